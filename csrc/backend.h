@@ -1,0 +1,51 @@
+// What a kernel sees: strided tensors, attributes, run flags. A backend is a table of kernels, one per line of kernels.def.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace titan {
+
+enum class DType : uint32_t { f32 = 0, f64 = 1, i32 = 2, bytes = 3 };
+inline size_t size_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::bytes ? 1 : 4; }
+
+constexpr int MAX_RANK = 6;
+
+struct Tensor {
+  void* data;  // null for an operand that is absent
+  DType dtype;
+  int rank;
+  int64_t dims[MAX_RANK];
+  int64_t strides[MAX_RANK];  // in elements; 0 repeats one element
+  template <class T> T* as() const { return static_cast<T*>(data); }
+};
+
+union Attribute {
+  int64_t i;
+  double f;
+};
+
+enum Flags : uint32_t { FLAG_FIRST = 1, FLAG_CHECK_FINITE = 2 };
+
+/// One kernel call. `operands` are in the order of kernels.def: inputs, outputs, scratch.
+struct Call {
+  const Tensor* operands;
+  int num_operands;
+  const Attribute* attributes;  // in the order of kernels.def; an array is its length, then its words
+  int num_attributes;
+  uint32_t flags;
+  int threads;
+  const Tensor& operator[](int i) const { return operands[i]; }
+  /// The `accumulate` attribute resolved: does this call add to what the output holds?
+  bool adds(int64_t accumulate) const { return accumulate == 1 || (accumulate == 2 && !(flags & FLAG_FIRST)); }
+};
+
+struct Kernel {
+  const char* name;
+  /// Empty when the call is well formed (operand count, dtypes, dims, strides, attributes, scratch size); else why not. Runs once, at load.
+  std::string (*check)(const Call&);
+  /// Runs on the executor thread; may open OpenMP regions of `call.threads`; never allocates, never throws.
+  void (*run)(const Call&);
+};
+
+}  // namespace titan
