@@ -42,10 +42,19 @@ struct Call {
 
 struct Kernel {
   const char* name;
-  /// Empty when the call is well formed (operand count, dtypes, dims, strides, attributes, scratch size); else why not. Runs once, at load.
+  /// Empty when the call is well formed; else why not. Runs once, at load. The loader has already held the call against kernels.def: operand
+  /// and attribute counts, absent operands only where allowed, equal real dtypes, scratch as 64-byte aligned bytes[n] of stride 1, dims and
+  /// strides >= 0, views inside their buffers. Left to the kernel: ranks, dims, strides, i32 operands, attribute values, scratch size.
+  /// `data` is a made-up address here: of the right alignment, equal for equal places, never to be followed.
   std::string (*check)(const Call&);
   /// Runs on the executor thread; may open OpenMP regions of `call.threads`; never allocates, never throws.
   void (*run)(const Call&);
+};
+
+struct Backend {
+  const char* name;
+  const Kernel* kernels;  // in the order of kernels.def
+  int num_kernels;
 };
 
 }  // namespace titan

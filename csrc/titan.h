@@ -1,0 +1,122 @@
+// The C interface of libtitan. ffi/symbols.ts is generated from this file by tools/generate.ts.
+//
+// - Every function returns a titan_status and, when that is not TITAN_STATUS_OK, fills the caller's titan_error (which may be null).
+// - Devices and programs are handles: numbers that are never used twice. A wrong or stale one is an error, never a crash.
+// - Calls may come from any thread. Nothing is kept per calling thread; numeric work happens on the device's own executor thread,
+//   in the order in which it was asked for.
+// - TITAN_SLOW marks calls that may take longer than about 50 us: a caller with an event loop makes them from another thread.
+//   Buffers passed to a call must stay where they are until it returns.
+#ifndef TITAN_H
+#define TITAN_H
+
+#include <stdint.h>
+
+#define TITAN_API __attribute__((visibility("default")))
+#define TITAN_SLOW TITAN_API
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Changes whenever a function, a struct or the program format changes. */
+#define TITAN_ABI_VERSION 1
+
+typedef enum titan_status {
+  TITAN_STATUS_OK = 0,
+  TITAN_STATUS_INVALID_ARGUMENT = 1, /* a null pointer, an unknown kind, a range outside its buffer */
+  TITAN_STATUS_INVALID_HANDLE = 2,   /* closed, destroyed, or of another kind */
+  TITAN_STATUS_INVALID_PROGRAM = 3,  /* malformed, or not for this device */
+  TITAN_STATUS_OUT_OF_MEMORY = 4,
+  TITAN_STATUS_NOT_FINITE = 5,       /* TITAN_FLAG_CHECK_FINITE found an infinity or a NaN */
+  TITAN_STATUS_INTERNAL = 6          /* a defect of libtitan */
+} titan_status;
+
+typedef enum titan_device_kind {
+  TITAN_DEVICE_CPU = 0
+} titan_device_kind;
+
+/** Flags of an action. FIRST makes `accumulate` overwrite; CHECK_FINITE scans the outputs of every instruction. */
+typedef enum titan_flag {
+  TITAN_FLAG_FIRST = 1,
+  TITAN_FLAG_CHECK_FINITE = 2
+} titan_flag;
+
+/** Why a call failed. Texts are UTF-8 and end with a zero byte; section and instruction are -1 where they do not apply. */
+typedef struct titan_error {
+  int32_t status;
+  int32_t section;
+  int64_t instruction;
+  char message[1024];
+  char kernel[64];
+  char scope[256];
+} titan_error;
+
+typedef struct titan_device_info {
+  uint32_t kind;
+  uint32_t threads;
+  uint32_t vector_bits; /* of the vectors that the kernels were compiled for */
+  uint32_t blas_is_builtin;
+  uint64_t memory_bytes; /* that this process may use in all */
+  char processor[128];
+  char blas[256];
+} titan_device_info;
+
+typedef struct titan_memory {
+  uint64_t arena_bytes;
+  uint64_t input_bytes;  /* that one action may read, counted from its input_base */
+  uint64_t output_bytes; /* that one action may write, counted from its output_base */
+  uint64_t table_bytes;  /* tensors, instructions and attributes in host memory */
+} titan_memory;
+
+/** Run one section. The offsets of its input and output tensors count from the bases, which are multiples of 8. */
+typedef struct titan_action {
+  uint32_t section;
+  uint32_t slot; /* 0 */
+  uint32_t flags;
+  uint32_t reserved; /* 0 */
+  uint64_t input_base;
+  uint64_t output_base;
+} titan_action;
+
+/** TITAN_ABI_VERSION of the library. */
+TITAN_API uint32_t titan_abi_version(void);
+
+/** Version of the library as text, cut to size - 1 bytes. */
+TITAN_API int32_t titan_version(char *text, uint64_t size);
+
+/** Opens a device and starts its executor; threads = 0 takes all that OpenMP offers (OMP_NUM_THREADS, or one per processor). */
+TITAN_API int32_t titan_device_open(uint32_t kind, uint32_t ordinal, uint32_t threads, uint64_t *device, titan_error *error);
+
+/** Makes the handle invalid; the device itself ends with its last program. */
+TITAN_API int32_t titan_device_close(uint64_t device, titan_error *error);
+
+/** Describes the device. */
+TITAN_API int32_t titan_device_describe(uint64_t device, titan_device_info *info, titan_error *error);
+
+/** Speed of an f32 matrix product of n x n x n in GFLOP/s, best of a few, on so many threads (0: all of the device). */
+TITAN_SLOW int32_t titan_device_measure(uint64_t device, uint64_t n, uint32_t threads, double *gflops, titan_error *error);
+
+/** Checks a binary program, allocates and touches its arena (all zeros). The bytes are not needed afterwards. */
+TITAN_SLOW int32_t titan_program_create(uint64_t device, const uint8_t *bytes, uint64_t num_bytes, uint64_t *program, titan_error *error);
+
+/** Runs the actions in order and returns when the last has ended. Input and output are host buffers, multiples of 8 in address. */
+TITAN_SLOW int32_t titan_program_run(uint64_t program, const titan_action *actions, uint64_t num_actions, const uint8_t *input, uint64_t input_bytes,
+                                     uint8_t *output, uint64_t output_bytes, titan_error *error);
+
+/** Makes the handle invalid; memory is returned once a run in progress has ended. */
+TITAN_API int32_t titan_program_destroy(uint64_t program, titan_error *error);
+
+/** What the program holds. */
+TITAN_API int32_t titan_program_memory(uint64_t program, titan_memory *memory, titan_error *error);
+
+/** Copies num_bytes of the program's arena, from an offset on, into bytes. */
+TITAN_SLOW int32_t titan_buffer_read(uint64_t program, uint64_t offset, uint8_t *bytes, uint64_t num_bytes, titan_error *error);
+
+/** Copies bytes into the program's arena. */
+TITAN_SLOW int32_t titan_buffer_write(uint64_t program, uint64_t offset, const uint8_t *bytes, uint64_t num_bytes, titan_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
