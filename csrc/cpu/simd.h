@@ -1,0 +1,310 @@
+// Vectors of any width (64, 32 or 16 bytes, by what the compiler is allowed to use) on GCC/Clang vector extensions, and the
+// elementary functions on them. Everything is in titan::cpu and inline, so one source can be compiled once per instruction set.
+//   vec<real>, ivec<real>     LANES<real> numbers, and integers of the same width (what comparisons give, all ones where true)
+//   load, store, splat        unaligned; with a count they touch only that many lanes (the others read as zero)
+//   exp2 exp log tanh sigmoid silu sqrt     f32 and f64 within 2.5 ulp; NaN stays NaN, infinities follow IEEE
+//   sum, maximum              horizontal, in a fixed order
+// Nothing here relies on -ffast-math: a diverging loss must show as NaN, not as a plausible number.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace titan::cpu {
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+constexpr int VECTOR_BYTES = 64;
+constexpr bool MANY_REGISTERS = true;
+#elif defined(__AVX2__)
+constexpr int VECTOR_BYTES = 32;
+constexpr bool MANY_REGISTERS = false;
+#else
+constexpr int VECTOR_BYTES = 16;
+#if defined(__aarch64__)
+constexpr bool MANY_REGISTERS = true;  // 32 of them; x86 has 16 before AVX-512
+#else
+constexpr bool MANY_REGISTERS = false;
+#endif
+#endif
+
+template <class real>
+struct Vector;
+template <>
+struct Vector<float> {
+  typedef float type __attribute__((vector_size(VECTOR_BYTES)));
+  typedef int32_t itype __attribute__((vector_size(VECTOR_BYTES)));
+  typedef float loose __attribute__((vector_size(VECTOR_BYTES), may_alias, aligned(4)));
+};
+template <>
+struct Vector<double> {
+  typedef double type __attribute__((vector_size(VECTOR_BYTES)));
+  typedef int64_t itype __attribute__((vector_size(VECTOR_BYTES)));
+  typedef double loose __attribute__((vector_size(VECTOR_BYTES), may_alias, aligned(8)));
+};
+template <class real>
+using vec = typename Vector<real>::type;
+template <class real>
+using ivec = typename Vector<real>::itype;
+template <class real>
+using integer = std::conditional_t<sizeof(real) == 4, int32_t, int64_t>;
+template <class real>
+constexpr int LANES = VECTOR_BYTES / int(sizeof(real));
+
+template <class V>
+using element = std::decay_t<decltype(std::declval<V>()[0])>;
+
+#define TITAN_INLINE inline __attribute__((always_inline))
+
+// ---- memory ----
+template <class real>
+TITAN_INLINE vec<real> load(const real* p) {
+  return *reinterpret_cast<const typename Vector<real>::loose*>(p);
+}
+template <class real>
+TITAN_INLINE void store(real* p, vec<real> v) {
+  *reinterpret_cast<typename Vector<real>::loose*>(p) = v;
+}
+template <class real>
+TITAN_INLINE vec<real> load(const real* p, int64_t count) {
+  if (count >= LANES<real>) return load(p);
+  vec<real> v = {};
+  for (int i = 0; i < LANES<real> - 1; i++)
+    if (i < count) v[i] = p[i];
+  return v;
+}
+template <class real>
+TITAN_INLINE void store(real* p, vec<real> v, int64_t count) {
+  if (count >= LANES<real>) return store(p, v);
+  for (int i = 0; i < LANES<real> - 1; i++)
+    if (i < count) p[i] = v[i];
+}
+template <class real>
+TITAN_INLINE vec<real> splat(real x) {
+  return x - vec<real>{};
+}
+template <class real>
+TITAN_INLINE ivec<real> splat_integer(integer<real> x) {
+  return x - ivec<real>{};
+}
+
+/// f(i, count) for i = 0, LANES, 2 LANES ...: count is LANES but for a shorter last piece. The full pieces compile to whole loads and stores.
+template <class real, class F>
+TITAN_INLINE void for_lanes(int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + LANES<real> <= n; i += LANES<real>) f(i, int64_t(LANES<real>));
+  if (i < n) f(i, n - i);
+}
+
+// ---- selection and reduction ----
+template <class V>
+TITAN_INLINE V larger(V a, V b) {  // one instruction; b where either is NaN
+  return a > b ? a : b;
+}
+template <class V>
+TITAN_INLINE V smaller(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+TITAN_INLINE V maximum(V a, V b) {  // NaN where either is NaN
+  return (a > b) | (a != a) ? a : b;
+}
+template <class V>
+TITAN_INLINE V minimum(V a, V b) {
+  return (a < b) | (a != a) ? a : b;
+}
+template <class V, size_t... I>
+TITAN_INLINE V zip_low(V a, V b, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, b, (I / 2 + I % 2 * sizeof...(I))...);
+}
+template <class V, size_t... I>
+TITAN_INLINE V zip_high(V a, V b, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, b, (sizeof...(I) / 2 + I / 2 + I % 2 * sizeof...(I))...);
+}
+template <class V, size_t... I>
+TITAN_INLINE V swap_pairs(V a, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, a, (I ^ 1)...);
+}
+template <class V, size_t... I>
+TITAN_INLINE V even_pairs(V a, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, a, (I & ~size_t(1))...);
+}
+template <class V, size_t... I>
+TITAN_INLINE V odd_pairs(V a, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, a, (I | 1)...);
+}
+template <class real>
+using lane_indices = std::make_index_sequence<LANES<real>>;
+
+template <class real>
+TITAN_INLINE real sum_lanes(vec<real> v) {
+  real x[LANES<real>];
+  store(x, v);
+  for (int n = LANES<real> / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; i++) x[i] += x[i + n];
+  return x[0];
+}
+template <class real>
+TITAN_INLINE real max_lanes(vec<real> v) {  // NaN if any lane is
+  real x[LANES<real>];
+  store(x, v);
+  real m = x[0];
+  for (int i = 1; i < LANES<real>; i++) m = m > x[i] || m != m ? m : x[i];
+  return m;
+}
+
+/// Transposes a LANES x LANES block held in registers: r[i][j] becomes r[j][i].
+template <class real>
+TITAN_INLINE void transpose(vec<real> (&r)[LANES<real>]) {
+  constexpr int N = LANES<real>;
+#pragma GCC unroll 4
+  for (int stage = 1; stage < N; stage *= 2) {
+    vec<real> t[N];
+#pragma GCC unroll 16
+    for (int i = 0; i < N / 2; i++) {
+      t[2 * i] = zip_low(r[i], r[i + N / 2], lane_indices<real>());
+      t[2 * i + 1] = zip_high(r[i], r[i + N / 2], lane_indices<real>());
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < N; i++) r[i] = t[i];
+  }
+}
+
+/// Rotates adjacent pairs by the angles of `table` = (cos, sin, cos, sin, ...); direction -1 rotates back.
+template <class real>
+TITAN_INLINE vec<real> rotate(vec<real> x, vec<real> table, real direction) {
+  const auto lanes = lane_indices<real>();
+  vec<real> sign;
+  for (int i = 0; i < LANES<real>; i++) sign[i] = i % 2 ? direction : -direction;
+  return x * even_pairs(table, lanes) + swap_pairs(x, lanes) * (odd_pairs(table, lanes) * sign);
+}
+
+// ---- elementary functions ----
+constexpr double LOG2E = 1.4426950408889634074, LN2 = 0.69314718055994530942;
+
+/// Constants of one precision. `exp` is e^r on |r| <= ln2/2 (f32: minimax, 3e-9; f64: Taylor, 5e-18), `exp2` is 2^r on |r| <= 1/2.
+template <class real>
+struct Elementary;
+template <>
+struct Elementary<float> {
+  static constexpr float exp[] = {1, 1.00000004964f, 0.500000043438f, 0.166663654413f, 0.0416647772892f, 0.00837901116061f, 0.00140612409434f};
+  static constexpr float exp2[] = {1, 0.693147214968f, 0.240226527829f, 0.0555031055101f, 0.00961769297299f, 0.00134066439024f, 0.000155946781613f};
+  static constexpr float round = 12582912, least2 = -151, most2 = 129, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+  static constexpr int bits = 23, bias = 127, log_terms = 4;
+  static constexpr int32_t half_root = 0x3f3504f3;
+};
+template <>
+struct Elementary<double> {
+  static constexpr double exp[] = {1,           1,            1. / 2,        1. / 6,         1. / 24,         1. / 120,        1. / 720,
+                                   1. / 5040, 1. / 40320, 1. / 362880, 1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
+  static constexpr double round = 6755399441055744, least2 = -1076, most2 = 1025, ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
+  static constexpr int bits = 52, bias = 1023, log_terms = 11;
+  static constexpr int64_t half_root = 0x3fe6a09e667f3bcd;
+};
+
+template <class real, size_t N>
+TITAN_INLINE vec<real> polynomial(vec<real> x, const real (&c)[N]) {
+  vec<real> p = splat(c[N - 1]);
+#pragma GCC unroll 16
+  for (int i = int(N) - 2; i >= 0; i--) p = p * x + c[i];
+  return p;
+}
+
+/// Nearest integer of |x| < 2^21, and p * 2^n for such an n.
+template <class real>
+TITAN_INLINE vec<real> round_to_integer(vec<real> x) {
+  return (x + Elementary<real>::round) - Elementary<real>::round;
+}
+template <class real>
+TITAN_INLINE vec<real> scale_by_power(vec<real> p, vec<real> n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(real) == 4) return (vec<real>)_mm512_scalef_ps((__m512)p, (__m512)n);
+  else return (vec<real>)_mm512_scalef_pd((__m512d)p, (__m512d)n);
+#else
+  using E = Elementary<real>;  // in two factors, so that neither the smallest nor the largest results need a special case
+  const ivec<real> k = (ivec<real>)(n + E::round) - (ivec<real>)splat(E::round), half = k >> 1;
+  return p * (vec<real>)((half + E::bias) << E::bits) * (vec<real>)((k - half + E::bias) << E::bits);
+#endif
+}
+template <class real>
+TITAN_INLINE vec<real> clamp_keeping_nan(vec<real> x, real least, real most) {
+  return larger(splat(least), smaller(splat(most), x));
+}
+
+template <class real>
+TITAN_INLINE vec<real> exp2_lanes(vec<real> x) {
+  using E = Elementary<real>;
+  x = clamp_keeping_nan<real>(x, E::least2, E::most2);
+  const vec<real> n = round_to_integer<real>(x), r = x - n;
+  if constexpr (sizeof(real) == 4) return scale_by_power<real>(polynomial<real>(r, E::exp2), n);
+  else return scale_by_power<real>(polynomial<real>(r * real(LN2), E::exp), n);
+}
+template <class real>
+TITAN_INLINE vec<real> exp_lanes(vec<real> x) {
+  using E = Elementary<real>;
+  x = clamp_keeping_nan<real>(x, real(E::least2 * LN2), real(E::most2 * LN2));
+  const vec<real> n = round_to_integer<real>(x * real(LOG2E));
+  const vec<real> r = (x - n * E::ln2_high) - n * E::ln2_low;
+  return scale_by_power<real>(polynomial<real>(r, E::exp), n);
+}
+
+/// x = 2^k (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) by the series of artanh(f / (2 + f)), as in FreeBSD's e_log.c.
+template <class real>
+TITAN_INLINE vec<real> log_lanes(vec<real> x) {
+  using E = Elementary<real>;
+  const ivec<real> tiny = x < std::numeric_limits<real>::min();
+  const real lift = real(int64_t(1) << (E::bits + 2));
+  const vec<real> y = tiny ? x * lift : x;
+  const ivec<real> k = ((ivec<real>)y - E::half_root) >> E::bits;
+  const vec<real> f = (vec<real>)((ivec<real>)y - (k << E::bits)) - 1;
+  const vec<real> s = f / (2 + f), z = s * s, half = f * f * real(0.5);
+  vec<real> series = splat(real(2) / (2 * E::log_terms + 1));
+#pragma GCC unroll 16
+  for (int i = E::log_terms - 1; i > 0; i--) series = series * z + real(2) / (2 * i + 1);
+  const vec<real> e = __builtin_convertvector(tiny ? k - (E::bits + 2) : k, vec<real>);
+  const vec<real> result = e * E::ln2_high - ((half - (s * (half + series * z) + e * E::ln2_low)) - f);
+  const real infinity = std::numeric_limits<real>::infinity();
+  const vec<real> special = x == 0 ? splat(-infinity) : x < 0 ? splat(std::numeric_limits<real>::quiet_NaN()) : x;
+  return (x > 0) & (x < infinity) ? result : special;
+}
+
+template <class real>
+TITAN_INLINE vec<real> sqrt_lanes(vec<real> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(real) == 4) return (vec<real>)_mm512_sqrt_ps((__m512)x);
+  else return (vec<real>)_mm512_sqrt_pd((__m512d)x);
+#else
+  vec<real> y;
+  for (int i = 0; i < LANES<real>; i++) y[i] = std::sqrt(x[i]);
+  return y;
+#endif
+}
+template <class real>
+TITAN_INLINE vec<real> sigmoid_lanes(vec<real> x) {
+  return 1 / (1 + exp_lanes<real>(-x));
+}
+template <class real>
+TITAN_INLINE vec<real> silu_lanes(vec<real> x) {
+  return x / (1 + exp_lanes<real>(-x));
+}
+/// f32: Cephes' polynomial below 5/8 (where 1 - 2/(e^2x + 1) would cancel); f64: the C library, lane by lane.
+template <class real>
+TITAN_INLINE vec<real> tanh_lanes(vec<real> x) {
+  if constexpr (sizeof(real) == 4) {
+    const vec<real> z = x * x, size = x < 0 ? -x : x;
+    const vec<real> small = ((((-5.70498872745e-3f * z + 2.06390887954e-2f) * z - 5.37397155531e-2f) * z + 1.33314422036e-1f) * z - 3.33332819422e-1f) * z * x + x;
+    const vec<real> large = 1 - 2 / (exp_lanes<real>(2 * size) + 1);
+    return size < 0.625f ? small : x < 0 ? -large : large;
+  } else {
+    vec<real> y;
+    for (int i = 0; i < LANES<real>; i++) y[i] = std::tanh(x[i]);
+    return y;
+  }
+}
+
+}  // namespace titan::cpu
