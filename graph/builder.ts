@@ -1,0 +1,142 @@
+/** Appends nodes to a graph under construction: types are inferred as each node is made, so an ill-formed graph cannot be built.
+ * @module */
+import { type Attrs, type Graph, type Named, type Node, type State, type Type, type Value } from "./ir.ts";
+import { inferTypes, type Op } from "./op.ts";
+import { ops } from "./ops/mod.ts";
+
+/** The record of an op.
+ * @throws {TypeError} when there is none of that name. */
+export function opOf(name: string): Op {
+  const op = ops.get(name);
+  if (!op) throw new TypeError(`Cannot find op "${name}": expected one file in graph/ops/ that defines it`);
+  return op;
+}
+
+/** A graph under construction. */
+export class Builder {
+  /** Module path given to new nodes. */
+  scope = "";
+  readonly inputs: Named[] = [];
+  readonly nodes: Node[] = [];
+  readonly outputs: Named[] = [];
+  readonly states: Map<string, State> = new Map();
+  #next = 0;
+
+  /** @param name name of the graph. @param states states that it may touch. */
+  constructor(readonly name: string, states: Iterable<State> = []) {
+    for (const state of states) this.declare(state);
+  }
+
+  /** A builder that goes on where a graph ends: its values stay valid, its nodes and outputs are kept. */
+  static extend(graph: Graph): Builder {
+    const builder = new Builder(graph.name, graph.states);
+    builder.inputs.push(...graph.inputs);
+    builder.nodes.push(...graph.nodes);
+    builder.outputs.push(...graph.outputs);
+    const values = [...graph.inputs.map((i) => i.value), ...graph.nodes.flatMap((n) => n.outputs)];
+    builder.#next = values.reduce((max, v) => Math.max(max, v.id + 1), 0);
+    return builder;
+  }
+
+  #value(type: Type): Value {
+    return { id: this.#next++, dtype: type.dtype, shape: type.shape };
+  }
+
+  /** Adds an input. */
+  input(name: string, type: Type): Value {
+    if (this.inputs.some((i) => i.name === name)) throw new TypeError(`Cannot add input "${name}": it exists already`);
+    const value = this.#value(type);
+    this.inputs.push({ name, value });
+    return value;
+  }
+
+  /** Declares a state; declaring it again is a no-op when nothing differs. */
+  declare(state: State): void {
+    const old = this.states.get(state.name);
+    if (old && (old.dtype !== state.dtype || String(old.shape) !== String(state.shape))) {
+      throw new TypeError(`Cannot declare state "${state.name}" twice with different types`);
+    }
+    this.states.set(state.name, state);
+  }
+
+  /** Adds a node and returns its outputs. */
+  emit(op: string, inputs: readonly Value[], attrs: Attrs = {}, scope: string = this.scope): Value[] {
+    const outputs = inferTypes(opOf(op), inputs, attrs).map((t) => this.#value(t));
+    this.nodes.push({ op, inputs, outputs, attrs, scope });
+    return outputs;
+  }
+
+  #state(name: string): State {
+    const state = this.states.get(name);
+    if (!state) throw new TypeError(`Cannot touch state "${name}" in graph "${this.name}": it is not declared`);
+    return state;
+  }
+
+  /** Reads one state, or several that lie one after another (their dim 0 joined). */
+  read(...names: string[]): Value {
+    const states = names.map((n) => this.#state(n));
+    const tail = states[0].shape.slice(1);
+    const shape = states.length === 1 ? states[0].shape : [states.reduce((n, s) => n + s.shape[0], 0), ...tail];
+    return this.emit("read", [], { states: names, dtype: states[0].dtype, shape: [...shape] })[0];
+  }
+
+  /** Replaces a state. */
+  assign(name: string, value: Value): void {
+    this.#state(name);
+    this.emit("assign", [value], { states: [name] });
+  }
+
+  /** Adds a value to a state; with `begin`, the first microbatch of a step overwrites instead. */
+  accumulate(name: string, value: Value, begin = true): void {
+    this.#state(name);
+    this.emit("accumulate", [value], { states: [name], begin });
+  }
+
+  /** Names a result. */
+  output(name: string, value: Value): void {
+    this.outputs.push({ name, value });
+  }
+
+  /** The finished graph. */
+  finish(): Graph {
+    return {
+      name: this.name,
+      inputs: [...this.inputs],
+      states: [...this.states.values()],
+      nodes: [...this.nodes],
+      outputs: [...this.outputs],
+    };
+  }
+}
+
+/** Rebuilds a graph node by node: `visit` returns the replacement outputs of a node (given its mapped inputs), or
+ * `undefined` to copy it. Passes that replace nodes one at a time are written on this. */
+export function rewrite(
+  graph: Graph,
+  visit: (node: Node, inputs: Value[], builder: Builder) => readonly Value[] | undefined,
+): Graph {
+  const builder = new Builder(graph.name, graph.states);
+  const map = new Map<Value, Value>();
+  for (const { name, value } of graph.inputs) map.set(value, builder.input(name, value));
+  for (const node of graph.nodes) {
+    const inputs = node.inputs.map((v) => map.get(v)!);
+    builder.scope = node.scope;
+    const outputs = visit(node, inputs, builder) ?? builder.emit(node.op, inputs, node.attrs, node.scope);
+    node.outputs.forEach((v, i) => outputs[i] && map.set(v, outputs[i]));
+  }
+  for (const { name, value } of graph.outputs) builder.output(name, map.get(value)!);
+  return builder.finish();
+}
+
+/** Type of an `f32` value. */
+export function f32(...shape: number[]): Type {
+  return { dtype: "f32", shape };
+}
+/** Type of an `f64` value. */
+export function f64(...shape: number[]): Type {
+  return { dtype: "f64", shape };
+}
+/** Type of an `i32` value: tokens, positions, document ids. */
+export function i32(...shape: number[]): Type {
+  return { dtype: "i32", shape };
+}

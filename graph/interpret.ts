@@ -1,0 +1,68 @@
+/** The meaning of a graph: runs any graph in f64 with the ops' reference meanings. Slow, and right: passes and kernels are
+ * tested against it.
+ * @module */
+import { type Arr, arr } from "./array.ts";
+import { opOf } from "./builder.ts";
+import { type Graph, type Node, numel } from "./ir.ts";
+
+/** State memory of an interpreter: name to array. Missing states are zeros. */
+export type Memory = Map<string, Arr>;
+
+/** What a run is given. */
+export interface RunOptions {
+  /** Arrays (or numbers) for the graph's inputs, by name. */
+  readonly inputs?: Readonly<Record<string, Arr | ArrayLike<number>>>;
+  /** State before the run; changed in place. */
+  readonly memory?: Memory;
+  /** Is this the first microbatch of the step? Then `accumulate` with `begin` overwrites. Default true. */
+  readonly first?: boolean;
+  /** Called with each node and what it made: how a value is looked at. */
+  readonly trace?: (node: Node, outputs: readonly Arr[]) => void;
+}
+
+/** Runs a graph and returns its outputs by name.
+ * @throws {TypeError} when an input is missing or has the wrong number of elements. */
+export function interpret(graph: Graph, options: RunOptions = {}): Record<string, Arr> {
+  const { inputs = {}, memory = new Map(), first = true, trace } = options;
+  const values = new Map<number, Arr>();
+  for (const { name, value } of graph.inputs) {
+    const given = inputs[name];
+    if (given === undefined) throw new TypeError(`Cannot run graph "${graph.name}": input "${name}" is missing`);
+    const data = "data" in given ? given.data : given;
+    if (data.length !== numel(value.shape)) {
+      throw new TypeError(`Cannot run graph "${graph.name}": input "${name}" has ${data.length} elements, expected [${value.shape}]`);
+    }
+    values.set(value.id, arr(value.shape, data));
+  }
+  const states = new Map(graph.states.map((s) => [s.name, s]));
+  const state = (name: string): Arr => {
+    if (!memory.has(name)) memory.set(name, arr(states.get(name)!.shape));
+    return memory.get(name)!;
+  };
+  /** Puts the parts of a value into the states that it covers, in order. */
+  const store = (names: readonly string[], value: Arr, put: (old: number, x: number) => number): void => {
+    let at = 0;
+    for (const name of names) {
+      const old = state(name);
+      memory.set(name, arr(old.shape, old.data.map((x, i) => put(x, value.data[at + i]))));
+      at += old.data.length;
+    }
+  };
+  for (const node of graph.nodes) {
+    const args = node.inputs.map((v) => values.get(v.id)!);
+    const names = (node.attrs.states ?? node.attrs.into) as readonly string[];
+    const put = (old: number, x: number) => node.attrs.begin && first ? x : old + x;
+    let outputs: Arr[] = [];
+    if (node.op === "read") {
+      outputs = [arr(node.outputs[0].shape, names.flatMap((n) => [...state(n).data]))];
+    } else if (node.op === "assign") store(names, args[0], (_old, x) => x);
+    else if (node.op === "accumulate") store(names, args[0], put);
+    else {
+      outputs = opOf(node.op).reference!(args, node.attrs, node.outputs);
+      if (node.attrs.into) store(names, outputs[opOf(node.op).accumulates!], put);
+    }
+    node.outputs.forEach((v, i) => values.set(v.id, outputs[i]));
+    trace?.(node, outputs);
+  }
+  return Object.fromEntries(graph.outputs.map(({ name, value }) => [name, values.get(value.id)!]));
+}

@@ -1,0 +1,100 @@
+/** What an op must answer: the one record that every pass asks. An op is one file in `graph/ops/`.
+ * @module */
+import type { Arr } from "./array.ts";
+import { inferShapes } from "./dims.ts";
+import { type Attr, type Attrs, isReal, type Node, numel, type Type, type Value } from "./ir.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** How dear it is to make a value again in backward. */
+export type Recompute = "cheap" | "matmul" | "attention" | "collective";
+
+/** What a vjp sees: symbolic inputs, outputs, and the cotangent of each output (absent where no gradient arrives). */
+export interface Vjp {
+  readonly inputs: readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+  readonly cotangents: readonly (Tensor | undefined)[];
+  readonly attrs: Attrs;
+}
+
+/** How a native kernel is called for a node. */
+export interface KernelCall {
+  /** Name in `csrc/kernels.def`. */
+  readonly kernel: string;
+  /** Attributes of the kernel, by name. */
+  readonly attrs: Readonly<Record<string, number | bigint | readonly (number | bigint)[]>>;
+  /** Operands in the order of the kernel table without scratch, `undefined` where one is absent; default: inputs, then outputs. */
+  readonly operands?: readonly (Value | undefined)[];
+}
+
+/** How an operand may lie in memory: packed rows (leading dims with one common stride, last dim dense) or any strides. */
+export type Access = "rows" | "any";
+
+/** An op: its name and what the passes ask of it. */
+export interface Op {
+  readonly name: string;
+  /** Dims signature, or how to make it from the attributes; from it follow shapes and FLOPs. */
+  readonly dims?: string | ((attrs: Attrs, ranks: readonly number[]) => string);
+  /** Output types, where `dims` cannot say them. Real outputs take the first real input's dtype by default. */
+  readonly infer?: (inputs: readonly Type[], attrs: Attrs) => Type[];
+  /** Reference meaning in f64, on arrays. `types` are the output types. */
+  readonly reference?: (inputs: readonly Arr[], attrs: Attrs, types: readonly Type[]) => Arr[];
+  /** Cotangents of the inputs (`undefined`: none, e.g. for integers). */
+  readonly vjp?: (context: Vjp) => (Tensor | undefined)[];
+  readonly recompute?: Recompute;
+  /** Floating point operations of one execution; default: one for each element of the largest operand. */
+  readonly flops?: (node: Node) => number;
+  /** The kernel that runs it; default: the kernel of the op's own name with the op's attributes. */
+  readonly kernel?: (node: Node) => KernelCall;
+  /** Bytes of scratch memory for a number of threads. */
+  readonly scratch?: (node: Node, threads: number) => number;
+  /** Pairs [output, input] that may share memory when the input dies here. */
+  readonly inPlace?: (node: Node) => [number, number][];
+  /** Index of an output that its kernel can add into state memory (`fuse` then sets the attribute `into`). */
+  readonly accumulates?: number;
+  /** How operands may lie in memory; default `rows`. */
+  readonly access?: Access;
+  /** Changes state, so it is neither removed nor joined. */
+  readonly effect?: boolean;
+}
+
+/** Declares an op. */
+export function defineOp<T extends Op>(op: T): T {
+  return op;
+}
+
+/** Output types of an op.
+ * @throws {TypeError} when the inputs do not fit its signature. */
+export function inferTypes(op: Op, inputs: readonly Type[], attrs: Attrs): Type[] {
+  try {
+    if (op.infer) return op.infer(inputs, attrs);
+    const ranks = inputs.map((t) => t.shape.length);
+    const dims = typeof op.dims === "function" ? op.dims(attrs, ranks) : op.dims!;
+    const shapes = inferShapes(dims, inputs.map((t) => t.shape), attrs.sizes as Record<string, number> | undefined);
+    const real = inputs.filter((t) => isReal(t.dtype));
+    const dtype = real[0]?.dtype ?? inputs[0].dtype;
+    const other = real.find((t) => t.dtype !== dtype);
+    if (other) throw new TypeError(`operands are ${dtype} and ${other.dtype}; cast one of them`);
+    return shapes.map((shape) => ({ dtype, shape }));
+  } catch (error) {
+    throw new TypeError(`Cannot apply "${op.name}": ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** FLOPs of a node. */
+export function flopsOf(op: Op, node: Node): number {
+  if (op.flops) return op.flops(node);
+  return Math.max(0, ...[...node.inputs, ...node.outputs].map((v) => numel(v.shape)));
+}
+
+/** An attribute as number. */
+export function num(attr: Attr | undefined): number {
+  return attr as number;
+}
+/** An attribute as list of numbers. */
+export function nums(attr: Attr | undefined): readonly number[] {
+  return attr as readonly number[];
+}
+/** An attribute as text. */
+export function str(attr: Attr | undefined): string {
+  return attr as string;
+}

@@ -1,0 +1,153 @@
+/** Causal grouped-query attention. Query head h uses key/value head h / (H/G); a key is seen when its position is at most the
+ * query's and, where document ids are given, the documents are equal. o = softmax(scale q k^T) v, lse = log of the softmax's sum.
+ * Inputs: q `[B,T,H,K]`, k, v `[B,S,G,K]`, then q and k positions `[B,T]`, `[B,S]`, then (attribute `documents`) document ids of
+ * both, then (attribute `rope`, set by `fuse`) rotation tables of both: q and k are then turned while a head is loaded.
+ * @module */
+import { type Arr, arr } from "../array.ts";
+import { type Attrs, dtypeBytes, type Node, numel, type Type, type Value } from "../ir.ts";
+import { defineOp, num, type Op } from "../op.ts";
+import { rope } from "./rope.ts";
+
+/** The operands after q, k and v (and after o, lse, do in the gradient), by name. */
+function extras<T>(rest: readonly T[], attrs: Attrs) {
+  const [qPositions, kPositions] = rest, documents = attrs.documents ? rest.slice(2, 4) : [];
+  const tables = attrs.rope ? rest.slice(attrs.documents ? 4 : 2) : [];
+  return { qPositions, kPositions, documents, tables };
+}
+
+const inKernelOrder = (rest: readonly Value[], attrs: Attrs): (Value | undefined)[] => {
+  const { qPositions, kPositions, documents, tables } = extras(rest, attrs);
+  return [tables[0], tables[1], qPositions, kPositions, documents[0], documents[1]];
+};
+
+function check(q: Type, k: Type, v: Type): void {
+  const [b, , h, size] = q.shape, [kb, , g, ksize] = k.shape;
+  if (q.shape.length !== 4 || k.shape.length !== 4 || b !== kb || size !== ksize || String(k.shape) !== String(v.shape)) {
+    throw new TypeError(`shapes q [${q.shape}], k [${k.shape}], v [${v.shape}] do not fit [b,t,h,k], [b,s,g,k], [b,s,g,k]`);
+  }
+  if (h % g !== 0) throw new TypeError(`${h} query heads are not a multiple of ${g} key/value heads`);
+  if (size % 2 !== 0) throw new TypeError(`head size ${size} is odd, expected even`);
+}
+
+interface Loaded {
+  readonly q: Arr;
+  readonly k: Arr;
+  readonly v: Arr;
+  /** Probability and weight offset of every visible pair: calls `visit(qRow, kRow, flat [b,h,t])`, keys of one query together. */
+  each(visit: (query: number, keys: number[], bht: number) => void): void;
+}
+
+/** Rotates, and lists which keys each query sees; rows are offsets of a head's first element. */
+function load(inputs: readonly Arr[], rest: readonly Arr[], attrs: Attrs): Loaded {
+  const { qPositions, kPositions, documents: [qDocs, kDocs], tables } = extras(rest, attrs);
+  const turn = (x: Arr, table: Arr | undefined) => table ? rope.reference!([x, table], {}, [])[0] : x;
+  const [q, k, v] = [turn(inputs[0], tables[0]), turn(inputs[1], tables[1]), inputs[2]];
+  const [B, T, H, K] = q.shape, [, S, G] = k.shape;
+  return {
+    q,
+    k,
+    v,
+    each(visit) {
+      for (let b = 0; b < B; b++) {
+        for (let h = 0; h < H; h++) {
+          for (let t = 0; t < T; t++) {
+            const keys: number[] = [];
+            for (let s = 0; s < S; s++) {
+              const past = kPositions.data[b * S + s] <= qPositions.data[b * T + t];
+              const same = !qDocs || qDocs.data[b * T + t] === kDocs.data[b * S + s];
+              if (past && same) keys.push(((b * S + s) * G + Math.floor(h / (H / G))) * K);
+            }
+            visit(((b * T + t) * H + h) * K, keys, (b * H + h) * T + t);
+          }
+        }
+      }
+    },
+  };
+}
+
+const dot = (a: Arr, i: number, b: Arr, j: number, n: number): number => {
+  let sum = 0;
+  for (let d = 0; d < n; d++) sum += a.data[i + d] * b.data[j + d];
+  return sum;
+};
+
+const padded = (n: number, to: number): number => Math.ceil(n / to) * to;
+
+/** `q, k, v, positions... -> o, lse [B,H,T]` */
+export const attention: Op = defineOp({
+  name: "attention",
+  infer: ([q, k, v]) => {
+    check(q, k, v);
+    const [b, t, h] = q.shape;
+    return [{ dtype: q.dtype, shape: q.shape }, { dtype: q.dtype, shape: [b, h, t] }];
+  },
+  reference: (inputs, attrs, [oType, lseType]) => {
+    const { q, k, v, each } = load(inputs, inputs.slice(3), attrs);
+    const o = arr(oType.shape), lse = arr(lseType.shape), size = q.shape[3];
+    each((i, keys, bht) => {
+      const scores = keys.map((j) => num(attrs.scale) * dot(q, i, k, j, size));
+      const max = Math.max(...scores), sum = scores.reduce((s, x) => s + Math.exp(x - max), 0);
+      lse.data[bht] = keys.length ? max + Math.log(sum) : -Infinity;
+      keys.forEach((j, n) => {
+        const p = Math.exp(scores[n] - max) / sum;
+        for (let d = 0; d < size; d++) o.data[i + d] += p * v.data[j + d];
+      });
+    });
+    return [o, lse];
+  },
+  vjp: ({ inputs: [q, k, v, ...rest], outputs: [o, lse], cotangents: [dout, dlse], attrs }) => {
+    if (dlse) throw new TypeError(`Cannot differentiate through "lse" of attention`);
+    return q.apply("attention_backward", [k, v, o, lse, dout!, ...rest], attrs);
+  },
+  recompute: "attention",
+  // Half of the pairs are visible: q k^T and p v, 2 flops each.
+  flops: ({ inputs: [q, k] }) => 2 * numel(q.shape) * k.shape[1],
+  scratch: (node, threads) => scratchElements(node, 2, 2) * threads * dtypeBytes[node.inputs[0].dtype],
+  kernel: (node) => ({
+    kernel: "attention",
+    attrs: { scale: num(node.attrs.scale) },
+    operands: [...node.inputs.slice(0, 3), ...inKernelOrder(node.inputs.slice(3), node.attrs), ...node.outputs],
+  }),
+});
+
+/** Per thread: `whole` copies of a head's keys, `blocks` of a query block, and the 64 x 64 tiles. */
+function scratchElements(node: Node, whole: number, blocks: number): number {
+  const [, s, , size] = node.inputs[1].shape, k = padded(size, 16), rows = padded(s, 64);
+  return blocks === 2 ? whole * rows * k + 2 * k * 64 + 64 * 64 + 64 * k + 64 : whole * rows * k + blocks * k * 64 + 2 * 64 * 64 + 5 * 64;
+}
+
+/** `q, k, v, o, lse, do, positions... -> dq, dk, dv` */
+export const attentionBackward: Op = defineOp({
+  name: "attention_backward",
+  infer: ([q, k, v]) => {
+    check(q, k, v);
+    return [q, k, v].map(({ dtype, shape }) => ({ dtype, shape }));
+  },
+  reference: (inputs, attrs) => {
+    const [, , , o, lse, dout, ...rest] = inputs;
+    const { q, k, v, each } = load(inputs, rest, attrs), { tables } = extras(rest, attrs);
+    const size = q.shape[3], scale = num(attrs.scale), [dq, dk, dv] = [arr(q.shape), arr(k.shape), arr(v.shape)];
+    each((i, keys, bht) => {
+      const delta = dot(dout, i, o, i, size);
+      for (const j of keys) {
+        const p = Math.exp(scale * dot(q, i, k, j, size) - lse.data[bht]);
+        const ds = p * (dot(dout, i, v, j, size) - delta) * scale;
+        for (let d = 0; d < size; d++) {
+          dq.data[i + d] += ds * k.data[j + d];
+          dk.data[j + d] += ds * q.data[i + d];
+          dv.data[j + d] += p * dout.data[i + d];
+        }
+      }
+    });
+    const back = (x: Arr, table: Arr | undefined) => table ? rope.reference!([x, table], { inverse: true }, [])[0] : x;
+    return [back(dq, tables[0]), back(dk, tables[1]), dv];
+  },
+  recompute: "attention",
+  flops: ({ inputs: [q, k] }) => 5 * numel(q.shape) * k.shape[1],
+  scratch: (node, threads) => scratchElements(node, 4, 6) * threads * dtypeBytes[node.inputs[0].dtype],
+  kernel: (node) => ({
+    kernel: "attention_backward",
+    attrs: { scale: num(node.attrs.scale) },
+    operands: [...node.inputs.slice(0, 6), ...inKernelOrder(node.inputs.slice(6), node.attrs), ...node.outputs],
+  }),
+});

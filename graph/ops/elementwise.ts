@@ -1,0 +1,101 @@
+/** The element-wise family: one scalar function each, over operands of one shape. `fuse` joins them into `map` programs.
+ * @module */
+import { zip } from "../array.ts";
+import { isReal, type Node, sameType, typeText } from "../ir.ts";
+import { defineOp, type KernelCall, type Op, str, type Vjp } from "../op.ts";
+import { mapOps } from "../kernels.ts";
+import type { Tensor } from "../tensor.ts";
+
+type Grad = (x: readonly Tensor[], y: Tensor, dy: Tensor) => (Tensor | undefined)[];
+
+/** The kernel call of a node that is a single element-wise operation (what `fuse` leaves behind is already `map`). */
+export function singleMap(op: keyof typeof mapOps, arity: number): (node: Node) => KernelCall {
+  const code = BigInt(mapOps[op].code) | BigInt(arity) << 16n |
+    [0n, 1n, 2n].slice(0, arity).reduce((bits, r, i) => bits | r << BigInt(28 + 12 * i), 0n);
+  return () => ({ kernel: "map", attrs: { inputs: arity, registers: arity + 1, code: [code, arity], constants: [] } });
+}
+
+function elementwise(name: keyof typeof mapOps, f: (...x: number[]) => number, grad: Grad): Op {
+  return defineOp({
+    name,
+    infer(inputs) {
+      if (inputs.length !== f.length) throw new TypeError(`expected ${f.length} operands, got ${inputs.length}`);
+      const other = inputs.find((t) => !sameType(t, inputs[0]));
+      if (other) throw new TypeError(`expected operands of one type, got ${typeText(inputs[0])} and ${typeText(other)}`);
+      if (!isReal(inputs[0].dtype)) throw new TypeError(`expected real operands, got ${inputs[0].dtype}; cast first`);
+      return [{ dtype: inputs[0].dtype, shape: inputs[0].shape }];
+    },
+    reference: (inputs) => [zip(inputs, f)],
+    vjp: ({ inputs, outputs, cotangents }: Vjp) => grad(inputs, outputs[0], cotangents[0]!),
+    recompute: "cheap",
+    access: "any",
+    inPlace: (node) => node.inputs.map((_, i) => [0, i]),
+    kernel: singleMap(name, f.length),
+  });
+}
+
+const none = (): [] => [];
+const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
+
+/** All element-wise ops, with their derivatives. */
+export const elementwiseOps: readonly Op[] = [
+  elementwise("add", (a, b) => a + b, (_x, _y, dy) => [dy, dy]),
+  elementwise("sub", (a, b) => a - b, (_x, _y, dy) => [dy, dy.neg()]),
+  elementwise("mul", (a, b) => a * b, ([a, b], _y, dy) => [dy.mul(b), dy.mul(a)]),
+  elementwise("div", (a, b) => a / b, ([_a, b], y, dy) => [dy.div(b), dy.mul(y).div(b).neg()]),
+  // Ties go to the first operand.
+  elementwise("maximum", (a, b) => a >= b ? a : b, ([a, b], _y, dy) => {
+    const first = b.lessEqual(a);
+    return [dy.mul(first), dy.sub(dy.mul(first))];
+  }),
+  elementwise("minimum", (a, b) => a <= b ? a : b, ([a, b], _y, dy) => {
+    const first = a.lessEqual(b);
+    return [dy.mul(first), dy.sub(dy.mul(first))];
+  }),
+  elementwise("neg", (a) => -a, (_x, _y, dy) => [dy.neg()]),
+  elementwise("abs", (a) => Math.abs(a), ([x], _y, dy) => {
+    const negative = x.less(0);
+    return [negative.select(dy.neg(), dy)];
+  }),
+  elementwise("exp", (a) => Math.exp(a), (_x, y, dy) => [dy.mul(y)]),
+  elementwise("log", (a) => Math.log(a), ([x], _y, dy) => [dy.div(x)]),
+  elementwise("sqrt", (a) => Math.sqrt(a), (_x, y, dy) => [dy.div(y).mul(0.5)]),
+  elementwise("rsqrt", (a) => 1 / Math.sqrt(a), ([x], y, dy) => [dy.mul(y).div(x).mul(-0.5)]),
+  elementwise("tanh", (a) => Math.tanh(a), (_x, y, dy) => [dy.sub(dy.mul(y.square()))]),
+  elementwise("sigmoid", sigmoid, (_x, y, dy) => [dy.mul(y.sub(y.square()))]),
+  // d silu(x) = s + x s (1 - s) = s + y - y s with s = sigmoid(x)
+  elementwise("silu", (x) => x * sigmoid(x), ([x], _y, dy) => {
+    const s = x.sigmoid(), y = x.mul(s);
+    return [dy.mul(s.add(y.sub(y.mul(s))))];
+  }),
+  elementwise("relu", (a) => Math.max(a, 0), ([x], _y, dy) => [dy.mul(x.constant(0, x.shape).less(x))]),
+  elementwise("square", (a) => a * a, ([x], _y, dy) => [dy.mul(x).mul(2)]),
+  elementwise("reciprocal", (a) => 1 / a, (_x, y, dy) => [dy.mul(y.square()).neg()]),
+  elementwise("less", (a, b) => a < b ? 1 : 0, none),
+  elementwise("less_equal", (a, b) => a <= b ? 1 : 0, none),
+  elementwise("equal", (a, b) => a === b ? 1 : 0, none),
+  elementwise("select", (c, a, b) => c !== 0 ? a : b, ([c], _y, dy) => {
+    const zero = dy.constant(0, dy.shape);
+    return [undefined, c.select(dy, zero), c.select(zero, dy)];
+  }),
+];
+
+/** Names of the element-wise ops. */
+export const elementwiseNames: ReadonlySet<string> = new Set(elementwiseOps.map((op) => op.name));
+
+/** Integers as reals. */
+export const cast: Op = defineOp({
+  name: "cast",
+  infer([x], attrs) {
+    const dtype = str(attrs.dtype);
+    if (isReal(x.dtype) || (dtype !== "f32" && dtype !== "f64")) {
+      throw new TypeError(`expected i32 to f32 or f64, got ${x.dtype} to ${dtype}`);
+    }
+    return [{ dtype, shape: x.shape }];
+  },
+  reference: ([x]) => [x],
+  vjp: none,
+  recompute: "cheap",
+  access: "any",
+  kernel: () => ({ kernel: "map", attrs: { inputs: 1, registers: 1, code: [0], constants: [] } }),
+});

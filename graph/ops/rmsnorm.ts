@@ -1,0 +1,73 @@
+/** Root-mean-square norm over the last dim: y = x w / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019), rstd = 1 / sqrt(...).
+ * @module */
+import { type Arr, arr } from "../array.ts";
+import { dtypeBytes } from "../ir.ts";
+import { defineOp, num, type Op } from "../op.ts";
+import { accumulateMode } from "./state.ts";
+
+function norm(x: Arr, w: Arr, eps: number): [Arr, Arr] {
+  const d = w.data.length, y = arr(x.shape), rstd = arr(x.shape.slice(0, -1));
+  for (let n = 0; n < rstd.data.length; n++) {
+    let sum = 0;
+    for (let k = 0; k < d; k++) sum += x.data[n * d + k] ** 2;
+    const r = rstd.data[n] = 1 / Math.sqrt(sum / d + eps);
+    for (let k = 0; k < d; k++) y.data[n * d + k] = x.data[n * d + k] * r * w.data[k];
+  }
+  return [y, rstd];
+}
+
+/** `x, w -> y, rstd` */
+export const rmsnorm: Op = defineOp({
+  name: "rmsnorm",
+  dims: "... d, d -> ... d, ...",
+  reference: ([x, w], attrs) => norm(x, w, num(attrs.eps)),
+  vjp: ({ inputs: [x, w], outputs: [, rstd], cotangents: [dy, drstd] }) => {
+    if (drstd) throw new TypeError(`Cannot differentiate through "rstd" of rmsnorm: write the norm with element-wise ops`);
+    return x.apply("rmsnorm_backward", [rstd, w, dy!]);
+  },
+  recompute: "cheap",
+  flops: (node) => 4 * node.inputs[0].shape.reduce((n, s) => n * s, 1),
+});
+
+/** `x, r, w -> x + r, rmsnorm(x + r), rstd`: the residual sum and the norm after it in one pass over memory. Made by `fuse`. */
+export const addRmsnorm: Op = defineOp({
+  name: "add_rmsnorm",
+  dims: "... d, ... d, d -> ... d, ... d, ...",
+  reference: ([x, r, w], attrs) => {
+    const s = arr(x.shape, x.data.map((v, i) => v + r.data[i]));
+    return [s, ...norm(s, w, num(attrs.eps))];
+  },
+  recompute: "cheap",
+  flops: (node) => 5 * node.inputs[0].shape.reduce((n, s) => n * s, 1),
+  inPlace: () => [[0, 0], [0, 1]],
+});
+
+/** `x, rstd, w, dy[, residual] -> dx, dw`: with u = dy w, dx = residual + rstd (u - x rstd^2 mean(u x)), dw = sum of dy x rstd. */
+export const rmsnormBackward: Op = defineOp({
+  name: "rmsnorm_backward",
+  dims: (_attrs, ranks) => `... d, ..., d, ... d${ranks.length > 4 ? ", ... d" : ""} -> ... d, d`,
+  reference: ([x, rstd, w, dy, residual]) => {
+    const d = w.data.length, dx = arr(x.shape), dw = arr(w.shape);
+    for (let n = 0; n < rstd.data.length; n++) {
+      const r = rstd.data[n];
+      let dot = 0;
+      for (let k = 0; k < d; k++) dot += dy.data[n * d + k] * w.data[k] * x.data[n * d + k];
+      for (let k = 0; k < d; k++) {
+        const i = n * d + k;
+        dx.data[i] = (residual?.data[i] ?? 0) + r * (dy.data[i] * w.data[k] - x.data[i] * r * r * dot / d);
+        dw.data[k] += dy.data[i] * x.data[i] * r;
+      }
+    }
+    return [dx, dw];
+  },
+  recompute: "cheap",
+  flops: (node) => 10 * node.inputs[0].shape.reduce((n, s) => n * s, 1),
+  scratch: (node, threads) => threads * node.inputs[2].shape[0] * dtypeBytes[node.inputs[2].dtype],
+  accumulates: 1,
+  inPlace: (node) => node.inputs.length > 4 ? [[0, 4], [0, 3]] : [[0, 3]],
+  kernel: (node) => ({
+    kernel: "rmsnorm_backward",
+    attrs: { accumulate: accumulateMode(node.attrs) },
+    operands: [...node.inputs.slice(0, 4), node.inputs[4], ...node.outputs],
+  }),
+});

@@ -1,0 +1,159 @@
+/** Ops that only say where elements lie: reshape, transpose, broadcast, slice are views and cost nothing when what reads
+ * them can follow strides; concat is where its pieces are written.
+ * @module */
+import { arr, forEachIndex, stridesOf } from "../array.ts";
+import { bindDims, parseDims, type Sizes } from "../dims.ts";
+import { type Attrs, numel, sameType, typeText } from "../ir.ts";
+import { defineOp, num, nums, type Op, str } from "../op.ts";
+
+const copy = () => ({ kernel: "copy", attrs: {} });
+
+function sizesOf(attrs: Attrs, shape: readonly number[]): Record<string, number> {
+  const sizes: Sizes = bindDims(str(attrs.dims), [shape], attrs.sizes as Record<string, number>);
+  return Object.fromEntries(sizes);
+}
+
+/** `"a b -> b a"` as `"b a -> a b"`. */
+const reversed = (dims: unknown): string => {
+  const [from, to] = (dims as string).split("->");
+  return `${to.trim()} -> ${from.trim()}`;
+};
+
+/** Splits and merges dims without moving anything: `"b t (h k) -> b t h k"`. */
+export const reshape: Op = defineOp({
+  name: "reshape",
+  dims: (attrs) => {
+    const { inputs: [from], outputs: [to] } = parseDims(str(attrs.dims));
+    const flat = (t: typeof from) => t.flat().filter((l) => l !== "1").join(" ");
+    if (flat(from) !== flat(to)) throw new TypeError(`"${str(attrs.dims)}" reorders dims; use transpose`);
+    return str(attrs.dims);
+  },
+  reference: ([x], _attrs, [type]) => [arr(type.shape, x.data)],
+  vjp: ({ inputs: [x], cotangents: [dy], attrs }) => [dy!.reshape(reversed(attrs.dims), sizesOf(attrs, x.shape))],
+  recompute: "cheap",
+  flops: () => 0,
+  access: "any",
+  kernel: copy,
+});
+
+/** Permutes dims: `"b t h k -> b h t k"`. */
+export const transpose: Op = defineOp({
+  name: "transpose",
+  dims: (attrs) => {
+    const { inputs: [from], outputs: [to] } = parseDims(str(attrs.dims));
+    const sorted = (t: typeof from) => t.map((d) => d.join(" ")).sort().join(",");
+    if (sorted(from) !== sorted(to)) throw new TypeError(`"${str(attrs.dims)}" is not a permutation`);
+    return str(attrs.dims);
+  },
+  reference: ([x], attrs, [type]) => {
+    const { inputs: [from], outputs: [to] } = parseDims(str(attrs.dims));
+    const strides = stridesOf(x.shape);
+    const permuted = to.map((d) => strides[from.findIndex((f) => f[0] === d[0])]);
+    const out = arr(type.shape);
+    forEachIndex(type.shape, [permuted], ([i], flat) => out.data[flat] = x.data[i]);
+    return [out];
+  },
+  vjp: ({ cotangents: [dy], attrs }) => [dy!.transpose(reversed(attrs.dims))],
+  recompute: "cheap",
+  flops: () => 0,
+  access: "any",
+  kernel: copy,
+});
+
+/** Repeats along new dims: `"d -> b t d"` with the sizes of all labels. */
+export const broadcast: Op = defineOp({
+  name: "broadcast",
+  dims: (attrs) => str(attrs.dims),
+  reference: ([x], attrs, [type]) => {
+    const { inputs: [from], outputs: [to] } = parseDims(str(attrs.dims));
+    const strides = stridesOf(x.shape);
+    const repeated = to.map((d) => {
+      const k = from.findIndex((f) => f[0] === d[0]);
+      return k < 0 ? 0 : strides[k];
+    });
+    const out = arr(type.shape);
+    forEachIndex(type.shape, [repeated], ([i], flat) => out.data[flat] = x.data[i]);
+    return [out];
+  },
+  vjp: ({ cotangents: [dy], attrs }) => dy!.apply("reduce", [], { dims: reversed(attrs.dims), kind: "sum" }),
+  recompute: "cheap",
+  flops: () => 0,
+  access: "any",
+  kernel: copy,
+});
+
+/** The box that starts at `starts` with shape `shape`. */
+export const slice: Op = defineOp({
+  name: "slice",
+  infer: ([x], attrs) => {
+    const starts = nums(attrs.starts), shape = nums(attrs.shape);
+    const fits = starts.length === x.shape.length && shape.length === x.shape.length &&
+      x.shape.every((n, d) => starts[d] >= 0 && shape[d] > 0 && starts[d] + shape[d] <= n);
+    if (!fits) throw new TypeError(`box [${starts}] + [${shape}] does not lie inside ${typeText(x)}`);
+    return [{ dtype: x.dtype, shape }];
+  },
+  reference: ([x], attrs, [type]) => {
+    const strides = stridesOf(x.shape);
+    const base = nums(attrs.starts).reduce((sum, s, d) => sum + s * strides[d], 0);
+    const out = arr(type.shape);
+    forEachIndex(type.shape, [strides], ([i], flat) => out.data[flat] = x.data[base + i]);
+    return [out];
+  },
+  vjp: ({ inputs: [x], cotangents: [dy], attrs }) => {
+    // Pad with zeros, one dim at a time: zeros before and after the box.
+    let padded = dy!;
+    nums(attrs.starts).forEach((start, d) => {
+      const zeros = (n: number) => {
+        const shape = padded.shape.map((s, k) => k === d ? n : s);
+        return padded.constant(0, shape);
+      };
+      const after = x.shape[d] - start - padded.shape[d];
+      if (after > 0) padded = padded.concat([zeros(after)], d);
+      if (start > 0) padded = zeros(start).concat([padded], d);
+    });
+    return [padded];
+  },
+  recompute: "cheap",
+  flops: () => 0,
+  access: "any",
+  kernel: copy,
+});
+
+/** Its inputs, one after another along `dim`. */
+export const concat: Op = defineOp({
+  name: "concat",
+  infer: (inputs, attrs) => {
+    const dim = num(attrs.dim), first = inputs[0];
+    for (const t of inputs) {
+      const like = { dtype: t.dtype, shape: t.shape.map((n, d) => d === dim ? first.shape[d] : n) };
+      if (!sameType(like, first)) throw new TypeError(`${typeText(t)} does not fit ${typeText(first)} along dim ${dim}`);
+    }
+    const joined = inputs.reduce((n, t) => n + t.shape[dim], 0);
+    return [{ dtype: first.dtype, shape: first.shape.map((n, d) => d === dim ? joined : n) }];
+  },
+  reference: (inputs, attrs, [type]) => {
+    const dim = num(attrs.dim), out = arr(type.shape);
+    const inner = numel(type.shape.slice(dim + 1)), outer = numel(type.shape.slice(0, dim));
+    let at = 0;
+    for (const x of inputs) {
+      const run = x.shape[dim] * inner;
+      for (let o = 0; o < outer; o++) {
+        out.data.set(x.data.subarray(o * run, (o + 1) * run), o * type.shape[dim] * inner + at);
+      }
+      at += run;
+    }
+    return [out];
+  },
+  vjp: ({ inputs, cotangents: [dy], attrs }) => {
+    let at = 0;
+    return inputs.map((x) => {
+      const starts = x.shape.map((_, d) => d === attrs.dim ? at : 0);
+      at += x.shape[num(attrs.dim)];
+      return dy!.slice(starts, x.shape);
+    });
+  },
+  recompute: "cheap",
+  flops: () => 0,
+  access: "any",
+  kernel: copy,
+});

@@ -1,0 +1,42 @@
+/** The only ops that touch state. Their meaning is the interpreter's and the memory plan's business: a `read` is the state's
+ * memory, an `assign` is made in place where it can be.
+ * @module */
+import { nums, type Op, str } from "../op.ts";
+
+const copy = () => ({ kernel: "copy", attrs: {} });
+
+/** The state's value now; several states that lie one after another are one value, joined along dim 0. */
+export const read: Op = {
+  name: "read",
+  infer: (_inputs, attrs) => [{ dtype: str(attrs.dtype) as "f32" | "f64", shape: nums(attrs.shape) }],
+  vjp: () => [],
+  recompute: "cheap",
+  flops: () => 0,
+  access: "any",
+};
+
+/** Replaces the state. */
+export const assign: Op = {
+  name: "assign",
+  infer: () => [],
+  vjp: () => [],
+  flops: () => 0,
+  access: "any",
+  effect: true,
+  kernel: copy,
+};
+
+/** Adds to the state; with `begin`, overwrites it in the first microbatch of a step. */
+export const accumulate: Op = {
+  name: "accumulate",
+  infer: () => [],
+  vjp: () => [],
+  access: "any",
+  effect: true,
+  kernel: (node) => ({ kernel: "accumulate", attrs: { accumulate: node.attrs.begin ? 2 : 1 } }),
+};
+
+/** Kernel attribute of an op whose output is added into state memory. */
+export function accumulateMode(attrs: Readonly<Record<string, unknown>>): 0 | 1 | 2 {
+  return attrs.into === undefined ? 0 : attrs.begin ? 2 : 1;
+}
