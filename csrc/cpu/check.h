@@ -42,9 +42,9 @@ class Check {
  public:
   /// `names` are the operands' names in order; `attributes` the least number of attribute words.
   Check(const Call& call, std::vector<std::string> names, int attributes) : call_(call), names_(std::move(names)) {
-    require(call.num_operands == int(names_.size()), "there are " + std::to_string(call.num_operands) + " operands, expected " + std::to_string(names_.size()));
-    require(call.num_attributes >= attributes, "there are " + std::to_string(call.num_attributes) + " attribute words, expected " + std::to_string(attributes));
-    require(call.threads >= 1, "the call asks for " + std::to_string(call.threads) + " threads, expected at least 1");
+    require(call.num_operands == int(names_.size()), "there are " + std::to_string(call.num_operands) + " operands; expected: " + std::to_string(names_.size()));
+    require(call.num_attributes >= attributes, "there are " + std::to_string(call.num_attributes) + " attribute words; expected: " + std::to_string(attributes));
+    require(call.threads >= 1, "the call asks for " + std::to_string(call.threads) + " threads; expected: at least 1");
   }
 
   bool ok() const { return error_.empty(); }
@@ -57,40 +57,40 @@ class Check {
   Check& operand(int i, DType dtype, std::initializer_list<int64_t> dims) {
     if (!ok()) return *this;
     const Tensor& t = call_[i];
-    if (!present(t)) return complain(i, "is absent, expected a tensor");
-    if (t.dtype != dtype) return complain(i, std::string("is ") + name_of(t.dtype) + ", expected " + name_of(dtype));
+    if (!present(t)) return complain(i, "is absent; expected: a tensor");
+    if (t.dtype != dtype) return complain(i, std::string("is ") + name_of(t.dtype) + "; expected: " + name_of(dtype));
     bool same = t.rank == int(dims.size());
     for (int d = 0; same && d < t.rank; d++) same = t.dims[d] == dims.begin()[d] || dims.begin()[d] == -1;
-    return same ? *this : complain(i, "has dims " + to_text(t.dims, t.rank) + ", expected " + to_text(dims.begin(), int(dims.size())) + (any(dims) ? " (-1: any size)" : ""));
+    return same ? *this : complain(i, "has dims " + to_text(t.dims, t.rank) + "; expected: " + to_text(dims.begin(), int(dims.size())) + (any(dims) ? " (-1: any size)" : ""));
   }
   /// The last dim has stride 1.
   Check& rows(int i) {
     if (!ok()) return *this;
     const Tensor& t = call_[i];
-    return t.rank == 0 || t.dims[t.rank - 1] == 1 || t.strides[t.rank - 1] == 1 ? *this : complain(i, "has strides " + to_text(t.strides, t.rank) + ", expected the last one to be 1");
+    return t.rank == 0 || t.dims[t.rank - 1] == 1 || t.strides[t.rank - 1] == 1 ? *this : complain(i, "has strides " + to_text(t.strides, t.rank) + "; expected: the last one to be 1");
   }
   Check& dense(int i) {
     if (!ok()) return *this;
     const Tensor& t = call_[i];
-    return is_dense(t) ? *this : complain(i, "has dims " + to_text(t.dims, t.rank) + " with strides " + to_text(t.strides, t.rank) + ", expected one unbroken row-major run");
+    return is_dense(t) ? *this : complain(i, "has dims " + to_text(t.dims, t.rank) + " with strides " + to_text(t.strides, t.rank) + "; expected: one unbroken row-major run");
   }
   /// No two of its elements share memory by a stride of 0 (they would be written twice, by any thread).
   Check& writable(int i) {
     if (!ok()) return *this;
     const Tensor& t = call_[i];
     for (int d = 0; d < t.rank; d++)
-      if (t.dims[d] > 1 && t.strides[d] == 0) return complain(i, "is written but dim " + std::to_string(d) + " has stride 0, expected distinct elements");
+      if (t.dims[d] > 1 && t.strides[d] == 0) return complain(i, "is written but dim " + std::to_string(d) + " has stride 0; expected: distinct elements");
     return *this;
   }
   Check& scratch(int i, int64_t bytes) {
     if (!ok()) return *this;
     const Tensor& t = call_[i];
     const int64_t given = present(t) ? elements(t) * int64_t(size_of(t.dtype)) : 0;
-    return given >= bytes ? *this : complain(i, "holds " + std::to_string(given) + " bytes, expected at least " + std::to_string(bytes));
+    return given >= bytes ? *this : complain(i, "holds " + std::to_string(given) + " bytes; expected: at least " + std::to_string(bytes));
   }
   /// The dtype of a real operand, for use as that of the others.
   DType real(int i) {
-    if (ok() && i < call_.num_operands && !is_real(call_[i].dtype)) complain(i, std::string("is ") + name_of(call_[i].dtype) + ", expected f32 or f64");
+    if (ok() && i < call_.num_operands && !is_real(call_[i].dtype)) complain(i, std::string("is ") + name_of(call_[i].dtype) + "; expected: f32 or f64");
     return i < call_.num_operands ? call_[i].dtype : DType::f32;
   }
   /// Size of dim d of operand i (0 when it has no such dim: `operand` then says what is wrong).

@@ -1,0 +1,88 @@
+// AdamW over n parameters at once (p*, m*, v*, g* of any shapes, each one dense run), with lr, step (1, 2, ...) and the gradient's scale as scalars:
+//   g' = scale g,  m' = beta1 m + (1 - beta1) g',  v' = beta2 v + (1 - beta2) g'^2
+//   p' = (1 - lr weight_decay) p - lr / (1 - beta1^step) m' / (sqrt(v' / (1 - beta2^step)) + eps)
+// Memory-bound: 28 bytes per f32 parameter, in place or not. All parameters form one range of elements, cut evenly over the threads,
+// so that many small tensors cost no more than a large one. When scale is not finite (a diverged norm), p, m and v keep their values.
+#include <algorithm>
+
+#include "../check.h"
+#include "../kernels.h"
+#include "../simd.h"
+
+namespace titan::cpu {
+namespace {
+
+template <class real>
+struct Step {
+  real scale, beta1, beta2, decay, rate, root, eps;  // root: 1 / sqrt(1 - beta2^step)
+};
+
+template <class real>
+void update(const Step<real>& s, const real* p, const real* m, const real* v, const real* g, real* p2, real* m2, real* v2, int64_t n) {
+  for_lanes<real>(n, [&](int64_t i, int64_t lanes) {
+    const vec<real> gradient = load(g + i, lanes) * s.scale;
+    const vec<real> mean = load(m + i, lanes) * s.beta1 + gradient * (1 - s.beta1);
+    const vec<real> square = load(v + i, lanes) * s.beta2 + gradient * gradient * (1 - s.beta2);
+    store(p2 + i, load(p + i, lanes) * s.decay - s.rate * mean / (sqrt_lanes<real>(square) * s.root + s.eps), lanes);
+    store(m2 + i, mean, lanes);
+    store(v2 + i, square, lanes);
+  });
+}
+
+template <class real>
+void adamw(const Call& call) {
+  const int n = int(call.attributes[0].i);
+  const double beta1 = call.attributes[1].f, beta2 = call.attributes[2].f, eps = call.attributes[3].f, weight_decay = call.attributes[4].f;
+  const double lr = double(*call[4 * n].as<real>()), step = double(*call[4 * n + 1].as<real>());
+  const real scale = *call[4 * n + 2].as<real>();
+  const Step<real> s{scale, real(beta1), real(beta2), real(1 - lr * weight_decay), real(lr / (1 - std::pow(beta1, step))), real(1 / std::sqrt(1 - std::pow(beta2, step))), real(eps)};
+  int64_t total = 0;
+  for (int k = 0; k < n; k++) total += elements(call[k]);
+  constexpr int64_t LINE = 64 / sizeof(real);
+  const int64_t lines = (total + LINE - 1) / LINE;
+#pragma omp parallel for num_threads(call.threads) schedule(static)
+  for (int part = 0; part < call.threads; part++) {
+    const int64_t begin = lines * part / call.threads * LINE, end = std::min(total, lines * (part + 1) / call.threads * LINE);
+    int64_t first = 0;  // of parameter k in the whole range
+    for (int k = 0; k < n && first < end; first += elements(call[k]), k++) {
+      const int64_t from = std::max(begin - first, int64_t(0)), count = std::min(end - first, elements(call[k])) - from;
+      if (count <= 0) continue;
+      auto at = [&](int operand) { return call[operand].as<real>() + from; };
+      const int out = 4 * n + 3;
+      if (std::isfinite(scale)) update<real>(s, at(k), at(n + k), at(2 * n + k), at(3 * n + k), at(out + k), at(out + n + k), at(out + 2 * n + k), count);
+      else
+        for (int group = 0; group < 3; group++) std::copy_n(at(group * n + k), count, at(out + group * n + k));
+    }
+  }
+}
+
+}  // namespace
+
+std::string check_adamw(const Call& call) {
+  const int64_t n = call.num_attributes ? call.attributes[0].i : 0;
+  if (n < 1 || call.num_operands != 7 * n + 3) return "n is " + std::to_string(n) + " with " + std::to_string(call.num_operands) + " operands; expected: n >= 1 and 7 n + 3 operands";
+  std::vector<std::string> names;
+  auto group = [&](const char* name) {
+    for (int64_t k = 0; k < n; k++) names.push_back(name + std::string("[") + std::to_string(k) + "]");
+  };
+  for (const char* name : {"p", "m", "v", "g"}) group(name);
+  names.insert(names.end(), {"lr", "step", "scale"});
+  for (const char* name : {"new p", "new m", "new v"}) group(name);
+  Check check(call, names, 5);
+  const DType real = check.real(0);
+  for (int64_t i = 0; i < call.num_operands; i++) {
+    if (i >= 4 * n && i < 4 * n + 3) {
+      check.operand(int(i), real, {});
+      continue;
+    }
+    const Tensor &p = call[int((i < 4 * n ? i : i - 3) % n)], &t = call[int(i)];
+    check.require(elements(t) == elements(p), names[size_t(i)] + " has " + std::to_string(elements(t)) + " elements; expected: " + std::to_string(elements(p)) + " as its parameter");
+    check.dense(int(i));
+  }
+  return check.error();
+}
+void run_adamw(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { adamw<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu
