@@ -2,6 +2,7 @@ import { arr, forEachIndex, stridesOf } from "../array.ts";
 import { bindDims, type Dim, parseDims } from "../dims.ts";
 import { numel } from "../ir.ts";
 import { defineOp, type Op, str } from "../op.ts";
+import { accumulateMode } from "./state.ts";
 
 /** `"a b, b c -> a c"` with its terms in another order, e.g. `[2, 1, 0]` for the gradient of the first operand. */
 export function permuteTerms(dims: string, [a, b, out]: readonly [number, number, number]): string {
@@ -49,6 +50,8 @@ export const contract: Op = defineOp({
     dy!.contract(permuteTerms(str(attrs.dims), [2, 0, 1]), a),
   ],
   recompute: "matmul",
+  accumulates: 0,
+  kernel: (node) => ({ kernel: "gemm", attrs: { accumulate: accumulateMode(node.attrs) } }),
   flops: (node) => {
     const sizes = bindDims(str(node.attrs.dims), node.inputs.map((v) => v.shape));
     return 2 * numel([...sizes.values()]);

@@ -1,0 +1,130 @@
+/** Editing a copy of a graph: replace values, add and drop nodes anywhere; `finish` puts the nodes in order again, drops what
+ * nothing needs, and leaves the original untouched. Passes that match patterns are written on it.
+ * @module */
+import { Builder, opOf } from "./builder.ts";
+import { type Attrs, type Graph, type Node, type State, type Value } from "./ir.ts";
+
+/** States that a node touches. */
+export function touchedStates(node: Node): readonly string[] {
+  return (node.attrs.states ?? node.attrs.into ?? []) as readonly string[];
+}
+
+/** Does the node change state? */
+export function hasEffect(node: Node): boolean {
+  return opOf(node.op).effect === true || node.attrs.into !== undefined;
+}
+
+/** Nodes in an order in which every value is made before it is used and every state is touched in the order of `nodes`;
+ * otherwise as they stand. */
+export function inOrder(nodes: readonly Node[]): Node[] {
+  const made = new Map<Value, Node>();
+  for (const node of nodes) node.outputs.forEach((v) => made.set(v, node));
+  const lastWrite = new Map<string, Node>(), readsSince = new Map<string, Node[]>();
+  const before = new Map<Node, Node[]>();
+  for (const node of nodes) {
+    const needs = node.inputs.map((v) => made.get(v)).filter((n) => n !== undefined);
+    for (const state of touchedStates(node)) {
+      const write = lastWrite.get(state);
+      if (write) needs.push(write);
+      if (hasEffect(node)) {
+        needs.push(...readsSince.get(state) ?? []);
+        lastWrite.set(state, node);
+        readsSince.set(state, []);
+      } else readsSince.set(state, [...readsSince.get(state) ?? [], node]);
+    }
+    before.set(node, needs);
+  }
+  const order: Node[] = [], done = new Set<Node>(), open = new Set<Node>();
+  for (const root of nodes) {
+    // Depth-first without recursion: a chain may be as long as the graph.
+    const stack = [root];
+    while (stack.length > 0) {
+      const node = stack.at(-1)!;
+      const next = done.has(node) ? undefined : before.get(node)!.find((n) => !done.has(n));
+      if (next) {
+        if (open.has(next) && stack.includes(next)) throw new Error(`Cannot order nodes: "${next.op}" needs itself`);
+        open.add(node);
+        stack.push(next);
+      } else {
+        stack.pop();
+        if (!done.has(node)) order.push(node);
+        done.add(node);
+      }
+    }
+  }
+  return order;
+}
+
+/** A graph under edit. */
+export class Editor {
+  readonly nodes: Set<Node>;
+  readonly #builder: Builder;
+  readonly #graph: Graph;
+  readonly #replaced = new Map<Value, Value>();
+  /** Nodes to be put in front of a node: where a new node stands if nothing forces it elsewhere. */
+  readonly #position = new Map<Node, Node>();
+
+  constructor(graph: Graph) {
+    this.#graph = graph;
+    this.#builder = Builder.extend(graph);
+    this.nodes = new Set(graph.nodes);
+  }
+
+  /** Declares a state that new nodes touch. */
+  declare(state: State): void {
+    this.#builder.declare(state);
+  }
+
+  /** Makes a node that stands where `at` stands (or later, once its inputs are made). */
+  add(at: Node, op: string, inputs: readonly Value[], attrs: Attrs = {}): Node {
+    this.#builder.emit(op, inputs.map((v) => this.current(v)), attrs, at.scope);
+    const node = this.#builder.nodes.at(-1)!;
+    this.nodes.add(node);
+    this.#position.set(node, this.#position.get(at) ?? at);
+    return node;
+  }
+
+  /** Reads states; see {@linkcode Builder.read}. */
+  read(at: Node, names: readonly string[]): Value {
+    const states = names.map((n) => this.#builder.states.get(n)!);
+    const shape = [states.reduce((n, s) => n + s.shape[0], 0), ...states[0].shape.slice(1)];
+    return this.add(at, "read", [], { states: [...names], dtype: states[0].dtype, shape }).outputs[0];
+  }
+
+  /** From now on `to` stands wherever `from` stood. */
+  replace(from: Value, to: Value): void {
+    this.#replaced.set(from, to);
+  }
+
+  /** Drops a node. */
+  drop(node: Node): void {
+    this.nodes.delete(node);
+  }
+
+  /** What a value of the original graph is now. */
+  current(value: Value): Value {
+    let now = value;
+    for (let next; (next = this.#replaced.get(now)); now = next);
+    return now;
+  }
+
+  /** The edited graph. */
+  finish(): Graph {
+    const behind = new Map<Node, Node[]>();
+    for (const [node, at] of this.#position) behind.set(at, [...behind.get(at) ?? [], node]);
+    const placed = this.#graph.nodes.flatMap((n) => [...behind.get(n) ?? [], n]).filter((n) => this.nodes.has(n));
+    const current = placed.map((node) => {
+      const inputs = node.inputs.map((v) => this.current(v));
+      return inputs.every((v, i) => v === node.inputs[i]) ? node : { ...node, inputs };
+    });
+    const outputs = this.#graph.outputs.map(({ name, value }) => ({ name, value: this.current(value) }));
+    const ordered = inOrder(current);
+    const live = new Set(outputs.map((o) => o.value));
+    const kept = ordered.toReversed().filter((node) => {
+      if (!hasEffect(node) && !node.outputs.some((v) => live.has(v))) return false;
+      node.inputs.forEach((v) => live.add(v));
+      return true;
+    }).reverse();
+    return { ...this.#graph, states: [...this.#builder.states.values()], nodes: kept, outputs };
+  }
+}
