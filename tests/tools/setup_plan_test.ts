@@ -1,0 +1,90 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { type Facts, missing, nextStep } from "../../tools/setup_plan.ts";
+
+const ready: Facts = {
+  os: "linux",
+  root: false,
+  packageManager: "apt-get",
+  compiler: "/usr/bin/c++",
+  cmake: "/usr/bin/cmake",
+  make: "/usr/bin/make",
+  blas: "/usr/lib/x86_64-linux-gnu/openblas-openmp/libopenblas.so",
+};
+const fresh: Facts = { os: "linux", root: true, packageManager: "apt-get" };
+
+Deno.test("a machine that lacks nothing builds without a word", () => {
+  assertEquals(nextStep(ready), { do: "build", notes: [] });
+});
+
+Deno.test("on a fresh Debian machine root installs everything, after an update", () => {
+  const step = nextStep(fresh);
+  assert(step.do === "install");
+  assertEquals(step.what, ["compiler", "cmake", "make", "blas"]);
+  assertEquals(step.commands.map((command) => command.join(" ")), [
+    "apt-get update",
+    "apt-get install -y --no-install-recommends g++ cmake make libopenblas-openmp-dev",
+  ]);
+});
+
+Deno.test("root installs only what is missing", () => {
+  const step = nextStep({ ...ready, root: true, blas: undefined });
+  assert(step.do === "install");
+  assertEquals(step.commands.at(-1), ["apt-get", "install", "-y", "--no-install-recommends", "libopenblas-openmp-dev"]);
+});
+
+Deno.test("who is not root is told the exact commands", () => {
+  const step = nextStep({ ...ready, compiler: undefined, blas: undefined });
+  assertEquals(step, {
+    do: "stop",
+    message: "Cannot build libtitan: a C++ compiler and OpenBLAS missing\n" +
+      "  expected: all of them on this machine\n" +
+      "  fix: sudo apt-get update && sudo apt-get install -y --no-install-recommends g++ libopenblas-openmp-dev",
+  });
+});
+
+Deno.test("where only OpenBLAS is missing and cannot be installed, the build goes on and says that it is slower", () => {
+  const step = nextStep({ ...ready, blas: undefined });
+  assert(step.do === "build");
+  assertStringIncludes(step.notes.join("\n"), "built-in matrix product, which is correct but slower");
+  assertStringIncludes(step.notes.join("\n"), "sudo apt-get install -y --no-install-recommends libopenblas-openmp-dev");
+});
+
+Deno.test("an installation is tried once: what it did not bring ends the run, or OpenBLAS alone is done without", () => {
+  const stopped = nextStep({ ...fresh, blas: ready.blas }, true);
+  assert(stopped.do === "stop");
+  assertStringIncludes(stopped.message, "a C++ compiler, CMake and Make or Ninja missing");
+  assertStringIncludes(stopped.message, "fix: apt-get update && apt-get install");
+  assertEquals(nextStep({ ...ready, root: true, blas: undefined }, true).do, "build");
+});
+
+Deno.test("root on another system is told its own command, without sudo", () => {
+  const step = nextStep({ ...fresh, packageManager: "dnf" });
+  assert(step.do === "stop");
+  assertStringIncludes(step.message, "fix: dnf install -y gcc-c++ cmake make openblas-devel");
+});
+
+Deno.test("without a known package manager the needs are named", () => {
+  const step = nextStep({ ...ready, packageManager: undefined, cmake: undefined });
+  assert(step.do === "stop");
+  assertStringIncludes(step.message, "fix: install CMake with this system's package manager");
+});
+
+Deno.test("macOS and Windows get their own advice", () => {
+  const mac = nextStep({ ...ready, os: "darwin", packageManager: "brew", compiler: undefined });
+  assert(mac.do === "stop");
+  assertStringIncludes(mac.message, "fix: xcode-select --install");
+  const windows = nextStep({ ...ready, os: "windows" });
+  assert(windows.do === "stop");
+  assertStringIncludes(windows.message, "inside WSL");
+});
+
+Deno.test("whatever is missing, only OpenBLAS can be done without", () => {
+  for (let mask = 0; mask < 16; mask++) {
+    const facts: Facts = { ...ready };
+    (["compiler", "cmake", "make", "blas"] as const).forEach((need, i) => {
+      if (mask >> i & 1) facts[need] = undefined;
+    });
+    const onlyBlas = missing(facts).every((need) => need === "blas");
+    assertEquals(nextStep(facts).do, onlyBlas ? "build" : "stop");
+  }
+});

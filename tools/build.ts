@@ -1,0 +1,91 @@
+/**
+ * Configures and builds the native library with CMake, and remembers what it was built from, so that the next call can
+ * tell in a few milliseconds that there is nothing to do.
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { cpus } from "node:os";
+import type { Facts } from "./setup_plan.ts";
+import { runStep } from "./run_step.ts";
+
+/** Where things are; paths are relative to the repository root. */
+export const BUILD = "build";
+const SOURCE = "csrc";
+const STAMP = `${BUILD}/.stamp`;
+const LIBRARY = `${BUILD}/libtitan.so`;
+
+/** What a build depends on: the text of every native source file, and the place, processor, tools and BLAS. */
+export interface Stamp {
+  sources: string;
+  machine: string;
+}
+
+/** The stamp of the sources and the machine as they are now. */
+export function currentStamp(facts: Facts, source = SOURCE): Stamp {
+  const hash = createHash("sha256");
+  for (const path of nativeSources(source)) hash.update(path).update("\0").update(Deno.readFileSync(path)).update("\0");
+  const { compiler, cmake, make, blas } = facts;
+  const machine = [Deno.cwd(), cpus()[0]?.model, ...[compiler, cmake, make, blas].map(identity)].join(" ");
+  return { sources: hash.digest("hex"), machine };
+}
+
+/** Whether the library that lies there was built from exactly this. */
+export function isUpToDate(stamp: Stamp): boolean {
+  const last = lastStamp();
+  return last?.sources === stamp.sources && last.machine === stamp.machine && exists(LIBRARY);
+}
+
+/** Configures and builds; with another compiler, BLAS or processor than last time, from the beginning.
+ * @throws {Error} with the tool's whole output where it fails. */
+export async function build(facts: Facts, stamp: Stamp): Promise<void> {
+  const last = lastStamp();
+  if (last?.machine !== stamp.machine) {
+    // What CMake once found it keeps; forgetting it is the only way to make it look again.
+    for (const path of ["CMakeCache.txt", "CMakeFiles"]) remove(`${BUILD}/${path}`);
+  }
+  const generator = exists(`${BUILD}/CMakeCache.txt`) ? [] : facts.make?.endsWith("ninja") ? ["-G", "Ninja"] : [];
+  const configure = ["-S", SOURCE, "-B", BUILD, ...generator, "-DCMAKE_BUILD_TYPE=Release", "-DTITAN_BLAS=auto"];
+  const jobs = String(navigator.hardwareConcurrency);
+  await runStep("Configuring the native library", ["cmake", ...configure]);
+  await runStep("Building the native library", ["cmake", "--build", BUILD, "--target", "titan", "--parallel", jobs]);
+  if (!exists(LIBRARY)) throw new Error(`CMake finished, but there is no ${LIBRARY}`);
+  Deno.writeTextFileSync(STAMP, JSON.stringify(stamp));
+}
+
+function nativeSources(folder: string): string[] {
+  const paths: string[] = [];
+  for (const entry of Deno.readDirSync(folder)) {
+    const path = `${folder}/${entry.name}`;
+    if (entry.isFile) paths.push(path);
+    else if (entry.isDirectory && path !== `${SOURCE}/tests`) paths.push(...nativeSources(path));
+  }
+  return paths.sort();
+}
+
+function lastStamp(): Stamp | undefined {
+  try {
+    return JSON.parse(Deno.readTextFileSync(STAMP));
+  } catch {
+    return undefined; // never built, or a build that did not end
+  }
+}
+
+/** A path with the size and age of the file: an upgraded compiler has the same path. */
+function identity(path: string | undefined): string {
+  if (path === undefined) return "-";
+  const { size, mtime } = Deno.statSync(path);
+  return `${path}:${size}:${mtime?.getTime()}`;
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function remove(path: string): void {
+  if (exists(path)) Deno.removeSync(path, { recursive: true });
+}

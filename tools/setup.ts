@@ -1,0 +1,92 @@
+/**
+ * Makes this machine ready: installs what is missing (Debian, as root), then builds the native library into `build/`.
+ * Once that is done a call says nothing and takes a few milliseconds. With `--again` it looks anew: it tries again to
+ * install what is missing, and lets CMake decide what is out of date.
+ * @module
+ */
+import { BUILD, build, currentStamp, isUpToDate } from "./build.ts";
+import { runStep, StepError } from "./run_step.ts";
+import { type Facts, nameAll, nextStep, type PackageManager } from "./setup_plan.ts";
+
+/** Looks for the tools and libraries of a build; starts no process. */
+export function gatherFacts(): Facts {
+  const os = Deno.build.os;
+  return {
+    os,
+    root: Deno.uid() === 0,
+    packageManager: (["apt-get", "dnf", "pacman", "brew"] as PackageManager[]).find((name) => onPath(name)),
+    compiler: onPath(Deno.env.get("CXX") ?? "c++") ?? onPath("g++") ?? onPath("clang++"),
+    cmake: onPath("cmake"),
+    make: onPath("ninja") ?? onPath("make"),
+    blas: findBlas(os),
+  };
+}
+
+function onPath(name: string): string | undefined {
+  if (name.includes("/")) return firstFile([name]);
+  return firstFile((Deno.env.get("PATH") ?? "").split(":").map((folder) => `${folder}/${name}`));
+}
+
+function findBlas(os: string): string | undefined {
+  if (os === "darwin") return "/System/Library/Frameworks/Accelerate.framework";
+  const triplet = `${Deno.build.arch}-linux-gnu`;
+  return firstFile([
+    `/usr/lib/${triplet}/openblas-openmp/libopenblas.so`, // Debian, Ubuntu
+    "/usr/lib64/libopenblaso.so", // Fedora: o for OpenMP
+    "/usr/lib/libopenblas.so", // Arch
+    `${Deno.env.get("MKLROOT") ?? "/opt/intel/oneapi/mkl/latest"}/lib/libmkl_rt.so`,
+  ]);
+}
+
+function firstFile(paths: string[]): string | undefined {
+  return paths.find((path) => {
+    try {
+      return Deno.statSync(path).isFile;
+    } catch {
+      return false;
+    }
+  });
+}
+
+async function setup(again: boolean): Promise<void> {
+  if (!again && isUpToDate(currentStamp(gatherFacts()))) return;
+  Deno.mkdirSync(BUILD, { recursive: true });
+  using lock = Deno.openSync(`${BUILD}/.lock`, { write: true, create: true });
+  lock.lockSync(true); // two runs that start together build once
+  if (!again && isUpToDate(currentStamp(gatherFacts()))) return;
+  for (let installed = false;; installed = true) {
+    const facts = gatherFacts();
+    const step = nextStep(facts, installed);
+    switch (step.do) {
+      case "stop":
+        throw new StepError(step.message);
+      case "install":
+        console.error(`Missing on this machine: ${nameAll(step.what)}`);
+        await install(step.commands);
+        break;
+      case "build":
+        for (const note of step.notes) console.error(note);
+        return await build(facts, currentStamp(facts));
+    }
+  }
+}
+
+/** A failure is reported, not thrown: what is still missing afterwards decides whether the build can go on. */
+async function install(commands: string[][]): Promise<void> {
+  try {
+    for (const command of commands) await runStep("Installing", command, { DEBIAN_FRONTEND: "noninteractive" });
+  } catch (error) {
+    if (!(error instanceof StepError)) throw error;
+    console.error(error.message);
+  }
+}
+
+if (import.meta.main) {
+  try {
+    await setup(Deno.args.includes("--again"));
+  } catch (error) {
+    if (!(error instanceof StepError)) throw error;
+    console.error(error.message);
+    Deno.exit(1);
+  }
+}

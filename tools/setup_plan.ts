@@ -1,0 +1,103 @@
+/**
+ * What a machine needs before the native library can be built, and what to do about what it lacks: decisions only, over
+ * facts that `setup.ts` gathers.
+ * @module
+ */
+
+/** What was found on this machine; a tool or library that was not found is undefined. */
+export interface Facts {
+  /** `Deno.build.os`. */
+  os: string;
+  /** Whether packages may be installed (user id 0). */
+  root: boolean;
+  packageManager?: PackageManager;
+  /** Paths. */
+  compiler?: string;
+  cmake?: string;
+  make?: string;
+  blas?: string;
+}
+
+/** What to do next. */
+export type Step =
+  | { do: "install"; what: Need[]; commands: string[][] }
+  | { do: "build"; notes: string[] }
+  | { do: "stop"; message: string };
+
+export type PackageManager = "apt-get" | "dnf" | "pacman" | "brew";
+export type Need = "compiler" | "cmake" | "make" | "blas";
+
+const NAMES: Record<Need, string> = {
+  compiler: "a C++ compiler",
+  cmake: "CMake",
+  make: "Make or Ninja",
+  blas: "OpenBLAS",
+};
+
+const PACKAGES: Record<PackageManager, Record<Need, string>> = {
+  "apt-get": { compiler: "g++", cmake: "cmake", make: "make", blas: "libopenblas-openmp-dev" },
+  dnf: { compiler: "gcc-c++", cmake: "cmake", make: "make", blas: "openblas-devel" },
+  pacman: { compiler: "gcc", cmake: "cmake", make: "make", blas: "blas-openblas" },
+  brew: { compiler: "llvm", cmake: "cmake", make: "make", blas: "openblas" },
+};
+
+/** What the machine lacks, in the order in which it is named to the user. */
+export function missing(facts: Facts): Need[] {
+  return (["compiler", "cmake", "make", "blas"] as const).filter((need) => facts[need] === undefined);
+}
+
+/** The commands that install `needs`, without `sudo`. */
+export function installCommands(manager: PackageManager, needs: readonly Need[]): string[][] {
+  const packages = needs.map((need) => PACKAGES[manager][need]);
+  switch (manager) {
+    case "apt-get":
+      return [["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", ...packages]];
+    case "dnf":
+      return [["dnf", "install", "-y", ...packages]];
+    case "pacman":
+      return [["pacman", "-S", "--needed", ...packages]];
+    case "brew":
+      return [["brew", "install", ...packages]];
+  }
+}
+
+/** Decides what to do on a machine. Packages are installed by Debian's tool alone, as root alone, and at most once: after
+ * an attempt the caller sets `installed`, and what is still missing is reported. */
+export function nextStep(facts: Facts, installed = false): Step {
+  if (facts.os === "windows") {
+    return stop("Cannot build libtitan on Windows", "Linux or macOS", "run this inside WSL (wsl --install)");
+  }
+  const needs = missing(facts);
+  if (needs.length === 0) return { do: "build", notes: [] };
+  if (facts.root && facts.packageManager === "apt-get" && !installed) {
+    return { do: "install", what: needs, commands: installCommands("apt-get", needs) };
+  }
+  const fix = howToInstall(facts, needs);
+  if (needs.length === 1 && needs[0] === "blas") {
+    return {
+      do: "build",
+      notes: [
+        "OpenBLAS is missing: building with the built-in matrix product, which is correct but slower",
+        `  fix: ${fix}, then: deno task build`,
+      ],
+    };
+  }
+  return stop(`Cannot build libtitan: ${nameAll(needs)} missing`, "all of them on this machine", fix);
+}
+
+/** "a C++ compiler, CMake and OpenBLAS". */
+export function nameAll(needs: readonly Need[]): string {
+  const names = needs.map((need) => NAMES[need]);
+  return names.length === 1 ? names[0] : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
+
+function howToInstall(facts: Facts, needs: readonly Need[]): string {
+  if (facts.os === "darwin" && needs.includes("compiler")) return "xcode-select --install && brew install cmake make";
+  if (facts.packageManager === undefined) return `install ${nameAll(needs)} with this system's package manager`;
+  const sudo = facts.root || facts.packageManager === "brew" ? "" : "sudo ";
+  return installCommands(facts.packageManager, needs).map((command) => sudo + command.join(" ")).join(" && ");
+}
+
+function stop(what: string, expected: string, fix: string): Step {
+  return { do: "stop", message: `${what}\n  expected: ${expected}\n  fix: ${fix}` };
+}
