@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+struct titan_device_info;
+
 namespace titan {
 
 enum class DType : uint32_t { f32 = 0, f64 = 1, i32 = 2, bytes = 3 };
@@ -55,6 +57,7 @@ struct Backend {
   const char* name;
   const Kernel* kernels;  // in the order of kernels.def
   int num_kernels;
+  void (*describe)(titan_device_info& info);  // fills processor, vectors and BLAS
 };
 
 }  // namespace titan

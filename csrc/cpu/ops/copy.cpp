@@ -1,0 +1,132 @@
+// copy: y = x. accumulate: y = x or y += x, by the run flag FIRST. Strided, any rank, x may repeat elements by strides of 0; memory-bound.
+// Dims are ordered by y's strides and joined where both sides allow it; then blocks of a row, or of a row and the dim along which x is
+// contiguous (a transposition), are dealt to the threads.
+#include <algorithm>
+#include <cstring>
+
+#include "../check.h"
+#include "../kernels.h"
+
+namespace titan::cpu {
+namespace {
+
+struct Dim {
+  int64_t size, x, y;  // strides
+};
+
+/// Dims outermost first: the last is the one along which y moves least.
+struct Loops {
+  int rank = 0;
+  Dim dims[MAX_RANK + 1];
+
+  Loops(const Tensor& x, const Tensor& y) {
+    for (int d = 0; d < y.rank; d++)
+      if (y.dims[d] != 1) dims[rank++] = {y.dims[d], x.strides[d], y.strides[d]};
+    std::stable_sort(dims, dims + rank, [](const Dim& a, const Dim& b) { return a.y > b.y; });
+    int kept = 0;
+    for (int d = 0; d < rank; d++) {
+      Dim* last = kept ? &dims[kept - 1] : nullptr;
+      if (last && last->x == dims[d].x * dims[d].size && last->y == dims[d].y * dims[d].size) *last = {last->size * dims[d].size, dims[d].x, dims[d].y};
+      else dims[kept++] = dims[d];
+    }
+    rank = kept;
+    if (!rank) dims[rank++] = {1, 1, 1};
+  }
+};
+
+constexpr int64_t ROW_BLOCK = 8192, SQUARE = 32;
+
+/// Calls block(x offset, y offset, column dim, row dim) for all blocks, from `threads` threads; each element of y is in one block.
+template <class Block> void for_each_block(const Tensor& x, const Tensor& y, int threads, Block block) {
+  const Loops loops(x, y);
+  for (int d = 0; d < loops.rank; d++)
+    if (!loops.dims[d].size) return;
+  const Dim row = loops.dims[loops.rank - 1];
+  int across = -1;  // the dim along which x is contiguous, when that is not the row
+  for (int d = 0; d + 1 < loops.rank && row.x != 1; d++)
+    if (loops.dims[d].x == 1) across = d;
+  int64_t steps[MAX_RANK + 1], blocks = 1;
+  for (int d = 0; d < loops.rank; d++) {
+    steps[d] = d == across ? SQUARE : d + 1 < loops.rank ? 1 : across >= 0 ? SQUARE : ROW_BLOCK;
+    blocks *= (loops.dims[d].size + steps[d] - 1) / steps[d];
+  }
+#pragma omp parallel for num_threads(threads) schedule(static) if (blocks > 1)
+  for (int64_t i = 0; i < blocks; i++) {
+    int64_t x_offset = 0, y_offset = 0, rest = i;
+    Dim column{1, 0, 0}, part = row;
+    for (int d = loops.rank - 1; d >= 0; d--) {
+      const Dim& dim = loops.dims[d];
+      const int64_t count = (dim.size + steps[d] - 1) / steps[d], start = rest % count * steps[d];
+      rest /= count;
+      x_offset += start * dim.x;
+      y_offset += start * dim.y;
+      if (d == across) column = {std::min(steps[d], dim.size - start), dim.x, dim.y};
+      if (d == loops.rank - 1) part.size = std::min(steps[d], dim.size - start);
+    }
+    block(x_offset, y_offset, column, part);
+  }
+}
+
+template <class Element> void copy(const Tensor& x, const Tensor& y, int threads) {
+  for_each_block(x, y, threads, [&](int64_t x_offset, int64_t y_offset, Dim column, Dim row) {
+    for (int64_t j = 0; j < column.size; j++) {
+      const Element* from = x.as<Element>() + x_offset + j * column.x;
+      Element* to = y.as<Element>() + y_offset + j * column.y;
+      if (row.x == 1 && row.y == 1) std::memmove(to, from, static_cast<size_t>(row.size) * sizeof(Element));
+      else if (row.y == 1) for (int64_t i = 0; i < row.size; i++) to[i] = from[i * row.x];
+      else for (int64_t i = 0; i < row.size; i++) to[i * row.y] = from[i * row.x];
+    }
+  });
+}
+
+template <class real> void add(const Tensor& x, const Tensor& y, int threads) {
+  for_each_block(x, y, threads, [&](int64_t x_offset, int64_t y_offset, Dim column, Dim row) {
+    for (int64_t j = 0; j < column.size; j++) {
+      const real* from = x.as<real>() + x_offset + j * column.x;
+      real* to = y.as<real>() + y_offset + j * column.y;
+      if (row.x == 1 && row.y == 1) for (int64_t i = 0; i < row.size; i++) to[i] += from[i];
+      else for (int64_t i = 0; i < row.size; i++) to[i * row.y] += from[i * row.x];
+    }
+  });
+}
+
+// Elements are moved as words of their size, whatever they mean.
+typedef uint32_t word32 __attribute__((may_alias));
+typedef uint64_t word64 __attribute__((may_alias));
+
+void copy_any(const Call& call) {
+  if (size_of(call[1].dtype) == 8) copy<word64>(call[0], call[1], call.threads);
+  else copy<word32>(call[0], call[1], call.threads);
+}
+
+std::string check_pair(Check& check, const Call& call) {
+  if (!check.ok()) return check.error();
+  const Tensor &x = call[0], &y = call[1];
+  check.require(x.dtype == y.dtype, std::string("x is ") + name_of(x.dtype) + " and y " + name_of(y.dtype) + "; expected: the same dtype");
+  check.require(x.rank == y.rank && std::equal(x.dims, x.dims + x.rank, y.dims),
+                "x has dims " + to_text(x.dims, x.rank) + " and y " + to_text(y.dims, y.rank) + "; expected: the same");
+  return check.writable(1).error();
+}
+
+}  // namespace
+
+std::string check_copy(const Call& call) {
+  Check check(call, {"x", "y"}, 0);
+  return check_pair(check, call);
+}
+
+void run_copy(const Call& call) { copy_any(call); }
+
+std::string check_accumulate(const Call& call) {
+  Check check(call, {"x", "y"}, 1);
+  check.real(1);
+  if (check.ok()) check.require(call.attributes[0].i >= 0 && call.attributes[0].i <= 2, "accumulate is " + std::to_string(call.attributes[0].i) + "; expected: 0, 1 or 2");
+  return check_pair(check, call);
+}
+
+void run_accumulate(const Call& call) {
+  if (!call.adds(call.attributes[0].i)) return copy_any(call);
+  with_real(call[1].dtype, [&](auto real) { add<decltype(real)>(call[0], call[1], call.threads); });
+}
+
+}  // namespace titan::cpu

@@ -1,0 +1,94 @@
+// gemm: c[B,M,N] = a[B,M,K] b[B,K,N], or added to c. Any strides with one unit stride among the last two dims of each operand;
+// a and b may have a batch of 1. Compute-bound: the work is done by the platform's BLAS (blas.h).
+#include <algorithm>
+#include <climits>
+
+#include "../blas.h"
+#include "../check.h"
+#include "../kernels.h"
+
+namespace titan::cpu {
+namespace {
+
+struct Matrix {
+  int64_t rows, columns, row_stride, column_stride;
+  Matrix(int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride) : rows(rows), columns(columns), row_stride(row_stride), column_stride(column_stride) {}
+  explicit Matrix(const Tensor& t) : rows(t.dims[1]), columns(t.dims[2]), row_stride(t.strides[1]), column_stride(t.strides[2]) {}
+  /// Unit stride along a row, and rows apart (a dim of size 1 may have any stride).
+  bool row_major() const { return (columns <= 1 || column_stride == 1) && (rows <= 1 || row_stride >= columns); }
+  Matrix transposed() const { return {columns, rows, column_stride, row_stride}; }
+  bool storable() const {
+    return (row_major() || transposed().row_major()) && std::max(rows, columns) <= INT_MAX && (rows <= 1 || row_stride <= INT_MAX) &&
+           (columns <= 1 || column_stride <= INT_MAX);
+  }
+};
+
+int64_t batch_stride(const Tensor& t) { return t.dims[0] == 1 ? 0 : t.strides[0]; }
+
+/// Products up to this many multiplications go to one thread each when there are enough of them.
+constexpr int64_t SMALL = int64_t{1} << 25;
+
+template <class real> void run(const Call& call) {
+  const Tensor *a = &call[0], *b = &call[1];
+  const Tensor& c = call[2];
+  Matrix left(*a), right(*b), out(c);
+  if (!out.row_major()) {  // c^T = b^T a^T
+    std::swap(a, b);
+    left = Matrix(*a).transposed();
+    right = Matrix(*b).transposed();
+    out = out.transposed();
+  }
+  int64_t batch = c.dims[0];
+  Product<real> p{out.rows, out.columns, left.columns, a->as<real>(), b->as<real>(), c.as<real>(), left.row_stride, left.column_stride, right.row_stride,
+                  right.column_stride, out.row_stride, call.adds(call.attributes[0].i)};
+  if (!batch || !p.M || !p.N) return;
+  const int64_t a_batch = batch_stride(*a), b_batch = batch_stride(*b), c_batch = batch_stride(c);
+  if (!p.K) {
+    for (int64_t i = 0; i < batch && !p.adds; i++)
+      for (int64_t m = 0; m < p.M; m++) std::fill_n(p.c + i * c_batch + m * p.c_m, p.N, real{0});
+    return;
+  }
+  // One right side for all: the batch is more rows, where those follow each other.
+  if (p.M == 1) p.a_m = a_batch, p.c_m = c_batch;  // of a single row they mean nothing
+  if (batch > 1 && b_batch == 0 && a_batch == p.M * p.a_m && c_batch == p.M * p.c_m && Matrix(p.M * batch, p.K, p.a_m, p.a_k).storable() &&
+      Matrix(p.M * batch, p.N, p.c_m, 1).row_major()) {
+    p.M *= batch;
+    batch = 1;
+  }
+  const auto multiply_one = [&](int64_t i) {
+    Product<real> one = p;
+    one.a += i * a_batch;
+    one.b += i * b_batch;
+    one.c += i * c_batch;
+    multiply(one, call.threads);
+  };
+  if (call.threads > 1 && batch >= call.threads && p.M * p.N <= SMALL / p.K && blas_nests()) {
+#pragma omp parallel for num_threads(call.threads) schedule(static)
+    for (int64_t i = 0; i < batch; i++) multiply_one(i);
+  } else {
+    for (int64_t i = 0; i < batch; i++) multiply_one(i);
+  }
+}
+
+}  // namespace
+
+std::string check_gemm(const Call& call) {
+  Check check(call, {"a", "b", "c"}, 1);
+  const DType real = check.real(2);
+  const int64_t M = check.dim(2, 1), N = check.dim(2, 2), K = check.dim(0, 2);
+  check.operand(2, real, {-1, M, N}).operand(0, real, {-1, M, K}).operand(1, real, {-1, K, N}).writable(2);
+  for (int i = 0; i < 2 && check.ok(); i++)
+    check.require(call[i].dims[0] == 1 || call[i].dims[0] == call[2].dims[0],
+                  std::string(i ? "b" : "a") + " has a batch of " + std::to_string(call[i].dims[0]) + "; expected: 1 or " + std::to_string(call[2].dims[0]));
+  for (int i = 0; i < 3 && check.ok(); i++)
+    check.require(Matrix(call[i]).storable(), std::string(1, "abc"[i]) + " has dims " + to_text(call[i].dims, 3) + " with strides " + to_text(call[i].strides, 3) +
+                                                  "; expected: stride 1 along rows or columns, which do not overlap, and nothing over 2^31");
+  if (check.ok()) check.require(call.attributes[0].i >= 0 && call.attributes[0].i <= 2, "accumulate is " + std::to_string(call.attributes[0].i) + "; expected: 0, 1 or 2");
+  return check.error();
+}
+
+void run_gemm(const Call& call) {
+  with_real(call[2].dtype, [&](auto real) { run<decltype(real)>(call); });
+}
+
+}  // namespace titan::cpu

@@ -1,0 +1,229 @@
+#include "executor.h"
+
+#include <omp.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+
+namespace titan {
+namespace {
+
+// At exit the C library unloads BLAS and OpenMP under a running executor. So each instruction is bracketed: a halt lets the ones that
+// run end, and no other begin.
+std::atomic<bool> halting{false};
+std::atomic<int> running{0};
+
+struct Running {
+  Running() {
+    running++;
+    while (halting) {
+      running--;
+      for (;;) pause();
+    }
+  }
+  ~Running() { running--; }
+};
+
+/// The first element that is not finite, in row-major order, or -1.
+template <class real> int64_t find_not_finite(const Tensor& tensor) {
+  int64_t elements = 1;
+  for (int d = 0; d < tensor.rank; d++) elements *= tensor.dims[d];
+  const int64_t row = tensor.rank ? tensor.dims[tensor.rank - 1] : 1, stride = tensor.rank ? tensor.strides[tensor.rank - 1] : 0;
+  for (int64_t start = 0; start < elements; start += row) {
+    int64_t offset = 0, index = start;
+    for (int d = tensor.rank - 1; d >= 0; d--) {
+      offset += index % tensor.dims[d] * tensor.strides[d];
+      index /= tensor.dims[d];
+    }
+    const real* data = tensor.as<real>() + offset;
+    for (int64_t i = 0; i < row; i++)
+      if (!(data[i * stride] - data[i * stride] == 0)) return start + i;
+  }
+  return -1;
+}
+
+constexpr uint64_t HUGE_PAGE = uint64_t{2} << 20, PAGE = 4096;
+
+}  // namespace
+
+void halt_executors() {
+  halting = true;
+  for (int waited_ms = 0; running && waited_ms < 10'000; waited_ms++) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+Executor::Executor(int threads) : threads_(threads > 0 ? threads : omp_get_max_threads()) {
+  // The executor and its team take no signals: those are for the threads of the host process.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { serve(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+Executor::~Executor() {
+  {
+    std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  posted_.notify_one();
+  thread_.join();
+}
+
+void Executor::post_and_wait(Job& job) {
+  std::unique_lock lock(mutex_);
+  (first_ ? last_->next : first_) = &job;
+  last_ = &job;
+  posted_.notify_one();
+  finished_.wait(lock, [&] { return job.done; });
+  if (job.thrown) std::rethrow_exception(job.thrown);
+}
+
+void Executor::serve() {
+  omp_set_dynamic(0);
+  omp_set_num_threads(threads_);
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    posted_.wait(lock, [&] { return first_ || closing_; });
+    if (!first_) return;
+    Job& job = *first_;
+    first_ = job.next;
+    lock.unlock();
+    try {
+      job.call(job.work);
+    } catch (...) {
+      job.thrown = std::current_exception();
+    }
+    lock.lock();
+    job.done = true;
+    finished_.notify_all();
+  }
+}
+
+uint64_t memory_limit() {
+  uint64_t bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
+  if (FILE* file = std::fopen("/sys/fs/cgroup/memory.max", "r")) {
+    unsigned long long limit = 0;
+    if (std::fscanf(file, "%llu", &limit) == 1 && limit < bytes) bytes = limit;
+    std::fclose(file);
+  }
+  return bytes;
+}
+
+Arena::Arena(uint64_t bytes) : bytes_(bytes), mapped_bytes_((bytes + HUGE_PAGE) / HUGE_PAGE * HUGE_PAGE) {
+  const uint64_t limit = memory_limit();
+  const auto refuse = [&] {
+    throw Failure(TITAN_STATUS_OUT_OF_MEMORY, text("the program's arena takes ", bytes, " bytes; expected: at most ", limit,
+                                                   ", the memory of this machine, less what is in use; fix: a smaller batch or model"));
+  };
+  if (bytes > limit) refuse();
+  // Map one huge page more than needed and give back what lies outside the aligned part.
+  void* mapped = mmap(nullptr, mapped_bytes_ + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) refuse();
+  char* start = static_cast<char*>(mapped);
+  data_ = start + (HUGE_PAGE - reinterpret_cast<uintptr_t>(start) % HUGE_PAGE) % HUGE_PAGE;
+  if (data_ != start) munmap(start, static_cast<size_t>(data_ - start));
+  if (data_ != start + HUGE_PAGE) munmap(data_ + mapped_bytes_, static_cast<size_t>(start + HUGE_PAGE - data_));
+#ifdef MADV_HUGEPAGE
+  if (bytes >= HUGE_PAGE) madvise(data_, mapped_bytes_, MADV_HUGEPAGE);
+#endif
+}
+
+Arena::~Arena() { munmap(data_, mapped_bytes_); }
+
+void Arena::touch(int threads) {
+  const auto pages = static_cast<int64_t>((bytes_ + PAGE - 1) / PAGE);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t page = 0; page < pages; page++) static_cast<volatile char*>(data_)[static_cast<uint64_t>(page) * PAGE] = 0;
+}
+
+LoadedProgram::LoadedProgram(std::shared_ptr<Device> device, const uint8_t* bytes, uint64_t num_bytes)
+    : device_(std::move(device)), program_(load_program(device_->backend, device_->executor.threads(), bytes, num_bytes)), arena_(program_.arena_bytes) {
+  program_.bind(arena_.data());
+  device_->executor.run([this] { arena_.touch(program_.threads); });
+}
+
+void LoadedProgram::run(const titan_action* actions, uint64_t num_actions, const Host& host) {
+  for (uint64_t i = 0; i < num_actions; i++) check_action(actions[i], i, host);
+  device_->executor.run([&] {
+    omp_set_num_threads(program_.threads);
+    for (uint64_t i = 0; i < num_actions; i++) run_action(actions[i], host);
+  });
+}
+
+void LoadedProgram::check_action(const titan_action& action, uint64_t i, const Host& host) const {
+  const auto refuse = [&](const std::string& why) {
+    Failure failure(TITAN_STATUS_INVALID_ARGUMENT, text("action ", i, " ", why));
+    failure.section = static_cast<int32_t>(action.section);
+    throw failure;
+  };
+  if (action.section >= program_.sections.size()) refuse(text("runs section ", action.section, "; expected: below ", program_.sections.size()));
+  if (action.slot || action.reserved) refuse(text("has slot ", action.slot, " and reserved word ", action.reserved, "; expected: 0"));
+  if (action.flags & ~uint32_t{TITAN_FLAG_FIRST | TITAN_FLAG_CHECK_FINITE}) refuse(text("has flags ", action.flags, "; expected: a sum of 1 (first) and 2 (check finite)"));
+  const Section& section = program_.sections[action.section];
+  const auto check_buffer = [&](const char* name, const uint8_t* buffer, uint64_t bytes, uint64_t base, uint64_t needed) {
+    if (!needed) return;
+    if (base > bytes || needed > bytes - base)
+      refuse(text("(", section.name, ") needs ", needed, " bytes of ", name, " from its base ", base, " on; expected: to fit the ", bytes, " bytes that were passed"));
+    if (!buffer) refuse(text("(", section.name, ") needs ", name, ", which is null"));
+    if ((reinterpret_cast<uintptr_t>(buffer) | base) % 8) refuse(text("(", section.name, ") has ", name, " at an odd address or base ", base, "; expected: multiples of 8"));
+  };
+  check_buffer("input", host.input, host.input_bytes, action.input_base, section.input_bytes);
+  check_buffer("output", host.output, host.output_bytes, action.output_base, section.output_bytes);
+}
+
+void LoadedProgram::run_action(const titan_action& action, const Host& host) {
+  const Section& section = program_.sections[action.section];
+  for (const uint32_t operand : section.host_operands) {
+    const Place& place = program_.places[operand];
+    program_.operands[operand].data = place.space == Space::input ? const_cast<uint8_t*>(host.input) + action.input_base + place.offset
+                                                                  : host.output + action.output_base + place.offset;
+  }
+  for (uint64_t n = section.first_instruction; n < section.first_instruction + section.num_instructions; n++) {
+    Instruction& instruction = program_.instructions[n];
+    instruction.call.flags = action.flags;
+    {
+      Running bracket;
+      instruction.kernel->run(instruction.call);
+    }
+    if (action.flags & FLAG_CHECK_FINITE) check_finite(action, n);
+  }
+}
+
+void LoadedProgram::check_finite(const titan_action& action, uint64_t n) const {
+  const Instruction& instruction = program_.instructions[n];
+  for (int i = instruction.first_output; i < instruction.first_output + instruction.num_outputs; i++) {
+    const Tensor& tensor = instruction.call[i];
+    const int64_t element = tensor.dtype == DType::f32 ? find_not_finite<float>(tensor) : tensor.dtype == DType::f64 ? find_not_finite<double>(tensor) : -1;
+    if (element < 0) continue;
+    Failure failure = program_.failure(TITAN_STATUS_NOT_FINITE, n, text("instruction ", n, " (", instruction.kernel->name, " in ", instruction.scope, ") made output ",
+                                                                        program_.operand_name(n, i), " infinite or NaN, first at element ", element));
+    failure.section = static_cast<int32_t>(action.section);
+    throw failure;
+  }
+}
+
+char* LoadedProgram::range(uint64_t offset, uint64_t num_bytes) const {
+  if (offset > program_.arena_bytes || num_bytes > program_.arena_bytes - offset)
+    throw Failure(TITAN_STATUS_INVALID_ARGUMENT,
+                  text(num_bytes, " bytes from ", offset, " on are outside the arena; expected: to end by ", program_.arena_bytes));
+  return arena_.data() + offset;
+}
+
+void LoadedProgram::read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes) {
+  const char* from = range(offset, num_bytes);
+  device_->executor.run([&] { std::copy_n(from, num_bytes, bytes); });
+}
+
+void LoadedProgram::write(uint64_t offset, const uint8_t* bytes, uint64_t num_bytes) {
+  char* to = range(offset, num_bytes);
+  device_->executor.run([&] { std::copy_n(bytes, num_bytes, to); });
+}
+
+titan_memory LoadedProgram::memory() const { return {program_.arena_bytes, program_.input_bytes, program_.output_bytes, program_.table_bytes()}; }
+
+}  // namespace titan

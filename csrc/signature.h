@@ -1,0 +1,43 @@
+// The signatures of kernels.def, parsed: what a call of a kernel must look like.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "backend.h"
+
+namespace titan {
+
+struct Signature {
+  struct Operand {
+    std::string name;
+    bool variadic, optional;
+  };
+  struct Attribute {
+    std::string name;
+    bool array;
+  };
+  std::string name;
+  std::vector<Operand> inputs, outputs;
+  bool scratch = false;
+  std::vector<Attribute> attributes;
+  bool takes_i32 = false;  // i32 is among the dtypes
+};
+
+/// In the order of kernels.def.
+const std::vector<Signature>& signatures();
+
+/// How many operands of a call are inputs and outputs; the rest is the scratch.
+struct Split {
+  int inputs, outputs;
+};
+
+/// Holds a call of `num_operands` and the given attribute words against a signature. Returns why they do not fit, or an empty text.
+std::string split_operands(const Signature& signature, int64_t num_operands, const titan::Attribute* words, int64_t num_words, Split* split);
+
+/// Name of operand i as messages show it: "q", or "x[2]" of a variadic group. `split` is that of the call.
+std::string operand_name(const Signature& signature, Split split, int i);
+
+/// May operand i be absent?
+bool operand_optional(const Signature& signature, Split split, int i);
+
+}  // namespace titan

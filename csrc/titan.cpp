@@ -1,0 +1,201 @@
+// The C border: handles become objects, exceptions become a status and a filled titan_error. Nothing else happens here.
+#include "titan.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <new>
+#include <unordered_map>
+
+#include "cpu/backend.h"
+#include "executor.h"
+#include "measure.h"
+
+namespace titan {
+namespace {
+
+template <size_t size> void copy_text(char (&to)[size], const std::string& from) {
+  const size_t length = std::min(from.size(), size - 1);
+  std::memcpy(to, from.data(), length);
+  std::memset(to + length, 0, size - length);
+}
+
+int32_t report(titan_error* error, const Failure& failure) noexcept {
+  if (error) {
+    error->status = failure.status;
+    error->section = failure.section;
+    error->instruction = failure.instruction;
+    copy_text(error->message, failure.message);
+    copy_text(error->kernel, failure.kernel);
+    copy_text(error->scope, failure.scope);
+  }
+  return failure.status;
+}
+
+int32_t report(titan_error* error, titan_status status, const char* message) noexcept {
+  if (error) {
+    *error = {};
+    error->status = status;
+    error->section = -1;
+    error->instruction = -1;
+    std::strncpy(error->message, message, sizeof error->message - 1);
+  }
+  return status;
+}
+
+template <class Body> int32_t guard(titan_error* error, Body body) noexcept {
+  try {
+    body();
+    return TITAN_STATUS_OK;
+  } catch (const Failure& failure) {
+    return report(error, failure);
+  } catch (const std::bad_alloc&) {
+    return report(error, TITAN_STATUS_OUT_OF_MEMORY, "host memory ran out");
+  } catch (const std::exception& exception) {
+    return report(error, TITAN_STATUS_INTERNAL, exception.what());
+  } catch (...) {
+    return report(error, TITAN_STATUS_INTERNAL, "an unknown exception");
+  }
+}
+
+void require(bool condition, const char* message) {
+  if (!condition) throw Failure(TITAN_STATUS_INVALID_ARGUMENT, message);
+}
+
+std::atomic<uint64_t> next_handle{1};
+
+/// What handles stand for. Who works with an object shares it, so removing a handle never pulls it away from a running call.
+template <class Object> class Handles {
+ public:
+  explicit Handles(const char* kind) : kind_(kind) {}
+  uint64_t add(std::shared_ptr<Object> object) {
+    std::lock_guard lock(mutex_);
+    const uint64_t handle = next_handle++;
+    objects_.emplace(handle, std::move(object));
+    return handle;
+  }
+  std::shared_ptr<Object> get(uint64_t handle) {
+    std::lock_guard lock(mutex_);
+    return find(handle)->second;
+  }
+  std::shared_ptr<Object> remove(uint64_t handle) {
+    std::lock_guard lock(mutex_);
+    const auto it = find(handle);
+    auto object = std::move(it->second);
+    objects_.erase(it);
+    return object;
+  }
+
+ private:
+  auto find(uint64_t handle) {
+    const auto it = objects_.find(handle);
+    if (it == objects_.end()) throw Failure(TITAN_STATUS_INVALID_HANDLE, text("handle ", handle, " is no open ", kind_, "; expected: one that was opened and not closed since"));
+    return it;
+  }
+  const char* const kind_;
+  std::mutex mutex_;
+  std::unordered_map<uint64_t, std::shared_ptr<Object>> objects_;
+};
+
+// Never destroyed: calls may still be under way while the process ends.
+Handles<Device>& devices() {
+  static auto& handles = *new Handles<Device>("device");
+  return handles;
+}
+Handles<LoadedProgram>& programs() {
+  static auto& handles = *new Handles<LoadedProgram>("program");
+  return handles;
+}
+
+__attribute__((destructor)) void at_exit() { halt_executors(); }
+
+}  // namespace
+}  // namespace titan
+
+using namespace titan;
+
+uint32_t titan_abi_version(void) { return TITAN_ABI_VERSION; }
+
+int32_t titan_version(char* text, uint64_t size) {
+  if (!text || !size) return TITAN_STATUS_INVALID_ARGUMENT;
+  std::strncpy(text, TITAN_VERSION, size - 1);
+  text[size - 1] = 0;
+  return TITAN_STATUS_OK;
+}
+
+int32_t titan_device_open(uint32_t kind, uint32_t ordinal, uint32_t threads, uint64_t* device, titan_error* error) {
+  return guard(error, [&] {
+    require(device, "device is null; expected: where to write the handle");
+    require(kind == TITAN_DEVICE_CPU, "the device kind is unknown; expected: 0 (cpu), the only one in this build");
+    require(ordinal == 0, "the cpu has one device; expected: ordinal 0");
+    require(threads <= 4096, "more than 4096 threads; expected: 0 (all) to 4096");
+    *device = devices().add(std::shared_ptr<Device>(new Device{cpu::backend, Executor(static_cast<int>(threads))}));
+  });
+}
+
+int32_t titan_device_close(uint64_t device, titan_error* error) {
+  return guard(error, [&] { devices().remove(device); });
+}
+
+int32_t titan_device_describe(uint64_t device, titan_device_info* info, titan_error* error) {
+  return guard(error, [&] {
+    require(info, "info is null; expected: where to write it");
+    const auto object = devices().get(device);
+    *info = {};
+    info->kind = TITAN_DEVICE_CPU;
+    info->threads = static_cast<uint32_t>(object->executor.threads());
+    info->memory_bytes = memory_limit();
+    object->backend.describe(*info);
+  });
+}
+
+int32_t titan_device_measure(uint64_t device, uint64_t n, uint32_t threads, double* gflops, titan_error* error) {
+  return guard(error, [&] {
+    require(gflops, "gflops is null; expected: where to write it");
+    require(n >= 1 && n <= 8192, "n is out of range; expected: 1 to 8192");
+    const auto object = devices().get(device);
+    require(threads <= static_cast<uint32_t>(object->executor.threads()), "more threads than the device has; expected: 0 (all) or fewer");
+    *gflops = measure_product(*object, static_cast<int64_t>(n), threads ? static_cast<int>(threads) : object->executor.threads());
+  });
+}
+
+int32_t titan_program_create(uint64_t device, const uint8_t* bytes, uint64_t num_bytes, uint64_t* program, titan_error* error) {
+  return guard(error, [&] {
+    require(program, "program is null; expected: where to write the handle");
+    require(bytes || !num_bytes, "bytes is null; expected: an encoded program");
+    *program = programs().add(std::make_shared<LoadedProgram>(devices().get(device), bytes, num_bytes));
+  });
+}
+
+int32_t titan_program_run(uint64_t program, const titan_action* actions, uint64_t num_actions, const uint8_t* input, uint64_t input_bytes, uint8_t* output,
+                          uint64_t output_bytes, titan_error* error) {
+  return guard(error, [&] {
+    require(actions || !num_actions, "actions is null; expected: a list");
+    programs().get(program)->run(actions, num_actions, {input, input_bytes, output, output_bytes});
+  });
+}
+
+int32_t titan_program_destroy(uint64_t program, titan_error* error) {
+  return guard(error, [&] { programs().remove(program); });
+}
+
+int32_t titan_program_memory(uint64_t program, titan_memory* memory, titan_error* error) {
+  return guard(error, [&] {
+    require(memory, "memory is null; expected: where to write it");
+    *memory = programs().get(program)->memory();
+  });
+}
+
+int32_t titan_buffer_read(uint64_t program, uint64_t offset, uint8_t* bytes, uint64_t num_bytes, titan_error* error) {
+  return guard(error, [&] {
+    require(bytes || !num_bytes, "bytes is null; expected: where to copy to");
+    programs().get(program)->read(offset, bytes, num_bytes);
+  });
+}
+
+int32_t titan_buffer_write(uint64_t program, uint64_t offset, const uint8_t* bytes, uint64_t num_bytes, titan_error* error) {
+  return guard(error, [&] {
+    require(bytes || !num_bytes, "bytes is null; expected: what to copy");
+    programs().get(program)->write(offset, bytes, num_bytes);
+  });
+}
