@@ -1,0 +1,17 @@
+import { assertEquals } from "@std/assert";
+import { fromFileUrl } from "@std/path";
+import { readTree, RULES } from "../tools/check_tree.ts";
+
+const tree = readTree(fromFileUrl(new URL("..", import.meta.url)).replace(/\/$/, ""));
+
+const SENTENCES: Record<keyof typeof RULES, string> = {
+  layers: "imports point down only",
+  browser: "graph, model and parallel run in a browser",
+  mirror: "tests mirror the tree",
+  size: "files are short",
+  names: "no file names a machine's folders or a registry's host",
+};
+
+for (const [name, rule] of Object.entries(RULES)) {
+  Deno.test(SENTENCES[name], () => assertEquals(rule(tree), []));
+}

@@ -1,0 +1,165 @@
+/**
+ * The rules of the tree: what may import what, that `tests/` mirrors it, how long a file may be, and what no file may
+ * name. Each rule is a pure function from the files' texts to complaints, which say what to change.
+ * @module
+ */
+import { dirname, join } from "@std/path";
+
+/** Text files by their path from the root. */
+export type Tree = ReadonlyMap<string, string>;
+
+/** A rule gives a complaint for each place that breaks it. */
+export type Rule = (tree: Tree) => string[];
+
+/** What each part of the house may import, beside itself. Parts that are absent (tests, bench, tools) may import any. */
+const LAYERS: Record<string, readonly string[]> = {
+  graph: [],
+  model: ["graph"],
+  parallel: ["graph"],
+  data: [],
+  ffi: [],
+  train: ["graph", "model", "parallel", "data", "ffi"],
+  "mod.ts": ["graph", "model", "parallel", "data", "ffi", "train"],
+  examples: ["mod.ts"],
+  std: [],
+};
+
+/** Parts that run in a browser; `launch.ts` starts processes. */
+const PURE = /^(graph|model|parallel)\/(?!launch\.ts$)/;
+const MIRRORED = /^(graph|model|parallel|data|train|ffi)\//;
+const COUNTED = /\.(ts|py|cpp|h|cu)$/;
+const [LONGEST, USUAL] = [600, 400];
+
+/** Imports point down only, and nobody but the import map knows of `std/`. */
+export function layers(tree: Tree): string[] {
+  return sources(tree).flatMap(([path, text]) => {
+    const part = partOf(path);
+    return importsOf(text).filter((specifier) => specifier.startsWith(".")).flatMap((specifier) => {
+      const target = join(dirname(path), specifier);
+      const other = partOf(target);
+      if (other === part) return [];
+      if (other === "std") return [`${path} imports ${target}: import it by its name, "@std/..."`];
+      // launch.ts starts processes for train/, and may load the native library
+      const allowed = path === "parallel/launch.ts" ? ["graph", "ffi"] : LAYERS[part];
+      if (allowed === undefined || allowed.includes(other)) return [];
+      const may = allowed.length === 0 ? "nothing of ours" : allowed.join(", ") + " alone";
+      return [`${path} imports ${target}: ${part} may import ${may} (move the shared part down)`];
+    });
+  });
+}
+
+/** The graph, models and plans run in a browser: they use neither Deno's API nor Node's. */
+export function browser(tree: Tree): string[] {
+  return sources(tree).filter(([path]) => PURE.test(path)).flatMap(([path, text]) => {
+    const used = /\bDeno\.\w+/.exec(withoutComments(text))?.[0] ?? importsOf(text).find((name) => /^node:/.test(name));
+    return used === undefined ? [] : [`${path} uses ${used}: it must run in a browser (pass the value in instead)`];
+  });
+}
+
+/** `graph/print.ts` has `tests/graph/print_test.ts`, or its folder has one test over all its files. */
+export function mirror(tree: Tree): string[] {
+  return sources(tree).filter(([path, text]) => MIRRORED.test(path) && runs(text) && !isGenerated(text)).flatMap(
+    ([path]) => {
+      const own = `tests/${path.replace(/\.ts$/, "_test.ts")}`;
+      const folder = dirname(path);
+      const shared = folder.includes("/") ? [`tests/${folder}_test.ts`] : [];
+      return [own, ...shared].some((test) => tree.has(test)) ? [] : [`${path} has no test: expected ${own}`];
+    },
+  );
+}
+
+/** No hand-written file is over 600 lines, and nine of ten are within 400. */
+export function size(tree: Tree): string[] {
+  const lengths = [...tree].filter(([path, text]) => COUNTED.test(path) && !isGenerated(text))
+    .map(([path, text]) => ({ path, lines: text.split("\n").length - 1 }));
+  const complaints = lengths.filter(({ lines }) => lines > LONGEST)
+    .map(({ path, lines }) => `${path} has ${lines} lines, more than ${LONGEST}: split it by concept`);
+  const long = lengths.filter(({ lines }) => lines > USUAL);
+  if (long.length * 10 > lengths.length) {
+    const names = long.map(({ path, lines }) => `${path} (${lines})`).join(", ");
+    complaints.push(
+      `${long.length} of ${lengths.length} files have more than ${USUAL} lines, at most a tenth may: ${names}`,
+    );
+  }
+  return complaints;
+}
+
+/** No file names a folder of one machine, or the host of a package registry. */
+export function names(tree: Tree): string[] {
+  const path = /(?<![\w.\-\])}])\/(work|root|home\/[a-z]\w*)\//;
+  const host = /\bregistry\.[a-z0-9-]+\.[a-z]{2,}\b|\bnpm\.jsr\.io\b|\b(files\.pythonhosted|deb\.debian)\.org\b/;
+  return [...tree].flatMap(([file, text]) =>
+    text.split("\n").flatMap((line, i) => {
+      const found = path.exec(line) ?? host.exec(line);
+      return found === null ? [] : [`${file}:${i + 1} names ${found[0].trim()}: keep machines and registries out`];
+    })
+  );
+}
+
+/** Every rule by its name. */
+export const RULES: Readonly<Record<string, Rule>> = { layers, browser, mirror, size, names };
+
+/** Reads all text files under a folder, but those that its `.gitignore` files leave out. */
+export function readTree(root: string): Tree {
+  const tree = new Map<string, string>();
+  const visit = (folder: string, ignored: readonly RegExp[]): void => {
+    const here = [...ignored, ...ignorePatterns(`${root}/${folder}.gitignore`)];
+    for (const entry of Deno.readDirSync(`${root}/${folder}`)) {
+      if (entry.name === ".git" || here.some((pattern) => pattern.test(entry.name))) continue;
+      const path = folder + entry.name;
+      if (entry.isDirectory) visit(`${path}/`, here);
+      if (!entry.isFile) continue;
+      const bytes = Deno.readFileSync(`${root}/${path}`);
+      if (!bytes.subarray(0, 8000).includes(0)) tree.set(path, new TextDecoder().decode(bytes));
+    }
+  };
+  visit("", []);
+  return tree;
+}
+
+/** The specifiers of a module's static and dynamic imports, re-exports and workers. */
+export function importsOf(text: string): string[] {
+  const forms = [
+    /^\s*(?:import|export)\b[^;"'`]*?\bfrom\s*"([^"]+)"/gm,
+    /^\s*import\s*"([^"]+)"/gm,
+    /\bimport\(\s*"([^"]+)"/g,
+    /\bnew URL\(\s*"(\.[^"]+\.ts)",\s*import\.meta/g,
+  ];
+  const code = withoutComments(text);
+  return forms.flatMap((form) => [...code.matchAll(form)].map((match) => match[1]));
+}
+
+function sources(tree: Tree): [string, string][] {
+  return [...tree].filter(([path]) => path.endsWith(".ts"));
+}
+
+function partOf(path: string): string {
+  return path.split("/")[0];
+}
+
+function isGenerated(text: string): boolean {
+  return /\bgenerated (by|from)\b/i.test(text.split("\n").slice(0, 3).join("\n"));
+}
+
+/** Whether a module holds more than types and re-exports. */
+function runs(text: string): boolean {
+  return /^(export )?(default )?(async )?(function|class|abstract class|const|let)\b/m.test(text);
+}
+
+function withoutComments(text: string): string {
+  return text.replace(/^\s*\/\*[^]*?\*\//gm, "").replace(/(^|\s)\/\/.*$/gm, "");
+}
+
+/** Of a `.gitignore`: names and `*.extension`. */
+function ignorePatterns(path: string): RegExp[] {
+  let text = "";
+  try {
+    text = Deno.readTextFileSync(path);
+  } catch {
+    return []; // most folders have none
+  }
+  return text.split("\n").filter((line) => line !== "" && !line.startsWith("#")).map((line) => {
+    const name = line.replaceAll("/", "").replaceAll(".", "\\.").replaceAll("*", ".*");
+    return new RegExp(`^${name}$`);
+  });
+}
