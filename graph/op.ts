@@ -4,6 +4,7 @@ import type { Arr } from "./array.ts";
 import { inferShapes } from "./dims.ts";
 import { type Attr, type Attrs, isReal, type Node, numel, type Type, type Value } from "./ir.ts";
 import type { Tensor } from "./tensor.ts";
+import type { View } from "./view.ts";
 
 /** How dear it is to make a value again in backward. */
 export type Recompute = "cheap" | "matmul" | "attention" | "collective";
@@ -25,9 +26,6 @@ export interface KernelCall {
   /** Operands in the order of the kernel table without scratch, `undefined` where one is absent; default: inputs, then outputs. */
   readonly operands?: readonly (Value | undefined)[];
 }
-
-/** How an operand may lie in memory: packed rows (leading dims with one common stride, last dim dense) or any strides. */
-export type Access = "rows" | "any";
 
 /** An op: its name and what the passes ask of it. */
 export interface Op {
@@ -51,8 +49,9 @@ export interface Op {
   readonly inPlace?: (node: Node) => [number, number][];
   /** Index of an output that its kernel can add into state memory (`fuse` then sets the attribute `into`). */
   readonly accumulates?: number;
-  /** How operands may lie in memory; default `rows`. */
-  readonly access?: Access;
+  /** Operands (inputs, then outputs) as the kernel takes them, or why it cannot follow their strides. Default: leading dims are
+   * collapsed as `dims` says with `...`, and the last dim must be dense. */
+  readonly views?: (node: Node, views: readonly View[]) => readonly View[] | string;
   /** Changes state, so it is neither removed nor joined. */
   readonly effect?: boolean;
 }
@@ -79,6 +78,9 @@ export function inferTypes(op: Op, inputs: readonly Type[], attrs: Attrs): Type[
     throw new TypeError(`Cannot apply "${op.name}": ${(error as Error).message}`, { cause: error });
   }
 }
+
+/** `views` of a kernel that follows any strides. */
+export const anyViews = (_node: Node, views: readonly View[]): readonly View[] => views;
 
 /** FLOPs of a node. */
 export function flopsOf(op: Op, node: Node): number {

@@ -1,6 +1,6 @@
 import { arr } from "../array.ts";
 import { isReal } from "../ir.ts";
-import { defineOp, num, nums, type Op, str } from "../op.ts";
+import { anyViews, defineOp, num, nums, type Op, str } from "../op.ts";
 
 /** The same number in every element. */
 export const constant: Op = defineOp({
@@ -14,7 +14,7 @@ export const constant: Op = defineOp({
   vjp: () => [],
   recompute: "cheap",
   flops: () => 0,
-  access: "any",
+  views: anyViews,
   kernel: (node) => ({
     kernel: "map",
     attrs: { inputs: 0, registers: 1, code: [0], constants: [num(node.attrs.value)] },

@@ -1,5 +1,6 @@
 import { arr, forEachIndex, stridesOf } from "../array.ts";
 import { bindDims, type Dim, parseDims } from "../dims.ts";
+import { gemmOf } from "../gemm.ts";
 import { numel } from "../ir.ts";
 import { defineOp, type Op, str } from "../op.ts";
 import { accumulateMode } from "./state.ts";
@@ -56,5 +57,8 @@ export const contract: Op = defineOp({
     const sizes = bindDims(str(node.attrs.dims), node.inputs.map((v) => v.shape));
     return 2 * numel([...sizes.values()]);
   },
-  access: "any",
+  views: (node, [a, b, c]) => {
+    const gemm = gemmOf(str(node.attrs.dims), a, b, c);
+    return typeof gemm === "string" ? gemm : [gemm.a, gemm.b, gemm.c];
+  },
 });

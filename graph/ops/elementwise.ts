@@ -2,7 +2,7 @@
  * @module */
 import { zip } from "../array.ts";
 import { isReal, type Node, sameType, typeText } from "../ir.ts";
-import { defineOp, type KernelCall, type Op, str, type Vjp } from "../op.ts";
+import { anyViews, defineOp, type KernelCall, type Op, str, type Vjp } from "../op.ts";
 import { mapOps } from "../kernels.ts";
 import type { Tensor } from "../tensor.ts";
 
@@ -28,7 +28,7 @@ function elementwise(name: keyof typeof mapOps, f: (...x: number[]) => number, g
     reference: (inputs) => [zip(inputs, f)],
     vjp: ({ inputs, outputs, cotangents }: Vjp) => grad(inputs, outputs[0], cotangents[0]!),
     recompute: "cheap",
-    access: "any",
+    views: anyViews,
     inPlace: (node) => node.inputs.map((_, i) => [0, i]),
     kernel: singleMap(name, f.length),
   });
@@ -96,6 +96,6 @@ export const cast: Op = defineOp({
   reference: ([x]) => [x],
   vjp: none,
   recompute: "cheap",
-  access: "any",
+  views: anyViews,
   kernel: () => ({ kernel: "map", attrs: { inputs: 1, registers: 1, code: [0], constants: [] } }),
 });

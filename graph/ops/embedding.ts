@@ -24,6 +24,7 @@ export const embedding: Op = defineOp({
 /** Gradient of the table `[rows, D]`: the sum of `dy[n]` over the places where `ids[n]` is the row. */
 export const embeddingBackward: Op = defineOp({
   name: "embedding_backward",
+  dims: "..., ... d -> v d",
   infer: ([ids, dy], attrs) => {
     if (numel(dy.shape) / dy.shape.at(-1)! !== numel(ids.shape)) throw new TypeError("ids and dy differ in rows");
     return [{ dtype: dy.dtype, shape: [num(attrs.rows), dy.shape.at(-1)!] }];

@@ -1,7 +1,7 @@
 import { arr } from "../array.ts";
 import { type Attr, type Attrs, isReal, type Node } from "../ir.ts";
 import { mapOps } from "../kernels.ts";
-import { defineOp, nums, type Op } from "../op.ts";
+import { anyViews, defineOp, nums, type Op } from "../op.ts";
 import { elementwiseOps } from "./elementwise.ts";
 
 /** One instruction of a map program: operation, then the registers it reads. It writes the next register. */
@@ -51,7 +51,7 @@ export const map: Op = defineOp({
   },
   recompute: "cheap",
   flops: (node) => programOf(node.attrs).steps.length * node.outputs[0].shape.reduce((n, s) => n * s, 1),
-  access: "any",
+  views: anyViews,
   inPlace: (node: Node) => node.outputs.flatMap((_, o) => node.inputs.map((_, i): [number, number] => [o, i])),
   kernel: (node) => {
     const { constants, steps, results } = programOf(node.attrs), first = node.inputs.length + constants.length;

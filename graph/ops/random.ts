@@ -94,6 +94,7 @@ function sample(u: number, attrs: Attrs): number {
  * the absolute bounds `low` and `high`; `name` of the stream; `shape`; `dtype`. */
 export const random: Op = defineOp({
   name: "random",
+  dims: "z -> ...",
   infer: (_inputs, attrs) => {
     if (!KINDS.includes(str(attrs.kind))) throw new TypeError(`kind "${attrs.kind}" is none of ${KINDS.join(", ")}`);
     return [{ dtype: str(attrs.dtype) as "f32", shape: nums(attrs.shape) }];

@@ -38,6 +38,6 @@ export const reduce: Op = defineOp({
   },
   recompute: "cheap",
   flops: (node) => numel(node.inputs[0].shape),
-  access: "any",
+  views: (node, [x, y]) => [x, { ...y, shape: x.shape, strides: reducedStrides(str(node.attrs.dims), y.strides) }],
   kernel: (node) => ({ kernel: "reduce", attrs: { kind: node.attrs.kind === "max" ? 1 : 0 } }),
 });

@@ -21,6 +21,7 @@ export function ropeFrequencies(size: number, attrs: Attrs): number[] {
 /** Positions `[...]` to rows of (cos, sin) pairs `[..., K]`. */
 export const ropeTable: Op = defineOp({
   name: "rope_table",
+  dims: "... -> ... k",
   infer: ([positions], attrs) => {
     const dtype = str(attrs.dtype) as "f32" | "f64", size = num(attrs.size);
     if (isReal(positions.dtype)) throw new TypeError(`positions are ${positions.dtype}, expected i32`);

@@ -4,7 +4,7 @@
 import { arr, forEachIndex, stridesOf } from "../array.ts";
 import { bindDims, parseDims, type Sizes } from "../dims.ts";
 import { type Attrs, numel, sameType, typeText } from "../ir.ts";
-import { defineOp, num, nums, type Op, str } from "../op.ts";
+import { anyViews, defineOp, num, nums, type Op, str } from "../op.ts";
 
 const copy = () => ({ kernel: "copy", attrs: {} });
 
@@ -32,7 +32,7 @@ export const reshape: Op = defineOp({
   vjp: ({ inputs: [x], cotangents: [dy], attrs }) => [dy!.reshape(reversed(attrs.dims), sizesOf(attrs, x.shape))],
   recompute: "cheap",
   flops: () => 0,
-  access: "any",
+  views: anyViews,
   kernel: copy,
 });
 
@@ -56,7 +56,7 @@ export const transpose: Op = defineOp({
   vjp: ({ cotangents: [dy], attrs }) => [dy!.transpose(reversed(attrs.dims))],
   recompute: "cheap",
   flops: () => 0,
-  access: "any",
+  views: anyViews,
   kernel: copy,
 });
 
@@ -78,7 +78,7 @@ export const broadcast: Op = defineOp({
   vjp: ({ cotangents: [dy], attrs }) => dy!.apply("reduce", [], { dims: reversed(attrs.dims), kind: "sum" }),
   recompute: "cheap",
   flops: () => 0,
-  access: "any",
+  views: anyViews,
   kernel: copy,
 });
 
@@ -115,7 +115,7 @@ export const slice: Op = defineOp({
   },
   recompute: "cheap",
   flops: () => 0,
-  access: "any",
+  views: anyViews,
   kernel: copy,
 });
 
@@ -154,6 +154,18 @@ export const concat: Op = defineOp({
   },
   recompute: "cheap",
   flops: () => 0,
-  access: "any",
+  views: anyViews,
+  kernel: copy,
+});
+
+/** The same numbers in memory of their own, packed. Made by `materialize` where a kernel cannot follow strides. */
+export const copyOp: Op = defineOp({
+  name: "copy",
+  dims: "... -> ...",
+  reference: ([x]) => [x],
+  vjp: ({ cotangents: [dy] }) => [dy],
+  recompute: "cheap",
+  flops: () => 0,
+  views: anyViews,
   kernel: copy,
 });

@@ -1,7 +1,7 @@
 /** The only ops that touch state. Their meaning is the interpreter's and the memory plan's business: a `read` is the state's
  * memory, an `assign` is made in place where it can be.
  * @module */
-import { nums, type Op, str } from "../op.ts";
+import { anyViews, nums, type Op, str } from "../op.ts";
 
 const copy = () => ({ kernel: "copy", attrs: {} });
 
@@ -12,7 +12,7 @@ export const read: Op = {
   vjp: () => [],
   recompute: "cheap",
   flops: () => 0,
-  access: "any",
+  views: anyViews,
 };
 
 /** Replaces the state. */
@@ -21,7 +21,7 @@ export const assign: Op = {
   infer: () => [],
   vjp: () => [],
   flops: () => 0,
-  access: "any",
+  views: anyViews,
   effect: true,
   kernel: copy,
 };
@@ -31,7 +31,7 @@ export const accumulate: Op = {
   name: "accumulate",
   infer: () => [],
   vjp: () => [],
-  access: "any",
+  views: anyViews,
   effect: true,
   kernel: (node) => ({ kernel: "accumulate", attrs: { accumulate: node.attrs.begin ? 2 : 1 } }),
 };

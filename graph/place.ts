@@ -1,0 +1,145 @@
+/** Where every value of a graph lies: on memory of its own, on a state, on an input, or as a view of another value. Pieces of a
+ * concat are made inside it; gradients that are added into state lie there.
+ * @module */
+import { opOf } from "./builder.ts";
+import { parseDims } from "./dims.ts";
+import { touchedStates } from "./edit.ts";
+import { consumers, type DType, type Graph, type Node, numel, producers, type Value } from "./ir.ts";
+import { num, nums, str } from "./op.ts";
+import { collapseTo, isPacked, packed, sliceView, throughDims, type View } from "./view.ts";
+
+/** A piece of memory that values lie on. */
+export interface Base {
+  readonly kind: "value" | "state" | "input";
+  readonly dtype: DType;
+  /** Number of elements. */
+  readonly size: number;
+  /** States (one after another), or the input's name. */
+  readonly names: readonly string[];
+}
+
+/** Where a value lies. */
+export interface Place {
+  readonly base: Base;
+  readonly view: View;
+}
+
+/** Places of all values, and what must be copied there by a kernel. */
+export interface Places {
+  readonly of: ReadonlyMap<Value, Place>;
+  /** Is the node a mere view of its input, with nothing to run? */
+  isView(node: Node): boolean;
+  /** Pieces of a concat that are not made inside it. */
+  copiedPieces(concat: Node): readonly { readonly value: Value; readonly place: Place }[];
+}
+
+const viewOps = new Set(["reshape", "transpose", "broadcast", "slice"]);
+
+/** The view that a view op makes of its input's view, if strides can say it. */
+function viewThrough(node: Node, view: View): View | undefined {
+  if (node.op === "slice") return sliceView(view, nums(node.attrs.starts), nums(node.attrs.shape));
+  return throughDims(view, str(node.attrs.dims), node.attrs.sizes as Record<string, number>);
+}
+
+/** Operands of a node (inputs, then outputs) as its kernel takes them, or why it cannot. */
+export function kernelViews(node: Node, views: readonly View[]): readonly View[] | string {
+  const op = opOf(node.op);
+  if (op.views) return op.views(node, views);
+  const dims = typeof op.dims === "function" ? op.dims(node.attrs, node.inputs.map((v) => v.shape.length)) : op.dims;
+  const signature = dims === undefined ? undefined : parseDims(dims);
+  const terms = signature ? [...signature.inputs, ...signature.outputs] : [];
+  const taken: View[] = [];
+  for (const [i, view] of views.entries()) {
+    const collapsed = terms[i]?.some((d) => d[0] === "...") ? collapseTo(view, terms[i].length) : view;
+    if (!collapsed) return `leading dims of operand ${i} have no common stride`;
+    const last = collapsed.shape.length - 1;
+    if (last >= 0 && collapsed.shape[last] > 1 && collapsed.strides[last] !== 1) return `operand ${i} is not dense in its last dim`;
+    taken.push(collapsed);
+  }
+  return taken;
+}
+
+/** Places the values of a graph. */
+export function placeValues(graph: Graph): Places {
+  const made = producers(graph), uses = consumers(graph), places = new Map<Value, Place>();
+  const own = (value: Value): Place => ({
+    base: { kind: "value", dtype: value.dtype, size: numel(value.shape), names: [] },
+    view: packed(value.shape),
+  });
+  const inputs = new Set(graph.inputs.map((i) => i.value));
+  /** Places a value inside another's memory, if whoever makes and reads it can live with the strides. */
+  const absorb = (value: Value, place: Place): boolean => {
+    const node = made.get(value);
+    if (places.has(value) || inputs.has(value) || !node || node.attrs.into || node.op === "read") return false;
+    if (node.op === "reshape") {
+      const [from, to] = str(node.attrs.dims).split("->");
+      const sizes = Object.fromEntries(Object.entries(node.attrs.sizes ?? {})) as Record<string, number>;
+      const view = throughDims(place.view, `${to} -> ${from}`, { ...sizesOf(node), ...sizes });
+      if (!view || uses.get(node.inputs[0])!.length > 1 || !absorb(node.inputs[0], { base: place.base, view })) return false;
+      places.set(value, place);
+      return true;
+    }
+    if (viewOps.has(node.op)) return false;
+    const viewOf = (v: Value): View => v === value ? place.view : places.get(v)?.view ?? packed(v.shape);
+    const fits = [node, ...uses.get(value) ?? []].every((n) =>
+      viewOps.has(n.op) || n.op === "concat" || typeof kernelViews(n, [...n.inputs, ...n.outputs].map(viewOf)) !== "string"
+    );
+    if (fits) places.set(value, place);
+    return fits;
+  };
+  const pieces = new Map<Node, { value: Value; place: Place }[]>();
+  for (const node of graph.nodes.toReversed()) {
+    if (node.op !== "concat") continue;
+    const whole = places.get(node.outputs[0]) ?? own(node.outputs[0]);
+    places.set(node.outputs[0], whole);
+    const dim = num(node.attrs.dim), copied: { value: Value; place: Place }[] = [];
+    let at = 0;
+    for (const value of node.inputs) {
+      const view = sliceView(whole.view, value.shape.map((_, d) => d === dim ? at : 0), value.shape);
+      const place = { base: whole.base, view };
+      if (!absorb(value, place)) copied.push({ value, place });
+      at += value.shape[dim];
+    }
+    pieces.set(node, copied);
+  }
+  const views = new Set<Node>();
+  for (const { name, value } of graph.inputs) {
+    places.set(value, { base: { kind: "input", dtype: value.dtype, size: numel(value.shape), names: [name] }, view: packed(value.shape) });
+  }
+  for (const node of graph.nodes) {
+    if (node.op === "read" || node.attrs.into) {
+      const value = node.outputs[node.attrs.into ? opOf(node.op).accumulates! : 0];
+      const names = touchedStates(node);
+      places.set(value, { base: { kind: "state", dtype: value.dtype, size: numel(value.shape), names }, view: packed(value.shape) });
+    }
+    for (const value of node.outputs) {
+      if (places.has(value)) {
+        // An absorbed reshape is where its input was made.
+        if (node.op === "reshape") views.add(node);
+        continue;
+      }
+      const view = viewOps.has(node.op) ? viewThrough(node, places.get(node.inputs[0])!.view) : undefined;
+      if (view) views.add(node);
+      places.set(value, view ? { base: places.get(node.inputs[0])!.base, view } : own(value));
+    }
+  }
+  return { of: places, isView: (node) => views.has(node), copiedPieces: (node) => pieces.get(node) ?? [] };
+}
+
+function sizesOf(node: Node): Record<string, number> {
+  // The reshape's own sizes may lack what its input's shape tells.
+  const { inputs: [from] } = parseDims(str(node.attrs.dims));
+  const single = from.map((d, i) => [d, node.inputs[0].shape[i]] as const).filter(([d]) => d.length === 1 && d[0] !== "1");
+  return Object.fromEntries(single.map(([d, n]) => [d[0], n]));
+}
+
+/** Does the node's kernel have to be given copies of its inputs, because it cannot follow their strides? */
+export function needsCopies(node: Node, places: Places): boolean {
+  if (node.op === "read" || node.op === "concat" || places.isView(node)) return false;
+  return typeof kernelViews(node, [...node.inputs, ...node.outputs].map((v) => places.of.get(v)!.view)) === "string";
+}
+
+/** Does a value lie packed on memory that is all its own? */
+export function ownsBase(place: Place): boolean {
+  return place.base.kind === "value" && place.view.offset === 0 && isPacked(place.view) && numel(place.view.shape) === place.base.size;
+}
