@@ -279,9 +279,8 @@ TITAN_INLINE vec<real> sqrt_lanes(vec<real> x) {
   if constexpr (sizeof(real) == 4) return (vec<real>)_mm512_sqrt_ps((__m512)x);
   else return (vec<real>)_mm512_sqrt_pd((__m512d)x);
 #else
-  vec<real> y;
-  for (int i = 0; i < LANES<real>; i++) y[i] = std::sqrt(x[i]);
-  return y;
+  for (int i = 0; i < LANES<real>; i++) x[i] = std::sqrt(x[i]);
+  return x;
 #endif
 }
 template <class real>
@@ -301,9 +300,8 @@ TITAN_INLINE vec<real> tanh_lanes(vec<real> x) {
     const vec<real> large = 1 - 2 / (exp_lanes<real>(2 * size) + 1);
     return size < 0.625f ? small : x < 0 ? -large : large;
   } else {
-    vec<real> y;
-    for (int i = 0; i < LANES<real>; i++) y[i] = std::tanh(x[i]);
-    return y;
+    for (int i = 0; i < LANES<real>; i++) x[i] = std::tanh(x[i]);
+    return x;
   }
 }
 
