@@ -1,0 +1,100 @@
+/** Causal grouped-query attention with rotary positions.
+ * Shape letters: B batch, T tokens, D model, H query heads, G key/value heads, K head size.
+ * @module */
+import type { DType } from "../graph/ir.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { Linear, truncatedNormal } from "./layers.ts";
+import { Module } from "./module.ts";
+
+/** How Llama 3.1 stretches rotary wavelengths for longer contexts: those above `originalContext / lowFrequencyFactor` by
+ * `factor`, those below `originalContext / highFrequencyFactor` not at all, those between in part. */
+export interface RopeScaling {
+  readonly factor: number;
+  readonly lowFreqFactor: number;
+  readonly highFreqFactor: number;
+  /** Context length, in tokens, that the scaling starts from. */
+  readonly originalContext: number;
+}
+
+/** Llama 3.1's own. */
+export const LLAMA3_ROPE_SCALING: RopeScaling = {
+  factor: 8,
+  lowFreqFactor: 1,
+  highFreqFactor: 4,
+  originalContext: 8192,
+};
+
+/** Where each token stands, made once for all layers. */
+export interface Places {
+  /** i32 `[B,T]`: a token sees those at its own position and before. */
+  readonly positions: Tensor;
+  /** Rotations, rows of (cos, sin) pairs `[B,T,K]`. */
+  readonly table: Tensor;
+  /** i32 `[B,T]`: with it, a token sees its own document only. */
+  readonly documents?: Tensor;
+}
+
+/** What turns positions into rotations (Su et al. 2021): pair i of a head turns by position * theta^(-2i/K). */
+export class RotaryEmbedding extends Module {
+  /** @param scaling Llama 3.1's stretching, or null for plain frequencies. */
+  constructor(readonly headSize: number, readonly theta: number, readonly scaling: RopeScaling | null) {
+    super();
+  }
+
+  /** positions i32 `[B,T]` to a table `[B,T,K]` of the given element type */
+  forward(positions_BT: Tensor, dtype: DType): Tensor {
+    const { factor, lowFreqFactor, highFreqFactor, originalContext } = this.scaling ??
+      { ...LLAMA3_ROPE_SCALING, factor: 1 };
+    return positions_BT.apply("rope_table", [], {
+      size: this.headSize,
+      dtype,
+      theta: this.theta,
+      factor,
+      low: lowFreqFactor,
+      high: highFreqFactor,
+      original: originalContext,
+    })[0];
+  }
+}
+
+/** Sizes and initial deviation of an {@linkcode Attention}. */
+export interface AttentionOptions {
+  readonly dim: number;
+  readonly numHeads: number;
+  /** Key/value heads; query head h uses key/value head floor(h G / H). */
+  readonly numKvHeads: number;
+  /** Deviation of the initial wo; wq, wk and wv have 0.02. */
+  readonly initStd?: number;
+}
+
+/** y = wo attention(rope(wq x), rope(wk x), wv x) */
+export class Attention extends Module {
+  readonly wq: Linear;
+  readonly wk: Linear;
+  readonly wv: Linear;
+  readonly wo: Linear;
+  readonly headSize: number;
+
+  constructor({ dim, numHeads, numKvHeads, initStd = 0.02 }: AttentionOptions) {
+    super();
+    this.headSize = dim / numHeads;
+    this.wq = new Linear(dim, dim);
+    this.wk = new Linear(dim, numKvHeads * this.headSize);
+    this.wv = new Linear(dim, numKvHeads * this.headSize);
+    this.wo = new Linear(dim, dim, truncatedNormal(initStd));
+  }
+
+  /** `[B,T,D]` to `[B,T,D]` */
+  forward(x_BTD: Tensor, { positions, table, documents }: Places): Tensor {
+    const heads = (y: Tensor): Tensor => y.reshape("b t (h k) -> b t h k", { k: this.headSize });
+    const rotate = (y: Tensor): Tensor => y.apply("rope", [table])[0];
+    const q_BTHK = rotate(heads(this.wq.forward(x_BTD)));
+    const k_BTGK = rotate(heads(this.wk.forward(x_BTD)));
+    const v_BTGK = heads(this.wv.forward(x_BTD));
+    const operands = [k_BTGK, v_BTGK, positions, positions], scale = 1 / Math.sqrt(this.headSize);
+    const [o_BTHK] = documents
+      ? q_BTHK.apply("attention", [...operands, documents, documents], { scale, documents: true })
+      : q_BTHK.apply("attention", operands, { scale });
+    return this.wo.forward(o_BTHK.reshape("b t h k -> b t (h k)"));
+  }
+}

@@ -1,0 +1,190 @@
+/** Llama 2 and 3 (Touvron et al. 2023; Grattafiori et al. 2024), with the sizes, names and initial values of torchtitan.
+ * Shape letters: B batch, T tokens, D model, V vocabulary.
+ * @module */
+import type { Tensor } from "../graph/tensor.ts";
+import { Attention, LLAMA3_ROPE_SCALING, type Places, type RopeScaling, RotaryEmbedding } from "./attention.ts";
+import { FeedForward, feedForwardHiddenDim } from "./feed_forward.ts";
+import { Embedding, Linear, RMSNorm } from "./layers.ts";
+import { type Batch, CrossEntropy, type LossSum, type TrainableModel } from "./loss.ts";
+import { Module, numParameters } from "./module.ts";
+
+/** Every size of a Llama. */
+export interface LlamaConfig {
+  /** Width of the residual stream. */
+  readonly dim: number;
+  /** Number of transformer blocks. */
+  readonly numLayers: number;
+  /** Query heads. */
+  readonly numHeads: number;
+  /** Key and value heads. */
+  readonly numKvHeads: number;
+  /** Rows of the embedding and of the output layer. */
+  readonly vocabSize: number;
+  /** Width inside of the feed-forward blocks. */
+  readonly ffnHiddenDim: number;
+  /** Added to the mean square in RMSNorm. */
+  readonly normEps: number;
+  /** Base of the rotary frequencies. */
+  readonly ropeTheta: number;
+  /** Llama 3.1's stretching of the rotary wavelengths; null is off. */
+  readonly ropeScaling: RopeScaling | null;
+}
+
+/** What can be chosen: any size, or the rule that makes the feed-forward width from `dim`. */
+export interface LlamaOptions extends Partial<LlamaConfig> {
+  /** The feed-forward width is rounded up to a multiple of this. */
+  readonly multipleOf?: number;
+  /** Scales the feed-forward width, 8/3 `dim`, before rounding. */
+  readonly ffnDimMultiplier?: number;
+}
+
+type Flavor = LlamaOptions & Pick<LlamaConfig, "dim" | "numLayers" | "numHeads"> & { readonly multipleOf: number };
+
+/** What the flavors of a family share. Llama 3 scales its rotary frequencies at every size and length, as torchtitan does;
+ * weights of Llama 3.0, and torchtitan's before October 2025, want `ropeScaling: null`. */
+const families = {
+  llama3: { vocabSize: 128256, ropeTheta: 500000, ropeScaling: LLAMA3_ROPE_SCALING },
+  llama2: { vocabSize: 32000, ropeTheta: 10000, ropeScaling: null },
+} as const;
+
+/** Sizes by family and flavor; where `numKvHeads` is missing it is `numHeads`. */
+const flavors: Readonly<Record<keyof typeof families, Readonly<Record<string, Flavor>>>> = {
+  llama3: {
+    debugmodel: { dim: 256, numLayers: 6, numHeads: 16, multipleOf: 256, vocabSize: 2048 },
+    "8B": { dim: 4096, numLayers: 32, numHeads: 32, numKvHeads: 8, multipleOf: 1024, ffnDimMultiplier: 1.3 },
+    "70B": { dim: 8192, numLayers: 80, numHeads: 64, numKvHeads: 8, multipleOf: 4096, ffnDimMultiplier: 1.3 },
+    "405B": { dim: 16384, numLayers: 126, numHeads: 128, numKvHeads: 8, multipleOf: 4096, ffnDimMultiplier: 1.2 },
+  },
+  llama2: {
+    "271M": { dim: 1024, numLayers: 16, numHeads: 8, multipleOf: 256 },
+    "1B": { dim: 2048, numLayers: 18, numHeads: 16, multipleOf: 256 },
+    "7B": { dim: 4096, numLayers: 32, numHeads: 32, multipleOf: 256 },
+    "13B": { dim: 5120, numLayers: 40, numHeads: 40, multipleOf: 256 },
+    "26B": { dim: 5120, numLayers: 80, numHeads: 40, multipleOf: 256 },
+    "70B": { dim: 8192, numLayers: 80, numHeads: 64, numKvHeads: 8, multipleOf: 4096, ffnDimMultiplier: 1.3 },
+  },
+};
+
+/** Names that {@linkcode llama} accepts, each with its family: `llama3/8B`. */
+export const llamaFlavors: readonly string[] = Object.entries(flavors).flatMap(([family, sizes]) =>
+  Object.keys(sizes).map((flavor) => `${family}/${flavor}`)
+);
+
+/** The sizes of a flavor, with some of them replaced.
+ * @param flavor `8B`, or with its family `llama2/7B`; `debug` is short for `debugmodel`.
+ * @throws {RangeError} when there is no such flavor, or the sizes do not fit each other. */
+export function llamaConfig(flavor: string, options: LlamaOptions = {}): LlamaConfig {
+  const [family, size] = flavor.includes("/") ? flavor.split("/") : ["llama3", flavor];
+  const name = size === "debug" ? "debugmodel" : size;
+  if (!llamaFlavors.includes(`${family}/${name}`)) {
+    throw new RangeError(`Cannot find Llama flavor "${flavor}": expected one of ${llamaFlavors.join(", ")}`);
+  }
+  const known = family as keyof typeof families;
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as LlamaOptions;
+  const sizes = { ...families[known], normEps: 1e-5, ...flavors[known][name], ...given };
+  const { dim, multipleOf, ffnDimMultiplier: multiplier } = sizes;
+  return checked({
+    dim,
+    numLayers: sizes.numLayers,
+    numHeads: sizes.numHeads,
+    numKvHeads: sizes.numKvHeads ?? sizes.numHeads,
+    vocabSize: sizes.vocabSize,
+    ffnHiddenDim: sizes.ffnHiddenDim ?? feedForwardHiddenDim(dim, { multipleOf, multiplier }),
+    normEps: sizes.normEps,
+    ropeTheta: sizes.ropeTheta,
+    ropeScaling: sizes.ropeScaling,
+  });
+}
+
+function checked(config: LlamaConfig): LlamaConfig {
+  const { dim, numHeads, numKvHeads } = config;
+  if (dim % numHeads !== 0 || dim / numHeads % 2 !== 0) {
+    throw new RangeError(
+      `Cannot split dim ${dim} into ${numHeads} heads of size ${
+        dim / numHeads
+      }: expected an even whole size, since rotary ` +
+        `embeddings turn pairs; make dim a multiple of ${2 * numHeads}, or change numHeads`,
+    );
+  }
+  if (numHeads % numKvHeads !== 0) {
+    throw new RangeError(
+      `Cannot share ${numKvHeads} key/value heads among ${numHeads} query heads: expected a divisor; change numKvHeads`,
+    );
+  }
+  return config;
+}
+
+/** A Llama of a known size, ready to be trained.
+ * @param flavor `debug`, `8B`, `70B`, `405B`, or with its family `llama2/7B`. @param options sizes to replace.
+ * @throws {RangeError} when there is no such flavor, or the sizes do not fit each other.
+ * @example
+ * ```ts
+ * const model = llama("debug", { dim: 128, vocabSize: 512 });
+ * ``` */
+export function llama(flavor: string, options: LlamaOptions = {}): Llama {
+  return new Llama(llamaConfig(flavor, options));
+}
+
+/** One block: attention, then feed-forward, each on the norm of the residual stream and added to it. */
+export class TransformerBlock extends Module {
+  readonly attention: Attention;
+  readonly feedForward: FeedForward;
+  readonly attentionNorm: RMSNorm;
+  readonly ffnNorm: RMSNorm;
+
+  /** @param index layer number from 0: what a block adds to the residual stream starts smaller with depth. */
+  constructor({ dim, numHeads, numKvHeads, ffnHiddenDim, normEps }: LlamaConfig, index: number) {
+    super();
+    const initStd = 0.02 / Math.sqrt(2 * (index + 1));
+    this.attention = new Attention({ dim, numHeads, numKvHeads, initStd });
+    this.feedForward = new FeedForward({ dim, hiddenDim: ffnHiddenDim, initStd });
+    this.attentionNorm = new RMSNorm(dim, normEps);
+    this.ffnNorm = new RMSNorm(dim, normEps);
+  }
+
+  /** `[B,T,D]` to `[B,T,D]` */
+  forward(x_BTD: Tensor, places: Places): Tensor {
+    const h_BTD = x_BTD.add(this.attention.forward(this.attentionNorm.forward(x_BTD), places));
+    return h_BTD.add(this.feedForward.forward(this.ffnNorm.forward(h_BTD)));
+  }
+}
+
+/** The whole model: embedding, blocks, norm, output layer. */
+export class Llama extends Module implements TrainableModel {
+  readonly tokEmbeddings: Embedding;
+  readonly layers: readonly TransformerBlock[];
+  readonly norm: RMSNorm;
+  readonly output: Linear;
+  readonly rotaryEmbedding: RotaryEmbedding;
+  readonly crossEntropy: CrossEntropy = new CrossEntropy();
+
+  constructor(readonly config: LlamaConfig) {
+    super();
+    const { dim, vocabSize, normEps, ropeTheta, ropeScaling } = config;
+    this.tokEmbeddings = new Embedding(vocabSize, dim);
+    this.layers = Array.from({ length: config.numLayers }, (_, i) => new TransformerBlock(config, i));
+    this.norm = new RMSNorm(dim, normEps);
+    const std = 1 / Math.sqrt(dim);
+    this.output = new Linear(dim, vocabSize, { kind: "truncated_normal", std, low: -3 * std, high: 3 * std });
+    this.rotaryEmbedding = new RotaryEmbedding(dim / config.numHeads, ropeTheta, ropeScaling);
+  }
+
+  /** tokens and positions i32 `[B,T]` to logits `[B,T,V]` */
+  forward({ tokens, positions, documents }: Omit<Batch, "targets">): Tensor {
+    let x_BTD = this.tokEmbeddings.forward(tokens);
+    const places = { positions, table: this.rotaryEmbedding.forward(positions, x_BTD.dtype), documents };
+    for (const layer of this.layers) x_BTD = layer.forward(x_BTD, places);
+    return this.output.forward(this.norm.forward(x_BTD));
+  }
+
+  /** Cross-entropy of the logits with the targets. */
+  loss(batch: Batch): LossSum {
+    return this.crossEntropy.forward(this.forward(batch), batch.targets);
+  }
+
+  /** torchtitan's count: six for each parameter that multiplies, and attention without a discount for causality. */
+  flopsPerToken(seqLen: number): number {
+    const { dim, numLayers, vocabSize } = this.config;
+    return 6 * (numParameters(this) - vocabSize * dim) + 12 * numLayers * dim * seqLen;
+  }
+}

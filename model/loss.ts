@@ -1,0 +1,50 @@
+/** What a trainer needs of a model: a loss as a sum over tokens, and how many tokens it is over. So accumulation, ignored
+ * tokens and parallel ranks need no special case; the mean is taken once, in the update.
+ * @module */
+import type { Tensor } from "../graph/tensor.ts";
+import { Module } from "./module.ts";
+
+/** Targets of this id count for nothing. */
+export const IGNORE_INDEX = -100;
+
+/** One microbatch as the graph's inputs, all i32 `[B,T]`. */
+export interface Batch {
+  readonly tokens: Tensor;
+  /** The token that should follow each token, or -100 where none is asked for. */
+  readonly targets: Tensor;
+  /** Place of each token in its row, from 0. */
+  readonly positions: Tensor;
+  /** Document of each token, where attention may not cross document boundaries. */
+  readonly documents?: Tensor;
+}
+
+/** A loss before its mean is taken. */
+export interface LossSum {
+  /** Sum of the losses of all valid tokens, `[]`. */
+  readonly lossSum: Tensor;
+  /** Number of valid tokens, `[]`, of the loss's element type. */
+  readonly count: Tensor;
+}
+
+/** What can be trained: any module with such a method. */
+export interface TrainableModel extends Module {
+  /** Traced once; evaluation and training are made from it. */
+  loss(batch: Batch): LossSum;
+  /** Floating point operations to train on one token (forward and backward), from which MFU is computed. */
+  flopsPerToken?(seqLen: number): number;
+}
+
+/** Cross-entropy between logits and target ids, summed over the valid targets. */
+export class CrossEntropy extends Module {
+  /** @param ignoreIndex targets of this id count for nothing. */
+  constructor(readonly ignoreIndex: number = IGNORE_INDEX) {
+    super();
+  }
+
+  /** logits `[B,T,V]`, targets i32 `[B,T]` */
+  forward(logits_BTV: Tensor, targets_BT: Tensor): LossSum {
+    const attrs = { ignore_index: this.ignoreIndex };
+    const [lossSum, count] = logits_BTV.apply("cross_entropy", [targets_BT], attrs);
+    return { lossSum, count };
+  }
+}
