@@ -12,7 +12,7 @@ import { runStep } from "./run_step.ts";
 export const BUILD = "build";
 const SOURCE = "csrc";
 const STAMP = `${BUILD}/.stamp`;
-const LIBRARY = `${BUILD}/libtitan.so`;
+const LIBRARY = `${BUILD}/libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
 
 /** What a build depends on: the text of every native source file, and the place, processor, tools and BLAS. */
 export interface Stamp {
