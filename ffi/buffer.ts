@@ -1,0 +1,105 @@
+/** Host memory that native calls read and fill: structs of `titan.h`, and the list of actions of a run.
+ * Offsets are bytes. Everything is allocated when it is made, nothing when it is used.
+ * @module */
+import { structs } from "./symbols.ts";
+
+type StructName = keyof typeof structs;
+type FieldName<N extends StructName> = keyof (typeof structs)[N]["fields"] & string;
+interface Field {
+  readonly offset: number;
+  readonly type: "i32" | "u32" | "i64" | "u64" | "text";
+  readonly length: number;
+}
+
+/** One or more C structs, one after the other. */
+export class Struct<N extends StructName> {
+  /** The memory to pass to a native call. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly #name: N;
+  readonly #view: DataView<ArrayBuffer>;
+
+  constructor(name: N, count = 1) {
+    this.#name = name;
+    this.bytes = new Uint8Array(structs[name].bytes * count);
+    this.#view = new DataView(this.bytes.buffer);
+  }
+
+  /** A number; 64-bit ones have to be exact in a double. */
+  get(field: FieldName<N>, index = 0): number {
+    const { at, type } = this.#find(field, index);
+    switch (type) {
+      case "i32":
+        return this.#view.getInt32(at, true);
+      case "u32":
+        return this.#view.getUint32(at, true);
+      case "i64":
+        return Number(this.#view.getBigInt64(at, true));
+      case "u64":
+        return Number(this.#view.getBigUint64(at, true));
+      case "text":
+        throw new TypeError(`${this.#name}.${field} is a text\n  expected: a number\n  fix: use text("${field}")`);
+    }
+  }
+
+  set(field: FieldName<N>, value: number, index = 0): void {
+    const { at, type } = this.#find(field, index);
+    if (type === "u32" || type === "i32") this.#view.setUint32(at, value, true);
+    else this.#view.setBigUint64(at, BigInt(value), true);
+  }
+
+  /** A text up to its first zero byte. */
+  text(field: FieldName<N>, index = 0): string {
+    const { at, length } = this.#find(field, index);
+    const bytes = this.bytes.subarray(at, at + length);
+    const end = bytes.indexOf(0);
+    return new TextDecoder().decode(bytes.subarray(0, end < 0 ? length : end));
+  }
+
+  #find(field: FieldName<N>, index: number): { at: number; type: Field["type"]; length: number } {
+    const { bytes, fields } = structs[this.#name];
+    const { offset, type, length } = (fields as Record<string, Field>)[field];
+    return { at: index * bytes + offset, type, length };
+  }
+}
+
+/** Run one section of a program. */
+export interface Action {
+  /** Number of the section in the program. */
+  readonly section: number;
+  /** Sum of `Flag`s. */
+  readonly flags?: number;
+  /** Where the section's inputs start in the program's input buffer: bytes, a multiple of 8. */
+  readonly inputBase?: number;
+  /** Where the section's outputs start in the program's output buffer: bytes, a multiple of 8. */
+  readonly outputBase?: number;
+}
+
+/** A list of actions, packed once and run as often as wanted. */
+export class Actions {
+  /** How many. */
+  readonly length: number;
+  /** `titan_action[length]`. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+
+  /** @throws {RangeError} if a number is no unsigned integer. */
+  constructor(list: readonly Action[]) {
+    const structs = new Struct("titan_action", list.length);
+    list.forEach(({ section, flags = 0, inputBase = 0, outputBase = 0 }, i) => {
+      structs.set("section", unsigned(section, `section of action ${i}`), i);
+      structs.set("flags", unsigned(flags, `flags of action ${i}`), i);
+      structs.set("input_base", unsigned(inputBase, `inputBase of action ${i}`), i);
+      structs.set("output_base", unsigned(outputBase, `outputBase of action ${i}`), i);
+    });
+    this.length = list.length;
+    this.bytes = structs.bytes;
+  }
+}
+
+/** `value` if the native side can take it as an unsigned number: Deno's fast calls check nothing.
+ * @throws {RangeError} else. */
+export function unsigned(value: number, what: string): number {
+  if (!Number.isSafeInteger(value) || value < 0) {
+    throw new RangeError(`${what} is ${value}\n  expected: an integer, 0 or more`);
+  }
+  return value;
+}

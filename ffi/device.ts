@@ -1,0 +1,75 @@
+/** A device that programs run on. Each has one native executor thread; calls return at once and settle when it has done the work.
+ * @module */
+import { Struct, unsigned } from "./buffer.ts";
+import { check, errorStruct } from "./error.ts";
+import { library } from "./library.ts";
+import { DeviceKind } from "./symbols.ts";
+
+/** What a device is. */
+export interface DeviceInfo {
+  readonly threads: number;
+  /** Width of the vectors that the kernels were compiled for. */
+  readonly vectorBits: number;
+  /** Memory that this process may use in all. */
+  readonly memoryBytes: number;
+  readonly processor: string;
+  /** The library of matrix products, with its version. */
+  readonly blas: string;
+  /** Whether matrix products are libtitan's own, because the build found no BLAS. */
+  readonly blasIsBuiltin: boolean;
+}
+
+/** An open device. */
+export class Device implements Disposable {
+  /** `titan_device` for native calls. */
+  readonly handle: bigint;
+  readonly info: DeviceInfo;
+
+  /** Opens the CPU.
+   * @param options.threads how many threads its kernels use; 0 takes all (OMP_NUM_THREADS, or one per processor).
+   * @throws {TitanError} if the native side refuses. */
+  constructor(options: { threads?: number } = {}) {
+    const threads = unsigned(options.threads ?? 0, "threads");
+    const { symbols } = library();
+    const error = errorStruct();
+    const handle = new BigUint64Array(1);
+    check(symbols.titan_device_open(DeviceKind.CPU, 0, threads, handle, error.bytes), error);
+    this.handle = handle[0];
+    const info = new Struct("titan_device_info");
+    check(symbols.titan_device_describe(this.handle, info.bytes, error.bytes), error);
+    this.info = {
+      threads: info.get("threads"),
+      vectorBits: info.get("vector_bits"),
+      memoryBytes: info.get("memory_bytes"),
+      processor: info.text("processor"),
+      blas: info.text("blas"),
+      blasIsBuiltin: info.get("blas_is_builtin") !== 0,
+    };
+  }
+
+  /** Speed of an f32 matrix product, n x n x n, in GFLOP/s.
+   * @param options.threads at most those of the device; 0 is all. */
+  async measure(options: { n?: number; threads?: number } = {}): Promise<number> {
+    const { n = 1024, threads = 0 } = options;
+    const error = errorStruct();
+    const gflops = new Float64Array(1);
+    const size = BigInt(unsigned(n, "n"));
+    check(
+      await library().symbols.titan_device_measure(
+        this.handle,
+        size,
+        unsigned(threads, "threads"),
+        gflops,
+        error.bytes,
+      ),
+      error,
+    );
+    return gflops[0];
+  }
+
+  /** Closes the device; its programs may still run. */
+  [Symbol.dispose](): void {
+    const error = errorStruct();
+    check(library().symbols.titan_device_close(this.handle, error.bytes), error);
+  }
+}

@@ -1,0 +1,133 @@
+/** A native program: the compiled step with its memory, and the host buffers through which its inputs and outputs travel.
+ * Offsets and sizes are bytes. A run allocates nothing: buffers, action lists and the error struct are made beforehand.
+ * @module */
+import { type Actions, Struct, unsigned } from "./buffer.ts";
+import type { Device } from "./device.ts";
+import { check, errorStruct } from "./error.ts";
+import { library } from "./library.ts";
+
+/** What a program holds, in bytes. */
+export interface ProgramMemory {
+  /** Parameters, moments, activations, scratch. */
+  readonly arenaBytes: number;
+  /** That one action may read, counted from its input base. */
+  readonly inputBytes: number;
+  /** That one action may write, counted from its output base. */
+  readonly outputBytes: number;
+  /** Tensors, instructions and attributes. */
+  readonly tableBytes: number;
+}
+
+/** Buffers of the calls that are under way: native code reads and writes them, so they must not be collected. */
+const held = new Set<readonly ArrayBufferView[]>();
+
+/** A program on a device. */
+export class Program implements Disposable {
+  readonly memory: ProgramMemory;
+  /** What the next run reads; write it through typed arrays on its buffer, between runs. */
+  readonly input: Uint8Array<ArrayBuffer>;
+  /** What the last run wrote. */
+  readonly output: Uint8Array<ArrayBuffer>;
+  readonly #handle: bigint;
+  readonly #symbols = library().symbols;
+  readonly #error = errorStruct();
+  readonly #inputBytes: bigint;
+  readonly #outputBytes: bigint;
+  #running = false;
+
+  private constructor(handle: bigint, sizes: { inputBytes?: number; outputBytes?: number }) {
+    this.#handle = handle;
+    const memory = new Struct("titan_memory");
+    check(this.#symbols.titan_program_memory(handle, memory.bytes, this.#error.bytes), this.#error);
+    this.memory = {
+      arenaBytes: memory.get("arena_bytes"),
+      inputBytes: memory.get("input_bytes"),
+      outputBytes: memory.get("output_bytes"),
+      tableBytes: memory.get("table_bytes"),
+    };
+    this.input = new Uint8Array(unsigned(sizes.inputBytes ?? this.memory.inputBytes, "inputBytes"));
+    this.output = new Uint8Array(unsigned(sizes.outputBytes ?? this.memory.outputBytes, "outputBytes"));
+    this.#inputBytes = BigInt(this.input.length);
+    this.#outputBytes = BigInt(this.output.length);
+  }
+
+  /** Loads an encoded program and allocates its arena, all zeros.
+   * @param sizes of the host buffers, where a run's actions lie at several bases; one action's, unless given.
+   * @throws {TitanError} `INVALID_PROGRAM` if it is malformed or for more threads, `OUT_OF_MEMORY`. */
+  static async create(
+    device: Device,
+    bytes: Uint8Array<ArrayBuffer>,
+    sizes: { inputBytes?: number; outputBytes?: number } = {},
+  ): Promise<Program> {
+    const error = errorStruct();
+    const handle = new BigUint64Array(1);
+    const call = library().symbols.titan_program_create(
+      device.handle,
+      bytes,
+      BigInt(bytes.length),
+      handle,
+      error.bytes,
+    );
+    check(await holding([bytes, handle, error.bytes], call), error);
+    return new Program(handle[0], sizes);
+  }
+
+  /** Runs the actions in order on `input`, and settles when `output` is written. One run at a time.
+   * @throws {TitanError} `NOT_FINITE` with kernel and scope, where an action has `Flag.CHECK_FINITE`. */
+  async run(actions: Actions): Promise<void> {
+    if (this.#running) {
+      throw new Error("The program is running\n  expected: one run at a time\n  fix: await the run before");
+    }
+    this.#running = true;
+    try {
+      const call = this.#symbols.titan_program_run(
+        this.#handle,
+        actions.bytes,
+        BigInt(actions.length),
+        this.input,
+        this.#inputBytes,
+        this.output,
+        this.#outputBytes,
+        this.#error.bytes,
+      );
+      check(await holding([actions.bytes, this.input, this.output, this.#error.bytes], call), this.#error);
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  /** Fills `into` from the arena, from `offset` on, after the runs asked for before. */
+  async read(offset: number, into: ArrayBufferView<ArrayBuffer>): Promise<void> {
+    const [error, bytes] = [errorStruct(), asBytes(into)];
+    const at = BigInt(unsigned(offset, "offset"));
+    const call = this.#symbols.titan_buffer_read(this.#handle, at, bytes, BigInt(bytes.length), error.bytes);
+    check(await holding([bytes, error.bytes], call), error);
+  }
+
+  /** Copies `from` into the arena, from `offset` on, after the runs asked for before. */
+  async write(offset: number, from: ArrayBufferView<ArrayBuffer>): Promise<void> {
+    const [error, bytes] = [errorStruct(), asBytes(from)];
+    const at = BigInt(unsigned(offset, "offset"));
+    const call = this.#symbols.titan_buffer_write(this.#handle, at, bytes, BigInt(bytes.length), error.bytes);
+    check(await holding([bytes, error.bytes], call), error);
+  }
+
+  /** Frees the program's memory, once a run under way has ended. */
+  [Symbol.dispose](): void {
+    const error = errorStruct();
+    check(this.#symbols.titan_program_destroy(this.#handle, error.bytes), error);
+  }
+}
+
+function asBytes(view: ArrayBufferView<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+}
+
+async function holding<T>(buffers: readonly ArrayBufferView[], call: Promise<T>): Promise<T> {
+  held.add(buffers);
+  try {
+    return await call;
+  } finally {
+    held.delete(buffers);
+  }
+}

@@ -1,0 +1,205 @@
+// Generated from csrc/titan.h by tools/generate.ts. Do not edit.
+/** The C interface of libtitan as Deno sees it: functions, structs and constants. Offsets and sizes are bytes.
+ * @module */
+
+/** The library must answer this to `titan_abi_version`. */
+export const ABI_VERSION = 1;
+
+/** `titan_status` of titan.h. */
+export const Status = {
+  OK: 0,
+  /** a null pointer, an unknown kind, a range outside its buffer */
+  INVALID_ARGUMENT: 1,
+  /** closed, destroyed, or of another kind */
+  INVALID_HANDLE: 2,
+  /** malformed, or not for this device */
+  INVALID_PROGRAM: 3,
+  OUT_OF_MEMORY: 4,
+  /** TITAN_FLAG_CHECK_FINITE found an infinity or a NaN */
+  NOT_FINITE: 5,
+  /** a defect of libtitan */
+  INTERNAL: 6,
+} as const;
+
+/** `titan_device_kind` of titan.h. */
+export const DeviceKind = {
+  CPU: 0,
+} as const;
+
+/** `titan_flag` of titan.h. */
+export const Flag = {
+  FIRST: 1,
+  CHECK_FINITE: 2,
+} as const;
+
+/** Where each field of a struct is; a text has `length` bytes and ends at its first zero. */
+export const structs = {
+  titan_error: {
+    bytes: 1360,
+    fields: {
+      status: { offset: 0, type: "i32", length: 1 },
+      section: { offset: 4, type: "i32", length: 1 },
+      instruction: { offset: 8, type: "i64", length: 1 },
+      message: { offset: 16, type: "text", length: 1024 },
+      kernel: { offset: 1040, type: "text", length: 64 },
+      scope: { offset: 1104, type: "text", length: 256 },
+    },
+  },
+  titan_device_info: {
+    bytes: 408,
+    fields: {
+      kind: { offset: 0, type: "u32", length: 1 },
+      threads: { offset: 4, type: "u32", length: 1 },
+      vector_bits: { offset: 8, type: "u32", length: 1 },
+      blas_is_builtin: { offset: 12, type: "u32", length: 1 },
+      memory_bytes: { offset: 16, type: "u64", length: 1 },
+      processor: { offset: 24, type: "text", length: 128 },
+      blas: { offset: 152, type: "text", length: 256 },
+    },
+  },
+  titan_memory: {
+    bytes: 32,
+    fields: {
+      arena_bytes: { offset: 0, type: "u64", length: 1 },
+      input_bytes: { offset: 8, type: "u64", length: 1 },
+      output_bytes: { offset: 16, type: "u64", length: 1 },
+      table_bytes: { offset: 24, type: "u64", length: 1 },
+    },
+  },
+  titan_action: {
+    bytes: 32,
+    fields: {
+      section: { offset: 0, type: "u32", length: 1 },
+      slot: { offset: 4, type: "u32", length: 1 },
+      flags: { offset: 8, type: "u32", length: 1 },
+      reserved: { offset: 12, type: "u32", length: 1 },
+      input_base: { offset: 16, type: "u64", length: 1 },
+      output_base: { offset: 24, type: "u64", length: 1 },
+    },
+  },
+} as const;
+
+/** The functions, for `Deno.dlopen`. */
+export const symbols = {
+  /** TITAN_ABI_VERSION of the library. */
+  titan_abi_version: {
+    parameters: [],
+    result: "u32",
+  },
+  /** Version of the library as text, cut to size - 1 bytes. */
+  titan_version: {
+    parameters: [
+      "buffer", // char *text
+      "u64", // uint64_t size
+    ],
+    result: "i32",
+  },
+  /** Opens a device and starts its executor; threads = 0 takes all that OpenMP offers (OMP_NUM_THREADS, or one per processor). */
+  titan_device_open: {
+    parameters: [
+      "u32", // uint32_t kind
+      "u32", // uint32_t ordinal
+      "u32", // uint32_t threads
+      "buffer", // uint64_t *device
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** Makes the handle invalid; the device itself ends with its last program. */
+  titan_device_close: {
+    parameters: [
+      "u64", // uint64_t device
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** Describes the device. */
+  titan_device_describe: {
+    parameters: [
+      "u64", // uint64_t device
+      "buffer", // titan_device_info *info
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** Speed of an f32 matrix product of n x n x n in GFLOP/s, best of a few, on so many threads (0: all of the device). */
+  titan_device_measure: {
+    parameters: [
+      "u64", // uint64_t device
+      "u64", // uint64_t n
+      "u32", // uint32_t threads
+      "buffer", // double *gflops
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** Checks a binary program, allocates and touches its arena (all zeros). The bytes are not needed afterwards. */
+  titan_program_create: {
+    parameters: [
+      "u64", // uint64_t device
+      "buffer", // const uint8_t *bytes
+      "u64", // uint64_t num_bytes
+      "buffer", // uint64_t *program
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** Runs the actions in order and returns when the last has ended. Input and output are host buffers, multiples of 8 in address. */
+  titan_program_run: {
+    parameters: [
+      "u64", // uint64_t program
+      "buffer", // const titan_action *actions
+      "u64", // uint64_t num_actions
+      "buffer", // const uint8_t *input
+      "u64", // uint64_t input_bytes
+      "buffer", // uint8_t *output
+      "u64", // uint64_t output_bytes
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** Makes the handle invalid; memory is returned once a run in progress has ended. */
+  titan_program_destroy: {
+    parameters: [
+      "u64", // uint64_t program
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** What the program holds. */
+  titan_program_memory: {
+    parameters: [
+      "u64", // uint64_t program
+      "buffer", // titan_memory *memory
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** Copies num_bytes of the program's arena, from an offset on, into bytes. */
+  titan_buffer_read: {
+    parameters: [
+      "u64", // uint64_t program
+      "u64", // uint64_t offset
+      "buffer", // uint8_t *bytes
+      "u64", // uint64_t num_bytes
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** Copies bytes into the program's arena. */
+  titan_buffer_write: {
+    parameters: [
+      "u64", // uint64_t program
+      "u64", // uint64_t offset
+      "buffer", // const uint8_t *bytes
+      "u64", // uint64_t num_bytes
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+} as const;

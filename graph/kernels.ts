@@ -1,0 +1,424 @@
+// Generated from csrc/kernels.def by tools/generate.ts. Do not edit.
+/** The native kernels and the element-wise operations of `map`, with their numbers in a program.
+ * @module */
+
+/** A tensor that a kernel takes or makes; a variadic one stands for any number of them. */
+export interface KernelOperand {
+  readonly name: string;
+  readonly variadic: boolean;
+  readonly optional: boolean;
+}
+
+/** A kernel's call: operands are its inputs, its outputs, then the scratch if it has one; attributes in this order. */
+export interface Kernel {
+  readonly index: number;
+  readonly inputs: readonly KernelOperand[];
+  readonly outputs: readonly KernelOperand[];
+  readonly scratch: boolean;
+  readonly attributes: readonly { readonly name: string; readonly type: "i64" | "f64" | "i64[]" | "f64[]" }[];
+  readonly dtypes: readonly ("f32" | "f64" | "i32")[];
+}
+
+/** Name of a kernel. */
+export type KernelName =
+  | "gemm"
+  | "map"
+  | "reduce"
+  | "copy"
+  | "accumulate"
+  | "embedding"
+  | "embedding_backward"
+  | "rmsnorm"
+  | "add_rmsnorm"
+  | "rmsnorm_backward"
+  | "rope_table"
+  | "rope"
+  | "attention"
+  | "attention_backward"
+  | "cross_entropy"
+  | "cross_entropy_backward"
+  | "sum_squares"
+  | "adamw"
+  | "random";
+
+/** All kernels. */
+export const kernels: { readonly [K in KernelName]: Kernel } = {
+  gemm: {
+    index: 0,
+    inputs: [
+      { name: "a", variadic: false, optional: false },
+      { name: "b", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "c", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "accumulate", type: "i64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  map: {
+    index: 1,
+    inputs: [
+      { name: "x", variadic: true, optional: false },
+    ],
+    outputs: [
+      { name: "y", variadic: true, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "inputs", type: "i64" },
+      { name: "registers", type: "i64" },
+      { name: "code", type: "i64[]" },
+      { name: "constants", type: "f64[]" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  reduce: {
+    index: 2,
+    inputs: [
+      { name: "x", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "kind", type: "i64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  copy: {
+    index: 3,
+    inputs: [
+      { name: "x", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [],
+    dtypes: ["f32", "f64", "i32"],
+  },
+  accumulate: {
+    index: 4,
+    inputs: [
+      { name: "x", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "accumulate", type: "i64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  embedding: {
+    index: 5,
+    inputs: [
+      { name: "ids", variadic: false, optional: false },
+      { name: "table", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [],
+    dtypes: ["f32", "f64"],
+  },
+  embedding_backward: {
+    index: 6,
+    inputs: [
+      { name: "ids", variadic: false, optional: false },
+      { name: "dy", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "dtable", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "accumulate", type: "i64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  rmsnorm: {
+    index: 7,
+    inputs: [
+      { name: "x", variadic: false, optional: false },
+      { name: "w", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false },
+      { name: "rstd", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "eps", type: "f64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  add_rmsnorm: {
+    index: 8,
+    inputs: [
+      { name: "x", variadic: false, optional: false },
+      { name: "r", variadic: false, optional: false },
+      { name: "w", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "s", variadic: false, optional: false },
+      { name: "y", variadic: false, optional: false },
+      { name: "rstd", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "eps", type: "f64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  rmsnorm_backward: {
+    index: 9,
+    inputs: [
+      { name: "x", variadic: false, optional: false },
+      { name: "rstd", variadic: false, optional: false },
+      { name: "w", variadic: false, optional: false },
+      { name: "dy", variadic: false, optional: false },
+      { name: "residual", variadic: false, optional: true },
+    ],
+    outputs: [
+      { name: "dx", variadic: false, optional: false },
+      { name: "dw", variadic: false, optional: false },
+    ],
+    scratch: true,
+    attributes: [
+      { name: "accumulate", type: "i64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  rope_table: {
+    index: 10,
+    inputs: [
+      { name: "positions", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "table", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "theta", type: "f64" },
+      { name: "factor", type: "f64" },
+      { name: "low", type: "f64" },
+      { name: "high", type: "f64" },
+      { name: "original", type: "f64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  rope: {
+    index: 11,
+    inputs: [
+      { name: "x", variadic: false, optional: false },
+      { name: "table", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "inverse", type: "i64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  attention: {
+    index: 12,
+    inputs: [
+      { name: "q", variadic: false, optional: false },
+      { name: "k", variadic: false, optional: false },
+      { name: "v", variadic: false, optional: false },
+      { name: "q_table", variadic: false, optional: true },
+      { name: "k_table", variadic: false, optional: true },
+      { name: "q_positions", variadic: false, optional: false },
+      { name: "k_positions", variadic: false, optional: false },
+      { name: "q_documents", variadic: false, optional: true },
+      { name: "k_documents", variadic: false, optional: true },
+    ],
+    outputs: [
+      { name: "o", variadic: false, optional: false },
+      { name: "lse", variadic: false, optional: false },
+    ],
+    scratch: true,
+    attributes: [
+      { name: "scale", type: "f64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  attention_backward: {
+    index: 13,
+    inputs: [
+      { name: "q", variadic: false, optional: false },
+      { name: "k", variadic: false, optional: false },
+      { name: "v", variadic: false, optional: false },
+      { name: "o", variadic: false, optional: false },
+      { name: "lse", variadic: false, optional: false },
+      { name: "do", variadic: false, optional: false },
+      { name: "q_table", variadic: false, optional: true },
+      { name: "k_table", variadic: false, optional: true },
+      { name: "q_positions", variadic: false, optional: false },
+      { name: "k_positions", variadic: false, optional: false },
+      { name: "q_documents", variadic: false, optional: true },
+      { name: "k_documents", variadic: false, optional: true },
+    ],
+    outputs: [
+      { name: "dq", variadic: false, optional: false },
+      { name: "dk", variadic: false, optional: false },
+      { name: "dv", variadic: false, optional: false },
+    ],
+    scratch: true,
+    attributes: [
+      { name: "scale", type: "f64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  cross_entropy: {
+    index: 14,
+    inputs: [
+      { name: "logits", variadic: false, optional: false },
+      { name: "targets", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "loss", variadic: false, optional: false },
+      { name: "count", variadic: false, optional: false },
+      { name: "lse", variadic: false, optional: false },
+    ],
+    scratch: true,
+    attributes: [
+      { name: "ignore_index", type: "i64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  cross_entropy_backward: {
+    index: 15,
+    inputs: [
+      { name: "logits", variadic: false, optional: false },
+      { name: "targets", variadic: false, optional: false },
+      { name: "lse", variadic: false, optional: false },
+      { name: "dloss", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "dlogits", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "ignore_index", type: "i64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  sum_squares: {
+    index: 16,
+    inputs: [
+      { name: "x", variadic: true, optional: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false },
+    ],
+    scratch: true,
+    attributes: [],
+    dtypes: ["f32", "f64"],
+  },
+  adamw: {
+    index: 17,
+    inputs: [
+      { name: "p", variadic: true, optional: false },
+      { name: "m", variadic: true, optional: false },
+      { name: "v", variadic: true, optional: false },
+      { name: "g", variadic: true, optional: false },
+      { name: "lr", variadic: false, optional: false },
+      { name: "step", variadic: false, optional: false },
+      { name: "scale", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "p", variadic: true, optional: false },
+      { name: "m", variadic: true, optional: false },
+      { name: "v", variadic: true, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "n", type: "i64" },
+      { name: "beta1", type: "f64" },
+      { name: "beta2", type: "f64" },
+      { name: "eps", type: "f64" },
+      { name: "weight_decay", type: "f64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  random: {
+    index: 18,
+    inputs: [
+      { name: "seed", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "kind", type: "i64" },
+      { name: "key", type: "i64" },
+      { name: "a", type: "f64" },
+      { name: "b", type: "f64" },
+      { name: "low", type: "f64" },
+      { name: "high", type: "f64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+};
+
+/** Name of an element-wise operation. */
+export type MapName =
+  | "add"
+  | "sub"
+  | "mul"
+  | "div"
+  | "maximum"
+  | "minimum"
+  | "neg"
+  | "abs"
+  | "exp"
+  | "log"
+  | "sqrt"
+  | "rsqrt"
+  | "tanh"
+  | "sigmoid"
+  | "silu"
+  | "relu"
+  | "square"
+  | "reciprocal"
+  | "less"
+  | "less_equal"
+  | "equal"
+  | "select";
+
+/** The element-wise operations: number in the code of `map`, and how many registers each reads. */
+export const mapOps: { readonly [K in MapName]: { readonly code: number; readonly arity: number } } = {
+  add: { code: 0, arity: 2 },
+  sub: { code: 1, arity: 2 },
+  mul: { code: 2, arity: 2 },
+  div: { code: 3, arity: 2 },
+  maximum: { code: 4, arity: 2 },
+  minimum: { code: 5, arity: 2 },
+  neg: { code: 6, arity: 1 },
+  abs: { code: 7, arity: 1 },
+  exp: { code: 8, arity: 1 },
+  log: { code: 9, arity: 1 },
+  sqrt: { code: 10, arity: 1 },
+  rsqrt: { code: 11, arity: 1 },
+  tanh: { code: 12, arity: 1 },
+  sigmoid: { code: 13, arity: 1 },
+  silu: { code: 14, arity: 1 },
+  relu: { code: 15, arity: 1 },
+  square: { code: 16, arity: 1 },
+  reciprocal: { code: 17, arity: 1 },
+  less: { code: 18, arity: 2 },
+  less_equal: { code: 19, arity: 2 },
+  equal: { code: 20, arity: 2 },
+  select: { code: 21, arity: 3 },
+};

@@ -1,0 +1,148 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { Actions } from "../../ffi/buffer.ts";
+import { Device } from "../../ffi/device.ts";
+import { TitanError } from "../../ffi/error.ts";
+import { library } from "../../ffi/library.ts";
+import { Program } from "../../ffi/program.ts";
+import { Flag } from "../../ffi/symbols.ts";
+import { encoded, type TestProgram } from "./encoded.ts";
+
+library(); // opened here: inside a test the sanitizer would call it a leak
+
+/** c = a b for 2x3 and 3x2 matrices from the input; section "sum" keeps a sum of the products in the arena. */
+const product: TestProgram = {
+  arenaBytes: 64,
+  inputBytes: 48,
+  outputBytes: 16,
+  tensors: [
+    { space: "input", dims: [1, 2, 3] },
+    { space: "input", offset: 24, dims: [1, 3, 2] },
+    { space: "output", dims: [1, 2, 2] },
+    { dims: [1, 2, 2] },
+  ],
+  sections: {
+    product: [{ kernel: "gemm", operands: [0, 1, 2], attributes: [0n], scope: "layers.0.wq" }],
+    sum: [{ kernel: "gemm", operands: [0, 1, 3], attributes: [2n] }, { kernel: "copy", operands: [3, 2] }],
+  },
+};
+
+Deno.test("a program multiplies what lies in its input and leaves the result in its output", async () => {
+  using device = new Device({ threads: 1 });
+  using program = await Program.create(device, encoded(product));
+  const input = new Float32Array(program.input.buffer);
+  const output = new Float32Array(program.output.buffer);
+  input.set([1, 2, 3, 4, 5, 6, 1, 0, 0, 1, 1, 1]);
+  await program.run(new Actions([{ section: 0 }]));
+  assertEquals([...output], [4, 5, 10, 11]);
+});
+
+Deno.test("accumulation overwrites in the action flagged first and adds in the others, each at its own bases", async () => {
+  using device = new Device({ threads: 1 });
+  using program = await Program.create(device, encoded(product), { inputBytes: 96, outputBytes: 32 });
+  const input = new Float32Array(program.input.buffer);
+  const output = new Float32Array(program.output.buffer);
+  input.set([1, 2, 3, 4, 5, 6, 1, 0, 0, 1, 1, 1]);
+  input.set([1, 0, 0, 0, 0, 0, 7, 8, 0, 0, 0, 0], 12);
+  const actions = new Actions([{ section: 1, flags: Flag.FIRST }, { section: 1, inputBase: 48, outputBase: 16 }]);
+  for (let step = 0; step < 2; step++) {
+    output.fill(-1);
+    await program.run(actions);
+    assertEquals([...output], [4, 5, 10, 11, 11, 13, 10, 11]);
+  }
+});
+
+Deno.test("the arena starts as zeros, and is written and read by offset", async () => {
+  using device = new Device({ threads: 1 });
+  using program = await Program.create(device, encoded(product));
+  const values = new Float32Array(4).fill(1);
+  await program.read(0, values);
+  assertEquals([...values], [0, 0, 0, 0]);
+  await program.write(4, Float32Array.of(5, 6));
+  await program.read(0, values);
+  assertEquals([...values], [0, 5, 6, 0]);
+  const error = await assertRejects(() => program.read(56, values), TitanError);
+  assertEquals(error.status, "INVALID_ARGUMENT");
+  assertEquals(
+    error.message,
+    "16 bytes from 56 on are outside the arena\n  expected: to end by 64   (invalid_argument)",
+  );
+});
+
+Deno.test("a run that checks for finite numbers names kernel, scope and output of the first that is not", async () => {
+  using device = new Device({ threads: 1 });
+  using program = await Program.create(device, encoded(product));
+  const input = new Float32Array(program.input.buffer);
+  input.set([1, 2, 3, 4, NaN, 6, 1, 0, 0, 1, 1, 1]);
+  await program.run(new Actions([{ section: 0 }]));
+  const checked = new Actions([{ section: 0, flags: Flag.CHECK_FINITE }]);
+  const error = await assertRejects(() => program.run(checked), TitanError);
+  const { status, kernel, scope, section, instruction } = error;
+  assertEquals({ status, kernel, scope, section, instruction }, {
+    status: "NOT_FINITE",
+    kernel: "gemm",
+    scope: "layers.0.wq",
+    section: 0,
+    instruction: 0,
+  });
+  input.fill(1);
+  await program.run(checked);
+});
+
+Deno.test("a malformed program is refused with the instruction, its kernel and what was expected", async () => {
+  using device = new Device({ threads: 1 });
+  const tensors = [{ dims: [1, 2, 3] }, { dims: [1, 2, 2] }];
+  const sections = { product: [{ kernel: "gemm" as const, operands: [0, 1, 1], attributes: [0n], scope: "head" }] };
+  const bytes = encoded({ arenaBytes: 64, tensors, sections });
+  const error = await assertRejects(() => Program.create(device, bytes), TitanError);
+  assertEquals([error.status, error.kernel, error.scope, error.instruction], ["INVALID_PROGRAM", "gemm", "head", 0]);
+  assertEquals(
+    error.message,
+    "instruction 0: operand 1 (b) has dims [1, 2, 2]\n  expected: [-1, 3, 2] (-1: any size)   (invalid_program)",
+  );
+});
+
+Deno.test("actions outside the program or its buffers are refused before anything runs", async () => {
+  using device = new Device({ threads: 1 });
+  using program = await Program.create(device, encoded(product));
+  const messages: string[] = [];
+  for (
+    const action of [{ section: 2 }, { section: 0, inputBase: 8 }, { section: 0, outputBase: 2 ** 52 }, {
+      section: 0,
+      flags: 4,
+    }]
+  ) {
+    const error = await assertRejects(() => program.run(new Actions([{ section: 0 }, action])), TitanError);
+    messages.push(error.message.split("\n")[0]);
+  }
+  assertEquals(messages, [
+    "action 1 runs section 2",
+    "action 1 (product) needs 48 bytes of input from its base 8 on",
+    "action 1 (product) needs 16 bytes of output from its base 4503599627370496 on",
+    "action 1 has flags 4",
+  ]);
+  assertEquals([...program.output], Array(16).fill(0));
+});
+
+Deno.test("a program compiled for more threads than the device has says how to go on", async () => {
+  using device = new Device({ threads: 1 });
+  const error = await assertRejects(() => Program.create(device, encoded({ ...product, threads: 2 })), TitanError);
+  assertEquals(
+    error.message,
+    "the program was compiled for 2 threads\n  expected: 1 to 1, the threads of the device\n" +
+      "  fix: compile it for those, or open the device with more   (invalid_program)",
+  );
+});
+
+Deno.test("a disposed program or device is an error, and two runs at once are refused", async () => {
+  const device = new Device({ threads: 1 });
+  const program = await Program.create(device, encoded(product));
+  const actions = new Actions([{ section: 0 }]);
+  const running = program.run(actions);
+  await assertRejects(() => program.run(actions), Error, "The program is running");
+  program[Symbol.dispose]();
+  device[Symbol.dispose]();
+  await running;
+  const error = await assertRejects(() => program.run(actions), TitanError);
+  assertEquals(error.status, "INVALID_HANDLE");
+  await assertRejects(() => Program.create(device, encoded(product)), TitanError, "no open device");
+});

@@ -1,0 +1,218 @@
+/** Generates what TypeScript knows of the native side: `ffi/symbols.ts` from `csrc/titan.h`, `graph/kernels.ts` from `csrc/kernels.def`.
+ * `deno run --allow-read --allow-write tools/generate.ts` writes both; with `--check` it only says which are stale, and exits 1.
+ * @module */
+
+const FFI_TYPES: Record<string, string> = {
+  int32_t: "i32",
+  uint32_t: "u32",
+  int64_t: "i64",
+  uint64_t: "u64",
+  double: "f64",
+};
+const SIZES: Record<string, number> = { i32: 4, u32: 4, i64: 8, u64: 8, f64: 8, text: 1 };
+
+/** `ffi/symbols.ts` for the text of `titan.h`. */
+export function symbolsSource(header: string): string {
+  const version = header.match(/#define TITAN_ABI_VERSION (\d+)/);
+  if (!version) throw new Error("titan.h has no TITAN_ABI_VERSION\n  expected: #define TITAN_ABI_VERSION <number>");
+  return [
+    "// Generated from csrc/titan.h by tools/generate.ts. Do not edit.",
+    "/** The C interface of libtitan as Deno sees it: functions, structs and constants. Offsets and sizes are bytes.",
+    " * @module */",
+    "",
+    "/** The library must answer this to `titan_abi_version`. */",
+    `export const ABI_VERSION = ${version[1]};`,
+    "",
+    ...enums(header),
+    "/** Where each field of a struct is; a text has `length` bytes and ends at its first zero. */",
+    "export const structs = {",
+    ...matches(header, /typedef struct (\w+) \{([^}]*)\} \1;/g).flatMap(([, name, body]) => struct(name, body)),
+    "} as const;",
+    "",
+    "/** The functions, for `Deno.dlopen`. */",
+    "export const symbols = {",
+    ...matches(header, /\/\*\* ((?:(?!\*\/)[^])*) \*\/\n(TITAN_API|TITAN_SLOW) (\w+) (\w+)\(([^)]*)\);/g).flatMap(
+      symbol,
+    ),
+    "} as const;",
+    "",
+  ].join("\n");
+}
+
+function matches(text: string, pattern: RegExp): string[][] {
+  return [...text.matchAll(pattern)].map((match) => [...match]);
+}
+
+/** `TITAN_STATUS_OK = 0` of enum titan_status becomes `Status.OK`. */
+function enums(header: string): string[] {
+  return matches(header, /typedef enum titan_(\w+) \{([^}]*)\} titan_\1;/g).flatMap(([, name, body]) => {
+    const title = name.split("_").map((word) => word[0].toUpperCase() + word.slice(1)).join("");
+    const entries = matches(body, /TITAN_(\w+) = (\d+),?(?: *\/\* (.*?) \*\/)?/g);
+    const prefix = commonPrefix(entries.map(([, entry]) => entry));
+    return [
+      `/** \`titan_${name}\` of titan.h. */`,
+      `export const ${title} = {`,
+      ...entries.flatMap(([, entry, value, comment]) => [
+        ...(comment ? [`  /** ${comment} */`] : []),
+        `  ${entry.slice(prefix.length)}: ${value},`,
+      ]),
+      "} as const;",
+      "",
+    ];
+  });
+}
+
+/** What all names start with, up to and with an underscore. */
+function commonPrefix(names: string[]): string {
+  let length = names[0].lastIndexOf("_") + 1;
+  while (!names.every((name) => name.startsWith(names[0].slice(0, length)))) {
+    length = names[0].lastIndexOf("_", length - 2) + 1;
+  }
+  return names[0].slice(0, length);
+}
+
+function struct(name: string, body: string): string[] {
+  const lines: string[] = [];
+  let end = 0, alignment = 1;
+  for (const [, ctype, field, count] of matches(body, /(\w+) (\w+)(?:\[(\d+)\])?;/g)) {
+    const type = ctype === "char" ? "text" : ffiType(ctype);
+    const size = SIZES[type];
+    const offset = Math.ceil(end / size) * size;
+    end = offset + size * Number(count ?? 1);
+    alignment = Math.max(alignment, size);
+    lines.push(`      ${field}: { offset: ${offset}, type: "${type}", length: ${count ?? 1} },`);
+  }
+  const bytes = Math.ceil(end / alignment) * alignment;
+  return [`  ${name}: {`, `    bytes: ${bytes},`, "    fields: {", ...lines, "    },", "  },"];
+}
+
+function symbol([, doc, kind, result, name, parameters]: string[]): string[] {
+  const list = parameters === "void"
+    ? []
+    : parameters.split(",").map((parameter) => parameter.trim().replace(/\s+/g, " "));
+  return [
+    `  /** ${doc.replace(/\s+/g, " ")} */`,
+    `  ${name}: {`,
+    ...(list.length === 0 ? ["    parameters: [],"] : [
+      "    parameters: [",
+      ...list.map((parameter) => {
+        const type = parameter.includes("*") ? "buffer" : ffiType(parameter.split(" ")[0]);
+        return `      "${type}", // ${parameter}`;
+      }),
+      "    ],",
+    ]),
+    `    result: "${ffiType(result)}",`,
+    ...(kind === "TITAN_SLOW" ? ["    nonblocking: true,"] : []),
+    "  },",
+  ];
+}
+
+function ffiType(ctype: string): string {
+  const type = FFI_TYPES[ctype];
+  if (!type) {
+    throw new Error(
+      `titan.h uses the type ${ctype}\n  expected: one of ${Object.keys(FFI_TYPES).join(", ")}, or a pointer`,
+    );
+  }
+  return type;
+}
+
+/** `graph/kernels.ts` for the text of `kernels.def`. */
+export function kernelsSource(definitions: string): string {
+  const kernels = matches(definitions, /^KERNEL\((\w+), "([^"]*)", "([^"]*)", "([^"]*)"\)$/gm);
+  const maps = matches(definitions, /^MAP\((\w+), (\d+)\)$/gm);
+  return [
+    "// Generated from csrc/kernels.def by tools/generate.ts. Do not edit.",
+    "/** The native kernels and the element-wise operations of `map`, with their numbers in a program.",
+    " * @module */",
+    "",
+    "/** A tensor that a kernel takes or makes; a variadic one stands for any number of them. */",
+    "export interface KernelOperand {",
+    "  readonly name: string;",
+    "  readonly variadic: boolean;",
+    "  readonly optional: boolean;",
+    "}",
+    "",
+    "/** A kernel's call: operands are its inputs, its outputs, then the scratch if it has one; attributes in this order. */",
+    "export interface Kernel {",
+    "  readonly index: number;",
+    "  readonly inputs: readonly KernelOperand[];",
+    "  readonly outputs: readonly KernelOperand[];",
+    "  readonly scratch: boolean;",
+    '  readonly attributes: readonly { readonly name: string; readonly type: "i64" | "f64" | "i64[]" | "f64[]" }[];',
+    '  readonly dtypes: readonly ("f32" | "f64" | "i32")[];',
+    "}",
+    "",
+    "/** Name of a kernel. */",
+    ...union("KernelName", kernels.map(([, name]) => name)),
+    "",
+    "/** All kernels. */",
+    "export const kernels: { readonly [K in KernelName]: Kernel } = {",
+    ...kernels.flatMap(([, name, operands, attributes, dtypes], index) => {
+      const [inputs, outputs] = operands.split("->").map((side) => side.trim().split(" ").filter((word) => word));
+      return [
+        `  ${name}: {`,
+        `    index: ${index},`,
+        ...array("inputs", inputs.map(operand)),
+        ...array("outputs", outputs.filter((word) => word !== "scratch").map(operand)),
+        `    scratch: ${outputs.includes("scratch")},`,
+        ...array("attributes", attributes.split(" ").filter((word) => word).map(attribute)),
+        `    dtypes: [${dtypes.split(" ").map((dtype) => `"${dtype}"`).join(", ")}],`,
+        "  },",
+      ];
+    }),
+    "};",
+    "",
+    "/** Name of an element-wise operation. */",
+    ...union("MapName", maps.map(([, name]) => name)),
+    "",
+    "/** The element-wise operations: number in the code of `map`, and how many registers each reads. */",
+    "export const mapOps: { readonly [K in MapName]: { readonly code: number; readonly arity: number } } = {",
+    ...maps.map(([, name, arity], code) => `  ${name}: { code: ${code}, arity: ${arity} },`),
+    "};",
+    "",
+  ].join("\n");
+}
+
+function union(type: string, names: string[]): string[] {
+  return [`export type ${type} =`, ...names.map((name, i) => `  | "${name}"${i === names.length - 1 ? ";" : ""}`)];
+}
+
+function array(name: string, entries: string[]): string[] {
+  if (entries.length === 0) return [`    ${name}: [],`];
+  return [`    ${name}: [`, ...entries.map((entry) => `      ${entry},`), "    ],"];
+}
+
+function operand(word: string): string {
+  const name = word.replace(/[*?]$/, "");
+  return `{ name: "${name}", variadic: ${word.endsWith("*")}, optional: ${word.endsWith("?")} }`;
+}
+
+function attribute(word: string): string {
+  const [name, type] = word.split(":");
+  return `{ name: "${name}", type: "${type}" }`;
+}
+
+/** The generated files: path from the repository's root, and text. */
+export async function generated(root: URL): Promise<{ path: string; text: string }[]> {
+  return [
+    { path: "ffi/symbols.ts", text: symbolsSource(await Deno.readTextFile(new URL("csrc/titan.h", root))) },
+    { path: "graph/kernels.ts", text: kernelsSource(await Deno.readTextFile(new URL("csrc/kernels.def", root))) },
+  ];
+}
+
+if (import.meta.main) {
+  const root = new URL("../", import.meta.url);
+  const check = Deno.args.includes("--check");
+  for (const { path, text } of await generated(root)) {
+    const file = new URL(path, root);
+    if (!check) {
+      await Deno.writeTextFile(file, text);
+    } else if (await Deno.readTextFile(file) !== text) {
+      console.error(
+        `${path} is stale\n  expected: what tools/generate.ts makes of csrc/\n  fix: deno run --allow-read --allow-write tools/generate.ts`,
+      );
+      Deno.exitCode = 1;
+    }
+  }
+}
