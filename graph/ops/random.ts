@@ -31,7 +31,8 @@ function uniform(seed: ArrayLike<number>, key: bigint, index: number): number {
     ((seed[0] >>> 0) ^ Number(key & MASK)) >>> 0,
     ((seed[1] >>> 0) ^ Number(key >> 32n)) >>> 0,
   ]);
-  return ((words[0] >>> 5) * 67108864 + (words[1] >>> 6) + 0.5) / 2 ** 53;
+  // The sum rounds to even above 1/2, and may reach 1.
+  return Math.min(((words[0] >>> 5) * 67108864 + (words[1] >>> 6) + 0.5) / 2 ** 53, 1 - 2 ** -53);
 }
 
 const horner = (x: number, c: readonly number[]): number => c.reduceRight((sum, k) => sum * x + k, 0);
