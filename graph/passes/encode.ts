@@ -1,0 +1,244 @@
+/** Pass `encode`: the planned graphs of a step as one binary program for `titan_program_create`; the format is in csrc/program.h.
+ * @module */
+import { opOf } from "../builder.ts";
+import { type DType, dtypeBytes, type Node } from "../ir.ts";
+import { kernels } from "../kernels.ts";
+import type { KernelCall } from "../op.ts";
+import { kernelViews, type Place } from "../place.ts";
+import { packed, type View } from "../view.ts";
+import type { HostSlot, MemoryPlan, SectionMemory } from "./memory.ts";
+
+const FORMAT = 1;
+const SPACES = { arena: 0, input: 1, output: 2 } as const;
+const DTYPES: Readonly<Record<DType | "bytes", number>> = { f32: 0, f64: 1, i32: 2, bytes: 3 };
+const ABSENT = 0xffffffff;
+const MAX_RANK = 6;
+
+/** A program and where the host finds what. */
+export interface EncodedProgram {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly sections: readonly EncodedSection[];
+}
+
+/** One section: its number in actions, and its packed host buffers. */
+export interface EncodedSection {
+  readonly name: string;
+  readonly index: number;
+  readonly inputs: readonly HostSlot[];
+  readonly outputs: readonly HostSlot[];
+  readonly inputBytes: number;
+  readonly outputBytes: number;
+  /** What each instruction runs, for error messages and profiles. */
+  readonly instructions: readonly { readonly kernel: string; readonly scope: string }[];
+}
+
+interface Operand {
+  readonly space: keyof typeof SPACES;
+  readonly dtype: DType | "bytes";
+  /** Bytes. */
+  readonly offset: number;
+  readonly view: View;
+}
+
+interface Instruction {
+  readonly kernel: string;
+  readonly scope: string;
+  readonly operands: readonly (Operand | undefined)[];
+  readonly attrs: KernelCall["attrs"];
+}
+
+/** Encodes a memory plan with its graphs, one section a graph.
+ * @throws {Error} when a kernel cannot take a node's operands where they lie: which node, and why. */
+export function encode(plan: MemoryPlan): EncodedProgram {
+  const sections = plan.sections.map((section) => ({ section, instructions: lower(section) }));
+  const writer = new ProgramWriter();
+  for (const { section, instructions } of sections) writer.section(section.graph.name, instructions);
+  return {
+    bytes: writer.finish(plan, sections.map((s) => s.section)),
+    sections: sections.map(({ section: s, instructions }, index) => ({
+      name: s.graph.name,
+      index,
+      inputs: s.inputs,
+      outputs: s.outputs,
+      inputBytes: s.inputBytes,
+      outputBytes: s.outputBytes,
+      instructions: instructions.map(({ kernel, scope }) => ({ kernel, scope })),
+    })),
+  };
+}
+
+/** The instructions of a graph. */
+function lower(section: SectionMemory): Instruction[] {
+  const { graph, places } = section;
+  const inputAt = new Map(section.inputs.map((s) => [s.name, s.offset]));
+  const operandAt = ({ base, view }: Place, taken: View = view): Operand => ({
+    space: base.kind === "input" ? "input" : "arena",
+    dtype: base.dtype,
+    offset: (base.kind === "input" ? inputAt.get(base.names[0])! : section.offsetOf(base)) + taken.offset * dtypeBytes[base.dtype],
+    view: taken,
+  });
+  const copy = (scope: string, from: Operand, to: Operand): Instruction => ({ kernel: "copy", scope, operands: [from, to], attrs: {} });
+  const instructions: Instruction[] = [];
+  for (const node of graph.nodes) {
+    if (node.op === "read" || places.isView(node) || section.inPlaceAssigns.has(node)) continue;
+    if (node.op === "concat") {
+      for (const { value, place } of places.copiedPieces(node)) {
+        instructions.push(copy(node.scope, operandAt(places.of.get(value)!), operandAt(place)));
+      }
+      continue;
+    }
+    instructions.push(...lowerNode(node, section, operandAt));
+  }
+  for (const { name, value, offset } of section.outputs) {
+    const to: Operand = { space: "output", dtype: value.dtype, offset, view: packed(value.shape) };
+    instructions.push(copy(`output ${name}`, operandAt(places.of.get(value)!), to));
+  }
+  return instructions;
+}
+
+function lowerNode(node: Node, section: SectionMemory, operandAt: (place: Place, view?: View) => Operand): Instruction[] {
+  const op = opOf(node.op);
+  const call = op.kernel?.(node) ?? { kernel: node.op, attrs: node.attrs as KernelCall["attrs"] };
+  if (node.op === "assign" || node.op === "accumulate") return statePieces(node, call, section, operandAt);
+  const all = [...node.inputs, ...node.outputs];
+  const views = kernelViews(node, all.map((v) => section.places.of.get(v)!.view));
+  if (typeof views === "string") throw new Error(`Cannot run "${node.op}" of ${node.scope || "the graph"}: ${views}`);
+  const operands = (call.operands ?? all).map((v) => v && operandAt(section.places.of.get(v)!, views[all.indexOf(v)]));
+  if (kernels[call.kernel as keyof typeof kernels].scratch) {
+    const { offset, bytes } = section.scratchOf(node) ?? { offset: 0, bytes: 0 };
+    operands.push({ space: "arena", dtype: "bytes", offset, view: packed([bytes]) });
+  }
+  return [{ kernel: call.kernel, scope: node.scope, operands, attrs: call.attrs }];
+}
+
+/** A value goes into its states piece by piece: they need not be neighbours. */
+function statePieces(
+  node: Node,
+  call: KernelCall,
+  section: SectionMemory,
+  operandAt: (place: Place, view?: View) => Operand,
+): Instruction[] {
+  const [value] = node.inputs, place = section.places.of.get(value)!;
+  let row = 0;
+  return (node.attrs.states as string[]).map((name) => {
+    const state = section.graph.states.find((s) => s.name === name)!;
+    const rows = state.shape[0] ?? 1;
+    const whole = (node.attrs.states as string[]).length === 1;
+    const view: View = whole ? place.view : {
+      offset: place.view.offset + row * place.view.strides[0],
+      shape: state.shape,
+      strides: place.view.strides,
+    };
+    row += rows;
+    const base = { kind: "state", dtype: state.dtype, size: 0, names: [name] } as const;
+    const target = operandAt({ base, view: packed(view.shape) });
+    return { kernel: call.kernel, scope: node.scope, operands: [operandAt(place, view), target], attrs: call.attrs };
+  });
+}
+
+/** Grows the tables of a program. */
+class ProgramWriter {
+  readonly #tensors = new Map<string, { index: number; operand: Operand }>();
+  readonly #sections: { name: [number, number]; first: number; count: number }[] = [];
+  readonly #instructions: { at: Instruction; scope: [number, number]; operands: [number, number]; attrs: [number, number] }[] = [];
+  readonly #operands: number[] = [];
+  readonly #attributes: { value: number | bigint; real: boolean }[] = [];
+  readonly #strings: number[] = [];
+  readonly #texts = new Map<string, [number, number]>();
+
+  section(name: string, instructions: readonly Instruction[]): void {
+    this.#sections.push({ name: this.#text(name), first: this.#instructions.length, count: instructions.length });
+    for (const at of instructions) {
+      const operands: [number, number] = [this.#operands.length, at.operands.length];
+      at.operands.forEach((o) => this.#operands.push(o ? this.#tensor(o) : ABSENT));
+      const first = this.#attributes.length;
+      this.#attrs(at);
+      this.#instructions.push({ at, scope: this.#text(at.scope), operands, attrs: [first, this.#attributes.length - first] });
+    }
+  }
+
+  #attrs({ kernel, attrs }: Instruction): void {
+    for (const { name, type } of kernels[kernel as keyof typeof kernels].attributes) {
+      const value = attrs[name], real = type.startsWith("f64");
+      if (value === undefined) throw new Error(`Cannot encode "${kernel}": attribute "${name}" is missing`);
+      if (typeof value === "object") {
+        this.#attributes.push({ value: value.length, real: false }, ...value.map((v) => ({ value: v, real })));
+      } else this.#attributes.push({ value, real });
+    }
+  }
+
+  #text(text: string): [number, number] {
+    const known = this.#texts.get(text);
+    if (known) return known;
+    const bytes = new TextEncoder().encode(text);
+    const at: [number, number] = [this.#strings.length, bytes.length];
+    this.#strings.push(...bytes);
+    this.#texts.set(text, at);
+    return at;
+  }
+
+  #tensor(operand: Operand): number {
+    const { space, dtype, offset, view } = operand;
+    const key = `${space} ${dtype} ${offset} ${view.shape} ${view.strides}`;
+    let known = this.#tensors.get(key);
+    if (!known) this.#tensors.set(key, known = { index: this.#tensors.size, operand });
+    return known.index;
+  }
+
+  finish(plan: MemoryPlan, sections: readonly SectionMemory[]): Uint8Array<ArrayBuffer> {
+    const pad = (n: number): number => Math.ceil(n / 8) * 8;
+    const bytes = 128 + 128 * this.#tensors.size + 32 * this.#sections.length + 48 * this.#instructions.length +
+      pad(4 * this.#operands.length) + 8 * this.#attributes.length + pad(this.#strings.length);
+    const view = new DataView(new ArrayBuffer(bytes));
+    let at = 0;
+    const u32 = (x: number) => (view.setUint32(at, x, true), at += 4);
+    const u64 = (x: number | bigint) => (view.setBigInt64(at, BigInt(x), true), at += 8);
+    const f64 = (x: number) => (view.setFloat64(at, x, true), at += 8);
+    for (const c of new TextEncoder().encode("TITANPRG")) view.setUint8(at++, c);
+    u32(FORMAT);
+    u32(plan.threads);
+    u64(plan.arenaBytes);
+    u64(Math.max(0, ...sections.map((s) => s.inputBytes)));
+    u64(Math.max(0, ...sections.map((s) => s.outputBytes)));
+    u64(this.#tensors.size);
+    u64(this.#sections.length);
+    u64(this.#instructions.length);
+    u64(this.#operands.length);
+    u64(this.#attributes.length);
+    u64(this.#strings.length);
+    at = 128;
+    for (const { operand: { space, dtype, offset, view: v } } of this.#tensors.values()) {
+      if (v.shape.length > MAX_RANK) throw new Error(`Cannot encode a tensor of ${v.shape.length} dims: at most ${MAX_RANK}`);
+      const end = at + 128;
+      u32(SPACES[space]);
+      u32(DTYPES[dtype]);
+      u64(offset);
+      u32(v.shape.length);
+      u32(0);
+      for (let d = 0; d < MAX_RANK; d++) u64(v.shape[d] ?? 0);
+      for (let d = 0; d < MAX_RANK; d++) u64(v.strides[d] ?? 0);
+      at = end;
+    }
+    for (const { name, first, count } of this.#sections) {
+      name.forEach(u32);
+      u64(first);
+      u64(count);
+      u64(0);
+    }
+    for (const { at: { kernel }, scope, operands, attrs } of this.#instructions) {
+      u32(kernels[kernel as keyof typeof kernels].index);
+      u32(0);
+      u64(operands[0]);
+      u32(operands[1]);
+      u32(attrs[1]);
+      u64(attrs[0]);
+      scope.forEach(u32);
+      u64(0);
+    }
+    this.#operands.forEach(u32);
+    at = pad(at);
+    for (const { value, real } of this.#attributes) real ? f64(Number(value)) : u64(value);
+    this.#strings.forEach((c) => view.setUint8(at++, c));
+    return new Uint8Array(view.buffer);
+  }
+}

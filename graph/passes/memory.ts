@@ -1,0 +1,292 @@
+/** Pass `memory`: offsets in one arena for the graphs of a step. States first (parameters, gradients, moments, sums; those that a
+ * graph reads as one lie one after another), then one region that the sections share, since they never run at once: in it each
+ * value lives from its first write to its last use, in place of an input that dies where the op allows it.
+ * Sizes and offsets are bytes; lifetimes are node indices.
+ * @module */
+import { opOf } from "../builder.ts";
+import { hasEffect, touchedStates } from "../edit.ts";
+import { dtypeBytes, type Graph, type Node, sizeBytes, type State, type StateKind, type Value } from "../ir.ts";
+import { type Base, ownsBase, placeValues, type Places } from "../place.ts";
+import { isPacked, type View } from "../view.ts";
+
+/** Every buffer starts at a multiple of this: one cache line, one AVX-512 vector. */
+export const ALIGNMENT = 64;
+
+/** One piece of the shared region while it is in use. */
+export interface Block {
+  /** Bytes from the start of the arena. */
+  offset: number;
+  readonly bytes: number;
+  /** First and last node that touch it. */
+  readonly first: number;
+  readonly last: number;
+  /** Made in forward and still needed in backward. */
+  readonly kept: boolean;
+  /** What it holds, for people: op and module path. */
+  readonly label: string;
+}
+
+/** A value's place in the packed host buffer of a section's inputs or outputs. */
+export interface HostSlot {
+  readonly name: string;
+  readonly value: Value;
+  /** Bytes from the section's base. */
+  readonly offset: number;
+}
+
+/** Memory of one graph. */
+export interface SectionMemory {
+  readonly graph: Graph;
+  readonly places: Places;
+  readonly blocks: readonly Block[];
+  readonly inputs: readonly HostSlot[];
+  readonly outputs: readonly HostSlot[];
+  readonly inputBytes: number;
+  readonly outputBytes: number;
+  /** Arena offset of a base (not of an input). */
+  offsetOf(base: Base): number;
+  /** Arena offset of a node's scratch, with its bytes. */
+  scratchOf(node: Node): { offset: number; bytes: number } | undefined;
+  /** Assigns whose value is made in the state's own memory: nothing to run. */
+  readonly inPlaceAssigns: ReadonlySet<Node>;
+}
+
+/** The plan of all graphs of a step. */
+export interface MemoryPlan {
+  readonly threads: number;
+  readonly arenaBytes: number;
+  /** Bytes of states by kind, then of the shared region. */
+  readonly categories: Readonly<Record<StateKind | "transient", number>>;
+  readonly states: ReadonlyMap<string, { readonly state: State; readonly offset: number }>;
+  readonly sections: readonly SectionMemory[];
+}
+
+const align = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+
+/** Plans the memory of a step.
+ * @param graphs all graphs over the same states. @param options `threads`: how many the kernels' scratch is sized for. */
+export function memory(graphs: readonly Graph[], options: { readonly threads: number }): MemoryPlan {
+  const { states, bytes: stateBytes, categories } = placeStates(graphs);
+  const sections = graphs.map((graph) => planSection(graph, states, stateBytes, options.threads));
+  const arenaBytes = Math.max(stateBytes, ...sections.flatMap((s) => s.blocks.map((b) => align(b.offset + b.bytes))));
+  return {
+    threads: options.threads,
+    arenaBytes,
+    categories: { ...categories, transient: arenaBytes - stateBytes },
+    states,
+    sections,
+  };
+}
+
+/** States by kind; states that some node touches as one are neighbours. */
+function placeStates(graphs: readonly Graph[]) {
+  const all = new Map(graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
+  const groups = new Map<string, readonly string[]>();
+  for (const node of graphs.flatMap((g) => g.nodes)) {
+    const names = touchedStates(node);
+    if (names.length < 2) continue;
+    const known = names.map((n) => groups.get(n)).find((g) => g !== undefined);
+    if (known && String(known) !== String(names)) {
+      throw new Error(`Cannot place states [${names}] and [${known}]: one state in two groups`);
+    }
+    names.forEach((n) => groups.set(n, names));
+  }
+  const states = new Map<string, { state: State; offset: number }>();
+  const categories = { parameter: 0, gradient: 0, moment: 0, sum: 0 };
+  let bytes = 0;
+  for (const kind of ["parameter", "gradient", "moment", "sum"] as const) {
+    const start = bytes;
+    for (const { name, kind: own } of all.values()) {
+      if (own !== kind || states.has(name)) continue;
+      for (const member of groups.get(name) ?? [name]) {
+        const state = all.get(member)!;
+        states.set(member, { state, offset: bytes });
+        bytes += sizeBytes(state);
+      }
+      bytes = align(bytes);
+    }
+    categories[kind] = bytes - start;
+  }
+  return { states, bytes, categories };
+}
+
+interface Life {
+  first: number;
+  last: number;
+  readonly bytes: number;
+  readonly label: string;
+}
+
+function planSection(
+  graph: Graph,
+  states: MemoryPlan["states"],
+  start: number,
+  threads: number,
+): SectionMemory {
+  const places = placeValues(graph);
+  const lives = lifetimes(graph, places);
+  const assigned = new Map<Base, number>();
+  const inPlaceAssigns = assignInPlace(graph, places, lives, (name, base) => assigned.set(base, states.get(name)!.offset));
+  const home = shareMemory(graph, places, lives, assigned);
+  const blocks = new Map<Base, Block>();
+  const gradient = graph.nodes.findIndex((n) => n.scope.endsWith("'"));
+  for (const [base, { first, last, bytes, label }] of lives) {
+    const kept = gradient > 0 && first < gradient && last >= gradient;
+    blocks.set(base, { offset: 0, bytes, first, last, kept, label });
+  }
+  const scratch = new Map<Node, Block>();
+  for (const [i, node] of graph.nodes.entries()) {
+    const bytes = opOf(node.op).scratch?.(node, threads) ?? 0;
+    if (bytes > 0) scratch.set(node, { offset: 0, bytes, first: i, last: i, kept: false, label: `scratch of ${label(node)}` });
+  }
+  const list = [...blocks.values(), ...scratch.values()];
+  fit(list, start);
+  const host = (slots: readonly { name: string; value: Value }[]) => {
+    let offset = 0;
+    const placed = slots.map(({ name, value }) => {
+      const slot = { name, value, offset };
+      offset = align(offset + sizeBytes(value));
+      return slot;
+    });
+    return { placed, bytes: offset };
+  };
+  const inputs = host(graph.inputs), outputs = host(graph.outputs);
+  return {
+    graph,
+    places,
+    blocks: list,
+    inputs: inputs.placed,
+    outputs: outputs.placed,
+    inputBytes: inputs.bytes,
+    outputBytes: outputs.bytes,
+    offsetOf: (base) => {
+      if (base.kind === "state") return states.get(base.names[0])!.offset;
+      const root = home(base);
+      return assigned.get(root) ?? blocks.get(root)!.offset;
+    },
+    scratchOf: (node) => scratch.get(node),
+    inPlaceAssigns,
+  };
+}
+
+const label = (node: Node): string => `${node.op} ${node.scope}`.trim();
+
+/** First write and last use of every base that is a value's. A graph output lives to the end. */
+function lifetimes(graph: Graph, places: Places): Map<Base, Life> {
+  const lives = new Map<Base, Life>();
+  const touch = (value: Value, at: number, node: Node): void => {
+    const { base } = places.of.get(value)!;
+    if (base.kind !== "value") return;
+    const life = lives.get(base);
+    if (!life) lives.set(base, { first: at, last: at, bytes: base.size * dtypeBytes[base.dtype], label: label(node) });
+    else {
+      life.first = Math.min(life.first, at);
+      life.last = Math.max(life.last, at);
+    }
+  };
+  for (const [at, node] of graph.nodes.entries()) {
+    if (places.isView(node)) continue;
+    node.outputs.forEach((v) => touch(v, at, node));
+    const read = node.op === "concat" ? places.copiedPieces(node).map((p) => p.value) : node.inputs;
+    read.forEach((v) => touch(v, at, node));
+  }
+  for (const { value } of graph.outputs) {
+    const life = lives.get(places.of.get(value)!.base);
+    if (life) life.last = graph.nodes.length;
+  }
+  return lives;
+}
+
+/** Values that may be made in the memory of the state that they are assigned to: nobody reads the old state later. */
+function assignInPlace(
+  graph: Graph,
+  places: Places,
+  lives: Map<Base, Life>,
+  put: (state: string, base: Base) => void,
+): Set<Node> {
+  const done = new Set<Node>(), order = new Map(graph.nodes.map((n, i) => [n, i]));
+  const maker = new Map(graph.nodes.flatMap((n) => n.outputs.map((v) => [v, n])));
+  const lastRead = new Map<string, number>(), writes = new Map<string, number>();
+  for (const [at, node] of graph.nodes.entries()) {
+    if (places.isView(node)) continue;
+    for (const v of node.inputs) {
+      const { base } = places.of.get(v)!;
+      if (base.kind === "state") base.names.forEach((n) => lastRead.set(n, at));
+    }
+    if (hasEffect(node)) touchedStates(node).forEach((s) => writes.set(s, (writes.get(s) ?? 0) + 1));
+  }
+  for (const node of graph.nodes) {
+    if (node.op !== "assign") continue;
+    const [value] = node.inputs, [state] = touchedStates(node), place = places.of.get(value)!, by = maker.get(value);
+    if (!by || !ownsBase(place) || done.has(by) || writes.get(state) !== 1 || !lives.has(place.base)) continue;
+    const made = order.get(by)!, read = lastRead.get(state) ?? -1;
+    const [o] = [by.outputs.indexOf(value)];
+    const old = by.inputs.findIndex((v) => places.of.get(v)!.base.names[0] === state && isPacked(places.of.get(v)!.view));
+    const allowed = read < made || (read === made && (opOf(by.op).inPlace?.(by) ?? []).some(([x, i]) => x === o && i === old));
+    if (!allowed) continue;
+    put(state, place.base);
+    lives.delete(place.base);
+    done.add(node);
+  }
+  return done;
+}
+
+const sameView = (a: View, b: View): boolean =>
+  a.offset === b.offset && String(a.shape) === String(b.shape) && String(a.strides) === String(b.strides);
+
+/** Lets outputs take the memory of inputs that die: returns where each base lives. All pieces that a node writes on the new base
+ * must lie exactly on pieces that it reads on the dying one. */
+function shareMemory(
+  graph: Graph,
+  places: Places,
+  lives: Map<Base, Life>,
+  assigned: ReadonlyMap<Base, number>,
+): (base: Base) => Base {
+  const parent = new Map<Base, Base>();
+  const home = (base: Base): Base => {
+    let root = base;
+    while (parent.has(root)) root = parent.get(root)!;
+    return root;
+  };
+  for (const [at, node] of graph.nodes.entries()) {
+    const pairs = places.isView(node) ? [] : opOf(node.op).inPlace?.(node) ?? [];
+    const taken = new Set<Base>();
+    for (const [o, i] of pairs) {
+      const to = places.of.get(node.outputs[o])!.base, from = places.of.get(node.inputs[i])!.base;
+      const [a, b] = [home(from), home(to)];
+      if (a === b || taken.has(a) || assigned.has(a) || assigned.has(b)) continue;
+      const [old, fresh] = [lives.get(a), lives.get(b)];
+      if (!old || !fresh || old.last !== at || fresh.first !== at || old.bytes !== fresh.bytes) continue;
+      const written = node.outputs.filter((v) => places.of.get(v)!.base === to);
+      const read = node.inputs.filter((v) => home(places.of.get(v)!.base) === a);
+      const viewOf = (v: Value) => places.of.get(v)!.view;
+      const match = (out: Value, input: Value) =>
+        sameView(viewOf(out), viewOf(input)) &&
+        pairs.some(([x, y]) => node.outputs[x] === out && node.inputs[y] === input);
+      const safe = written.every((w) => read.some((r) => match(w, r))) && read.every((r) => written.some((w) => match(w, r)));
+      const whole = written.reduce((n, v) => n + sizeBytes(v), 0) === fresh.bytes;
+      if (!safe || !whole) continue;
+      parent.set(b, a);
+      old.last = fresh.last;
+      lives.delete(b);
+      taken.add(a);
+    }
+  }
+  return home;
+}
+
+/** Best fit, largest first: each block at the lowest offset where nothing that lives at the same time lies. */
+function fit(blocks: readonly Block[], start: number): void {
+  const placed: Block[] = [];
+  for (const block of [...blocks].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
+    const others = placed.filter((p) => p.first <= block.last && block.first <= p.last).sort((a, b) => a.offset - b.offset);
+    let best = -1, gapBest = Infinity, end = start;
+    for (const other of others) {
+      const gap = other.offset - end;
+      if (gap >= block.bytes && gap < gapBest) [best, gapBest] = [end, gap];
+      end = Math.max(end, align(other.offset + other.bytes));
+    }
+    block.offset = best >= 0 ? best : end;
+    placed.push(block);
+  }
+}

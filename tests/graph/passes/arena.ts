@@ -1,0 +1,91 @@
+/** Runs a memory plan in f64 on a simulated arena: like `interpret`, but every value is read from and written to its place. A plan
+ * that lets two live values overlap gives another result. One cell stands for 4 bytes.
+ * @module */
+import { type Arr, arr, forEachIndex, stridesOf } from "../../../graph/array.ts";
+import { opOf } from "../../../graph/builder.ts";
+import { dtypeBytes, type Graph, type Node, numel, type Value } from "../../../graph/ir.ts";
+import type { MemoryPlan, SectionMemory } from "../../../graph/passes/memory.ts";
+import type { Base, Place } from "../../../graph/place.ts";
+
+/** An arena and the plan that it is laid out by. */
+export class Arena {
+  readonly cells: Float64Array;
+
+  constructor(readonly plan: MemoryPlan) {
+    this.cells = new Float64Array(plan.arenaBytes / 4).fill(NaN);
+  }
+
+  /** Contents of a state. */
+  state(name: string): Arr {
+    const { state, offset } = this.plan.states.get(name)!;
+    return this.#load(offset, { shape: state.shape, strides: stridesOf(state.shape), offset: 0 }, dtypeBytes[state.dtype]);
+  }
+
+  /** Fills a state. */
+  setState(name: string, data: ArrayLike<number>): void {
+    const { state, offset } = this.plan.states.get(name)!;
+    const view = { shape: state.shape, strides: stridesOf(state.shape), offset: 0 };
+    this.#store(offset, view, dtypeBytes[state.dtype], Float64Array.from(data));
+  }
+
+  #load(start: number, view: Place["view"], bytes: number): Arr {
+    const out = arr(view.shape);
+    const at = start / 4 + view.offset * bytes / 4;
+    forEachIndex(view.shape, [view.strides], ([i], flat) => out.data[flat] = this.cells[at + i * bytes / 4]);
+    return out;
+  }
+
+  #store(start: number, view: Place["view"], bytes: number, data: Float64Array): void {
+    const at = start / 4 + view.offset * bytes / 4;
+    forEachIndex(view.shape, [view.strides], ([i], flat) => {
+      this.cells[at + i * bytes / 4] = data[flat];
+      if (bytes === 8) this.cells[at + i * 2 + 1] = NaN;
+    });
+  }
+
+  /** Runs one section and returns its outputs. */
+  run(section: SectionMemory, inputs: Readonly<Record<string, ArrayLike<number>>>, first = true): Record<string, Arr> {
+    const { graph, places } = section;
+    const start = (base: Base): number => section.offsetOf(base);
+    const bytesOf = (v: Value) => dtypeBytes[v.dtype];
+    const load = (v: Value): Arr => {
+      const { base, view } = places.of.get(v)!;
+      if (base.kind !== "input") return this.#load(start(base), view, bytesOf(v));
+      const data = Float64Array.from(inputs[base.names[0]]), out = arr(view.shape);
+      forEachIndex(view.shape, [view.strides], ([i], flat) => out.data[flat] = data[view.offset + i]);
+      return out;
+    };
+    const store = (v: Value, a: Arr, place: Place = places.of.get(v)!) => this.#store(start(place.base), place.view, bytesOf(v), a.data);
+    for (const node of graph.nodes) {
+      if (node.op === "read" || places.isView(node) || section.inPlaceAssigns.has(node)) continue;
+      if (node.op === "concat") {
+        for (const { value, place } of places.copiedPieces(node)) store(value, load(value), place);
+      } else this.#runNode(graph, node, node.inputs.map(load), store, first);
+      const scratch = section.scratchOf(node);
+      if (scratch) this.cells.fill(NaN, scratch.offset / 4, (scratch.offset + scratch.bytes) / 4);
+    }
+    return Object.fromEntries(graph.outputs.map(({ name, value }) => [name, load(value)]));
+  }
+
+  #runNode(graph: Graph, node: Node, args: Arr[], store: (v: Value, a: Arr) => void, first: boolean): void {
+    const states = (node.attrs.states ?? node.attrs.into ?? []) as string[];
+    const adds = !(node.attrs.begin && first);
+    let at = 0;
+    const put = (name: string, value: Arr, add: boolean): void => {
+      const size = numel(graph.states.find((s) => s.name === name)!.shape);
+      const old = add ? this.state(name).data : new Float64Array(size);
+      this.setState(name, old.map((x, i) => x + value.data[at + i]));
+      at += size;
+    };
+    if (node.op === "assign" || node.op === "accumulate") {
+      states.forEach((name) => put(name, args[0], node.op === "accumulate" && adds));
+      return;
+    }
+    const outputs = opOf(node.op).reference!(args, node.attrs, node.outputs);
+    const into = node.attrs.into ? opOf(node.op).accumulates! : -1;
+    node.outputs.forEach((v, i) => {
+      if (i === into) states.forEach((name) => put(name, outputs[i], adds));
+      else store(v, outputs[i]);
+    });
+  }
+}
