@@ -306,9 +306,6 @@ export function removeDeadNodes(graph: Graph): Graph {
 
 /** Simplifies a graph until nothing changes. */
 export function simplify(graph: Graph): Graph {
-  for (let before: Graph | undefined; before !== graph;) {
-    before = graph;
-    graph = applyRules(removeDeadNodes(joinEqualNodes(graph)));
-  }
-  return graph;
+  const next = applyRules(removeDeadNodes(joinEqualNodes(graph)));
+  return next === graph ? graph : simplify(next);
 }
