@@ -1,0 +1,254 @@
+/** Pass `tile`: clones a subgraph for each slice of its rows and combines by concat or sum. Now used for head + cross-entropy:
+ * the logits are never whole, and their gradient is made in the chunk that made them.
+ * @module */
+import { Builder, opOf } from "../builder.ts";
+import { type Dim, expandDims, type Signature } from "../dims.ts";
+import { touchedStates } from "../edit.ts";
+import { type Graph, type Node, numel, producers, type Value } from "../ir.ts";
+import { elementwiseNames } from "../ops/elementwise.ts";
+import { nodeText } from "../print.ts";
+
+/** How to tile. */
+export interface TileOptions {
+  /** Most rows of a chunk (a row is one token's logits); default 512. */
+  readonly rows?: number;
+  /** Values to be made chunk by chunk, with all work on them; default: {@linkcode lossRegions}. */
+  readonly values?: readonly Value[];
+}
+
+/** The subgraph that makes a value and works on all of its elements. The value's last dim stays whole, the others are its rows. */
+interface Region {
+  readonly value: Value;
+  readonly nodes: ReadonlySet<Node>;
+  /** For each node, which dim of the value each label of its signature runs along. */
+  readonly bindings: ReadonlyMap<Node, ReadonlyMap<string, number>>;
+  /** For each value made here, which dim of the tiled value each of its dims is (-1: none). */
+  readonly carried: ReadonlyMap<Value, readonly number[]>;
+}
+
+const isElementwise = (op: string): boolean => elementwiseNames.has(op) || op === "cast";
+/** Row by row, and what they sum over rows is a plain sum. */
+const TILED: ReadonlySet<string> = new Set(["contract", "cross_entropy", "cross_entropy_backward"]);
+
+const refuse = (value: Value, node: Node, why: string): never => {
+  throw new TypeError(`Cannot tile %${value.id}: ${why} in ${nodeText(node)}`);
+};
+
+function signatureOf(node: Node, value: Value): Signature {
+  const ranks = node.inputs.map((v) => v.shape.length);
+  if (isElementwise(node.op)) {
+    const term: Dim[] = node.outputs[0].shape.map((_, d) => [`dim${d}`]);
+    return { inputs: ranks.map(() => term), outputs: [term] };
+  }
+  if (!TILED.has(node.op)) refuse(value, node, `"${node.op}" is not known to work row by row`);
+  const dims = opOf(node.op).dims!;
+  return expandDims(typeof dims === "function" ? dims(node.attrs, ranks) : dims, ranks);
+}
+
+/** Which dim of the tiled value each label of a node runs along, as its operands (or for the first node, its output) tell. */
+function bind(
+  node: Node,
+  value: Value,
+  known: readonly (readonly [term: readonly Dim[], dims: readonly number[]])[],
+): Map<string, number> {
+  const binding = new Map<string, number>();
+  for (const [term, dims] of known) {
+    dims.forEach((dim, d) => {
+      if (dim < 0) return;
+      const [label] = term[d];
+      const other = [...binding].find(([l, k]) => (l === label) !== (k === dim));
+      if (other) refuse(value, node, `rows are mixed ("${label}" and "${other[0]}")`);
+      binding.set(label, dim);
+    });
+  }
+  return binding;
+}
+
+/** The region of a value.
+ * @throws {TypeError} when it cannot be tiled, with the reason. */
+function regionOf(graph: Graph, value: Value): Region {
+  const all = value.shape.map((_, d) => d), rows = all.slice(0, -1);
+  const source = producers(graph).get(value);
+  if (!source) {
+    throw new TypeError(`Cannot tile %${value.id}: expected a value that a node of graph "${graph.name}" makes`);
+  }
+  const nodes = new Set<Node>(), bindings = new Map<Node, Map<string, number>>(), carried = new Map<Value, number[]>();
+  const isLarge = (v: Value) => all.every((d) => carried.get(v)?.includes(d));
+  for (const node of graph.nodes) {
+    if (node !== source && !node.inputs.some(isLarge)) continue;
+    const { inputs, outputs } = signatureOf(node, value);
+    const made = node.inputs.flatMap((v, i) => carried.has(v) ? [[inputs[i], carried.get(v)!] as const] : []);
+    if (made.some(([, dims]) => !rows.every((d) => dims.includes(d)))) {
+      refuse(value, node, "a sum over all rows is needed");
+    }
+    const binding = bind(node, value, node === source ? [[outputs[node.outputs.indexOf(value)], all]] : made);
+    nodes.add(node);
+    bindings.set(node, binding);
+    node.outputs.forEach((v, i) => carried.set(v, outputs[i].map(([label]) => binding.get(label) ?? -1)));
+  }
+  return { value, nodes, bindings, carried };
+}
+
+/** The logits of each cross-entropy that a product makes and that can be tiled: found through element-wise work on them. */
+export function lossRegions(graph: Graph): Value[] {
+  const made = producers(graph), results = new Set(graph.outputs.map((o) => o.value));
+  const found = new Set<Value>();
+  for (const node of graph.nodes) {
+    if (node.op !== "cross_entropy") continue;
+    let logits = node.inputs[0], source = made.get(logits);
+    while (source && isElementwise(source.op)) {
+      const inputs = source.inputs.filter((v) => made.get(v)?.op !== "constant");
+      if (inputs.length !== 1) break;
+      logits = inputs[0];
+      source = made.get(logits);
+    }
+    if (source?.op !== "contract") continue;
+    try {
+      const region = regionOf(graph, logits);
+      split(graph, region);
+      const whole = [...region.carried].some(([v, dims]) =>
+        results.has(v) && logits.shape.every((_, d) => dims.includes(d))
+      );
+      if (!whole) found.add(logits);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+    }
+  }
+  return [...found];
+}
+
+/** The nodes outside a region in two parts, each in its old order: what can stand in front of all chunks, and what comes after
+ * them since it uses what they make (or was behind everything that the region needs).
+ * @throws {TypeError} when a node of the region needs something that is made from the whole result of another. */
+function split(graph: Graph, region: Region): { before: Node[]; after: Node[] } {
+  const made = producers(graph), late = new Set<Node>(), lateStates = new Set<string>();
+  let last = graph.nodes.findIndex((n) => region.nodes.has(n));
+  const position = new Map(graph.nodes.map((n, at) => [n, at]));
+  graph.nodes.forEach((node) => {
+    const sources = node.inputs.map((v) => made.get(v)).filter((n) => n !== undefined);
+    if (region.nodes.has(node)) {
+      if (sources.some((n) => late.has(n))) refuse(region.value, node, "a result of all chunks comes back");
+      if (touchedStates(node).length > 0) refuse(region.value, node, "state is changed");
+      for (const n of sources) if (!region.nodes.has(n)) last = Math.max(last, position.get(n)!);
+      return;
+    }
+    const isLate = sources.some((n) => late.has(n) || region.nodes.has(n)) ||
+      touchedStates(node).some((s) => lateStates.has(s));
+    if (!isLate) return;
+    late.add(node);
+    touchedStates(node).forEach((s) => lateStates.add(s));
+  });
+  const outside = graph.nodes.filter((n) => !region.nodes.has(n));
+  const isBefore = (n: Node) => position.get(n)! <= last && !late.has(n);
+  return { before: outside.filter(isBefore), after: outside.filter((n) => !isBefore(n)) };
+}
+
+/** One chunk: a box of rows. */
+interface Box {
+  readonly starts: readonly number[];
+  readonly sizes: readonly number[];
+}
+
+/** Cuts rows of a shape into boxes of at most `limit` rows (but at least one), in row-major order: whole inner dims while they
+ * fit, about equal parts of the dim that does not, one index at a time of the dims outside it. */
+export function rowBoxes(shape: readonly number[], limit: number): Box[] {
+  const inner = (d: number) => numel(shape.slice(d + 1));
+  const cut = shape.findIndex((_, d) => inner(d) <= limit);
+  const most = shape.map((n, d) =>
+    d < cut ? 1 : d === cut ? Math.min(n, Math.max(1, Math.floor(limit / inner(d)))) : n
+  );
+  return shape.reduce<Box[]>((boxes, n, d) => {
+    const step = Math.ceil(n / Math.ceil(n / most[d]));
+    const starts = Array.from({ length: Math.ceil(n / step) }, (_, i) => i * step);
+    return boxes.flatMap((box) =>
+      starts.map((s) => ({ starts: [...box.starts, s], sizes: [...box.sizes, Math.min(step, n - s)] }))
+    );
+  }, [{ starts: [], sizes: [] }]);
+}
+
+/** Clones a region for one box: its values by the ones that they stand for. Operands from outside are sliced along the rows
+ * that they have, once for all nodes of the chunk. */
+function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, Node>, box: Box): Map<Value, Value> {
+  const own = new Map<Value, Value>(), sliced = new Map<string, Value>();
+  const sliceOf = (v: Value, dims: readonly number[], scope: string): Value => {
+    const starts = dims.map((d) => box.starts[d] ?? 0), shape = dims.map((d, i) => box.sizes[d] ?? v.shape[i]);
+    if (String(shape) === String(v.shape)) return v;
+    const key = `${v.id} ${starts} ${shape}`, known = sliced.get(key), source = made.get(v);
+    if (known) return known;
+    const [slice] = source?.op === "constant"
+      ? builder.emit("constant", [], { ...source.attrs, shape }, scope)
+      : builder.emit("slice", [v], { starts, shape }, scope);
+    sliced.set(key, slice);
+    return slice;
+  };
+  for (const node of region.nodes) {
+    const { inputs } = signatureOf(node, region.value), binding = region.bindings.get(node)!;
+    const operands = node.inputs.map((v, i) =>
+      own.get(v) ?? sliceOf(v, inputs[i].map(([label]) => binding.get(label) ?? -1), node.scope)
+    );
+    builder.emit(node.op, operands, node.attrs, node.scope).forEach((out, i) => own.set(node.outputs[i], out));
+  }
+  return own;
+}
+
+/** Clones one region chunk by chunk, so that the memory of one chunk serves all. */
+function tileRegion(graph: Graph, value: Value, limit: number): Graph {
+  const region = regionOf(graph, value), { before, after } = split(graph, region);
+  const boxes = rowBoxes(value.shape.slice(0, -1), limit);
+  if (boxes.length < 2) return graph;
+  const builder = Builder.extend(graph), made = producers(graph), old = builder.nodes.length;
+  const needed = new Set([...after.flatMap((n) => n.inputs), ...graph.outputs.map((o) => o.value)]);
+  const wanted = [...region.nodes].flatMap((n) => n.outputs).filter((v) => needed.has(v));
+  const isSum = (v: Value) => !region.carried.get(v)!.some((d) => d >= 0 && d < value.shape.length - 1);
+  const parts = new Map<Value, Value[]>(wanted.map((v) => [v, []]));
+  for (const box of boxes) {
+    const own = cloneChunk(builder, region, made, box);
+    for (const [v, list] of parts) {
+      const part = own.get(v)!;
+      // What has no rows is a sum, folded as the chunks go by.
+      if (isSum(v) && list.length > 0) list[0] = builder.emit("add", [list[0], part], {}, made.get(v)!.scope)[0];
+      else list.push(part);
+    }
+  }
+  const results = new Map(wanted.map((v) => {
+    const list = parts.get(v)!;
+    return [v, isSum(v) ? list[0] : combine(builder, made.get(v)!, region.carried.get(v)!, boxes, list)];
+  }));
+  const replace = (v: Value) => results.get(v) ?? v;
+  const renamed = after.map((n) => n.inputs.some((v) => results.has(v)) ? { ...n, inputs: n.inputs.map(replace) } : n);
+  const nodes = [...before, ...builder.nodes.slice(old), ...renamed];
+  return { ...graph, nodes, outputs: graph.outputs.map(({ name, value }) => ({ name, value: replace(value) })) };
+}
+
+/** Puts the parts of a value together, from the innermost row dim out: concat along a dim that it has, sum over one it lacks. */
+function combine(
+  builder: Builder,
+  node: Node,
+  carried: readonly number[],
+  boxes: readonly Box[],
+  parts: Value[],
+): Value {
+  let pieces = boxes.map(({ starts }, i) => ({ starts, value: parts[i] }));
+  for (let dim = boxes[0].starts.length - 1; dim >= 0; dim--) {
+    const at = carried.indexOf(dim);
+    const rows = Map.groupBy(pieces, (p) => String(p.starts.slice(0, dim)));
+    pieces = [...rows.values()].map((group) => {
+      const values = group.map((p) => p.value),
+        join = (op: string, of: Value[], attrs = {}) => builder.emit(op, of, attrs, node.scope)[0];
+      const value = at < 0 || values.length === 1
+        ? values.reduce((a, b) => join("add", [a, b]))
+        : join("concat", values, { dim: at });
+      return { starts: group[0].starts, value };
+    });
+  }
+  return pieces[0].value;
+}
+
+/** Tiles a graph. Its meaning stays the same up to the order of sums over rows.
+ * @throws {TypeError} when one of `values` cannot be tiled: an op that does not work row by row, rows that are mixed, or a
+ * result of all rows that comes back into the region. */
+export function tile(graph: Graph, options: TileOptions = {}): Graph {
+  const { rows = 512, values = lossRegions(graph) } = options;
+  if (!(rows >= 1)) throw new RangeError(`Cannot tile by ${rows} rows: expected at least 1`);
+  return values.reduce((g, value) => tileRegion(g, value, rows), graph);
+}
