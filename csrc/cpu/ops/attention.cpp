@@ -1,0 +1,157 @@
+// Attention forward.  q[B,T,H,K], k[B,S,G,K], v[B,S,G,K] -> o[B,T,H,K], lse[B,H,T]
+//   s[t,j] = scale rope(q[t]) . rope(k[j]) for the keys j that t sees (position j <= position t, same document)
+//   lse[t] = log sum_j exp s[t,j],   o[t] = sum_j exp(s[t,j] - lse[t]) v[j];     a query that sees no key: o = 0, lse = -inf
+// Query head h uses key head h / (H/G). q, k, v and o are views of any strides but the last: of the one product that made them, and of
+// the one that follows.
+//
+// Compute-bound: two products and an exponential per visible pair. One pass over the keys with a running maximum ("flash"), in
+// tiles of 64 keys by Tile::QUERIES queries that never leave L1. Rotation, scale and the change to rows without gaps happen once, while a
+// head is loaded into the thread's scratch; rows that lie a whole product apart would collide in the cache. Tiles that no query sees are
+// skipped, tiles that all see are not masked. A task is a key head of one sequence and some of its query blocks (all, unless threads would
+// idle). A query's result does not depend on which task or thread it falls to: the same bits for any number of threads.
+// Scratch per thread: K, V [S padded to 64, P], the query block twice [64, P], scores [64, 64], a Range per 64 keys.
+#include "attention.h"
+
+#include <omp.h>
+
+#include "../kernels.h"
+
+namespace titan::cpu {
+namespace {
+
+int64_t scratch_bytes(int64_t S, int64_t K, int64_t element) {
+  const int64_t P = round_up(K, 16), keys = round_up(S, BLOCK_KEYS);
+  return round_up(element * (2 * keys * P + 2 * MOST_QUERIES * P + BLOCK_KEYS * MOST_QUERIES) + keys / BLOCK_KEYS * int64_t(sizeof(Range)), 64);
+}
+
+/// One head's keys and values in scratch, and the buffers of one query block.
+template <class real>
+struct Block {
+  using tile = Tile<real>;
+  static constexpr int V = tile::VECTORS, L = LANES<real>, Q = tile::QUERIES;
+  const Heads& heads;
+  real *keys_SP, *values_SP, *queries_PQ, *output_PQ, *scores_JQ;
+  Range* ranges;
+  Mask<real> mask;
+
+  Block(const Heads& h, char* scratch) : heads(h) {
+    keys_SP = reinterpret_cast<real*>(scratch);
+    values_SP = keys_SP + h.padded_keys * h.P;
+    queries_PQ = values_SP + h.padded_keys * h.P;
+    output_PQ = queries_PQ + MOST_QUERIES * h.P;
+    scores_JQ = output_PQ + MOST_QUERIES * h.P;
+    ranges = reinterpret_cast<Range*>(scores_JQ + BLOCK_KEYS * MOST_QUERIES);
+  }
+
+  void load_queries(int64_t b, int64_t h, int64_t begin, int64_t count, real scale) {
+    real* rows_QP = output_PQ;  // free until the first tile
+    for (int64_t i = 0; i < count; i++) load_head(rows_QP + i * heads.P, Heads::row<real>(heads.q, b, begin + i, h), Heads::angles<real>(heads.q_table, b, begin + i), heads.K, heads.P, scale);
+    std::fill(rows_QP + count * heads.P, rows_QP + Q * heads.P, real(0));
+    transpose(rows_QP, Q, heads.P, queries_PQ);
+    mask.set_queries(heads.queries, b, begin, count);
+  }
+
+  /// Scores of rows [row, row + rows) of the tile, for the query vectors from `first` on; `most` collects their maxima.
+  template <int first, bool masked>
+  TITAN_INLINE void scores(const real* keys, int row, int rows, vec<real> (&most)[V]) {
+    const auto zero = [](int, int) { return vec<real>{}; };
+    for (int j = row; j < row + rows; j += tile::ROWS)
+      product<tile::ROWS, V - first>(keys + j * heads.P, heads.P, 1, queries_PQ + first * L, Q, heads.P, zero, [&](int m, int v, vec<real> score) {
+        if constexpr (masked) score = mask(score, j + m, first + v);
+        most[first + v] = larger(score, most[first + v]);
+        store(scores_JQ + (j + m) * Q + (first + v) * L, score);
+      });
+  }
+  /// Turns them into exp2(score - most), and adds these to `sum`; the vectors before `first` are zero.
+  template <int first>
+  TITAN_INLINE void powers(int row, int rows, const vec<real> (&most)[V], vec<real> (&sum)[V]) {
+    for (int j = row; j < row + rows; j++)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) {
+        real* at = scores_JQ + j * Q + v * L;
+        const vec<real> power = v < first ? vec<real>{} : exp2_quick<real>(load(at) - most[v]);
+        if (v >= first) sum[v] += power;
+        store(at, power);
+      }
+  }
+
+  /// All keys for the loaded queries: the output (not yet divided) in output_PQ, the running maximum and sum in base 2.
+  void attend(int64_t b, vec<real> (&most)[V], vec<real> (&sum)[V]) {
+    for (int v = 0; v < V; v++) most[v] = splat(real(-1e30)), sum[v] = vec<real>{};  // finite, so that -inf - most is no NaN
+    std::fill(output_PQ, output_PQ + heads.P * Q, real(0));
+    for (int64_t begin = 0; begin < heads.padded_keys; begin += BLOCK_KEYS) {
+      const Visible seen = visible(ranges[begin / BLOCK_KEYS], mask.queries);
+      if (seen == Visible::NONE) continue;
+      const real *keys = keys_SP + begin * heads.P, *values = values_SP + begin * heads.P;
+      vec<real> before[V], rescale[V];
+      for (int v = 0; v < V; v++) before[v] = most[v];
+      if (seen == Visible::ALL) {
+        scores<0, false>(keys, 0, tile::KEYS, most);
+      } else {
+        mask.set_keys(heads.keys, b, begin, std::min(BLOCK_KEYS, heads.S - begin));
+        for (int g = 0; g < tile::KEYS / tile::GROUP; g++)
+          with_constant<V + 1>(mask.first[g], [&](auto first) {
+            if constexpr (first < V) scores<first, true>(keys, g * tile::GROUP, tile::GROUP, most);
+          });
+      }
+      for (int v = 0; v < V; v++) rescale[v] = exp2_quick<real>(before[v] - most[v]), sum[v] *= rescale[v];
+      if (seen == Visible::ALL) powers<0>(0, tile::KEYS, most, sum);
+      else
+        for (int g = 0; g < tile::KEYS / tile::GROUP; g++) with_constant<V + 1>(mask.first[g], [&](auto first) { powers<first>(g * tile::GROUP, tile::GROUP, most, sum); });
+      for (int64_t p = 0; p < heads.P; p += tile::ROWS)
+        product<tile::ROWS, V>(values + p, 1, heads.P, scores_JQ, Q, tile::KEYS, [&](int m, int v) { return load(output_PQ + (p + m) * Q + v * L) * rescale[v]; },
+                               [&](int m, int v, vec<real> x) { store(output_PQ + (p + m) * Q + v * L, x); });
+    }
+  }
+};
+
+template <class real>
+void attention(const Call& call) {
+  using tile = Tile<real>;
+  constexpr int V = tile::VECTORS, L = LANES<real>;
+  const Heads heads(call, 3);
+  const Tensor &o = call[9], &lse = call[10];
+  const real scale = real(call.attributes[0].f * LOG2E);
+  const int64_t per_group = heads.H / heads.G, blocks = (heads.T + tile::QUERIES - 1) / tile::QUERIES * per_group;
+  const int64_t groups = heads.B * heads.G, parts = std::clamp<int64_t>(groups >= 4 * call.threads ? 1 : (4 * call.threads + groups - 1) / groups, 1, std::max<int64_t>(blocks, 1));
+  const int64_t bytes = scratch_bytes(heads.S, heads.K, sizeof(real));
+#pragma omp parallel for num_threads(call.threads) schedule(dynamic, 1)
+  for (int64_t task = 0; task < groups * parts; task++) {
+    const int64_t b = task / parts / heads.G, g = task / parts % heads.G, part = task % parts;
+    Block<real> block(heads, call[11].as<char>() + omp_get_thread_num() * bytes);
+    heads.load_keys(b, g, block.keys_SP, block.values_SP, block.ranges);
+    for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; i++) {
+      const int64_t h = g * per_group + i % per_group, begin = i / per_group * tile::QUERIES, count = std::min<int64_t>(tile::QUERIES, heads.T - begin);
+      block.load_queries(b, h, begin, count, scale);
+      vec<real> most[V], sum[V];
+      block.attend(b, most, sum);
+      real logarithms[tile::QUERIES];
+      for (int v = 0; v < V; v++) {
+        const vec<real> inverse = sum[v] == 0 ? vec<real>{} : 1 / sum[v];
+        for (int64_t p = 0; p < heads.P; p++) store(block.output_PQ + p * tile::QUERIES + v * L, load(block.output_PQ + p * tile::QUERIES + v * L) * inverse);
+        store(logarithms + v * L, most[v] * real(LN2) + log_lanes<real>(sum[v]));
+      }
+      transpose(block.output_PQ, heads.P, tile::QUERIES, block.queries_PQ);
+      for (int64_t t = 0; t < count; t++) {
+        store_head<real>(Heads::row<real>(o, b, begin + t, h), block.queries_PQ + t * heads.P, nullptr, heads.K, real(1));
+        lse.as<real>()[b * lse.strides[0] + h * lse.strides[1] + (begin + t) * lse.strides[2]] = logarithms[t];
+      }
+    }
+  }
+}
+
+}  // namespace
+
+std::string check_attention(const Call& call) {
+  Check check(call, {"q", "k", "v", "q_table", "k_table", "q_positions", "k_positions", "q_documents", "k_documents", "o", "lse", "scratch"}, 1);
+  const DType real = check.real(0);
+  const int64_t B = check.dim(0, 0), T = check.dim(0, 1), H = check.dim(0, 2), K = check.dim(0, 3);
+  if (check.ok()) check_heads(check, call, real, 3);
+  check.operand(9, real, {B, T, H, K}).rows(9).writable(9).operand(10, real, {B, H, T}).writable(10);
+  return check.scratch(11, call.threads * scratch_bytes(check.dim(1, 1), K, int64_t(size_of(real)))).error();
+}
+void run_attention(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { attention<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu
