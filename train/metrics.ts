@@ -1,0 +1,291 @@
+/**
+ * What a run reports: torchtitan's console lines, the same numbers as JSON lines under torchtitan's TensorBoard tags,
+ * and the arithmetic behind them. Bytes are bytes, GiB are 2^30 of them, times are milliseconds unless a name says
+ * otherwise; tps is tokens a second on one device. Between reports a step costs a few additions and no allocation.
+ *
+ * Unlike torchtitan, time per step divides by the steps that passed, not by `log_freq`, and the time of a validation
+ * belongs to neither the steps around it nor their tps.
+ * @module
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { styleText } from "node:util";
+
+/** Memory of one device; on a CPU, of this process. */
+export interface MemoryUse {
+  /** Most bytes that the program has in use at once. */
+  readonly activeBytes: number;
+  /** Bytes taken from the system: what the console shows. */
+  readonly reservedBytes: number;
+  /** Bytes of the whole machine. */
+  readonly totalBytes: number;
+}
+
+/** Memory of this process on a CPU. Needs `--allow-sys=systemMemoryInfo`. */
+export function processMemory(activeBytes: number): MemoryUse {
+  return { activeBytes, reservedBytes: Deno.memoryUsage().rss, totalBytes: Deno.systemMemoryInfo().total };
+}
+
+/** Speed since the last report. */
+export interface Speed {
+  readonly tps: number;
+  readonly stepSeconds: number;
+  /** Mean wait for a batch. */
+  readonly loadingSeconds: number;
+  readonly loadingPercent: number;
+}
+
+/** Counts tokens and times between reports. Times are those of any steady clock, such as `performance.now()`. */
+export class Throughput {
+  #startMs: number;
+  #tokens = 0;
+  #steps = 0;
+  #batches = 0;
+  #loadingMs = 0;
+
+  constructor(nowMs: number) {
+    this.#startMs = nowMs;
+  }
+
+  /** Counts a batch that took `loadingMs` to get. */
+  batch(tokens: number, loadingMs: number): void {
+    this.#tokens += tokens;
+    this.#batches += 1;
+    this.#loadingMs += loadingMs;
+  }
+
+  /** Counts an optimizer step. */
+  step(): void {
+    this.#steps += 1;
+  }
+
+  /** Takes time that was spent on something else, such as a validation, out of the account. */
+  exclude(ms: number): void {
+    this.#startMs += ms;
+  }
+
+  /** The speed since the last call, and a new beginning. */
+  take(nowMs: number): Speed {
+    const seconds = (nowMs - this.#startMs) / 1000;
+    const loadingSeconds = this.#loadingMs / 1000;
+    const speed = {
+      tps: this.#tokens / seconds,
+      stepSeconds: seconds / this.#steps,
+      loadingSeconds: loadingSeconds / this.#batches,
+      loadingPercent: 100 * loadingSeconds / seconds,
+    };
+    this.#startMs = nowMs;
+    this.#tokens =
+      this.#steps =
+      this.#batches =
+      this.#loadingMs =
+        0;
+    return speed;
+  }
+}
+
+/** What a training step has to tell. */
+export interface StepResult {
+  /** From 1. */
+  readonly step: number;
+  /** Mean loss over all valid tokens of the step. */
+  readonly loss: number;
+  /** Largest of the devices' mean losses; with one device, the loss. */
+  readonly maxLoss: number;
+  /** Norm of the gradient before clipping. */
+  readonly gradNorm: number;
+  /** Learning rate used in this step. */
+  readonly lr: number;
+  /** Tokens trained on since the first step, over all devices. */
+  readonly tokensSeen: number;
+}
+
+/** What a validation has to tell. */
+export interface ValidationResult {
+  readonly step: number;
+  readonly loss: number;
+  readonly tokens: number;
+  /** How long it took. */
+  readonly ms: number;
+}
+
+/** A report of training: results, speed and memory. */
+export interface TrainReport extends StepResult, Speed {
+  /** 10^12 FLOPs a second that the model needs; nothing recomputed counts. Null where the model does not tell. */
+  readonly tflops: number | null;
+  /** `tflops` as a share of the device's peak. */
+  readonly mfuPercent: number | null;
+  readonly memory: MemoryUse;
+}
+
+/** A report of a validation. */
+export interface ValidationReport {
+  readonly step: number;
+  readonly loss: number;
+  readonly tps: number;
+  readonly memory: MemoryUse;
+}
+
+/** torchtitan's line for a step. Its orange and turquoise are the terminal's yellow and bright cyan here. */
+export function trainLine(report: TrainReport, options: { colors: boolean }): string {
+  return inColors(options.colors, [
+    ["red", `step: ${String(report.step).padStart(2)}`],
+    ["green", `loss: ${report.loss.toFixed(5).padStart(8)}`],
+    ["yellow", `grad_norm: ${report.gradNorm.toFixed(4).padStart(7)}`],
+    ["cyanBright", `memory: ${memoryText(report.memory)}`],
+    ["blue", `tps: ${grouped(report.tps, 0)}`],
+    ["cyan", `tflops: ${report.tflops === null ? "N/A" : grouped(report.tflops, 2)}`],
+    ["magenta", `mfu: ${report.mfuPercent?.toFixed(2) ?? "N/A"}%`],
+  ]);
+}
+
+/** torchtitan's line for a validation. */
+export function validationLine(report: ValidationReport, options: { colors: boolean }): string {
+  return inColors(options.colors, [
+    ["yellow", `validate step: ${String(report.step).padStart(2)}`],
+    ["green", `loss: ${report.loss.toFixed(4).padStart(7)}`],
+    ["cyanBright", `memory: ${memoryText(report.memory)}`],
+    ["blue", `tps: ${grouped(report.tps, 0)}`],
+  ]);
+}
+
+function inColors(colors: boolean, fields: [Parameters<typeof styleText>[0], string][]): string {
+  return fields.map(([color, text]) => colors ? styleText(color, text, { validateStream: false }) : text).join("  ");
+}
+
+const GIB = 2 ** 30;
+
+function memoryText({ reservedBytes, totalBytes }: MemoryUse): string {
+  return `${(reservedBytes / GIB).toFixed(2).padStart(5)}GiB(${(100 * reservedBytes / totalBytes).toFixed(2)}%)`;
+}
+
+function grouped(value: number, digits: number): string {
+  return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+/** Are colors wanted: not when the user says no, when output is not a terminal, or when `NO_COLOR` is set. */
+export function colorsWanted(disableColorPrinting: boolean): boolean {
+  return !disableColorPrinting && !Deno.noColor && Deno.stdout.isTerminal();
+}
+
+/** A report of training under torchtitan's TensorBoard tags. */
+export function trainTags(report: TrainReport): Record<string, number | null> {
+  return {
+    "step": report.step,
+    "loss_metrics/global_avg_loss": report.loss,
+    "loss_metrics/global_max_loss": report.maxLoss,
+    "grad_norm": report.gradNorm,
+    "throughput(tps)": report.tps,
+    "tflops": report.tflops,
+    "mfu(%)": report.mfuPercent,
+    "time_metrics/end_to_end(s)": report.stepSeconds,
+    "time_metrics/data_loading(s)": report.loadingSeconds,
+    "time_metrics/data_loading(%)": report.loadingPercent,
+    ...memoryTags("memory/", report.memory),
+    "n_tokens_seen": report.tokensSeen,
+    "lr": report.lr,
+  };
+}
+
+/** A report of a validation under torchtitan's TensorBoard tags. */
+export function validationTags(report: ValidationReport): Record<string, number> {
+  return {
+    "step": report.step,
+    "validation_metrics/loss": report.loss,
+    "validation_metrics/throughput(tps)": report.tps,
+    ...memoryTags("validation_metrics/memory/", report.memory),
+  };
+}
+
+function memoryTags(prefix: string, { activeBytes, reservedBytes, totalBytes }: MemoryUse): Record<string, number> {
+  return {
+    [`${prefix}max_active(GiB)`]: activeBytes / GIB,
+    [`${prefix}max_active(%)`]: 100 * activeBytes / totalBytes,
+    [`${prefix}max_reserved(GiB)`]: reservedBytes / GIB,
+    [`${prefix}max_reserved(%)`]: 100 * reservedBytes / totalBytes,
+  };
+}
+
+/**
+ * A file with one JSON object per line. It is never overwritten: each run appends, first a line `{"run": ...}` that
+ * says where its lines begin. A line is with the system when {@linkcode write} returns, so a crash loses none.
+ * Numbers that are not finite are `null`, since JSON has no NaN.
+ */
+export class JsonLines {
+  readonly #path: string;
+
+  /** Makes missing folders and writes the run's first line. Needs `--allow-write`. */
+  constructor(path: string, run: Record<string, unknown>) {
+    this.#path = path;
+    mkdirSync(dirname(path), { recursive: true });
+    this.write({ run });
+  }
+
+  /** Appends a line. */
+  write(values: Record<string, unknown>): void {
+    writeFileSync(this.#path, JSON.stringify(values) + "\n", { flag: "a" });
+  }
+}
+
+/** What {@linkcode Metrics} reports with, and to whom. */
+export interface MetricsOptions {
+  /** Steps between reports. */
+  readonly logFreq: number;
+  /** FLOPs of forward and backward per token, as the model tells them; null where it does not. */
+  readonly flopsPerToken: number | null;
+  /** FLOPs a second that the device can do: on a CPU, its measured matrix product. */
+  readonly peakFlops: number;
+  /** Asked at each report. */
+  readonly memory: () => MemoryUse;
+  /** See {@linkcode colorsWanted}. */
+  readonly colors: boolean;
+  /** Receives each line, without its end. */
+  readonly print: (line: string) => void;
+  /** Where the numbers go; null: nowhere. */
+  readonly jsonl: JsonLines | null;
+  /** Milliseconds of a steady clock, such as `performance.now`. */
+  readonly now: () => number;
+}
+
+/** Reports a run: call {@linkcode batch} and {@linkcode step} as it goes. */
+export class Metrics {
+  readonly #options: MetricsOptions;
+  readonly #throughput: Throughput;
+
+  constructor(options: MetricsOptions) {
+    this.#options = options;
+    this.#throughput = new Throughput(options.now());
+  }
+
+  /** Is this step, counted from 1, reported? So its results must be read. */
+  isReported(step: number): boolean {
+    return step === 1 || step % this.#options.logFreq === 0;
+  }
+
+  /** Counts a batch that took `loadingMs` to get. */
+  batch(tokens: number, loadingMs: number): void {
+    this.#throughput.batch(tokens, loadingMs);
+  }
+
+  /** Counts a step, and reports it if it is to be reported. */
+  step(result: StepResult): void {
+    this.#throughput.step();
+    if (!this.isReported(result.step)) return;
+    const { flopsPerToken, peakFlops, memory, colors, print, jsonl, now } = this.#options;
+    const speed = this.#throughput.take(now());
+    const tflops = flopsPerToken === null ? null : speed.tps * flopsPerToken / 1e12;
+    const mfuPercent = tflops === null ? null : 100 * tflops * 1e12 / peakFlops;
+    const report = { ...result, ...speed, tflops, mfuPercent, memory: memory() };
+    print(trainLine(report, { colors }));
+    jsonl?.write(trainTags(report));
+  }
+
+  /** Reports a validation, whose time then does not count as training. */
+  validation({ step, loss, tokens, ms }: ValidationResult): void {
+    const { memory, colors, print, jsonl } = this.#options;
+    this.#throughput.exclude(ms);
+    const report = { step, loss, tps: 1000 * tokens / ms, memory: memory() };
+    print(validationLine(report, { colors }));
+    jsonl?.write(validationTags(report));
+  }
+}
