@@ -1,0 +1,92 @@
+import { assertEquals } from "@std/assert";
+import { readArguments } from "../../../train/config/arguments.ts";
+
+/** What the arguments set; they must be free of problems. */
+function values(...args: string[]): Record<string, unknown> {
+  const { entries, problems } = readArguments(args);
+  assertEquals(problems, []);
+  return Object.fromEntries(entries.map(({ name, value }) => [name, value]));
+}
+
+/** The first problem of the arguments, in one line. */
+function problem(...args: string[]): string {
+  const [{ code, what, expected, fix }] = readArguments(args).problems;
+  return `${code}: ${what}; expected ${expected}; ${fix}`;
+}
+
+Deno.test("a value follows its key or an equals sign, and dashes in a key are underscores", () => {
+  for (const args of [["--training.seq_len", "64"], ["--training.seq-len=64"], ["--training.seq_len=64"]]) {
+    assertEquals(values(...args), { "training.seq_len": 64 });
+  }
+});
+
+Deno.test("the config file has a short flag and a long one", () => {
+  for (const flag of ["--config", "--job.config_file", "--job.config-file"]) {
+    assertEquals(readArguments([flag, "a-b.toml"]).configFile, "a-b.toml");
+    assertEquals(readArguments([`${flag}=a-b.toml`]).configFile, "a-b.toml");
+  }
+});
+
+Deno.test("of a key or file that is given twice, the later counts", () => {
+  assertEquals(values("--training.steps=1", "--training.steps=2"), { "training.steps": 2 });
+  assertEquals(readArguments(["--config=a.toml", "--config=b.toml"]).configFile, "b.toml");
+});
+
+Deno.test("a switch is bare, and no_ turns it off", () => {
+  assertEquals(values("--validation.enable", "--metrics.no-disable-color-printing"), {
+    "validation.enable": true,
+    "metrics.disable_color_printing": false,
+  });
+  assertEquals(
+    problem("--validation.enable=False"),
+    'bad_argument: command line: --validation.enable takes no value, got "False"; expected a bare switch; ' +
+      "write --validation.enable for true, --validation.no_enable for false",
+  );
+});
+
+Deno.test("a word after a switch is not its value", () => {
+  assertEquals(
+    problem("--validation.enable", "true"),
+    'bad_argument: command line: unexpected "true"; expected --section.key value; ' +
+      "delete it; a value with spaces needs quotes",
+  );
+});
+
+Deno.test("numbers, also negative and in scientific notation, strings, None and lists are read by the key's type", () => {
+  assertEquals(values("--validation.steps", "-1", "--optimizer.lr=1e-3"), {
+    "validation.steps": -1,
+    "optimizer.lr": 0.001,
+  });
+  assertEquals(values("--job.description", "007", "--training.dataset_path", "a=b,c"), {
+    "job.description": "007",
+    "training.dataset_path": "a=b,c",
+  });
+  assertEquals(values("--lr_scheduler.total_steps", "None"), { "lr_scheduler.total_steps": null });
+  assertEquals(values("--model.converters", "a,b"), { "model.converters": ["a", "b"] });
+  assertEquals(values("--training.steps", "many"), { "training.steps": "many" });
+});
+
+Deno.test("keys of features that are missing are read like others", () => {
+  assertEquals(values("--checkpoint.enable", "--parallelism.tensor_parallel_degree", "2"), {
+    "checkpoint.enable": true,
+    "parallelism.tensor_parallel_degree": 2,
+  });
+});
+
+Deno.test("a key without its value is an error, not the next flag", () => {
+  assertEquals(
+    problem("--training.steps", "--validation.enable"),
+    "bad_argument: command line: --training.steps lacks its value; expected a value after it; " +
+      "write --training.steps VALUE",
+  );
+});
+
+Deno.test("--help and --dry-run are flags of their own", () => {
+  const { help, dryRun, entries } = readArguments(["--dry-run", "-h"]);
+  assertEquals([help, dryRun, entries], [true, true, []]);
+  assertEquals([readArguments(["--help"]).help, readArguments([]).help, readArguments([]).dryRun], [
+    true,
+    false,
+    false,
+  ]);
+});

@@ -1,0 +1,265 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  type Config,
+  ConfigError,
+  helpText,
+  loadConfig,
+  lrSchedule,
+  makeConfig,
+  modelSizes,
+} from "../../train/config.ts";
+import { vocabulary } from "../../train/config/vocabulary.ts";
+
+const load = (text: string, ...args: string[]) => loadConfig(["--config", "my.toml", ...args], () => text);
+const problem = async (text: string, ...args: string[]) =>
+  (await assertRejects(() => load(text, ...args), ConfigError)).message;
+
+Deno.test("the command line wins over the file, and the file over the defaults", async () => {
+  const { config } = await load("[training]\nsteps = 100\nseq_len = 256", "--training.steps", "20");
+  assertEquals([config.training.steps, config.training.seq_len, config.training.local_batch_size], [20, 256, 8]);
+  assertEquals(config.job.config_file, "my.toml");
+});
+
+Deno.test("without a file every key has torchtitan's default", () => {
+  const config = makeConfig();
+  assertEquals(config.optimizer, { name: "AdamW", lr: 8e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 });
+  assertEquals(config.lr_scheduler, {
+    warmup_steps: 200,
+    total_steps: null,
+    decay_ratio: null,
+    decay_type: "linear",
+    min_lr_factor: 0,
+  });
+  assertEquals(config.training, {
+    dataset: "c4_test",
+    dataset_path: null,
+    local_batch_size: 8,
+    global_batch_size: -1,
+    seq_len: 2048,
+    max_norm: 1,
+    steps: 10000,
+    dtype: "float32",
+  });
+  assertEquals([config.model.name, config.model.flavor, config.model.dim], ["llama3", "debugmodel", null]);
+  assertEquals(config.job.dump_folder, "./outputs");
+});
+
+Deno.test("an unknown key names the nearest one, and its line", async () => {
+  assertEquals(
+    await problem("# a comment\n[training]\nsteps = 3\nstpes = 4"),
+    "training.stpes (my.toml:4) is not a known key\n" +
+      "  expected: a key of [training]\n" +
+      "  fix: write training.steps   (unknown_key)",
+  );
+});
+
+Deno.test("a key in the wrong section is sent to its own", async () => {
+  assertStringIncludes(await problem("[training]\nlr = 1"), "fix: write optimizer.lr ");
+  assertStringIncludes(await problem("steps = 1"), "fix: write training.steps ");
+});
+
+Deno.test("a name that resembles no other gets no wild guess", async () => {
+  assertStringIncludes(await problem("[training]\nzzzzzzzzzzzz = 1"), "fix: see --help for the keys there are ");
+});
+
+Deno.test("an unknown section is reported once, with the nearest one", async () => {
+  const message = await problem("[trainin]\nsteps = 3\nseq_len = 4");
+  assertStringIncludes(message, "[trainin] (my.toml:2) is not a known section\n  expected: job, metrics, model,");
+  assertStringIncludes(message, "\n  fix: write training   (unknown_key)");
+  assertEquals(message.split("unknown_key").length, 2);
+});
+
+Deno.test("a value in place of a section is an error", async () => {
+  assertEquals(
+    await problem("training = 3"),
+    "training = 3 (my.toml:1) is not a section\n" +
+      "  expected: [training] with keys under it\n" +
+      "  fix: write [training] on a line of its own   (bad_value)",
+  );
+});
+
+Deno.test("a wrong type names key, line, value, what was expected and the default", async () => {
+  assertEquals(
+    await problem('[training]\nsteps = "many"'),
+    'training.steps = "many" (my.toml:2)\n' +
+      "  expected: a whole number >= 1, in steps\n" +
+      "  fix: write such a value; the default is 10000   (bad_value)",
+  );
+  assertStringIncludes(await problem("", "--training.steps", "1.5"), "training.steps = 1.5 (command line)\n");
+  assertStringIncludes(await problem("[job]\nprint_config = 1"), "expected: true or false\n");
+  assertStringIncludes(await problem('[training]\ndtype = "bfloat16"'), 'expected: "float32" or "float64"\n');
+  assertStringIncludes(
+    await problem("[training]\nglobal_batch_size = 0"),
+    "expected: -1 or a whole number >= 1, in seq",
+  );
+  assertStringIncludes(await problem("[optimizer]\nlr = nan"), "optimizer.lr = NaN (my.toml:2)\n");
+});
+
+Deno.test("values outside of their range are errors", async (t) => {
+  const outside = ["optimizer.lr 0", "optimizer.beta1 1", "optimizer.beta2 -0.1", "optimizer.eps 0"].concat(
+    ["optimizer.weight_decay -1", "optimizer.name Adam", "lr_scheduler.warmup_steps -1", "lr_scheduler.total_steps 0"],
+    ["lr_scheduler.decay_ratio 1.1", "lr_scheduler.decay_type exp", "lr_scheduler.min_lr_factor 2"],
+    ["training.local_batch_size 0", "training.seq_len 0", "training.max_norm 0", "training.steps 0", "data.lanes 0"],
+    ["validation.freq 0", "validation.steps 0", "metrics.log_freq 0", "device.threads -1", "debug.seed -1"],
+    ["model.dim 0", "model.rope_scaling_factor 0.5", "model.norm_eps 0"],
+  );
+  for (const [name, value] of outside.map((line) => line.split(" "))) {
+    await t.step(`${name} = ${value}`, async () => {
+      assertStringIncludes(await problem("", `--${name}`, value), `${name} = `);
+    });
+  }
+});
+
+Deno.test("a global batch that is no multiple of the local one names its neighbours", async () => {
+  assertEquals(
+    await problem("[training]\nlocal_batch_size = 8\nglobal_batch_size = 20"),
+    "training.global_batch_size = 20 (my.toml:3) is not a multiple of training.local_batch_size = 8 (my.toml:2)\n" +
+      "  expected: gradients accumulate over global_batch_size / local_batch_size equal micro-batches\n" +
+      "  fix: write global_batch_size = 16 (accumulates over 2) or 24 (accumulates over 3), or change local_batch_size" +
+      "   (batch_not_a_multiple)",
+  );
+  assertStringIncludes(
+    await problem("", "--training.global_batch_size=4"),
+    "global_batch_size = 8 (accumulates over 1),",
+  );
+  assertEquals((await load("", "--training.global_batch_size=24")).config.training.global_batch_size, 24);
+});
+
+Deno.test("heads must have an even size, and key heads divide the query heads, also those of the flavor", async () => {
+  assertEquals(
+    await problem("[model]\ndim = 100\nn_heads = 16"),
+    "model.dim = 100 (my.toml:2) over model.n_heads = 16 (my.toml:3) makes heads of size 6.25\n" +
+      "  expected: a whole and even size, since rotary embeddings turn pairs\n" +
+      "  fix: write dim = 96, or change n_heads   (model_shape)",
+  );
+  assertEquals(
+    await problem("[model]\ndim = 48"),
+    "model.dim = 48 (my.toml:2) over model.n_heads = 16 (flavor debugmodel) makes heads of size 3\n" +
+      "  expected: a whole and even size, since rotary embeddings turn pairs\n" +
+      "  fix: write dim = 64, or change n_heads   (model_shape)",
+  );
+  assertEquals(
+    await problem('[model]\nflavor = "8B"\nn_kv_heads = 5'),
+    "model.n_kv_heads = 5 (my.toml:3) does not divide model.n_heads = 32 (flavor 8B)\n" +
+      "  expected: as many query heads to each key and value head\n" +
+      "  fix: write n_kv_heads = 4; the divisors are 1, 2, 4, 8, 16, 32   (model_shape)",
+  );
+  assertEquals((await load("[model]\nn_heads = 8")).config.model.n_heads, 8);
+});
+
+Deno.test("an unknown model names the nearest one", async () => {
+  assertStringIncludes(
+    await problem('[model]\nflavor = "debug"'),
+    "  fix: write llama3 as name, debugmodel as flavor ",
+  );
+  const message = await problem('[model]\nname = "llama2"\nflavor = "8B"');
+  assertStringIncludes(
+    message,
+    'model.flavor = "8B" (my.toml:3) of model.name = "llama2" (my.toml:2) is not a known model\n' +
+      "  expected: llama3/debugmodel, llama3/8B, ",
+  );
+});
+
+Deno.test("sizes are the flavor's but for those that [model] gives", () => {
+  const debug = modelSizes(makeConfig());
+  assertEquals([debug.dim, debug.numLayers, debug.numHeads, debug.numKvHeads], [256, 6, 16, 16]);
+  assertEquals([debug.ffnHiddenDim, debug.vocabSize, debug.ropeTheta, debug.normEps], [768, 2048, 500000, 1e-5]);
+  const given = { dim: 64, n_layers: 2, n_heads: 4, n_kv_heads: 2, vocab_size: 100, norm_eps: 1e-6, rope_theta: 1e4 };
+  const small = modelSizes(makeConfig({ model: { ...given, multiple_of: 32, ffn_dim_multiplier: 1.5 } }));
+  assertEquals([small.dim, small.numLayers, small.numHeads, small.numKvHeads], [64, 2, 4, 2]);
+  assertEquals([small.ffnHiddenDim, small.vocabSize, small.ropeTheta, small.normEps], [256, 100, 1e4, 1e-6]);
+  assertEquals(modelSizes(makeConfig({ model: { ffn_hidden_dim: 99 } })).ffnHiddenDim, 99);
+});
+
+Deno.test("rotary scaling is the flavor's, off at factor 1, and each of its numbers can be given", () => {
+  const scaling = (model: Partial<Config["model"]>) => modelSizes(makeConfig({ model })).ropeScaling;
+  const llama3 = { factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalContext: 8192 };
+  assertEquals(scaling({}), llama3);
+  assertEquals(scaling({ rope_scaling_factor: 1 }), null);
+  assertEquals(scaling({ rope_low_freq_factor: 2 }), { ...llama3, lowFreqFactor: 2 });
+  const all = { rope_scaling_factor: 4, rope_high_freq_factor: 8, rope_original_max_position_embeddings: 64 };
+  assertEquals(scaling(all), { factor: 4, lowFreqFactor: 1, highFreqFactor: 8, originalContext: 64 });
+  const llama2 = { name: "llama2", flavor: "7B" };
+  assertEquals([scaling(llama2), scaling({ ...llama2, rope_scaling_factor: 8 })], [null, llama3]);
+});
+
+Deno.test("all problems are listed at once", async () => {
+  const error = await assertRejects(
+    () => load("[training]\nstpes = 1\nseq_len = 0\n[checkpoint]\nenable = true", "--optimizer.lr=-1"),
+    ConfigError,
+  );
+  assertEquals(error.problems.map(({ code }) => code), ["unknown_key", "not_supported_yet", "bad_value", "bad_value"]);
+  assert(
+    error.message.startsWith("The configuration has 4 problems\n\ntraining.stpes (my.toml:2) is not a known key\n"),
+  );
+});
+
+Deno.test("a config file that cannot be read is an error with its path", async () => {
+  const read = () => Promise.reject(new Error("No such file"));
+  const error = await assertRejects(() => loadConfig(["--config=nowhere.toml"], read), ConfigError);
+  assertEquals(
+    error.message,
+    'Cannot read the config file "nowhere.toml": No such file\n' +
+      "  expected: a TOML file; a relative path starts at the working directory\n" +
+      "  fix: correct the path after --config   (no_such_file)",
+  );
+});
+
+Deno.test("--help reads no file and describes every key by its section, values, default and unit", async () => {
+  const { help } = await loadConfig(["--config", "nowhere.toml", "--help"], () => Promise.reject(new Error("read")));
+  assert(help);
+  const text = helpText();
+  for (const { name, description } of vocabulary().keys.values()) {
+    assertStringIncludes(text, `\n  --${name} `);
+    assert(/^\S.{10,}[.]$/.test(description), `${name} has the description "${description}"`);
+  }
+  assertStringIncludes(
+    text,
+    "[training] Data, batch and length of the run.\n" +
+      '  --training.dataset a non-empty string (default "c4_test")\n',
+  );
+  assertStringIncludes(
+    text,
+    "  --training.seq_len a whole number >= 1 (default 2048, in tokens)\n      Length of a seq",
+  );
+  assertStringIncludes(text, "  --validation.enable (default off)\n");
+  assertStringIncludes(text, "  --optimizer.beta1 a number >= 0 and < 1 (default 0.9)\n");
+  assertStringIncludes(text, "  --lr_scheduler.decay_ratio a number >= 0 and <= 1 (default not set)\n");
+});
+
+Deno.test("a schedule that is cut, or that the run outlasts, is announced", async () => {
+  assertEquals((await load("", "--training.steps=50")).warnings, [
+    "lr_scheduler.warmup_steps = 200 is cut to the 50 steps of the schedule",
+  ]);
+  const decay = ["--lr_scheduler.warmup_steps=5", "--lr_scheduler.decay_ratio=0.8", "--training.steps=10"];
+  assertEquals((await load("", ...decay)).warnings, [
+    "lr_scheduler.decay_ratio = 0.8 asks for 8 steps, cut to the 5 after the warm-up",
+  ]);
+  const long = ["--lr_scheduler.warmup_steps=5", "--lr_scheduler.total_steps=10", "--training.steps=11"];
+  assertEquals((await load("", ...long)).warnings, [
+    "training.steps = 11 goes past lr_scheduler.total_steps = 10: the learning rate stays at min_lr_factor = 0 of its peak",
+  ]);
+  assertEquals((await load("")).warnings, []);
+});
+
+Deno.test("the schedule is as long as the run unless total_steps says otherwise", () => {
+  assertEquals(lrSchedule(makeConfig({ training: { steps: 70 } })).totalSteps, 70);
+  assertEquals(lrSchedule(makeConfig({ lr_scheduler: { total_steps: 90 } })).totalSteps, 90);
+});
+
+Deno.test("a program can give values, and its mistakes are found as well", () => {
+  const config: Config = makeConfig({ model: { dim: 64 }, training: { steps: 5 } });
+  assertEquals([config.model.dim, config.training.steps, config.debug.seed], [64, 5, 0]);
+  const error = assertThrows(() => makeConfig({ training: { steps: 0 } }), ConfigError);
+  assertEquals(error.message.split("\n")[0], "training.steps = 0");
+});
+
+Deno.test("the default run trains the debug model and validates at its end, and each of its lines is explained", async () => {
+  const path = new URL("../../configs/debug.toml", import.meta.url);
+  const { config, warnings } = await loadConfig(["--config", "configs/debug.toml"], () => Deno.readTextFile(path));
+  assertEquals(warnings, []);
+  assertEquals([config.model.name, config.model.flavor, config.training.dataset], ["llama3", "debugmodel", "c4_test"]);
+  assert(config.validation.enable && config.training.steps % config.validation.freq === 0);
+  const keys = (await Deno.readTextFile(path)).split("\n").filter((line) => /^\w/.test(line));
+  assertEquals(keys.filter((line) => !/ # \S.{10}/.test(line)), []);
+});

@@ -1,0 +1,92 @@
+/**
+ * What must hold between keys that are each right on their own, and what is allowed but surprising.
+ * @module
+ */
+import { closest } from "fastest-levenshtein";
+import { llamaConfig, llamaFlavors } from "../../model/llama.ts";
+import { askedDecaySteps } from "../lr_schedule.ts";
+import { lrSchedule } from "./derive.ts";
+import { type Problem, show } from "./problem.ts";
+import type { Config } from "./schema.ts";
+
+/** What makes the keys contradict each other; `place` tells where a key was set. */
+export function contradictions(config: Config, place: (name: string) => string): Problem[] {
+  return [...batchProblems(config, place), ...modelProblems(config, place)];
+}
+
+function batchProblems({ training }: Config, place: (name: string) => string): Problem[] {
+  const { local_batch_size: local, global_batch_size: global } = training;
+  if (global === -1 || global % local === 0) return [];
+  const down = Math.floor(global / local);
+  const near = [down, down + 1].filter((n) => n > 0).map((n) => `${n * local} (accumulates over ${n})`);
+  return [{
+    code: "batch_not_a_multiple",
+    what: `training.global_batch_size = ${global}${place("training.global_batch_size")} is not a multiple of ` +
+      `training.local_batch_size = ${local}${place("training.local_batch_size")}`,
+    expected: "gradients accumulate over global_batch_size / local_batch_size equal micro-batches",
+    fix: `write global_batch_size = ${near.join(" or ")}, or change local_batch_size`,
+  }];
+}
+
+/** Compares the sizes that are given with each other and with those of the flavor. */
+function modelProblems({ model }: Config, place: (name: string) => string): Problem[] {
+  const flavor = `${model.name}/${model.flavor}`;
+  if (!llamaFlavors.includes(flavor)) {
+    return [{
+      code: "unknown_model",
+      what: `model.flavor = ${show(model.flavor)}${place("model.flavor")} of model.name = ${show(model.name)}` +
+        `${place("model.name")} is not a known model`,
+      expected: llamaFlavors.join(", "),
+      fix: `write ${closest(flavor, llamaFlavors).replace("/", " as name, ")} as flavor`,
+    }];
+  }
+  const sizes = llamaConfig(flavor);
+  const dim = model.dim ?? sizes.dim;
+  const heads = model.n_heads ?? sizes.numHeads;
+  const groups = model.n_kv_heads ?? (sizes.numKvHeads === sizes.numHeads ? heads : sizes.numKvHeads);
+  const shown = (key: string, value: number) =>
+    `model.${key} = ${value}${place(`model.${key}`) || ` (flavor ${model.flavor})`}`;
+  const problems: Problem[] = [];
+  const add = (what: string, expected: string, fix: string) =>
+    problems.push({ code: "model_shape", what, expected, fix });
+  if (dim % heads !== 0 || dim / heads % 2 !== 0) {
+    add(
+      `${shown("dim", dim)} over ${shown("n_heads", heads)} makes heads of size ${Number((dim / heads).toFixed(2))}`,
+      "a whole and even size, since rotary embeddings turn pairs",
+      `write dim = ${Math.max(1, Math.round(dim / heads / 2)) * 2 * heads}, or change n_heads`,
+    );
+  }
+  if (heads % groups !== 0) {
+    const divisors = Array.from({ length: heads }, (_, i) => i + 1).filter((n) => heads % n === 0);
+    add(
+      `${shown("n_kv_heads", groups)} does not divide ${shown("n_heads", heads)}`,
+      "as many query heads to each key and value head",
+      `write n_kv_heads = ${divisors.filter((n) => n <= groups).at(-1)}; the divisors are ${divisors.join(", ")}`,
+    );
+  }
+  return problems;
+}
+
+/** What runs, but perhaps not as meant: one line each, for the header of the run. */
+export function surprises(config: Config): string[] {
+  const { warmupSteps, totalSteps, decayRatio } = lrSchedule(config);
+  const { steps } = config.training;
+  const lines: string[] = [];
+  if (warmupSteps > totalSteps) {
+    lines.push(`lr_scheduler.warmup_steps = ${warmupSteps} is cut to the ${totalSteps} steps of the schedule`);
+  }
+  const asked = askedDecaySteps(totalSteps, decayRatio);
+  const left = Math.max(0, totalSteps - warmupSteps);
+  if (decayRatio !== null && asked > left) {
+    lines.push(
+      `lr_scheduler.decay_ratio = ${decayRatio} asks for ${asked} steps, cut to the ${left} after the warm-up`,
+    );
+  }
+  if (steps > totalSteps) {
+    lines.push(
+      `training.steps = ${steps} goes past lr_scheduler.total_steps = ${totalSteps}: ` +
+        `the learning rate stays at min_lr_factor = ${config.lr_scheduler.min_lr_factor} of its peak`,
+    );
+  }
+  return lines;
+}

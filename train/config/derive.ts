@@ -1,0 +1,51 @@
+/**
+ * What other modules are given, made from a configuration: it turns `snake_case` and `null` into their vocabulary.
+ * @module
+ */
+import { LLAMA3_ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
+import { type LlamaConfig, llamaConfig, type LlamaOptions } from "../../model/llama.ts";
+import type { LrScheduleOptions } from "../lr_schedule.ts";
+import type { Config, ModelConfig } from "./schema.ts";
+
+/** The sizes of the model that a configuration asks for: the flavor's, where `[model]` does not replace them. */
+export function modelSizes({ model }: Config): LlamaConfig {
+  const flavor = `${model.name}/${model.flavor}`;
+  const options: LlamaOptions = {
+    dim: model.dim ?? undefined,
+    numLayers: model.n_layers ?? undefined,
+    numHeads: model.n_heads ?? undefined,
+    numKvHeads: model.n_kv_heads ?? undefined,
+    multipleOf: model.multiple_of ?? undefined,
+    ffnDimMultiplier: model.ffn_dim_multiplier ?? undefined,
+    ffnHiddenDim: model.ffn_hidden_dim ?? undefined,
+    vocabSize: model.vocab_size ?? undefined,
+    normEps: model.norm_eps ?? undefined,
+    ropeTheta: model.rope_theta ?? undefined,
+    ropeScaling: ropeScaling(model, llamaConfig(flavor).ropeScaling),
+  };
+  return llamaConfig(flavor, options);
+}
+
+/** Scaling is off where its factor is 1, and where neither the flavor nor `[model]` asks for it. */
+function ropeScaling(model: ModelConfig, flavor: RopeScaling | null): RopeScaling | null {
+  const factor = model.rope_scaling_factor ?? flavor?.factor ?? 1;
+  if (factor === 1) return null;
+  const base = flavor ?? LLAMA3_ROPE_SCALING;
+  return {
+    factor,
+    lowFreqFactor: model.rope_low_freq_factor ?? base.lowFreqFactor,
+    highFreqFactor: model.rope_high_freq_factor ?? base.highFreqFactor,
+    originalContext: model.rope_original_max_position_embeddings ?? base.originalContext,
+  };
+}
+
+/** The schedule that a configuration asks for. */
+export function lrSchedule({ lr_scheduler, training }: Config): LrScheduleOptions {
+  return {
+    warmupSteps: lr_scheduler.warmup_steps,
+    totalSteps: lr_scheduler.total_steps ?? training.steps,
+    decayRatio: lr_scheduler.decay_ratio,
+    decayType: lr_scheduler.decay_type,
+    minLrFactor: lr_scheduler.min_lr_factor,
+  };
+}

@@ -1,0 +1,224 @@
+/**
+ * Every configuration key: its type, range, default, unit and meaning, one line each. Names are torchtitan's, so its
+ * TOML files can be read; `[data]`, `[device]`, `metrics.jsonl_file` and the sizes in `[model]` are additions.
+ * The interfaces give the same names to TypeScript: `config.training.seq_len` is `seq_len` under `[training]`.
+ * `null` means "not set". `--help` and the error messages are made from this table.
+ * @module
+ */
+import { z } from "zod";
+
+/** `[job]`: the run as a whole. */
+export interface JobConfig {
+  config_file: string | null;
+  dump_folder: string;
+  description: string;
+  print_config: boolean;
+}
+
+/** `[metrics]`: what is reported, and where. */
+export interface MetricsConfig {
+  log_freq: number;
+  disable_color_printing: boolean;
+  jsonl_file: string;
+}
+
+/** `[model]`: which model. Every size that is `null` comes from the flavor. */
+export interface ModelConfig {
+  name: string;
+  flavor: string;
+  hf_assets_path: string | null;
+  dim: number | null;
+  n_layers: number | null;
+  n_heads: number | null;
+  n_kv_heads: number | null;
+  multiple_of: number | null;
+  ffn_dim_multiplier: number | null;
+  ffn_hidden_dim: number | null;
+  vocab_size: number | null;
+  norm_eps: number | null;
+  rope_theta: number | null;
+  rope_scaling_factor: number | null;
+  rope_low_freq_factor: number | null;
+  rope_high_freq_factor: number | null;
+  rope_original_max_position_embeddings: number | null;
+}
+
+/** `[optimizer]`: AdamW with decoupled weight decay on all parameters. */
+export interface OptimizerConfig {
+  name: "AdamW";
+  lr: number;
+  beta1: number;
+  beta2: number;
+  eps: number;
+  weight_decay: number;
+}
+
+/** `[lr_scheduler]`: warm-up, stable phase, decay; `train/lr_schedule.ts` has the formulas. */
+export interface LrSchedulerConfig {
+  warmup_steps: number;
+  total_steps: number | null;
+  decay_ratio: number | null;
+  decay_type: "linear" | "sqrt" | "cosine";
+  min_lr_factor: number;
+}
+
+/** `[training]`: data, batch and length of the run. */
+export interface TrainingConfig {
+  dataset: string;
+  dataset_path: string | null;
+  local_batch_size: number;
+  global_batch_size: number;
+  seq_len: number;
+  max_norm: number;
+  steps: number;
+  dtype: "float32" | "float64";
+}
+
+/** `[data]`: how documents become rows of a batch. */
+export interface DataConfig {
+  lanes: number;
+}
+
+/** `[validation]`: loss on held-out text during training. */
+export interface ValidationConfig {
+  enable: boolean;
+  dataset: string;
+  dataset_path: string | null;
+  local_batch_size: number;
+  seq_len: number;
+  freq: number;
+  steps: number;
+}
+
+/** `[debug]`: reproducibility. */
+export interface DebugConfig {
+  seed: number;
+}
+
+/** `[device]`: where the run computes. */
+export interface DeviceConfig {
+  threads: number;
+}
+
+/** A complete, checked configuration: every key has a value. */
+export interface Config {
+  readonly job: Readonly<JobConfig>;
+  readonly metrics: Readonly<MetricsConfig>;
+  readonly model: Readonly<ModelConfig>;
+  readonly optimizer: Readonly<OptimizerConfig>;
+  readonly lr_scheduler: Readonly<LrSchedulerConfig>;
+  readonly training: Readonly<TrainingConfig>;
+  readonly data: Readonly<DataConfig>;
+  readonly validation: Readonly<ValidationConfig>;
+  readonly debug: Readonly<DebugConfig>;
+  readonly device: Readonly<DeviceConfig>;
+}
+
+const text = z.string().min(1);
+const flag = z.boolean();
+const positive = z.number().positive();
+const notNegative = z.number().min(0);
+const fraction = z.number().min(0).max(1);
+const belowOne = z.number().min(0).lt(1);
+const count = z.int().min(1);
+const countOrZero = z.int().min(0);
+const countOrMinusOne = z.union([z.literal(-1), count]);
+
+function key<S extends z.ZodType>(type: S, value: z.util.NoUndefined<z.output<S>>, description: string, unit?: string) {
+  return type.default(value).meta(unit === undefined ? { description } : { description, unit });
+}
+
+/** A size of the model: not set, it is the flavor's. */
+const size = <S extends z.ZodType>(type: S, description: string, unit?: string) =>
+  type.nullable().default(null).meta(unit === undefined ? { description } : { description, unit });
+
+const section = <S extends z.ZodRawShape>(description: string, shape: S) =>
+  z.strictObject(shape).prefault({} as never).meta({ description });
+
+const schema = z.strictObject({
+  job: section("The run as a whole.", {
+    config_file: key(text.nullable(), null, "TOML file to read; `--config` is short for it."),
+    dump_folder: key(text, "./outputs", "Folder that receives everything the run writes."),
+    description: key(z.string(), "default job", "Printed at the start of the run."),
+    print_config: key(flag, false, "Print the configuration, with defaults filled in, as JSON at the start."),
+  }),
+  metrics: section("What is reported, and where.", {
+    log_freq: key(count, 10, "Report at step 1 and then every so many steps.", "steps"),
+    disable_color_printing: key(flag, false, "No colors, also on a terminal."),
+    jsonl_file: key(z.string(), "metrics.jsonl", 'One JSON object per report, under job.dump_folder; "" writes none.'),
+  }),
+  model: section("Which model is trained. A size that is not set comes from the flavor.", {
+    name: key(text, "llama3", "Model family."),
+    flavor: key(text, "debugmodel", "Size within the family, such as debugmodel or 8B."),
+    hf_assets_path: key(text.nullable(), null, "Folder with tokenizer.json; not set, the tokenizer that comes along."),
+    dim: size(count, "Width of the residual stream."),
+    n_layers: size(count, "Number of transformer blocks."),
+    n_heads: size(count, "Query heads; must divide dim into heads of even size."),
+    n_kv_heads: size(count, "Key and value heads; must divide n_heads."),
+    multiple_of: size(count, "The feed-forward width is rounded up to a multiple of this."),
+    ffn_dim_multiplier: size(positive, "Scales the feed-forward width, 8/3 dim, before rounding."),
+    ffn_hidden_dim: size(count, "Feed-forward width itself, in place of the two keys above."),
+    vocab_size: size(count, "Rows of the embedding and of the output layer.", "tokens"),
+    norm_eps: size(positive, "Added to the mean square in RMSNorm."),
+    rope_theta: size(positive, "Base of the rotary frequencies."),
+    rope_scaling_factor: size(z.number().min(1), "Llama 3.1 stretches low rotary frequencies by this; 1 is off."),
+    rope_low_freq_factor: size(positive, "Wavelengths above original / this are stretched in full."),
+    rope_high_freq_factor: size(positive, "Wavelengths below original / this are left alone."),
+    rope_original_max_position_embeddings: size(count, "Context length that the scaling starts from.", "tokens"),
+  }),
+  optimizer: section("AdamW; weight decay applies to all parameters.", {
+    name: key(z.enum(["AdamW"]), "AdamW", "Update rule."),
+    lr: key(positive, 8e-4, "Peak learning rate; the schedule multiplies it."),
+    beta1: key(belowOne, 0.9, "Decay of the first moment per step."),
+    beta2: key(belowOne, 0.95, "Decay of the second moment per step."),
+    eps: key(positive, 1e-8, "Added to the root of the second moment."),
+    weight_decay: key(notNegative, 0.1, "Each step shrinks parameters by lr times this."),
+  }),
+  lr_scheduler: section("Learning rate over the run: linear warm-up, stable phase, decay.", {
+    warmup_steps: key(countOrZero, 200, "Length of the linear warm-up.", "steps"),
+    total_steps: key(count.nullable(), null, "Length of the schedule; not set, training.steps.", "steps"),
+    decay_ratio: key(fraction.nullable(), null, "Share of the steps that decays; not set, all after the warm-up."),
+    decay_type: key(z.enum(["linear", "sqrt", "cosine"]), "linear", "Shape of the decay."),
+    min_lr_factor: key(fraction, 0, "Where the decay ends, as a fraction of optimizer.lr."),
+  }),
+  training: section("Data, batch and length of the run.", {
+    dataset: key(text, "c4_test", "Dataset by name; c4_test is a sample that comes along."),
+    dataset_path: key(text.nullable(), null, "Folder or file to read the dataset from, in place of its own address."),
+    local_batch_size: key(count, 8, "Sequences that go through the model at once.", "sequences"),
+    global_batch_size: key(
+      countOrMinusOne,
+      -1,
+      "Sequences per optimizer step, a multiple of local_batch_size (gradients are accumulated); -1: the same.",
+      "sequences",
+    ),
+    seq_len: key(count, 2048, "Length of a sequence.", "tokens"),
+    max_norm: key(positive, 1, "Gradients are scaled down to this norm; a large value such as 1e9 never clips."),
+    steps: key(count, 10_000, "Optimizer steps of the run.", "steps"),
+    dtype: key(z.enum(["float32", "float64"]), "float32", "Type of parameters, activations and gradients."),
+  }),
+  data: section("How documents become rows of a batch.", {
+    lanes: key(count, 8, "Independent streams of documents; keep it when resuming, whatever the batch.", "streams"),
+  }),
+  validation: section("Loss on held-out text during training.", {
+    enable: key(flag, false, "Validate at step 1 and then every validation.freq steps."),
+    dataset: key(text, "c4_validation", "Dataset by name."),
+    dataset_path: key(text.nullable(), null, "Folder or file to read the dataset from, in place of its own address."),
+    local_batch_size: key(count, 8, "Sequences that go through the model at once.", "sequences"),
+    seq_len: key(count, 2048, "Length of a sequence.", "tokens"),
+    freq: key(count, 10, "Steps between validations.", "steps"),
+    steps: key(countOrMinusOne, -1, "Batches per validation; -1: the whole dataset.", "batches"),
+  }),
+  debug: section("Reproducibility.", {
+    seed: key(countOrZero, 0, "Seed of the initial weights: the same seed, the same run."),
+  }),
+  device: section("Where the run computes.", {
+    threads: key(countOrZero, 0, "CPU threads; 0: one per core.", "threads"),
+  }),
+});
+
+/** Checks a nested object of values and fills in defaults. */
+export const configSchema: z.ZodType<Config> = schema;
+
+type Same<A, B> = [A, B] extends [B, A] ? true : never;
+/** Does not compile when the interfaces above and the table disagree. */
+const _interfaceMatchesSchema: Same<z.output<typeof schema>, Config> = true;

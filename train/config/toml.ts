@@ -1,0 +1,68 @@
+/**
+ * Reads a TOML file into entries that remember their line.
+ * @module
+ */
+import { parse } from "@std/toml";
+import { type Entry, flatten } from "./entry.ts";
+import { ConfigError } from "./problem.ts";
+
+/** The entries of a TOML text. Throws {@linkcode ConfigError} with line, column and the lines around when it does not parse. */
+export function tomlEntries(text: string, file: string): Entry[] {
+  let table: object;
+  try {
+    table = parse(text);
+  } catch (error) {
+    throw syntaxError(error as Error, text, file);
+  }
+  const lines = keyLines(text);
+  return flatten(table, (name) => {
+    const parts = name.split(".");
+    // A key of an inline table has the line of that table.
+    while (parts.length > 0 && !lines.has(parts.join("."))) parts.pop();
+    return parts.length > 0 ? `${file}:${lines.get(parts.join("."))}` : file;
+  });
+}
+
+/** The line, from 1, on which each table and key of a well-formed TOML text is. The parser itself does not tell. */
+function keyLines(text: string): Map<string, number> {
+  const lines = new Map<string, number>();
+  let table = "";
+  let openBrackets = 0;
+  for (const [index, line] of withoutComments(text).split("\n").entries()) {
+    if (openBrackets === 0) {
+      const header = /^\s*\[\[?([^\]]+)\]/.exec(line)?.[1];
+      const key = /^\s*([\w."' -]+?)\s*=/.exec(line)?.[1];
+      if (header !== undefined) table = unquoted(header);
+      const name = key === undefined ? table : [table, unquoted(key)].filter(Boolean).join(".");
+      if ((header ?? key) !== undefined && !lines.has(name)) lines.set(name, index + 1);
+    }
+    const bare = line.replace(STRING, "");
+    openBrackets += bare.split(/[[{]/).length - bare.split(/[\]}]/).length;
+  }
+  return lines;
+}
+
+const STRING = /"(?:\\.|[^"\\\n])*"|'[^'\n]*'/g;
+const STRING_OR_COMMENT = new RegExp(`"""[^]*?"""|'''[^]*?'''|${STRING.source}|#.*`, "g");
+
+/** Takes comments and strings of several lines out, but keeps the line numbers. */
+function withoutComments(text: string): string {
+  return text.replace(STRING_OR_COMMENT, (part) => /^("""|'''|#)/.test(part) ? part.replace(/[^\n]/g, "") : part);
+}
+
+const unquoted = (name: string) => name.replace(/["'\s]/g, "");
+
+function syntaxError(error: Error, text: string, file: string): ConfigError {
+  const [first] = error.message.split("\n");
+  const [, at, after, reason] = /^Parse error on line (\d+), column (\d+): (.*)/.exec(first) ?? ["", "1", "1", first];
+  const [line, column] = [Number(at), Number(after)];
+  const lines = text.split(/\r?\n/);
+  const numbered = (n: number) => lines[n - 1] === undefined ? [] : [`${String(n).padStart(6)} | ${lines[n - 1]}`];
+  const frame = [...numbered(line - 1), ...numbered(line), `${" ".repeat(8 + column)}^`, ...numbered(line + 1)];
+  return new ConfigError([{
+    code: "toml_syntax",
+    what: `${file}:${line}:${column} is not TOML: ${reason}\n${frame.join("\n")}`,
+    expected: 'lines such as [section], key = 1, key = "text", key = true',
+    fix: `correct line ${line}`,
+  }]);
+}

@@ -1,0 +1,192 @@
+/**
+ * Keys of torchtitan (v0.2.2 and before) that are not in our schema. None is swallowed in silence: a feature that is
+ * not there yet may only be off, and an old name is an error that tells the new one.
+ * @module
+ */
+import type { Kind } from "./vocabulary.ts";
+
+/** Keys that switch a missing feature on: the values that leave it off. An error proposes the first. */
+const offValues: Readonly<Record<string, readonly unknown[]>> = {
+  "job.save_config_file": [null],
+  "job.custom_config_module": [""],
+  "profiling.enable_profiling": [false],
+  "profiling.enable_memory_snapshot": [false],
+  "metrics.enable_tensorboard": [false],
+  "metrics.save_for_all_ranks": [false],
+  "metrics.enable_wandb": [false],
+  "model.converters": [[]],
+  "model.print_after_conversion": [false],
+  "optimizer.early_step_in_backward": [false],
+  "training.enable_cpu_offload": [false],
+  "training.mixed_precision_param": ["float32"],
+  "training.mixed_precision_reduce": ["float32"],
+  "training.dataloader.num_workers": [0],
+  "validation.dataloader.num_workers": [0],
+  "parallelism.data_parallel_replicate_degree": [1],
+  "parallelism.data_parallel_shard_degree": [-1, 1],
+  "parallelism.tensor_parallel_degree": [1],
+  "parallelism.enable_async_tensor_parallel": [false],
+  "parallelism.pipeline_parallel_degree": [1],
+  "parallelism.context_parallel_degree": [1],
+  "parallelism.expert_parallel_degree": [1],
+  "parallelism.expert_tensor_parallel_degree": [1],
+  "checkpoint.enable": [false],
+  "checkpoint.create_seed_checkpoint": [false],
+  "activation_checkpoint.mode": ["none"],
+  "comm.mode": ["default"],
+  "memory_estimation.enable": [false],
+  "fault_tolerance.enable": [false],
+  "experimental.custom_import": [""],
+  "experimental.custom_args_module": [""],
+  "debug.moe_force_load_balance": [false],
+};
+
+/**
+ * Keys that change nothing here, with torchtitan's defaults: they only matter while a switch above is on, or they tune
+ * what has no counterpart (a step is always compiled and always repeatable; there is no garbage to collect in it).
+ */
+const withoutEffect: Readonly<Record<string, unknown>> = {
+  "profiling.save_traces_folder": "profile_traces",
+  "profiling.profile_freq": 10,
+  "profiling.profiler_active": 1,
+  "profiling.profiler_warmup": 3,
+  "profiling.save_memory_snapshot_folder": "memory_snapshot",
+  "metrics.save_tb_folder": "tb",
+  "optimizer.implementation": "fused",
+  "training.gc_freq": 50,
+  "training.gc_debug": false,
+  "training.dataloader.persistent_workers": false,
+  "training.dataloader.pin_memory": false,
+  "training.dataloader.prefetch_factor": null,
+  "validation.dataloader.persistent_workers": false,
+  "validation.dataloader.pin_memory": false,
+  "validation.dataloader.prefetch_factor": null,
+  "parallelism.fsdp_reshard_after_forward": "default",
+  "parallelism.disable_loss_parallel": false,
+  "parallelism.module_fqns_per_model_part": null,
+  "parallelism.pipeline_parallel_first_stage_less_layers": 1,
+  "parallelism.pipeline_parallel_last_stage_less_layers": 1,
+  "parallelism.pipeline_parallel_layers_per_stage": null,
+  "parallelism.pipeline_parallel_schedule": "1F1B",
+  "parallelism.pipeline_parallel_schedule_csv": "",
+  "parallelism.pipeline_parallel_microbatch_size": 1,
+  "parallelism.pipeline_parallel_expert_parallel_overlap": true,
+  "parallelism.context_parallel_load_balancer": "headtail",
+  "parallelism.context_parallel_rotate_method": "allgather",
+  "parallelism.expert_parallel_comm_backend": "standard",
+  "checkpoint.enable_ft_dataloader_checkpoints": true,
+  "checkpoint.folder": "checkpoint",
+  "checkpoint.interval": 500,
+  "checkpoint.initial_load_path": null,
+  "checkpoint.initial_load_model_only": true,
+  "checkpoint.initial_load_in_hf": false,
+  "checkpoint.initial_load_in_hf_quantized": false,
+  "checkpoint.last_save_model_only": true,
+  "checkpoint.last_save_in_hf": false,
+  "checkpoint.export_dtype": "float32",
+  "checkpoint.async_mode": "disabled",
+  "checkpoint.keep_latest_k": 10,
+  "checkpoint.load_step": -1,
+  "checkpoint.exclude_from_loading": [],
+  "checkpoint.enable_first_step_checkpoint": false,
+  "checkpoint.load_only": false,
+  "activation_checkpoint.selective_ac_option": "2",
+  "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns": [],
+  "activation_checkpoint.early_stop": false,
+  "activation_checkpoint.memory_budget": 0.5,
+  "activation_checkpoint.visualize_memory_budget_pareto": false,
+  "activation_checkpoint.preserve_rng_state": true,
+  "activation_checkpoint.determinism_check": "default",
+  "activation_checkpoint.debug": false,
+  "compile.enable": false,
+  "compile.components": ["model", "loss"],
+  "compile.backend": "inductor",
+  "quantize.linear.float8.enable_fsdp_float8_all_gather": false,
+  "quantize.linear.float8.precompute_float8_dynamic_scale_for_fsdp": false,
+  "quantize.linear.float8.recipe_name": null,
+  "quantize.linear.float8.filter_fqns": [],
+  "quantize.linear.float8.emulate": false,
+  "quantize.linear.mx.mxfp8_dim1_cast_kernel_choice": "triton",
+  "quantize.linear.mx.recipe_name": "mxfp8_cublas",
+  "quantize.linear.mx.filter_fqns": ["output"],
+  "quantize.grouped_mm.float8.fqns": [],
+  "quantize.grouped_mm.mx.recipe_name": "mxfp8",
+  "quantize.grouped_mm.mx.fqns": [],
+  "comm.init_timeout_seconds": 300,
+  "comm.train_timeout_seconds": 100,
+  "comm.trace_buf_size": 20000,
+  "comm.save_traces_folder": "comm_traces",
+  "comm.save_traces_file_prefix": "rank_",
+  "memory_estimation.disable_fake_mode": false,
+  "fault_tolerance.process_group": "gloo",
+  "fault_tolerance.process_group_timeout_ms": 10000,
+  "fault_tolerance.replica_id": 0,
+  "fault_tolerance.group_size": 0,
+  "fault_tolerance.min_replica_size": 1,
+  "fault_tolerance.semi_sync_method": null,
+  "debug.deterministic": false,
+  "debug.deterministic_warn_only": false,
+};
+
+/** Old name -> what to do, in the imperative. */
+const renamed: Readonly<Record<string, string>> = {
+  "job.print_args": "write job.print_config",
+  "job.use_for_integration_test": "delete it",
+  "profiling.run_profiler": "write profiling.enable_profiling",
+  "profiling.profile_every_x_iter": "write profiling.profile_freq",
+  "metrics.enable_color_printing": "write metrics.disable_color_printing with the opposite value",
+  "metrics.rank_0_only": "write metrics.save_for_all_ranks with the opposite value",
+  "model.norm_type": "delete it: the norm is always RMSNorm",
+  "model.tokenizer_path": "write model.hf_assets_path, the folder that holds tokenizer.json",
+  "optimizer.fused": "write optimizer.implementation",
+  "training.batch_size": "write training.local_batch_size",
+  "training.warmup_steps": "write lr_scheduler.warmup_steps",
+  "training.seed": "write debug.seed",
+  "training.deterministic": "write debug.deterministic",
+  "training.compile": "write compile.enable",
+  "training.fp8_linear": "write model.converters",
+  "training.data_parallel_type": "write parallelism.data_parallel_shard_degree or data_parallel_replicate_degree",
+  "training.data_parallel_degree": "write parallelism.data_parallel_shard_degree",
+  "training.data_parallel_shard_degree": "write parallelism.data_parallel_shard_degree",
+  "training.data_parallel_replicate_degree": "write parallelism.data_parallel_replicate_degree",
+  "training.sequence_parallel_degree": "write parallelism.tensor_parallel_degree",
+  "training.tensor_parallel_degree": "write parallelism.tensor_parallel_degree",
+  "training.pipeline_parallel_degree": "write parallelism.pipeline_parallel_degree",
+  "training.checkpoint_interval": "write checkpoint.interval",
+  "training.checkpoint_folder": "write checkpoint.folder",
+  "lr_scheduler.lr_min": "write lr_scheduler.min_lr_factor",
+  "experimental.pipeline_parallel_degree": "write parallelism.pipeline_parallel_degree",
+  "experimental.context_parallel_degree": "write parallelism.context_parallel_degree",
+  "experimental.enable_async_tensor_parallel": "write parallelism.enable_async_tensor_parallel",
+  "experimental.custom_model_path": "write experimental.custom_import",
+  "checkpoint.enable_checkpoint": "write checkpoint.enable",
+  "checkpoint.model_weights_only": "write checkpoint.last_save_model_only",
+  "checkpoint.interval_type": "delete it: intervals are counted in steps",
+  "memory_estimation.enabled": "write memory_estimation.enable",
+};
+
+/** What we make of a key that is torchtitan's and not ours. */
+export type ForeignKey =
+  | { readonly is: "missing feature"; readonly off: readonly unknown[] }
+  | { readonly is: "without effect" }
+  | { readonly is: "renamed"; readonly fix: string };
+
+/** Looks a dotted name up; undefined when torchtitan does not know it either. */
+export function foreignKey(name: string): ForeignKey | undefined {
+  if (Object.hasOwn(offValues, name)) return { is: "missing feature", off: offValues[name] };
+  if (Object.hasOwn(withoutEffect, name)) return { is: "without effect" };
+  if (Object.hasOwn(renamed, name)) return { is: "renamed", fix: renamed[name] };
+  return undefined;
+}
+
+/** How the command line reads the value of such a key. */
+export function foreignKind(name: string): Kind {
+  const example = Object.hasOwn(offValues, name) ? offValues[name][0] : withoutEffect[name];
+  if (Array.isArray(example)) return "list";
+  return typeof example === "boolean" || typeof example === "number" ? typeof example as Kind : "string";
+}
+
+/** The names that a configuration may hold although our schema does not. */
+export function foreignNames(): string[] {
+  return [...Object.keys(offValues), ...Object.keys(withoutEffect)];
+}
