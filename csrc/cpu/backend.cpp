@@ -11,16 +11,6 @@
 #include "simd.h"
 
 namespace titan::cpu {
-
-// Until every kernel is here.
-#define KERNEL(name, operands, attributes, dtypes)                         \
-  std::string check_##name(const Call& call) __attribute__((weak));        \
-  void run_##name(const Call& call) __attribute__((weak));
-#define MAP(name, arity)
-#include "../kernels.def"
-#undef KERNEL
-#undef MAP
-
 namespace {
 
 const Kernel KERNELS[] = {

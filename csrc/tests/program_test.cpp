@@ -1,0 +1,207 @@
+// The loader on programs cut short, with flipped bytes and with wild numbers in every field: it answers or refuses, and never crashes.
+#include "../cpu/backend.h"
+#include "../program.h"
+#include "../titan.h"
+#include "test.h"
+
+using namespace titan;
+using namespace titan::test;
+
+namespace {
+
+constexpr int THREADS = 2;
+constexpr uint64_t HEADER = 128, TENSOR = 128, SECTION = 32, INSTRUCTION = 48;
+
+struct Bytes {
+  std::vector<uint8_t> data;
+  template <class T> void put(T value) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(&value);
+    data.insert(data.end(), bytes, bytes + sizeof value);
+  }
+  template <class T> void set(uint64_t at, T value) { std::memcpy(data.data() + at, &value, sizeof value); }
+  void u32(std::initializer_list<uint32_t> values) { for (auto value : values) put(value); }
+  void u64(std::initializer_list<uint64_t> values) { for (auto value : values) put(value); }
+};
+
+/// Two sections: gemm into the arena and copy to the output, rmsnorm backward without its optional operand, a map.
+Bytes small_program() {
+  struct View { uint32_t space, dtype; uint64_t offset; std::vector<int64_t> dims, strides; };
+  const std::vector<View> views = {
+      {1, 0, 0, {1, 4, 8}, {32, 8, 1}}, {1, 0, 128, {1, 8, 4}, {32, 1, 8}}, {0, 0, 0, {1, 4, 4}, {16, 4, 1}}, {2, 0, 0, {1, 4, 4}, {16, 4, 1}},
+      {0, 0, 64, {2, 4}, {4, 1}}, {0, 0, 128, {2}, {1}}, {0, 0, 192, {4}, {1}}, {0, 3, 256, {64}, {1}}, {0, 0, 320, {2, 4}, {4, 1}}};
+  struct Step { uint32_t kernel; std::vector<uint32_t> operands; std::vector<int64_t> attributes; };
+  const std::vector<Step> steps = {
+      {0, {0, 1, 2}, {2}}, {3, {2, 3}, {}}, {9, {4, 5, 6, 4, 0xFFFFFFFF, 8, 6, 7}, {0}},
+      {1, {4, 8, 8}, {2, 4, 2, 0 | 3 << 16 | int64_t{0} << 28 | int64_t{1} << 40, 3, 1, 0x3FF0000000000000}}};
+  Bytes tensors, sections, instructions, operands, attributes, file;
+  for (const View& view : views) {
+    tensors.u32({view.space, view.dtype});
+    tensors.put(view.offset);
+    tensors.u32({static_cast<uint32_t>(view.dims.size()), 0});
+    for (const auto* list : {&view.dims, &view.strides})
+      for (size_t d = 0; d < 6; d++) tensors.put(d < list->size() ? (*list)[d] : int64_t{0});
+    tensors.put(uint64_t{0});
+  }
+  for (const Step& step : steps) {
+    instructions.u32({step.kernel, 0});
+    instructions.put(uint64_t{operands.data.size() / 4});
+    instructions.u32({static_cast<uint32_t>(step.operands.size()), static_cast<uint32_t>(step.attributes.size())});
+    instructions.put(uint64_t{attributes.data.size() / 8});
+    instructions.u32({3, 5});
+    instructions.put(uint64_t{0});
+    for (auto operand : step.operands) operands.put(operand);
+    for (auto attribute : step.attributes) attributes.put(attribute);
+  }
+  sections.u32({0, 3});
+  sections.u64({0, 2, 0});
+  sections.u32({0, 3});
+  sections.u64({2, 2, 0});
+  for (char c : std::string("TITANPRG")) file.put(c);
+  file.u32({1, THREADS});
+  file.u64({384, 256, 64, views.size(), 2, steps.size(), operands.data.size() / 4, attributes.data.size() / 8, 8, 0, 0, 0, 0, 0});
+  for (const Bytes* table : {&tensors, &sections, &instructions, &operands, &attributes}) {
+    file.data.insert(file.data.end(), table->data.begin(), table->data.end());
+    while (file.data.size() % 8) file.data.push_back(0);
+  }
+  for (char c : std::string("runnorm!")) file.put(c);
+  return file;
+}
+
+/// "" when it loads, else the refusal.
+std::string refusal(const std::vector<uint8_t>& bytes) {
+  const std::vector<uint8_t> exact(bytes);  // so that the sanitizer sees a read behind its end
+  try {
+    load_program(cpu::backend, THREADS, exact.data(), exact.size());
+    return "";
+  } catch (const Failure& failure) {
+    EXPECT(failure.status == TITAN_STATUS_INVALID_PROGRAM);
+    EXPECT(!failure.message.empty());
+    return failure.message;
+  }
+}
+
+void check_truncations(const Bytes& program) {
+  for (size_t size = 0; size < program.data.size(); size++)
+    EXPECT(!refusal({program.data.begin(), program.data.begin() + static_cast<std::ptrdiff_t>(size)}).empty());
+  auto longer = program.data;
+  longer.push_back(0);
+  EXPECT(!refusal(longer).empty());
+}
+
+void check_flips(const Bytes& program) {
+  std::mt19937 engine(1);
+  for (size_t at = 0; at < program.data.size(); at++)
+    for (const uint8_t flip : {0x01, 0x80, 0xFF}) {
+      auto changed = program.data;
+      changed[at] ^= flip;
+      refusal(changed);
+    }
+  for (int i = 0; i < 20000; i++) {
+    auto changed = program.data;
+    for (unsigned n = 0; n <= engine() % 4; n++) changed[engine() % changed.size()] = static_cast<uint8_t>(engine());
+    refusal(changed);
+  }
+}
+
+void check_wild_numbers(const Bytes& program) {
+  for (uint64_t at = 8; at + 8 <= program.data.size(); at += 4)
+    for (const uint64_t value : {uint64_t{0}, uint64_t{1}, uint64_t{0x7FFFFFFF}, uint64_t{0xFFFFFFFF}, uint64_t{1} << 32, uint64_t{1} << 44, uint64_t{1} << 62, ~uint64_t{0} / 2,
+                                 uint64_t{1} << 63, ~uint64_t{0} - 7, ~uint64_t{0}}) {
+      Bytes changed = program;
+      changed.set(at, static_cast<uint32_t>(value));
+      refusal(changed.data);
+      if (at % 8 == 0) {
+        changed.set(at, value);
+        refusal(changed.data);
+      }
+    }
+}
+
+void check_messages(const Bytes& program) {
+  const uint64_t tensors = HEADER, sections = tensors + 9 * TENSOR, instructions = sections + 2 * SECTION, operands = instructions + 4 * INSTRUCTION;
+  const auto expect = [&](uint64_t at, auto value, const char* part) {
+    Bytes changed = program;
+    changed.set(at, value);
+    const std::string message = refusal(changed.data);
+    if (message.find(part) == std::string::npos) std::printf("\"%s\" is not in \"%s\"\n", part, message.c_str()), failures++;
+  };
+  expect(0, 'X', "do not start with TITANPRG");
+  expect(8, 2u, "has format 2; expected: 1");
+  expect(12, 3u, "compiled for 3 threads; expected: 1 to 2");
+  expect(16, uint64_t{320}, "tensor 8 takes 32 bytes from 320 on; expected: to end by 320");
+  expect(40, uint64_t{1} << 60, "claims 1152921504606846976 tensors");
+  expect(64, uint64_t{15}, "; expected: ");
+  expect(tensors, 3u, "tensor 0 is in space 3");
+  expect(tensors + 4, 4u, "tensor 0 has dtype 4");
+  expect(tensors + 8, uint64_t{2}, "tensor 0 is at offset 2; expected: a multiple of 4");
+  expect(tensors + 16, 7u, "tensor 0 has 7 dims");
+  expect(tensors + 24, int64_t{-1}, "tensor 0 has dim -1 with stride 32");
+  expect(tensors + 24 + 8, int64_t{1} << 60, "tensor 0 is too large");
+  expect(tensors + 72 + 8, int64_t{1} << 62, "tensor 0 is too large");
+  expect(tensors + 7 * TENSOR + 8, uint64_t{260}, "tensor 7 is at offset 260; expected: a multiple of 64");
+  expect(tensors + 7 * TENSOR + 72, int64_t{3}, "expected: to end by 384");
+  expect(tensors + 7 * TENSOR + 72, int64_t{2}, "tensor 7 is of bytes; expected: one dim of stride 1");
+  expect(tensors + 7 * TENSOR + 24, int64_t{16}, "instruction 2: ");
+  expect(sections + 16, uint64_t{5}, "section 0 (run) has 5 instructions from 0 on");
+  expect(sections + 16, uint64_t{3}, "section 1 (run) starts at instruction 2; expected: behind the section before, from 3 on");
+  expect(sections, 7u, "'s name is 3 bytes from 7 on");
+  expect(instructions, 19u, "instruction 0 has kernel 19; expected: below 19");
+  expect(instructions + 4, 1u, "instruction 0: is on stream 1");
+  expect(instructions + 8, uint64_t{1}, "expected: from 0 on");
+  expect(instructions + 16, 2u, "operands, which do not fit gemm");
+  expect(instructions + 20, 0u, "attribute accumulate is missing");
+  expect(instructions + 24, uint64_t{100}, "attribute words from 100 on");
+  expect(operands, 9u, "instruction 0: a is tensor 9; expected: below 9");
+  expect(operands, 0xFFFFFFFFu, "instruction 0: a is absent");
+  expect(operands, 7u, "instruction 0: a has the wrong dtype");
+  expect(operands + 8, 0u, "instruction 0: c is written in the input buffer");
+}
+
+void check_loads(const Bytes& bytes) {
+  EXPECT(refusal(bytes.data).empty());
+  Program program = load_program(cpu::backend, THREADS, bytes.data.data(), bytes.data.size());
+  EXPECT(program.sections.size() == 2 && program.instructions.size() == 4);
+  EXPECT(program.sections[0].input_bytes == 256 && program.sections[0].output_bytes == 64 && program.sections[0].host_operands.size() == 3);
+  EXPECT(program.instructions[2].call[4].data == nullptr && program.instructions[2].first_output == 5 && program.instructions[2].num_outputs == 2);
+  EXPECT(program.operand_name(3, 1) == "x[1]" && program.operand_name(2, 7) == "scratch");
+  EXPECT(program.instructions[0].scope == "norm!");
+}
+
+void check_handles() {
+  titan_error error;
+  uint64_t device = 0, program = 0;
+  const Bytes bytes = small_program();
+  EXPECT(titan_device_open(0, 0, THREADS, &device, &error) == TITAN_STATUS_OK);
+  EXPECT(titan_device_open(7, 0, 1, &device, &error) == TITAN_STATUS_INVALID_ARGUMENT && error.instruction == -1);
+  EXPECT(titan_device_open(0, 0, 1, nullptr, nullptr) == TITAN_STATUS_INVALID_ARGUMENT);
+  EXPECT(titan_program_create(device, nullptr, 5, &program, &error) == TITAN_STATUS_INVALID_ARGUMENT);
+  EXPECT(titan_program_create(device, bytes.data.data(), bytes.data.size(), &program, &error) == TITAN_STATUS_OK);
+  alignas(8) uint8_t input[256] = {}, output[64];
+  titan_action action = {0, 0, TITAN_FLAG_CHECK_FINITE, 0, 0, 0};
+  EXPECT(titan_program_run(program, &action, 1, input, 256, output, 64, &error) == TITAN_STATUS_OK);
+  EXPECT(titan_program_run(program, &action, 1, input + 1, 256, output, 64, &error) == TITAN_STATUS_INVALID_ARGUMENT);
+  EXPECT(titan_program_run(program, &action, 1, nullptr, 256, output, 64, &error) == TITAN_STATUS_INVALID_ARGUMENT);
+  EXPECT(titan_program_run(program, nullptr, 1, input, 256, output, 64, &error) == TITAN_STATUS_INVALID_ARGUMENT);
+  EXPECT(titan_program_run(device, &action, 1, input, 256, output, 64, &error) == TITAN_STATUS_INVALID_HANDLE);
+  EXPECT(titan_device_close(program, &error) == TITAN_STATUS_INVALID_HANDLE);
+  EXPECT(titan_device_close(device, &error) == TITAN_STATUS_OK);
+  EXPECT(titan_device_close(device, &error) == TITAN_STATUS_INVALID_HANDLE);
+  EXPECT(titan_program_run(program, &action, 1, input, 256, output, 64, &error) == TITAN_STATUS_OK);  // keeps its device
+  EXPECT(titan_buffer_read(program, 384, input, 1, &error) == TITAN_STATUS_INVALID_ARGUMENT);
+  EXPECT(titan_buffer_read(program, ~uint64_t{0}, input, 2, &error) == TITAN_STATUS_INVALID_ARGUMENT);
+  EXPECT(titan_program_destroy(program, &error) == TITAN_STATUS_OK);
+  EXPECT(titan_program_destroy(program, &error) == TITAN_STATUS_INVALID_HANDLE);
+}
+
+}  // namespace
+
+int main() {
+  const Bytes program = small_program();
+  check_loads(program);
+  check_messages(program);
+  check_truncations(program);
+  check_flips(program);
+  check_wild_numbers(program);
+  check_handles();
+  return finish("program");
+}
