@@ -71,6 +71,9 @@ const dot = (a: Arr, i: number, b: Arr, j: number, n: number): number => {
   return sum;
 };
 
+/** Queries and keys go through attention in blocks of this many. */
+const BLOCK = 64;
+
 const padded = (n: number, to: number): number => Math.ceil(n / to) * to;
 
 /** `q, k, v, positions... -> o, lse [B,H,T]` */
@@ -102,7 +105,7 @@ export const attention: Op = defineOp({
   recompute: "attention",
   // Half of the pairs are visible: q k^T and p v, 2 flops each.
   flops: ({ inputs: [q, k] }) => 2 * numel(q.shape) * k.shape[1],
-  scratch: (node, threads) => scratchElements(node, 2, 2) * threads * dtypeBytes[node.inputs[0].dtype],
+  scratch: (node, threads) => scratchBytes(node, threads, 2, 2, 1),
   kernel: (node) => ({
     kernel: "attention",
     attrs: { scale: num(node.attrs.scale) },
@@ -110,10 +113,12 @@ export const attention: Op = defineOp({
   }),
 });
 
-/** Per thread: `whole` copies of a head's keys, `blocks` of a query block, and the 64 x 64 tiles. */
-function scratchElements(node: Node, whole: number, blocks: number): number {
-  const [, s, , size] = node.inputs[1].shape, k = padded(size, 16), rows = padded(s, 64);
-  return blocks === 2 ? whole * rows * k + 2 * k * 64 + 64 * 64 + 64 * k + 64 : whole * rows * k + blocks * k * 64 + 2 * 64 * 64 + 5 * 64;
+/** Bytes per thread, as csrc/cpu/ops/attention*.cpp lay them out: `whole` tensors of a head's padded keys, `blocks` of a block of
+ * queries, `tiles` of scores, and the range of positions and documents of each block of keys. */
+function scratchBytes(node: Node, threads: number, whole: number, blocks: number, tiles: number): number {
+  const [, s, , size] = node.inputs[1].shape, p = padded(size, 16), keys = padded(s, BLOCK);
+  const elements = whole * keys * p + blocks * BLOCK * p + tiles * BLOCK * BLOCK;
+  return threads * padded(elements * dtypeBytes[node.inputs[0].dtype] + keys / BLOCK * 16, 64);
 }
 
 /** `q, k, v, o, lse, do, positions... -> dq, dk, dv` */
@@ -144,7 +149,7 @@ export const attentionBackward: Op = defineOp({
   },
   recompute: "attention",
   flops: ({ inputs: [q, k] }) => 5 * numel(q.shape) * k.shape[1],
-  scratch: (node, threads) => scratchElements(node, 4, 6) * threads * dtypeBytes[node.inputs[0].dtype],
+  scratch: (node, threads) => scratchBytes(node, threads, 4, 5, 2),
   kernel: (node) => ({
     kernel: "attention_backward",
     attrs: { scale: num(node.attrs.scale) },

@@ -1,7 +1,7 @@
 /** Root-mean-square norm over the last dim: y = x w / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019), rstd = 1 / sqrt(...).
  * @module */
 import { type Arr, arr } from "../array.ts";
-import { dtypeBytes } from "../ir.ts";
+import { dtypeBytes, numel } from "../ir.ts";
 import { defineOp, num, type Op } from "../op.ts";
 import { accumulateMode } from "./state.ts";
 
@@ -62,7 +62,8 @@ export const rmsnormBackward: Op = defineOp({
   },
   recompute: "cheap",
   flops: (node) => 10 * node.inputs[0].shape.reduce((n, s) => n * s, 1),
-  scratch: (node, threads) => threads * node.inputs[2].shape[0] * dtypeBytes[node.inputs[2].dtype],
+  // dw is summed in up to 64 fixed runs of rows, whatever the number of threads.
+  scratch: ({ inputs: [x, rstd, w] }) => Math.min(64, numel(rstd.shape)) * w.shape[0] * dtypeBytes[x.dtype],
   accumulates: 1,
   inPlace: (node) => node.inputs.length > 4 ? [[0, 4], [0, 3]] : [[0, 3]],
   kernel: (node) => ({
