@@ -71,13 +71,16 @@ async function setup(again: boolean): Promise<void> {
   }
 }
 
-/** A failure is reported, not thrown: what is still missing afterwards decides whether the build can go on. */
+/** A failure is reported, not thrown: an update fails where one source of many cannot be reached, and what is still
+ * missing at the end decides whether the build can go on. */
 async function install(commands: string[][]): Promise<void> {
-  try {
-    for (const command of commands) await runStep("Installing", command, { DEBIAN_FRONTEND: "noninteractive" });
-  } catch (error) {
-    if (!(error instanceof StepError)) throw error;
-    console.error(error.message);
+  for (const command of commands) {
+    try {
+      await runStep("Installing", command, { DEBIAN_FRONTEND: "noninteractive" });
+    } catch (error) {
+      if (!(error instanceof StepError)) throw error;
+      console.error(error.message);
+    }
   }
 }
 
