@@ -13,21 +13,9 @@
 namespace titan {
 namespace {
 
-// At exit the C library unloads BLAS and OpenMP under a running executor. So each instruction is bracketed: a halt lets the ones that
-// run end, and no other begin.
+// At exit the C library unloads BLAS and OpenMP under a running executor. So a halt lets the kernels that run end, and no other begin.
 std::atomic<bool> halting{false};
 std::atomic<int> running{0};
-
-struct Running {
-  Running() {
-    running++;
-    while (halting) {
-      running--;
-      for (;;) pause();
-    }
-  }
-  ~Running() { running--; }
-};
 
 /// The first element that is not finite, in row-major order, or -1.
 template <class real> int64_t find_not_finite(const Tensor& tensor) {
@@ -50,6 +38,16 @@ template <class real> int64_t find_not_finite(const Tensor& tensor) {
 constexpr uint64_t HUGE_PAGE = uint64_t{2} << 20, PAGE = 4096;
 
 }  // namespace
+
+void run_kernel(const Kernel& kernel, const Call& call) {
+  running++;
+  if (halting) {
+    running--;
+    for (;;) pause();
+  }
+  kernel.run(call);
+  running--;
+}
 
 void halt_executors() {
   halting = true;
@@ -186,10 +184,7 @@ void LoadedProgram::run_action(const titan_action& action, const Host& host) {
   for (uint64_t n = section.first_instruction; n < section.first_instruction + section.num_instructions; n++) {
     Instruction& instruction = program_.instructions[n];
     instruction.call.flags = action.flags;
-    {
-      Running bracket;
-      instruction.kernel->run(instruction.call);
-    }
+    run_kernel(*instruction.kernel, instruction.call);
     if (action.flags & FLAG_CHECK_FINITE) check_finite(action, n);
   }
 }

@@ -93,6 +93,9 @@ class LoadedProgram {
   Arena arena_;
 };
 
+/// Runs a kernel, unless the process is about to end: then it never returns.
+void run_kernel(const Kernel& kernel, const Call& call);
+
 /// Stops every executor after the instruction it is at, for good: the process is about to end and the libraries below with it.
 void halt_executors();
 

@@ -1,0 +1,42 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { Device } from "../../ffi/device.ts";
+import { TitanError } from "../../ffi/error.ts";
+import { library } from "../../ffi/library.ts";
+
+library(); // opened here: inside a test the sanitizer would call it a leak
+
+Deno.test("a device says what it is", () => {
+  using device = new Device({ threads: 3 });
+  const { threads, vectorBits, memoryBytes, processor, blas } = device.info;
+  assertEquals(threads, 3);
+  assert([128, 256, 512].includes(vectorBits));
+  assert(memoryBytes > 2 ** 28);
+  assert(processor.length > 2 && blas.length > 2);
+});
+
+Deno.test("without a number of threads a device takes all", () => {
+  using device = new Device();
+  assert(device.info.threads >= 1);
+});
+
+Deno.test("a device measures its matrix product on some or all of its threads", async () => {
+  using device = new Device({ threads: 2 });
+  assert(await device.measure({ n: 64 }) > 0);
+  assert(await device.measure({ n: 64, threads: 1 }) > 0);
+  const error = await assertRejects(() => device.measure({ threads: 3 }), TitanError);
+  assertEquals(error.status, "INVALID_ARGUMENT");
+});
+
+Deno.test("numbers that are no thread counts are refused before the native side sees them", () => {
+  assertThrows(() => new Device({ threads: -1 }), RangeError, "threads is -1\n  expected: an integer, 0 or more");
+  assertThrows(() => new Device({ threads: 1.5 }), RangeError, "threads is 1.5");
+  assertThrows(() => new Device({ threads: 5000 }), TitanError, "more than 4096 threads");
+});
+
+Deno.test("a closed device is an error at its next use", async () => {
+  const device = new Device({ threads: 1 });
+  device[Symbol.dispose]();
+  const error = await assertRejects(() => device.measure(), TitanError);
+  assertEquals(error.status, "INVALID_HANDLE");
+  assertThrows(() => device[Symbol.dispose](), TitanError, "is no open device");
+});

@@ -1,0 +1,48 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { kernels, mapOps } from "../../graph/kernels.ts";
+import { generated, kernelsSource, symbolsSource } from "../../tools/generate.ts";
+
+const root = new URL("../../", import.meta.url);
+
+for (const { path, text } of await generated(root)) {
+  Deno.test(`${path} is byte for byte what its source gives`, async () => {
+    assertEquals(await Deno.readTextFile(new URL(path, root)), text);
+  });
+}
+
+Deno.test("the kernel table tells optional, repeated and scratch operands apart", () => {
+  const { index, inputs, outputs, scratch, attributes } = kernels.adamw;
+  assertEquals([index, scratch, attributes[0]], [17, false, { name: "n", type: "i64" }]);
+  assertEquals(inputs.map(({ variadic }) => variadic), [true, true, true, true, false, false, false]);
+  assertEquals(outputs.map(({ name }) => name), ["p", "m", "v"]);
+  assertEquals(kernels.rmsnorm_backward.inputs.at(-1), { name: "residual", variadic: false, optional: true });
+  assertEquals(kernels.rmsnorm_backward.scratch, true);
+  assertEquals(kernels.map.attributes.map(({ type }) => type), ["i64", "i64", "i64[]", "f64[]"]);
+  assertEquals(mapOps.select, { code: Object.keys(mapOps).length - 1, arity: 3 });
+});
+
+Deno.test("structs are laid out as C lays them out", () => {
+  const header = "#define TITAN_ABI_VERSION 4\ntypedef struct t {\n  uint32_t a;\n  uint64_t b;\n  char c[3];\n} t;\n";
+  const source = symbolsSource(header);
+  for (
+    const line of [
+      "bytes: 24,",
+      'b: { offset: 8, type: "u64", length: 1 }',
+      'c: { offset: 16, type: "text", length: 3 }',
+    ]
+  ) {
+    assertEquals(source.includes(line), true, line);
+  }
+});
+
+Deno.test("a C type that Deno cannot pass is refused", () => {
+  const header = "#define TITAN_ABI_VERSION 1\n/** Adds. */\nTITAN_API int32_t titan_add(float a);\n";
+  assertThrows(() => symbolsSource(header), Error, "titan.h uses the type float");
+  assertThrows(() => symbolsSource(""), Error, "no TITAN_ABI_VERSION");
+});
+
+Deno.test("a kernel without attributes or scratch has empty ones", () => {
+  const source = kernelsSource('KERNEL(copy, "x -> y", "", "f32")\n');
+  assertEquals(source.includes('attributes: [],\n    dtypes: ["f32"],'), true);
+  assertEquals(source.includes("scratch: false,"), true);
+});
