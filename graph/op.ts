@@ -32,6 +32,8 @@ export interface Op {
   readonly name: string;
   /** Dims signature, or how to make it from the attributes; from it follow shapes and FLOPs. */
   readonly dims?: string | ((attrs: Attrs, ranks: readonly number[]) => string);
+  /** Indices of the operands that are integers; all others are then real. Without it operands may be either. */
+  readonly integers?: readonly number[];
   /** Output types, where `dims` cannot say them. Real outputs take the first real input's dtype by default. */
   readonly infer?: (inputs: readonly Type[], attrs: Attrs) => Type[];
   /** Reference meaning in f64, on arrays. `types` are the output types. */
@@ -65,6 +67,12 @@ export function defineOp<T extends Op>(op: T): T {
  * @throws {TypeError} when the inputs do not fit its signature. */
 export function inferTypes(op: Op, inputs: readonly Type[], attrs: Attrs): Type[] {
   try {
+    inputs.forEach(({ dtype }, i) => {
+      const expected = op.integers?.includes(i) ? "i32" : "f32 or f64";
+      if (op.integers && isReal(dtype) !== (expected !== "i32")) {
+        throw new TypeError(`operand ${i} is ${dtype}, expected ${expected}`);
+      }
+    });
     if (op.infer) return op.infer(inputs, attrs);
     const ranks = inputs.map((t) => t.shape.length);
     const dims = typeof op.dims === "function" ? op.dims(attrs, ranks) : op.dims!;

@@ -4,7 +4,7 @@
  * both, then (attribute `rope`, set by `fuse`) rotation tables of both: q and k are then turned while a head is loaded.
  * @module */
 import { type Arr, arr } from "../array.ts";
-import { type Attrs, dtypeBytes, type Node, numel, type Type, type Value } from "../ir.ts";
+import { type Attrs, dtypeBytes, type Node, numel, type Type, typeText, type Value } from "../ir.ts";
 import { defineOp, num, type Op } from "../op.ts";
 import { rope } from "./rope.ts";
 
@@ -22,11 +22,28 @@ const inKernelOrder = (rest: readonly Value[], attrs: Attrs): (Value | undefined
 
 function check(q: Type, k: Type, v: Type): void {
   const [b, , h, size] = q.shape, [kb, , g, ksize] = k.shape;
-  if (q.shape.length !== 4 || k.shape.length !== 4 || b !== kb || size !== ksize || String(k.shape) !== String(v.shape)) {
-    throw new TypeError(`shapes q [${q.shape}], k [${k.shape}], v [${v.shape}] do not fit [b,t,h,k], [b,s,g,k], [b,s,g,k]`);
+  if (
+    q.shape.length !== 4 || k.shape.length !== 4 || b !== kb || size !== ksize || String(k.shape) !== String(v.shape)
+  ) {
+    throw new TypeError(
+      `shapes q [${q.shape}], k [${k.shape}], v [${v.shape}] do not fit [b,t,h,k], [b,s,g,k], [b,s,g,k]`,
+    );
   }
   if (h % g !== 0) throw new TypeError(`${h} query heads are not a multiple of ${g} key/value heads`);
   if (size % 2 !== 0) throw new TypeError(`head size ${size} is odd, expected even`);
+}
+
+/** Positions and document ids are integers of the queries' or the keys' rows. */
+function checkPlaces(q: Type, k: Type, rest: readonly Type[], attrs: Attrs): void {
+  const { qPositions, kPositions, documents } = extras(rest, attrs);
+  const places = attrs.documents ? [qPositions, kPositions, documents[0], documents[1]] : [qPositions, kPositions];
+  places.forEach((place, i) => {
+    const expected = typeText({ dtype: "i32", shape: [q, k][i % 2].shape.slice(0, 2) });
+    if (!place || typeText(place) !== expected) {
+      const name = `${i % 2 === 0 ? "query" : "key"} ${i < 2 ? "positions" : "documents"}`;
+      throw new TypeError(`${name} are ${place ? typeText(place) : "missing"}, expected ${expected}`);
+    }
+  });
 }
 
 interface Loaded {
@@ -79,8 +96,9 @@ const padded = (n: number, to: number): number => Math.ceil(n / to) * to;
 /** `q, k, v, positions... -> o, lse [B,H,T]` */
 export const attention: Op = defineOp({
   name: "attention",
-  infer: ([q, k, v]) => {
+  infer: ([q, k, v, ...rest], attrs) => {
     check(q, k, v);
+    checkPlaces(q, k, rest, attrs);
     const [b, t, h] = q.shape;
     return [{ dtype: q.dtype, shape: q.shape }, { dtype: q.dtype, shape: [b, h, t] }];
   },
@@ -124,8 +142,9 @@ function scratchBytes(node: Node, threads: number, whole: number, blocks: number
 /** `q, k, v, o, lse, do, positions... -> dq, dk, dv` */
 export const attentionBackward: Op = defineOp({
   name: "attention_backward",
-  infer: ([q, k, v]) => {
+  infer: ([q, k, v, _o, _lse, _do, ...rest], attrs) => {
     check(q, k, v);
+    checkPlaces(q, k, rest, attrs);
     return [q, k, v].map(({ dtype, shape }) => ({ dtype, shape }));
   },
   reference: (inputs, attrs) => {

@@ -16,6 +16,7 @@ export function permuteTerms(dims: string, [a, b, out]: readonly [number, number
  * Closed under differentiation: each gradient is the same product with its terms in another order. */
 export const contract: Op = defineOp({
   name: "contract",
+  integers: [],
   dims: (attrs) => {
     const dims = str(attrs.dims);
     const { inputs, outputs } = parseDims(dims);

@@ -8,6 +8,7 @@ import { defineOp, num, type Op } from "../op.ts";
 /** `logits, targets -> loss [], count [], lse [...]` */
 export const crossEntropy: Op = defineOp({
   name: "cross_entropy",
+  integers: [1],
   dims: "... v, ... -> , , ...",
   reference: ([logits, targets], attrs, [, , lseType]) => {
     const v = logits.shape.at(-1)!, lse = arr(lseType.shape), loss = arr([]), count = arr([]);
@@ -33,6 +34,7 @@ export const crossEntropy: Op = defineOp({
 /** `logits, targets, lse, dloss [] -> dlogits` = dloss (softmax(logits) - onehot(target)), 0 for ignored rows. */
 export const crossEntropyBackward: Op = defineOp({
   name: "cross_entropy_backward",
+  integers: [1],
   dims: "... v, ..., ..., -> ... v",
   reference: ([logits, targets, lse, dloss], attrs) => {
     const v = logits.shape.at(-1)!, out = arr(logits.shape);

@@ -6,6 +6,7 @@ import { accumulateMode } from "./state.ts";
 /** Row `ids[n]` of a table `[V, D]`. */
 export const embedding: Op = defineOp({
   name: "embedding",
+  integers: [0],
   dims: "..., v d -> ... d",
   reference: ([ids, table], _attrs, [type]) => {
     const [, d] = table.shape, out = arr(type.shape);
@@ -24,6 +25,7 @@ export const embedding: Op = defineOp({
 /** Gradient of the table `[rows, D]`: the sum of `dy[n]` over the places where `ids[n]` is the row. */
 export const embeddingBackward: Op = defineOp({
   name: "embedding_backward",
+  integers: [0],
   dims: "..., ... d -> v d",
   infer: ([ids, dy], attrs) => {
     if (numel(dy.shape) / dy.shape.at(-1)! !== numel(ids.shape)) throw new TypeError("ids and dy differ in rows");

@@ -7,6 +7,7 @@ import { defineOp, num, type Op } from "../op.ts";
 /** Sum of the squares of all elements of all inputs, in a fixed order. */
 export const sumSquares: Op = defineOp({
   name: "sum_squares",
+  integers: [],
   dims: (_attrs, ranks) => `${ranks.map(() => "...").join(", ")} -> `,
   infer: (inputs) => [{ dtype: inputs[0].dtype, shape: [] }],
   reference: (inputs) => [arr([], [inputs.reduce((s, x) => s + x.data.reduce((t, v) => t + v * v, 0), 0)])],
@@ -24,13 +25,16 @@ const parameters = (node: { readonly inputs: readonly unknown[] }): number => (n
  * When `scale` is not finite, p, m and v stay as they are, so that a diverged step does not destroy the model. */
 export const adamw: Op = defineOp({
   name: "adamw",
+  integers: [],
   dims: (_attrs, ranks) => {
     const tensors = (n: number) => Array(n).fill("...").join(", "), n = (ranks.length - 3) / 4;
     return `${tensors(4 * n)}, , ,  -> ${tensors(3 * n)}`;
   },
   infer: (inputs) => {
     const n = parameters({ inputs });
-    if (!Number.isInteger(n) || n < 1) throw new TypeError(`expected p, m, v, g for each parameter, then lr, step, scale`);
+    if (!Number.isInteger(n) || n < 1) {
+      throw new TypeError(`expected p, m, v, g for each parameter, then lr, step, scale`);
+    }
     return inputs.slice(0, 3 * n).map(({ dtype, shape }) => ({ dtype, shape }));
   },
   reference: (inputs, attrs) => {

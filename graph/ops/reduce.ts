@@ -15,6 +15,7 @@ export function reducedStrides(dims: string, outputStrides: readonly number[]): 
 /** Sum or maximum over the dims that the output lacks: `"b t d -> b t"`. */
 export const reduce: Op = defineOp({
   name: "reduce",
+  integers: [],
   dims: (attrs) => str(attrs.dims),
   reference: ([x], attrs, [type]) => {
     const max = attrs.kind === "max";

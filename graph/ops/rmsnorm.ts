@@ -19,10 +19,13 @@ function norm(x: Arr, w: Arr, eps: number): [Arr, Arr] {
 /** `x, w -> y, rstd` */
 export const rmsnorm: Op = defineOp({
   name: "rmsnorm",
+  integers: [],
   dims: "... d, d -> ... d, ...",
   reference: ([x, w], attrs) => norm(x, w, num(attrs.eps)),
   vjp: ({ inputs: [x, w], outputs: [, rstd], cotangents: [dy, drstd] }) => {
-    if (drstd) throw new TypeError(`Cannot differentiate through "rstd" of rmsnorm: write the norm with element-wise ops`);
+    if (drstd) {
+      throw new TypeError(`Cannot differentiate through "rstd" of rmsnorm: write the norm with element-wise ops`);
+    }
     return x.apply("rmsnorm_backward", [rstd, w, dy!]);
   },
   recompute: "cheap",
@@ -32,6 +35,7 @@ export const rmsnorm: Op = defineOp({
 /** `x, r, w -> x + r, rmsnorm(x + r), rstd`: the residual sum and the norm after it in one pass over memory. Made by `fuse`. */
 export const addRmsnorm: Op = defineOp({
   name: "add_rmsnorm",
+  integers: [],
   dims: "... d, ... d, d -> ... d, ... d, ...",
   reference: ([x, r, w], attrs) => {
     const s = arr(x.shape, x.data.map((v, i) => v + r.data[i]));
@@ -45,6 +49,7 @@ export const addRmsnorm: Op = defineOp({
 /** `x, rstd, w, dy[, residual] -> dx, dw`: with u = dy w, dx = residual + rstd (u - x rstd^2 mean(u x)), dw = sum of dy x rstd. */
 export const rmsnormBackward: Op = defineOp({
   name: "rmsnorm_backward",
+  integers: [],
   dims: (_attrs, ranks) => `... d, ..., d, ... d${ranks.length > 4 ? ", ... d" : ""} -> ... d, d`,
   reference: ([x, rstd, w, dy, residual]) => {
     const d = w.data.length, dx = arr(x.shape), dw = arr(w.shape);

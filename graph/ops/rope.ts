@@ -49,6 +49,7 @@ export const ropeTable: Op = defineOp({
 /** Turns the pairs of every head `[..., H, K]` by the angles of a table `[..., K]`; `inverse` turns back. */
 export const rope: Op = defineOp({
   name: "rope",
+  integers: [],
   dims: "... h k, ... k -> ... h k",
   reference: ([x, table], attrs) => {
     const size = x.shape.at(-1)!, heads = x.shape.at(-2)!, out = arr(x.shape), sign = attrs.inverse ? -1 : 1;

@@ -124,9 +124,12 @@ export const concat: Op = defineOp({
   name: "concat",
   infer: (inputs, attrs) => {
     const dim = num(attrs.dim), first = inputs[0];
+    if (!(dim in first.shape)) throw new TypeError(`${typeText(first)} has no dim ${dim}`);
     for (const t of inputs) {
       const like = { dtype: t.dtype, shape: t.shape.map((n, d) => d === dim ? first.shape[d] : n) };
-      if (!sameType(like, first)) throw new TypeError(`${typeText(t)} does not fit ${typeText(first)} along dim ${dim}`);
+      if (!sameType(like, first)) {
+        throw new TypeError(`${typeText(t)} does not fit ${typeText(first)} along dim ${dim}`);
+      }
     }
     const joined = inputs.reduce((n, t) => n + t.shape[dim], 0);
     return [{ dtype: first.dtype, shape: first.shape.map((n, d) => d === dim ? joined : n) }];

@@ -18,7 +18,11 @@ export class Arena {
   /** Contents of a state. */
   state(name: string): Arr {
     const { state, offset } = this.plan.states.get(name)!;
-    return this.#load(offset, { shape: state.shape, strides: stridesOf(state.shape), offset: 0 }, dtypeBytes[state.dtype]);
+    return this.#load(
+      offset,
+      { shape: state.shape, strides: stridesOf(state.shape), offset: 0 },
+      dtypeBytes[state.dtype],
+    );
   }
 
   /** Fills a state. */
@@ -55,7 +59,8 @@ export class Arena {
       forEachIndex(view.shape, [view.strides], ([i], flat) => out.data[flat] = data[view.offset + i]);
       return out;
     };
-    const store = (v: Value, a: Arr, place: Place = places.of.get(v)!) => this.#store(start(place.base), place.view, bytesOf(v), a.data);
+    const store = (v: Value, a: Arr, place: Place = places.of.get(v)!) =>
+      this.#store(start(place.base), place.view, bytesOf(v), a.data);
     for (const node of graph.nodes) {
       if (node.op === "read" || places.isView(node) || section.inPlaceAssigns.has(node)) continue;
       if (node.op === "concat") {
