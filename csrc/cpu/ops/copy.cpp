@@ -20,9 +20,12 @@ struct Loops {
   Dim dims[MAX_RANK + 1];
 
   Loops(const Tensor& x, const Tensor& y) {
-    for (int d = 0; d < y.rank; d++)
-      if (y.dims[d] != 1) dims[rank++] = {y.dims[d], x.strides[d], y.strides[d]};
-    std::stable_sort(dims, dims + rank, [](const Dim& a, const Dim& b) { return a.y > b.y; });
+    for (int d = 0; d < y.rank; d++) {
+      if (y.dims[d] == 1) continue;
+      int at = rank++;  // sorted in as it comes: std::stable_sort would allocate
+      for (; at > 0 && dims[at - 1].y < y.strides[d]; at--) dims[at] = dims[at - 1];
+      dims[at] = {y.dims[d], x.strides[d], y.strides[d]};
+    }
     int kept = 0;
     for (int d = 0; d < rank; d++) {
       Dim* last = kept ? &dims[kept - 1] : nullptr;
