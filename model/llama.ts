@@ -98,7 +98,7 @@ export function llamaConfig(flavor: string, options: LlamaOptions = {}): LlamaCo
 
 function checked(config: LlamaConfig): LlamaConfig {
   const { dim, numHeads, numKvHeads } = config;
-  if (dim % numHeads !== 0 || dim / numHeads % 2 !== 0) {
+  if (dim / numHeads % 2 !== 0) {
     throw new RangeError(
       `Cannot split dim ${dim} into ${numHeads} heads of size ${
         dim / numHeads

@@ -62,10 +62,11 @@ Deno.test("an evaluation gives the mean loss of training's own forward and leave
   for (const [name, { data }] of untouched) assertEquals(memory.get(name)!.data, data, name);
 });
 
-Deno.test("an evaluation has no gradient", () => {
+Deno.test("an evaluation has no gradient and answers through its sums alone", () => {
   const graph = traceEvaluate(model, { batch: 4, seqLen, dtype: "f64" });
   assertEquals(graph.states.filter((s) => s.kind === "gradient"), []);
   assertEquals(graph.nodes.filter((n) => n.scope.endsWith("'")), []);
+  assertEquals(graph.outputs, []);
 });
 
 Deno.test("the inputs are i32 rows, with documents where they are asked for", () => {
