@@ -82,14 +82,14 @@ const snakeCase = (name: string): string => name.replace(/([a-z0-9])([A-Z])/g, "
 
 function contentsOf(root: Module): Contents {
   const contents: Contents = { modules: new Map(), parameters: new Map() };
-  const owners = new Map<string, Parameter>();
+  const names = new Set<string>();
   const visit = (value: unknown, path: string): void => {
     if (isParameter(value)) {
       if (contents.parameters.has(value)) return;
-      if (owners.has(path)) {
+      if (names.has(path)) {
         throw new TypeError(`Cannot name parameters: two of them are called "${path}"; rename a property`);
       }
-      owners.set(path, value);
+      names.add(path);
       contents.parameters.set(value, path);
     } else if (Array.isArray(value)) value.forEach((item, i) => visit(item, `${path}.${i}`));
     else if (value instanceof Module && !contents.modules.has(value)) {
