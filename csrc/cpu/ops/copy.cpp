@@ -53,8 +53,7 @@ template <class Block> void for_each_block(const Tensor& x, const Tensor& y, int
     steps[d] = d == across ? SQUARE : d + 1 < loops.rank ? 1 : across >= 0 ? SQUARE : ROW_BLOCK;
     blocks *= (loops.dims[d].size + steps[d] - 1) / steps[d];
   }
-#pragma omp parallel for num_threads(threads) schedule(static) if (blocks > 1)
-  for (int64_t i = 0; i < blocks; i++) {
+  const auto run_block = [&](int64_t i) {
     int64_t x_offset = 0, y_offset = 0, rest = i;
     Dim column{1, 0, 0}, part = row;
     for (int d = loops.rank - 1; d >= 0; d--) {
@@ -67,7 +66,10 @@ template <class Block> void for_each_block(const Tensor& x, const Tensor& y, int
       if (d == loops.rank - 1) part.size = std::min(steps[d], dim.size - start);
     }
     block(x_offset, y_offset, column, part);
-  }
+  };
+  if (blocks == 1) return run_block(0);  // not by an if clause: OpenMP would allocate a team of one
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t i = 0; i < blocks; i++) run_block(i);
 }
 
 template <class Element> void copy(const Tensor& x, const Tensor& y, int threads) {
