@@ -7,6 +7,7 @@ import { touchedStates } from "../edit.ts";
 import { type Graph, type Node, numel, producers, type Value } from "../ir.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 import { nodeText } from "../print.ts";
+import { removeDeadNodes } from "./simplify.ts";
 
 /** How to tile. */
 export interface TileOptions {
@@ -56,7 +57,9 @@ function bind(
     dims.forEach((dim, d) => {
       if (dim < 0) return;
       const [label] = term[d];
-      const other = [...binding].find(([l, k]) => (l === label) !== (k === dim));
+      const other = [...binding].find(([l, k]) =>
+        (l === label) !== (k === dim) && Math.min(k, dim) < value.shape.length - 1
+      );
       if (other) refuse(value, node, `rows are mixed ("${label}" and "${other[0]}")`);
       binding.set(label, dim);
     });
@@ -217,7 +220,9 @@ function tileRegion(graph: Graph, value: Value, limit: number): Graph {
   const replace = (v: Value) => results.get(v) ?? v;
   const renamed = after.map((n) => n.inputs.some((v) => results.has(v)) ? { ...n, inputs: n.inputs.map(replace) } : n);
   const nodes = [...before, ...builder.nodes.slice(old), ...renamed];
-  return { ...graph, nodes, outputs: graph.outputs.map(({ name, value }) => ({ name, value: replace(value) })) };
+  const outputs = graph.outputs.map(({ name, value }) => ({ name, value: replace(value) }));
+  // A whole constant that only the region used is dead now.
+  return removeDeadNodes({ ...graph, nodes, outputs });
 }
 
 /** Puts the parts of a value together, from the innermost row dim out: concat along a dim that it has, sum over one it lacks. */

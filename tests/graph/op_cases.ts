@@ -1,7 +1,7 @@
 /** One row for each op: the only table to extend when an op is added. `ops_test.ts` asks the same questions of every row.
  * @module */
 import { type Attrs, type DType, typeText } from "../../graph/ir.ts";
-import { Tensor } from "../../graph/tensor.ts";
+import type { Tensor } from "../../graph/tensor.ts";
 
 /** An operand: its type and the range of its random elements. */
 export interface Operand {

@@ -3,7 +3,7 @@
  * @module */
 import { assertEquals, assertThrows } from "@std/assert";
 import { type Arr, arr } from "../../graph/array.ts";
-import { Builder, opOf } from "../../graph/builder.ts";
+import { type Builder, opOf } from "../../graph/builder.ts";
 import { interpret } from "../../graph/interpret.ts";
 import { type Graph, isReal, numel, typeText } from "../../graph/ir.ts";
 import { flopsOf } from "../../graph/op.ts";

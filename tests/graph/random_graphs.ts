@@ -302,12 +302,14 @@ export function randomGraph(seed: number, options: RandomGraphOptions = {}): Gra
     steps[random.pick(names)](pool);
     if (random.oneIn(8)) read(random.pick(states).name);
     if (random.oneIn(12)) {
-      const s = choose(pool, (t) => t.shape.length === 0);
-      if (s) builder.accumulate("total", s.value, random.oneIn(2));
+      // What comes back through state has no gradient, so nothing differentiable goes into a state that is read again.
+      builder.accumulate("total", wrap(builder.read("moment0")).mean().value, random.oneIn(2));
       read("total");
     }
   }
   builder.scope = "";
+  const whole = choose(pool, (t) => t.shape.length === 0);
+  if (whole) builder.accumulate("count", whole.value, random.oneIn(2));
   if (random.oneIn(3)) builder.assign("moment1", wrap(builder.read("moment0")).mul(0.9).value);
   const fit = choose(pool, (t) => String(t.shape) === String([D, E]));
   if (fit && random.oneIn(2)) builder.assign("moment0", fit.value);

@@ -1,0 +1,144 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { type Arr, arr } from "../../../graph/array.ts";
+import { Builder, f64, i32 } from "../../../graph/builder.ts";
+import { interpret, type Memory } from "../../../graph/interpret.ts";
+import { type Graph, isReal } from "../../../graph/ir.ts";
+import { autodiff } from "../../../graph/passes/autodiff.ts";
+import { simplify } from "../../../graph/passes/simplify.ts";
+import { print } from "../../../graph/print.ts";
+import { Tensor } from "../../../graph/tensor.ts";
+import { grad, trace, traceGraph } from "../../../graph/trace.ts";
+import { verify } from "../../../graph/verify.ts";
+import { golden } from "../../golden.ts";
+import { assertClose, assertSameMeaning, forSeeds, Random, randomGraph, randomInputs } from "../random_graphs.ts";
+
+const parameters = (graph: Graph): string[] => graph.states.filter((s) => s.kind === "parameter").map((s) => s.name);
+const realInputs = (graph: Graph): string[] => graph.inputs.filter((i) => isReal(i.value.dtype)).map((i) => i.name);
+
+Deno.test("autodiff leaves the forward graph's meaning alone", () => {
+  forSeeds(150, (seed) => {
+    const forward = randomGraph(seed), text = print(forward);
+    const graph = verify(autodiff(forward, { of: "loss", states: parameters(forward), inputs: realInputs(forward) }));
+    assertEquals(print(forward), text, "the graph it was given has changed");
+    assertEquals(graph.nodes.slice(0, forward.nodes.length), [...forward.nodes]);
+    const outputs = graph.outputs.slice(0, forward.outputs.length);
+    assertSameMeaning(forward, { ...graph, outputs }, seed, 0);
+  });
+});
+
+/** The loss when everything named moves along a direction by `step`. */
+function lossAlong(graph: Graph, seed: number, directions: Map<string, Arr>, step: number): number {
+  const { inputs, memory } = randomInputs(graph, seed);
+  const moved = (name: string, x: Arr) =>
+    directions.has(name) ? arr(x.shape, x.data.map((v, i) => v + step * directions.get(name)!.data[i])) : x;
+  const other: Memory = new Map([...memory].map(([name, x]) => [name, moved(name, x)]));
+  const given = Object.fromEntries(Object.entries(inputs).map(([name, x]) => [name, moved(name, x)]));
+  return interpret(graph, { inputs: given, memory: other }).loss.data[0];
+}
+
+Deno.test("gradients of random graphs are the derivative along random directions", () => {
+  const H = 1e-5;
+  forSeeds(100, (seed) => {
+    const forward = randomGraph(seed), states = parameters(forward), inputs = realInputs(forward);
+    const graph = autodiff(forward, { of: "loss", states, inputs });
+    const start = randomInputs(forward, seed), random = new Random(seed);
+    // Gradients that were there before are overwritten in the first microbatch.
+    for (const s of graph.states) {
+      if (s.kind === "gradient") start.memory.set(s.name, arr(s.shape, arr(s.shape).data.fill(9)));
+    }
+    const read = new Set(forward.nodes.filter((n) => n.op === "read").flatMap((n) => n.attrs.states as string[]));
+    const out = interpret(graph, start);
+    let expected = 0, scale = 1;
+    const directions = new Map<string, Arr>();
+    for (const name of [...states.filter((s) => read.has(s)), ...inputs]) {
+      const gradient = out[`gradient/${name}`] ?? start.memory.get(`gradient/${name}`);
+      if (!gradient || gradient.data.every((x) => x === 9)) continue; // a parameter that the loss does not depend on
+      const direction = arr(gradient.shape, gradient.data.map(() => random.real(-1, 1)));
+      directions.set(name, direction);
+      gradient.data.forEach((g, i) => expected += g * direction.data[i]);
+      scale = Math.max(scale, ...gradient.data.map(Math.abs));
+    }
+    const difference = (lossAlong(forward, seed, directions, H) - lossAlong(forward, seed, directions, -H)) / (2 * H);
+    assertClose(arr([], [expected]), arr([], [difference]), 1e-5 * scale, "derivative along a direction");
+  });
+});
+
+Deno.test("a second microbatch adds to the gradients of the first", () => {
+  const forward = traceGraph("g", [{ name: "w", kind: "parameter", ...f64(2) }], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(2)));
+    // Read twice: one gradient begins the step, the other adds to it.
+    const [a, b] = [builder.read("w"), builder.read("w")].map((v) => new Tensor(builder, v));
+    return { loss: x.mul(a).sum().add(b.square().sum()) };
+  });
+  const graph = autodiff(forward, { of: "loss", seed: 0.5, states: ["w"] });
+  assertEquals(graph.states.at(-1), { name: "gradient/w", kind: "gradient", ...f64(2) });
+  const memory: Memory = new Map([["w", arr([2], [1, 2])], ["gradient/w", arr([2], [100, 100])]]);
+  interpret(graph, { inputs: { x: [10, 20] }, memory, first: true });
+  assertEquals([...memory.get("gradient/w")!.data], [0.5 * (10 + 2), 0.5 * (20 + 4)]);
+  interpret(graph, { inputs: { x: [1, 1] }, memory, first: false });
+  assertEquals([...memory.get("gradient/w")!.data], [6 + 0.5 * (1 + 2), 12 + 0.5 * (1 + 4)]);
+});
+
+Deno.test("a gradient is a graph that can be differentiated again", () => {
+  const first = trace(grad((x) => x.mul(x).mul(x).sum()), f64(3));
+  assertEquals(interpret(first, { inputs: { x0: [1, 2, 3] } })["gradient/x0"].data, Float64Array.of(3, 12, 27));
+  const builder = Builder.extend(first);
+  builder.output("sum", new Tensor(builder, first.outputs[0].value).sum().value);
+  const second = autodiff(builder.finish(), { of: "sum", inputs: ["x0"], keep: false });
+  assertEquals(interpret(second, { inputs: { x0: [1, 2, 3] } })["gradient/x0"].data, Float64Array.of(6, 12, 18));
+});
+
+Deno.test("the gradient of an input that does not matter is zero, of integers there is none", () => {
+  const forward = traceGraph("g", [], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(2)));
+    builder.input("unused", f64(3));
+    builder.input("ids", i32(2));
+    return { loss: x.sum() };
+  });
+  const graph = autodiff(forward, { of: "loss", inputs: ["x", "unused", "ids"], keep: false });
+  assertEquals(graph.outputs.map((o) => o.name), ["gradient/x", "gradient/unused"]);
+  assertEquals(
+    [...interpret(graph, { inputs: { x: [1, 2], unused: [1, 2, 3], ids: [0, 0] } })["gradient/unused"].data],
+    [0, 0, 0],
+  );
+});
+
+Deno.test("work that the asked gradients do not need is dead", () => {
+  const forward = traceGraph("g", [], (builder) => {
+    const [x, w] = [f64(2, 3), f64(4, 3)].map((t, i) => new Tensor(builder, builder.input(`x${i}`, t)));
+    return { loss: x.contract("a b, c b -> a c", w).sum() };
+  });
+  const graph = autodiff(forward, { of: "loss", inputs: ["x1"], keep: false });
+  assertEquals(graph.nodes.filter((n) => n.op === "contract").map((n) => n.outputs[0].shape), [[2, 4], [2, 3], [4, 3]]);
+  assertEquals(simplify(graph).nodes.filter((n) => n.op === "contract").map((n) => n.outputs[0].shape), [[4, 3]]);
+});
+
+Deno.test("backward nodes carry the scope of their forward node with a stroke", () => {
+  const forward = traceGraph("g", [], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(2)));
+    builder.scope = "layers.0";
+    const y = x.exp();
+    builder.scope = "head";
+    return { loss: y.sum() };
+  });
+  const scopes = autodiff(forward, { of: "loss", inputs: ["x"] }).nodes.map((n) => `${n.op} ${n.scope}`);
+  assertEquals(scopes, ["exp layers.0", "reduce head", "constant ", "broadcast head'", "mul layers.0'"]);
+});
+
+Deno.test("autodiff refuses what has no scalar loss, and ops without a vjp", () => {
+  const graph = trace((x) => ({ y: x.exp(), z: x.apply("add_rmsnorm", [x, x], { eps: 1 })[0].sum() }), f64(2));
+  assertThrows(() => autodiff(graph, { of: "y" }), TypeError, `expected a real scalar output "y"`);
+  assertThrows(() => autodiff(graph, { of: "nothing" }), TypeError, `expected a real scalar output "nothing"`);
+  assertThrows(() => autodiff(graph, { of: "z", inputs: ["x0"] }), TypeError, `op "add_rmsnorm" has no vjp`);
+});
+
+Deno.test("autodiff prints the gradient of a small model", () => {
+  const forward = traceGraph("mlp", [{ name: "w", kind: "parameter", ...f64(4, 3) }], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(2, 3)));
+    builder.scope = "layers.0";
+    const y = x.contract("b i, o i -> b o", new Tensor(builder, builder.read("w"))).silu();
+    builder.scope = "loss";
+    return { loss: y.square().sum() };
+  });
+  golden("graph/autodiff", print(verify(autodiff(forward, { of: "loss", seed: 0.5, states: ["w"], inputs: ["x"] }))));
+});
