@@ -1,0 +1,162 @@
+/**
+ * Datasets by name. A dataset is a list of shards; a shard yields documents in a fixed order.
+ *
+ * - `c4_test`: the sample that comes with libtitan, or the train shards at `path`.
+ * - `c4`: the train shards of C4 at `path`, a folder (or one file) of `c4-train.*.json.gz`.
+ * - `c4_validation`: the validation shards at `path`; without one, the held-out part of the *sample*, not of C4.
+ * - `texts("notes/*.md")`: plain text files of one's own.
+ * @module
+ */
+import { type Document, readShard, shardName, type Split, type Take } from "./c4.ts";
+import { DataError } from "./error.ts";
+import { isMissing, show, toUrl, within } from "./source.ts";
+import { expand, readTexts } from "./texts.ts";
+
+/** What to read; plain data. */
+export type DatasetSpec = NamedSpec | TextsSpec;
+
+/** A dataset of the registry, as in `training.dataset` and `training.dataset_path`. */
+export interface NamedSpec {
+  readonly name: string;
+  /** Where to read it from in place of its own address. */
+  readonly path?: string | null;
+}
+
+/** Paths and patterns of plain text files. */
+export interface TextsSpec {
+  readonly texts: readonly string[];
+}
+
+/** An opened dataset. */
+export interface Dataset {
+  readonly name: string;
+  /** Where it is read from, for people. */
+  readonly description: string;
+  /** At least one. */
+  readonly shards: readonly Shard[];
+  /** Number of documents, where that is known without reading all of it. */
+  readonly documents?: number;
+}
+
+/** A part of a dataset that is read from its beginning. */
+export interface Shard {
+  readonly name: string;
+  read(take: Take): AsyncGenerator<Document, void>;
+}
+
+/** The folder of the sample: its shards and its tokenizer. */
+export const SAMPLE: URL = new URL("./sample/", import.meta.url);
+
+const SAMPLE_SHARDS: Readonly<Record<Split, number>> = { train: 4, validation: 1 };
+
+const REGISTRY: Readonly<Record<string, { readonly split: Split; readonly sample: boolean }>> = {
+  c4: { split: "train", sample: false },
+  c4_test: { split: "train", sample: true },
+  c4_validation: { split: "validation", sample: true },
+};
+
+/** A dataset of plain text files, each a document: `texts("notes/*.md", "book.txt")`. */
+export function texts(...patterns: string[]): TextsSpec {
+  return { texts: patterns };
+}
+
+/** Finds the shards of a dataset.
+ * @throws {DataError} when there is no such dataset, or nothing to read. */
+export async function openDataset(spec: DatasetSpec): Promise<Dataset> {
+  return "texts" in spec ? await openTexts(spec) : await openNamed(spec);
+}
+
+async function openTexts({ texts }: TextsSpec): Promise<Dataset> {
+  const files = await expand(texts);
+  if (files.length === 0) {
+    throw new DataError({
+      code: "empty_dataset",
+      what: "Cannot make a dataset of no text files",
+      expected: "at least one path or pattern",
+      fix: 'name some, such as texts("notes/*.md")',
+    });
+  }
+  return {
+    name: "texts",
+    description: `${files.length} text files (${texts.join(", ")})`,
+    shards: [{ name: "texts", read: (take) => readTexts(files, take) }],
+    documents: files.length,
+  };
+}
+
+async function openNamed({ name, path }: NamedSpec): Promise<Dataset> {
+  const known = Object.hasOwn(REGISTRY, name.toLowerCase()) ? REGISTRY[name.toLowerCase()] : undefined;
+  if (known === undefined) {
+    throw new DataError({
+      code: "unknown_dataset",
+      what: `There is no dataset ${JSON.stringify(name)}`,
+      expected: Object.keys(REGISTRY).join(", "),
+      fix: "set training.dataset (validation.dataset) to one of them; its path is training.dataset_path",
+    });
+  }
+  const { split, sample } = known;
+  let urls: URL[];
+  let description: string;
+  if (path !== undefined && path !== null) {
+    urls = await findShards(toUrl(path), split);
+    description = `${urls.length} ${split} shards in ${path}`;
+  } else if (sample) {
+    const count = SAMPLE_SHARDS[split];
+    urls = Array.from({ length: count }, (_, n) => within(SAMPLE, shardName(split, n, count)));
+    description = `the ${split} part of the sample that comes with libtitan`;
+  } else {
+    throw new DataError({
+      code: "dataset_needs_path",
+      what: `Dataset ${JSON.stringify(name)} has no path`,
+      expected: "training.dataset_path, a folder of c4-train.*.json.gz shards",
+      fix: 'download some shards of allenai/c4 and give their folder, or use the sample: training.dataset = "c4_test"',
+    });
+  }
+  const shards = urls.map((url) => ({
+    name: url.pathname.split("/").at(-1)!,
+    read: (take: Take) => readShard(url, take),
+  }));
+  return { name: name.toLowerCase(), description, shards };
+}
+
+/** The shards of one split in a folder, sorted by name; or the one file that is given. */
+async function findShards(url: URL, split: Split): Promise<URL[]> {
+  const shape = `c4-${split}.*.json.gz`;
+  let names: string[];
+  try {
+    if ((await Deno.stat(url)).isFile) return [url];
+    names = (await Array.fromAsync(Deno.readDir(url))).map(({ name }) => name);
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+    throw new DataError({
+      code: "no_such_file",
+      what: `Cannot open dataset: there is no ${show(url)}`,
+      expected: `a folder of ${shape} shards`,
+      fix: "correct the dataset's path",
+    });
+  }
+  const shards = names.filter((name) => name.startsWith(`c4-${split}.`) && name.endsWith(".json.gz")).sort();
+  if (shards.length > 0) return shards.map((name) => within(url, name));
+  throw new DataError({
+    code: "empty_dataset",
+    what: `No ${split} shard in ${show(url)}: ${
+      names.length === 0 ? "the folder is empty" : `none of its ${names.length} files`
+    }`,
+    expected: `names like ${shardName(split, 0, split === "train" ? 1024 : 8)}`,
+    fix: "correct the dataset's path, or download shards of allenai/c4 into it",
+  });
+}
+
+/** Entropy of the token frequencies in nats: the loss of a model that knows only how often each token occurs.
+ * @throws {RangeError} when there is no token, or an id is not below `vocabSize`. */
+export function unigramEntropy(ids: Iterable<number>, vocabSize: number): number {
+  const counts = new Float64Array(vocabSize);
+  let total = 0;
+  for (const id of ids) {
+    if (!(id >= 0 && id < vocabSize)) throw new RangeError(`Token ${id} is not in a vocabulary of ${vocabSize}`);
+    counts[id]++;
+    total++;
+  }
+  if (total === 0) throw new RangeError("Cannot take the entropy of no tokens");
+  return counts.reduce((sum, count) => count === 0 ? sum : sum - count / total * Math.log(count / total), 0);
+}

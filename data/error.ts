@@ -1,0 +1,40 @@
+/** What can be wrong with data, as text that says what happened, what was expected and how to fix it. @module */
+
+/** The kinds of problem; stable. */
+export type DataErrorCode =
+  | "bad_document"
+  | "bad_option"
+  | "bad_state"
+  | "bad_token"
+  | "bad_tokenizer"
+  | "damaged_shard"
+  | "dataset_needs_path"
+  | "empty_dataset"
+  | "no_such_file"
+  | "too_many_lanes"
+  | "too_short"
+  | "unknown_dataset"
+  | "unreachable";
+
+/** One thing that is wrong; plain data, so that it can cross from a worker. */
+export interface DataProblem {
+  readonly code: DataErrorCode;
+  readonly what: string;
+  readonly expected: string;
+  readonly fix: string;
+}
+
+/** A tokenizer, a dataset or a loader's state cannot be used. */
+export class DataError extends Error {
+  override readonly name = "DataError";
+  readonly problem: DataProblem;
+
+  constructor(problem: DataProblem, options?: ErrorOptions) {
+    super(`${problem.what}\n  expected: ${problem.expected}\n  fix: ${problem.fix}   (${problem.code})`, options);
+    this.problem = problem;
+  }
+
+  get code(): DataErrorCode {
+    return this.problem.code;
+  }
+}

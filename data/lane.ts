@@ -1,0 +1,206 @@
+/**
+ * A lane: one stream of tokens over a part of the documents, with a cursor from which the very same stream goes on. Each
+ * document becomes BOS, its tokens, EOS; documents follow one another without padding.
+ *
+ * Lanes share the shards evenly. With g = gcd(lanes, shards), lane i reads the shards s with s mod g = i mod g, and of
+ * each every (lanes / g)-th document: whole shards where there are enough of them, every k-th document of one shard where
+ * k lanes have to share it.
+ * @module
+ */
+import type { Dataset } from "./dataset.ts";
+import { DataError } from "./error.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/** The place of the next token: before it, this lane has taken everything. All count from 0. */
+export interface Cursor {
+  /** Passes over the lane's documents that are complete. */
+  readonly epoch: number;
+  /** Place of the shard in the dataset. */
+  readonly shard: number;
+  /** Place of the document in the shard. */
+  readonly document: number;
+  /** Place of the token in the document, whose BOS is token 0. */
+  readonly token: number;
+}
+
+/** What one lane reads, in this order. */
+export interface Share {
+  readonly shards: readonly number[];
+  /** Of each shard: documents whose index modulo `every` is `offset`. */
+  readonly every: number;
+  readonly offset: number;
+}
+
+/** How a lane reads. */
+export interface LaneOptions {
+  readonly lane: number;
+  readonly lanes: number;
+  /** Tokens that are taken at once. */
+  readonly window: number;
+  /** Whether to begin again after the last document. */
+  readonly infinite: boolean;
+  /** Where to begin. */
+  readonly from: Cursor;
+}
+
+/** What a lane asks of a tokenizer. */
+export type Encoder = Pick<Tokenizer, "encode">;
+
+/** A document's tokens. */
+interface Piece {
+  readonly epoch: number;
+  readonly shard: number;
+  readonly document: number;
+  readonly ids: Int32Array;
+}
+
+/** The part of `shards` shards that lane `lane` of `lanes` reads. */
+export function share(lane: number, lanes: number, shards: number): Share {
+  let [groups, rest] = [lanes, shards];
+  while (rest > 0) [groups, rest] = [rest, groups % rest];
+  const group = lane % groups;
+  return {
+    shards: Array.from({ length: shards / groups }, (_, n) => group + n * groups),
+    every: lanes / groups,
+    offset: Math.floor(lane / groups),
+  };
+}
+
+/** Where lane `lane` of `lanes` begins. */
+export function beginning(lane: number, lanes: number, shards: number): Cursor {
+  return { epoch: 0, shard: share(lane, lanes, shards).shards[0], document: 0, token: 0 };
+}
+
+/** A stream of tokens. */
+export class Lane {
+  readonly #dataset: Dataset;
+  readonly #tokenizer: Encoder;
+  readonly #options: LaneOptions;
+  readonly #share: Share;
+  readonly #documents: AsyncGenerator<Piece, void>;
+  /** Documents of which not all tokens are taken. */
+  #pieces: Piece[] = [];
+  /** Tokens of all pieces that are not yet taken. */
+  #available = 0;
+  /** The next token to take, in the first piece where there is one. */
+  #cursor: Cursor;
+
+  /** Nothing is opened before the first `take`. */
+  constructor(dataset: Dataset, tokenizer: Encoder, options: LaneOptions) {
+    this.#dataset = dataset;
+    this.#tokenizer = tokenizer;
+    this.#options = options;
+    this.#share = share(options.lane, options.lanes, dataset.shards.length);
+    this.#cursor = options.from;
+    this.#documents = this.#read();
+  }
+
+  get cursor(): Cursor {
+    return this.#cursor;
+  }
+
+  /** Takes the next tokens, as many as `window` has; false at the end of a lane that is not infinite.
+   * @throws {DataError} when the data cannot be read, or is too little. */
+  async take(window: Int32Array): Promise<boolean> {
+    while (this.#available < window.length) {
+      const next = await this.#documents.next();
+      if (next.done) return false;
+      this.#add(next.value);
+    }
+    for (let filled = 0; filled < window.length;) {
+      const { ids, epoch, shard, document } = this.#pieces[0];
+      const { token } = this.#cursor;
+      const count = Math.min(ids.length - token, window.length - filled);
+      window.set(ids.subarray(token, token + count), filled);
+      filled += count;
+      if (token + count < ids.length) {
+        this.#cursor = { epoch, shard, document, token: token + count };
+      } else {
+        this.#pieces.shift();
+        this.#cursor = this.#pieces.length > 0
+          ? { epoch: this.#pieces[0].epoch, shard: this.#pieces[0].shard, document: this.#pieces[0].document, token: 0 }
+          : { epoch, shard, document: document + 1, token: 0 };
+      }
+    }
+    this.#available -= window.length;
+    return true;
+  }
+
+  /** Closes what is open. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#documents.return();
+  }
+
+  #add(piece: Piece): void {
+    const { epoch, shard, document, ids } = piece;
+    if (this.#pieces.length === 0) {
+      const { token } = this.#cursor;
+      const same = shard === this.#cursor.shard && document === this.#cursor.document;
+      if (token > 0 && !(same && token < ids.length)) throw this.#changed();
+      this.#cursor = { epoch, shard, document, token };
+      this.#available -= token;
+    }
+    this.#pieces.push(piece);
+    this.#available += ids.length;
+  }
+
+  /** All documents from the first cursor on, without end where the lane is infinite. */
+  async *#read(): AsyncGenerator<Piece, void> {
+    const { from, infinite, window } = this.#options;
+    const { shards, every, offset } = this.#share;
+    const encode = { bos: true, eos: true };
+    let n = shards.indexOf(from.shard);
+    let first = from.document;
+    for (let epoch = from.epoch;; epoch++) {
+      const complete = n === 0 && first === 0;
+      let [documents, tokens] = [0, 0];
+      for (; n < shards.length; n++, first = 0) {
+        const shard = shards[n];
+        for await (const { index, text } of this.#dataset.shards[shard].read({ from: first, every, offset })) {
+          const ids = this.#tokenizer.encode(text, encode);
+          documents++;
+          tokens += ids.length;
+          if (ids.length > 0) yield { epoch, shard, document: index, ids };
+        }
+      }
+      if (complete && documents === 0) throw this.#noDocument();
+      if (complete && tokens < window) throw this.#tooShort(documents, tokens);
+      if (!infinite) return;
+      [n, first] = [0, 0];
+    }
+  }
+
+  #noDocument(): DataError {
+    const { lane, lanes } = this.#options;
+    const { every, offset } = this.#share;
+    return new DataError({
+      code: "too_many_lanes",
+      what: `Lane ${lane} of ${lanes} finds no document in ${this.#dataset.description}: ` +
+        `it takes every ${every}th one from number ${offset} on`,
+      expected: "at least one document for each lane",
+      fix: "lower data.lanes",
+    });
+  }
+
+  #tooShort(documents: number, tokens: number): DataError {
+    const { lane, lanes, window } = this.#options;
+    return new DataError({
+      code: "too_short",
+      what:
+        `Lane ${lane} of ${lanes} has ${tokens} tokens in its ${documents} documents of ${this.#dataset.description}`,
+      expected: `at least ${window} tokens, one more than seq_len`,
+      fix: `lower seq_len${lanes > 1 ? " or data.lanes" : ""}, or add text`,
+    });
+  }
+
+  #changed(): DataError {
+    const { shard, document, token } = this.#options.from;
+    return new DataError({
+      code: "bad_state",
+      what: `Cannot go on at token ${token} of document ${document} in ${this.#dataset.shards[shard].name}: ` +
+        "the document is shorter now, or gone",
+      expected: "the dataset and the tokenizer that the state was saved with",
+      fix: "restore them, or start without the loader's state",
+    });
+  }
+}

@@ -1,0 +1,232 @@
+/**
+ * The loader: lanes side by side become rows of a batch. The rows of a run are numbered through; row n comes from lane
+ * n mod lanes, so the batch size does not change what is read. A row is a window of seq_len + 1 tokens, `w`: its tokens
+ * are w[0 .. T-1], its targets w[1 .. T]; windows do not overlap.
+ *
+ * Shapes: B rows, T tokens of a row.
+ * @module
+ */
+import { type Dataset, type DatasetSpec, openDataset, SAMPLE } from "./dataset.ts";
+import { DataError } from "./error.ts";
+import { beginning, type Cursor, Lane, share } from "./lane.ts";
+import { Tokenizer } from "./tokenizer.ts";
+
+/** What to load, and how. */
+export interface LoaderOptions {
+  readonly dataset: DatasetSpec;
+  /** Folder of the tokenizer; default: the sample's. */
+  readonly tokenizer?: string | URL;
+  /** B, rows of a batch. */
+  readonly batchSize: number;
+  /** T, tokens of a row. */
+  readonly seqLen: number;
+  /** Independent streams of documents. Default: those of `state`, else 8, or one for each text file if there are fewer. */
+  readonly lanes?: number;
+  /** Whether to begin again after the last document; default: true. */
+  readonly infinite?: boolean;
+  /** Where to go on, from `state()`; default: at the beginning. */
+  readonly state?: LoaderState;
+}
+
+/** Inputs of one step, each [B, T] in row-major order. */
+export interface Batch {
+  readonly tokens: Int32Array;
+  /** The token after each; IGNORE_INDEX in rows that pad the last batch. */
+  readonly targets: Int32Array;
+  /** 0 .. T-1 in each row. */
+  readonly positions: Int32Array;
+  /** Number of EOS tokens before each token in its row: tokens with one number belong to one document. */
+  readonly documents: Int32Array;
+  /** Rows that hold text: B, but in the last batch of a loader that is not infinite. */
+  rows: number;
+  /** Batches before this one; goes on after a restore. */
+  step: number;
+}
+
+/** Where a loader stands; plain JSON. */
+export interface LoaderState {
+  readonly version: 1;
+  /** Name of the dataset. */
+  readonly dataset: string;
+  /** Number of its shards. */
+  readonly shards: number;
+  /** Batches that were delivered. */
+  readonly step: number;
+  /** The lane that the next row comes from. */
+  readonly nextLane: number;
+  readonly lanes: readonly Cursor[];
+}
+
+/** Target of tokens that do not count. */
+export const IGNORE_INDEX = -100;
+
+/** Enough that a batch mixes documents; it divides C4's 1,024 shards and most batch sizes. */
+const DEFAULT_LANES = 8;
+
+/** Makes a batch of zeros, over `buffer` where given (4 * B * T words of four bytes). */
+export function makeBatch(batchSize: number, seqLen: number, buffer?: ArrayBufferLike, byteOffset = 0): Batch {
+  const size = batchSize * seqLen;
+  const memory = buffer ?? new ArrayBuffer(16 * size);
+  const [tokens, targets, positions, documents] = [0, 1, 2, 3].map((n) =>
+    new Int32Array(memory, byteOffset + 4 * size * n, size)
+  );
+  for (let i = 0; i < size; i++) positions[i] = i % seqLen;
+  return { tokens, targets, positions, documents, rows: 0, step: 0 };
+}
+
+/** Reads, tokenises and packs in the calling thread; `prefetch` does the same ahead of time in a worker. */
+export class Loader {
+  readonly dataset: Dataset;
+  readonly tokenizer: Tokenizer;
+  readonly #infinite: boolean;
+  readonly #window: Int32Array;
+  readonly #batch: Batch;
+  #lanes: Lane[] = [];
+  /** Lanes of a finite loader that have no window left. */
+  #ended = new Set<Lane>();
+  #nextLane = 0;
+  #step = 0;
+
+  private constructor(dataset: Dataset, tokenizer: Tokenizer, options: LoaderOptions) {
+    this.dataset = dataset;
+    this.tokenizer = tokenizer;
+    this.#infinite = options.infinite ?? true;
+    this.#window = new Int32Array(options.seqLen + 1);
+    this.#batch = makeBatch(options.batchSize, options.seqLen);
+  }
+
+  /** Opens the tokenizer and finds the dataset's shards.
+   * @throws {DataError} when there is something wrong with either, with a size, or with the state. */
+  static async open(options: LoaderOptions): Promise<Loader> {
+    for (const name of ["batchSize", "seqLen", "lanes"] as const) {
+      const value = options[name];
+      if (value !== undefined && !(Number.isSafeInteger(value) && value > 0)) throw notACount(name, value);
+    }
+    const dataset = await openDataset(options.dataset);
+    const loader = new Loader(dataset, await Tokenizer.open(options.tokenizer ?? SAMPLE), options);
+    const lanes = options.lanes ?? options.state?.lanes.length ??
+      Math.min(DEFAULT_LANES, dataset.documents ?? DEFAULT_LANES);
+    if (lanes > (dataset.documents ?? Infinity)) throw tooManyLanes(lanes, dataset);
+    await loader.restore(options.state ?? start(dataset, lanes), lanes);
+    return loader;
+  }
+
+  /** The next batch, or undefined at the end of a loader that is not infinite. It is valid until the next call. */
+  async next(): Promise<Batch | undefined> {
+    return await this.fill(this.#batch) ? this.#batch : undefined;
+  }
+
+  /** Puts the next batch where `batch` has its arrays (of the loader's B and T); false at the end.
+   * @throws {DataError} when the data cannot be read, or is too little. */
+  async fill(batch: Batch): Promise<boolean> {
+    const seqLen = this.#window.length - 1;
+    const batchSize = batch.tokens.length / seqLen;
+    let rows = 0;
+    while (rows < batchSize && this.#ended.size < this.#lanes.length) {
+      const lane = this.#lanes[this.#nextLane];
+      if (!this.#ended.has(lane)) {
+        if (await lane.take(this.#window)) this.#pack(batch, rows++);
+        else this.#ended.add(lane);
+      }
+      this.#nextLane = (this.#nextLane + 1) % this.#lanes.length;
+    }
+    if (rows === 0) return false;
+    batch.tokens.fill(0, rows * seqLen);
+    batch.documents.fill(0, rows * seqLen);
+    batch.targets.fill(IGNORE_INDEX, rows * seqLen);
+    batch.rows = rows;
+    batch.step = this.#step++;
+    return true;
+  }
+
+  /** Where the loader stands: what it delivers from here on depends on nothing else. */
+  state(): LoaderState {
+    return {
+      version: 1,
+      dataset: this.dataset.name,
+      shards: this.dataset.shards.length,
+      step: this.#step,
+      nextLane: this.#nextLane,
+      lanes: this.#lanes.map(({ cursor }) => cursor),
+    };
+  }
+
+  /** Goes to where a loader stood, of the same dataset; the batch size and the sequence length may differ.
+   * @throws {DataError} when the state is not one of this dataset, or has another number of lanes. */
+  async restore(state: LoaderState, lanes: number = this.#lanes.length): Promise<void> {
+    check(state, this.dataset, lanes);
+    await this[Symbol.asyncDispose]();
+    const options = { lanes, window: this.#window.length, infinite: this.#infinite };
+    this.#lanes = state.lanes.map((from, lane) => new Lane(this.dataset, this.tokenizer, { ...options, lane, from }));
+    this.#ended.clear();
+    this.#nextLane = state.nextLane;
+    this.#step = state.step;
+  }
+
+  /** Closes what is open. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#lanes.map((lane) => lane[Symbol.asyncDispose]()));
+  }
+
+  /** Cuts the window into row `row`. */
+  #pack(batch: Batch, row: number): void {
+    const seqLen = this.#window.length - 1;
+    const at = row * seqLen;
+    batch.tokens.set(this.#window.subarray(0, seqLen), at);
+    batch.targets.set(this.#window.subarray(1), at);
+    let document = 0;
+    for (let t = 0; t < seqLen; t++) {
+      batch.documents[at + t] = document;
+      if (this.#window[t] === this.tokenizer.eosId) document++;
+    }
+  }
+}
+
+function start(dataset: Dataset, lanes: number): LoaderState {
+  const shards = dataset.shards.length;
+  const cursors = Array.from({ length: lanes }, (_, lane) => beginning(lane, lanes, shards));
+  return { version: 1, dataset: dataset.name, shards, step: 0, nextLane: 0, lanes: cursors };
+}
+
+function check(state: LoaderState, dataset: Dataset, lanes: number): void {
+  const wrong = (what: string, expected: string, fix: string) =>
+    new DataError({ code: "bad_state", what: `Cannot use the loader's state: ${what}`, expected, fix });
+  const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+  const count = dataset.shards.length;
+  if (state?.version !== 1 || !Array.isArray(state.lanes)) {
+    throw wrong("it is not one", "what state() gives, version 1", "pass on the state unchanged");
+  }
+  if (state.dataset !== dataset.name || state.shards !== count) {
+    throw wrong(
+      `it belongs to ${JSON.stringify(state.dataset)} with ${state.shards} shards`,
+      `${JSON.stringify(dataset.name)} with ${count} shards`,
+      "use the same dataset, with all its shards, or start without the state",
+    );
+  }
+  if (state.lanes.length !== lanes) {
+    throw wrong(`it has ${state.lanes.length} lanes`, `${lanes} lanes`, `set data.lanes to ${state.lanes.length}`);
+  }
+  const sound = isCount(state.step) && isCount(state.nextLane) && state.nextLane < lanes &&
+    state.lanes.every(({ epoch, shard, document, token }, lane) =>
+      [epoch, document, token].every(isCount) && share(lane, lanes, count).shards.includes(shard)
+    );
+  if (!sound) throw wrong("a number in it is impossible", "what state() gives", "pass on the state unchanged");
+}
+
+function notACount(name: string, value: number): DataError {
+  return new DataError({
+    code: "bad_option",
+    what: `Cannot load with ${name} = ${value}`,
+    expected: "a whole number from 1 on",
+    fix: `correct ${name}`,
+  });
+}
+
+function tooManyLanes(lanes: number, dataset: Dataset): DataError {
+  return new DataError({
+    code: "too_many_lanes",
+    what: `Cannot share ${dataset.documents} documents among ${lanes} lanes (${dataset.description})`,
+    expected: "at least one document for each lane",
+    fix: `set data.lanes to at most ${dataset.documents}`,
+  });
+}

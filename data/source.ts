@@ -1,0 +1,72 @@
+/** Where bytes come from: files, and URLs for the sample when libtitan itself was imported over the network. @module */
+import { createReadStream } from "node:fs";
+import { Readable } from "node:stream";
+import type { ReadableStream } from "node:stream/web";
+import { fromFileUrl, resolve, toFileUrl } from "@std/path";
+import { DataError } from "./error.ts";
+
+/** Bytes read at once. zlib is a third slower with its default of 16 KiB. */
+export const CHUNK_BYTES: number = 1 << 20;
+
+/** The URL of a path (from the working directory), or of what is a URL already. */
+export function toUrl(location: string | URL): URL {
+  if (location instanceof URL) return location;
+  return /^(file|https?):/.test(location) ? new URL(location) : toFileUrl(resolve(location));
+}
+
+/** As people write it: a path where it is a file. */
+export function show(url: URL): string {
+  return url.protocol === "file:" ? fromFileUrl(url) : url.href;
+}
+
+/** The URL of a file in a folder. */
+export function within(folder: URL, name: string): URL {
+  return new URL(name, folder.href.endsWith("/") ? folder : `${folder.href}/`);
+}
+
+/** Whether a file could not be opened because there is none. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
+}
+
+/** All bytes of a file, or undefined where there is none. */
+export async function readBytes(url: URL): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  if (url.protocol !== "file:") {
+    const response = await request(url);
+    return response && new Uint8Array(await response.arrayBuffer());
+  }
+  try {
+    return await Deno.readFile(url);
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+/** The bytes of a file in chunks of CHUNK_BYTES, or undefined where there is none. The caller destroys the stream. */
+export async function openStream(url: URL): Promise<Readable | undefined> {
+  if (url.protocol !== "file:") {
+    const response = await request(url);
+    return response && Readable.fromWeb(response.body as ReadableStream);
+  }
+  try {
+    if (!(await Deno.stat(url)).isFile) return undefined;
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+  return createReadStream(url, { highWaterMark: CHUNK_BYTES });
+}
+
+async function request(url: URL): Promise<Response | undefined> {
+  const response = await fetch(url);
+  if (response.ok) return response;
+  await response.body?.cancel();
+  if (response.status === 404) return undefined;
+  throw new DataError({
+    code: "unreachable",
+    what: `Cannot read ${url.href}: the server answered ${response.status} ${response.statusText}`.trimEnd(),
+    expected: "status 200",
+    fix: "try again later, or give the path of a local copy",
+  });
+}

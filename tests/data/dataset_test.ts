@@ -1,0 +1,89 @@
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { type DatasetSpec, openDataset, SAMPLE, texts, unigramEntropy } from "../../data/dataset.ts";
+import { DataError } from "../../data/error.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
+import { temporaryFolder, writeShards } from "./fixture.ts";
+
+async function allTexts(spec: DatasetSpec): Promise<string[]> {
+  const { shards } = await openDataset(spec);
+  const documents = await Promise.all(
+    shards.map((shard) => Array.fromAsync(shard.read({ from: 0, every: 1, offset: 0 }))),
+  );
+  return documents.flat().map(({ text }) => text);
+}
+
+Deno.test("the sample has four train shards and one of other text", async () => {
+  const train = await openDataset({ name: "c4_test" });
+  assertEquals(train.shards.map(({ name }) => name), [0, 1, 2, 3].map((n) => `c4-train.0000${n}-of-00004.json.gz`));
+  const [trained, heldOut] = [await allTexts({ name: "c4_test" }), await allTexts({ name: "c4_validation" })];
+  assertEquals([trained.length, heldOut.length], [4855, 233]);
+  const known = new Set(trained);
+  assertEquals(heldOut.filter((text) => known.has(text)), []);
+  assert(trained.reduce((sum, text) => sum + text.length, 0) > 10_000_000);
+});
+
+Deno.test("names are known in any case, and an unknown one is an error even with a path", async () => {
+  assertEquals((await openDataset({ name: "C4_Test", path: null })).name, "c4_test");
+  const open = () => openDataset({ name: "c5", path: "." });
+  const error = await assertRejects(
+    open,
+    DataError,
+    'There is no dataset "c5"\n  expected: c4, c4_test, c4_validation',
+  );
+  assertEquals(error.code, "unknown_dataset");
+  await assertRejects(() => openDataset({ name: "toString" }), DataError, 'There is no dataset "toString"');
+});
+
+Deno.test("c4 asks for a path", async () => {
+  const error = await assertRejects(() => openDataset({ name: "c4" }), DataError, "training.dataset_path");
+  assertEquals(error.code, "dataset_needs_path");
+});
+
+Deno.test("a path replaces the place of any dataset: a folder's shards of its split, or one file", async () => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [["a"], ["b"], ["c"]]);
+  writeShards(folder.path, [["v"]], "validation");
+  for (const name of ["c4", "c4_test"]) assertEquals(await allTexts({ name, path: folder.path }), ["a", "b", "c"]);
+  assertEquals(await allTexts({ name: "c4_validation", path: folder.path }), ["v"]);
+  assertEquals(await allTexts({ name: "c4", path: `${folder.path}/c4-train.00001-of-00003.json.gz` }), ["b"]);
+});
+
+Deno.test("a folder without shards of the split, and one that is not there, are errors", async () => {
+  await using folder = await temporaryFolder();
+  const open = (name: string, path = folder.path) => () => openDataset({ name, path });
+  const empty = await assertRejects(open("c4"), DataError, `No train shard in ${folder.path}: the folder is empty`);
+  assertEquals(empty.code, "empty_dataset");
+  writeShards(folder.path, [["a"], ["b"]]);
+  const message =
+    `No validation shard in ${folder.path}: none of its 2 files\n  expected: names like c4-validation.00000-of-00008.json.gz`;
+  await assertRejects(open("c4_validation"), DataError, message);
+  const none = await assertRejects(open("c4", `${folder.path}/none`), DataError, `there is no ${folder.path}/none`);
+  assertEquals(none.code, "no_such_file");
+});
+
+Deno.test("text files of one's own are a dataset whose size is known", async () => {
+  await using folder = await temporaryFolder();
+  for (const name of ["b.md", "a.md"]) await Deno.writeTextFile(`${folder.path}/${name}`, `text of ${name}`);
+  const spec = texts(`${folder.path}/*.md`);
+  assertEquals((await openDataset(spec)).documents, 2);
+  assertEquals(await allTexts(structuredClone(spec)), ["text of a.md", "text of b.md"]);
+  assertEquals((await assertRejects(() => openDataset(texts()), DataError, "no text files")).code, "empty_dataset");
+});
+
+Deno.test("unigram entropy is the mean loss of a model that knows the frequencies alone", () => {
+  assertAlmostEquals(unigramEntropy([0, 1, 2, 3], 4), Math.log(4));
+  assertAlmostEquals(unigramEntropy([0, 0, 0, 1], 2), -(0.75 * Math.log(0.75) + 0.25 * Math.log(0.25)));
+  assertEquals(unigramEntropy([5, 5], 6), 0);
+  assertThrows(() => unigramEntropy([4], 4), RangeError, "Token 4 is not in a vocabulary of 4");
+  assertThrows(() => unigramEntropy([-1], 4), RangeError, "Token -1");
+  assertThrows(() => unigramEntropy([], 4), RangeError, "no tokens");
+});
+
+Deno.test("the held-out text has a unigram entropy of 6.34 nats under the sample's tokenizer", async () => {
+  const tokenizer = await Tokenizer.open(SAMPLE);
+  const ids = (await allTexts({ name: "c4_validation" })).flatMap((text) => [
+    ...tokenizer.encode(text, { bos: true, eos: true }),
+  ]);
+  assertEquals(ids.length, 135_337);
+  assertAlmostEquals(unigramEntropy(ids, tokenizer.vocabSize), 6.3439, 1e-4);
+});

@@ -1,0 +1,264 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { texts } from "../../data/dataset.ts";
+import { DataError } from "../../data/error.ts";
+import { IGNORE_INDEX, Loader, type LoaderOptions, type LoaderState } from "../../data/loader.ts";
+import { someTexts, take, temporaryFolder, writeShards } from "./fixture.ts";
+
+/** Three shards, of 11, 12 and 13 documents. */
+async function corpus() {
+  const folder = await temporaryFolder();
+  writeShards(folder.path, [someTexts(11), someTexts(12, 100), someTexts(13, 200)]);
+  return folder;
+}
+
+const json = <T>(value: T): T => JSON.parse(JSON.stringify(value));
+
+/** Rows of batches one below the other. */
+function rows(batches: Record<string, unknown>[], seqLen: number): number[][] {
+  return batches.flatMap((batch) => {
+    const tokens = batch.tokens as number[];
+    return Array.from({ length: batch.rows as number }, (_, row) => tokens.slice(row * seqLen, (row + 1) * seqLen));
+  });
+}
+
+Deno.test("one lane cuts BOS, text, EOS of its documents into windows of seq_len + 1", async () => {
+  await using folder = await temporaryFolder();
+  const documents = someTexts(4);
+  writeShards(folder.path, [documents]);
+  await using loader = await Loader.open({
+    dataset: { name: "c4", path: folder.path },
+    batchSize: 2,
+    seqLen: 9,
+    lanes: 1,
+    infinite: false,
+  });
+  const { tokenizer } = loader;
+  const stream = documents.flatMap((text) => [tokenizer.bosId!, ...tokenizer.encode(text), tokenizer.eosId!]);
+  const batches = await take(loader);
+  const count = Math.floor(stream.length / 10);
+  assertEquals(batches.length, Math.ceil(count / 2));
+  batches.forEach((batch, n) => {
+    assertEquals(batch.step, n);
+    for (let row = 0; row < (batch.rows as number); row++) {
+      const window = stream.slice((2 * n + row) * 10, (2 * n + row + 1) * 10);
+      const part = (name: string) => (batch[name] as number[]).slice(row * 9, row * 9 + 9);
+      assertEquals(part("tokens"), window.slice(0, 9));
+      assertEquals(part("targets"), window.slice(1));
+      assertEquals(part("positions"), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+  });
+});
+
+Deno.test("a document's number is the number of EOS tokens before it in its row", async () => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [["a", "", "bb"]]); // B a E B E B b b E, whatever bb becomes
+  await using loader = await Loader.open({
+    dataset: { name: "c4", path: folder.path },
+    batchSize: 1,
+    seqLen: 6,
+    lanes: 1,
+  });
+  const batch = (await loader.next())!;
+  const [bos, eos] = [loader.tokenizer.bosId, loader.tokenizer.eosId];
+  assertEquals([...batch.tokens].map((id) => id === bos ? "B" : id === eos ? "E" : "x").join(""), "BxEBEB");
+  assertEquals([...batch.documents], [0, 0, 0, 1, 1, 2]);
+});
+
+Deno.test("row n comes from lane n modulo lanes, each with documents of its own", async () => {
+  await using folder = await corpus();
+  const options = { dataset: { name: "c4", path: folder.path }, seqLen: 16, lanes: 6, batchSize: 4 };
+  await using loader = await Loader.open(options);
+  const mixed = rows(await take(loader, 9), 16);
+  assertEquals(new Set(mixed.slice(0, 6).map(String)).size, 6);
+  for (let lane = 0; lane < 6; lane++) {
+    // the same lane alone: a loader that goes on from this lane's place with rows of this lane only
+    const state = json(await Loader.open(options).then((other) => other.state()));
+    await using other = await Loader.open({ ...options, batchSize: 6, state });
+    const own = rows(await take(other, 6), 16).filter((_, n) => n % 6 === lane);
+    assertEquals(mixed.filter((_, n) => n % 6 === lane), own);
+  }
+});
+
+Deno.test("a loader that goes on from any state gives the same batches and states", async () => {
+  await using folder = await corpus();
+  const options: LoaderOptions = { dataset: { name: "c4", path: folder.path }, batchSize: 4, seqLen: 24, lanes: 6 };
+  await using loader = await Loader.open(options);
+  const states: LoaderState[] = [loader.state()];
+  const batches: Record<string, unknown>[] = [];
+  for (let n = 0; n < 60; n++) {
+    batches.push(...await take(loader, 1));
+    states.push(json(loader.state()));
+  }
+  assert(states[60].lanes.every(({ epoch }) => epoch > 0), "the test is meant to pass the end of the corpus");
+  for (const at of [0, 1, 2, 7, 19, 23, 40]) {
+    await using other = await Loader.open({ ...options, state: states[at] });
+    for (let n = at; n < at + 20; n++) {
+      assertEquals(await take(other, 1), [batches[n]], `batch ${n} from ${at}`);
+      assertEquals(other.state(), states[n + 1]);
+    }
+  }
+});
+
+Deno.test("on the sample, a loader that goes on in mid-shard gives the same 20 batches", async () => {
+  const options: LoaderOptions = { dataset: { name: "c4_test" }, batchSize: 8, seqLen: 128 };
+  await using loader = await Loader.open(options);
+  await take(loader, 37);
+  const state = json(loader.state());
+  assert(state.lanes.every(({ document }) => document > 10));
+  const expected = await take(loader, 20);
+  await using other = await Loader.open({ ...options, state });
+  assertEquals(await take(other, 20), expected);
+});
+
+Deno.test("another batch size and another sequence length go on in the same stream", async () => {
+  await using folder = await corpus();
+  const options = { dataset: { name: "c4", path: folder.path }, seqLen: 15, lanes: 6 };
+  await using whole = await Loader.open({ ...options, batchSize: 6 });
+  const expected = rows(await take(whole, 10), 15);
+  await using first = await Loader.open({ ...options, batchSize: 5 });
+  const begun = rows(await take(first, 4), 15);
+  const state = json(first.state());
+  await using second = await Loader.open({ ...options, batchSize: 8, state });
+  assertEquals([...begun, ...rows(await take(second, 5), 15)], expected);
+
+  // windows of 8 tokens are halves of windows of 16, here of one lane
+  const one = { dataset: options.dataset, lanes: 1, batchSize: 1 };
+  await using long = await Loader.open({ ...one, seqLen: 15 });
+  await take(long, 3);
+  await using short = await Loader.open({ ...one, seqLen: 7, state: json(long.state()) });
+  const [window] = await take(long, 1);
+  const halves = await take(short, 2);
+  const tokens = window.tokens as number[];
+  assertEquals(halves.map((half) => half.tokens), [tokens.slice(0, 7), tokens.slice(8, 15)]);
+});
+
+Deno.test("restore takes a loader back", async () => {
+  await using folder = await corpus();
+  await using loader = await Loader.open({
+    dataset: { name: "c4", path: folder.path },
+    batchSize: 2,
+    seqLen: 20,
+    lanes: 3,
+  });
+  await take(loader, 5);
+  const state = json(loader.state());
+  const expected = await take(loader, 5);
+  await loader.restore(state);
+  assertEquals(await take(loader, 5), expected);
+});
+
+Deno.test("a finite loader gives every window once, and pads the last batch with ignored rows", async () => {
+  await using folder = await corpus();
+  const options = { dataset: { name: "c4", path: folder.path }, seqLen: 16, lanes: 6, infinite: false };
+  await using single = await Loader.open({ ...options, batchSize: 1 });
+  const windows = rows(await take(single), 16);
+  await using loader = await Loader.open({ ...options, batchSize: 7 });
+  const batches = await take(loader);
+  assertEquals(rows(batches, 16), windows);
+  const last = batches.at(-1)!;
+  const used = last.rows as number * 16;
+  assert(used < 7 * 16, "the test is meant to have a short last batch");
+  assert((last.targets as number[]).slice(used).every((target) => target === IGNORE_INDEX));
+  assert((last.tokens as number[]).slice(used).every((token) => token === 0));
+  assert((last.targets as number[]).slice(0, used).every((target) => target >= 0));
+  assertEquals(await take(loader), []);
+  // the lanes' leftovers are less than a window each
+  const total = await countTokens(folder.path);
+  assert(windows.length * 17 <= total && windows.length * 17 > total - 6 * 17);
+
+  await loader.restore(json(loader.state()));
+  assertEquals(await take(loader), [], "the end is the end after a restore, too");
+});
+
+async function countTokens(path: string): Promise<number> {
+  await using one = await Loader.open({
+    dataset: { name: "c4", path },
+    batchSize: 1,
+    seqLen: 1,
+    lanes: 1,
+    infinite: false,
+  });
+  return 2 * (await take(one)).length;
+}
+
+Deno.test("a finite loader goes on from any state, also where some lanes have ended", async () => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [someTexts(3), someTexts(12, 100)]); // one lane ends long before the other
+  const options = { dataset: { name: "c4", path: folder.path }, batchSize: 2, seqLen: 16, lanes: 2, infinite: false };
+  await using loader = await Loader.open(options);
+  const states = [json(loader.state())];
+  const batches: Record<string, unknown>[] = [];
+  for (let some; (some = await take(loader, 1)).length > 0;) {
+    batches.push(...some);
+    states.push(json(loader.state()));
+  }
+  for (let at = 0; at < states.length; at++) {
+    await using other = await Loader.open({ ...options, state: states[at] });
+    assertEquals(await take(other), batches.slice(at));
+  }
+});
+
+Deno.test("lanes default to eight, to those of the state, and to one for each text file if these are fewer", async () => {
+  await using sample = await Loader.open({ dataset: { name: "c4_test" }, batchSize: 1, seqLen: 8 });
+  assertEquals(sample.state().lanes.length, 8);
+  await using folder = await temporaryFolder();
+  for (const [n, text] of someTexts(3).entries()) await Deno.writeTextFile(`${folder.path}/${n}.txt`, text);
+  const options = { dataset: texts(`${folder.path}/*.txt`), batchSize: 1, seqLen: 8 };
+  await using three = await Loader.open(options);
+  assertEquals(three.state().lanes.length, 3);
+  await using two = await Loader.open({ ...options, lanes: 2 });
+  await using again = await Loader.open({ ...options, state: two.state() });
+  assertEquals(again.state().lanes.length, 2);
+  const error = await assertRejects(
+    () => Loader.open({ ...options, lanes: 4 }),
+    DataError,
+    "3 documents among 4 lanes",
+  );
+  assertEquals(error.code, "too_many_lanes");
+});
+
+Deno.test("a corpus shorter than one window is an error with both numbers", async () => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [["a"]]);
+  const options = { dataset: { name: "c4", path: folder.path }, batchSize: 1, seqLen: 64, lanes: 1 };
+  await using loader = await Loader.open(options);
+  const error = await assertRejects(() => loader.next(), DataError, "Lane 0 of 1 has 3 tokens in its 1 documents");
+  assert(error.message.includes("at least 65 tokens"));
+});
+
+Deno.test("a state of something else is an error that says what to change", async (t) => {
+  await using folder = await corpus();
+  const options = { dataset: { name: "c4", path: folder.path }, batchSize: 1, seqLen: 8, lanes: 3 };
+  await using loader = await Loader.open(options);
+  const state = loader.state();
+  const lane = state.lanes[0];
+  const cases: [string, unknown, string][] = [
+    ["another dataset", { ...state, dataset: "c4_test" }, 'it belongs to "c4_test" with 3 shards'],
+    ["other shards", { ...state, shards: 4 }, 'it belongs to "c4" with 4 shards'],
+    [
+      "another number of lanes",
+      { ...state, lanes: [lane] },
+      "it has 1 lanes\n  expected: 3 lanes\n  fix: set data.lanes to 1",
+    ],
+    ["another version", { ...state, version: 2 }, "it is not one"],
+    ["null", null, "it is not one"],
+    ["a shard of another lane", { ...state, lanes: state.lanes.toReversed() }, "a number in it is impossible"],
+    ["a fraction", { ...state, lanes: state.lanes.with(0, { ...lane, token: 0.5 }) }, "a number in it is impossible"],
+    ["a lane that is not there", { ...state, nextLane: 3 }, "a number in it is impossible"],
+  ];
+  for (const [name, wrong, message] of cases) {
+    await t.step(name, async () => {
+      const error = await assertRejects(() => loader.restore(wrong as LoaderState), DataError, message);
+      assertEquals(error.code, "bad_state");
+    });
+  }
+});
+
+Deno.test("sizes that are no whole number from 1 on are errors", async () => {
+  const options = { dataset: { name: "c4_test" }, batchSize: 1, seqLen: 8, lanes: 1 };
+  for (const wrong of [{ batchSize: 0 }, { seqLen: 1.5 }, { lanes: -1 }]) {
+    const [[name, value]] = Object.entries(wrong);
+    const error = await assertRejects(() => Loader.open({ ...options, ...wrong }), DataError, `${name} = ${value}`);
+    assertEquals(error.code, "bad_option");
+  }
+});

@@ -1,0 +1,124 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { fromFileUrl } from "@std/path";
+import { gzipSync } from "node:zlib";
+import { shardName } from "../../data/c4.ts";
+import { texts } from "../../data/dataset.ts";
+import { DataError } from "../../data/error.ts";
+import { Loader } from "../../data/loader.ts";
+import { prefetch } from "../../data/prefetch.ts";
+import { c4Lines, plain, someTexts, take, temporaryFolder } from "./fixture.ts";
+
+const SAMPLE_OPTIONS = { dataset: { name: "c4_test" }, batchSize: 4, seqLen: 64, lanes: 8 };
+
+Deno.test("the worker gives the batches and the states of the loader", async () => {
+  await using ahead = await prefetch(SAMPLE_OPTIONS);
+  await using loader = await Loader.open(SAMPLE_OPTIONS);
+  assertEquals(ahead.state(), loader.state());
+  for (let n = 0; n < 40; n++) {
+    assertEquals(plain((await ahead.next())!), plain((await loader.next())!));
+    assertEquals(ahead.state(), loader.state(), "the position is the user's, not that of the worker");
+  }
+  const { vocabSize, bosId, eosId } = loader.tokenizer;
+  assertEquals([ahead.vocabSize, ahead.bosId, ahead.eosId, ahead.lanes], [vocabSize, bosId, eosId, 8]);
+  assertEquals(ahead.description, loader.dataset.description);
+});
+
+Deno.test("the worker goes on from a state in mid-shard", async () => {
+  await using loader = await Loader.open(SAMPLE_OPTIONS);
+  await take(loader, 30);
+  const state = JSON.parse(JSON.stringify(loader.state()));
+  await using ahead = await prefetch({ ...SAMPLE_OPTIONS, state });
+  assertEquals(ahead.state(), state);
+  assertEquals(await take(ahead, 20), await take(loader, 20));
+});
+
+Deno.test("a finite worker ends as the loader does, and stays ended", async () => {
+  await using folder = await temporaryFolder();
+  for (const [n, text] of someTexts(9).entries()) await Deno.writeTextFile(`${folder.path}/${n}.txt`, text);
+  const options = { dataset: texts(`${folder.path}/*.txt`), batchSize: 4, seqLen: 16, lanes: 3, infinite: false };
+  await using loader = await Loader.open(options);
+  await using ahead = await prefetch({ ...options, ahead: 1 });
+  const expected = await take(loader);
+  assert(expected.length > 3);
+  assertEquals(await take(ahead), expected);
+  assertEquals(await ahead.next(), undefined);
+});
+
+Deno.test("an error ahead comes after the batches before it, the same as the loader's", async () => {
+  await using folder = await temporaryFolder();
+  const lines = c4Lines(someTexts(40)) + '{"url": "no text"}\n';
+  await Deno.writeFile(`${folder.path}/${shardName("train", 0, 1)}`, gzipSync(lines));
+  const options = { dataset: { name: "c4", path: folder.path }, batchSize: 1, seqLen: 128, lanes: 1 };
+  await using loader = await Loader.open(options);
+  await using ahead = await prefetch(options);
+  const before: Record<string, unknown>[] = [];
+  const expected = await assertRejects(
+    async () => {
+      for (;;) before.push(...await take(loader, 1));
+    },
+    DataError,
+    "Cannot read line 41 of shard",
+  );
+  assert(before.length > 4);
+  assertEquals(await take(ahead, before.length), before);
+  for (let n = 0; n < 2; n++) {
+    const error = await assertRejects(() => ahead.next(), DataError);
+    assertEquals([error.message, error.code], [expected.message, "bad_document"]);
+  }
+});
+
+Deno.test("errors of opening are the loader's", async () => {
+  for (
+    const wrong of [
+      { dataset: { name: "c4" } },
+      { tokenizer: "nowhere" },
+      { tokenizer: new URL("file:///nowhere") },
+      { batchSize: 0 },
+    ]
+  ) {
+    const options = { ...SAMPLE_OPTIONS, ...wrong };
+    const expected = await assertRejects(() => Loader.open(options), DataError);
+    const error = await assertRejects(() => prefetch(options), DataError);
+    assertEquals(error.message, expected.message);
+  }
+  await assertRejects(() => prefetch({ ...SAMPLE_OPTIONS, ahead: 0 }), DataError, "Cannot read 0 batches ahead");
+});
+
+Deno.test("closing ends a call that waits, and those after it", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(`${folder.path}/a.txt`, someTexts(1, 0)[0].repeat(20_000)); // long to tokenise
+  const ahead = await prefetch({ dataset: texts(`${folder.path}/a.txt`), batchSize: 1, seqLen: 8 });
+  const waiting = assertRejects(() => ahead.next(), Error, "The loader is closed");
+  await ahead[Symbol.asyncDispose]();
+  await waiting;
+  await assertRejects(() => ahead.next(), Error, "The loader is closed");
+});
+
+Deno.test("it works where libtitan is imported over the network, and its sample with it", async () => {
+  const root = fromFileUrl(new URL("../..", import.meta.url));
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
+    const path = new URL(request.url).pathname;
+    try {
+      const type = path.endsWith(".ts") ? "application/typescript" : "application/octet-stream";
+      return new Response(await Deno.readFile(root + path), { headers: { "content-type": type } });
+    } catch {
+      return new Response(null, { status: 404 });
+    }
+  });
+  await using folder = await temporaryFolder();
+  const origin = `127.0.0.1:${server.addr.port}`;
+  await Deno.writeTextFile(
+    `${folder.path}/main.ts`,
+    `import { prefetch } from "http://${origin}/data/prefetch.ts";
+     await using loader = await prefetch(${JSON.stringify(SAMPLE_OPTIONS)});
+     console.log(JSON.stringify([...(await loader.next()).tokens]));`,
+  );
+  // what stands in for @std/path is a file here
+  const permissions = [`--allow-read=${root}std`, `--allow-import=${origin}`, `--allow-net=${origin}`, "--no-prompt"];
+  const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-check", "--no-lock", "--config", `${root}/deno.json`, ...permissions, `${folder.path}/main.ts`],
+  }).output();
+  await using loader = await Loader.open(SAMPLE_OPTIONS);
+  const text = new TextDecoder();
+  assertEquals(text.decode(stdout).trim(), JSON.stringify([...(await loader.next())!.tokens]), text.decode(stderr));
+});

@@ -1,0 +1,40 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { DataError } from "../../data/error.ts";
+import { openStream, readBytes, show, toUrl, within } from "../../data/source.ts";
+import { temporaryFolder } from "./fixture.ts";
+
+Deno.test("paths become file URLs from the working directory, and URLs stay", () => {
+  assertEquals(show(toUrl("a b/c.json")), `${Deno.cwd()}/a b/c.json`);
+  assertEquals(toUrl("https://example.org/a").href, "https://example.org/a");
+  assertEquals(toUrl("file:///a/b").href, "file:///a/b");
+});
+
+Deno.test("a file is found in a folder with and without a slash at its end", () => {
+  assertEquals(within(new URL("file:///a/b"), "c").href, "file:///a/b/c");
+  assertEquals(within(new URL("file:///a/b/"), "c").href, "file:///a/b/c");
+});
+
+Deno.test("what is not there, is a folder, or lies below a file gives undefined", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(`${folder.path}/file`, "x");
+  assertEquals(await readBytes(toUrl(`${folder.path}/none`)), undefined);
+  assertEquals(await readBytes(toUrl(`${folder.path}/file/none`)), undefined);
+  assertEquals(await openStream(toUrl(`${folder.path}/none`)), undefined);
+  assertEquals(await openStream(toUrl(folder.path)), undefined);
+});
+
+Deno.test("bytes come over the network: found, absent, and refused with the server's answer", async () => {
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+    const { pathname } = new URL(request.url);
+    if (pathname === "/found") return new Response("hello");
+    return new Response("no", { status: pathname === "/absent" ? 404 : 503 });
+  });
+  const url = (name: string) => new URL(`http://127.0.0.1:${server.addr.port}/${name}`);
+  assertEquals(new TextDecoder().decode(await readBytes(url("found"))), "hello");
+  const chunks = await Array.fromAsync((await openStream(url("found")))!);
+  assertEquals(new TextDecoder().decode(chunks[0]), "hello");
+  assertEquals(await readBytes(url("absent")), undefined);
+  assertEquals(await openStream(url("absent")), undefined);
+  const error = await assertRejects(() => readBytes(url("busy")), DataError, "the server answered 503");
+  assertEquals(error.code, "unreachable");
+});
