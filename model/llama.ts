@@ -182,6 +182,11 @@ export class Llama extends Module implements TrainableModel {
     return this.crossEntropy.forward(this.forward(batch), batch.targets);
   }
 
+  /** Rows of the embedding. */
+  get vocabSize(): number {
+    return this.config.vocabSize;
+  }
+
   /** torchtitan's count: six for each parameter that multiplies, and attention without a discount for causality. */
   flopsPerToken(seqLen: number): number {
     const { dim, numLayers, vocabSize } = this.config;

@@ -32,6 +32,8 @@ export interface TrainableModel extends Module {
   loss(batch: Batch): LossSum;
   /** Floating point operations to train on one token (forward and backward), from which MFU is computed. */
   flopsPerToken?(seqLen: number): number;
+  /** Token ids must be below this; trainers refuse a tokenizer with more. */
+  readonly vocabSize?: number;
 }
 
 /** Cross-entropy between logits and target ids, summed over the valid targets. */

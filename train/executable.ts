@@ -53,17 +53,22 @@ export class Executable implements AsyncDisposable {
   async runAll(...inputs: ArrayLike<number>[]): Promise<Record<string, TypedArray>> {
     const { program, actions, section } = await this.#load();
     if (inputs.length !== section.inputs.length) {
-      throw new TypeError(`Cannot run "${section.name}": expected ${section.inputs.length} arrays, got ${inputs.length}`);
+      throw new TypeError(
+        `Cannot run "${section.name}": expected ${section.inputs.length} arrays, got ${inputs.length}`,
+      );
     }
     for (const [i, { value, offset }] of section.inputs.entries()) {
       const n = numel(value.shape);
       if (inputs[i].length !== n) {
-        throw new TypeError(`Cannot run "${section.name}": argument ${i} has ${inputs[i].length} numbers, expected [${value.shape}]`);
+        throw new TypeError(
+          `Cannot run "${section.name}": argument ${i} has ${inputs[i].length} numbers, expected [${value.shape}]`,
+        );
       }
       typedArray(value.dtype, program.input.buffer, offset, n).set(inputs[i]);
     }
     await program.run(actions);
-    const copy = (value: Value, offset: number) => typedArray(value.dtype, program.output.buffer, offset, numel(value.shape)).slice();
+    const copy = (value: Value, offset: number) =>
+      typedArray(value.dtype, program.output.buffer, offset, numel(value.shape)).slice();
     return Object.fromEntries(section.outputs.map((o) => [o.name, copy(o.value, o.offset)]));
   }
 

@@ -1,0 +1,154 @@
+/** The command line: a config becomes a run, and errors become one clear message.
+ * @module */
+import { type DatasetSpec } from "../data/dataset.ts";
+import { DataError } from "../data/error.ts";
+import { TitanError } from "../ffi/error.ts";
+import { LibraryError } from "../ffi/library.ts";
+import { Llama } from "../model/llama.ts";
+import { type Config, ConfigError, helpText, loadConfig, lrSchedule, modelSizes } from "./config.ts";
+import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
+import { deviceText, modelText, planText } from "./report.ts";
+import { compileStep, DivergedError } from "./step_program.ts";
+import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
+
+/** What the training of a config is. */
+export function trainOptions(config: Config): TrainOptions {
+  const { training, optimizer, validation, model, data, debug, device } = config;
+  const dataset = (name: string, path: string | null): DatasetSpec => ({ name, path });
+  const batch = training.local_batch_size;
+  return {
+    model: new Llama(modelSizes(config)),
+    data: dataset(training.dataset, training.dataset_path),
+    tokenizer: model.hf_assets_path ?? undefined,
+    steps: training.steps,
+    batch,
+    accumulation: training.global_batch_size < 0 ? 1 : training.global_batch_size / batch,
+    seqLen: training.seq_len,
+    lr: optimizer.lr,
+    lrSchedule: lrSchedule(config),
+    optimizer: {
+      beta1: optimizer.beta1,
+      beta2: optimizer.beta2,
+      eps: optimizer.eps,
+      weightDecay: optimizer.weight_decay,
+      maxNorm: training.max_norm,
+    },
+    dtype: training.dtype === "float64" ? "f64" : "f32",
+    lanes: data.lanes,
+    seed: debug.seed,
+    threads: device.threads,
+    validation: validation.enable
+      ? {
+        data: dataset(validation.dataset, validation.dataset_path),
+        batch: validation.local_batch_size,
+        seqLen: validation.seq_len,
+        steps: validation.steps,
+      }
+      : undefined,
+  };
+}
+
+/** Runs the command line and returns the exit code: 0, 1 after an error, 128 + n when signal n stopped the run.
+ * @param args as `Deno.args`; without a config file, `configs/debug.toml` is read. */
+export async function main(args: readonly string[]): Promise<number> {
+  try {
+    const named = args.some((a) => /^--(config|job[._-]config[_-]file)(=|$)/.test(a));
+    const defaults = named ? [] : ["--config", new URL("../configs/debug.toml", import.meta.url).href];
+    const { config, warnings, help, dryRun } = await loadConfig([...defaults, ...args], readText);
+    if (help) {
+      console.log(helpText());
+      return 0;
+    }
+    warnings.forEach((w) => console.log(`warning: ${w}`));
+    if (config.job.print_config) console.log(JSON.stringify(config, null, 2));
+    if (dryRun) {
+      printPlan(config);
+      return 0;
+    }
+    return await run(config);
+  } catch (error) {
+    const expected = [ConfigError, DataError, LibraryError, TitanError, DivergedError, RangeError];
+    const known = expected.some((kind) => error instanceof kind);
+    console.error(known ? `error: ${(error as Error).message}` : error);
+    return 1;
+  }
+}
+
+function readText(path: string): Promise<string> {
+  return path.startsWith("file:") || path.startsWith("http") ? fetchText(path) : Deno.readTextFile(path);
+}
+
+async function fetchText(url: string): Promise<string> {
+  return url.startsWith("file:") ? await Deno.readTextFile(new URL(url)) : await (await fetch(url)).text();
+}
+
+function printPlan(config: Config): void {
+  const options = complete(trainOptions(config));
+  const threads = options.threads || navigator.hardwareConcurrency;
+  const compiled = compileStep({ ...options, threads, evaluate: options.validation });
+  console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
+}
+
+const tokensPerStep = (o: CompleteOptions): number => o.batch * o.accumulation * o.seqLen;
+
+/** Trains as a config says. */
+async function run(config: Config): Promise<number> {
+  const { metrics: { log_freq, disable_color_printing, jsonl_file }, job, validation } = config;
+  await using trainer = await Trainer.open(trainOptions(config));
+  const { options, device, program } = trainer, { model, seqLen, steps } = options;
+  const gflops = await trainer.measure();
+  console.log(`libtitan: ${job.description}`);
+  console.log(`  model   ${modelText(model, tokensPerStep(options), seqLen)}`);
+  console.log(`  data    ${trainer.dataDescription}`);
+  console.log(`  device  ${deviceText(device, gflops)}`);
+  const path = jsonl_file === "" ? null : `${job.dump_folder}/${jsonl_file}`;
+  const metrics = new Metrics({
+    logFreq: log_freq,
+    flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
+    peakFlops: gflops * 1e9,
+    memory: () => processMemory(program.compiled.plan.arenaBytes),
+    colors: colorsWanted(disable_color_printing),
+    print: console.log,
+    jsonl: path === null ? null : new JsonLines(path, { started: new Date().toISOString(), config }),
+    now: () => performance.now(),
+  });
+  const signal = stopOnSignal(trainer);
+  try {
+    for await (const { step, loss, gradNorm, lr, tokensSeen, tokenCount, loadingMs } of trainer) {
+      metrics.batch(tokenCount, loadingMs);
+      metrics.step({ step, loss, maxLoss: loss, gradNorm, lr, tokensSeen });
+      if (validation.enable && (step % validation.freq === 0 || step === steps)) await validate(trainer, metrics);
+    }
+  } finally {
+    signal.off();
+  }
+  if (signal.received() === undefined) return 0;
+  console.log(`stopped by ${signal.received()} after step ${trainer.step} of ${steps}`);
+  return signal.received() === "SIGINT" ? 130 : 143;
+}
+
+async function validate(trainer: Trainer, metrics: Metrics): Promise<void> {
+  const { loss, tokens, unigramEntropy, ms } = await trainer.evaluate();
+  metrics.validation({ step: trainer.step, loss, tokens, ms });
+  const gain = unigramEntropy - loss;
+  console.log(
+    `  ${tokens.toLocaleString("en-US")} held-out tokens: loss ${loss.toFixed(4)}, their unigram entropy ` +
+      `${unigramEntropy.toFixed(4)}: ${Math.abs(gain).toFixed(4)} nats ${gain >= 0 ? "below" : "above"} it`,
+  );
+}
+
+/** Ctrl-C and SIGTERM end the run after the step under way; a second one ends the process at once. */
+function stopOnSignal(trainer: Trainer): { off(): void; received(): Deno.Signal | undefined } {
+  let received: Deno.Signal | undefined;
+  const listeners = (["SIGINT", "SIGTERM"] as const).map((signal) => {
+    const listener = () => {
+      if (received) Deno.exit(signal === "SIGINT" ? 130 : 143);
+      received = signal;
+      console.log(`${signal}: stopping after this step; once more to stop at once`);
+      trainer.stop();
+    };
+    Deno.addSignalListener(signal, listener);
+    return () => Deno.removeSignalListener(signal, listener);
+  });
+  return { off: () => listeners.forEach((off) => off()), received: () => received };
+}

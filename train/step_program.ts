@@ -1,0 +1,238 @@
+/** A training step as one native program: its graphs compiled, its host buffers laid out, its lists of actions made once. A step,
+ * an initialisation and an evaluation are different lists over the same sections, and each is one native call.
+ * @module */
+import { Actions } from "../ffi/buffer.ts";
+import type { Device } from "../ffi/device.ts";
+import { TitanError } from "../ffi/error.ts";
+import { Program } from "../ffi/program.ts";
+import { Flag } from "../ffi/symbols.ts";
+import { numel, type State } from "../graph/ir.ts";
+import type { EncodedSection } from "../graph/passes/encode.ts";
+import type { HostSlot } from "../graph/passes/memory.ts";
+import type { TrainableModel } from "../model/loss.ts";
+import { type Compiled, compileGraphs } from "./compile.ts";
+import { type TypedArray, typedArray } from "./executable.ts";
+import { type OptimizerOptions, traceInitialize, traceUpdate } from "./optimizer.ts";
+import { type RealType, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "./step.ts";
+
+/** What decides the program of a step. */
+export interface StepOptions {
+  readonly model: TrainableModel;
+  readonly optimizer: OptimizerOptions;
+  readonly dtype: RealType;
+  /** Sequences of a microbatch. */
+  readonly batch: number;
+  /** Tokens of a sequence. */
+  readonly seqLen: number;
+  /** Microbatches of a step. */
+  readonly accumulation: number;
+  /** Sizes of an evaluation's batches; without them there is no evaluation. */
+  readonly evaluate?: { readonly batch: number; readonly seqLen: number };
+  /** Threads that the program runs on. */
+  readonly threads: number;
+}
+
+/** Token ids and the like of one microbatch, row-major `[batch, seqLen]`, in the program's input buffer. */
+export interface BatchViews {
+  readonly tokens: TypedArray;
+  readonly targets: TypedArray;
+  readonly positions: TypedArray;
+}
+
+/** Results of a step. */
+export interface StepNumbers {
+  /** Mean loss over the valid tokens. */
+  readonly loss: number;
+  /** Norm of the gradient before clipping. */
+  readonly gradNorm: number;
+  readonly tokenCount: number;
+}
+
+/** A step whose loss or gradient is not a number. Parameters and moments are as they were before it. */
+export class DivergedError extends Error {
+  override readonly name = "DivergedError";
+  /** @param step counted from 1. @param origin the first op that made such a number. */
+  constructor(readonly step: number, readonly origin: TitanError | undefined, numbers: StepNumbers) {
+    const where = origin ? `first made by "${origin.kernel}" of ${origin.scope || "the update"}` : "made by the update";
+    super(
+      `Step ${step} diverged: loss ${numbers.loss}, gradient norm ${numbers.gradNorm}, ${where}
+  expected: finite numbers; the parameters are still those of step ${step - 1}
+  fix: lower optimizer.lr, lengthen lr_scheduler.warmup_steps, or look at the data of this step   (diverged)`,
+    );
+  }
+}
+
+/** Compiles the graphs of a step; needs no native library. Sections are named by their graphs. */
+export function compileStep(options: StepOptions): Compiled {
+  const { model, optimizer, dtype, batch, seqLen, accumulation, evaluate, threads } = options;
+  const globalTokens = batch * seqLen * accumulation;
+  const graphs = [
+    traceInitialize(model, dtype),
+    traceMicrobatch(model, { batch, seqLen, dtype, globalTokens }),
+    traceUpdate(model, { ...optimizer, dtype, globalTokens }),
+    ...(evaluate ? [traceEvaluate(model, { ...evaluate, dtype }), traceEvaluateResult(dtype)] : []),
+  ];
+  return compileGraphs(graphs, { threads });
+}
+
+/** A compiled step in native memory. */
+export class StepProgram implements Disposable {
+  readonly compiled: Compiled;
+  /** Where to put each microbatch of a step. */
+  readonly microbatches: readonly BatchViews[];
+  /** Where to put the next batch of an evaluation. */
+  readonly evaluation: BatchViews | undefined;
+  readonly #program: Program;
+  readonly #seed: TypedArray;
+  readonly #lr: TypedArray;
+  readonly #step: TypedArray;
+  readonly #numbers: readonly TypedArray[];
+  readonly #evaluated: readonly TypedArray[];
+  readonly #actions: {
+    readonly initialize: Actions;
+    readonly step: Actions;
+    readonly check: Actions;
+    readonly evaluateFirst: Actions;
+    readonly evaluateNext: Actions;
+    readonly evaluateResult: Actions;
+  };
+
+  private constructor(compiled: Compiled, program: Program, accumulation: number) {
+    this.compiled = compiled;
+    this.#program = program;
+    const section = (name: string) => compiled.program.sections.find((s) => s.name === name);
+    const [initialize, microbatch, update] = ["initialize", "microbatch", "update"].map((n) => section(n)!);
+    const [evaluate, result] = [section("evaluate"), section("evaluate_result")];
+    const { input, output } = program;
+    const view = (buffer: ArrayBuffer, base: number, slots: readonly HostSlot[], name: string): TypedArray => {
+      const { value, offset } = slots.find((s) => s.name === name)!;
+      return typedArray(value.dtype, buffer, base + offset, numel(value.shape));
+    };
+    const batchViews = (s: EncodedSection, base: number): BatchViews => {
+      const [tokens, targets, positions] = ["tokens", "targets", "positions"].map((n) =>
+        view(input.buffer, base, s.inputs, n)
+      );
+      return { tokens, targets, positions };
+    };
+    const bases = Array.from({ length: accumulation }, (_, k) => k * microbatch.inputBytes);
+    const last = accumulation * microbatch.inputBytes;
+    this.microbatches = bases.map((base) => batchViews(microbatch, base));
+    this.evaluation = evaluate && batchViews(evaluate, 0);
+    this.#seed = view(input.buffer, 0, initialize.inputs, "seed");
+    [this.#lr, this.#step] = ["lr", "step"].map((n) => view(input.buffer, last, update.inputs, n));
+    const after = microbatch.outputBytes;
+    this.#numbers = ["loss", "grad_norm", "token_count"].map((n) => view(output.buffer, after, update.outputs, n));
+    this.#evaluated = result ? ["loss", "token_count"].map((n) => view(output.buffer, 0, result.outputs, n)) : [];
+    const forward = (flags: number) =>
+      bases.map((inputBase, k) => ({
+        section: microbatch.index,
+        flags: flags | (k === 0 ? Flag.FIRST : 0),
+        inputBase,
+      }));
+    const one = (s: EncodedSection | undefined, flags: number) => new Actions(s ? [{ section: s.index, flags }] : []);
+    this.#actions = {
+      initialize: one(initialize, Flag.FIRST),
+      step: new Actions([...forward(0), { section: update.index, inputBase: last, outputBase: after }]),
+      check: new Actions(forward(Flag.CHECK_FINITE)),
+      evaluateFirst: one(evaluate, Flag.FIRST),
+      evaluateNext: one(evaluate, 0),
+      evaluateResult: one(result, 0),
+    };
+  }
+
+  /** Loads a compiled step.
+   * @param accumulation as it was compiled with. @throws {TitanError} when the device refuses it or memory is short. */
+  static async load(device: Device, compiled: Compiled, accumulation: number): Promise<StepProgram> {
+    const bytes = (name: string) => compiled.program.sections.find((s) => s.name === name);
+    const [microbatch, update, evaluate] = ["microbatch", "update", "evaluate"].map(bytes);
+    const program = await Program.create(device, compiled.program.bytes, {
+      inputBytes: Math.max(accumulation * microbatch!.inputBytes + update!.inputBytes, evaluate?.inputBytes ?? 0),
+      outputBytes: microbatch!.outputBytes + update!.outputBytes,
+    });
+    return new StepProgram(compiled, program, accumulation);
+  }
+
+  /** Gives all parameters their first values. */
+  async initialize(seed: number): Promise<void> {
+    this.#seed[0] = seed | 0;
+    this.#seed[1] = Math.floor(seed / 2 ** 32) | 0;
+    await this.#program.run(this.#actions.initialize);
+  }
+
+  /** One optimizer step on what lies in `microbatches`.
+   * @param step from 1. @param lr learning rate.
+   * @throws {DivergedError} when loss or gradient norm is not finite. */
+  async step(step: number, lr: number): Promise<StepNumbers> {
+    this.#lr[0] = lr;
+    this.#step[0] = step;
+    await this.#program.run(this.#actions.step);
+    const numbers = { loss: this.#numbers[0][0], gradNorm: this.#numbers[1][0], tokenCount: this.#numbers[2][0] };
+    if (!Number.isFinite(numbers.loss) || !Number.isFinite(numbers.gradNorm)) await this.#explain(step, numbers);
+    return numbers;
+  }
+
+  /** Runs the microbatches again, looking at what each instruction makes: the update has left the parameters as they were. */
+  async #explain(step: number, numbers: StepNumbers): Promise<never> {
+    let origin: TitanError | undefined;
+    try {
+      await this.#program.run(this.#actions.check);
+    } catch (error) {
+      if (!(error instanceof TitanError)) throw error;
+      origin = error;
+    }
+    throw new DivergedError(step, origin, numbers);
+  }
+
+  /** Adds the batch in `evaluation` to the evaluation; the first one starts it. */
+  async evaluate(first: boolean): Promise<void> {
+    await this.#program.run(first ? this.#actions.evaluateFirst : this.#actions.evaluateNext);
+  }
+
+  /** Mean loss and number of valid tokens of the evaluation. */
+  async evaluated(): Promise<{ readonly loss: number; readonly tokenCount: number }> {
+    await this.#program.run(this.#actions.evaluateResult);
+    return { loss: this.#evaluated[0][0], tokenCount: this.#evaluated[1][0] };
+  }
+
+  #place(name: string): { readonly state: State; readonly offset: number } {
+    const place = this.compiled.plan.states.get(name);
+    if (!place) {
+      throw new RangeError(
+        `Cannot find state "${name}": expected one of ${[...this.compiled.plan.states.keys()].join(", ")}`,
+      );
+    }
+    return place;
+  }
+
+  /** A copy of a state: a parameter by its FQN, `gradient/FQN`, `moment1/FQN`, ... */
+  async readState(name: string): Promise<TypedArray> {
+    const { state, offset } = this.#place(name);
+    const data = typedArray(
+      state.dtype,
+      new ArrayBuffer(numel(state.shape) * (state.dtype === "f64" ? 8 : 4)),
+      0,
+      numel(state.shape),
+    );
+    await this.#program.read(offset, data);
+    return data;
+  }
+
+  /** Replaces a state.
+   * @throws {TypeError} when the number of elements differs. */
+  async writeState(name: string, values: ArrayLike<number>): Promise<void> {
+    const { state, offset } = this.#place(name), length = numel(state.shape);
+    if (values.length !== length) {
+      throw new TypeError(
+        `Cannot write state "${name}": expected ${length} numbers for [${state.shape}], got ${values.length}`,
+      );
+    }
+    const data = typedArray(state.dtype, new ArrayBuffer(length * (state.dtype === "f64" ? 8 : 4)), 0, length);
+    data.set(values);
+    await this.#program.write(offset, data);
+  }
+
+  /** Frees the native memory. */
+  [Symbol.dispose](): void {
+    this.#program[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,250 @@
+/** Trains a model: batches from the loader, one native call a step, results as they come. The command line and one-file
+ * experiments run on this one class.
+ * @module */
+import { DataError } from "../data/error.ts";
+import { type DatasetSpec, unigramEntropy } from "../data/dataset.ts";
+import { prefetch, type Prefetcher } from "../data/prefetch.ts";
+import { Device, type DeviceInfo } from "../ffi/device.ts";
+import type { TrainableModel } from "../model/loss.ts";
+import { lrFactor, type LrScheduleOptions } from "./lr_schedule.ts";
+import type { OptimizerOptions } from "./optimizer.ts";
+import type { RealType } from "./step.ts";
+import { type BatchViews, compileStep, type StepNumbers, StepProgram } from "./step_program.ts";
+
+/** What to train, on what, and how. Everything but model, data and steps has a default. */
+export interface TrainOptions {
+  readonly model: TrainableModel;
+  readonly data: DatasetSpec;
+  /** Optimizer steps. */
+  readonly steps: number;
+  /** Folder of the tokenizer; default: the sample's, of 2,048 tokens. */
+  readonly tokenizer?: string | URL;
+  /** Sequences of a microbatch; default 8. */
+  readonly batch?: number;
+  /** Microbatches of a step, whose gradients are added; default 1. */
+  readonly accumulation?: number;
+  /** Tokens of a sequence; default 256. */
+  readonly seqLen?: number;
+  /** Peak learning rate; default 2e-3. */
+  readonly lr?: number;
+  /** Shape of the learning rate over the run; default: a tenth of it warm-up, then linear decay over the last half. */
+  readonly lrSchedule?: LrScheduleOptions;
+  /** AdamW and clipping; defaults: betas 0.9 and 0.95, eps 1e-8, weight decay 0.1, norm 1. */
+  readonly optimizer?: Partial<OptimizerOptions>;
+  /** Element type of parameters and activations; default `f32`. */
+  readonly dtype?: RealType;
+  /** Independent streams of documents. */
+  readonly lanes?: number;
+  /** Seed of the initial values; default 0. */
+  readonly seed?: number;
+  /** CPU threads; default 0: all. */
+  readonly threads?: number;
+  /** Held-out text for `evaluate`. */
+  readonly validation?: ValidationOptions;
+}
+
+/** What `evaluate` runs on. */
+export interface ValidationOptions {
+  readonly data: DatasetSpec;
+  /** Sequences of a batch. */
+  readonly batch: number;
+  /** Tokens of a sequence. */
+  readonly seqLen: number;
+  /** Batches; -1: all of the data. */
+  readonly steps: number;
+}
+
+/** What a step has to tell. */
+export interface TrainStep extends StepNumbers {
+  /** From 1. */
+  readonly step: number;
+  /** Learning rate of the step. */
+  readonly lr: number;
+  /** Tokens seen since the start. */
+  readonly tokensSeen: number;
+  /** Wait for the data, in milliseconds. */
+  readonly loadingMs: number;
+  /** Time in the native call, in milliseconds. */
+  readonly nativeMs: number;
+}
+
+/** What an evaluation has to tell. */
+export interface Evaluation {
+  /** Mean loss over the tokens, in nats. */
+  readonly loss: number;
+  readonly tokens: number;
+  /** Entropy of the same tokens' frequencies, in nats: what a model reaches that knows nothing but them. */
+  readonly unigramEntropy: number;
+  /** How long it took. */
+  readonly ms: number;
+}
+
+const defaultOptimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+
+/** Options with nothing left open. */
+export type CompleteOptions = TrainOptions & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation">> & {
+  readonly optimizer: OptimizerOptions;
+};
+
+/** Fills in defaults. */
+export function complete(options: TrainOptions): CompleteOptions {
+  const { steps } = options;
+  return {
+    ...options,
+    batch: options.batch ?? 8,
+    accumulation: options.accumulation ?? 1,
+    seqLen: options.seqLen ?? 256,
+    lr: options.lr ?? 2e-3,
+    lrSchedule: options.lrSchedule ??
+      { warmupSteps: Math.ceil(steps / 10), totalSteps: steps, decayRatio: 0.5, decayType: "linear", minLrFactor: 0 },
+    optimizer: { ...defaultOptimizer, ...options.optimizer },
+    dtype: options.dtype ?? "f32",
+    seed: options.seed ?? 0,
+    threads: options.threads ?? 0,
+  };
+}
+
+/** A run in progress. Iterate over it for its steps; dispose of it with `await using`. */
+export class Trainer implements AsyncDisposable {
+  readonly options: CompleteOptions;
+  readonly device: DeviceInfo;
+  readonly program: StepProgram;
+  /** Where the training data comes from, for people. */
+  readonly dataDescription: string;
+  readonly #native: Device;
+  readonly #loader: Prefetcher;
+  #step = 0;
+  #tokensSeen = 0;
+  #stopped = false;
+
+  private constructor(options: CompleteOptions, native: Device, program: StepProgram, loader: Prefetcher) {
+    this.options = options;
+    this.device = native.info;
+    this.program = program;
+    this.#native = native;
+    this.#loader = loader;
+    this.dataDescription = loader.description;
+  }
+
+  /** Opens data and device, compiles the step, and draws the initial values.
+   * @throws {DataError} about data and tokenizer. @throws {LibraryError} when there is no usable library.
+   * @throws {TitanError} when memory is short. */
+  static async open(options: TrainOptions): Promise<Trainer> {
+    const full = complete(options), { model, optimizer, dtype, batch, seqLen, accumulation, validation, lanes } = full;
+    await using stack = new AsyncDisposableStack();
+    const loader = stack.use(
+      await prefetch({ dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes }),
+    );
+    checkVocabulary(model, loader.vocabSize);
+    const native = stack.use(new Device({ threads: full.threads }));
+    const { threads } = native.info;
+    const compiled = compileStep({
+      model,
+      optimizer,
+      dtype,
+      batch,
+      seqLen,
+      accumulation,
+      evaluate: validation,
+      threads,
+    });
+    const program = stack.use(await StepProgram.load(native, compiled, accumulation));
+    await program.initialize(full.seed);
+    stack.move();
+    return new Trainer(full, native, program, loader);
+  }
+
+  /** The last step that was made. */
+  get step(): number {
+    return this.#step;
+  }
+
+  /** Speed of a large f32 matrix product on this device, in GFLOP/s. */
+  measure(): Promise<number> {
+    return this.#native.measure();
+  }
+
+  /** Ends the iteration after the step that is under way. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  /** The remaining steps, one after another.
+   * @throws {DivergedError} when a loss or gradient is not a number. @throws {DataError} when the data cannot be read. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<TrainStep, void> {
+    const { steps, lr: peak, lrSchedule } = this.options;
+    while (this.#step < steps && !this.#stopped) {
+      const start = performance.now();
+      for (const views of this.program.microbatches) await this.#load(views);
+      const loaded = performance.now();
+      const step = this.#step + 1, lr = peak * lrFactor(this.#step, lrSchedule);
+      const numbers = await this.program.step(step, lr);
+      this.#step = step;
+      this.#tokensSeen += numbers.tokenCount;
+      const nativeMs = performance.now() - loaded;
+      yield { step, lr, ...numbers, tokensSeen: this.#tokensSeen, loadingMs: loaded - start, nativeMs };
+    }
+  }
+
+  async #load(views: BatchViews): Promise<void> {
+    const batch = (await this.#loader.next())!;
+    views.tokens.set(batch.tokens);
+    views.targets.set(batch.targets);
+    views.positions.set(batch.positions);
+  }
+
+  /** Loss on the held-out text.
+   * @throws {RangeError} when the run was opened without `validation`. */
+  async evaluate(): Promise<Evaluation> {
+    const { validation, tokenizer } = this.options, views = this.program.evaluation;
+    if (!validation || !views) {
+      throw new RangeError("Cannot evaluate: the run has no validation data; give the option `validation`");
+    }
+    const start = performance.now();
+    const { data: dataset, batch: batchSize, seqLen, steps } = validation;
+    await using loader = await prefetch({ dataset, tokenizer, batchSize, seqLen, infinite: false });
+    checkVocabulary(this.options.model, loader.vocabSize);
+    const targets: number[] = [];
+    let batches = 0;
+    for (let batch; batches !== steps && (batch = await loader.next()); batches++) {
+      views.tokens.set(batch.tokens);
+      views.targets.set(batch.targets);
+      views.positions.set(batch.positions);
+      for (const id of batch.targets) if (id >= 0) targets.push(id);
+      await this.program.evaluate(batches === 0);
+    }
+    const { loss, tokenCount } = await this.program.evaluated();
+    const entropy = unigramEntropy(targets, loader.vocabSize);
+    return { loss, tokens: tokenCount, unigramEntropy: entropy, ms: performance.now() - start };
+  }
+
+  /** Frees native memory, and ends the loader's worker. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#loader[Symbol.asyncDispose]();
+    this.program[Symbol.dispose]();
+    this.#native[Symbol.dispose]();
+  }
+}
+
+/** Ids beyond the embedding's rows must not reach the kernels. */
+function checkVocabulary(model: TrainableModel, tokens: number): void {
+  const { vocabSize } = model;
+  if (vocabSize === undefined || tokens <= vocabSize) return;
+  throw new DataError({
+    code: "bad_tokenizer",
+    what: `The tokenizer has ${tokens} tokens, the model only ${vocabSize}`,
+    expected: `a model with a vocabulary of at least ${tokens}`,
+    fix: `set model.vocab_size (option vocabSize) to ${tokens}, or choose another tokenizer`,
+  });
+}
+
+/** Trains: `for await (const { step, loss } of train({ model, data, steps })) ...`. The run is closed when the loop ends.
+ * @example
+ * ```ts
+ * const run = train({ model: llama("debug", { dim: 128, numHeads: 8 }), data: texts("notes/*.md"), steps: 200 });
+ * for await (const { step, loss } of run) console.log(step, loss);
+ * ``` */
+export async function* train(options: TrainOptions): AsyncGenerator<TrainStep, void> {
+  await using trainer = await Trainer.open(options);
+  yield* trainer;
+}
