@@ -1,0 +1,61 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { Builder, f32, f64, i32, opOf } from "../../graph/builder.ts";
+import { interpret } from "../../graph/interpret.ts";
+import type { State } from "../../graph/ir.ts";
+import { print } from "../../graph/print.ts";
+import { verify } from "../../graph/verify.ts";
+
+const states: State[] = [
+  { name: "a", kind: "parameter", ...f64(2, 3) },
+  { name: "b", kind: "parameter", ...f64(1, 3) },
+];
+
+Deno.test("types are inferred as nodes are made, so an ill-formed graph cannot be built", () => {
+  const builder = new Builder("g");
+  const x = builder.input("x", f32(2, 3)), y = builder.input("y", f32(3));
+  assertThrows(() => builder.emit("add", [x, y]), TypeError, `Cannot apply "add"`);
+  assertThrows(() => builder.emit("blur", [x]), TypeError, `Cannot find op "blur"`);
+  assertEquals(builder.nodes, []);
+  assertEquals(builder.emit("exp", [x]).map((v) => v.shape), [[2, 3]]);
+  assertEquals(opOf("exp").name, "exp");
+});
+
+Deno.test("inputs have unique names, and nodes the scope of their making", () => {
+  const builder = new Builder("g"), x = builder.input("x", f32(2));
+  assertThrows(() => builder.input("x", f32(2)), TypeError, `Cannot add input "x": it exists already`);
+  builder.scope = "layers.0";
+  builder.emit("exp", [x]);
+  builder.emit("exp", [x], {}, "other");
+  assertEquals(builder.nodes.map((n) => n.scope), ["layers.0", "other"]);
+});
+
+Deno.test("only declared states can be touched, and each has one type", () => {
+  const builder = new Builder("g", states), x = builder.input("x", f64(2, 3));
+  for (const touch of [() => builder.read("c"), () => builder.assign("c", x), () => builder.accumulate("c", x)]) {
+    assertThrows(touch, TypeError, `Cannot touch state "c" in graph "g": it is not declared`);
+  }
+  builder.declare(states[0]);
+  assertThrows(() => builder.declare({ ...states[0], shape: [3] }), TypeError, `Cannot declare state "a" twice`);
+});
+
+Deno.test("states that lie one after another are read as one value", () => {
+  const builder = new Builder("g", states), both = builder.read("a", "b");
+  assertEquals(both.shape, [3, 3]);
+  builder.output("both", both);
+  const memory = new Map([["a", { shape: [2, 3], data: Float64Array.of(1, 2, 3, 4, 5, 6) }], ["b", {
+    shape: [1, 3],
+    data: Float64Array.of(7, 8, 9),
+  }]]);
+  assertEquals([...interpret(verify(builder.finish()), { memory }).both.data], [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+});
+
+Deno.test("a builder goes on where a graph ends and leaves it as it was", () => {
+  const builder = new Builder("g", states), x = builder.input("ids", i32(2));
+  builder.output("y", builder.emit("embedding", [x, builder.read("a")])[0]);
+  const graph = builder.finish(), text = print(graph), more = Builder.extend(graph);
+  more.output("z", more.emit("exp", [graph.outputs[0].value])[0]);
+  assertEquals(print(graph), text);
+  const longer = verify(more.finish());
+  assertEquals(longer.nodes.map((n) => n.op), ["read", "embedding", "exp"]);
+  assertEquals(longer.outputs.map((o) => o.name), ["y", "z"]);
+});
