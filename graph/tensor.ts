@@ -210,7 +210,7 @@ export class Tensor {
       throw new TypeError(`Cannot multiply shapes [${this.shape}] and [${other.shape}]: expected [..., m, k] and [k, n] or [..., k, n]`);
     }
     const lead = letters(m - 2).join(" ");
-    return this.contract(`${lead} m k, ${n > 2 ? lead : ""} k n -> ${lead} m n`.replace(/ +/g, " "), other);
+    return this.contract(`${lead} m k, ${n > 2 ? lead : ""} k n -> ${lead} m n`.replace(/ +/g, " ").trim(), other);
   }
 
   /** The box that starts at `starts` with shape `shape`. */
