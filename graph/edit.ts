@@ -14,26 +14,31 @@ export function hasEffect(node: Node): boolean {
   return opOf(node.op).effect === true || node.attrs.into !== undefined;
 }
 
-/** Nodes in an order in which every value is made before it is used and every state is touched in the order of `nodes`;
- * otherwise as they stand. */
-export function inOrder(nodes: readonly Node[]): Node[] {
-  const made = new Map<Value, Node>();
-  for (const node of nodes) node.outputs.forEach((v) => made.set(v, node));
+/** What each node waits for: the nodes that make its inputs, and those that touch its states before it does. */
+export function dependencies(nodes: readonly Node[]): Map<Node, readonly Node[]> {
+  const made = new Map(nodes.flatMap((node) => node.outputs.map((v) => [v, node])));
   const lastWrite = new Map<string, Node>(), readsSince = new Map<string, Node[]>();
   const before = new Map<Node, Node[]>();
   for (const node of nodes) {
     const needs = node.inputs.map((v) => made.get(v)).filter((n) => n !== undefined);
     for (const state of touchedStates(node)) {
-      const write = lastWrite.get(state);
+      const write = lastWrite.get(state), reads = readsSince.get(state) ?? [];
       if (write) needs.push(write);
       if (hasEffect(node)) {
-        needs.push(...readsSince.get(state) ?? []);
+        needs.push(...reads);
         lastWrite.set(state, node);
         readsSince.set(state, []);
-      } else readsSince.set(state, [...readsSince.get(state) ?? [], node]);
+      } else readsSince.set(state, [...reads, node]);
     }
     before.set(node, needs);
   }
+  return before;
+}
+
+/** Nodes in an order in which each comes after its {@linkcode dependencies}; otherwise as they stand.
+ * @throws {Error} when a node needs itself. */
+export function inOrder(nodes: readonly Node[]): Node[] {
+  const before = dependencies(nodes);
   const order: Node[] = [], done = new Set<Node>(), open = new Set<Node>();
   for (const root of nodes) {
     // Depth-first without recursion: a chain may be as long as the graph.
@@ -42,8 +47,8 @@ export function inOrder(nodes: readonly Node[]): Node[] {
       const node = stack.at(-1)!;
       const next = done.has(node) ? undefined : before.get(node)!.find((n) => !done.has(n));
       if (next) {
-        if (open.has(next) && stack.includes(next)) throw new Error(`Cannot order nodes: "${next.op}" needs itself`);
         open.add(node);
+        if (open.has(next)) throw new Error(`Cannot order nodes: "${next.op}" needs itself`);
         stack.push(next);
       } else {
         stack.pop();

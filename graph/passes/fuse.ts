@@ -1,8 +1,7 @@
 /** Pass `fuse`: fewer passes over memory. Each rule is a small pure pass of its own, in the order of {@linkcode fusions}.
  * @module */
 import { opOf } from "../builder.ts";
-
-import { Editor } from "../edit.ts";
+import { Editor, hasEffect, touchedStates } from "../edit.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
 import { nums } from "../op.ts";
 import { joinProducts } from "./fuse_products.ts";
@@ -39,14 +38,26 @@ export function ropeIntoAttention(graph: Graph): Graph {
   return edit.finish();
 }
 
-/** A residual sum and the norm after it are one kernel; so are the norm's gradient and the sum with the residual's gradient. */
+/** Answers whether a value is there when a node runs: it is made before the node stands, or a read that may stand anywhere. */
+function availability(graph: Graph): (value: Value, at: Node) => boolean {
+  const made = producers(graph), order = new Map(graph.nodes.map((n, at) => [n, at]));
+  const changed = new Set(graph.nodes.filter(hasEffect).flatMap(touchedStates));
+  return (value, at) => {
+    const node = made.get(value);
+    if (node?.op === "read" && !touchedStates(node).some((s) => changed.has(s))) return true;
+    return node === undefined || order.get(node)! < order.get(at)!;
+  };
+}
+
+/** A residual sum and the norm after it are one kernel; so are the norm's gradient and the sum with the residual's gradient. The
+ * first of the two must find all operands of both. */
 export function residualNorms(graph: Graph): Graph {
   const made = producers(graph), uses = consumers(graph), outputs = results(graph), edit = new Editor(graph);
-  const fused = new Set<Node>();
+  const isThere = availability(graph), fused = new Set<Node>();
   for (const node of graph.nodes) {
     if (node.op === "rmsnorm") {
       const sum = made.get(node.inputs[0]);
-      if (sum?.op !== "add" || fused.has(sum)) continue;
+      if (sum?.op !== "add" || fused.has(sum) || !isThere(node.inputs[1], sum)) continue;
       const joined = edit.add(node, "add_rmsnorm", [...sum.inputs, node.inputs[1]], node.attrs);
       [sum.outputs[0], ...node.outputs].forEach((v, i) => edit.replace(v, joined.outputs[i]));
       fused.add(sum);
@@ -54,7 +65,7 @@ export function residualNorms(graph: Graph): Graph {
       const sum = soleUse(uses, outputs, node.outputs[0]);
       if (sum?.op !== "add" || fused.has(sum) || sum.inputs[0] === sum.inputs[1]) continue;
       const residual = sum.inputs.find((v) => v !== node.outputs[0])!;
-      if (dependsOn(made, residual, node)) continue;
+      if (!isThere(residual, node)) continue;
       const joined = edit.add(node, "rmsnorm_backward", [...node.inputs, residual], node.attrs);
       edit.replace(sum.outputs[0], joined.outputs[0]);
       edit.replace(node.outputs[1], joined.outputs[1]);
@@ -64,88 +75,81 @@ export function residualNorms(graph: Graph): Graph {
   return edit.finish();
 }
 
-function dependsOn(made: Map<Value, Node>, value: Value, target: Node): boolean {
-  const seen = new Set<Value>(), stack = [value];
-  while (stack.length > 0) {
-    const v = stack.pop()!;
-    if (seen.has(v)) continue;
-    seen.add(v);
-    const node = made.get(v);
-    if (node === target) return true;
-    // Values are numbered as they are made: nothing older than the target's outputs can depend on it.
-    if (node && v.id > target.outputs[0].id) stack.push(...node.inputs);
-  }
-  return false;
+/** States that only one node touches: that node may stand anywhere. */
+function touchedOnce(graph: Graph): (states: readonly string[]) => boolean {
+  const touches = new Map<string, number>();
+  for (const s of graph.nodes.flatMap(touchedStates)) touches.set(s, (touches.get(s) ?? 0) + 1);
+  return (states) => states.every((s) => touches.get(s) === 1);
 }
 
-/** Gradients are added into state by the kernel that makes them: a sum goes in term by term, and an op that can add its
- * output into memory gets the attribute `into`. */
+/** Gradients are added into state by the kernel that makes them: a sum goes in term by term, in the order in which the terms are
+ * made, and an op that can add its output into memory gets the attribute `into`. */
 export function accumulateInPlace(graph: Graph): Graph {
   const made = producers(graph), uses = consumers(graph), outputs = results(graph), edit = new Editor(graph);
-  const put = (at: Node, states: readonly string[], value: Value, begin: boolean): void => {
+  const order = new Map(graph.nodes.map((n, at) => [n, at])), isFree = touchedOnce(graph);
+  /** Terms of a sum that is there for one accumulation alone, each with the node where it can be added. */
+  const termsOf = (value: Value, at: Node): { value: Value; at: Node }[] => {
     const node = made.get(value);
-    const alone = soleUse(uses, outputs, value) !== undefined;
-    if (alone && node?.op === "add") {
-      put(node, states, node.inputs[0], begin);
-      put(node, states, node.inputs[1], false);
-    } else if (alone && node && opOf(node.op).accumulates === node.outputs.indexOf(value) && !node.attrs.into) {
-      const attrs = { ...node.attrs, into: [...states], begin };
-      const fused = edit.add(node, node.op, node.inputs, attrs);
-      node.outputs.forEach((v, i) => v !== value && edit.replace(v, fused.outputs[i]));
-    } else edit.add(at, "accumulate", [value], { states: [...states], begin });
+    if (!node || !soleUse(uses, outputs, value)) return [{ value, at }];
+    if (node.op === "add") return node.inputs.flatMap((v) => termsOf(v, node));
+    return [{ value, at: opOf(node.op).accumulates === node.outputs.indexOf(value) && !node.attrs.into ? node : at }];
   };
-  const touches = new Map<string, number>();
-  for (const node of graph.nodes) {
-    if (node.op === "accumulate") for (const s of node.attrs.states as string[]) touches.set(s, (touches.get(s) ?? 0) + 1);
-  }
-  for (const node of graph.nodes) {
-    if (node.op !== "accumulate") continue;
-    const states = node.attrs.states as string[];
-    // Where a state is touched more than once the order of its terms must stay.
-    if (states.some((s) => touches.get(s)! > 1)) continue;
-    edit.drop(node);
-    put(node, states, node.inputs[0], node.attrs.begin === true);
+  for (const sink of graph.nodes) {
+    if (sink.op !== "accumulate" || !isFree(touchedStates(sink))) continue;
+    edit.drop(sink);
+    const terms = termsOf(sink.inputs[0], sink).sort((a, b) => order.get(a.at)! - order.get(b.at)!);
+    terms.forEach(({ value, at }, i) => {
+      const begin = i === 0 && sink.attrs.begin === true, states = [...touchedStates(sink)];
+      if (at !== made.get(value)) edit.add(at, "accumulate", [value], { states, begin });
+      else {
+        const fused = edit.add(at, at.op, at.inputs, { ...at.attrs, into: states, begin });
+        at.outputs.forEach((v, k) => v !== value && edit.replace(v, fused.outputs[k]));
+      }
+    });
   }
   return joinSlices(edit.finish());
 }
 
 /** `accumulate` of all row slices of one product into states that lie one after another is one product into all of them. */
 function joinSlices(graph: Graph): Graph {
-  const made = producers(graph), uses = consumers(graph), edit = new Editor(graph);
+  const uses = consumers(graph), outputs = results(graph), edit = new Editor(graph), isFree = touchedOnce(graph);
   for (const node of graph.nodes) {
-    if (node.op !== "contract" || node.attrs.into) continue;
-    const slices = uses.get(node.outputs[0]) ?? [];
-    const sinks = slices.map((s) => s.op === "slice" ? uses.get(s.outputs[0]) : undefined);
-    if (slices.length < 2 || !sinks.every((s) => s?.length === 1 && s[0].op === "accumulate")) continue;
+    if (node.op !== "contract" || node.attrs.into || outputs.has(node.outputs[0])) continue;
+    const [whole] = node.outputs, slices = uses.get(whole) ?? [];
+    const sinks = slices.map((s) => s.op === "slice" ? soleUse(uses, outputs, s.outputs[0]) : undefined)
+      .filter((n): n is Node => n?.op === "accumulate" && isFree(touchedStates(n)));
+    const isRow = (s: Node) => s.outputs[0].shape.slice(1).every((d, i) => d === whole.shape[i + 1]);
+    if (slices.length < 2 || sinks.length < slices.length || !slices.every(isRow)) continue;
     let row = 0;
     const covers = slices.every((s) => {
-      const fits = nums(s.attrs.starts)[0] === row && s.outputs[0].shape.slice(1).every((d, i) => d === node.outputs[0].shape[i + 1]);
+      const start = row;
       row += s.outputs[0].shape[0];
-      return fits;
+      return nums(s.attrs.starts)[0] === start;
     });
-    if (!covers || row !== node.outputs[0].shape[0]) continue;
-    const begins = new Set(sinks.map((s) => s![0].attrs.begin));
-    if (begins.size > 1) continue;
-    const states = sinks.map((s) => (s![0].attrs.states as string[])[0]);
-    sinks.forEach((s) => edit.drop(s![0]));
-    edit.add(node, "contract", node.inputs, { ...node.attrs, into: states, begin: [...begins][0] === true });
+    const { begin } = sinks[0].attrs;
+    if (!covers || row !== whole.shape[0] || sinks.some((s) => s.attrs.begin !== begin)) continue;
+    sinks.forEach((s) => edit.drop(s));
+    edit.add(node, "contract", node.inputs, { ...node.attrs, into: sinks.flatMap(touchedStates), begin });
   }
   return edit.finish();
 }
 
-/** All AdamW steps with the same scalars are one kernel over many tensors. */
+/** All AdamW steps with the same scalars are one kernel over many tensors. The first of them must find all operands. */
 export function joinUpdates(graph: Graph): Graph {
-  const groups = new Map<string, Node[]>();
+  const groups = new Map<string, Node[]>(), isThere = availability(graph);
   for (const node of graph.nodes) {
     if (node.op !== "adamw") continue;
     const key = JSON.stringify([node.attrs, node.inputs.slice(-3).map((v) => v.id), node.inputs[0].dtype]);
-    groups.set(key, [...groups.get(key) ?? [], node]);
+    const group = groups.get(key);
+    if (!group) groups.set(key, [node]);
+    else if (node.inputs.every((v) => isThere(v, group[0]))) group.push(node);
   }
   const edit = new Editor(graph);
   for (const nodes of groups.values()) {
     if (nodes.length < 2) continue;
     const part = (k: number): Value[] => nodes.flatMap((n) => n.inputs.slice(k * sizeOf(n), (k + 1) * sizeOf(n)));
-    const joined = edit.add(nodes.at(-1)!, "adamw", [...[0, 1, 2, 3].flatMap(part), ...nodes[0].inputs.slice(-3)], nodes[0].attrs);
+    const operands = [...[0, 1, 2, 3].flatMap(part), ...nodes[0].inputs.slice(-3)];
+    const joined = edit.add(nodes.at(-1)!, "adamw", operands, nodes[0].attrs);
     const total = joined.outputs.length / 3;
     let at = 0;
     for (const node of nodes) {

@@ -1,8 +1,8 @@
 /** Element-wise chains become `map` nodes: clusters grow along producers, consumers and shared operands, as long as no path
  * leaves a cluster and comes back. A value that a cluster can make again from what it loads anyway is made again.
  * @module */
-import { Editor } from "../edit.ts";
-import { type Graph, type Node, numel, producers, type Value } from "../ir.ts";
+import { dependencies, Editor } from "../edit.ts";
+import { type Graph, type Node, numel, producers, sameType, type Value } from "../ir.ts";
 import { num } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 import { type MapProgram, type MapStep, programAttr } from "../ops/map.ts";
@@ -12,37 +12,88 @@ const MAX_STEPS = 48;
 /** How far apart in the graph two parts of a cluster may stand; bounds the search for paths, and the life of values. */
 const MAX_DISTANCE = 64;
 
-interface Cluster {
+/** What is run at once: a cluster of element-wise nodes, or any other node alone. */
+interface Unit {
   readonly nodes: Set<Node>;
+  /** First and last of its nodes in the graph. */
   first: number;
   last: number;
+  /** Its place in an order of units in which each comes after those that it needs. */
+  at: number;
 }
 
-const isMappable = (node: Node | undefined): boolean =>
+const isMappable = (node: Node | undefined): node is Node =>
   node !== undefined && (elementwiseNames.has(node.op) || node.op === "cast");
+
+const isGradient = (node: Node): boolean => node.scope.endsWith("'");
+
+/** The units of a graph. They never need each other in a circle. */
+class Units {
+  readonly #needs: ReadonlyMap<Node, readonly Node[]>;
+  readonly #of: Map<Node, Unit>;
+  readonly #order: (Unit | undefined)[];
+
+  constructor(graph: Graph) {
+    this.#needs = dependencies(graph.nodes);
+    const units = graph.nodes.map((node, at): Unit => ({ nodes: new Set([node]), first: at, last: at, at }));
+    this.#of = new Map(graph.nodes.map((node, at) => [node, units[at]]));
+    this.#order = units;
+  }
+
+  of(node: Node): Unit {
+    return this.#of.get(node)!;
+  }
+
+  /** Puts the nodes of `b` into `a`, if both can run at once. */
+  join(a: Unit, b: Unit): void {
+    const [x] = a.nodes, [y] = b.nodes, start = Math.min(a.at, b.at), end = Math.max(a.at, b.at);
+    if (!sameType(x.outputs[0], y.outputs[0]) || a.nodes.size + b.nodes.size > MAX_STEPS) return;
+    // What only backward needs is made there, not kept since forward.
+    if (isGradient(x) !== isGradient(y) || Math.max(a.last, b.last) - Math.min(a.first, b.first) > MAX_DISTANCE) return;
+    const before = this.#between(a, b, start);
+    if (!before) return;
+    const others = this.#order.slice(start, end + 1).filter((u) => u && u !== a && u !== b) as Unit[];
+    const ordered = [...others.filter((u) => before.has(u)), a, ...others.filter((u) => !before.has(u))];
+    for (let at = start; at <= end; at++) {
+      const unit = this.#order[at] = ordered[at - start];
+      if (unit) unit.at = at;
+    }
+    for (const node of b.nodes) {
+      a.nodes.add(node);
+      this.#of.set(node, a);
+    }
+    a.first = Math.min(a.first, b.first);
+    a.last = Math.max(a.last, b.last);
+  }
+
+  /** Units from `start` on that `a` or `b` needs; `undefined` where a path leaves the two and comes back. */
+  #between(a: Unit, b: Unit, start: number): Set<Unit> | undefined {
+    const found = new Set<Unit>(), stack = [a, b];
+    for (let unit; (unit = stack.pop());) {
+      for (const source of [...unit.nodes].flatMap((n) => this.#needs.get(n)!)) {
+        const next = this.of(source), isOwn = next === a || next === b;
+        if (isOwn && found.has(unit)) return;
+        if (isOwn || next.at < start || found.has(next)) continue;
+        found.add(next);
+        stack.push(next);
+      }
+    }
+    return found;
+  }
+}
 
 /** Replaces every cluster of element-wise nodes by one `map`. */
 export function fuseMaps(graph: Graph): Graph {
-  const made = producers(graph), order = new Map(graph.nodes.map((n, i) => [n, i]));
-  const clusterOf = new Map<Node, Cluster>();
-  const readers = new Map<Value, Set<Cluster>>();
-  for (const node of graph.nodes) {
-    if (!isMappable(node)) continue;
-    const at = order.get(node)!;
-    let own: Cluster = { nodes: new Set([node]), first: at, last: at };
-    clusterOf.set(node, own);
-    const near = new Set<Cluster>();
-    for (const v of node.inputs) {
-      const source = made.get(v);
-      if (source && clusterOf.has(source)) near.add(clusterOf.get(source)!);
-      if (numel(v.shape) > 1) readers.get(v)?.forEach((c) => near.add(c));
-    }
-    for (const other of [...near].sort((a, b) => b.last - a.last)) {
-      if (other !== own && canJoin(own, other, made, order)) own = join(own, other, clusterOf, readers);
-    }
-    for (const v of node.inputs) readers.set(v, (readers.get(v) ?? new Set()).add(own));
+  const made = producers(graph), order = new Map(graph.nodes.map((n, i) => [n, i])), units = new Units(graph);
+  const readers = new Map<Value, Node[]>(), mappable = graph.nodes.filter(isMappable);
+  for (const node of mappable) {
+    const sources = node.inputs.map((v) => made.get(v)).filter(isMappable);
+    const siblings = node.inputs.flatMap((v) => numel(v.shape) > 1 ? readers.get(v) ?? [] : []);
+    const near = new Set([...sources, ...siblings].map((n) => units.of(n)));
+    for (const other of [...near].sort((a, b) => b.at - a.at)) units.join(units.of(node), other);
+    for (const v of new Set(node.inputs)) readers.set(v, [...readers.get(v) ?? [], node]);
   }
-  const edit = new Editor(graph);
+  const edit = new Editor(graph), clusterOf = new Map(mappable.map((n) => [n, units.of(n)]));
   const outside = usesOutside(graph, clusterOf);
   for (const cluster of new Set(clusterOf.values())) {
     const nodes = [...cluster.nodes].sort((a, b) => order.get(a)! - order.get(b)!);
@@ -51,45 +102,8 @@ export function fuseMaps(graph: Graph): Graph {
   return edit.finish();
 }
 
-const isGradient = (node: Node): boolean => node.scope.endsWith("'");
-
-function canJoin(a: Cluster, b: Cluster, made: Map<Value, Node>, order: Map<Node, number>): boolean {
-  const [x] = a.nodes, [y] = b.nodes;
-  if (String(x.outputs[0].shape) !== String(y.outputs[0].shape) || x.outputs[0].dtype !== y.outputs[0].dtype) return false;
-  // What only backward needs is made there, not kept since forward.
-  if (isGradient(x) !== isGradient(y) || a.nodes.size + b.nodes.size > MAX_STEPS) return false;
-  if (Math.max(a.last, b.last) - Math.min(a.first, b.first) > MAX_DISTANCE) return false;
-  const all = new Set([...a.nodes, ...b.nodes]), first = Math.min(a.first, b.first);
-  // A path that leaves the joined cluster and comes back would make it need itself.
-  const stack = [...all].flatMap((n) => n.inputs.map((v) => made.get(v))).filter((n) => n && !all.has(n)) as Node[];
-  const seen = new Set<Node>();
-  while (stack.length > 0) {
-    const node = stack.pop()!;
-    if (seen.has(node) || order.get(node)! < first) continue;
-    seen.add(node);
-    for (const v of node.inputs) {
-      const source = made.get(v);
-      if (!source) continue;
-      if (all.has(source)) return false;
-      stack.push(source);
-    }
-  }
-  return true;
-}
-
-function join(a: Cluster, b: Cluster, clusterOf: Map<Node, Cluster>, readers: Map<Value, Set<Cluster>>): Cluster {
-  b.nodes.forEach((n) => {
-    a.nodes.add(n);
-    clusterOf.set(n, a);
-    n.inputs.forEach((v) => readers.get(v)?.delete(b) && readers.get(v)!.add(a));
-  });
-  a.first = Math.min(a.first, b.first);
-  a.last = Math.max(a.last, b.last);
-  return a;
-}
-
 /** For each value of a cluster: who outside needs it, as nodes (`undefined` for a graph output). */
-function usesOutside(graph: Graph, clusterOf: Map<Node, Cluster>): Map<Value, (Node | undefined)[]> {
+function usesOutside(graph: Graph, clusterOf: Map<Node, Unit>): Map<Value, (Node | undefined)[]> {
   const uses = new Map<Value, (Node | undefined)[]>();
   const note = (v: Value, node: Node | undefined) => uses.set(v, [...uses.get(v) ?? [], node]);
   for (const node of graph.nodes) node.inputs.forEach((v) => note(v, node));
@@ -106,25 +120,27 @@ function emit(
   edit: Editor,
   own: readonly Node[],
   made: Map<Value, Node>,
-  clusterOf: Map<Node, Cluster>,
+  clusterOf: Map<Node, Unit>,
   outside: Map<Value, (Node | undefined)[]>,
 ): void {
   const loaded = new Set(own.flatMap((n) => n.inputs).filter((v) => !own.includes(made.get(v)!)));
   const [head] = own;
   const nodes = [...cloned(loaded, made, clusterOf), ...own];
   const inside = new Map(nodes.map((n) => [n.outputs[0], n]));
-  const inputs: Value[] = [], constants: number[] = [];
-  for (const v of nodes.flatMap((n) => n.inputs)) {
-    if (inside.has(v)) continue;
+  const outer = new Set(nodes.flatMap((n) => n.inputs).filter((v) => !inside.has(v)));
+  const numberOf = (v: Value): number | undefined => {
     const source = made.get(v);
-    if (source?.op === "constant") {
-      if (!constants.includes(num(source.attrs.value))) constants.push(num(source.attrs.value));
-    } else if (!inputs.includes(v)) inputs.push(v);
-  }
+    return source?.op === "constant" ? num(source.attrs.value) : undefined;
+  };
+  const inputs = [...outer].filter((v) => numberOf(v) === undefined), constants: number[] = [];
   const registers = new Map<Value, number>(inputs.map((v, i) => [v, i]));
-  for (const v of nodes.flatMap((n) => n.inputs)) {
-    const source = made.get(v);
-    if (source?.op === "constant") registers.set(v, inputs.length + constants.indexOf(num(source.attrs.value)));
+  for (const v of outer) {
+    const number = numberOf(v);
+    if (number === undefined) continue;
+    // Object.is tells -0 from 0, and finds NaN.
+    let at = constants.findIndex((c) => Object.is(c, number));
+    if (at < 0) at = constants.push(number) - 1;
+    registers.set(v, inputs.length + at);
   }
   const steps: MapStep[] = [];
   for (const node of nodes) {
@@ -148,21 +164,28 @@ function emit(
 function cloned(
   loaded: ReadonlySet<Value>,
   made: Map<Value, Node>,
-  clusterOf: Map<Node, Cluster>,
+  clusterOf: Map<Node, Unit>,
 ): Node[] {
   return [...loaded].map((v) => made.get(v)).filter((n): n is Node => isRemade(n, loaded, made, clusterOf));
 }
 
-function isRemade(node: Node | undefined, loaded: ReadonlySet<Value>, made: Map<Value, Node>, clusterOf: Map<Node, Cluster>): boolean {
+function isRemade(
+  node: Node | undefined,
+  loaded: ReadonlySet<Value>,
+  made: Map<Value, Node>,
+  clusterOf: Map<Node, Unit>,
+): boolean {
   if (!node || !clusterOf.has(node)) return false;
-  return node.inputs.every((v) => made.get(v)?.op === "constant" || loaded.has(v) && !isRemade(made.get(v), loaded, made, clusterOf));
+  return node.inputs.every((v) =>
+    made.get(v)?.op === "constant" || loaded.has(v) && !isRemade(made.get(v), loaded, made, clusterOf)
+  );
 }
 
 /** Does the cluster of `node` make `value` again instead of reading it? */
 function remakes(
   node: Node | undefined,
   value: Value,
-  clusterOf: Map<Node, Cluster>,
+  clusterOf: Map<Node, Unit>,
   made: Map<Value, Node>,
 ): boolean {
   const cluster = node && clusterOf.get(node);

@@ -2,7 +2,7 @@
  * weights one after another; so are their gradients.
  * @module */
 import { parseDims } from "../dims.ts";
-import { Editor } from "../edit.ts";
+import { Editor, hasEffect, touchedStates } from "../edit.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
 import { str } from "../op.ts";
 
@@ -31,7 +31,7 @@ function findGroups(graph: Graph, made: Map<Value, Node>): Group[] {
     const key = `${node.inputs[0].id} ${dims} ${node.inputs[1].shape.slice(1)}`;
     byKey.set(key, [...byKey.get(key) ?? [], node]);
   }
-  const groups: Group[] = [], taken = new Set<string>();
+  const groups: Group[] = [], taken = new Set(graph.nodes.filter(hasEffect).flatMap(touchedStates));
   for (const members of byKey.values()) {
     const states = members.map((n) => (made.get(n.inputs[1])!.attrs.states as string[])[0]);
     if (members.length < 2 || new Set(states).size < states.length || states.some((s) => taken.has(s))) continue;
@@ -45,11 +45,9 @@ function findGroups(graph: Graph, made: Map<Value, Node>): Group[] {
 /** Rewrites each group's products, the sum of their gradients to x, and their weights' gradients. */
 export function joinProducts(graph: Graph): Graph {
   const made = producers(graph), uses = consumers(graph), edit = new Editor(graph);
+  /** Nodes that touch each state. */
   const sinks = new Map<string, Node[]>();
-  for (const node of graph.nodes) {
-    if (node.op !== "accumulate") continue;
-    for (const s of node.attrs.states as string[]) sinks.set(s, [...sinks.get(s) ?? [], node]);
-  }
+  for (const node of graph.nodes) for (const s of touchedStates(node)) sinks.set(s, [...sinks.get(s) ?? [], node]);
   for (const { members, states, dim } of findGroups(graph, made)) {
     const first = members[0], dims = str(first.attrs.dims);
     const joined = edit.add(first, "contract", [first.inputs[0], edit.read(first, states)], first.attrs).outputs[0];
@@ -89,7 +87,7 @@ function gradients(
 ): Gradients | undefined {
   const [left, out] = dims.split("->").map((s) => s.trim()), [x, w] = left.split(",").map((s) => s.trim());
   const ends = states.map((s) => sinks.get(`gradient/${s}`) ?? []);
-  if (ends.some((e) => e.length !== 1)) return;
+  if (ends.some((e) => e.length !== 1 || e[0].op !== "accumulate")) return;
   const toWeight = ends.map(([e]) => made.get(e.inputs[0])!);
   const fits = toWeight.every((n, i) =>
     n?.op === "contract" && n.attrs.dims === `${out}, ${x} -> ${w}` && n.inputs[1] === members[i].inputs[0] &&
@@ -113,7 +111,8 @@ function gradients(
     sum = above.length === 1 && above[0].op === "add" ? above[0] : undefined;
     if (sum) leaves = leavesOf(sum, made, uses);
   }
-  if (!sum) return;
+  // A product that is added twice stays as it is.
+  if (!sum || leaves.filter((v) => wanted.includes(v)).length !== wanted.length) return;
   return { cotangents, toInput: toInput as Node[], sum, leaves, toWeight, sinks: ends.map(([e]) => e) };
 }
 

@@ -1,26 +1,58 @@
-/** Pass `materialize`: where a kernel cannot follow an operand's strides, a copy is made first. Nearly every view is free; this
- * pass makes the others visible in the graph.
+/** Pass `materialize`: a copy where a view will not do: in front of a kernel that cannot follow an operand's strides, and of a
+ * state that is changed before its old value was last used. Nearly every view is free; this pass makes the others visible in
+ * the graph.
  * @module */
 import { parseDims } from "../dims.ts";
-import { Editor } from "../edit.ts";
+import { Editor, hasEffect, touchedStates } from "../edit.ts";
 import { gemmLabels } from "../gemm.ts";
 import type { Graph, Node, Value } from "../ir.ts";
 import { str } from "../op.ts";
-import { needsCopies, placeValues } from "../place.ts";
+import { type Base, needsCopies, placeValues } from "../place.ts";
 import { isPacked } from "../view.ts";
 
-/** Inserts `copy` in front of kernels that need it. */
+/** Inserts `copy` where it is needed. */
 export function materialize(graph: Graph): Graph {
-  const places = placeValues(graph), edit = new Editor(graph);
-  for (const node of graph.nodes) {
-    if (!needsCopies(node, places)) continue;
+  return packOperands(keepOldStates(graph));
+}
+
+/** Copies where a kernel cannot follow strides; a product that is made packed may be what another kernel cannot follow. */
+function packOperands(graph: Graph): Graph {
+  const places = placeValues(graph),
+    edit = new Editor(graph),
+    unfit = graph.nodes.filter((n) => needsCopies(n, places));
+  if (unfit.length === 0) return graph;
+  for (const node of unfit) {
     if (node.op === "contract") repackProduct(edit, node);
     else {
-      const inputs = node.inputs.map((v) => isPacked(places.of.get(v)!.view) ? v : edit.add(node, "copy", [v]).outputs[0]);
+      const inputs = node.inputs.map((v) =>
+        isPacked(places.of.get(v)!.view) ? v : edit.add(node, "copy", [v]).outputs[0]
+      );
       const again = edit.add(node, node.op, inputs, node.attrs);
       node.outputs.forEach((v, i) => edit.replace(v, again.outputs[i]));
       edit.drop(node);
     }
+  }
+  return packOperands(edit.finish());
+}
+
+/** A `read` is the state's own memory: where that is changed while the value, or a view of it, is still needed, it is copied. */
+function keepOldStates(graph: Graph): Graph {
+  const places = placeValues(graph), edit = new Editor(graph);
+  const changes = graph.nodes.flatMap((node, at) =>
+    hasEffect(node) ? touchedStates(node).map((s) => [s, at] as const) : []
+  );
+  const lastUse = new Map<Base, number>();
+  for (const [at, node] of graph.nodes.entries()) {
+    if (!places.isView(node)) node.inputs.forEach((v) => lastUse.set(places.of.get(v)!.base, at));
+  }
+  for (const { value } of graph.outputs) lastUse.set(places.of.get(value)!.base, graph.nodes.length);
+  for (const [at, node] of graph.nodes.entries()) {
+    if (node.op !== "read") continue;
+    const [value] = node.outputs, last = lastUse.get(places.of.get(value)!.base) ?? at;
+    const states = touchedStates(node);
+    if (!changes.some(([s, change]) => states.includes(s) && change > at && change <= last)) continue;
+    const old = edit.add(node, "read", [], node.attrs).outputs;
+    edit.replace(value, edit.add(node, "copy", old).outputs[0]);
   }
   return edit.finish();
 }

@@ -5,9 +5,18 @@
  * @module */
 import { opOf } from "../builder.ts";
 import { hasEffect, touchedStates } from "../edit.ts";
-import { dtypeBytes, type Graph, type Node, sizeBytes, type State, type StateKind, type Value } from "../ir.ts";
-import { type Base, ownsBase, placeValues, type Places } from "../place.ts";
-import { isPacked, type View } from "../view.ts";
+import {
+  dtypeBytes,
+  type Graph,
+  type Node,
+  producers,
+  sizeBytes,
+  type State,
+  type StateKind,
+  type Value,
+} from "../ir.ts";
+import { type Base, ownsBase, type Places, placeValues } from "../place.ts";
+import type { View } from "../view.ts";
 
 /** Every buffer starts at a multiple of this: one cache line, one AVX-512 vector. */
 export const ALIGNMENT = 64;
@@ -126,7 +135,12 @@ function planSection(
   const places = placeValues(graph);
   const lives = lifetimes(graph, places);
   const assigned = new Map<Base, number>();
-  const inPlaceAssigns = assignInPlace(graph, places, lives, (name, base) => assigned.set(base, states.get(name)!.offset));
+  const inPlaceAssigns = assignInPlace(
+    graph,
+    places,
+    lives,
+    (name, base) => assigned.set(base, states.get(name)!.offset),
+  );
   const home = shareMemory(graph, places, lives, assigned);
   const blocks = new Map<Base, Block>();
   const gradient = graph.nodes.findIndex((n) => n.scope.endsWith("'"));
@@ -137,7 +151,9 @@ function planSection(
   const scratch = new Map<Node, Block>();
   for (const [i, node] of graph.nodes.entries()) {
     const bytes = opOf(node.op).scratch?.(node, threads) ?? 0;
-    if (bytes > 0) scratch.set(node, { offset: 0, bytes, first: i, last: i, kept: false, label: `scratch of ${label(node)}` });
+    if (bytes > 0) {
+      scratch.set(node, { offset: 0, bytes, first: i, last: i, kept: false, label: `scratch of ${label(node)}` });
+    }
   }
   const list = [...blocks.values(), ...scratch.values()];
   fit(list, start);
@@ -197,34 +213,40 @@ function lifetimes(graph: Graph, places: Places): Map<Base, Life> {
   return lives;
 }
 
-/** Values that may be made in the memory of the state that they are assigned to: nobody reads the old state later. */
+/** Values that may be made in the memory of the states that they are assigned to: nobody reads what was there later. */
 function assignInPlace(
   graph: Graph,
   places: Places,
   lives: Map<Base, Life>,
   put: (state: string, base: Base) => void,
 ): Set<Node> {
-  const done = new Set<Node>(), order = new Map(graph.nodes.map((n, i) => [n, i]));
-  const maker = new Map(graph.nodes.flatMap((n) => n.outputs.map((v) => [v, n])));
+  const done = new Set<Node>(), made = producers(graph);
   const lastRead = new Map<string, number>(), writes = new Map<string, number>();
   for (const [at, node] of graph.nodes.entries()) {
+    if (hasEffect(node)) touchedStates(node).forEach((s) => writes.set(s, (writes.get(s) ?? 0) + 1));
     if (places.isView(node)) continue;
-    for (const v of node.inputs) {
-      const { base } = places.of.get(v)!;
+    for (const { base } of node.inputs.map((v) => places.of.get(v)!)) {
       if (base.kind === "state") base.names.forEach((n) => lastRead.set(n, at));
     }
-    if (hasEffect(node)) touchedStates(node).forEach((s) => writes.set(s, (writes.get(s) ?? 0) + 1));
   }
   for (const node of graph.nodes) {
-    if (node.op !== "assign") continue;
-    const [value] = node.inputs, [state] = touchedStates(node), place = places.of.get(value)!, by = maker.get(value);
-    if (!by || !ownsBase(place) || done.has(by) || writes.get(state) !== 1 || !lives.has(place.base)) continue;
-    const made = order.get(by)!, read = lastRead.get(state) ?? -1;
-    const [o] = [by.outputs.indexOf(value)];
-    const old = by.inputs.findIndex((v) => places.of.get(v)!.base.names[0] === state && isPacked(places.of.get(v)!.view));
-    const allowed = read < made || (read === made && (opOf(by.op).inPlace?.(by) ?? []).some(([x, i]) => x === o && i === old));
-    if (!allowed) continue;
-    put(state, place.base);
+    const [value] = node.inputs,
+      states = touchedStates(node),
+      by = value && made.get(value),
+      life = value && lives.get(places.of.get(value)!.base);
+    if (node.op !== "assign" || states.length > 1 || writes.get(states[0]) !== 1 || !by || !life) continue;
+    const place = places.of.get(value)!, read = lastRead.get(states[0]) ?? -1;
+    const pairs = opOf(by.op).inPlace?.(by) ?? [], output = by.outputs.indexOf(value);
+    /** The maker reads the old state, element by element as it writes the new one. */
+    const isElementwise = by.inputs.every((v, i) => {
+      const { base, view } = places.of.get(v)!;
+      return !base.names.includes(states[0]) || base.kind === "input" ||
+        base.names.length === 1 && sameView(view, place.view) && pairs.some(([o, k]) => o === output && k === i);
+    });
+    if (!ownsBase(place) || !(read < life.first || graph.nodes[read] === by && life.first === read && isElementwise)) {
+      continue;
+    }
+    put(states[0], place.base);
     lives.delete(place.base);
     done.add(node);
   }
@@ -263,7 +285,8 @@ function shareMemory(
       const match = (out: Value, input: Value) =>
         sameView(viewOf(out), viewOf(input)) &&
         pairs.some(([x, y]) => node.outputs[x] === out && node.inputs[y] === input);
-      const safe = written.every((w) => read.some((r) => match(w, r))) && read.every((r) => written.some((w) => match(w, r)));
+      const safe = written.every((w) => read.some((r) => match(w, r))) &&
+        read.every((r) => written.some((w) => match(w, r)));
       const whole = written.reduce((n, v) => n + sizeBytes(v), 0) === fresh.bytes;
       if (!safe || !whole) continue;
       parent.set(b, a);
@@ -279,7 +302,9 @@ function shareMemory(
 function fit(blocks: readonly Block[], start: number): void {
   const placed: Block[] = [];
   for (const block of [...blocks].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
-    const others = placed.filter((p) => p.first <= block.last && block.first <= p.last).sort((a, b) => a.offset - b.offset);
+    const others = placed.filter((p) => p.first <= block.last && block.first <= p.last).sort((a, b) =>
+      a.offset - b.offset
+    );
     let best = -1, gapBest = Infinity, end = start;
     for (const other of others) {
       const gap = other.offset - end;
