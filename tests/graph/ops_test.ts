@@ -2,10 +2,10 @@
  * mean, is its vjp its derivative, and does it refuse operands that do not fit?
  * @module */
 import { assertEquals, assertThrows } from "@std/assert";
-import { type Arr, arr } from "../../graph/array.ts";
-import { type Builder, opOf } from "../../graph/builder.ts";
+import { arr } from "../../graph/array.ts";
+import { opOf } from "../../graph/builder.ts";
 import { interpret } from "../../graph/interpret.ts";
-import { type Graph, isReal, numel, typeText } from "../../graph/ir.ts";
+import { isReal, numel, typeText } from "../../graph/ir.ts";
 import { flopsOf } from "../../graph/op.ts";
 import { ops } from "../../graph/ops/mod.ts";
 import { nameKey, normalCdf, normalQuantile, philox } from "../../graph/ops/random.ts";
@@ -14,34 +14,11 @@ import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { verify } from "../../graph/verify.ts";
 import { cases, type OpCase, type Operand } from "./op_cases.ts";
+import { applied, arraysFor, graphOf, titleOf } from "./op_graphs.ts";
 import { assertClose, Random } from "./random_graphs.ts";
 
 /** Ops whose meaning is the interpreter's: `interpret_test.ts`. */
 const STATE_OPS = ["read", "assign", "accumulate"];
-
-const titleOf = (c: OpCase): string => c.title ? `${c.op} (${c.title})` : c.op;
-
-/** A graph whose inputs `x0`, ... are the operands, and the values that `body` makes of them as `y0`, ... */
-function graphOf(operands: readonly Operand[], body: (builder: Builder, inputs: Tensor[]) => readonly Tensor[]): Graph {
-  return verify(traceGraph("case", [], (builder) => {
-    const inputs = operands.map((type, i) => new Tensor(builder, builder.input(`x${i}`, type)));
-    return Object.fromEntries(body(builder, inputs).map((t, i) => [`y${i}`, t]));
-  }));
-}
-
-/** The op of a row, applied to inputs of a graph. */
-function applied(c: OpCase): (builder: Builder, inputs: Tensor[]) => Tensor[] {
-  return (builder, inputs) =>
-    builder.emit(c.op, inputs.map((t) => t.value), c.attrs ?? {}).map((v) => new Tensor(builder, v));
-}
-
-/** Random arrays in the ranges of a row. */
-function arraysFor(operands: readonly Operand[], random: Random): Record<string, Arr> {
-  return Object.fromEntries(operands.map(({ dtype, shape, low, high, whole }, i) => {
-    const next = () => whole || dtype === "i32" ? random.int(low, high) : random.real(low, high);
-    return [`x${i}`, arr(shape, Array.from({ length: numel(shape) }, next))];
-  }));
-}
 
 for (const c of cases) {
   Deno.test(`${titleOf(c)} infers the types that its reference gives`, () => {
@@ -63,8 +40,6 @@ for (const c of cases) {
       }
     });
   }
-
-  // A row's native kernel is held against its reference here, once the harness can run one.
 
   if (c.gradient === false) {
     Deno.test(`${titleOf(c)} says that it has no gradient`, () => {
