@@ -70,7 +70,6 @@ const reshapes: LocalRule = ({ op, inputs: [x], outputs: [y] }, { made, emit }) 
   if (sameShape(x, y)) return x;
   const source = made(x, "reshape")?.inputs[0];
   if (!source) return;
-  if (sameShape(source, y)) return source;
   const attrs = reshapeAttrs(source.shape, y.shape);
   return attrs && emit("reshape", [source], attrs);
 };

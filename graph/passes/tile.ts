@@ -3,7 +3,7 @@
  * @module */
 import { Builder, opOf } from "../builder.ts";
 import { type Dim, expandDims, type Signature } from "../dims.ts";
-import { touchedStates } from "../edit.ts";
+import { dependencies, touchedStates } from "../edit.ts";
 import { type Graph, type Node, numel, producers, type Value } from "../ir.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 import { nodeText } from "../print.ts";
@@ -41,7 +41,9 @@ function signatureOf(node: Node, value: Value): Signature {
     const term: Dim[] = node.outputs[0].shape.map((_, d) => [`dim${d}`]);
     return { inputs: ranks.map(() => term), outputs: [term] };
   }
-  if (!TILED.has(node.op)) refuse(value, node, `"${node.op}" is not known to work row by row`);
+  if (!TILED.has(node.op) || touchedStates(node).length > 0) {
+    refuse(value, node, `"${node.op}" is not known to work row by row`);
+  }
   const dims = opOf(node.op).dims!;
   return expandDims(typeof dims === "function" ? dims(node.attrs, ranks) : dims, ranks);
 }
@@ -124,23 +126,19 @@ export function lossRegions(graph: Graph): Value[] {
  * them since it uses what they make (or was behind everything that the region needs).
  * @throws {TypeError} when a node of the region needs something that is made from the whole result of another. */
 function split(graph: Graph, region: Region): { before: Node[]; after: Node[] } {
-  const made = producers(graph), late = new Set<Node>(), lateStates = new Set<string>();
+  const needs = dependencies(graph.nodes),
+    position = new Map(graph.nodes.map((n, at) => [n, at])),
+    late = new Set<Node>();
   let last = graph.nodes.findIndex((n) => region.nodes.has(n));
-  const position = new Map(graph.nodes.map((n, at) => [n, at]));
-  graph.nodes.forEach((node) => {
-    const sources = node.inputs.map((v) => made.get(v)).filter((n) => n !== undefined);
-    if (region.nodes.has(node)) {
-      if (sources.some((n) => late.has(n))) refuse(region.value, node, "a result of all chunks comes back");
-      if (touchedStates(node).length > 0) refuse(region.value, node, "state is changed");
-      for (const n of sources) if (!region.nodes.has(n)) last = Math.max(last, position.get(n)!);
-      return;
+  for (const node of graph.nodes) {
+    const sources = needs.get(node)!;
+    if (!region.nodes.has(node)) {
+      if (sources.some((n) => late.has(n) || region.nodes.has(n))) late.add(node);
+      continue;
     }
-    const isLate = sources.some((n) => late.has(n) || region.nodes.has(n)) ||
-      touchedStates(node).some((s) => lateStates.has(s));
-    if (!isLate) return;
-    late.add(node);
-    touchedStates(node).forEach((s) => lateStates.add(s));
-  });
+    if (sources.some((n) => late.has(n))) refuse(region.value, node, "a result of all chunks comes back");
+    for (const n of sources) if (!region.nodes.has(n)) last = Math.max(last, position.get(n)!);
+  }
   const outside = graph.nodes.filter((n) => !region.nodes.has(n));
   const isBefore = (n: Node) => position.get(n)! <= last && !late.has(n);
   return { before: outside.filter(isBefore), after: outside.filter((n) => !isBefore(n)) };
@@ -176,7 +174,7 @@ function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, N
   const sliceOf = (v: Value, dims: readonly number[], scope: string): Value => {
     const starts = dims.map((d) => box.starts[d] ?? 0), shape = dims.map((d, i) => box.sizes[d] ?? v.shape[i]);
     if (String(shape) === String(v.shape)) return v;
-    const key = `${v.id} ${starts} ${shape}`, known = sliced.get(key), source = made.get(v);
+    const key = `${v.id} ${dims}`, known = sliced.get(key), source = made.get(v);
     if (known) return known;
     const [slice] = source?.op === "constant"
       ? builder.emit("constant", [], { ...source.attrs, shape }, scope)

@@ -7,7 +7,7 @@ import { type DType, type Graph, numel, type State, type Value } from "../../gra
 import { interpret, type Memory } from "../../graph/interpret.ts";
 import { num } from "../../graph/op.ts";
 import { print } from "../../graph/print.ts";
-import { constant, Tensor } from "../../graph/tensor.ts";
+import { Tensor } from "../../graph/tensor.ts";
 
 /** A small seeded generator of random numbers (mulberry32). */
 export class Random {
@@ -420,9 +420,4 @@ export function forSeeds(count: number, check: (seed: number) => void): void {
       throw new Error(`seed ${seed}: ${message}\n${stack}`, { cause: error });
     }
   }
-}
-
-/** A constant scalar of a graph under construction: shorthand for tests. */
-export function scalar(builder: Builder, value: number): Tensor {
-  return constant(builder, value, { dtype: "f64", shape: [] });
 }

@@ -59,6 +59,11 @@ Deno.test("equal nodes are joined and the first one's scope stays", () => {
   assertEquals(nodes[0].scope, "first");
 });
 
+Deno.test("sums and products are joined whatever the order of their operands, differences are not", () => {
+  assertEquals(opsOf((x, y) => [x.add(y), y.add(x), x.mul(y), y.mul(x)], [2], [2]), "add mul");
+  assertEquals(opsOf((x, y) => [x.sub(y), y.sub(x), x.less(y), y.less(x)], [2], [2]), "sub sub less less");
+});
+
 Deno.test("constants 0 and -0 are not the same", () => {
   const graph = traceGraph("g", [], (builder) => {
     const x = new Tensor(builder, builder.input("x", f64()));
@@ -156,6 +161,15 @@ Deno.test("a product that is also used as it is keeps its transpose", () => {
     [3, 4],
   );
   assertEquals(ops, "contract transpose");
+  const renamed = opsOf(
+    (x, w) => {
+      const y = x.contract("a b, b c -> a c", w).reshape("a b -> a b");
+      return { y: y.exp(), z: y.transpose(0, 1) };
+    },
+    [2, 3],
+    [3, 4],
+  );
+  assertEquals(renamed, "contract exp transpose");
 });
 
 Deno.test("a gradient after folding has the einsum that the forward product's gradient would have", () => {
@@ -171,6 +185,10 @@ Deno.test("a gradient after folding has the einsum that the forward product's gr
 Deno.test("constants are folded, spread and joined into one factor", () => {
   assertEquals(opsOf((x) => x.constant(2).mul(x.constant(3)).broadcastTo([4]).add(x), [4]), "constant add");
   assertEquals(opsOf((x) => x.mul(2).mul(3).mul(0.5), [4]), "constant mul");
+  const pieces = (a: number, b: number): TensorFunction => (x) =>
+    x.constant(a, [1]).concat([x.constant(b, [2])]).add(x);
+  assertEquals(opsOf(pieces(2, 2), [3]), "constant add");
+  assertEquals(opsOf(pieces(2, 3), [3]), "constant constant concat add");
   const value = simplify(trace((x) => x.constant(4).sqrt().add(x), f64())).nodes[0].attrs.value;
   assertEquals(value, 2);
 });

@@ -144,6 +144,46 @@ Deno.test("logits of two dims are tiled along their rows", () => {
   assertSameMeaning(grads, after, 1);
 });
 
+Deno.test("what has one row dim and sums over the other is both added and joined", () => {
+  const graph = traceGraph("g", [], (builder) => {
+    const [x, w] = [f64(2, 4, 3), f64(5, 3)].map((t, i) => new Tensor(builder, builder.input(`x${i}`, t)));
+    const targets = new Tensor(builder, builder.input("targets", i32(2, 4)));
+    const logits = x.contract("b t d, v d -> b t v", w);
+    const total = logits.contract("b t v, t -> v b", x.slice([0, 0, 0], [1, 4, 1]).reshape("1 t 1 -> t"));
+    return { loss: logits.apply("cross_entropy", [targets], { ignore_index: -1 })[0], total };
+  });
+  const after = verify(tile(graph, { rows: 2 }));
+  assertEquals(after.nodes.filter((n) => n.op === "concat").map((n) => n.attrs.dim), [1]);
+  assertSameMeaning(graph, after, 1);
+});
+
+Deno.test("one value may be sliced along different dims", () => {
+  const graph = traceGraph("g", [], (builder) => {
+    const [x, w] = [f64(1, 4, 4), f64(5, 4)].map((t, i) => new Tensor(builder, builder.input(`x${i}`, t)));
+    const targets = new Tensor(builder, builder.input("targets", i32(1, 4)));
+    const logits = x.contract("b t d, v d -> b t v", w);
+    const other = logits.contract("b t v, b d t -> v d", x);
+    return { loss: logits.apply("cross_entropy", [targets], { ignore_index: -1 })[0], other };
+  });
+  assertSameMeaning(graph, verify(tile(graph, { rows: 2 })), 1);
+});
+
+Deno.test("a read of a state that the loss was added to comes after all chunks", () => {
+  const graph = traceGraph("g", [{ name: "sum", kind: "sum", ...f64() }], (builder) => {
+    const [x, w] = [f64(1, 4, 2), f64(3, 2)].map((t, i) => new Tensor(builder, builder.input(`x${i}`, t)));
+    const targets = new Tensor(builder, builder.input("targets", i32(1, 4)));
+    const logits = x.contract("b t d, v d -> b t v", w);
+    const [loss, , lse] = logits.apply("cross_entropy", [targets], { ignore_index: -1 });
+    builder.accumulate("sum", loss.value, false);
+    const sum = new Tensor(builder, builder.read("sum"));
+    const [d] = logits.apply("cross_entropy_backward", [targets, lse, x.sum()], { ignore_index: -1 });
+    return { sum, dh: d.contract("b t v, v d -> b t d", w) };
+  });
+  const after = verify(tile(graph, { rows: 2 }));
+  assertEquals(after.nodes.filter((n) => n.op === "cross_entropy").length, 2);
+  assertSameMeaning(graph, after, 1);
+});
+
 Deno.test("two heads are tiled one after the other", () => {
   const graph = traceGraph("g", [], (builder) => {
     const [x, v, w] = [f64(1, 4, 2), f64(3, 2), f64(5, 2)].map((t, i) =>
