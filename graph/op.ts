@@ -2,7 +2,7 @@
  * @module */
 import type { Arr } from "./array.ts";
 import { inferShapes } from "./dims.ts";
-import { type Attr, type Attrs, isReal, type Node, numel, type Type, type Value } from "./ir.ts";
+import { type Attr, type Attrs, isReal, type Node, numel, type Type } from "./ir.ts";
 import type { Tensor } from "./tensor.ts";
 import type { View } from "./view.ts";
 
@@ -23,8 +23,9 @@ export interface KernelCall {
   readonly kernel: string;
   /** Attributes of the kernel, by name. */
   readonly attrs: Readonly<Record<string, number | bigint | readonly (number | bigint)[]>>;
-  /** Operands in the order of the kernel table without scratch, `undefined` where one is absent; default: inputs, then outputs. */
-  readonly operands?: readonly (Value | undefined)[];
+  /** Puts operands into the order of the kernel table without scratch, `undefined` where one is absent; default: inputs, then
+   * outputs. */
+  readonly operands?: <T>(inputs: readonly T[], outputs: readonly T[]) => (T | undefined)[];
 }
 
 /** An op: its name and what the passes ask of it. */

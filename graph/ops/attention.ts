@@ -4,7 +4,7 @@
  * both, then (attribute `rope`, set by `fuse`) rotation tables of both: q and k are then turned while a head is loaded.
  * @module */
 import { type Arr, arr } from "../array.ts";
-import { type Attrs, dtypeBytes, type Node, numel, type Type, typeText, type Value } from "../ir.ts";
+import { type Attrs, dtypeBytes, type Node, numel, type Type, typeText } from "../ir.ts";
 import { defineOp, num, type Op } from "../op.ts";
 import { rope } from "./rope.ts";
 
@@ -15,7 +15,7 @@ function extras<T>(rest: readonly T[], attrs: Attrs) {
   return { qPositions, kPositions, documents, tables };
 }
 
-const inKernelOrder = (rest: readonly Value[], attrs: Attrs): (Value | undefined)[] => {
+const inKernelOrder = <T>(rest: readonly T[], attrs: Attrs): (T | undefined)[] => {
   const { qPositions, kPositions, documents, tables } = extras(rest, attrs);
   return [tables[0], tables[1], qPositions, kPositions, documents[0], documents[1]];
 };
@@ -127,7 +127,7 @@ export const attention: Op = defineOp({
   kernel: (node) => ({
     kernel: "attention",
     attrs: { scale: num(node.attrs.scale) },
-    operands: [...node.inputs.slice(0, 3), ...inKernelOrder(node.inputs.slice(3), node.attrs), ...node.outputs],
+    operands: (inputs, outputs) => [...inputs.slice(0, 3), ...inKernelOrder(inputs.slice(3), node.attrs), ...outputs],
   }),
 });
 
@@ -172,6 +172,6 @@ export const attentionBackward: Op = defineOp({
   kernel: (node) => ({
     kernel: "attention_backward",
     attrs: { scale: num(node.attrs.scale) },
-    operands: [...node.inputs.slice(0, 6), ...inKernelOrder(node.inputs.slice(6), node.attrs), ...node.outputs],
+    operands: (inputs, outputs) => [...inputs.slice(0, 6), ...inKernelOrder(inputs.slice(6), node.attrs), ...outputs],
   }),
 });

@@ -74,6 +74,6 @@ export const rmsnormBackward: Op = defineOp({
   kernel: (node) => ({
     kernel: "rmsnorm_backward",
     attrs: { accumulate: accumulateMode(node.attrs) },
-    operands: [...node.inputs.slice(0, 4), node.inputs[4], ...node.outputs],
+    operands: (inputs, outputs) => [...inputs.slice(0, 4), inputs[4], ...outputs],
   }),
 });

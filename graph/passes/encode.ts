@@ -103,10 +103,8 @@ function lowerNode(node: Node, section: SectionMemory, operandAt: (place: Place,
   const all = [...node.inputs, ...node.outputs];
   const views = kernelViews(node, all.map((v) => section.places.of.get(v)!.view));
   if (typeof views === "string") throw new Error(`Cannot run "${node.op}" of ${node.scope || "the graph"}: ${views}`);
-  // One value may be two operands, seen differently: only where the op orders them itself is a value looked up.
-  const operands: (Operand | undefined)[] = call.operands
-    ? call.operands.map((v) => v && operandAt(section.places.of.get(v)!, views[all.indexOf(v)]))
-    : all.map((v, i) => operandAt(section.places.of.get(v)!, views[i]));
+  const given = all.map((v, i) => operandAt(section.places.of.get(v)!, views[i])), { length } = node.inputs;
+  const operands: (Operand | undefined)[] = call.operands?.(given.slice(0, length), given.slice(length)) ?? given;
   if (kernels[call.kernel as keyof typeof kernels].scratch) {
     const { offset, bytes } = section.scratchOf(node) ?? { offset: 0, bytes: 0 };
     operands.push({ space: "arena", dtype: "bytes", offset, view: packed([bytes]) });
