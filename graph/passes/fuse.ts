@@ -38,14 +38,17 @@ export function ropeIntoAttention(graph: Graph): Graph {
   return edit.finish();
 }
 
-/** Answers whether a value is there when a node runs: it is made before the node stands, or a read that may stand anywhere. */
+/** Answers whether a value is there when a node runs: it is made before the node stands, or is a read that may stand earlier. */
 function availability(graph: Graph): (value: Value, at: Node) => boolean {
   const made = producers(graph), order = new Map(graph.nodes.map((n, at) => [n, at]));
-  const changed = new Set(graph.nodes.filter(hasEffect).flatMap(touchedStates));
+  const firstChange = new Map(
+    graph.nodes.filter(hasEffect).toReversed().flatMap((n) => touchedStates(n).map((s) => [s, n])),
+  );
+  const isOld = (read: Node) =>
+    touchedStates(read).every((s) => !firstChange.has(s) || order.get(read)! < order.get(firstChange.get(s)!)!);
   return (value, at) => {
     const node = made.get(value);
-    if (node?.op === "read" && !touchedStates(node).some((s) => changed.has(s))) return true;
-    return node === undefined || order.get(node)! < order.get(at)!;
+    return node === undefined || order.get(node)! < order.get(at)! || node.op === "read" && isOld(node);
   };
 }
 
