@@ -2,7 +2,7 @@
  * concat are made inside it; gradients that are added into state lie there.
  * @module */
 import { opOf } from "./builder.ts";
-import { parseDims } from "./dims.ts";
+import { bindDims, parseDims } from "./dims.ts";
 import { touchedStates } from "./edit.ts";
 import { consumers, type DType, type Graph, type Node, numel, producers, type Value } from "./ir.ts";
 import { num, nums, str } from "./op.ts";
@@ -53,7 +53,9 @@ export function kernelViews(node: Node, views: readonly View[]): readonly View[]
     const collapsed = terms[i]?.some((d) => d[0] === "...") ? collapseTo(view, terms[i].length) : view;
     if (!collapsed) return `leading dims of operand ${i} have no common stride`;
     const last = collapsed.shape.length - 1;
-    if (last >= 0 && collapsed.shape[last] > 1 && collapsed.strides[last] !== 1) return `operand ${i} is not dense in its last dim`;
+    if (last >= 0 && collapsed.shape[last] > 1 && collapsed.strides[last] !== 1) {
+      return `operand ${i} is not dense in its last dim`;
+    }
     taken.push(collapsed);
   }
   return taken;
@@ -72,17 +74,20 @@ export function placeValues(graph: Graph): Places {
     const node = made.get(value);
     if (places.has(value) || inputs.has(value) || !node || node.attrs.into || node.op === "read") return false;
     if (node.op === "reshape") {
-      const [from, to] = str(node.attrs.dims).split("->");
-      const sizes = Object.fromEntries(Object.entries(node.attrs.sizes ?? {})) as Record<string, number>;
-      const view = throughDims(place.view, `${to} -> ${from}`, { ...sizesOf(node), ...sizes });
-      if (!view || uses.get(node.inputs[0])!.length > 1 || !absorb(node.inputs[0], { base: place.base, view })) return false;
+      const dims = str(node.attrs.dims), [from, to] = dims.split("->");
+      const sizes = bindDims(dims, [node.inputs[0].shape], node.attrs.sizes as Record<string, number>);
+      const view = throughDims(place.view, `${to} -> ${from}`, Object.fromEntries(sizes));
+      if (!view || uses.get(node.inputs[0])!.length > 1 || !absorb(node.inputs[0], { base: place.base, view })) {
+        return false;
+      }
       places.set(value, place);
       return true;
     }
     if (viewOps.has(node.op)) return false;
     const viewOf = (v: Value): View => v === value ? place.view : places.get(v)?.view ?? packed(v.shape);
     const fits = [node, ...uses.get(value) ?? []].every((n) =>
-      viewOps.has(n.op) || n.op === "concat" || typeof kernelViews(n, [...n.inputs, ...n.outputs].map(viewOf)) !== "string"
+      viewOps.has(n.op) || n.op === "concat" ||
+      typeof kernelViews(n, [...n.inputs, ...n.outputs].map(viewOf)) !== "string"
     );
     if (fits) places.set(value, place);
     return fits;
@@ -104,13 +109,19 @@ export function placeValues(graph: Graph): Places {
   }
   const views = new Set<Node>();
   for (const { name, value } of graph.inputs) {
-    places.set(value, { base: { kind: "input", dtype: value.dtype, size: numel(value.shape), names: [name] }, view: packed(value.shape) });
+    places.set(value, {
+      base: { kind: "input", dtype: value.dtype, size: numel(value.shape), names: [name] },
+      view: packed(value.shape),
+    });
   }
   for (const node of graph.nodes) {
     if (node.op === "read" || node.attrs.into) {
       const value = node.outputs[node.attrs.into ? opOf(node.op).accumulates! : 0];
       const names = touchedStates(node);
-      places.set(value, { base: { kind: "state", dtype: value.dtype, size: numel(value.shape), names }, view: packed(value.shape) });
+      places.set(value, {
+        base: { kind: "state", dtype: value.dtype, size: numel(value.shape), names },
+        view: packed(value.shape),
+      });
     }
     for (const value of node.outputs) {
       if (places.has(value)) {
@@ -126,13 +137,6 @@ export function placeValues(graph: Graph): Places {
   return { of: places, isView: (node) => views.has(node), copiedPieces: (node) => pieces.get(node) ?? [] };
 }
 
-function sizesOf(node: Node): Record<string, number> {
-  // The reshape's own sizes may lack what its input's shape tells.
-  const { inputs: [from] } = parseDims(str(node.attrs.dims));
-  const single = from.map((d, i) => [d, node.inputs[0].shape[i]] as const).filter(([d]) => d.length === 1 && d[0] !== "1");
-  return Object.fromEntries(single.map(([d, n]) => [d[0], n]));
-}
-
 /** Does the node's kernel have to be given copies of its inputs, because it cannot follow their strides? */
 export function needsCopies(node: Node, places: Places): boolean {
   if (node.op === "read" || node.op === "concat" || places.isView(node)) return false;
@@ -141,5 +145,6 @@ export function needsCopies(node: Node, places: Places): boolean {
 
 /** Does a value lie packed on memory that is all its own? */
 export function ownsBase(place: Place): boolean {
-  return place.base.kind === "value" && place.view.offset === 0 && isPacked(place.view) && numel(place.view.shape) === place.base.size;
+  return place.base.kind === "value" && place.view.offset === 0 && isPacked(place.view) &&
+    numel(place.view.shape) === place.base.size;
 }
