@@ -90,6 +90,15 @@ TITAN_INLINE ivec<real> splat_integer(integer<real> x) {
   return x - ivec<real>{};
 }
 
+/// Keeps a loaded vector that is used M times from being loaded M times, as an operand of each instruction.
+template <class V>
+TITAN_INLINE V in_register(V v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
+
 /// f(i, count) for i = 0, LANES, 2 LANES ...: count is LANES but for a shorter last piece. The full pieces compile to whole loads and stores.
 template <class real, class F>
 TITAN_INLINE void for_lanes(int64_t n, F f) {
@@ -139,9 +148,9 @@ template <class V, size_t... I>
 TITAN_INLINE V zip_high(V a, V b, std::index_sequence<I...>) {
   return __builtin_shufflevector(a, b, (sizeof...(I) / 2 + I / 2 + I % 2 * sizeof...(I))...);
 }
-template <class V, size_t... I>
-TITAN_INLINE V swap_pairs(V a, std::index_sequence<I...>) {
-  return __builtin_shufflevector(a, a, (I ^ 1)...);
+template <int distance, class V, size_t... I>
+TITAN_INLINE V exchange(V a, std::index_sequence<I...>) {  // lane i gets that of i xor distance
+  return __builtin_shufflevector(a, a, (I ^ distance)...);
 }
 template <class V, size_t... I>
 TITAN_INLINE V even_pairs(V a, std::index_sequence<I...>) {
@@ -154,13 +163,11 @@ TITAN_INLINE V odd_pairs(V a, std::index_sequence<I...>) {
 template <class real>
 using lane_indices = std::make_index_sequence<LANES<real>>;
 
-template <class real>
+template <class real, int distance = LANES<real> / 2>
 TITAN_INLINE real sum_lanes(vec<real> v) {
-  real x[LANES<real>];
-  store(x, v);
-  for (int n = LANES<real> / 2; n > 0; n /= 2)
-    for (int i = 0; i < n; i++) x[i] += x[i + n];
-  return x[0];
+  v += exchange<distance>(v, lane_indices<real>());
+  if constexpr (distance > 1) return sum_lanes<real, distance / 2>(v);
+  else return v[0];
 }
 template <class real>
 TITAN_INLINE real max_lanes(vec<real> v) {  // NaN if any lane is
@@ -194,7 +201,7 @@ TITAN_INLINE vec<real> rotate(vec<real> x, vec<real> table, real direction) {
   const auto lanes = lane_indices<real>();
   vec<real> sign;
   for (int i = 0; i < LANES<real>; i++) sign[i] = i % 2 ? direction : -direction;
-  return x * even_pairs(table, lanes) + swap_pairs(x, lanes) * (odd_pairs(table, lanes) * sign);
+  return x * even_pairs(table, lanes) + exchange<1>(x, lanes) * (odd_pairs(table, lanes) * sign);
 }
 
 // ---- elementary functions ----
@@ -283,9 +290,9 @@ TITAN_INLINE vec<real> exp_lanes(vec<real> x) {
 template <class real>
 TITAN_INLINE vec<real> log_lanes(vec<real> x) {
   using E = Elementary<real>;
-  const ivec<real> tiny = x < std::numeric_limits<real>::min();
-  const real lift = real(int64_t(1) << (E::bits + 2));
-  const vec<real> y = tiny ? x * lift : x;
+  const real lift = real(int64_t(1) << (E::bits + 2)), infinity = std::numeric_limits<real>::infinity();
+  const ivec<real> regular = (x > 0) & (x < infinity), tiny = x < std::numeric_limits<real>::min();
+  const vec<real> y = regular ? tiny ? x * lift : x : splat(real(1));
   const ivec<real> k = ((ivec<real>)y - E::half_root) >> E::bits;
   const vec<real> f = (vec<real>)((ivec<real>)y - (k << E::bits)) - 1;
   const vec<real> s = f / (2 + f), z = s * s, half = f * f * real(0.5);
@@ -294,9 +301,8 @@ TITAN_INLINE vec<real> log_lanes(vec<real> x) {
   for (int i = E::log_terms - 1; i > 0; i--) series = series * z + real(2) / (2 * i + 1);
   const vec<real> e = __builtin_convertvector(tiny ? k - (E::bits + 2) : k, vec<real>);
   const vec<real> result = e * E::ln2_high - ((half - (s * (half + series * z) + e * E::ln2_low)) - f);
-  const real infinity = std::numeric_limits<real>::infinity();
   const vec<real> special = x == 0 ? splat(-infinity) : x < 0 ? splat(std::numeric_limits<real>::quiet_NaN()) : x;
-  return (x > 0) & (x < infinity) ? result : special;
+  return regular ? result : special;
 }
 
 template <class real>

@@ -45,7 +45,11 @@ struct Block {
 
   void load_queries(int64_t b, int64_t h, int64_t begin, int64_t count, real scale) {
     real* rows_QP = output_PQ;  // free until the first tile
-    for (int64_t i = 0; i < count; i++) load_head(rows_QP + i * heads.P, Heads::row<real>(heads.q, b, begin + i, h), Heads::angles<real>(heads.q_table, b, begin + i), heads.K, heads.P, scale);
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t t = begin + i;
+      if (t + AHEAD < heads.T) prefetch(Heads::row<real>(heads.q, b, t + AHEAD, h), heads.K);
+      load_head(rows_QP + i * heads.P, Heads::row<real>(heads.q, b, t, h), Heads::angles<real>(heads.q_table, b, t), heads.K, heads.P, scale);
+    }
     std::fill(rows_QP + count * heads.P, rows_QP + Q * heads.P, real(0));
     transpose(rows_QP, Q, heads.P, queries_PQ);
     mask.set_queries(heads.queries, b, begin, count);

@@ -34,7 +34,7 @@ TITAN_INLINE void product(const real* a, int64_t a_row, int64_t a_depth, const r
   for (int64_t k = 0; k < depth; k++) {
     vec<real> row[N];
 #pragma GCC unroll 4
-    for (int v = 0; v < N; v++) row[v] = load(b + k * b_depth + v * LANES<real>);
+    for (int v = 0; v < N; v++) row[v] = in_register(load(b + k * b_depth + v * LANES<real>));
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) {
       const vec<real> x = splat(a[m * a_row + k * a_depth]);
@@ -54,6 +54,13 @@ TITAN_INLINE void with_constant(int n, F f) {
   if constexpr (N == 1) f(std::integral_constant<int, 0>());
   else if (n == N - 1) f(std::integral_constant<int, N - 1>());
   else with_constant<N - 1>(n, f);
+}
+
+/// Heads lie far apart in memory, a few cache lines in each token's row, where no hardware prefetcher follows: ask for a token well ahead.
+constexpr int64_t AHEAD = 16;
+template <class real>
+TITAN_INLINE void prefetch(const real* head, int64_t K) {
+  for (int64_t k = 0; k < K; k += 64 / int64_t(sizeof(real))) __builtin_prefetch(head + k);
 }
 
 /// to[0..P) = factor * from[0..K), turned by a row of the rotary table if there is one, then zeros.
@@ -178,6 +185,7 @@ struct Heads {
   template <class real>
   void load_keys(int64_t b, int64_t g, real* keys_SP, real* values_SP, Range* ranges) const {
     for (int64_t s = 0; s < S; s++) {
+      if (s + AHEAD < S) prefetch(row<real>(k, b, s + AHEAD, g), K), prefetch(row<real>(v, b, s + AHEAD, g), K);
       load_head(keys_SP + s * P, row<real>(k, b, s, g), angles<real>(k_table, b, s), K, P, real(1));
       load_head<real>(values_SP + s * P, row<real>(v, b, s, g), nullptr, K, P, real(1));
     }

@@ -64,6 +64,8 @@ struct Block {
       base2 = infinity, dot = 0;  // exp2(score - inf) = 0: neither a missing query nor one that sees no key leaves a trace
       if (i >= count) continue;
       const int64_t t = begin + i;
+      if (t + AHEAD < heads.T)
+        for (const Tensor* x : {&heads.q, &o, &grad}) prefetch(Heads::row<real>(*x, b, t + AHEAD, h), K);
       load_head(q_QP + i * P, Heads::row<real>(heads.q, b, t, h), Heads::angles<real>(heads.q_table, b, t), K, P, scale);
       load_head<real>(do_QP + i * P, Heads::row<real>(grad, b, t, h), nullptr, K, P, real(1));
       const real* output = Heads::row<real>(o, b, t, h);
