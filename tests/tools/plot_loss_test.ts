@@ -1,0 +1,77 @@
+import { assertAlmostEquals, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { lastRun, lossSvg, type Point, ticks, validationEntropy } from "../../tools/plot_loss.ts";
+import { type Config, loadConfig } from "../../train/config.ts";
+
+const lines = (...values: unknown[]): string => values.map((v) => JSON.stringify(v)).join("\n") + "\n";
+const training = (step: number, loss: number | null) => ({ step, "loss_metrics/global_avg_loss": loss, "lr": 1 });
+const config = (description: string) => ({ run: { started: "", config: { job: { description } } } });
+const curve = { title: "a run", tokensPerStep: 2048, validation: [] as Point[] };
+
+Deno.test("the last run of a file is drawn, without losses that are not numbers", () => {
+  const text = lines(
+    config("old"),
+    training(1, 9),
+    config("new"),
+    training(1, 8),
+    training(2, null),
+    training(3, 7.5),
+    { step: 3, "validation_metrics/loss": 7.25 },
+  );
+  const run = lastRun(text);
+  assertEquals(run.config.job.description, "new");
+  assertEquals(run.training, [{ step: 1, loss: 8 }, { step: 3, loss: 7.5 }]);
+  assertEquals(run.validation, [{ step: 3, loss: 7.25 }]);
+});
+
+Deno.test("a file without a run is refused", () => {
+  assertThrows(() => lastRun(lines(training(1, 8))), SyntaxError, "no run with a finite loss");
+  assertThrows(() => lastRun(lines(config("empty"))), SyntaxError, "no run with a finite loss");
+});
+
+Deno.test("ticks are round numbers within the range", () => {
+  assertEquals(ticks(0, 120, 8), [0, 20, 40, 60, 80, 100, 120]);
+  assertEquals(ticks(4, 9, 6), [4, 5, 6, 7, 8, 9]);
+  assertEquals(ticks(0.1, 0.4, 3), [0.1, 0.2, 0.3, 0.4]);
+  assertEquals(ticks(0, 7, 8), [0, 1, 2, 3, 4, 5, 6, 7]);
+});
+
+Deno.test("the training loss is a line whose points lie where the axes say", () => {
+  const svg = lossSvg({ ...curve, training: [{ step: 5, loss: 8 }, { step: 10, loss: 4 }] });
+  assertStringIncludes(svg, 'd="M400.0 52.0L736.0 364.0"');
+  assertStringIncludes(svg, "training, 4.00 at the end");
+  assertStringIncludes(svg, "step (2,048 tokens each)");
+  assertEquals(svg.includes("<circle"), false);
+  assertEquals(svg.includes("entropy"), false);
+});
+
+Deno.test("validations are dots, and the unigram entropy a dashed line", () => {
+  const svg = lossSvg({
+    ...curve,
+    training: [{ step: 10, loss: 8 }],
+    validation: [{ step: 10, loss: 4 }],
+    unigramEntropy: 6,
+  });
+  assertStringIncludes(svg, '<circle cx="736.0" cy="364.0"');
+  assertStringIncludes(svg, '<path d="M64 208.0H736" stroke="#57606a" stroke-width="1.5" stroke-dasharray="6 4"/>');
+  assertStringIncludes(svg, "its unigram entropy, 6.00");
+});
+
+Deno.test("a run whose loss is one whole number has a picture too", () => {
+  const svg = lossSvg({ ...curve, training: [{ step: 1, loss: 8 }] });
+  assertEquals(/NaN|Infinity/.test(svg), false);
+});
+
+Deno.test("a title is text, whatever it holds", () => {
+  const svg = lossSvg({ ...curve, title: "a < b & c", training: [{ step: 10, loss: 8 }] });
+  assertStringIncludes(svg, "<title>a &lt; b &amp; c</title>");
+});
+
+Deno.test("the unigram entropy counts the targets of the run's own validation", async () => {
+  const ofSteps = async (seqLen: number): Promise<number> => {
+    const args = ["--validation.steps", "1", "--validation.local_batch_size", "1", "--validation.seq_len", `${seqLen}`];
+    const { config } = await loadConfig(args, () => Promise.reject(new Error("no file")));
+    return validationEntropy(config as Config);
+  };
+  assertEquals(await ofSteps(1), 0);
+  assertAlmostEquals(await ofSteps(2), Math.log(2), 1e-12);
+});
