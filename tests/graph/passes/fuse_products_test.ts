@@ -1,0 +1,146 @@
+import { assert, assertEquals } from "@std/assert";
+import { Builder, f64 } from "../../../graph/builder.ts";
+import type { Graph, State } from "../../../graph/ir.ts";
+import { autodiff } from "../../../graph/passes/autodiff.ts";
+import { accumulateInPlace } from "../../../graph/passes/fuse.ts";
+import { joinProducts } from "../../../graph/passes/fuse_products.ts";
+import { simplify } from "../../../graph/passes/simplify.ts";
+import { print } from "../../../graph/print.ts";
+import { Tensor } from "../../../graph/tensor.ts";
+import { traceGraph } from "../../../graph/trace.ts";
+import { verify } from "../../../graph/verify.ts";
+import { assertSameMeaning, forSeeds, Random } from "../random_graphs.ts";
+import { countOps } from "./graphs.ts";
+
+const parameter = (name: string, ...shape: number[]): State => ({ name, kind: "parameter", ...f64(...shape) });
+const read = (builder: Builder, name: string): Tensor => new Tensor(builder, builder.read(name));
+
+/** States of joined reads and of joined accumulations, in order. */
+function joined(graph: Graph): string[] {
+  const lists = graph.nodes.map((n) => (n.attrs.into ?? n.attrs.states) as string[] | undefined);
+  return lists.filter((l) => l !== undefined && l.length > 1).map(String);
+}
+
+/** The sum of what `body` makes of x and the weights, and all gradients. */
+function layers(shapes: Record<string, number[]>, body: (x: Tensor, w: Tensor[]) => Tensor): Graph {
+  const states = Object.entries(shapes).map(([name, shape]) => parameter(name, ...shape));
+  const forward = traceGraph("g", states, (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(2, 3, 4)));
+    return { loss: body(x, states.map((s) => read(builder, s.name))).sum() };
+  });
+  return simplify(autodiff(forward, { of: "loss", states: states.map((s) => s.name), inputs: ["x"] }));
+}
+
+const project = (x: Tensor, w: Tensor): Tensor => x.contract("b t i, o i -> b t o", w);
+
+function apply(graph: Graph): Graph {
+  const text = print(graph), after = verify(joinProducts(verify(graph)));
+  assertEquals(print(graph), text, "the graph it was given has changed");
+  assertSameMeaning(graph, after, 1);
+  return after;
+}
+
+Deno.test("products of one x are one, forward, for x's gradient and for the weights' gradients", () => {
+  const graph = layers(
+    { q: [4, 4], k: [2, 4], v: [3, 4] },
+    (x, [q, k, v]) => project(x, q).square().add(project(x, k).exp().sum()).sub(project(x, v).tanh().sum()),
+  );
+  assertEquals(countOps(graph).contract, 9);
+  const after = apply(graph);
+  assertEquals(countOps(after).contract, 3);
+  assertEquals(countOps(after).concat, 1);
+  assertEquals(joined(after), ["q,k,v", "q,k,v"]);
+  const added = verify(accumulateInPlace(after));
+  assertSameMeaning(graph, added, 1);
+  assertEquals(joined(added), ["q,k,v", "q,k,v", "gradient/q,gradient/k,gradient/v"]);
+  assertEquals([countOps(added).contract, countOps(added).accumulate, countOps(added).slice], [3, undefined, 3]);
+});
+
+Deno.test("another use of x adds its gradient to the joined one", () => {
+  const after = apply(layers(
+    { a: [4, 4], b: [4, 4] },
+    (x, [a, b]) => x.exp().mul(project(x, a).square()).add(project(x, b).tanh().mul(x)),
+  ));
+  assertEquals(countOps(after).contract, 3);
+  assertEquals(countOps(after).add, 1 + 2);
+});
+
+Deno.test("a product for x's gradient that is added twice stays as it is", () => {
+  const graph = traceGraph(
+    "g",
+    ["a", "b"].flatMap((s) => [parameter(s, 2, 3), parameter(`gradient/${s}`, 2, 3)]),
+    (builder) => {
+      const x = new Tensor(builder, builder.input("x", f64(4, 3))), names = ["a", "b"];
+      const dys = names.map((s) => x.contract("b i, o i -> b o", read(builder, s)).tanh());
+      builder.scope = "'";
+      const [da, db] = dys.map((dy, i) => dy.contract("b o, o i -> b i", read(builder, names[i])));
+      dys.forEach((dy, i) => builder.accumulate(`gradient/${names[i]}`, dy.contract("b o, b i -> o i", x).value));
+      return { dx: da.add(db.add(da)) };
+    },
+  );
+  assertEquals(countOps(apply(simplify(graph))).contract, 1 + 4);
+});
+
+Deno.test("products of other tensors, weights that are used twice, and weights that are not read stay apart", () => {
+  const others = layers({ a: [4, 4], b: [4, 4] }, (x, [a, b]) => project(x, a).add(project(x.exp(), b)));
+  const twice = traceGraph("g", [parameter("a", 4, 4)], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(2, 3, 4))), a = read(builder, "a");
+    return { y: project(x, a).mul(project(x, a)) };
+  });
+  const made = layers({ a: [4, 4], b: [4, 4] }, (x, [a, b]) => project(x, a.exp()).mul(project(x, b.exp())));
+  const turned = layers({ a: [4, 4], b: [4, 4] }, (x, w) => {
+    const [y, z] = w.map((t) => x.contract("b t i, i o -> b t o", t));
+    return y.mul(z);
+  });
+  for (const graph of [others, twice, made, turned]) {
+    assertEquals(countOps(apply(graph)).contract, countOps(graph).contract);
+    assertEquals(joined(apply(graph)), []);
+  }
+});
+
+Deno.test("weights that the graph writes are not read earlier than they were", () => {
+  const graph = traceGraph("g", [parameter("a", 2, 3), parameter("b", 2, 3)], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(4, 3)));
+    const y = x.contract("b i, o i -> b o", read(builder, "a"));
+    builder.accumulate("b", y.contract("b o, b i -> o i", x).value, false);
+    return { z: x.contract("b i, o i -> b o", read(builder, "b")).add(y) };
+  });
+  assertEquals(joined(apply(graph)), []);
+});
+
+Deno.test("a weight that stands in two groups is joined in the first, so that it lies beside one neighbour", () => {
+  const after = apply(layers({ a: [4, 4], b: [4, 4], c: [4, 4] }, (x, [a, b, c]) => {
+    const y = project(x, a).mul(project(x, b)).tanh();
+    return project(y, b).mul(project(y, c));
+  }));
+  assertEquals([...new Set(joined(after))], ["a,b"]);
+});
+
+/** Layers over one x or results of them, with random sizes, uses and mixes. */
+function randomLayers(seed: number): Graph {
+  const random = new Random(seed), count = random.int(2, 5), D = random.int(1, 3);
+  const shapes = Object.fromEntries(Array.from({ length: count }, (_, i) => [`w${i}`, [random.int(1, 3), 4]]));
+  const dims = random.pick(["b t i, o i -> b t o", "b t i, o i -> o b t", "b t i, o i -> b o t"]);
+  return layers(shapes, (x, weights) => {
+    const tensors = [x, x.tanh()];
+    let sum = random.oneIn(2) ? x.exp().sum() : x.constant(0);
+    for (const w of weights) {
+      const from = random.pick(tensors), y = from.contract(random.oneIn(5) ? "b t i, o i -> b t o" : dims, w);
+      const part = random.pick([y.square(), y.tanh(), y.neg(), y.exp().mul(y)]).sum();
+      sum = random.oneIn(2) ? sum.add(part) : part.tanh().mul(D).add(sum);
+      if (random.oneIn(3)) tensors.push(from.mul(y.sum()).tanh());
+    }
+    return sum;
+  });
+}
+
+Deno.test("joined products keep the meaning of random layers, with their gradients added in place", () => {
+  let groups = 0, sums = 0;
+  forSeeds(200, (seed) => {
+    const graph = randomLayers(seed), after = verify(joinProducts(graph)), added = verify(accumulateInPlace(after));
+    for (const g of [after, added]) assertSameMeaning(graph, g, seed, 1e-10);
+    groups += joined(after).length;
+    sums += added.nodes.filter((n) => (n.attrs.into as string[] | undefined ?? []).length > 1).length;
+  });
+  assert(groups > 200 && sums > 60, `${groups} joined reads, ${sums} joined gradients`);
+});
