@@ -63,9 +63,7 @@ export async function* readShard(url: URL, take: Take): AsyncGenerator<Document,
     if (error instanceof DataError) throw error;
     throw damaged(url, index, error as Error);
   } finally {
-    inflated.destroy();
-    source.destroy();
-    await closed;
+    await closed; // leaving the loop destroyed both streams
   }
   if (index === 0) throw noDocument(url);
 }

@@ -31,7 +31,7 @@ Deno.test("names are known in any case, and an unknown one is an error even with
     'There is no dataset "c5"\n  expected: c4, c4_test, c4_validation',
   );
   assertEquals(error.code, "unknown_dataset");
-  await assertRejects(() => openDataset({ name: "toString" }), DataError, 'There is no dataset "toString"');
+  await assertRejects(() => openDataset({ name: "constructor" }), DataError, 'There is no dataset "constructor"');
 });
 
 Deno.test("c4 asks for a path", async () => {
