@@ -1,6 +1,6 @@
 /** Appends nodes to a graph under construction: types are inferred as each node is made, so an ill-formed graph cannot be built.
  * @module */
-import { type Attrs, type Graph, type Named, type Node, type State, type Type, type Value } from "./ir.ts";
+import type { Attrs, Graph, Named, Node, State, Type, Value } from "./ir.ts";
 import { inferTypes, type Op } from "./op.ts";
 import { ops } from "./ops/mod.ts";
 
@@ -107,25 +107,6 @@ export class Builder {
       outputs: [...this.outputs],
     };
   }
-}
-
-/** Rebuilds a graph node by node: `visit` returns the replacement outputs of a node (given its mapped inputs), or
- * `undefined` to copy it. Passes that replace nodes one at a time are written on this. */
-export function rewrite(
-  graph: Graph,
-  visit: (node: Node, inputs: Value[], builder: Builder) => readonly Value[] | undefined,
-): Graph {
-  const builder = new Builder(graph.name, graph.states);
-  const map = new Map<Value, Value>();
-  for (const { name, value } of graph.inputs) map.set(value, builder.input(name, value));
-  for (const node of graph.nodes) {
-    const inputs = node.inputs.map((v) => map.get(v)!);
-    builder.scope = node.scope;
-    const outputs = visit(node, inputs, builder) ?? builder.emit(node.op, inputs, node.attrs, node.scope);
-    node.outputs.forEach((v, i) => outputs[i] && map.set(v, outputs[i]));
-  }
-  for (const { name, value } of graph.outputs) builder.output(name, map.get(value)!);
-  return builder.finish();
 }
 
 /** Type of an `f32` value. */

@@ -1,5 +1,6 @@
-/** Generates what TypeScript knows of the native side: `ffi/symbols.ts` from `csrc/titan.h`, `graph/kernels.ts` from `csrc/kernels.def`.
- * `deno run --allow-read --allow-write tools/generate.ts` writes both; with `--check` it only says which are stale, and exits 1.
+/** Generates what TypeScript knows of the native side, `ffi/symbols.ts` from `csrc/titan.h` and `graph/kernels.ts` from
+ * `csrc/kernels.def`, and the list of ops, `graph/ops/mod.ts`, from the files beside it.
+ * `deno run --allow-read --allow-write tools/generate.ts` writes them; with `--check` it only says which are stale, and exits 1.
  * @module */
 
 const FFI_TYPES: Record<string, string> = {
@@ -193,11 +194,40 @@ function attribute(word: string): string {
   return `{ name: "${name}", type: "${type}" }`;
 }
 
+/** `graph/ops/mod.ts` for the names of the files beside it: a new op is one new file. */
+export function opsSource(files: readonly string[]): string {
+  const modules = files.filter((f) => f.endsWith(".ts") && f !== "mod.ts").sort();
+  const camel = (file: string) => file.replace(/\.ts$/, "").replace(/_([a-z])/g, (_, c) => c.toUpperCase());
+  return [
+    "// Generated from the files of this folder by tools/generate.ts. Do not edit.",
+    "/** Every op: whatever the files of this folder export.",
+    " * @module */",
+    'import type { Op } from "../op.ts";',
+    ...modules.map((file) => `import * as ${camel(file)} from "./${file}";`),
+    "",
+    "const files: readonly Record<string, unknown>[] = [",
+    ...modules.map((file) => `  ${camel(file)},`),
+    "];",
+    "",
+    'const isOp = (x: unknown): x is Op => typeof x === "object" && x !== null && "name" in x;',
+    "",
+    "/** The ops by name. */",
+    "export const ops: ReadonlyMap<string, Op> = new Map(",
+    "  files.flatMap((file) => Object.values(file).flat()).filter(isOp).map((op) => [op.name, op]),",
+    ");",
+    "",
+  ].join("\n");
+}
+
 /** The generated files: path from the repository's root, and text. */
 export async function generated(root: URL): Promise<{ path: string; text: string }[]> {
   return [
     { path: "ffi/symbols.ts", text: symbolsSource(await Deno.readTextFile(new URL("csrc/titan.h", root))) },
     { path: "graph/kernels.ts", text: kernelsSource(await Deno.readTextFile(new URL("csrc/kernels.def", root))) },
+    {
+      path: "graph/ops/mod.ts",
+      text: opsSource((await Array.fromAsync(Deno.readDir(new URL("graph/ops/", root)))).map((f) => f.name)),
+    },
   ];
 }
 
@@ -210,7 +240,7 @@ if (import.meta.main) {
       await Deno.writeTextFile(file, text);
     } else if (await Deno.readTextFile(file) !== text) {
       console.error(
-        `${path} is stale\n  expected: what tools/generate.ts makes of csrc/\n  fix: deno run --allow-read --allow-write tools/generate.ts`,
+        `${path} is stale\n  expected: what tools/generate.ts makes\n  fix: deno run --allow-read --allow-write tools/generate.ts`,
       );
       Deno.exitCode = 1;
     }
