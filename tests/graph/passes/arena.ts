@@ -1,11 +1,63 @@
 /** Runs a memory plan in f64 on a simulated arena: like `interpret`, but every value is read from and written to its place. A plan
  * that lets two live values overlap gives another result. One cell stands for 4 bytes.
  * @module */
-import { type Arr, arr, forEachIndex, stridesOf } from "../../../graph/array.ts";
+import { type Arr, arr, forEachIndex } from "../../../graph/array.ts";
 import { opOf } from "../../../graph/builder.ts";
 import { dtypeBytes, type Graph, type Node, numel, type Value } from "../../../graph/ir.ts";
 import type { MemoryPlan, SectionMemory } from "../../../graph/passes/memory.ts";
+import { touchedStates } from "../../../graph/edit.ts";
 import type { Base, Place } from "../../../graph/place.ts";
+import { nodeText } from "../../../graph/print.ts";
+import { packed, type View } from "../../../graph/view.ts";
+
+/** Places of a view's elements over memory, in order, as cells of the arena. */
+function cellsOf(start: number, view: View, bytes: number): number[] {
+  const cells: number[] = [];
+  forEachIndex(view.shape, [view.strides], ([at]) => {
+    for (let part = 0; part < bytes; part += 4) cells.push((start + (view.offset + at) * bytes + part) / 4);
+  });
+  return cells;
+}
+
+/** What a kernel writes may lie on what it reads only element by element, and where its op says so; what it writes is apart from
+ * all else that it writes, and from its scratch. Returns what breaks that, as text. */
+export function collisions(plan: MemoryPlan, section: SectionMemory): string[] {
+  const { graph, places } = section, faults: string[] = [];
+  const cells = ({ base, view }: Place) =>
+    base.kind === "input" ? [] : cellsOf(section.offsetOf(base), view, dtypeBytes[base.dtype]);
+  const meet = (a: readonly number[], b: readonly number[]) => {
+    const set = new Set(a);
+    return b.some((c) => set.has(c));
+  };
+  for (const node of graph.nodes) {
+    if (node.op === "read" || places.isView(node) || section.inPlaceAssigns.has(node)) continue;
+    const where = nodeText(node), pairs = opOf(node.op).inPlace?.(node) ?? [];
+    const pieces = node.op === "concat" ? places.copiedPieces(node) : [];
+    const reads = node.op === "concat" ? pieces.map((p) => p.value) : node.inputs;
+    const states = touchedStates(node).flatMap((name) => {
+      const { state, offset } = plan.states.get(name)!;
+      return cellsOf(offset, packed(state.shape), dtypeBytes[state.dtype]);
+    });
+    const written = node.op === "concat"
+      ? pieces.map((p) => cells(p.place))
+      : node.outputs.map((v) => cells(places.of.get(v)!));
+    if (node.outputs.length === 0) written.push(states);
+    const scratch = section.scratchOf(node);
+    if (scratch) written.push(cellsOf(scratch.offset, packed([Math.ceil(scratch.bytes / 4)]), 4));
+    written.forEach((cells, i) =>
+      written.slice(0, i).some((w) => meet(w, cells)) && faults.push(`results meet: ${where}`)
+    );
+    written.forEach((to, o) =>
+      reads.forEach((v, i) => {
+        const from = cells(places.of.get(v)!);
+        const allowed = (node.outputs.length === 0 || pairs.some(([x, y]) => x === o && y === i)) &&
+          String(from) === String(to);
+        if (!allowed && meet(from, to)) faults.push(`result ${o} lies on operand ${i}: ${where}`);
+      })
+    );
+  }
+  return faults;
+}
 
 /** An arena and the plan that it is laid out by. */
 export class Arena {
@@ -18,28 +70,23 @@ export class Arena {
   /** Contents of a state. */
   state(name: string): Arr {
     const { state, offset } = this.plan.states.get(name)!;
-    return this.#load(
-      offset,
-      { shape: state.shape, strides: stridesOf(state.shape), offset: 0 },
-      dtypeBytes[state.dtype],
-    );
+    return this.#load(offset, packed(state.shape), dtypeBytes[state.dtype]);
   }
 
   /** Fills a state. */
   setState(name: string, data: ArrayLike<number>): void {
     const { state, offset } = this.plan.states.get(name)!;
-    const view = { shape: state.shape, strides: stridesOf(state.shape), offset: 0 };
-    this.#store(offset, view, dtypeBytes[state.dtype], Float64Array.from(data));
+    this.#store(offset, packed(state.shape), dtypeBytes[state.dtype], Float64Array.from(data));
   }
 
-  #load(start: number, view: Place["view"], bytes: number): Arr {
+  #load(start: number, view: View, bytes: number): Arr {
     const out = arr(view.shape);
     const at = start / 4 + view.offset * bytes / 4;
     forEachIndex(view.shape, [view.strides], ([i], flat) => out.data[flat] = this.cells[at + i * bytes / 4]);
     return out;
   }
 
-  #store(start: number, view: Place["view"], bytes: number, data: Float64Array): void {
+  #store(start: number, view: View, bytes: number, data: Float64Array): void {
     const at = start / 4 + view.offset * bytes / 4;
     forEachIndex(view.shape, [view.strides], ([i], flat) => {
       this.cells[at + i * bytes / 4] = data[flat];
