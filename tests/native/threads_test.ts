@@ -8,7 +8,7 @@ import { kernels } from "../../graph/kernels.ts";
 import { autodiff } from "../../graph/passes/autodiff.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
-import type { Operand } from "../graph/op_cases.ts";
+import { cases, type Operand } from "../graph/op_cases.ts";
 import { arraysFor } from "../graph/op_graphs.ts";
 import { Random } from "../graph/random_graphs.ts";
 import { errorOf, NativeSession } from "./native.ts";
@@ -164,6 +164,7 @@ for (const [name, work] of Object.entries(works)) {
   }
 }
 
-Deno.test("the work above runs every kernel", () => {
-  assertEquals([...seen].sort(), Object.keys(kernels).sort());
+Deno.test("every kernel runs above, or small in the row of its op", () => {
+  const rows = new Set(cases.map((c) => c.op));
+  assertEquals(Object.keys(kernels).filter((k) => !seen.has(k) && !rows.has(k)), []);
 });
