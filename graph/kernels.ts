@@ -39,7 +39,8 @@ export type KernelName =
   | "cross_entropy_backward"
   | "sum_squares"
   | "adamw"
-  | "random";
+  | "random"
+  | "softmax";
 
 /** All kernels. */
 export const kernels: { readonly [K in KernelName]: Kernel } = {
@@ -368,6 +369,18 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
       { name: "low", type: "f64" },
       { name: "high", type: "f64" },
     ],
+    dtypes: ["f32", "f64"],
+  },
+  softmax: {
+    index: 19,
+    inputs: [
+      { name: "x", variadic: false, optional: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false },
+    ],
+    scratch: false,
+    attributes: [],
     dtypes: ["f32", "f64"],
   },
 };

@@ -15,6 +15,7 @@ import * as reduce from "./reduce.ts";
 import * as rmsnorm from "./rmsnorm.ts";
 import * as rope from "./rope.ts";
 import * as shape from "./shape.ts";
+import * as softmax from "./softmax.ts";
 import * as state from "./state.ts";
 
 const files: readonly Record<string, unknown>[] = [
@@ -31,6 +32,7 @@ const files: readonly Record<string, unknown>[] = [
   rmsnorm,
   rope,
   shape,
+  softmax,
   state,
 ];
 

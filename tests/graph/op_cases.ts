@@ -337,6 +337,14 @@ export const cases: readonly OpCase[] = [
     refuses: [{ inputs: [r([2, 4]), r([3])], attrs: { eps: 0.01 }, says: `"d" is 4 and 3` }],
   },
   {
+    op: "softmax",
+    inputs: [r([2, 3, 5])],
+    gives: ["f64[2,3,5]"],
+    flops: 5 * 30,
+    like: (x) => [x.softmax(2)],
+    refuses: [{ inputs: [r([])], says: "dims" }],
+  },
+  {
     op: "add_rmsnorm",
     inputs: [r([2, 3, 4]), r([2, 3, 4]), r([4])],
     attrs: { eps: 0.01 },
