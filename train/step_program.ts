@@ -1,12 +1,12 @@
 /** A training step as one native program: its graphs compiled, its host buffers laid out, its lists of actions made once. A step,
  * an initialisation and an evaluation are different lists over the same sections, and each is one native call.
  * @module */
-import { Actions } from "../ffi/buffer.ts";
+import { type Action, Actions } from "../ffi/buffer.ts";
 import type { Device } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { Program } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
-import { numel, type State } from "../graph/ir.ts";
+import { numel, sizeBytes, type State, type Type } from "../graph/ir.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
 import type { HostSlot } from "../graph/passes/memory.ts";
 import type { TrainableModel } from "../model/loss.ts";
@@ -53,7 +53,10 @@ export class DivergedError extends Error {
   override readonly name = "DivergedError";
   /** @param step counted from 1. @param origin the first op that made such a number. */
   constructor(readonly step: number, readonly origin: TitanError | undefined, numbers: StepNumbers) {
-    const where = origin ? `first made by "${origin.kernel}" of ${origin.scope || "the update"}` : "made by the update";
+    const place = origin?.scope?.replace(/^(.+)'$/, "the gradient of $1") ?? "the step";
+    const where = origin
+      ? `first made by "${origin.kernel}" of ${place}`
+      : "which the same step run again did not show";
     super(
       `Step ${step} diverged: loss ${numbers.loss}, gradient norm ${numbers.gradNorm}, ${where}
   expected: finite numbers; the parameters are still those of step ${step - 1}
@@ -123,17 +126,19 @@ export class StepProgram implements Disposable {
     const after = microbatch.outputBytes;
     this.#numbers = ["loss", "grad_norm", "token_count"].map((n) => view(output.buffer, after, update.outputs, n));
     this.#evaluated = result ? ["loss", "token_count"].map((n) => view(output.buffer, 0, result.outputs, n)) : [];
-    const forward = (flags: number) =>
-      bases.map((inputBase, k) => ({
+    const step = (flags: number): Action[] => [
+      ...bases.map((inputBase, k) => ({
         section: microbatch.index,
         flags: flags | (k === 0 ? Flag.FIRST : 0),
         inputBase,
-      }));
+      })),
+      { section: update.index, flags, inputBase: last, outputBase: after },
+    ];
     const one = (s: EncodedSection | undefined, flags: number) => new Actions(s ? [{ section: s.index, flags }] : []);
     this.#actions = {
       initialize: one(initialize, Flag.FIRST),
-      step: new Actions([...forward(0), { section: update.index, inputBase: last, outputBase: after }]),
-      check: new Actions(forward(Flag.CHECK_FINITE)),
+      step: new Actions(step(0)),
+      check: new Actions(step(Flag.CHECK_FINITE)),
       evaluateFirst: one(evaluate, Flag.FIRST),
       evaluateNext: one(evaluate, 0),
       evaluateResult: one(result, 0),
@@ -143,8 +148,9 @@ export class StepProgram implements Disposable {
   /** Loads a compiled step.
    * @param accumulation as it was compiled with. @throws {TitanError} when the device refuses it or memory is short. */
   static async load(device: Device, compiled: Compiled, accumulation: number): Promise<StepProgram> {
-    const bytes = (name: string) => compiled.program.sections.find((s) => s.name === name);
-    const [microbatch, update, evaluate] = ["microbatch", "update", "evaluate"].map(bytes);
+    const [microbatch, update, evaluate] = ["microbatch", "update", "evaluate"].map((name) =>
+      compiled.program.sections.find((s) => s.name === name)
+    );
     const program = await Program.create(device, compiled.program.bytes, {
       inputBytes: Math.max(accumulation * microbatch!.inputBytes + update!.inputBytes, evaluate?.inputBytes ?? 0),
       outputBytes: microbatch!.outputBytes + update!.outputBytes,
@@ -171,7 +177,7 @@ export class StepProgram implements Disposable {
     return numbers;
   }
 
-  /** Runs the microbatches again, looking at what each instruction makes: the update has left the parameters as they were. */
+  /** Runs the step again, looking at what each instruction makes: the update has left the parameters as they were. */
   async #explain(step: number, numbers: StepNumbers): Promise<never> {
     let origin: TitanError | undefined;
     try {
@@ -206,13 +212,7 @@ export class StepProgram implements Disposable {
 
   /** A copy of a state: a parameter by its FQN, `gradient/FQN`, `moment1/FQN`, ... */
   async readState(name: string): Promise<TypedArray> {
-    const { state, offset } = this.#place(name);
-    const data = typedArray(
-      state.dtype,
-      new ArrayBuffer(numel(state.shape) * (state.dtype === "f64" ? 8 : 4)),
-      0,
-      numel(state.shape),
-    );
+    const { state, offset } = this.#place(name), data = newArray(state);
     await this.#program.read(offset, data);
     return data;
   }
@@ -220,13 +220,12 @@ export class StepProgram implements Disposable {
   /** Replaces a state.
    * @throws {TypeError} when the number of elements differs. */
   async writeState(name: string, values: ArrayLike<number>): Promise<void> {
-    const { state, offset } = this.#place(name), length = numel(state.shape);
-    if (values.length !== length) {
+    const { state, offset } = this.#place(name), data = newArray(state);
+    if (values.length !== data.length) {
       throw new TypeError(
-        `Cannot write state "${name}": expected ${length} numbers for [${state.shape}], got ${values.length}`,
+        `Cannot write state "${name}": expected ${data.length} numbers for [${state.shape}], got ${values.length}`,
       );
     }
-    const data = typedArray(state.dtype, new ArrayBuffer(length * (state.dtype === "f64" ? 8 : 4)), 0, length);
     data.set(values);
     await this.#program.write(offset, data);
   }
@@ -235,4 +234,9 @@ export class StepProgram implements Disposable {
   [Symbol.dispose](): void {
     this.#program[Symbol.dispose]();
   }
+}
+
+/** Zeros of a type. */
+function newArray(type: Type): TypedArray {
+  return typedArray(type.dtype, new ArrayBuffer(sizeBytes(type)), 0, numel(type.shape));
 }

@@ -56,7 +56,7 @@ export function normalQuantile(p: number): number {
   const q = p - 0.5;
   if (Math.abs(q) <= 0.425) {
     const r = 0.180625 - q * q;
-    return q * horner(r, A) / horner(r, B);
+    return q * (horner(r, A) / horner(r, B));
   }
   const r = Math.sqrt(-Math.log(q < 0 ? p : 1 - p));
   const x = r <= 5 ? horner(r - 1.6, C) / horner(r - 1.6, D) : horner(r - 5, E) / horner(r - 5, F);
