@@ -137,16 +137,21 @@ struct Space {
   }
 };
 
-/// First and last byte of a tensor.
-std::pair<const char*, const char*> extent(const Tensor& t) {
-  int64_t last = 0;
-  for (int d = 0; d < t.rank; d++) last += (t.dims[d] - 1) * t.strides[d];
-  return {t.as<char>(), t.as<char>() + (last + 1) * int64_t(size_of(t.dtype)) - 1};
-}
-bool overlap(const Tensor& a, const Tensor& b) {
-  const auto [a0, a1] = extent(a);
-  const auto [b0, b1] = extent(b);
-  return a0 <= b1 && b0 <= a1;
+/// May two operands share an element? Not if they lie apart, or are different columns of one matrix.
+bool overlap(const Call& call, const Space& space, int i, int j) {
+  auto bytes = [&](int k) {
+    int64_t last = 0;
+    for (int d = 0; d < space.rank; d++) last += (space.dims[d] - 1) * space.strides[k][d];
+    return (last + 1) * int64_t(size_of(call[k].dtype));
+  };
+  const int64_t apart = call[j].as<char>() - call[i].as<char>();
+  if (apart >= bytes(i) || -apart >= bytes(j)) return false;
+  const int64_t element = int64_t(size_of(call[i].dtype));
+  if (space.rank != 2 || call[i].dtype != call[j].dtype || apart % element != 0) return true;
+  const int64_t row = space.strides[i][0], inner = space.dims[1];
+  if (row != space.strides[j][0] || row <= 0 || space.strides[i][1] != 1 || space.strides[j][1] != 1) return true;
+  const int64_t columns = (apart / element % row + row) % row;
+  return columns < inner || columns > row - inner;
 }
 
 /// How one call is run: which operands are used where they lie (direct), filled once (constant), or else copied per tile.
@@ -177,6 +182,9 @@ struct Plan {
       direct[program.inputs + o] &= written_early(call, o);
     }
   }
+  int64_t first_row(int64_t tile) const { return tile / pieces * row_tile; }
+  int64_t first_column(int64_t tile) const { return tile % pieces * column_tile; }
+
   /// May the instruction that makes output o write straight to memory? Not if a later one still reads an input that may be there.
   bool written_early(const Call& call, int o) const {
     const int64_t r = program.stored[o].i;
@@ -192,7 +200,7 @@ struct Plan {
     for (int k = writer + 1; k < program.instructions; k++) {
       const Instruction later(program.code[k]);
       for (int j = 0; j < ARITY[later.operation]; j++)
-        if (const int i = later.arguments[j]; i < program.inputs && overlap(call[i], call[program.inputs + o])) return false;
+        if (const int i = later.arguments[j]; i < program.inputs && overlap(call, space, i, program.inputs + o)) return false;
     }
     return true;
   }
@@ -211,6 +219,22 @@ void read(const Tensor& x, int64_t offset, int64_t stride, real* to, int64_t n) 
   else gather(x.as<real>() + offset, stride, to, n);
 }
 
+/// Where the next tile's direct inputs lie. They are fetched into L2 a little before each instruction, so that memory works while L1 is computed on.
+template <class real>
+struct Next {
+  const real* inputs[MOST_OPERANDS];
+  int count = 0;
+
+  Next(const Call& call, const Plan& plan, int64_t tile) {
+    for (int i = 0; i < plan.program.inputs; i++)
+      if (plan.direct[i]) inputs[count++] = call[i].as<real>() + plan.space.offset(i, plan.first_row(tile)) + plan.first_column(tile);
+  }
+  void prefetch(int64_t begin, int64_t end) const {
+    for (int i = 0; i < count; i++)
+      for (int64_t k = begin; k < end; k += 64 / int64_t(sizeof(real))) __builtin_prefetch(inputs[i] + k, 0, 2);
+  }
+};
+
 template <class real>
 void run_tiles(const Call& call, const Plan& plan, int64_t first_tile, int64_t last_tile) {
   const Program& program = plan.program;
@@ -224,8 +248,8 @@ void run_tiles(const Call& call, const Plan& plan, int64_t first_tile, int64_t l
   for (int c = 0; c < program.constants; c++) std::fill_n(buffer[program.inputs + c], room, real(program.values[c].f));
 
   for (int64_t tile = first_tile; tile < last_tile; tile++) {
-    const int64_t row = tile / plan.pieces * plan.row_tile, rows = std::min(plan.row_tile, space.rows - row);
-    const int64_t column = tile % plan.pieces * plan.column_tile, columns = std::min(plan.column_tile, space.inner - column), n = rows * columns;
+    const int64_t row = plan.first_row(tile), rows = std::min(plan.row_tile, space.rows - row);
+    const int64_t column = plan.first_column(tile), columns = std::min(plan.column_tile, space.inner - column), n = rows * columns;
     auto place = [&](int i, int64_t r) { return space.offset(i, r) + column * space.inner_stride(i); };
     for (int i = 0; i < program.inputs; i++) {
       if (plan.direct[i]) registers[i] = call[i].as<real>() + place(i, row);
@@ -234,7 +258,9 @@ void run_tiles(const Call& call, const Plan& plan, int64_t first_tile, int64_t l
     }
     for (int o = 0; o < program.outputs; o++)
       if (const int i = program.inputs + o; plan.direct[i]) registers[program.stored[o].i] = call[i].as<real>() + place(i, row);
+    const Next<real> next(call, plan, tile + 1 < last_tile ? tile + 1 : tile);
     for (int k = 0; k < program.instructions; k++) {
+      next.prefetch(n * k / program.instructions, n * (k + 1) / program.instructions);
       const Instruction in(program.code[k]);
       const int arity = ARITY[in.operation];
       execute<real>(in.operation, registers[in.to], registers[in.arguments[0]], registers[arity > 1 ? in.arguments[1] : 0], registers[arity > 2 ? in.arguments[2] : 0], n);
