@@ -195,8 +195,8 @@ export class Tensor {
   }
   /** exp(x - max) / sum(exp(x - max)) along one dim. */
   softmax(dim = -1): Tensor {
-    const e = this.sub(this.max(dim, { keepDims: true })).exp();
-    return e.div(e.sum(dim, { keepDims: true }));
+    const d = this.#dim(dim), last = this.shape.length - 1;
+    return d === last ? this.#one("softmax") : this.transpose(d, last).#one("softmax").transpose(d, last);
   }
 
   /** Product of two tensors by an einsum: `x.contract("b t i, o i -> b t o", w)`. */
