@@ -2,7 +2,7 @@
  * nothing needs, and leaves the original untouched. Passes that match patterns are written on it.
  * @module */
 import { Builder, opOf } from "./builder.ts";
-import { type Attrs, type Graph, type Node, type State, type Value } from "./ir.ts";
+import type { Attrs, Graph, Node, State, Value } from "./ir.ts";
 
 /** States that a node touches. */
 export function touchedStates(node: Node): readonly string[] {

@@ -74,10 +74,16 @@ function lower(section: SectionMemory): Instruction[] {
   const operandAt = ({ base, view }: Place, taken: View = view): Operand => ({
     space: base.kind === "input" ? "input" : "arena",
     dtype: base.dtype,
-    offset: (base.kind === "input" ? inputAt.get(base.names[0])! : section.offsetOf(base)) + taken.offset * dtypeBytes[base.dtype],
+    offset: (base.kind === "input" ? inputAt.get(base.names[0])! : section.offsetOf(base)) +
+      taken.offset * dtypeBytes[base.dtype],
     view: taken,
   });
-  const copy = (scope: string, from: Operand, to: Operand): Instruction => ({ kernel: "copy", scope, operands: [from, to], attrs: {} });
+  const copy = (scope: string, from: Operand, to: Operand): Instruction => ({
+    kernel: "copy",
+    scope,
+    operands: [from, to],
+    attrs: {},
+  });
   const instructions: Instruction[] = [];
   for (const node of graph.nodes) {
     if (node.op === "read" || places.isView(node) || section.inPlaceAssigns.has(node)) continue;
@@ -96,7 +102,11 @@ function lower(section: SectionMemory): Instruction[] {
   return instructions;
 }
 
-function lowerNode(node: Node, section: SectionMemory, operandAt: (place: Place, view?: View) => Operand): Instruction[] {
+function lowerNode(
+  node: Node,
+  section: SectionMemory,
+  operandAt: (place: Place, view?: View) => Operand,
+): Instruction[] {
   const op = opOf(node.op);
   const call = op.kernel?.(node) ?? { kernel: node.op, attrs: node.attrs as KernelCall["attrs"] };
   if (node.op === "assign" || node.op === "accumulate") return statePieces(node, call, section, operandAt);
@@ -141,7 +151,12 @@ function statePieces(
 class ProgramWriter {
   readonly #tensors = new Map<string, { index: number; operand: Operand }>();
   readonly #sections: { name: [number, number]; first: number; count: number }[] = [];
-  readonly #instructions: { at: Instruction; scope: [number, number]; operands: [number, number]; attrs: [number, number] }[] = [];
+  readonly #instructions: {
+    at: Instruction;
+    scope: [number, number];
+    operands: [number, number];
+    attrs: [number, number];
+  }[] = [];
   readonly #operands: number[] = [];
   readonly #attributes: { value: number | bigint; real: boolean }[] = [];
   readonly #strings: number[] = [];
@@ -151,10 +166,15 @@ class ProgramWriter {
     this.#sections.push({ name: this.#text(name), first: this.#instructions.length, count: instructions.length });
     for (const at of instructions) {
       const operands: [number, number] = [this.#operands.length, at.operands.length];
-      at.operands.forEach((o) => this.#operands.push(o ? this.#tensor(o) : ABSENT));
+      at.operands.forEach((o) => this.#operands.push(o ? this.#tensor(o, at) : ABSENT));
       const first = this.#attributes.length;
       this.#attrs(at);
-      this.#instructions.push({ at, scope: this.#text(at.scope), operands, attrs: [first, this.#attributes.length - first] });
+      this.#instructions.push({
+        at,
+        scope: this.#text(at.scope),
+        operands,
+        attrs: [first, this.#attributes.length - first],
+      });
     }
   }
 
@@ -178,8 +198,15 @@ class ProgramWriter {
     return at;
   }
 
-  #tensor(operand: Operand): number {
-    const { space, dtype, offset, view } = operand;
+  #tensor(operand: Operand, { kernel, scope }: Instruction): number {
+    const { space, dtype, offset, view } = operand, rank = view.shape.length;
+    if (rank > MAX_RANK) {
+      throw new Error(
+        `Cannot run "${kernel}" of ${
+          scope || "the graph"
+        }: an operand has ${rank} dims, at most ${MAX_RANK}; merge some`,
+      );
+    }
     const key = `${space} ${dtype} ${offset} ${view.shape} ${view.strides}`;
     let known = this.#tensors.get(key);
     if (!known) this.#tensors.set(key, known = { index: this.#tensors.size, operand });
@@ -209,7 +236,6 @@ class ProgramWriter {
     u64(this.#strings.length);
     at = 128;
     for (const { operand: { space, dtype, offset, view: v } } of this.#tensors.values()) {
-      if (v.shape.length > MAX_RANK) throw new Error(`Cannot encode a tensor of ${v.shape.length} dims: at most ${MAX_RANK}`);
       const end = at + 128;
       u32(SPACES[space]);
       u32(DTYPES[dtype]);

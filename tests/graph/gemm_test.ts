@@ -1,7 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { arr, forEachIndex } from "../../graph/array.ts";
 import { type Gemm, gemmLabels, gemmOf } from "../../graph/gemm.ts";
-import { numel } from "../../graph/ir.ts";
 import { contract } from "../../graph/ops/contract.ts";
 import { isPacked, packed, throughDims, type View } from "../../graph/view.ts";
 import { assertClose, forSeeds, Random } from "./random_graphs.ts";

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { Builder, f64 } from "../../../graph/builder.ts";
+import { type Builder, f64 } from "../../../graph/builder.ts";
 import type { Graph, State } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { accumulateInPlace } from "../../../graph/passes/fuse.ts";

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { Builder, f64, i32 } from "../../../graph/builder.ts";
+import { type Builder, f64, i32 } from "../../../graph/builder.ts";
 import type { Graph, Node, State } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import {

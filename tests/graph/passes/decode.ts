@@ -1,0 +1,91 @@
+/** Reads a binary program back, table by table.
+ * @module */
+import { type Kernel, type KernelName, kernels } from "../../../graph/kernels.ts";
+
+/** One operand of an instruction. */
+export interface DecodedTensor {
+  readonly space: "arena" | "input" | "output";
+  readonly dtype: "f32" | "f64" | "i32" | "bytes";
+  /** Bytes. */
+  readonly offset: number;
+  readonly shape: readonly number[];
+  readonly strides: readonly number[];
+}
+
+/** One instruction. */
+export interface DecodedInstruction {
+  readonly kernel: KernelName;
+  readonly scope: string;
+  readonly operands: readonly (DecodedTensor | undefined)[];
+  readonly attrs: Readonly<Record<string, bigint | number | readonly (bigint | number)[]>>;
+}
+
+/** A program. */
+export interface DecodedProgram {
+  readonly threads: number;
+  readonly arenaBytes: number;
+  readonly inputBytes: number;
+  readonly outputBytes: number;
+  readonly sections: readonly { readonly name: string; readonly instructions: readonly DecodedInstruction[] }[];
+}
+
+const SPACES = ["arena", "input", "output"] as const, DTYPES = ["f32", "f64", "i32", "bytes"] as const;
+
+/** Decodes a program.
+ * @throws {Error} when a table does not end where it should, or an instruction refers to something that is not there. */
+export function decode(bytes: Uint8Array): DecodedProgram {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const u32 = (at: number): number => view.getUint32(at, true),
+    u64 = (at: number): number => Number(view.getBigUint64(at, true));
+  const need = (ok: boolean, what: string): void => {
+    if (!ok) throw new Error(`Cannot decode: ${what}`);
+  };
+  const range = <T>(count: number, make: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => make(i));
+  need(new TextDecoder().decode(bytes.subarray(0, 8)) === "TITANPRG" && u32(8) === 1, "magic or format");
+  const counts = range(6, (i) => u64(40 + 8 * i));
+  need(bytes.subarray(88, 128).every((b) => b === 0), "the header's rest is not zero");
+  // Where each table starts: tensors, sections, instructions, operands, attributes, strings, end.
+  const starts = [128];
+  [128, 32, 48, 4, 8, 1].forEach((size, i) => starts.push(starts[i] + Math.ceil(size * counts[i] / 8) * 8));
+  need(starts[6] === bytes.length, `${starts[6]} bytes by its tables, ${bytes.length} in all`);
+  const text = (at: number, length: number): string => {
+    need(at + length <= counts[5], "a string ends behind the strings");
+    return new TextDecoder().decode(bytes.subarray(starts[5] + at, starts[5] + at + length));
+  };
+  const tensors = range(counts[0], (i): DecodedTensor => {
+    const at = starts[0] + 128 * i, rank = u32(at + 16), words = (from: number) => range(6, (d) => u64(from + 8 * d));
+    const [dims, strides] = [words(at + 24), words(at + 72)];
+    need(rank <= 6 && [...dims.slice(rank), ...strides.slice(rank)].every((n) => n === 0), `rank of tensor ${i}`);
+    const [shape, own] = [dims.slice(0, rank), strides.slice(0, rank)];
+    return { space: SPACES[u32(at)], dtype: DTYPES[u32(at + 4)], offset: u64(at + 8), shape, strides: own };
+  });
+  const instruction = (i: number): DecodedInstruction => {
+    const at = starts[2] + 48 * i, [kernel] = Object.entries(kernels).find(([, k]) => k.index === u32(at))!;
+    const [firstOperand, numOperands, numWords, firstWord] = [u64(at + 8), u32(at + 16), u32(at + 20), u64(at + 24)];
+    need(firstOperand + numOperands <= counts[3] && firstWord + numWords <= counts[4], `tables of instruction ${i}`);
+    const operands = range(numOperands, (k) => {
+      const index = u32(starts[3] + 4 * (firstOperand + k));
+      need(index < tensors.length || index === 0xffffffff, `operand ${k} of instruction ${i}`);
+      return index === 0xffffffff ? undefined : tensors[index];
+    });
+    let word = starts[4] + 8 * firstWord;
+    const end = word + 8 * numWords, next = (): number => (word += 8) - 8;
+    const scalar = (type: string) =>
+      type.startsWith("i64") ? view.getBigInt64(next(), true) : view.getFloat64(next(), true);
+    const attrs = Object.fromEntries((kernels[kernel as KernelName] as Kernel).attributes.map(({ name, type }) => [
+      name,
+      type.endsWith("[]") ? range(Number(view.getBigInt64(next(), true)), () => scalar(type)) : scalar(type),
+    ]));
+    need(word === end, `attributes of instruction ${i}`);
+    return { kernel: kernel as KernelName, scope: text(u32(at + 32), u32(at + 36)), operands, attrs };
+  };
+  let first = 0;
+  const sections = range(counts[1], (i) => {
+    const at = starts[1] + 32 * i, count = u64(at + 16);
+    need(u64(at + 8) === first, `first instruction of section ${i}`);
+    first += count;
+    return { name: text(u32(at), u32(at + 4)), instructions: range(count, (k) => instruction(first - count + k)) };
+  });
+  need(first === counts[2], "instructions outside of sections");
+  return { threads: u32(12), arenaBytes: u64(16), inputBytes: u64(24), outputBytes: u64(32), sections };
+}
