@@ -1,0 +1,201 @@
+import { buffersMadeIn, takeCalls } from "./counting.ts"; // first: it counts what the others call
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { texts } from "../../data/dataset.ts";
+import { DataError } from "../../data/error.ts";
+import { numel } from "../../graph/ir.ts";
+import { lrFactor } from "../../train/lr_schedule.ts";
+import { DivergedError } from "../../train/step_program.ts";
+import { complete, train, Trainer, type TrainOptions, type TrainStep } from "../../train/trainer.ts";
+import { temporaryFolder } from "../data/fixture.ts";
+import { tinyLlama } from "../model/tiny.ts";
+
+let workers = 0;
+
+/** Workers do not show in the sanitizers. */
+globalThis.Worker = class extends Worker {
+  constructor(...args: ConstructorParameters<typeof Worker>) {
+    super(...args);
+    workers++;
+  }
+  override terminate(): void {
+    super.terminate();
+    workers--;
+  }
+};
+
+const sentence = "The quick brown fox jumps over the lazy dog, and the dog sleeps on. ";
+
+/** A folder with two texts, and options to train on them in a moment. */
+async function ownText(): Promise<AsyncDisposable & { readonly options: TrainOptions }> {
+  const folder = await temporaryFolder();
+  for (const name of ["a", "b"]) await Deno.writeTextFile(`${folder.path}/${name}.txt`, sentence.repeat(40));
+  const options: TrainOptions = {
+    model: tinyLlama({ vocabSize: 2048 }),
+    data: texts(`${folder.path}/*.txt`),
+    steps: 25,
+    batch: 2,
+    seqLen: 16,
+    lr: 2e-2,
+    lanes: 2,
+    threads: 1,
+  };
+  return { options, [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose]() };
+}
+
+Deno.test("training on a text of one's own lowers the loss, and the same seed trains the same way", async () => {
+  await using own = await ownText();
+  const run = async (): Promise<TrainStep[]> => await Array.fromAsync(train(own.options));
+  const steps = await run();
+  assertEquals(steps.map(({ step }) => step), Array.from({ length: 25 }, (_, i) => i + 1));
+  assertAlmostEquals(steps[0].loss, Math.log(2048), 1);
+  assert(steps[24].loss < 0.6 * steps[0].loss, `the loss went from ${steps[0].loss} to ${steps[24].loss}`);
+  const { lrSchedule } = complete(own.options);
+  steps.forEach(({ step, lr, tokenCount, tokensSeen }) => {
+    assertEquals([lr, tokenCount, tokensSeen], [2e-2 * lrFactor(step - 1, lrSchedule), 32, 32 * step]);
+  });
+  assertEquals((await run()).map(({ loss }) => loss), steps.map(({ loss }) => loss));
+});
+
+Deno.test("a run that is stopped ends after the step under way", async () => {
+  await using own = await ownText();
+  await using trainer = await Trainer.open({ ...own.options, accumulation: 2 });
+  const seen: number[] = [];
+  for await (const { step, tokenCount } of trainer) {
+    seen.push(step);
+    assertEquals(tokenCount, 64);
+    if (step === 3) trainer.stop();
+  }
+  assertEquals([seen, trainer.step], [[1, 2, 3], 3]);
+  assertEquals(await Array.fromAsync(trainer), []);
+});
+
+Deno.test("a loop that breaks off goes on where it stopped when it is entered again", async () => {
+  await using own = await ownText();
+  await using trainer = await Trainer.open({ ...own.options, steps: 3 });
+  for await (const _ of trainer) break;
+  assertEquals((await Array.fromAsync(trainer)).map(({ step }) => step), [2, 3]);
+});
+
+Deno.test("a loop over train() closes device, program and loader when it ends, breaks off or throws", async () => {
+  await using own = await ownText();
+  const closed = () => {
+    const calls = takeCalls();
+    assertEquals(workers, 0);
+    assertEquals(calls.titan_device_open, 1);
+    assertEquals([calls.titan_device_close, calls.titan_program_create, calls.titan_program_destroy], [1, 1, 1]);
+  };
+  takeCalls();
+  for await (const { step } of train({ ...own.options, steps: 2 })) assert(step <= 2);
+  closed();
+  for await (const _ of train(own.options)) break;
+  closed();
+  const failing = async () => {
+    for await (const { step } of train(own.options)) if (step === 2) throw new Error("enough");
+  };
+  await assertRejects(failing, Error, "enough");
+  closed();
+});
+
+Deno.test("validation is on text held out, all of it or some batches, and does not change the training", async () => {
+  await using own = await ownText();
+  const validation = { data: own.options.data, batch: 2, seqLen: 16, steps: 3 };
+  const plain = await Array.fromAsync(train({ ...own.options, steps: 4 }));
+  await using trainer = await Trainer.open({ ...own.options, steps: 4, validation });
+  const losses: number[] = [];
+  for await (const { loss } of trainer) {
+    losses.push(loss);
+    const { loss: held, tokens, unigramEntropy, ms } = await trainer.evaluate();
+    assert(held > 2 && held < 8, `loss ${held}`);
+    assertEquals(tokens, 3 * 32);
+    // Of a sentence of some twenty tokens.
+    assert(unigramEntropy > 2 && unigramEntropy < Math.log(40), `entropy ${unigramEntropy}`);
+    assert(ms > 0);
+  }
+  assertEquals(losses, plain.map(({ loss }) => loss));
+  await using whole = await Trainer.open({ ...own.options, validation: { ...validation, steps: -1 } });
+  const { tokens } = await whole.evaluate();
+  assert(tokens > 3 * 32 && tokens % 16 === 0, `${tokens} tokens are more than three batches`);
+});
+
+Deno.test("without held-out text there is no validation", async () => {
+  await using own = await ownText();
+  await using trainer = await Trainer.open(own.options);
+  await assertRejects(() => trainer.evaluate(), RangeError, "Cannot evaluate: the run has no validation data");
+});
+
+Deno.test("steps make no buffers on the training thread, and one native call each", async () => {
+  await using own = await ownText();
+  await using trainer = await Trainer.open({ ...own.options, steps: 10, accumulation: 2 });
+  const steps = trainer[Symbol.asyncIterator]();
+  await steps.next();
+  takeCalls();
+  const made = await buffersMadeIn(async () => {
+    for (let step = 2; step <= 10; step++) assertEquals((await steps.next()).value?.step, step);
+  });
+  assertEquals(made, []);
+  assertEquals(takeCalls(), { titan_program_run: 9 });
+});
+
+Deno.test("a run that diverges says in which step, and keeps the parameters of the step before", async () => {
+  await using own = await ownText();
+  await using trainer = await Trainer.open(own.options);
+  const { program } = trainer, name = "layers.0.attention.wq.weight";
+  let before = await program.readState(name);
+  const run = async () => {
+    for await (const { step } of trainer) {
+      before = await program.readState(name);
+      if (step === 2) await program.writeState("norm.weight", Array(16).fill(NaN));
+    }
+  };
+  const error = await assertRejects(run, DivergedError);
+  assertStringIncludes(error.message, `Step 3 diverged: loss NaN, gradient norm NaN, first made by `);
+  assertEquals([error.step, trainer.step], [3, 2]);
+  assert(before.some((x) => x !== 0));
+  assertEquals(await program.readState(name), before);
+});
+
+Deno.test("a tokenizer with more tokens than the model is refused before anything is opened", async () => {
+  await using own = await ownText();
+  takeCalls();
+  const open = () => Trainer.open({ ...own.options, model: tinyLlama({ vocabSize: 100 }) });
+  const { message } = await assertRejects(open, DataError);
+  assertStringIncludes(message, "The tokenizer has 2048 tokens, the model only 100");
+  assertEquals([takeCalls(), workers], [{}, 0]);
+});
+
+Deno.test("a device that cannot be opened leaves no loader behind", async () => {
+  await using own = await ownText();
+  await assertRejects(() => Trainer.open({ ...own.options, threads: 5000 }), Error, "more than 4096 threads");
+  assertEquals(workers, 0);
+});
+
+Deno.test("a run says what it runs on", async () => {
+  await using own = await ownText();
+  await using trainer = await Trainer.open(own.options);
+  assertEquals(trainer.device.threads, 1);
+  assertStringIncludes(trainer.dataDescription, "2 text files");
+  assert(await trainer.measure() > 0);
+  const { state } = trainer.program.compiled.plan.states.get("output.weight")!;
+  assertEquals(numel(state.shape), 2048 * 16);
+});
+
+Deno.test("what is not asked for has defaults, and options of the optimizer may be given one by one", () => {
+  const { steps, batch, accumulation, seqLen, lr, lrSchedule, optimizer, dtype, seed, threads } = complete({
+    model: tinyLlama(),
+    data: texts("a.txt"),
+    steps: 55,
+    optimizer: { beta2: 0.99 },
+  });
+  assertEquals({ steps, batch, accumulation, seqLen, lr, dtype, seed, threads }, {
+    steps: 55,
+    batch: 8,
+    accumulation: 1,
+    seqLen: 256,
+    lr: 2e-3,
+    dtype: "f32",
+    seed: 0,
+    threads: 0,
+  });
+  assertEquals(optimizer, { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 });
+  assertEquals([lrSchedule.warmupSteps, lrSchedule.totalSteps], [6, 55]);
+});
