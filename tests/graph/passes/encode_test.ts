@@ -4,6 +4,7 @@ import { f64, opOf } from "../../../graph/builder.ts";
 import { dtypeBytes, type Graph, type State, type Value } from "../../../graph/ir.ts";
 import { type Kernel, kernels, mapOps } from "../../../graph/kernels.ts";
 import { programOf } from "../../../graph/ops/map.ts";
+import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { encode } from "../../../graph/passes/encode.ts";
 import { fuse } from "../../../graph/passes/fuse.ts";
 import { materialize } from "../../../graph/passes/materialize.ts";
@@ -16,7 +17,7 @@ import { packed } from "../../../graph/view.ts";
 import { golden } from "../../golden.ts";
 import { forSeeds } from "../random_graphs.ts";
 import { decode, type DecodedInstruction, type DecodedTensor } from "./decode.ts";
-import { llamaBlock, randomStep } from "./graphs.ts";
+import { randomStep } from "./graphs.ts";
 
 const lower = (graph: Graph): Graph => materialize(fuse(simplify(graph)));
 const planOf = (...graphs: Graph[]): MemoryPlan => memory(graphs, { threads: 3 });
@@ -103,8 +104,22 @@ function tensorText(tensor: DecodedTensor | undefined): string {
   return `${space}+${offset} ${dtype}[${shape}${shape.length > 0 ? `:${strides}` : ""}]`;
 }
 
-Deno.test("encode prints a block of a Llama", () => {
-  const { sections: [{ name, instructions }] } = decode(encode(planOf(lower(llamaBlock()))).bytes);
+/** A norm and a SwiGLU behind it, and the gradients of their weights: 3 rows of 4. */
+function feedForward(): Graph {
+  const weights = { norm: [4], w1: [6, 4], w2: [4, 6], w3: [6, 4] };
+  const states = Object.entries(weights).map(([name, shape]): State => ({ name, kind: "parameter", ...f64(...shape) }));
+  const forward = traceGraph("feed_forward", states, (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(3, 4)));
+    const [norm, w1, w2, w3] = states.map((s) => new Tensor(builder, builder.read(s.name)));
+    const [y] = x.apply("rmsnorm", [norm], { eps: 0.1 }),
+      project = (t: Tensor, w: Tensor) => t.contract("b i, o i -> b o", w);
+    return { loss: project(project(y, w1).silu().mul(project(y, w3)), w2).square().sum() };
+  });
+  return autodiff(forward, { of: "loss", states: Object.keys(weights) });
+}
+
+Deno.test("encode prints a feed-forward block with its gradients", () => {
+  const { sections: [{ name, instructions }] } = decode(encode(planOf(lower(feedForward()))).bytes);
   const lines = instructions.map(({ kernel, scope, operands, attrs }) => {
     const words = Object.entries(attrs).map(([key, value]) => ` ${key}=${Array.isArray(value) ? `[${value}]` : value}`);
     return `  ${kernel}${words.join("")}${scope ? `  @${scope}` : ""}\n${
