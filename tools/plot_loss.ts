@@ -125,6 +125,8 @@ export function lossSvg({ title, tokensPerStep, training, validation, unigramEnt
       mark: (at) => `<path d="M490 ${at}h24" ${dashed}/>`,
     });
   }
+  const legendHeight = 24 * legend.length + 8;
+  parts.push(`<rect x="482" y="${frame.top + 2}" width="${frame.right - 482}" height="${legendHeight}" fill="white"/>`);
   legend.forEach(({ name, color, mark }, i) => {
     const at = frame.top + 16 + 24 * i;
     parts.push(mark(at), text(`x="524" y="${at}" dy="0.35em"`, name, `fill="${color}"`));
