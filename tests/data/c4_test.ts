@@ -3,7 +3,7 @@ import { gzipSync } from "node:zlib";
 import { readShard, shardName } from "../../data/c4.ts";
 import { DataError } from "../../data/error.ts";
 import { toUrl } from "../../data/source.ts";
-import { c4Lines, someTexts, temporaryFolder } from "./fixture.ts";
+import { c4Lines, isOpen, someTexts, temporaryFolder } from "./fixture.ts";
 
 const ALL = { from: 0, every: 1, offset: 0 };
 const text = (line: string) => new TextEncoder().encode(line);
@@ -53,15 +53,11 @@ Deno.test("a shard that is left early is closed", { ignore: Deno.build.os !== "l
   await using folder = await temporaryFolder();
   const path = `${folder.path}/shard.json.gz`;
   await Deno.writeFile(path, gzipSync(c4Lines(someTexts(50_000)))); // more than one chunk
-  const isOpen = () => {
-    const find = new Deno.Command("find", { args: [`/proc/${Deno.pid}/fd`, "-lname", path] });
-    return find.outputSync().stdout.length > 0;
-  };
   for await (const document of readShard(toUrl(path), ALL)) {
-    assertEquals(isOpen(), true);
+    assertEquals(isOpen(path), true);
     if (document.index === 2) break;
   }
-  assertEquals(isOpen(), false);
+  assertEquals(isOpen(path), false);
 });
 
 Deno.test("a shard cut off anywhere is an error that names it and the last good line", async () => {

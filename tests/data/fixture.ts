@@ -31,6 +31,12 @@ export function someTexts(count: number, first = 0): string[] {
   return Array.from({ length: count }, (_, i) => someText(first + i, 5 + (first + i) * 13 % 30));
 }
 
+/** Whether this process has a file open; on Linux alone. */
+export function isOpen(path: string): boolean {
+  const find = new Deno.Command("find", { args: [`/proc/${Deno.pid}/fd`, "-lname", path] });
+  return find.outputSync().stdout.length > 0;
+}
+
 /** A copy of a batch as plain data. */
 export function plain(batch: Batch): Record<string, unknown> {
   const { tokens, targets, positions, documents, rows, step } = batch;

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { texts } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { IGNORE_INDEX, Loader, type LoaderOptions, type LoaderState } from "../../data/loader.ts";
-import { someTexts, take, temporaryFolder, writeShards } from "./fixture.ts";
+import { isOpen, someTexts, take, temporaryFolder, writeShards } from "./fixture.ts";
 
 /** Three shards, of 11, 12 and 13 documents. */
 async function corpus() {
@@ -147,12 +147,28 @@ Deno.test("restore takes a loader back", async () => {
   assertEquals(await take(loader, 5), expected);
 });
 
+Deno.test("restore and disposal close what is open", { ignore: Deno.build.os !== "linux" }, async () => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [Array.from({ length: 150_000 }, (_, n) => String(Math.sin(n)))]); // more than one chunk
+  const path = `${folder.path}/c4-train.00000-of-00001.json.gz`;
+  const loader = await Loader.open({ dataset: { name: "c4", path }, batchSize: 1, seqLen: 8, lanes: 1 });
+  await loader.next();
+  assertEquals(isOpen(path), true);
+  await loader.restore(loader.state());
+  assertEquals(isOpen(path), false);
+  await loader.next();
+  assertEquals(isOpen(path), true);
+  await loader[Symbol.asyncDispose]();
+  assertEquals(isOpen(path), false);
+});
+
 Deno.test("a finite loader gives every window once, and pads the last batch with ignored rows", async () => {
   await using folder = await corpus();
   const options = { dataset: { name: "c4", path: folder.path }, seqLen: 16, lanes: 6, infinite: false };
   await using single = await Loader.open({ ...options, batchSize: 1 });
   const windows = rows(await take(single), 16);
   await using loader = await Loader.open({ ...options, batchSize: 7 });
+  const begun = json(loader.state());
   const batches = await take(loader);
   assertEquals(rows(batches, 16), windows);
   const last = batches.at(-1)!;
@@ -168,6 +184,8 @@ Deno.test("a finite loader gives every window once, and pads the last batch with
 
   await loader.restore(json(loader.state()));
   assertEquals(await take(loader), [], "the end is the end after a restore, too");
+  await loader.restore(begun);
+  assertEquals(await take(loader), batches, "an ended loader can begin again");
 });
 
 async function countTokens(path: string): Promise<number> {
