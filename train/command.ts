@@ -67,19 +67,18 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     return await run(config);
   } catch (error) {
-    const expected = [ConfigError, DataError, LibraryError, TitanError, DivergedError, RangeError];
-    const known = expected.some((kind) => error instanceof kind);
+    const known = [ConfigError, DataError, LibraryError, TitanError, DivergedError].some((kind) =>
+      error instanceof kind
+    );
     console.error(known ? `error: ${(error as Error).message}` : error);
     return 1;
   }
 }
 
-function readText(path: string): Promise<string> {
-  return path.startsWith("file:") || path.startsWith("http") ? fetchText(path) : Deno.readTextFile(path);
-}
-
-async function fetchText(url: string): Promise<string> {
-  return url.startsWith("file:") ? await Deno.readTextFile(new URL(url)) : await (await fetch(url)).text();
+/** The text of a path or URL. The default config has a URL, since this package may be imported over the network. */
+async function readText(path: string): Promise<string> {
+  if (/^https?:/.test(path)) return await (await fetch(path)).text();
+  return await Deno.readTextFile(path.startsWith("file:") ? new URL(path) : path);
 }
 
 function printPlan(config: Config): void {
@@ -91,9 +90,26 @@ function printPlan(config: Config): void {
 
 const tokensPerStep = (o: CompleteOptions): number => o.batch * o.accumulation * o.seqLen;
 
+/** The file of the run's numbers, if it is to have one. */
+function openJsonLines(config: Config): JsonLines | null {
+  const { metrics: { jsonl_file }, job: { dump_folder } } = config, path = `${dump_folder}/${jsonl_file}`;
+  if (jsonl_file === "") return null;
+  try {
+    return new JsonLines(path, { started: new Date().toISOString(), config });
+  } catch (error) {
+    throw new ConfigError([{
+      code: "cannot_write",
+      what: `Cannot write ${path}: ${(error as Error).message}`,
+      expected: "a folder that can be written to",
+      fix: 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers',
+    }]);
+  }
+}
+
 /** Trains as a config says. */
 async function run(config: Config): Promise<number> {
-  const { metrics: { log_freq, disable_color_printing, jsonl_file }, job, validation } = config;
+  const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
+  const jsonl = openJsonLines(config);
   await using trainer = await Trainer.open(trainOptions(config));
   const { options, device, program } = trainer, { model, seqLen, steps } = options;
   const gflops = await trainer.measure();
@@ -101,7 +117,6 @@ async function run(config: Config): Promise<number> {
   console.log(`  model   ${modelText(model, tokensPerStep(options), seqLen)}`);
   console.log(`  data    ${trainer.dataDescription}`);
   console.log(`  device  ${deviceText(device, gflops)}`);
-  const path = jsonl_file === "" ? null : `${job.dump_folder}/${jsonl_file}`;
   const metrics = new Metrics({
     logFreq: log_freq,
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
@@ -109,7 +124,7 @@ async function run(config: Config): Promise<number> {
     memory: () => processMemory(program.compiled.plan.arenaBytes),
     colors: colorsWanted(disable_color_printing),
     print: console.log,
-    jsonl: path === null ? null : new JsonLines(path, { started: new Date().toISOString(), config }),
+    jsonl,
     now: () => performance.now(),
   });
   const signal = stopOnSignal(trainer);
@@ -117,7 +132,8 @@ async function run(config: Config): Promise<number> {
     for await (const { step, loss, gradNorm, lr, tokensSeen, tokenCount, loadingMs } of trainer) {
       metrics.batch(tokenCount, loadingMs);
       metrics.step({ step, loss, maxLoss: loss, gradNorm, lr, tokensSeen });
-      if (validation.enable && (step % validation.freq === 0 || step === steps)) await validate(trainer, metrics);
+      const due = step === 1 || step === steps || step % validation.freq === 0;
+      if (validation.enable && due && !signal.received()) await validate(trainer, metrics);
     }
   } finally {
     signal.off();

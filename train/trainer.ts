@@ -113,17 +113,27 @@ export class Trainer implements AsyncDisposable {
   readonly dataDescription: string;
   readonly #native: Device;
   readonly #loader: Prefetcher;
+  readonly #owned: AsyncDisposable;
   #step = 0;
   #tokensSeen = 0;
   #stopped = false;
 
-  private constructor(options: CompleteOptions, native: Device, program: StepProgram, loader: Prefetcher) {
+  private constructor(
+    options: CompleteOptions,
+    { native, program, loader, owned }: {
+      native: Device;
+      program: StepProgram;
+      loader: Prefetcher;
+      owned: AsyncDisposable;
+    },
+  ) {
     this.options = options;
     this.device = native.info;
     this.program = program;
+    this.dataDescription = loader.description;
     this.#native = native;
     this.#loader = loader;
-    this.dataDescription = loader.description;
+    this.#owned = owned;
   }
 
   /** Opens data and device, compiles the step, and draws the initial values.
@@ -150,8 +160,7 @@ export class Trainer implements AsyncDisposable {
     });
     const program = stack.use(await StepProgram.load(native, compiled, accumulation));
     await program.initialize(full.seed);
-    stack.move();
-    return new Trainer(full, native, program, loader);
+    return new Trainer(full, { native, program, loader, owned: stack.move() });
   }
 
   /** The last step that was made. */
@@ -220,9 +229,7 @@ export class Trainer implements AsyncDisposable {
 
   /** Frees native memory, and ends the loader's worker. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#loader[Symbol.asyncDispose]();
-    this.program[Symbol.dispose]();
-    this.#native[Symbol.dispose]();
+    await this.#owned[Symbol.asyncDispose]();
   }
 }
 

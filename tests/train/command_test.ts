@@ -1,0 +1,272 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { fromFileUrl } from "@std/path";
+import { gzipSync } from "node:zlib";
+import { shardName } from "../../data/c4.ts";
+import { library } from "../../ffi/library.ts";
+import { main } from "../../train/command.ts";
+import { vocabulary } from "../../train/config/vocabulary.ts";
+import { c4Lines, someTexts, temporaryFolder } from "../data/fixture.ts";
+
+library(); // opened here: inside a test the sanitizer would call it a leak
+
+const root = fromFileUrl(new URL("../..", import.meta.url));
+
+/** What a command printed, and how it ended. */
+interface Outcome {
+  readonly code: number;
+  readonly out: string;
+  /** One entry for each message. */
+  readonly errors: readonly string[];
+}
+
+/** Runs the command line in this process. */
+async function command(...args: string[]): Promise<Outcome> {
+  const { log, error } = console, out: string[] = [], errors: string[] = [];
+  console.log = (text: unknown) => out.push(String(text));
+  console.error = (text: unknown) => errors.push(text instanceof Error ? text.stack! : String(text));
+  try {
+    return { code: await main(args), out: out.join("\n"), errors };
+  } finally {
+    Object.assign(console, { log, error });
+  }
+}
+
+/** The same as a process of its own, with the permissions of `deno task train`, and that of a library elsewhere. */
+function spawn(args: string[], titanLib = ""): Deno.ChildProcess {
+  const { tasks } = JSON.parse(Deno.readTextFileSync(`${root}/deno.json`));
+  const [, run, ...flags] = (tasks.train.command as string).split(" ");
+  const allowed = flags.map((flag) => titanLib && flag.startsWith("--allow-ffi=") ? `${flag},${titanLib}` : flag);
+  const all = [run, "--quiet", ...allowed, ...args], env = { NO_COLOR: "1", TITAN_LIB: titanLib };
+  return new Deno.Command(Deno.execPath(), { args: all, cwd: root, env, stdout: "piped", stderr: "piped" }).spawn();
+}
+
+async function ended(process: Deno.ChildProcess): Promise<{ code: number; out: string; error: string }> {
+  const { code, stdout, stderr } = await process.output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code, out: text(stdout), error: text(stderr) };
+}
+
+/** A folder with the config of a tiny run, `tiny.toml`, that writes into it. */
+async function tinyRun(): Promise<AsyncDisposable & { readonly folder: string; readonly config: string[] }> {
+  const folder = await temporaryFolder(), file = `${folder.path}/tiny.toml`;
+  await Deno.writeTextFile(
+    file,
+    `[job]
+dump_folder = "${folder.path}/out"
+[model]
+dim = 16
+n_layers = 1
+n_heads = 2
+ffn_hidden_dim = 16
+[lr_scheduler]
+warmup_steps = 0
+[training]
+local_batch_size = 2
+seq_len = 16
+steps = 3
+[data]
+lanes = 2
+[metrics]
+log_freq = 1
+[device]
+threads = 1
+`,
+  );
+  const dispose = () => folder[Symbol.asyncDispose]();
+  return { folder: folder.path, config: ["--config", file], [Symbol.asyncDispose]: dispose };
+}
+
+/** Fails unless the command ended with this one message. */
+function assertRefused({ code, errors }: Outcome, ...parts: string[]): void {
+  assertEquals(errors.length, 1, errors.join("\n"));
+  assertMatch(errors[0], /^error: /);
+  assert(!/\n\s+at /.test(errors[0]), `no stack trace in: ${errors[0]}`);
+  for (const part of parts) assertStringIncludes(errors[0], part);
+  assertStringIncludes(errors[0], "\n  fix: ");
+  assertEquals(code, 1);
+}
+
+Deno.test("a run reports its steps, and appends them as JSON lines to those of earlier runs", async () => {
+  await using tiny = await tinyRun();
+  const { code, out, errors } = await command(...tiny.config);
+  assertEquals([code, errors], [0, []]);
+  assertEquals([...out.matchAll(/^step: +(\d)  loss: +\d\.\d{5}  grad_norm:/gm)].map((m) => m[1]), ["1", "2", "3"]);
+  assertMatch(out, /\n  model   [\d,]+ parameters, 32 tokens per step, \d+\.\d MFLOP per token\n/);
+  assertMatch(out, /\n  data    the train part of the sample/);
+  assertMatch(out, /\n  device  .* 1 threads, .* GFLOP\/s/);
+  assertEquals((await command(...tiny.config, "--training.steps", "1")).code, 0);
+  const lines = Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n").map((l) =>
+    JSON.parse(l)
+  );
+  assertEquals(lines.map((line) => line.run ? `run of ${line.run.config.training.steps}` : line.step), [
+    "run of 3",
+    1,
+    2,
+    3,
+    "run of 1",
+    1,
+  ]);
+  assertEquals(lines[5]["loss_metrics/global_avg_loss"], lines[1]["loss_metrics/global_avg_loss"]);
+});
+
+Deno.test("no JSON lines are written where none are wanted", async () => {
+  await using tiny = await tinyRun();
+  assertEquals((await command(...tiny.config, "--metrics.jsonl_file", "", "--training.steps", "1")).code, 0);
+  assertEquals([...Deno.readDirSync(tiny.folder)].map(({ name }) => name), ["tiny.toml"]);
+});
+
+Deno.test("validation comes at the first step, every so many steps, and at the end", async () => {
+  await using tiny = await tinyRun();
+  const asked = { enable: [], local_batch_size: "2", seq_len: "16", freq: "2", steps: "1" };
+  const keys = Object.entries(asked).flatMap(([key, value]) => [`--validation.${key}`, ...[value].flat()]);
+  const { code, out } = await command(...tiny.config, ...keys, "--training.steps", "5");
+  assertEquals(code, 0);
+  assertEquals([...out.matchAll(/^validate step: +(\d)  loss:/gm)].map((m) => m[1]), ["1", "2", "4", "5"]);
+  assertMatch(
+    out,
+    /\n  32 held-out tokens: loss \d\.\d{4}, their unigram entropy \d\.\d{4}: \d\.\d{4} nats (above|below) it/,
+  );
+});
+
+Deno.test("help lists every key, and needs no library", async () => {
+  const { code, out, error } = await ended(spawn(["--help"], "/nowhere/libtitan.so"));
+  assertEquals([code, error], [0, ""]);
+  for (const name of vocabulary().keys.keys()) assertStringIncludes(out, `  --${name} `);
+});
+
+Deno.test("a dry run prints the plan of the default run, and needs no library", async () => {
+  const { code, out, error } = await ended(spawn(["--dry-run"], "/nowhere/libtitan.so"));
+  assertEquals([code, error], [0, ""]);
+  assertStringIncludes(out, "6,163,712 parameters, 2,048 tokens per step, 38.6 MFLOP per token");
+  for (const section of ["initialize", "microbatch", "update", "evaluate", "evaluate_result"]) {
+    assertMatch(out, new RegExp(`\\n  ${section} +[\\d,]+ instructions, +[\\d.]+ GFLOP\\n`));
+  }
+  for (const category of ["parameters", "gradient sums", "moments", "kept for backward", "transient", "arena"]) {
+    assertMatch(out, new RegExp(`\\n  ${category}[^\\n]* [\\d.]+ MiB`));
+  }
+});
+
+Deno.test("the configuration is printed where that is asked for", async () => {
+  const { code, out } = await command("--job.print_config", "--dry-run", "--training.seq_len", "64");
+  assertEquals(code, 0);
+  assertEquals(JSON.parse(out.slice(0, out.indexOf("\n}\n") + 2)).training.seq_len, 64);
+});
+
+Deno.test("surprising settings are warned of", async () => {
+  const { out } = await command("--dry-run", "--lr_scheduler.warmup_steps", "500");
+  assertStringIncludes(out, "warning: lr_scheduler.warmup_steps = 500 is cut to the 120 steps of the schedule");
+});
+
+Deno.test("an unknown key is refused with the nearest one", async () => {
+  await using tiny = await tinyRun();
+  await Deno.writeTextFile(tiny.config[1], "[training]\nsequence_len = 8\n");
+  assertRefused(await command(...tiny.config), "sequence_len", "tiny.toml", "training.seq_len");
+});
+
+Deno.test("a value of another type is refused with what is expected", async () => {
+  await using tiny = await tinyRun();
+  await Deno.writeTextFile(tiny.config[1], '[training]\nsteps = "many"\n');
+  assertRefused(await command(...tiny.config), `training.steps = "many"`, "a whole number");
+});
+
+Deno.test("a config file that is missing is named", async () => {
+  assertRefused(await command("--config", "nowhere.toml"), `Cannot read the config file "nowhere.toml"`);
+});
+
+Deno.test("a global batch that local batches do not fill is refused with its neighbours", async () => {
+  await using tiny = await tinyRun();
+  const outcome = await command(...tiny.config, "--training.global_batch_size", "5");
+  assertRefused(outcome, "training.global_batch_size = 5", "write global_batch_size = 4", "6");
+});
+
+Deno.test("a dump folder that cannot be written is named before anything runs", async () => {
+  await using tiny = await tinyRun();
+  const outcome = await command(...tiny.config, "--job.dump_folder", `${tiny.config[1]}/sub`);
+  assertRefused(outcome, `Cannot write ${tiny.config[1]}/sub/metrics.jsonl`);
+});
+
+Deno.test("a dataset folder that is missing is named", async () => {
+  await using tiny = await tinyRun();
+  const outcome = await command(...tiny.config, "--training.dataset_path", `${tiny.folder}/nothing`);
+  assertRefused(outcome, `Cannot open dataset: there is no ${tiny.folder}/nothing`);
+});
+
+/** Runs on one shard that is made of these bytes, until its end is reached. */
+async function onShard(bytes: Uint8Array): Promise<Outcome> {
+  await using tiny = await tinyRun();
+  await Deno.writeFile(`${tiny.folder}/${shardName("train", 0, 1)}`, bytes);
+  const keys = { "training.dataset_path": tiny.folder, "data.lanes": "1", "training.steps": "1000" };
+  return await command(...tiny.config, ...Object.entries(keys).flatMap(([key, value]) => [`--${key}`, value]));
+}
+
+Deno.test("a shard that is cut off is named", async () => {
+  const whole = gzipSync(c4Lines(someTexts(50)));
+  assertRefused(
+    await onShard(whole.subarray(0, whole.length / 2)),
+    "c4-train.00000-of-00001.json.gz is cut off after line",
+  );
+});
+
+Deno.test("a line that is not JSON is named", async () => {
+  const shard = gzipSync(c4Lines(someTexts(2)) + "{broken\n");
+  assertRefused(await onShard(shard), "line 3 of", "c4-train.00000-of-00001.json.gz");
+});
+
+Deno.test("a corpus shorter than one sequence is refused", async () => {
+  assertRefused(await onShard(gzipSync(c4Lines(["one two"]))), "Lane 0 of 1 has 4 tokens", "at least 17 tokens");
+});
+
+Deno.test("a run that diverges names the step and the first op", async () => {
+  await using tiny = await tinyRun();
+  const { code, errors, out } = await command(...tiny.config, "--optimizer.lr", "1e30");
+  assertEquals([code, errors.length], [1, 1]);
+  assertMatch(
+    errors[0],
+    /^error: Step \d diverged: loss .*, first made by "\w+" of .+\n {2}expected: .*\n {2}fix: lower/,
+  );
+  assertStringIncludes(out, "step:  1");
+});
+
+Deno.test("a library that is missing is named with the fix", async () => {
+  const { code, out, error } = await ended(spawn(["--metrics.jsonl_file", ""], "/nowhere/libtitan.so"));
+  assertEquals([code, out], [1, ""]);
+  assertMatch(
+    error,
+    /^error: Cannot open the native library libtitan\n  - TITAN_LIB, \/nowhere\/libtitan.so: (?!Requires)/,
+  );
+  assertStringIncludes(error, "fix: run `deno task build` in a checkout");
+});
+
+Deno.test("a library of another version is refused with both versions", async () => {
+  await using folder = await temporaryFolder();
+  const [source, file] = [`${folder.path}/old.cpp`, `${folder.path}/libtitan.so`];
+  await Deno.writeTextFile(source, 'extern "C" unsigned titan_abi_version() { return 77; }\n');
+  assertEquals((await new Deno.Command("g++", { args: ["-shared", "-fPIC", "-o", file, source] }).output()).code, 0);
+  const outcome = await ended(spawn(["--metrics.jsonl_file", ""], file));
+  assertEquals([outcome.code, outcome.out], [1, ""]);
+  assertMatch(
+    outcome.error,
+    /^error: Cannot open .*\n.*of another version: its ABI version is 77, this package's is \d/,
+  );
+});
+
+for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+  Deno.test(`${signal} ends a run after its step with exit code ${code}, and the next one starts at once`, async () => {
+    await using tiny = await tinyRun();
+    const process = spawn([...tiny.config, "--training.steps", "100000"]);
+    let out = "";
+    for await (const text of process.stdout.pipeThrough(new TextDecoderStream())) {
+      const hadStep = out.includes("step:");
+      out += text;
+      if (!hadStep && out.includes("step:")) process.kill(signal);
+    }
+    assertEquals((await process.status).code, code, await new Response(process.stderr).text());
+    assertStringIncludes(out, `${signal}: stopping after this step; once more to stop at once\n`);
+    const last = out.trimEnd().split("\n").at(-1)!, step = Number(/after step (\d+)/.exec(last)?.[1]);
+    assertEquals(last, `stopped by ${signal} after step ${step} of 100000`);
+    const reported = out.match(/^step: +(\d+)/gm)!.at(-1);
+    assertEquals(Number(reported!.slice(5)), step);
+    const again = await ended(spawn([...tiny.config, "--training.steps", "1"]));
+    assertEquals(again.code, 0, again.error);
+  });
+}
