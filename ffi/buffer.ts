@@ -3,8 +3,10 @@
  * @module */
 import { structs } from "./symbols.ts";
 
-type StructName = keyof typeof structs;
-type FieldName<N extends StructName> = keyof (typeof structs)[N]["fields"] & string;
+/** A struct of `titan.h`. */
+export type StructName = keyof typeof structs;
+/** A field of a struct. */
+export type FieldName<N extends StructName> = keyof (typeof structs)[N]["fields"] & string;
 interface Field {
   readonly offset: number;
   readonly type: "i32" | "u32" | "i64" | "u64" | "text";
@@ -18,6 +20,7 @@ export class Struct<N extends StructName> {
   readonly #name: N;
   readonly #view: DataView<ArrayBuffer>;
 
+  /** All zeros. */
   constructor(name: N, count = 1) {
     this.#name = name;
     this.bytes = new Uint8Array(structs[name].bytes * count);
@@ -41,6 +44,7 @@ export class Struct<N extends StructName> {
     }
   }
 
+  /** Writes a number. */
   set(field: FieldName<N>, value: number, index = 0): void {
     const { at, type } = this.#find(field, index);
     if (type === "u32" || type === "i32") this.#view.setUint32(at, value, true);
@@ -81,12 +85,13 @@ export class Actions {
   /** `titan_action[length]`. */
   readonly bytes: Uint8Array<ArrayBuffer>;
 
-  /** @throws {RangeError} if a number is no unsigned integer. */
+  /** Packs the list.
+   * @throws {RangeError} if a number is no unsigned integer. */
   constructor(list: readonly Action[]) {
     const structs = new Struct("titan_action", list.length);
     list.forEach(({ section, flags = 0, inputBase = 0, outputBase = 0 }, i) => {
-      structs.set("section", unsigned(section, `section of action ${i}`), i);
-      structs.set("flags", unsigned(flags, `flags of action ${i}`), i);
+      structs.set("section", unsigned(section, `section of action ${i}`, U32), i);
+      structs.set("flags", unsigned(flags, `flags of action ${i}`, U32), i);
       structs.set("input_base", unsigned(inputBase, `inputBase of action ${i}`), i);
       structs.set("output_base", unsigned(outputBase, `outputBase of action ${i}`), i);
     });
@@ -95,11 +100,14 @@ export class Actions {
   }
 }
 
+/** Largest `uint32_t`. */
+export const U32: number = 2 ** 32 - 1;
+
 /** `value` if the native side can take it as an unsigned number: Deno's fast calls check nothing.
  * @throws {RangeError} else. */
-export function unsigned(value: number, what: string): number {
-  if (!Number.isSafeInteger(value) || value < 0) {
-    throw new RangeError(`${what} is ${value}\n  expected: an integer, 0 or more`);
+export function unsigned(value: number, what: string, largest: number = Number.MAX_SAFE_INTEGER): number {
+  if (!Number.isSafeInteger(value) || value < 0 || value > largest) {
+    throw new RangeError(`${what} is ${value}\n  expected: an integer from 0 to ${largest}`);
   }
   return value;
 }

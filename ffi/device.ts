@@ -1,17 +1,19 @@
 /** A device that programs run on. Each has one native executor thread; calls return at once and settle when it has done the work.
  * @module */
-import { Struct, unsigned } from "./buffer.ts";
+import { Struct, U32, unsigned } from "./buffer.ts";
 import { check, errorStruct } from "./error.ts";
 import { library } from "./library.ts";
 import { DeviceKind } from "./symbols.ts";
 
 /** What a device is. */
 export interface DeviceInfo {
+  /** That its kernels use. */
   readonly threads: number;
   /** Width of the vectors that the kernels were compiled for. */
   readonly vectorBits: number;
   /** Memory that this process may use in all. */
   readonly memoryBytes: number;
+  /** Name of the processor. */
   readonly processor: string;
   /** The library of matrix products, with its version. */
   readonly blas: string;
@@ -23,13 +25,14 @@ export interface DeviceInfo {
 export class Device implements Disposable {
   /** `titan_device` for native calls. */
   readonly handle: bigint;
+  /** What it is. */
   readonly info: DeviceInfo;
 
   /** Opens the CPU.
    * @param options.threads how many threads its kernels use; 0 takes all (OMP_NUM_THREADS, or one per processor).
    * @throws {TitanError} if the native side refuses. */
   constructor(options: { threads?: number } = {}) {
-    const threads = unsigned(options.threads ?? 0, "threads");
+    const threads = unsigned(options.threads ?? 0, "threads", U32);
     const { symbols } = library();
     const error = errorStruct();
     const handle = new BigUint64Array(1);
@@ -58,7 +61,7 @@ export class Device implements Disposable {
       await library().symbols.titan_device_measure(
         this.handle,
         size,
-        unsigned(threads, "threads"),
+        unsigned(threads, "threads", U32),
         gflops,
         error.bytes,
       ),

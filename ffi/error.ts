@@ -8,7 +8,9 @@ export type StatusName = keyof typeof Status;
 
 /** A native call failed. The message says what happened, what was expected and, where there is one, the fix. */
 export class TitanError extends Error {
+  /** Tells it from other errors. */
   override readonly name = "TitanError";
+  /** What kind of failure it is. */
   readonly status: StatusName;
   /** Kernel of the instruction that is at fault. */
   readonly kernel?: string;
@@ -19,6 +21,8 @@ export class TitanError extends Error {
   /** Number of the instruction in the program. */
   readonly instruction?: number;
 
+  /** An error of that kind.
+   * @param facts where it happened, as far as that is known. */
   constructor(
     status: StatusName,
     message: string,

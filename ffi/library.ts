@@ -7,21 +7,27 @@ export type Symbols = Deno.DynamicLibrary<typeof symbols>["symbols"];
 
 /** The opened library. */
 export interface Library {
+  /** Where it lies. */
   readonly path: string;
   /** Its own version, `"0.1.0"`. */
   readonly version: string;
+  /** Its functions. */
   readonly symbols: Symbols;
 }
 
 /** Somewhere the library may be: a path, or why there is none. */
 export interface Place {
+  /** What the message calls it. */
   readonly name: string;
+  /** Path of a library, which may not be there. */
   readonly path?: string;
+  /** Why there is no path. */
   readonly reason?: string;
 }
 
 /** No place holds a library that can be used; the message lists each and why. */
 export class LibraryError extends Error {
+  /** Tells it from other errors. */
   override readonly name = "LibraryError";
 }
 

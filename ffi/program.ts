@@ -23,6 +23,7 @@ const held = new Set<readonly ArrayBufferView[]>();
 
 /** A program on a device. */
 export class Program implements Disposable {
+  /** What it holds. */
   readonly memory: ProgramMemory;
   /** What the next run reads; write it through typed arrays on its buffer, between runs. */
   readonly input: Uint8Array<ArrayBuffer>;

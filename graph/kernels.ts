@@ -2,20 +2,29 @@
 /** The native kernels and the element-wise operations of `map`, with their numbers in a program.
  * @module */
 
-/** A tensor that a kernel takes or makes; a variadic one stands for any number of them. */
+/** A tensor that a kernel takes or makes. */
 export interface KernelOperand {
+  /** As in kernels.def. */
   readonly name: string;
+  /** Stands for any number of tensors. */
   readonly variadic: boolean;
+  /** May be absent. */
   readonly optional: boolean;
 }
 
-/** A kernel's call: operands are its inputs, its outputs, then the scratch if it has one; attributes in this order. */
+/** A kernel. The operands of a call are its inputs, its outputs, then the scratch. */
 export interface Kernel {
+  /** Its number in programs. */
   readonly index: number;
+  /** Tensors that it reads. */
   readonly inputs: readonly KernelOperand[];
+  /** Tensors that it writes. */
   readonly outputs: readonly KernelOperand[];
+  /** Whether it needs memory of its own for the time of the call. */
   readonly scratch: boolean;
+  /** Constants of a call, in the order in which a program has them. */
   readonly attributes: readonly { readonly name: string; readonly type: "i64" | "f64" | "i64[]" | "f64[]" }[];
+  /** What its real operands may be; one dtype in a call. */
   readonly dtypes: readonly ("f32" | "f64" | "i32")[];
 }
 

@@ -32,5 +32,6 @@ Deno.test("an action with a number that C would take for another is refused by n
     RangeError,
     "inputBase of action 1 is -8",
   );
+  assertThrows(() => new Actions([{ section: 0, flags: 2 ** 32 }]), RangeError, "flags of action 0 is 4294967296");
   assertThrows(() => new Actions([{ section: NaN }]), RangeError, "section of action 0 is NaN");
 });
