@@ -1,6 +1,6 @@
 /** The command line: a config becomes a run, and errors become one clear message.
  * @module */
-import { type DatasetSpec } from "../data/dataset.ts";
+import type { DatasetSpec } from "../data/dataset.ts";
 import { DataError } from "../data/error.ts";
 import { TitanError } from "../ffi/error.ts";
 import { LibraryError } from "../ffi/library.ts";

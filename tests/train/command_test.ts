@@ -90,10 +90,10 @@ Deno.test("a run reports its steps, and appends them as JSON lines to those of e
   await using tiny = await tinyRun();
   const { code, out, errors } = await command(...tiny.config);
   assertEquals([code, errors], [0, []]);
-  assertEquals([...out.matchAll(/^step: +(\d)  loss: +\d\.\d{5}  grad_norm:/gm)].map((m) => m[1]), ["1", "2", "3"]);
-  assertMatch(out, /\n  model   [\d,]+ parameters, 32 tokens per step, \d+\.\d MFLOP per token\n/);
-  assertMatch(out, /\n  data    the train part of the sample/);
-  assertMatch(out, /\n  device  .* 1 threads, .* GFLOP\/s/);
+  assertEquals([...out.matchAll(/^step: +(\d) {2}loss: +\d\.\d{5} {2}grad_norm:/gm)].map((m) => m[1]), ["1", "2", "3"]);
+  assertMatch(out, /\n {2}model {3}[\d,]+ parameters, 32 tokens per step, \d+\.\d MFLOP per token\n/);
+  assertMatch(out, /\n {2}data {4}the train part of the sample/);
+  assertMatch(out, /\n {2}device {2}.* 1 threads, .* GFLOP\/s/);
   assertEquals((await command(...tiny.config, "--training.steps", "1")).code, 0);
   const lines = Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n").map((l) =>
     JSON.parse(l)
@@ -121,10 +121,10 @@ Deno.test("validation comes at the first step, every so many steps, and at the e
   const keys = Object.entries(asked).flatMap(([key, value]) => [`--validation.${key}`, ...[value].flat()]);
   const { code, out } = await command(...tiny.config, ...keys, "--training.steps", "5");
   assertEquals(code, 0);
-  assertEquals([...out.matchAll(/^validate step: +(\d)  loss:/gm)].map((m) => m[1]), ["1", "2", "4", "5"]);
+  assertEquals([...out.matchAll(/^validate step: +(\d) {2}loss:/gm)].map((m) => m[1]), ["1", "2", "4", "5"]);
   assertMatch(
     out,
-    /\n  32 held-out tokens: loss \d\.\d{4}, their unigram entropy \d\.\d{4}: \d\.\d{4} nats (above|below) it/,
+    /\n {2}32 held-out tokens: loss \d\.\d{4}, their unigram entropy \d\.\d{4}: \d\.\d{4} nats (above|below) it/,
   );
 });
 
@@ -232,7 +232,7 @@ Deno.test("a library that is missing is named with the fix", async () => {
   assertEquals([code, out], [1, ""]);
   assertMatch(
     error,
-    /^error: Cannot open the native library libtitan\n  - TITAN_LIB, \/nowhere\/libtitan.so: (?!Requires)/,
+    /^error: Cannot open the native library libtitan\n {2}- TITAN_LIB, \/nowhere\/libtitan.so: (?!Requires)/,
   );
   assertStringIncludes(error, "fix: run `deno task build` in a checkout");
 });
