@@ -19,78 +19,94 @@ export function typedArray(dtype: DType, buffer: ArrayBuffer, byteOffset: number
 }
 
 interface Loaded {
-  readonly device: Device;
   readonly program: Program;
   readonly actions: Actions;
   readonly section: EncodedSection;
+  /** Device and program. */
+  readonly owned: Disposable;
+}
+
+async function load(graph: Graph, threads: number): Promise<Loaded> {
+  using stack = new DisposableStack();
+  const device = stack.use(new Device({ threads }));
+  const { program: { bytes, sections } } = compileGraphs([graph], { threads: device.info.threads });
+  const program = stack.use(await Program.create(device, bytes));
+  const actions = new Actions([{ section: 0, flags: Flag.FIRST }]);
+  return { program, actions, section: sections[0], owned: stack.move() };
 }
 
 /** A compiled function. Native code is loaded by the first run. */
 export class Executable implements AsyncDisposable {
   readonly graph: Graph;
-  #loaded: Promise<Loaded> | undefined;
+  #loaded: Loaded | undefined;
+  #last: Promise<unknown> = Promise.resolve();
   readonly #threads: number;
 
-  /** @param graph what to run; it may not touch state. */
+  /** @param graph what to run. @param options `threads`: all, unless given. @throws {TypeError} when the graph has states. */
   constructor(graph: Graph, options: { readonly threads?: number } = {}) {
+    if (graph.states.length > 0) {
+      const names = graph.states.map((s) => `"${s.name}"`).join(", ");
+      throw new TypeError(`Cannot make graph "${graph.name}" executable: it has states (${names}), expected none`);
+    }
     this.graph = graph;
     this.#threads = options.threads ?? 0;
   }
 
-  #load(): Promise<Loaded> {
-    return this.#loaded ??= (async () => {
-      const device = new Device({ threads: this.#threads });
-      const { program } = compileGraphs([this.graph], { threads: device.info.threads });
-      const [section] = program.sections;
-      const native = await Program.create(device, program.bytes);
-      const actions = new Actions([{ section: 0, flags: Flag.FIRST }]);
-      return { device, program: native, actions, section };
-    })();
+  /** Runs on arrays of numbers, one for each argument, and returns the results by name. Runs take their turns.
+   * @throws {TypeError} when an array has the wrong length. @throws {LibraryError} when there is no usable library. */
+  runAll(...inputs: ArrayLike<number>[]): Promise<Record<string, TypedArray>> {
+    const run = this.#last.then(() => this.#run(inputs));
+    this.#last = run.catch(() => {});
+    return run;
   }
 
-  /** Runs on arrays of numbers, one for each argument, and returns the results by name.
-   * @throws {TypeError} when an array has the wrong length. */
-  async runAll(...inputs: ArrayLike<number>[]): Promise<Record<string, TypedArray>> {
-    const { program, actions, section } = await this.#load();
-    if (inputs.length !== section.inputs.length) {
+  async #run(inputs: readonly ArrayLike<number>[]): Promise<Record<string, TypedArray>> {
+    const { name, inputs: expected } = this.graph;
+    if (inputs.length !== expected.length) {
+      throw new TypeError(`Cannot run "${name}": expected ${expected.length} arrays, got ${inputs.length}`);
+    }
+    for (const [i, { value: { shape } }] of expected.entries()) {
+      if (inputs[i].length === numel(shape)) continue;
       throw new TypeError(
-        `Cannot run "${section.name}": expected ${section.inputs.length} arrays, got ${inputs.length}`,
+        `Cannot run "${name}": argument ${i} has ${inputs[i].length} numbers, expected ${numel(shape)} for [${shape}]`,
       );
     }
-    for (const [i, { value, offset }] of section.inputs.entries()) {
-      const n = numel(value.shape);
-      if (inputs[i].length !== n) {
-        throw new TypeError(
-          `Cannot run "${section.name}": argument ${i} has ${inputs[i].length} numbers, expected [${value.shape}]`,
-        );
-      }
-      typedArray(value.dtype, program.input.buffer, offset, n).set(inputs[i]);
-    }
+    const { program, actions, section } = this.#loaded ??= await load(this.graph, this.#threads);
+    section.inputs.forEach(({ value, offset }, i) => {
+      typedArray(value.dtype, program.input.buffer, offset, inputs[i].length).set(inputs[i]);
+    });
     await program.run(actions);
     const copy = (value: Value, offset: number) =>
       typedArray(value.dtype, program.output.buffer, offset, numel(value.shape)).slice();
     return Object.fromEntries(section.outputs.map((o) => [o.name, copy(o.value, o.offset)]));
   }
 
-  /** Runs a function with one result. */
+  /** Runs a function with one result, and returns it.
+   * @throws {TypeError} when it has more, or an array has the wrong length. */
   async run(...inputs: ArrayLike<number>[]): Promise<TypedArray> {
-    return Object.values(await this.runAll(...inputs))[0];
+    const { name, outputs } = this.graph;
+    if (outputs.length !== 1) {
+      const names = outputs.map((o) => o.name).join(", ");
+      throw new TypeError(`Cannot run "${name}" for one result: it has ${names}; use runAll`);
+    }
+    return (await this.runAll(...inputs))[outputs[0].name];
   }
 
-  /** Frees the native program. */
+  /** Frees the native program, after the runs under way. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#loaded) return;
-    const { program, device } = await this.#loaded;
-    program[Symbol.dispose]();
-    device[Symbol.dispose]();
+    await this.#last;
+    this.#loaded?.owned[Symbol.dispose]();
   }
 }
 
 /** Compiles a function (or its gradient) for arguments of given types.
  * @example
  * ```ts
- * const square = compile((x: Tensor) => x.square(), f32(3));
- * console.log(await square.run([1, 2, 3])); // Float32Array(3) [ 1, 4, 9 ]
+ * import { assertEquals } from "@std/assert";
+ * import { f32 } from "@libtitan/titan";
+ *
+ * await using square = compile((x) => x.square(), f32(3));
+ * assertEquals(await square.run([1, 2, 3]), Float32Array.of(1, 4, 9));
  * ``` */
 export function compile(fn: TensorFunction | Gradient, ...specs: Type[]): Executable {
   return new Executable(trace(fn, ...specs));

@@ -247,7 +247,7 @@ function checkVocabulary(model: TrainableModel, tokens: number): void {
 
 /** Trains: `for await (const { step, loss } of train({ model, data, steps })) ...`. The run is closed when the loop ends.
  * @example
- * ```ts
+ * ```ts ignore
  * const run = train({ model: llama("debug", { dim: 128, numHeads: 8 }), data: texts("notes/*.md"), steps: 200 });
  * for await (const { step, loss } of run) console.log(step, loss);
  * ``` */
