@@ -119,6 +119,7 @@ async function run(config: Config): Promise<number> {
   console.log(`  device  ${deviceText(device, gflops)}`);
   const metrics = new Metrics({
     logFreq: log_freq,
+    lastStep: steps,
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
     peakFlops: gflops * 1e9,
     memory: () => processMemory(program.compiled.plan.arenaBytes),
@@ -145,7 +146,7 @@ async function run(config: Config): Promise<number> {
 
 async function validate(trainer: Trainer, metrics: Metrics): Promise<void> {
   const { loss, tokens, unigramEntropy, ms } = await trainer.evaluate();
-  metrics.validation({ step: trainer.step, loss, tokens, ms });
+  metrics.validation({ step: trainer.step, loss, tokens, unigramEntropy, ms });
   const gain = unigramEntropy - loss;
   console.log(
     `  ${tokens.toLocaleString("en-US")} held-out tokens: loss ${loss.toFixed(4)}, their unigram entropy ` +

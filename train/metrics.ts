@@ -105,6 +105,8 @@ export interface ValidationResult {
   readonly step: number;
   readonly loss: number;
   readonly tokens: number;
+  /** Entropy of the same tokens' frequencies, in nats. */
+  readonly unigramEntropy: number;
   /** How long it took. */
   readonly ms: number;
 }
@@ -122,6 +124,7 @@ export interface TrainReport extends StepResult, Speed {
 export interface ValidationReport {
   readonly step: number;
   readonly loss: number;
+  readonly unigramEntropy: number;
   readonly tps: number;
   readonly memory: MemoryUse;
 }
@@ -187,11 +190,12 @@ export function trainTags(report: TrainReport): Record<string, number | null> {
   };
 }
 
-/** A report of a validation under torchtitan's TensorBoard tags. */
+/** A report of a validation under torchtitan's TensorBoard tags, and the unigram entropy under one of its own. */
 export function validationTags(report: ValidationReport): Record<string, number> {
   return {
     "step": report.step,
     "validation_metrics/loss": report.loss,
+    "validation_metrics/unigram_entropy": report.unigramEntropy,
     "validation_metrics/throughput(tps)": report.tps,
     ...memoryTags("validation_metrics/memory/", report.memory),
   };
@@ -231,6 +235,8 @@ export class JsonLines {
 export interface MetricsOptions {
   /** Steps between reports. */
   readonly logFreq: number;
+  /** Reported whatever `logFreq` is. */
+  readonly lastStep: number;
   /** FLOPs of forward and backward per token, as the model tells them; null where it does not. */
   readonly flopsPerToken: number | null;
   /** FLOPs a second that the device can do: on a CPU, its measured matrix product. */
@@ -259,7 +265,7 @@ export class Metrics {
 
   /** Is this step, counted from 1, reported? So its results must be read. */
   isReported(step: number): boolean {
-    return step === 1 || step % this.#options.logFreq === 0;
+    return step === 1 || step === this.#options.lastStep || step % this.#options.logFreq === 0;
   }
 
   /** Counts a batch that took `loadingMs` to get. */
@@ -281,10 +287,10 @@ export class Metrics {
   }
 
   /** Reports a validation, whose time then does not count as training. */
-  validation({ step, loss, tokens, ms }: ValidationResult): void {
+  validation({ step, loss, tokens, unigramEntropy, ms }: ValidationResult): void {
     const { memory, colors, print, jsonl } = this.#options;
     this.#throughput.exclude(ms);
-    const report = { step, loss, tps: 1000 * tokens / ms, memory: memory() };
+    const report = { step, loss, unigramEntropy, tps: 1000 * tokens / ms, memory: memory() };
     print(validationLine(report, { colors }));
     jsonl?.write(validationTags(report));
   }

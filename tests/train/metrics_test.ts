@@ -91,6 +91,7 @@ function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: num
   const lines: string[] = [];
   const metrics = new Metrics({
     logFreq,
+    lastStep: 8,
     flopsPerToken,
     peakFlops: 4e12,
     memory: () => memory,
@@ -107,10 +108,10 @@ function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: num
   return { clock, lines, metrics, step };
 }
 
-Deno.test("step 1 is reported, and then every log_freq steps", () => {
+Deno.test("step 1 is reported, then every log_freq steps, and the last", () => {
   const { lines, step } = run(3);
-  for (let n = 1; n <= 7; n++) step(n);
-  assertEquals(lines.map((line) => line.slice(0, 8)), ["step:  1", "step:  3", "step:  6"]);
+  for (let n = 1; n <= 8; n++) step(n);
+  assertEquals(lines.map((line) => line.slice(0, 8)), ["step:  1", "step:  3", "step:  6", "step:  8"]);
 });
 
 Deno.test("MFU is the model's FLOPs over the device's peak, and speed does not depend on log_freq", () => {
@@ -129,7 +130,7 @@ Deno.test("a validation has its own speed and does not slow training down", () =
   const { clock, lines, metrics, step } = run(1);
   step(1);
   clock.ms += 500;
-  metrics.validation({ step: 1, loss: 6, tokens: 4000, ms: 500 });
+  metrics.validation({ step: 1, loss: 6, tokens: 4000, unigramEntropy: 6.5, ms: 500 });
   step(2);
   assert(lines[1].startsWith("validate step:  1  loss:  6.0000  ") && lines[1].endsWith("  tps: 8,000"), lines[1]);
   assertEquals(lines[2].split("  ").at(-3), "tps: 2,000");
@@ -141,7 +142,7 @@ Deno.test("JSON lines carry torchtitan's tags", async () => {
   const path = `${await Deno.makeTempDir()}/new/folder/metrics.jsonl`;
   const { step, metrics } = run(1, new JsonLines(path, { description: "a run" }));
   step(1);
-  metrics.validation({ step: 1, loss: 6, tokens: 4000, ms: 500 });
+  metrics.validation({ step: 1, loss: 6, tokens: 4000, unigramEntropy: 6.5, ms: 500 });
   const [header, train, validation] = json(await Deno.readTextFile(path));
   assertEquals(header, { run: { description: "a run" } });
   assertEquals(train, {
@@ -165,6 +166,7 @@ Deno.test("JSON lines carry torchtitan's tags", async () => {
   assertEquals(validation, {
     "step": 1,
     "validation_metrics/loss": 6,
+    "validation_metrics/unigram_entropy": 6.5,
     "validation_metrics/throughput(tps)": 8000,
     "validation_metrics/memory/max_active(GiB)": 1,
     "validation_metrics/memory/max_active(%)": 6.25,

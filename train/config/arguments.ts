@@ -39,8 +39,9 @@ export function readArguments(args: readonly string[]): Arguments {
       const positive = name.replace(/\.no_([^.]+)$/, ".$1");
       const kind = kindOf(name) ?? (positive !== name && kindOf(positive) === "boolean" ? "boolean" : undefined);
       if (kind === "boolean") {
-        if (inline === undefined) add(positive, positive === name);
-        else bad(`--${written} takes no value, got ${show(inline)}`, "a bare switch", bareSwitches(positive));
+        const given = inline ?? (/^(true|false)$/.test(args[i + 1] ?? "") ? args[++i] : undefined);
+        if (given === undefined) add(positive, positive === name);
+        else bad(`--${written} takes no value, got ${show(given)}`, "a bare switch", bareSwitches(positive));
         continue;
       }
       const hasNext = args[i + 1] !== undefined && !args[i + 1].startsWith("--");

@@ -44,11 +44,16 @@ Deno.test("a switch is bare, and no_ turns it off", () => {
   );
 });
 
-Deno.test("a word after a switch is not its value", () => {
+Deno.test("a word after a switch is not its value, and true and false are told how to be said", () => {
   assertEquals(
-    problem("--validation.enable", "true"),
-    'bad_argument: command line: unexpected "true"; expected --section.key value; ' +
+    problem("--validation.enable", "yes"),
+    'bad_argument: command line: unexpected "yes"; expected --section.key value; ' +
       "delete it; a value with spaces needs quotes",
+  );
+  assertEquals(
+    problem("--validation.enable", "false"),
+    'bad_argument: command line: --validation.enable takes no value, got "false"; expected a bare switch; ' +
+      "write --validation.enable for true, --validation.no_enable for false",
   );
 });
 
