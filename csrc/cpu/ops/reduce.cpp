@@ -148,7 +148,7 @@ void reduce(const Call& call) {
       to[kept.at_y(i)] = real(total);
     }
   } else {
-#pragma omp parallel for num_threads(call.threads) schedule(static) if (kept.total > 1)
+#pragma omp parallel for num_threads(call.threads) schedule(static)
     for (int64_t i = 0; i < kept.total; i++) to[kept.at_y(i)] = real(along<real, Op>(from + kept.at_x(i), reduced, 0, reduced.total));
   }
 }
