@@ -102,7 +102,8 @@ struct Space {
     int order[MAX_RANK];
     for (int d = 0; d < operands[0].rank; d++)
       if (operands[0].dims[d] != 1) order[rank++] = d;
-    std::stable_sort(order, order + rank, [&](int a, int b) { return operands[leading].strides[a] > operands[leading].strides[b]; });
+    const int64_t* by = operands[leading].strides;
+    std::sort(order, order + rank, [by](int a, int b) { return by[a] != by[b] ? by[a] > by[b] : a < b; });
     int merged = 0;
     for (int k = 0; k < rank; k++) {
       const int64_t size = operands[0].dims[order[k]];
