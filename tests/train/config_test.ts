@@ -242,6 +242,13 @@ Deno.test("a schedule that is cut, or that the run outlasts, is announced", asyn
   assertEquals((await load("")).warnings, []);
 });
 
+Deno.test("C4 that is validated on the sample is announced", async () => {
+  const c4 = ["--training.dataset=c4", "--training.dataset_path=c4", "--validation.enable"];
+  const mixed = "validation reads held-out text of the sample, not of C4: set validation.dataset_path";
+  assertEquals((await load("", ...c4)).warnings, [mixed]);
+  assertEquals((await load("", ...c4, "--validation.dataset_path=c4")).warnings, []);
+});
+
 Deno.test("the schedule is as long as the run unless total_steps says otherwise", () => {
   assertEquals(lrSchedule(makeConfig({ training: { steps: 70 } })).totalSteps, 70);
   assertEquals(lrSchedule(makeConfig({ lr_scheduler: { total_steps: 90 } })).totalSteps, 90);

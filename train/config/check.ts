@@ -88,5 +88,12 @@ export function surprises(config: Config): string[] {
         `the learning rate stays at min_lr_factor = ${config.lr_scheduler.min_lr_factor} of its peak`,
     );
   }
+  const { training, validation } = config;
+  if (
+    validation.enable && training.dataset === "c4" && validation.dataset === "c4_validation" &&
+    validation.dataset_path === null
+  ) {
+    lines.push("validation reads held-out text of the sample, not of C4: set validation.dataset_path");
+  }
   return lines;
 }
