@@ -93,6 +93,7 @@ const works: Record<string, Work> = {
     },
     gradient: true,
   },
+  softmax: { operands: [real(130, 301)], body: ([x]) => [x.softmax(-1)], gradient: true },
   "cross-entropy": {
     operands: [real(3, 70, 301), whole(-1, 300, 3, 70)],
     body: op("cross_entropy", { ignore_index: -1 }),

@@ -40,8 +40,10 @@ Deno.test("results come by name, in their own types, and in arrays of their own"
 
 Deno.test("runs that are asked for at once take their turns", async () => {
   await using square = compile((x) => x.square(), f64(1));
-  const results = await Promise.all([1, 2, 3].map((x) => square.run([x])));
-  assertEquals(results.map(([y]) => y), [1, 4, 9]);
+  for (let round = 0; round < 2; round++) {
+    const results = await Promise.all([1, 2, 3].map((x) => square.run([x])));
+    assertEquals(results.map(([y]) => y), [1, 4, 9]);
+  }
 });
 
 Deno.test("nothing native happens before the first run, and a closed function holds nothing", async () => {
