@@ -72,12 +72,12 @@ export function placeValues(graph: Graph): Places {
   /** Places a value inside another's memory, if whoever makes and reads it can live with the strides. */
   const absorb = (value: Value, place: Place): boolean => {
     const node = made.get(value);
-    if (places.has(value) || inputs.has(value) || !node || node.attrs.into || node.op === "read") return false;
+    if (places.has(value) || inputs.has(value) || !node || node.op === "read") return false;
     if (node.op === "reshape") {
       const dims = str(node.attrs.dims), [from, to] = dims.split("->");
       const sizes = bindDims(dims, [node.inputs[0].shape], node.attrs.sizes as Record<string, number>);
       const view = throughDims(place.view, `${to} -> ${from}`, Object.fromEntries(sizes));
-      if (!view || uses.get(node.inputs[0])!.length > 1 || !absorb(node.inputs[0], { base: place.base, view })) {
+      if (!view || !absorb(node.inputs[0], { base: place.base, view })) {
         return false;
       }
       places.set(value, place);

@@ -95,7 +95,7 @@ export function accumulateInPlace(graph: Graph): Graph {
     const node = made.get(value);
     if (!node || !soleUse(uses, outputs, value)) return [{ value, at }];
     if (node.op === "add") return node.inputs.flatMap((v) => termsOf(v, node));
-    return [{ value, at: opOf(node.op).accumulates === node.outputs.indexOf(value) && !node.attrs.into ? node : at }];
+    return [{ value, at: opOf(node.op).accumulates === node.outputs.indexOf(value) ? node : at }];
   };
   for (const sink of graph.nodes) {
     if (sink.op !== "accumulate" || !isFree(touchedStates(sink))) continue;

@@ -2,7 +2,7 @@
  * leaves a cluster and comes back. A value that a cluster can make again from what it loads anyway is made again.
  * @module */
 import { dependencies, Editor } from "../edit.ts";
-import { type Graph, type Node, numel, producers, sameType, type Value } from "../ir.ts";
+import { type Graph, type Node, producers, sameType, type Value } from "../ir.ts";
 import { num } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 import { type MapProgram, type MapStep, programAttr } from "../ops/map.ts";
@@ -88,7 +88,7 @@ export function fuseMaps(graph: Graph): Graph {
   const readers = new Map<Value, Node[]>(), mappable = graph.nodes.filter(isMappable);
   for (const node of mappable) {
     const sources = node.inputs.map((v) => made.get(v)).filter(isMappable);
-    const siblings = node.inputs.flatMap((v) => numel(v.shape) > 1 ? readers.get(v) ?? [] : []);
+    const siblings = node.inputs.flatMap((v) => readers.get(v) ?? []);
     const near = new Set([...sources, ...siblings].map((n) => units.of(n)));
     for (const other of [...near].sort((a, b) => b.at - a.at)) units.join(units.of(node), other);
     for (const v of new Set(node.inputs)) readers.set(v, [...readers.get(v) ?? [], node]);

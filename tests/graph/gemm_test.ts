@@ -39,7 +39,7 @@ function randomEinsum(random: Random): { dims: string; sizes: Record<string, num
     own.forEach((l) => sizes[l] = random.int(1, 3));
     return own;
   };
-  const [batch, m, n, k] = [part(1), part(2), part(2), part(2)];
+  const [batch, m, n, k] = [part(2), part(2), part(2), part(2)];
   const term = (...parts: string[][]): string =>
     (random.oneIn(2) ? parts.flat() : random.shuffle(parts.flat())).join(" ");
   return { dims: `${term(batch, m, k)}, ${term(batch, k, n)} -> ${term(batch, m, n)}`, sizes };

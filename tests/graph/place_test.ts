@@ -73,6 +73,16 @@ Deno.test("pieces of a concat are made inside it, through reshapes too", () => {
   assert(ownsBase(whole) && !ownsBase(exp));
 });
 
+Deno.test("the first piece of a concat is packed but owns nothing, and reshaped uses of it are views", () => {
+  const { graph, places } = placed({ x: f64(2, 3) }, ({ x }) => {
+    const e = x.exp();
+    return [e.reshape("a b -> (a b)").concat([x.reshape("a b -> (a b)").tanh()]), e.reshape("a b -> a 1 b")];
+  });
+  assertEquals(runs(graph, places), "exp tanh");
+  const exp = place(places, find(graph, "exp").outputs[0]);
+  assert(isPacked(exp.view) && exp.view.offset === 0 && !ownsBase(exp));
+});
+
 Deno.test("a concat inside another is made there", () => {
   const { graph, places } = placed({ x: f64(2, 2) }, ({ x }) => x.exp().concat([x.neg()]).concat([x.tanh()]));
   assertEquals(runs(graph, places), "exp neg tanh");

@@ -75,10 +75,61 @@ Deno.test("a product for x's gradient that is added twice stays as it is", () =>
       builder.scope = "'";
       const [da, db] = dys.map((dy, i) => dy.contract("b o, o i -> b i", read(builder, names[i])));
       dys.forEach((dy, i) => builder.accumulate(`gradient/${names[i]}`, dy.contract("b o, b i -> o i", x).value));
-      return { dx: da.add(db.add(da)) };
+      return { dx: da.add(da).add(db) };
     },
   );
   assertEquals(countOps(apply(simplify(graph))).contract, 1 + 4);
+});
+
+Deno.test("a product for x's gradient in a sum that is needed elsewhere stays as it is", () => {
+  const graph = traceGraph(
+    "g",
+    ["a", "b"].flatMap((s) => [parameter(s, 2, 3), parameter(`gradient/${s}`, 2, 3)]),
+    (builder) => {
+      const x = new Tensor(builder, builder.input("x", f64(4, 3))), names = ["a", "b"];
+      const dys = names.map((s) => x.contract("b i, o i -> b o", read(builder, s)).tanh());
+      builder.scope = "'";
+      const [da, db] = dys.map((dy, i) => dy.contract("b o, o i -> b i", read(builder, names[i])));
+      dys.forEach((dy, i) => builder.accumulate(`gradient/${names[i]}`, dy.contract("b o, b i -> o i", x).value));
+      const inner = db.add(x);
+      return { dx: da.add(inner), also: inner.tanh() };
+    },
+  );
+  assertEquals(countOps(apply(simplify(graph))).contract, 1 + 4);
+});
+
+/** A product and the accumulation of boxes of it, by their starts and shapes, into states. */
+function pieces(boxes: readonly { start: number[]; shape: number[]; begin?: boolean }[], late = false): Graph {
+  const states = boxes.map(({ shape }, i): State => ({ name: `gradient/${i}`, kind: "gradient", ...f64(...shape) }));
+  return traceGraph("g", states, (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(2, 4))), dw = x.contract("b o, b i -> o i", x);
+    const old = late ? read(builder, states[0].name) : x;
+    boxes.forEach(({ start, shape, begin = true }, i) =>
+      builder.accumulate(states[i].name, dw.slice(start, shape).value, begin)
+    );
+    return { old };
+  });
+}
+
+Deno.test("rows of a product that go into states are added by the product, if they are all of it and go alike", () => {
+  const rows = [{ start: [0, 0], shape: [3, 4] }, { start: [3, 0], shape: [1, 4] }];
+  const into = (graph: Graph): number => {
+    const after = verify(accumulateInPlace(graph));
+    assertSameMeaning(graph, after, 1);
+    return joined(after).length;
+  };
+  assertEquals(into(pieces(rows)), 1);
+  assertEquals(into(pieces(rows.map((r) => ({ ...r, begin: false })))), 1);
+  assertEquals(into(pieces([rows[0], { ...rows[1], begin: false }])), 0, "one overwrites, one adds");
+  assertEquals(into(pieces([rows[0], { start: [2, 0], shape: [1, 4] }])), 0, "rows overlap");
+  assertEquals(into(pieces([rows[1], rows[0]])), 0, "in another order");
+  assertEquals(
+    into(pieces([{ start: [0, 0], shape: [2, 4] }, { start: [2, 0], shape: [1, 4] }])),
+    0,
+    "rows are missing",
+  );
+  assertEquals(into(pieces([{ start: [0, 0], shape: [2, 2] }, { start: [2, 2], shape: [2, 2] }])), 0, "not whole rows");
+  assertEquals(into(pieces(rows, true)), 0, "a state is read before it is added to");
 });
 
 Deno.test("products of other tensors, weights that are used twice, and weights that are not read stay apart", () => {
@@ -92,7 +143,11 @@ Deno.test("products of other tensors, weights that are used twice, and weights t
     const [y, z] = w.map((t) => x.contract("b t i, i o -> b t o", t));
     return y.mul(z);
   });
-  for (const graph of [others, twice, made, turned]) {
+  const batched = layers({ a: [2, 4, 4], b: [2, 4, 4] }, (x, w) => {
+    const [y, z] = w.map((t) => x.contract("b t i, b o i -> b t o", t));
+    return y.mul(z);
+  });
+  for (const graph of [others, twice, made, turned, batched]) {
     assertEquals(countOps(apply(graph)).contract, countOps(graph).contract);
     assertEquals(joined(apply(graph)), []);
   }

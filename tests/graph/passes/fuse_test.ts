@@ -92,6 +92,19 @@ Deno.test("inverse rotations, and those of one operand, stay", () => {
   assertEquals(print(apply(ropeIntoAttention, queries)), print(queries));
 });
 
+Deno.test("a rotation back by other angles than those of the queries stays", () => {
+  const graph = traceGraph("g", [], (builder) => {
+    const [q, k, v, o] = ["q", "k", "v", "o"].map((name) => input(builder, name, 2, 3, 2, 2));
+    const lse = input(builder, "lse", 2, 2, 3), positions = new Tensor(builder, builder.input("positions", i32(2, 3)));
+    const [table, other] = [100, 10].map((theta) => positions.apply("rope_table", [], { ...angles, theta })[0]);
+    const operands = [rope(k, table), v, o, lse, o, positions, positions];
+    const [dq, dk] = rope(q, table).apply("attention_backward", operands, { scale: 1 });
+    const back = (x: Tensor, by: Tensor): Tensor => x.apply("rope", [by], { inverse: true })[0];
+    return { dq: back(dq, table), dk: back(dk, other) };
+  });
+  assertEquals(print(apply(ropeIntoAttention, graph)), print(graph));
+});
+
 /** Two residual branches, each with a norm, and the gradient for all inputs. */
 function residuals(): Graph {
   const forward = traceGraph("g", [parameter("w", 4), parameter("u", 4)], (builder) => {
@@ -114,6 +127,18 @@ Deno.test("a residual sum and the norm behind it are one; so are the norm's grad
     add: sums - 3,
   });
   assertEquals(find(after, "rmsnorm_backward").map((n) => n.inputs.length), [5, 5]);
+});
+
+Deno.test("of two norms of one sum one is joined with it, and so is one of their gradients", () => {
+  const forward = traceGraph("g", [parameter("w", 4), parameter("u", 4)], (builder) => {
+    const h = input(builder, "x", 2, 4).add(input(builder, "y", 2, 4));
+    const [a, b] = ["w", "u"].map((w) => h.apply("rmsnorm", [read(builder, w)], { eps: 0.1 })[0]);
+    return { loss: a.exp().mul(b).sum() };
+  });
+  const after = apply(residualNorms, simplify(autodiff(forward, { of: "loss", states: ["w", "u"], inputs: ["x"] })));
+  const { rmsnorm, add_rmsnorm } = countOps(after);
+  assertEquals([rmsnorm, add_rmsnorm], [1, 1]);
+  assertEquals(find(after, "rmsnorm_backward").map((n) => n.inputs.length).sort(), [4, 5]);
 });
 
 Deno.test("a norm whose weight comes out of the sum stays apart, and so does a residual that needs the norm's gradient", () => {
@@ -228,6 +253,21 @@ function updates(n: number, rate: (i: number) => string): Graph {
 Deno.test("AdamW of all parameters is one kernel, though each is read after the one before was written", () => {
   const after = apply(joinUpdates, updates(3, () => "lr"));
   assertEquals(find(after, "adamw").map((n) => n.outputs.length), [9]);
+});
+
+Deno.test("AdamW of several parameters joins others as a whole", () => {
+  const graph = traceGraph("g", [], (builder) => {
+    const scalar = input(builder, "scalar").square().add(1);
+    const update = (...names: string[]): Tensor[] => {
+      const [first, ...others] = ["w", "m", "v", "g"].flatMap((kind) =>
+        names.map((n) => input(builder, kind + n, 2).square())
+      );
+      return first.apply("adamw", [...others, scalar, scalar, scalar], adamw);
+    };
+    const two = ["1", "2"], operands = (names: string[]) => update(...names);
+    return Object.fromEntries([...operands(two), ...operands(["3"])].map((t, i) => [`y${i}`, t]));
+  });
+  assertEquals(find(apply(joinUpdates, graph), "adamw").map((n) => n.outputs.length), [6, 3]);
 });
 
 Deno.test("AdamW with other scalars stays apart", () => {

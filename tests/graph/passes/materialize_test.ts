@@ -116,8 +116,9 @@ Deno.test("the old value of a state is copied where it is used after a change, a
   for (const graph of [used, result, itself]) assertEquals(countOps(apply(graph)).copy, 1);
 });
 
-Deno.test("a state that is changed after its last use is not copied", () => {
+Deno.test("a state that is changed before it is read, or after its last use, is not copied", () => {
   const graph = traceGraph("g", [total], (builder) => {
+    builder.accumulate("total", builder.input("x", f64(2, 2)), false);
     const old = new Tensor(builder, builder.read("total"));
     builder.assign("total", old.exp().value);
   });

@@ -155,6 +155,11 @@ Deno.test("a chain of element-wise work stays in one place", () => {
   assertEquals(plan.sections[0].blocks.map((b) => [b.bytes, b.first, b.last]), [[128, 0, 3], [8, 3, 4]]);
 });
 
+Deno.test("a small value does not keep the memory of a large one", () => {
+  const { sections: [section] } = f((x) => x.exp().slice([0], [4]).tanh(), [16]);
+  assertEquals(section.blocks.map((b) => [b.bytes, b.last]), [[128, 2], [32, 3]]);
+});
+
 Deno.test("what is needed later is not written over", () => {
   const plan = f((x) => {
     const y = x.exp();
