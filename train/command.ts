@@ -109,8 +109,8 @@ function openJsonLines(config: Config): JsonLines | null {
 /** Trains as a config says. */
 async function run(config: Config): Promise<number> {
   const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
-  const jsonl = openJsonLines(config);
   await using trainer = await Trainer.open(trainOptions(config));
+  const jsonl = openJsonLines(config);
   const { options, device, program } = trainer, { model, seqLen, steps } = options;
   const gflops = await trainer.measure();
   console.log(`libtitan: ${job.description}`);

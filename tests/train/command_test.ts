@@ -179,7 +179,7 @@ Deno.test("a global batch that local batches do not fill is refused with its nei
   assertRefused(outcome, "training.global_batch_size = 5", "write global_batch_size = 4", "6");
 });
 
-Deno.test("a dump folder that cannot be written is named before anything runs", async () => {
+Deno.test("a dump folder that cannot be written is named before the first step", async () => {
   await using tiny = await tinyRun();
   const outcome = await command(...tiny.config, "--job.dump_folder", `${tiny.config[1]}/sub`);
   assertRefused(outcome, `Cannot write ${tiny.config[1]}/sub/metrics.jsonl`);

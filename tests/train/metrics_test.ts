@@ -44,7 +44,7 @@ Deno.test("the line of a step has torchtitan's fields, order and widths", () => 
 
 Deno.test("the line of a validation has torchtitan's fields, order and widths", () => {
   assertEquals(
-    validationLine({ step: 7, loss: 5.43216, tps: 12000, memory }, plain),
+    validationLine({ step: 7, loss: 5.43216, unigramEntropy: 6, tps: 12000, memory }, plain),
     "validate step:  7  loss:  5.4322  memory:  1.50GiB(9.38%)  tps: 12,000",
   );
 });

@@ -200,7 +200,7 @@ const schema = z.strictObject({
     lanes: key(count, 8, "Independent streams of documents; keep it when resuming, whatever the batch.", "streams"),
   }),
   validation: section("Loss on held-out text during training.", {
-    enable: key(flag, false, "Validate at step 1 and then every validation.freq steps."),
+    enable: key(flag, false, "Validate at step 1, every validation.freq steps, and at the last step."),
     dataset: key(text, "c4_validation", "Dataset by name."),
     dataset_path: key(text.nullable(), null, "Folder or file to read the dataset from, in place of its own address."),
     local_batch_size: key(count, 8, "Sequences that go through the model at once.", "sequences"),
