@@ -11,7 +11,7 @@
  * ```
  * @module
  */
-export { f32, f64, i32 } from "./graph/builder.ts";
+export { type Builder, f32, f64, i32 } from "./graph/builder.ts";
 export type { Attr, Attrs, DType, Graph, Named, Node, State, StateKind, Type, Value } from "./graph/ir.ts";
 export { interpret, type Memory, type RunOptions } from "./graph/interpret.ts";
 export type { Arr } from "./graph/array.ts";
@@ -19,17 +19,44 @@ export { print } from "./graph/print.ts";
 export { Tensor } from "./graph/tensor.ts";
 export { grad, type Gradient, type TensorFunction, trace } from "./graph/trace.ts";
 export { verify } from "./graph/verify.ts";
-export { Attention, type AttentionOptions, RotaryEmbedding } from "./model/attention.ts";
+export { Attention, type AttentionOptions, type Places, type RopeScaling, RotaryEmbedding } from "./model/attention.ts";
 export { FeedForward } from "./model/feed_forward.ts";
 export { Embedding, Linear, RMSNorm } from "./model/layers.ts";
-export { Llama, llama, type LlamaConfig, llamaConfig, llamaFlavors, type LlamaOptions } from "./model/llama.ts";
+export {
+  Llama,
+  llama,
+  type LlamaConfig,
+  llamaConfig,
+  llamaFlavors,
+  type LlamaOptions,
+  TransformerBlock,
+} from "./model/llama.ts";
 export { type Batch, CrossEntropy, type LossSum, type TrainableModel } from "./model/loss.ts";
-export { bind, type Init, Module, namedParameters, numParameters, type Parameter, parameter } from "./model/module.ts";
-export { type DatasetSpec, texts, type TextsSpec } from "./data/dataset.ts";
-export { Tokenizer } from "./data/tokenizer.ts";
+export {
+  bind,
+  type Init,
+  Module,
+  namedParameters,
+  numParameters,
+  type Parameter,
+  parameter,
+  type Target,
+} from "./model/module.ts";
+export { type DatasetSpec, type NamedSpec, texts, type TextsSpec } from "./data/dataset.ts";
+export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
+export type { DeviceInfo } from "./ffi/device.ts";
+export { type StatusName, TitanError } from "./ffi/error.ts";
+export { Status } from "./ffi/symbols.ts";
+export { LibraryError } from "./ffi/library.ts";
+export { DataError, type DataErrorCode, type DataProblem } from "./data/error.ts";
 export { compile, Executable, type TypedArray } from "./train/executable.ts";
 export { main } from "./train/command.ts";
+export type { DecayType, LrScheduleOptions } from "./train/lr_schedule.ts";
+export type { OptimizerOptions } from "./train/optimizer.ts";
+export type { RealType } from "./train/step.ts";
+export { DivergedError, type StepNumbers } from "./train/step_program.ts";
 export {
+  type CompleteOptions,
   type Evaluation,
   train,
   Trainer,

@@ -37,12 +37,14 @@ async function load(graph: Graph, threads: number): Promise<Loaded> {
 
 /** A compiled function. Native code is loaded by the first run. */
 export class Executable implements AsyncDisposable {
+  /** What is run. */
   readonly graph: Graph;
   #loaded: Loaded | undefined;
   #last: Promise<unknown> = Promise.resolve();
   readonly #threads: number;
 
-  /** @param graph what to run. @param options `threads`: all, unless given. @throws {TypeError} when the graph has states. */
+  /** Makes a graph executable.
+   * @param graph what to run. @param options `threads`: all, unless given. @throws {TypeError} when the graph has states. */
   constructor(graph: Graph, options: { readonly threads?: number } = {}) {
     if (graph.states.length > 0) {
       const names = graph.states.map((s) => `"${s.name}"`).join(", ");

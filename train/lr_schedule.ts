@@ -15,6 +15,7 @@ export interface LrScheduleOptions {
   readonly totalSteps: number;
   /** Share of `totalSteps` that decays, cut to what the warm-up leaves; null: all of that. */
   readonly decayRatio: number | null;
+  /** Along which curve it decays. */
   readonly decayType: DecayType;
   /** Where the decay ends, as a fraction of the peak. */
   readonly minLrFactor: number;

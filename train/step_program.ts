@@ -45,14 +45,21 @@ export interface StepNumbers {
   readonly loss: number;
   /** Norm of the gradient before clipping. */
   readonly gradNorm: number;
+  /** Number of valid tokens. */
   readonly tokenCount: number;
 }
 
 /** A step whose loss or gradient is not a number. Parameters and moments are as they were before it. */
 export class DivergedError extends Error {
+  /** Always this. */
   override readonly name = "DivergedError";
-  /** @param step counted from 1. @param origin the first op that made such a number. */
-  constructor(readonly step: number, readonly origin: TitanError | undefined, numbers: StepNumbers) {
+  /** The step, from 1. */
+  readonly step: number;
+  /** What the first op that made such a number was told by. */
+  readonly origin: TitanError | undefined;
+
+  /** @ignore */
+  constructor(step: number, origin: TitanError | undefined, numbers: StepNumbers) {
     const place = origin?.scope?.replace(/^(.+)'$/, "the gradient of $1") ?? "the step";
     const where = origin
       ? `first made by "${origin.kernel}" of ${place}`
@@ -62,6 +69,8 @@ export class DivergedError extends Error {
   expected: finite numbers; the parameters are still those of step ${step - 1}
   fix: lower optimizer.lr, lengthen lr_scheduler.warmup_steps, or look at the data of this step   (diverged)`,
     );
+    this.step = step;
+    this.origin = origin;
   }
 }
 

@@ -13,7 +13,9 @@ import { type BatchViews, compileStep, type StepNumbers, StepProgram } from "./s
 
 /** What to train, on what, and how. Everything but model, data and steps has a default. */
 export interface TrainOptions {
+  /** What is trained: a `Llama`, or any module with a loss. */
   readonly model: TrainableModel;
+  /** What it is trained on. */
   readonly data: DatasetSpec;
   /** Optimizer steps. */
   readonly steps: number;
@@ -45,6 +47,7 @@ export interface TrainOptions {
 
 /** What `evaluate` runs on. */
 export interface ValidationOptions {
+  /** The text. */
   readonly data: DatasetSpec;
   /** Sequences of a batch. */
   readonly batch: number;
@@ -72,6 +75,7 @@ export interface TrainStep extends StepNumbers {
 export interface Evaluation {
   /** Mean loss over the tokens, in nats. */
   readonly loss: number;
+  /** Number of those tokens. */
   readonly tokens: number;
   /** Entropy of the same tokens' frequencies, in nats: what a model reaches that knows nothing but them. */
   readonly unigramEntropy: number;
@@ -106,8 +110,12 @@ export function complete(options: TrainOptions): CompleteOptions {
 
 /** A run in progress. Iterate over it for its steps; dispose of it with `await using`. */
 export class Trainer implements AsyncDisposable {
+  /** What the run was opened with, and the defaults of the rest. */
   readonly options: CompleteOptions;
+  /** What it runs on. */
   readonly device: DeviceInfo;
+  /** The native program: parameters and other states are read and written through it.
+   * @internal */
   readonly program: StepProgram;
   /** Where the training data comes from, for people. */
   readonly dataDescription: string;
