@@ -83,6 +83,14 @@ Deno.test("the first piece of a concat is packed but owns nothing, and reshaped 
   assert(isPacked(exp.view) && exp.view.offset === 0 && !ownsBase(exp));
 });
 
+Deno.test("a reshape whose input could not lie in the concat is copied there", () => {
+  const { graph, places } = placed(
+    { x: f64(6), y: f64(2, 1) },
+    ({ x, y }) => x.exp().reshape("(a b) -> a b", { a: 2 }).concat([y.tanh()], 1),
+  );
+  assertEquals(runs(graph, places), "exp tanh concat:1");
+});
+
 Deno.test("a concat inside another is made there", () => {
   const { graph, places } = placed({ x: f64(2, 2) }, ({ x }) => x.exp().concat([x.neg()]).concat([x.tanh()]));
   assertEquals(runs(graph, places), "exp neg tanh");
