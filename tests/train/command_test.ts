@@ -153,8 +153,8 @@ Deno.test("the configuration is printed where that is asked for", async () => {
 });
 
 Deno.test("surprising settings are warned of", async () => {
-  const { out } = await command("--dry-run", "--lr_scheduler.warmup_steps", "500");
-  assertStringIncludes(out, "warning: lr_scheduler.warmup_steps = 500 is cut to the 120 steps of the schedule");
+  const { out } = await command("--dry-run", "--training.steps", "40", "--lr_scheduler.warmup_steps", "500");
+  assertStringIncludes(out, "warning: lr_scheduler.warmup_steps = 500 is cut to the 40 steps of the schedule");
 });
 
 Deno.test("an unknown key is refused with the nearest one", async () => {
