@@ -72,5 +72,9 @@ export function collapseTo(view: View, rank: number): View | undefined {
   const stride = mergeDims(view.shape.slice(0, lead), view.strides.slice(0, lead));
   if (stride === undefined) return undefined;
   const size = view.shape.slice(0, lead).reduce((n, d) => n * d, 1);
-  return { offset: view.offset, shape: [size, ...view.shape.slice(lead)], strides: [stride, ...view.strides.slice(lead)] };
+  return {
+    offset: view.offset,
+    shape: [size, ...view.shape.slice(lead)],
+    strides: [stride, ...view.strides.slice(lead)],
+  };
 }
