@@ -17,6 +17,7 @@ export type DatasetSpec = NamedSpec | TextsSpec;
 
 /** A dataset of the registry, as in `training.dataset` and `training.dataset_path`. */
 export interface NamedSpec {
+  /** `c4`, `c4_test` or `c4_validation`; case does not matter. */
   readonly name: string;
   /** Where to read it from in place of its own address. */
   readonly path?: string | null;
@@ -24,6 +25,7 @@ export interface NamedSpec {
 
 /** Paths and patterns of plain text files. */
 export interface TextsSpec {
+  /** Paths and patterns (`notes/*.md`), taken from the working directory. */
   readonly texts: readonly string[];
 }
 

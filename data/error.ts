@@ -18,22 +18,30 @@ export type DataErrorCode =
 
 /** One thing that is wrong; plain data, so that it can cross from a worker. */
 export interface DataProblem {
+  /** Kind of the problem. */
   readonly code: DataErrorCode;
+  /** What happened, with the file or name that it is about. */
   readonly what: string;
+  /** What would have been right. */
   readonly expected: string;
+  /** What to do about it. */
   readonly fix: string;
 }
 
 /** A tokenizer, a dataset or a loader's state cannot be used. */
 export class DataError extends Error {
+  /** Tells it from other errors. */
   override readonly name = "DataError";
+  /** The parts of the message. */
   readonly problem: DataProblem;
 
+  /** Joins the parts of a problem into the message. */
   constructor(problem: DataProblem, options?: ErrorOptions) {
     super(`${problem.what}\n  expected: ${problem.expected}\n  fix: ${problem.fix}   (${problem.code})`, options);
     this.problem = problem;
   }
 
+  /** Kind of the problem. */
   get code(): DataErrorCode {
     return this.problem.code;
   }

@@ -9,7 +9,9 @@ import { readBytes, show, toUrl, within } from "./source.ts";
 
 /** Which special tokens to put around a text; those that the tokenizer lacks are left out. */
 export interface EncodeOptions {
+  /** Put the token that begins a document before the text; false by default. */
   bos?: boolean;
+  /** Put the token that ends a document after the text; false by default. */
   eos?: boolean;
 }
 

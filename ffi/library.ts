@@ -75,7 +75,8 @@ export function openFirst(places: readonly Place[]): Library {
       "Cannot open the native library libtitan",
       ...reasons.map((reason) => `  - ${reason}`),
       `  expected: a library with ABI version ${ABI_VERSION} at one of these places`,
-      "  fix: run `deno task build` in a checkout, or set TITAN_LIB to the library's path",
+      "  fix: run `deno task build` in a checkout, or set TITAN_LIB to the library's path and run with " +
+      "`--allow-env=TITAN_LIB --allow-ffi=PATH` (`deno task train` allows build/ only)",
     ].join("\n"),
   );
 }

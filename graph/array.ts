@@ -4,7 +4,9 @@ import { numel } from "./ir.ts";
 
 /** A row-major array. */
 export interface Arr {
+  /** Sizes of the dims, outermost first; `[]` is a scalar. */
   readonly shape: readonly number[];
+  /** The elements in row-major order, as many as the product of the sizes. */
   readonly data: Float64Array;
 }
 

@@ -16,13 +16,18 @@ export function opOf(name: string): Op {
 export class Builder {
   /** Module path given to new nodes. */
   scope = "";
+  /** Inputs so far. */
   readonly inputs: Named[] = [];
+  /** Nodes so far, in execution order. */
   readonly nodes: Node[] = [];
+  /** Named results so far. */
   readonly outputs: Named[] = [];
+  /** Declared states by name. */
   readonly states: Map<string, State> = new Map();
   #next = 0;
 
-  /** @param name name of the graph. @param states states that it may touch. */
+  /** Begins a graph without inputs and nodes.
+   * @param name name of the graph. @param states states that it may touch. */
   constructor(readonly name: string, states: Iterable<State> = []) {
     for (const state of states) this.declare(state);
   }

@@ -72,7 +72,11 @@ export function expandDims(text: string, ranks: readonly number[]): Signature {
 /** Binds every label to a size.
  * @param known sizes of labels that the shapes do not give (one part of a bracket, a new dim).
  * @throws {TypeError} when a rank or a size does not fit, with both sizes. */
-export function bindDims(text: string, shapes: readonly (readonly number[])[], known: Record<string, number> = {}): Sizes {
+export function bindDims(
+  text: string,
+  shapes: readonly (readonly number[])[],
+  known: Record<string, number> = {},
+): Sizes {
   const signature = expandDims(text, shapes.map((s) => s.length));
   const sizes: Sizes = new Map(Object.entries(known));
   const fail = (why: string): never => {

@@ -30,7 +30,9 @@ export function interpret(graph: Graph, options: RunOptions = {}): Record<string
     if (given === undefined) throw new TypeError(`Cannot run graph "${graph.name}": input "${name}" is missing`);
     const data = "data" in given ? given.data : given;
     if (data.length !== numel(value.shape)) {
-      throw new TypeError(`Cannot run graph "${graph.name}": input "${name}" has ${data.length} elements, expected [${value.shape}]`);
+      throw new TypeError(
+        `Cannot run graph "${graph.name}": input "${name}" has ${data.length} elements, expected [${value.shape}]`,
+      );
     }
     values.set(value.id, arr(value.shape, data));
   }

@@ -16,6 +16,7 @@ export type Attrs = Readonly<Record<string, Attr>>;
 
 /** Element type and global shape of a value. */
 export interface Type {
+  /** Type of every element. */
   readonly dtype: DType;
   /** Sizes of the dims, outermost first; `[]` is a scalar. */
   readonly shape: readonly number[];
@@ -31,8 +32,11 @@ export interface Value extends Type {
 export interface Node {
   /** Name in the op table (`graph/ops/`). */
   readonly op: string;
+  /** Operands, in the order that the op defines. */
   readonly inputs: readonly Value[];
+  /** Results, in the order that the op defines; none for an op that only changes state. */
   readonly outputs: readonly Value[];
+  /** What is fixed at compile time, such as dims and constants. */
   readonly attrs: Attrs;
   /** Module path that made it (`layers.3.attention`), with `'` appended for its gradient. */
   readonly scope: string;
@@ -45,22 +49,29 @@ export type StateKind = "parameter" | "gradient" | "moment" | "sum";
 export interface State extends Type {
   /** A parameter's FQN, or `gradient/FQN`, `moment1/FQN`, `loss_sum`, ... */
   readonly name: string;
+  /** What it is for. */
   readonly kind: StateKind;
 }
 
 /** A value under a name that the host knows. */
 export interface Named {
+  /** Key of the value in what a run takes or gives. */
   readonly name: string;
+  /** What it names. */
   readonly value: Value;
 }
 
 /** One graph of a step, such as `microbatch` or `update`. */
 export interface Graph {
+  /** What messages and its printed text call it. */
   readonly name: string;
+  /** What the host gives to a run. */
   readonly inputs: readonly Named[];
+  /** States that the nodes may touch. */
   readonly states: readonly State[];
   /** In execution order: a value is made before it is used. */
   readonly nodes: readonly Node[];
+  /** What the host gets from a run. */
   readonly outputs: readonly Named[];
 }
 

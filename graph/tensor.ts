@@ -1,6 +1,6 @@
 /** Symbolic tensors: what a model is written on. Every method adds a node to the graph being traced.
  * @module */
-import { Builder } from "./builder.ts";
+import type { Builder } from "./builder.ts";
 import { type Attrs, type DType, isReal, numel, type Type, type Value } from "./ir.ts";
 
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
@@ -9,7 +9,8 @@ const letters = (rank: number): string[] => [...LETTERS.slice(0, rank)];
 
 /** A value of the graph being traced. Shapes are global: they do not know how the value will be spread over devices. */
 export class Tensor {
-  /** @param builder graph being traced. @param value value that this tensor stands for. */
+  /** Stands for a value that the graph has already; adds no node.
+   * @param builder graph being traced. @param value value that this tensor stands for. */
   constructor(readonly builder: Builder, readonly value: Value) {}
 
   /** Element type. */
@@ -152,8 +153,10 @@ export class Tensor {
     return this.#one("reshape", [], { dims, sizes });
   }
 
-  /** Permutes dims, by a pattern (`"b t h k -> b h t k"`) or by swapping two. */
+  /** Permutes dims by a pattern: `"b t h k -> b h t k"`. */
   transpose(dims: string): Tensor;
+  /** Swaps two dims; negative ones count from the last.
+   * @throws {RangeError} when there is no such dim. */
   transpose(dim0: number, dim1: number): Tensor;
   transpose(dims: string | number, dim1?: number): Tensor {
     if (typeof dims === "string") return this.#one("transpose", [], { dims });
@@ -174,7 +177,9 @@ export class Tensor {
 
   #reduce(kind: "sum" | "max", dims: number | readonly number[] | undefined, keep: boolean): Tensor {
     const rank = this.shape.length;
-    const over = new Set((dims === undefined ? letters(rank).map((_, i) => i) : [dims].flat()).map((d) => this.#dim(d)));
+    const over = new Set(
+      (dims === undefined ? letters(rank).map((_, i) => i) : [dims].flat()).map((d) => this.#dim(d)),
+    );
     const from = letters(rank);
     const to = from.filter((_, d) => !over.has(d));
     const out = this.#one("reduce", [], { dims: `${from.join(" ")} -> ${to.join(" ")}`, kind });
@@ -207,7 +212,9 @@ export class Tensor {
   matmul(other: Tensor): Tensor {
     const [m, n] = [this.shape.length, other.shape.length];
     if (m < 2 || n < 2 || (n > 2 && n !== m)) {
-      throw new TypeError(`Cannot multiply shapes [${this.shape}] and [${other.shape}]: expected [..., m, k] and [k, n] or [..., k, n]`);
+      throw new TypeError(
+        `Cannot multiply shapes [${this.shape}] and [${other.shape}]: expected [..., m, k] and [k, n] or [..., k, n]`,
+      );
     }
     const lead = letters(m - 2).join(" ");
     return this.contract(`${lead} m k, ${n > 2 ? lead : ""} k n -> ${lead} m n`.replace(/ +/g, " ").trim(), other);

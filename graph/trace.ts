@@ -1,7 +1,7 @@
 /** From TypeScript to a graph: a function over tensors is run once on symbolic ones.
  * @module */
 import { Builder } from "./builder.ts";
-import { type Graph, type State, type Type } from "./ir.ts";
+import type { Graph, State, Type } from "./ir.ts";
 import { autodiff } from "./passes/autodiff.ts";
 import { Tensor } from "./tensor.ts";
 
@@ -10,6 +10,7 @@ export type TensorFunction = (...inputs: Tensor[]) => Tensor | readonly Tensor[]
 
 /** A function made by {@linkcode grad}: traced like any other. */
 export interface Gradient {
+  /** The function that is differentiated; it must have one scalar result. */
   readonly of: TensorFunction;
 }
 

@@ -66,7 +66,9 @@ export const rules: readonly Rule[] = [
   ["no state is read after it was assigned", function* (graph) {
     const assigned = new Set<string>();
     for (const node of graph.nodes) {
-      if (node.op === "read") { for (const s of statesOf(node)) if (assigned.has(s)) yield `"${s}" in ${nodeText(node)}`; }
+      if (node.op === "read") {
+        for (const s of statesOf(node)) if (assigned.has(s)) yield `"${s}" in ${nodeText(node)}`;
+      }
       if (node.op === "assign") statesOf(node).forEach((s) => assigned.add(s));
     }
   }],

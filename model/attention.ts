@@ -6,11 +6,14 @@ import type { Tensor } from "../graph/tensor.ts";
 import { Linear, truncatedNormal } from "./layers.ts";
 import { Module } from "./module.ts";
 
-/** How Llama 3.1 stretches rotary wavelengths for longer contexts: those above `originalContext / lowFrequencyFactor` by
- * `factor`, those below `originalContext / highFrequencyFactor` not at all, those between in part. */
+/** How Llama 3.1 stretches rotary wavelengths for longer contexts: those above `originalContext / lowFreqFactor` by
+ * `factor`, those below `originalContext / highFreqFactor` not at all, those between in part. */
 export interface RopeScaling {
+  /** How many times longer the long wavelengths become. */
   readonly factor: number;
+  /** Wavelengths above `originalContext` over this, in tokens, are stretched in full. */
   readonly lowFreqFactor: number;
+  /** Wavelengths below `originalContext` over this, in tokens, stay as they are. */
   readonly highFreqFactor: number;
   /** Context length, in tokens, that the scaling starts from. */
   readonly originalContext: number;
@@ -36,7 +39,9 @@ export interface Places {
 
 /** What turns positions into rotations (Su et al. 2021): pair i of a head turns by position * theta^(-2i/K). */
 export class RotaryEmbedding extends Module {
-  /** @param scaling Llama 3.1's stretching, or null for plain frequencies. */
+  /** Keeps what the table is made from; there are no parameters.
+   * @param headSize K, even. @param theta base of the frequencies.
+   * @param scaling Llama 3.1's stretching, or null for plain frequencies. */
   constructor(readonly headSize: number, readonly theta: number, readonly scaling: RopeScaling | null) {
     super();
   }
@@ -59,7 +64,9 @@ export class RotaryEmbedding extends Module {
 
 /** Sizes and initial deviation of an {@linkcode Attention}. */
 export interface AttentionOptions {
+  /** D, a multiple of `numHeads`. */
   readonly dim: number;
+  /** Query heads; D over their number is the head size K. */
   readonly numHeads: number;
   /** Key/value heads; query head h uses key/value head floor(h G / H). */
   readonly numKvHeads: number;
@@ -69,12 +76,19 @@ export interface AttentionOptions {
 
 /** y = wo attention(rope(wq x), rope(wk x), wv x) */
 export class Attention extends Module {
+  /** Queries, D to H K. */
   readonly wq: Linear;
+  /** Keys, D to G K. */
   readonly wk: Linear;
+  /** Values, D to G K. */
   readonly wv: Linear;
+  /** The heads' results joined, H K to D. */
   readonly wo: Linear;
+  /** K, D over H. */
   readonly headSize: number;
 
+  /** Makes the four weights. `numHeads` must divide `dim`, and `numKvHeads` must divide `numHeads`; that is not checked here,
+   * but by `llamaConfig`. */
   constructor({ dim, numHeads, numKvHeads, initStd = 0.02 }: AttentionOptions) {
     super();
     this.headSize = dim / numHeads;

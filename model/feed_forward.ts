@@ -18,7 +18,9 @@ export function feedForwardHiddenDim(dim: number, options: { multipleOf: number;
 
 /** Sizes and initial deviation of a {@linkcode FeedForward}. */
 export interface FeedForwardOptions {
+  /** D. */
   readonly dim: number;
+  /** F. */
   readonly hiddenDim: number;
   /** Deviation of the initial w2 and w3; w1 has 0.02. */
   readonly initStd?: number;
@@ -26,10 +28,14 @@ export interface FeedForwardOptions {
 
 /** y = w2 (silu(w1 x) * w3 x) */
 export class FeedForward extends Module {
+  /** The gate, D to F; silu is applied to what it gives. */
   readonly w1: Linear;
+  /** Back to the residual stream, F to D. */
   readonly w2: Linear;
+  /** What the gate multiplies, D to F. */
   readonly w3: Linear;
 
+  /** Makes the three weights. */
   constructor({ dim, hiddenDim, initStd = 0.02 }: FeedForwardOptions) {
     super();
     this.w1 = new Linear(dim, hiddenDim);

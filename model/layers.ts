@@ -10,9 +10,11 @@ export function truncatedNormal(std: number): Init {
 
 /** y = x W^T over the last dim, without bias; weight `[out, in]`. */
 export class Linear extends Module {
+  /** W, `[out, in]`. */
   readonly weight: Parameter;
 
-  /** @param inputSize size of the last dim of x. @param outputSize size of the last dim of y.
+  /** Makes the weight.
+   * @param inputSize size of the last dim of x. @param outputSize size of the last dim of y.
    * @param init initial weights, by default truncated normal of deviation 0.02. */
   constructor(inputSize: number, outputSize: number, init: Init = truncatedNormal(0.02)) {
     super();
@@ -28,9 +30,11 @@ export class Linear extends Module {
 
 /** A row of a table for each token id; weight `[V, D]`. */
 export class Embedding extends Module {
+  /** The table, `[V, D]`. */
   readonly weight: Parameter;
 
-  /** @param init initial rows, by default normal of deviation 1. */
+  /** Makes the table.
+   * @param vocabSize V, number of rows. @param dim D, size of a row. @param init initial rows, by default normal of deviation 1. */
   constructor(vocabSize: number, dim: number, init: Init = { kind: "normal", std: 1 }) {
     super();
     this.weight = parameter([vocabSize, dim], init);
@@ -44,9 +48,13 @@ export class Embedding extends Module {
 
 /** y = x w / sqrt(mean(x^2) + eps) over the last dim (Zhang & Sennrich 2019); weight `[D]` starts at 1. */
 export class RMSNorm extends Module {
+  /** w, `[D]`. */
   readonly weight: Parameter;
+  /** Added to the mean square. */
   readonly eps: number;
 
+  /** Makes the weight, all ones.
+   * @param dim D, size of the last dim of x. @param eps added to the mean square. */
   constructor(dim: number, eps = 1e-5) {
     super();
     this.weight = parameter([dim], { kind: "constant", value: 1 });

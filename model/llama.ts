@@ -127,12 +127,17 @@ export function llama(flavor: string, options: LlamaOptions = {}): Llama {
 
 /** One block: attention, then feed-forward, each on the norm of the residual stream and added to it. */
 export class TransformerBlock extends Module {
+  /** Attention of the block. */
   readonly attention: Attention;
+  /** Feed-forward part of the block. */
   readonly feedForward: FeedForward;
+  /** Norm of what attention reads. */
   readonly attentionNorm: RMSNorm;
+  /** Norm of what the feed-forward part reads. */
   readonly ffnNorm: RMSNorm;
 
-  /** @param index layer number from 0: what a block adds to the residual stream starts smaller with depth. */
+  /** Makes the parameters of one layer.
+   * @param index layer number from 0: what a block adds to the residual stream starts smaller with depth. */
   constructor({ dim, numHeads, numKvHeads, ffnHiddenDim, normEps }: LlamaConfig, index: number) {
     super();
     const initStd = 0.02 / Math.sqrt(2 * (index + 1));
@@ -151,13 +156,21 @@ export class TransformerBlock extends Module {
 
 /** The whole model: embedding, blocks, norm, output layer. */
 export class Llama extends Module implements TrainableModel {
+  /** From token ids to the residual stream, weight `[V,D]`. */
   readonly tokEmbeddings: Embedding;
+  /** Blocks in the order that they are applied. */
   readonly layers: readonly TransformerBlock[];
+  /** Norm before the output layer. */
   readonly norm: RMSNorm;
+  /** From the residual stream to logits, weight `[V,D]`; not tied to the embedding. */
   readonly output: Linear;
+  /** Makes the table of rotations that all blocks share. */
   readonly rotaryEmbedding: RotaryEmbedding;
+  /** Makes the loss from the logits. */
   readonly crossEntropy: CrossEntropy = new CrossEntropy();
 
+  /** Makes the parameters. Sizes that do not fit each other are refused by {@linkcode llamaConfig}, not here.
+   * @param config every size. */
   constructor(readonly config: LlamaConfig) {
     super();
     const { dim, vocabSize, normEps, ropeTheta, ropeScaling } = config;

@@ -9,6 +9,7 @@ export const IGNORE_INDEX = -100;
 
 /** One microbatch as the graph's inputs, all i32 `[B,T]`. */
 export interface Batch {
+  /** Token ids. */
   readonly tokens: Tensor;
   /** The token that should follow each token, or -100 where none is asked for. */
   readonly targets: Tensor;
@@ -38,7 +39,8 @@ export interface TrainableModel extends Module {
 
 /** Cross-entropy between logits and target ids, summed over the valid targets. */
 export class CrossEntropy extends Module {
-  /** @param ignoreIndex targets of this id count for nothing. */
+  /** Keeps the id that is ignored; there are no parameters.
+   * @param ignoreIndex targets of this id count for nothing. */
   constructor(readonly ignoreIndex: number = IGNORE_INDEX) {
     super();
   }

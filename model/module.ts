@@ -124,7 +124,9 @@ export function numParameters(root: Module): number {
 
 /** Where parameters are read into: the graph under construction, and the element type that they have in it. */
 export interface Target {
+  /** The graph under construction. */
   readonly builder: Builder;
+  /** Element type of every parameter in it. */
   readonly dtype: DType;
 }
 

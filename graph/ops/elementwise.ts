@@ -21,7 +21,9 @@ function elementwise(name: keyof typeof mapOps, f: (...x: number[]) => number, g
     infer(inputs) {
       if (inputs.length !== f.length) throw new TypeError(`expected ${f.length} operands, got ${inputs.length}`);
       const other = inputs.find((t) => !sameType(t, inputs[0]));
-      if (other) throw new TypeError(`expected operands of one type, got ${typeText(inputs[0])} and ${typeText(other)}`);
+      if (other) {
+        throw new TypeError(`expected operands of one type, got ${typeText(inputs[0])} and ${typeText(other)}`);
+      }
       if (!isReal(inputs[0].dtype)) throw new TypeError(`expected real operands, got ${inputs[0].dtype}; cast first`);
       return [{ dtype: inputs[0].dtype, shape: inputs[0].shape }];
     },

@@ -61,7 +61,12 @@ export const map: Op = defineOp({
         BigInt(mapOps[name as keyof typeof mapOps].code) | BigInt(first + k) << 16n,
       )
     );
-    const attrs = { inputs: node.inputs.length, registers: first + steps.length, code: [...code, ...results], constants };
+    const attrs = {
+      inputs: node.inputs.length,
+      registers: first + steps.length,
+      code: [...code, ...results],
+      constants,
+    };
     return { kernel: "map", attrs };
   },
 });

@@ -35,7 +35,8 @@ Deno.test("without a library the error lists every place and why it is not used"
   assertStringIncludes(lines[2], "  - the build folder, /nowhere/libtitan.so: ");
   assertEquals(lines.slice(3), [
     `  expected: a library with ABI version ${ABI_VERSION} at one of these places`,
-    "  fix: run `deno task build` in a checkout, or set TITAN_LIB to the library's path",
+    "  fix: run `deno task build` in a checkout, or set TITAN_LIB to the library's path and run with " +
+    "`--allow-env=TITAN_LIB --allow-ffi=PATH` (`deno task train` allows build/ only)",
   ]);
 });
 
