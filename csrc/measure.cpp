@@ -7,7 +7,7 @@
 namespace titan {
 
 double measure_product(Device& device, int64_t n, int threads) {
-  constexpr int REPEATS = 5;
+  constexpr int REPEATS = 10;
   const Kernel* gemm = std::find_if(device.backend.kernels, device.backend.kernels + device.backend.num_kernels,
                                     [](const Kernel& kernel) { return std::strcmp(kernel.name, "gemm") == 0; });
   const uint64_t matrix_bytes = static_cast<uint64_t>(n * n) * sizeof(float);

@@ -1,17 +1,15 @@
 /**
  * Draws the loss curve of a run: `plot_loss.ts METRICS_JSONL SVG`. Of the file's last run it shows the training loss, the
- * validation losses, and the unigram entropy of the held-out tokens, which it counts in the run's own validation data.
+ * validation losses, and the unigram entropy of the held-out tokens.
  * The picture in README.md is made by
  *
- *     npx -y deno task train --metrics.log_freq 1 --validation.freq 30 --job.dump_folder build/readme
+ *     npx -y deno task train --metrics.log_freq 1 --validation.freq 25 --job.dump_folder build/readme
  *     npx -y deno run --allow-read --allow-write=docs tools/plot_loss.ts build/readme/metrics.jsonl docs/loss.svg
  *     npx -y deno fmt docs/loss.svg
  *
  * Losses are nats per token; the picture is in pixels, from its top left corner.
  * @module
  */
-import { unigramEntropy } from "../data/dataset.ts";
-import { Loader } from "../data/loader.ts";
 import type { Config } from "../train/config.ts";
 
 /** A loss at a step. */
@@ -32,7 +30,7 @@ export interface Curve {
 
 /** The last run in a file of metrics.
  * @throws {SyntaxError} when the file holds no run with a finite loss. */
-export function lastRun(jsonl: string): { config: Config; training: Point[]; validation: Point[] } {
+export function lastRun(jsonl: string): Pick<Curve, "training" | "validation" | "unigramEntropy"> & { config: Config } {
   const lines: Record<string, unknown>[] = jsonl.trim().split("\n").map((line) => JSON.parse(line));
   const start = lines.findLastIndex((line) => "run" in line);
   const points = (tag: string): Point[] =>
@@ -43,23 +41,8 @@ export function lastRun(jsonl: string): { config: Config; training: Point[]; val
     throw new SyntaxError("Cannot draw a loss curve: the file has no run with a finite loss; is it a metrics.jsonl?");
   }
   const { config } = lines[start].run as { config: Config };
-  return { config, training, validation: points("validation_metrics/loss") };
-}
-
-/** Entropy of the token frequencies of a run's validation, in nats. */
-export async function validationEntropy({ validation, model }: Config): Promise<number> {
-  const loader = await Loader.open({
-    dataset: { name: validation.dataset, path: validation.dataset_path },
-    tokenizer: model.hf_assets_path ?? undefined,
-    batchSize: validation.local_batch_size,
-    seqLen: validation.seq_len,
-    infinite: false,
-  });
-  const targets: number[] = [];
-  for (let n = 0, batch; n !== validation.steps && (batch = await loader.next()); n++) {
-    for (const id of batch.targets) if (id >= 0) targets.push(id);
-  }
-  return unigramEntropy(targets, loader.tokenizer.vocabSize);
+  const unigramEntropy = points("validation_metrics/unigram_entropy").at(-1)?.loss;
+  return { config, training, validation: points("validation_metrics/loss"), unigramEntropy };
 }
 
 /** Round numbers that divide a range into at most `most` parts; the first and last lie within it. */
@@ -146,14 +129,14 @@ function escaped(text: string): string {
 
 if (import.meta.main) {
   const [metrics, picture] = Deno.args;
-  const { config, training, validation } = lastRun(Deno.readTextFileSync(metrics));
+  const { config, training, validation, unigramEntropy } = lastRun(Deno.readTextFileSync(metrics));
   const { local_batch_size, global_batch_size, seq_len } = config.training;
   const svg = lossSvg({
     title: config.job.description,
     tokensPerStep: Math.max(local_batch_size, global_batch_size) * seq_len,
     training,
     validation,
-    unigramEntropy: validation.length > 0 ? await validationEntropy(config) : undefined,
+    unigramEntropy,
   });
   Deno.writeTextFileSync(picture, svg);
 }
