@@ -93,10 +93,11 @@ Deno.test("every pass leaves a valid graph that means the same", () => {
   }
 });
 
-Deno.test("compile prints the microbatch of a small Llama after each pass", () => {
+/** Text of a graph after each pass that changes it. */
+function textsOf(graph: Graph): string {
   const texts: string[] = [];
   let before = "";
-  compileGraphs([stepGraphs[1]], {
+  compileGraphs([graph], {
     threads: 1,
     watch(pass, graph) {
       const text = print(graph);
@@ -104,7 +105,16 @@ Deno.test("compile prints the microbatch of a small Llama after each pass", () =
       before = text;
     },
   });
-  golden("train/compile", texts.join("\n"));
+  return texts.join("\n");
+}
+
+Deno.test("compile prints the microbatch of a small Llama after each pass", () => {
+  golden("train/compile", textsOf(stepGraphs[1]));
+});
+
+Deno.test("compile prints the microbatch of the debug model after each pass", () => {
+  const debug = { batch: 8, seqLen: 512, dtype: "f32", globalTokens: 8 * 512 } as const;
+  golden("train/compile_debug", textsOf(traceMicrobatch(llama("debug"), debug)));
 });
 
 /** How often each kernel runs in each section. */

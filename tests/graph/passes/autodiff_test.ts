@@ -16,7 +16,7 @@ const parameters = (graph: Graph): string[] => graph.states.filter((s) => s.kind
 const realInputs = (graph: Graph): string[] => graph.inputs.filter((i) => isReal(i.value.dtype)).map((i) => i.name);
 
 Deno.test("autodiff leaves the forward graph's meaning alone", () => {
-  forSeeds(150, (seed) => {
+  forSeeds(200, (seed) => {
     const forward = randomGraph(seed), text = print(forward);
     const graph = verify(autodiff(forward, { of: "loss", states: parameters(forward), inputs: realInputs(forward) }));
     assertEquals(print(forward), text, "the graph it was given has changed");
