@@ -24,8 +24,10 @@ export function grad(fn: TensorFunction): Gradient {
  * @throws {TypeError} when an op does not fit its operands; the message names op and shapes.
  * @example
  * ```ts
+ * import { f32, print, type Tensor } from "@libtitan/titan";
+ *
  * const f = (x: Tensor) => x.matmul(x.transpose(0, 1)).softmax(-1).sum();
- * console.log(String(print(trace(grad(f), f32(8, 8)))));
+ * console.log(print(trace(grad(f), f32(8, 8))));
  * ``` */
 export function trace(fn: TensorFunction | Gradient, ...specs: Type[]): Graph {
   if (typeof fn !== "function") {

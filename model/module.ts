@@ -48,6 +48,8 @@ export function parameter(shape: readonly number[], init: Init): Parameter {
  * Nodes that `forward` makes carry the module's path as their scope.
  * @example
  * ```ts
+ * import { Linear, type Tensor } from "@libtitan/titan";
+ *
  * class GatedMixer extends Module {
  *   readonly gate: Linear;
  *   readonly value: Linear;
@@ -140,8 +142,10 @@ let binding: Binding | undefined;
  * nodes get module paths as scopes. `body` may not be asynchronous. A real tensor of the graph serves as `target`.
  * @example
  * ```ts
- * const mixer = new GatedMixer(8);
- * const graph = trace((x) => bind(mixer, x, () => mixer.forward(x)), f32(2, 3, 8));
+ * import { f32, Linear, trace } from "@libtitan/titan";
+ *
+ * const linear = new Linear(8, 4);
+ * const graph = trace((x) => bind(linear, x, () => linear.forward(x)), f32(2, 3, 8));
  * ``` */
 export function bind<T>(root: Module, target: Target, body: () => T): T {
   const { builder, dtype } = target, outer = binding;

@@ -100,10 +100,13 @@ struct Space {
 
   Space(const Tensor* operands, int n, int leading) {
     int order[MAX_RANK];
-    for (int d = 0; d < operands[0].rank; d++)
-      if (operands[0].dims[d] != 1) order[rank++] = d;
     const int64_t* by = operands[leading].strides;
-    std::sort(order, order + rank, [by](int a, int b) { return by[a] != by[b] ? by[a] > by[b] : a < b; });
+    for (int d = 0; d < operands[0].rank; d++) {
+      if (operands[0].dims[d] == 1) continue;
+      int at = rank++;  // sorted in as it comes: std::stable_sort would allocate
+      for (; at > 0 && by[order[at - 1]] < by[d]; at--) order[at] = order[at - 1];
+      order[at] = d;
+    }
     int merged = 0;
     for (int k = 0; k < rank; k++) {
       const int64_t size = operands[0].dims[order[k]];
