@@ -7,7 +7,7 @@ import { LibraryError } from "../ffi/library.ts";
 import { Llama } from "../model/llama.ts";
 import { type Config, ConfigError, helpText, loadConfig, lrSchedule, modelSizes } from "./config.ts";
 import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
-import { deviceText, modelText, planText } from "./report.ts";
+import { deviceText, modelText, planText, slowPaths } from "./report.ts";
 import { compileStep, DivergedError } from "./step_program.ts";
 import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
 
@@ -117,6 +117,7 @@ async function run(config: Config): Promise<number> {
   console.log(`  model   ${modelText(model, tokensPerStep(options), seqLen)}`);
   console.log(`  data    ${trainer.dataDescription}`);
   console.log(`  device  ${deviceText(device, gflops)}`);
+  slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));
   const metrics = new Metrics({
     logFreq: log_freq,
     lastStep: steps,

@@ -2,9 +2,10 @@
  * @module */
 import type { DeviceInfo } from "../ffi/device.ts";
 import { opOf } from "../graph/builder.ts";
-import type { Graph } from "../graph/ir.ts";
+import { type Graph, numel } from "../graph/ir.ts";
 import { flopsOf } from "../graph/op.ts";
 import type { Block, MemoryPlan } from "../graph/passes/memory.ts";
+import { CHUNK_ROWS } from "../graph/passes/tile.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { numParameters } from "../model/module.ts";
 import type { Compiled } from "./compile.ts";
@@ -80,6 +81,21 @@ Largest values of a microbatch
 ${table(largest.map((b) => [b.label, bytesText(b.bytes)] as const))}`;
 }
 
+/** Slower paths that a step takes, a line each; none where everything runs as it is meant to. */
+export function slowPaths({ graphs }: Compiled): string[] {
+  return graphs.flatMap(({ name, nodes }) => {
+    const copies = nodes.filter((n) => n.op === "copy"),
+      whole = nodes.filter((n) => n.op === "cross_entropy")
+        .filter((n) => numel(n.inputs[1].shape) > CHUNK_ROWS);
+    return [
+      ...copies.slice(0, 1).map((n) =>
+        `${name} copies ${count(copies.length)} values, since a kernel cannot follow their strides; first in ${n.scope}`
+      ),
+      ...whole.map((n) => `${name} holds all logits of ${n.scope} at once, since what uses them is not row by row`),
+    ];
+  });
+}
+
 /** The plan of a step. */
 export function planText(model: TrainableModel, compiled: Compiled, tokensPerStep: number, seqLen: number): string {
   const { plan, program } = compiled;
@@ -96,5 +112,5 @@ Sections (FLOPs as they run)
 ${table(sections)}
 ${memoryText(plan)}
 Program
-  ${count(program.bytes.length)} B for ${plan.threads} threads`;
+  ${[`${count(program.bytes.length)} B for ${plan.threads} threads`, ...slowPaths(compiled)].join("\n  ")}`;
 }

@@ -9,9 +9,12 @@ import { elementwiseNames } from "../ops/elementwise.ts";
 import { nodeText } from "../print.ts";
 import { removeDeadNodes } from "./simplify.ts";
 
+/** Rows of logits that are made at once: few enough for the cache, enough for a fast product. */
+export const CHUNK_ROWS = 512;
+
 /** How to tile. */
 export interface TileOptions {
-  /** Most rows of a chunk (a row is one token's logits); default 512. */
+  /** Most rows of a chunk (a row is one token's logits); default {@linkcode CHUNK_ROWS}. */
   readonly rows?: number;
   /** Values to be made chunk by chunk, with all work on them; default: {@linkcode lossRegions}. */
   readonly values?: readonly Value[];
@@ -251,7 +254,7 @@ function combine(
  * @throws {TypeError} when one of `values` cannot be tiled: an op that does not work row by row, rows that are mixed, or a
  * result of all rows that comes back into the region. */
 export function tile(graph: Graph, options: TileOptions = {}): Graph {
-  const { rows = 512, values = lossRegions(graph) } = options;
+  const { rows = CHUNK_ROWS, values = lossRegions(graph) } = options;
   if (!(rows >= 1)) throw new RangeError(`Cannot tile by ${rows} rows: expected at least 1`);
   return values.reduce((g, value) => tileRegion(g, value, rows), graph);
 }

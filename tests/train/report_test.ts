@@ -2,8 +2,9 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { opOf } from "../../graph/builder.ts";
 import { flopsOf } from "../../graph/op.ts";
 import type { Block, MemoryPlan } from "../../graph/passes/memory.ts";
+import type { Batch, LossSum } from "../../model/loss.ts";
 import { Module, numParameters, parameter } from "../../model/module.ts";
-import { bytesText, deviceText, graphFlops, memoryText, modelText, planText } from "../../train/report.ts";
+import { bytesText, deviceText, graphFlops, memoryText, modelText, planText, slowPaths } from "../../train/report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
@@ -104,4 +105,23 @@ Deno.test("the plan of a step has its sections, its memory and its program", () 
   const { parameter, gradient, moment } = compiled.plan.categories, bytes = 4 * numParameters(model);
   assert(parameter >= bytes && gradient >= bytes && moment >= 2 * bytes);
   assertStringIncludes(text, `${compiled.program.bytes.length.toLocaleString("en-US")} B for 2 threads`);
+});
+
+Deno.test("a step that takes a slower path says which, and the usual one has nothing to say", () => {
+  assertEquals(slowPaths(compiled), []);
+  class Pooled extends Module {
+    readonly table = parameter([8, 4], { kind: "normal", std: 1 });
+    loss({ tokens, targets }: Batch): LossSum {
+      const x_BTD = tokens.apply("embedding", [this.table()])[0];
+      // Each row's logits also see the mean over all rows: no chunk has all that it needs.
+      const logits_BTV = x_BTD.matmul(this.table().transpose(0, 1));
+      const mixed = logits_BTV.add(logits_BTV.mean([0, 1]));
+      const [lossSum, count] = mixed.apply("cross_entropy", [targets], { ignore_index: -100 });
+      return { lossSum, count };
+    }
+  }
+  const pooled = { model: new Pooled(), optimizer, dtype: "f32", accumulation: 1, threads: 1 } as const;
+  const [line] = slowPaths(compileStep({ ...pooled, batch: 2, seqLen: 300 }));
+  assertStringIncludes(line, "microbatch holds all logits");
+  assertEquals(slowPaths(compileStep({ ...pooled, batch: 2, seqLen: 30 })), []);
 });
