@@ -149,16 +149,33 @@ async function findShards(url: URL, split: Split): Promise<URL[]> {
   });
 }
 
-/** Entropy of the token frequencies in nats: the loss of a model that knows only how often each token occurs.
- * @throws {RangeError} when there is no token, or an id is not below `vocabSize`. */
-export function unigramEntropy(ids: Iterable<number>, vocabSize: number): number {
-  const counts = new Float64Array(vocabSize);
-  let total = 0;
-  for (const id of ids) {
-    if (!(id >= 0 && id < vocabSize)) throw new RangeError(`Token ${id} is not in a vocabulary of ${vocabSize}`);
-    counts[id]++;
-    total++;
+/** Token frequencies: counted as text goes by, without keeping it. */
+export class Unigrams {
+  readonly #counts: Float64Array;
+  #total = 0;
+
+  /** @param vocabSize ids are below it. */
+  constructor(vocabSize: number) {
+    this.#counts = new Float64Array(vocabSize);
   }
-  if (total === 0) throw new RangeError("Cannot take the entropy of no tokens");
-  return counts.reduce((sum, count) => count === 0 ? sum : sum - count / total * Math.log(count / total), 0);
+
+  /** Counts ids; negative ones, which are ignored targets, are left out.
+   * @throws {RangeError} when an id is not below the vocabulary's size. */
+  add(ids: Iterable<number>): void {
+    const vocabSize = this.#counts.length;
+    for (const id of ids) {
+      if (id < 0) continue;
+      if (!(id < vocabSize)) throw new RangeError(`Token ${id} is not in a vocabulary of ${vocabSize}`);
+      this.#counts[id]++;
+      this.#total++;
+    }
+  }
+
+  /** Entropy of the frequencies in nats: the loss of a model that knows only how often each token occurs.
+   * @throws {RangeError} when nothing was counted. */
+  entropy(): number {
+    const total = this.#total;
+    if (total === 0) throw new RangeError("Cannot take the entropy of no tokens");
+    return this.#counts.reduce((sum, n) => n === 0 ? sum : sum - n / total * Math.log(n / total), 0);
+  }
 }

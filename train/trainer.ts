@@ -2,7 +2,7 @@
  * experiments run on this one class.
  * @module */
 import { DataError } from "../data/error.ts";
-import { type DatasetSpec, unigramEntropy } from "../data/dataset.ts";
+import { type DatasetSpec, Unigrams } from "../data/dataset.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import { Device, type DeviceInfo } from "../ffi/device.ts";
 import type { TrainableModel } from "../model/loss.ts";
@@ -221,18 +221,17 @@ export class Trainer implements AsyncDisposable {
     const { data: dataset, batch: batchSize, seqLen, steps } = validation;
     await using loader = await prefetch({ dataset, tokenizer, batchSize, seqLen, infinite: false });
     checkVocabulary(this.options.model, loader.vocabSize);
-    const targets: number[] = [];
+    const unigrams = new Unigrams(loader.vocabSize);
     let batches = 0;
     for (let batch; batches !== steps && (batch = await loader.next()); batches++) {
       views.tokens.set(batch.tokens);
       views.targets.set(batch.targets);
       views.positions.set(batch.positions);
-      for (const id of batch.targets) if (id >= 0) targets.push(id);
+      unigrams.add(batch.targets);
       await this.program.evaluate(batches === 0);
     }
     const { loss, tokenCount } = await this.program.evaluated();
-    const entropy = unigramEntropy(targets, loader.vocabSize);
-    return { loss, tokens: tokenCount, unigramEntropy: entropy, ms: performance.now() - start };
+    return { loss, tokens: tokenCount, unigramEntropy: unigrams.entropy(), ms: performance.now() - start };
   }
 
   /** Frees native memory, and ends the loader's worker. */
