@@ -34,6 +34,7 @@ export function trainOptions(config: Config): TrainOptions {
       maxNorm: training.max_norm,
     },
     dtype: training.dtype === "float64" ? "f64" : "f32",
+    documents: model.attn_mask_type === "block_causal",
     lanes: data.lanes,
     seed: debug.seed,
     threads: device.threads,

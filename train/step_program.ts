@@ -26,6 +26,8 @@ export interface StepOptions {
   readonly seqLen: number;
   /** Microbatches of a step. */
   readonly accumulation: number;
+  /** Does attention stay inside of a document? Default: it sees the whole row. */
+  readonly documents?: boolean;
   /** Sizes of an evaluation's batches; without them there is no evaluation. */
   readonly evaluate?: { readonly batch: number; readonly seqLen: number };
   /** Threads that the program runs on. */
@@ -37,6 +39,8 @@ export interface BatchViews {
   readonly tokens: TypedArray;
   readonly targets: TypedArray;
   readonly positions: TypedArray;
+  /** Where attention stays inside of a document. */
+  readonly documents?: TypedArray;
 }
 
 /** Results of a step. */
@@ -76,13 +80,13 @@ export class DivergedError extends Error {
 
 /** Compiles the graphs of a step; needs no native library. Sections are named by their graphs. */
 export function compileStep(options: StepOptions): Compiled {
-  const { model, optimizer, dtype, batch, seqLen, accumulation, evaluate, threads } = options;
+  const { model, optimizer, dtype, batch, seqLen, accumulation, documents, evaluate, threads } = options;
   const globalTokens = batch * seqLen * accumulation;
   const graphs = [
     traceInitialize(model, dtype),
-    traceMicrobatch(model, { batch, seqLen, dtype, globalTokens }),
+    traceMicrobatch(model, { batch, seqLen, dtype, documents, globalTokens }),
     traceUpdate(model, { ...optimizer, dtype, globalTokens }),
-    ...(evaluate ? [traceEvaluate(model, { ...evaluate, dtype }), traceEvaluateResult(dtype)] : []),
+    ...(evaluate ? [traceEvaluate(model, { ...evaluate, dtype, documents }), traceEvaluateResult(dtype)] : []),
   ];
   return compileGraphs(graphs, { threads });
 }
@@ -124,7 +128,13 @@ export class StepProgram implements Disposable {
       const [tokens, targets, positions] = ["tokens", "targets", "positions"].map((n) =>
         view(input.buffer, base, s.inputs, n)
       );
-      return { tokens, targets, positions };
+      const masked = s.inputs.some((i) => i.name === "documents");
+      return {
+        tokens,
+        targets,
+        positions,
+        ...(masked ? { documents: view(input.buffer, base, s.inputs, "documents") } : {}),
+      };
     };
     const bases = Array.from({ length: accumulation }, (_, k) => k * microbatch.inputBytes);
     const last = accumulation * microbatch.inputBytes;

@@ -3,6 +3,7 @@
  * @module */
 import { DataError } from "../data/error.ts";
 import { type DatasetSpec, Unigrams } from "../data/dataset.ts";
+import type { Batch } from "../data/loader.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import { Device, type DeviceInfo } from "../ffi/device.ts";
 import type { TrainableModel } from "../model/loss.ts";
@@ -35,6 +36,8 @@ export interface TrainOptions {
   readonly optimizer?: Partial<OptimizerOptions>;
   /** Element type of parameters and activations; default `f32`. */
   readonly dtype?: RealType;
+  /** Does attention stay inside of a document? Default: it sees the whole row, across documents. */
+  readonly documents?: boolean;
   /** Independent streams of documents. */
   readonly lanes?: number;
   /** Seed of the initial values; default 0. */
@@ -97,6 +100,7 @@ export function complete(options: TrainOptions): CompleteOptions {
     ...options,
     batch: options.batch ?? 8,
     accumulation: options.accumulation ?? 1,
+    documents: options.documents ?? false,
     seqLen: options.seqLen ?? 256,
     lr: options.lr ?? 2e-3,
     lrSchedule: options.lrSchedule ??
@@ -148,7 +152,8 @@ export class Trainer implements AsyncDisposable {
    * @throws {DataError} about data and tokenizer. @throws {LibraryError} when there is no usable library.
    * @throws {TitanError} when memory is short. */
   static async open(options: TrainOptions): Promise<Trainer> {
-    const full = complete(options), { model, optimizer, dtype, batch, seqLen, accumulation, validation, lanes } = full;
+    const full = complete(options), { model, optimizer, dtype, batch, seqLen, accumulation, documents } = full;
+    const { validation, lanes } = full;
     await using stack = new AsyncDisposableStack();
     const loader = stack.use(
       await prefetch({ dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes }),
@@ -163,6 +168,7 @@ export class Trainer implements AsyncDisposable {
       batch,
       seqLen,
       accumulation,
+      documents,
       evaluate: validation,
       threads,
     });
@@ -204,10 +210,7 @@ export class Trainer implements AsyncDisposable {
   }
 
   async #load(views: BatchViews): Promise<void> {
-    const batch = (await this.#loader.next())!;
-    views.tokens.set(batch.tokens);
-    views.targets.set(batch.targets);
-    views.positions.set(batch.positions);
+    put(views, (await this.#loader.next())!);
   }
 
   /** Loss on the held-out text.
@@ -224,9 +227,7 @@ export class Trainer implements AsyncDisposable {
     const unigrams = new Unigrams(loader.vocabSize);
     let batches = 0;
     for (let batch; batches !== steps && (batch = await loader.next()); batches++) {
-      views.tokens.set(batch.tokens);
-      views.targets.set(batch.targets);
-      views.positions.set(batch.positions);
+      put(views, batch);
       unigrams.add(batch.targets);
       await this.program.evaluate(batches === 0);
     }
@@ -238,6 +239,14 @@ export class Trainer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#owned[Symbol.asyncDispose]();
   }
+}
+
+/** Copies a batch to where the program reads it. */
+function put(views: BatchViews, batch: Batch): void {
+  views.tokens.set(batch.tokens);
+  views.targets.set(batch.targets);
+  views.positions.set(batch.positions);
+  views.documents?.set(batch.documents);
 }
 
 /** Ids beyond the embedding's rows must not reach the kernels. */

@@ -96,6 +96,25 @@ Deno.test("a loop over train() closes device, program and loader when it ends, b
   closed();
 });
 
+Deno.test("attention that stays inside of documents learns and is judged by them", async () => {
+  await using own = await ownText();
+  await using folder = await temporaryFolder();
+  // Two documents to a row or so, read by one lane.
+  for (let i = 0; i < 20; i++) await Deno.writeTextFile(`${folder.path}/${i}.txt`, `Line ${i} is short.`);
+  const options = { ...own.options, data: texts(`${folder.path}/*.txt`), lanes: 1 };
+  const validation = { data: options.data, batch: 2, seqLen: 16, steps: 1 };
+  const losses = async (documents: boolean): Promise<number[]> => {
+    await using trainer = await Trainer.open({ ...options, documents, steps: 1, validation });
+    const [{ loss }] = await Array.fromAsync(trainer);
+    return [loss, (await trainer.evaluate()).loss];
+  };
+  const [across, inside] = [await losses(false), await losses(true)];
+  for (const i of [0, 1]) {
+    assert(Math.abs(across[i] - inside[i]) > 1e-6, `losses ${across[i]} and ${inside[i]} should differ`);
+    assert(Math.abs(across[i] - inside[i]) < 1, `losses ${across[i]} and ${inside[i]}`);
+  }
+});
+
 Deno.test("validation is on text held out, all of it or some batches, and does not change the training", async () => {
   await using own = await ownText();
   const validation = { data: own.options.data, batch: 2, seqLen: 16, steps: 3 };

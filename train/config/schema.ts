@@ -26,6 +26,7 @@ export interface MetricsConfig {
 export interface ModelConfig {
   name: string;
   flavor: string;
+  attn_mask_type: "causal" | "block_causal";
   hf_assets_path: string | null;
   dim: number | null;
   n_layers: number | null;
@@ -150,6 +151,11 @@ const schema = z.strictObject({
   model: section("Which model is trained. A size that is not set comes from the flavor.", {
     name: key(text, "llama3", "Model family."),
     flavor: key(text, "debugmodel", "Size within the family, such as debugmodel or 8B."),
+    attn_mask_type: key(
+      z.enum(["causal", "block_causal"]),
+      "causal",
+      "What attention sees: all that came before in the row, or of that the own document alone.",
+    ),
     hf_assets_path: key(text.nullable(), null, "Folder with tokenizer.json; not set, the tokenizer that comes along."),
     dim: size(count, "Width of the residual stream."),
     n_layers: size(count, "Number of transformer blocks."),
