@@ -123,8 +123,7 @@ function emit(
   clusterOf: Map<Node, Unit>,
   outside: Map<Value, (Node | undefined)[]>,
 ): void {
-  const loaded = new Set(own.flatMap((n) => n.inputs).filter((v) => !own.includes(made.get(v)!)));
-  const [head] = own;
+  const loaded = loadedBy(new Set(own), made), [head] = own;
   const nodes = [...cloned(loaded, made, clusterOf), ...own];
   const inside = new Map(nodes.map((n) => [n.outputs[0], n]));
   const outer = new Set(nodes.flatMap((n) => n.inputs).filter((v) => !inside.has(v)));
@@ -160,6 +159,11 @@ function emit(
   kept.forEach((v, i) => edit.replace(v, map.outputs[i]));
 }
 
+/** What a cluster's nodes read that they do not make. */
+function loadedBy(nodes: ReadonlySet<Node>, made: Map<Value, Node>): Set<Value> {
+  return new Set([...nodes].flatMap((n) => n.inputs).filter((v) => !nodes.has(made.get(v)!)));
+}
+
 /** Nodes that make a loaded value again from other loaded values: it then need not be kept since forward. */
 function cloned(
   loaded: ReadonlySet<Value>,
@@ -190,6 +194,5 @@ function remakes(
 ): boolean {
   const cluster = node && clusterOf.get(node);
   if (!cluster) return false;
-  const loaded = new Set([...cluster.nodes].flatMap((n) => n.inputs).filter((v) => !cluster.nodes.has(made.get(v)!)));
-  return isRemade(made.get(value), loaded, made, clusterOf);
+  return isRemade(made.get(value), loadedBy(cluster.nodes, made), made, clusterOf);
 }
