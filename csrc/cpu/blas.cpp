@@ -60,8 +60,6 @@ const char* blas_name() { return TITAN_CBLAS; }
 
 #else
 
-void multiply(const Product<float>& product, int threads) { multiply_builtin(product, threads); }
-void multiply(const Product<double>& product, int threads) { multiply_builtin(product, threads); }
 bool blas_is_builtin() { return true; }
 bool blas_nests() { return true; }
 const char* blas_name() { return "built-in product (no BLAS was found at configure time)"; }

@@ -21,10 +21,19 @@ const char* blas_name();
 
 /// On `threads` threads; inside a parallel region on the calling one. M, N and K are at least 1.
 /// With a CBLAS, a has stride 1 or at least K (or M, transposed) as leading dimension, likewise b and c: gemm's check sees to it.
+#ifdef TITAN_CBLAS
 void multiply(const Product<float>& product, int threads);
 void multiply(const Product<double>& product, int threads);
+#endif
+
+inline namespace TITAN_LEVEL {
 
 /// The built-in product: any strides; two calls of the same shape on as many threads give the same bits.
 template <class real> void multiply_builtin(const Product<real>& product, int threads);
 
+#ifndef TITAN_CBLAS
+template <class real> void multiply(const Product<real>& product, int threads) { multiply_builtin(product, threads); }
+#endif
+
+}  // namespace TITAN_LEVEL
 }  // namespace titan::cpu

@@ -11,7 +11,7 @@
 #include "blas.h"
 #include "simd.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 constexpr int ROWS = MANY_REGISTERS ? 14 : 6;  // 28 (12) registers of sums, out of 32 (16)

@@ -9,7 +9,7 @@
 
 #include "../backend.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 
 inline std::string to_text(const int64_t* values, int n) {
   std::string text = "[";

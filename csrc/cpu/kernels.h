@@ -1,4 +1,5 @@
-// The CPU kernels, declared from kernels.def: csrc/cpu/ops/<name or family>.cpp defines check_NAME and run_NAME for each.
+// The CPU kernels, declared from kernels.def: csrc/cpu/ops/<name or family>.cpp defines check_NAME and run_NAME for each. Kernels are compiled
+// once per processor level (levels.def), each time in a namespace of that name; checks once, where TITAN_CHECKS is defined.
 #pragma once
 #include <string>
 
@@ -6,12 +7,16 @@
 
 namespace titan::cpu {
 
-#define KERNEL(name, operands, attributes, dtypes) \
-  std::string check_##name(const Call& call);      \
-  void run_##name(const Call& call);
 #define MAP(name, arity)
+#define KERNEL(name, operands, attributes, dtypes) std::string check_##name(const Call& call);
 #include "../kernels.def"
 #undef KERNEL
+
+inline namespace TITAN_LEVEL {
+#define KERNEL(name, operands, attributes, dtypes) void run_##name(const Call& call);
+#include "../kernels.def"
+#undef KERNEL
+}  // namespace TITAN_LEVEL
 #undef MAP
 
 }  // namespace titan::cpu

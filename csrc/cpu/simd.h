@@ -16,7 +16,7 @@
 #include <immintrin.h>
 #endif
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 constexpr int VECTOR_BYTES = 64;

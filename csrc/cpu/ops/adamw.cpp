@@ -9,7 +9,7 @@
 #include "../kernels.h"
 #include "../simd.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 template <class real>
@@ -58,6 +58,14 @@ void adamw(const Call& call) {
 
 }  // namespace
 
+void run_adamw(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { adamw<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_adamw(const Call& call) {
   const int64_t n = call.num_attributes ? call.attributes[0].i : 0;
   if (n < 1 || call.num_operands != 7 * n + 3) return "n is " + std::to_string(n) + " with " + std::to_string(call.num_operands) + " operands; expected: n >= 1 and 7 n + 3 operands";
@@ -81,8 +89,5 @@ std::string check_adamw(const Call& call) {
   }
   return check.error();
 }
-void run_adamw(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { adamw<decltype(zero)>(call); });
-}
-
 }  // namespace titan::cpu
+#endif

@@ -16,7 +16,7 @@
 
 #include "../kernels.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 int64_t scratch_bytes(int64_t S, int64_t K, int64_t element) {
@@ -146,6 +146,14 @@ void attention(const Call& call) {
 
 }  // namespace
 
+void run_attention(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { attention<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_attention(const Call& call) {
   Check check(call, {"q", "k", "v", "q_table", "k_table", "q_positions", "k_positions", "q_documents", "k_documents", "o", "lse", "scratch"}, 1);
   const DType real = check.real(0);
@@ -154,8 +162,5 @@ std::string check_attention(const Call& call) {
   check.operand(9, real, {B, T, H, K}).rows(9).writable(9).operand(10, real, {B, H, T}).writable(10);
   return check.scratch(11, call.threads * scratch_bytes(check.dim(1, 1), K, int64_t(size_of(real)))).error();
 }
-void run_attention(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { attention<decltype(zero)>(call); });
-}
-
 }  // namespace titan::cpu
+#endif

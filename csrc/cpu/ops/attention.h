@@ -10,7 +10,7 @@
 #include "../check.h"
 #include "../simd.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 
 template <class real>
 struct Tile {

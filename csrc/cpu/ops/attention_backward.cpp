@@ -14,7 +14,7 @@
 
 #include "../kernels.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 int64_t scratch_bytes(int64_t S, int64_t K, int64_t element) {
@@ -158,6 +158,14 @@ void attention_backward(const Call& call) {
 
 }  // namespace
 
+void run_attention_backward(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { attention_backward<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_attention_backward(const Call& call) {
   Check check(call, {"q", "k", "v", "o", "lse", "do", "q_table", "k_table", "q_positions", "k_positions", "q_documents", "k_documents", "dq", "dk", "dv", "scratch"}, 1);
   const DType real = check.real(0);
@@ -168,8 +176,5 @@ std::string check_attention_backward(const Call& call) {
   for (int i = 12; i < 15; i++) check.rows(i).writable(i);
   return check.scratch(15, call.threads * scratch_bytes(S, K, int64_t(size_of(real)))).error();
 }
-void run_attention_backward(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { attention_backward<decltype(zero)>(call); });
-}
-
 }  // namespace titan::cpu
+#endif

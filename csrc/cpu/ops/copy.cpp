@@ -7,7 +7,7 @@
 #include "../check.h"
 #include "../kernels.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 struct Dim {
@@ -104,6 +104,20 @@ void copy_any(const Call& call) {
   else copy<word32>(call[0], call[1], call.threads);
 }
 
+}  // namespace
+
+void run_copy(const Call& call) { copy_any(call); }
+
+void run_accumulate(const Call& call) {
+  if (!call.adds(call.attributes[0].i)) return copy_any(call);
+  with_real(call[1].dtype, [&](auto real) { add<decltype(real)>(call[0], call[1], call.threads); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
+namespace {
 std::string check_pair(Check& check, const Call& call) {
   if (!check.ok()) return check.error();
   const Tensor &x = call[0], &y = call[1];
@@ -112,7 +126,6 @@ std::string check_pair(Check& check, const Call& call) {
                 "x has dims " + to_text(x.dims, x.rank) + " and y " + to_text(y.dims, y.rank) + "; expected: the same");
   return check.writable(1).error();
 }
-
 }  // namespace
 
 std::string check_copy(const Call& call) {
@@ -120,18 +133,11 @@ std::string check_copy(const Call& call) {
   return check_pair(check, call);
 }
 
-void run_copy(const Call& call) { copy_any(call); }
-
 std::string check_accumulate(const Call& call) {
   Check check(call, {"x", "y"}, 1);
   check.real(1);
   if (check.ok()) check.require(call.attributes[0].i >= 0 && call.attributes[0].i <= 2, "accumulate is " + std::to_string(call.attributes[0].i) + "; expected: 0, 1 or 2");
   return check_pair(check, call);
 }
-
-void run_accumulate(const Call& call) {
-  if (!call.adds(call.attributes[0].i)) return copy_any(call);
-  with_real(call[1].dtype, [&](auto real) { add<decltype(real)>(call[0], call[1], call.threads); });
-}
-
 }  // namespace titan::cpu
+#endif

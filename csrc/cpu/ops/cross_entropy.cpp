@@ -9,7 +9,7 @@
 #include "../kernels.h"
 #include "../simd.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 /// exp of x <= 0. The rounding of x log2(e) errs by |x| exp(x) parts of 2^24, at most a third of one.
@@ -79,6 +79,17 @@ void cross_entropy_backward(const Call& call) {
 
 }  // namespace
 
+void run_cross_entropy(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { cross_entropy<decltype(zero)>(call); });
+}
+void run_cross_entropy_backward(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { cross_entropy_backward<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_cross_entropy(const Call& call) {
   Check check(call, {"logits", "targets", "loss", "count", "lse", "scratch"}, 1);
   const DType real = check.real(0);
@@ -93,11 +104,5 @@ std::string check_cross_entropy_backward(const Call& call) {
   check.operand(0, real, {N, V}).operand(1, DType::i32, {N}).operand(2, real, {N}).operand(3, real, {}).operand(4, real, {N, V});
   return check.rows(0).rows(4).writable(4).error();
 }
-void run_cross_entropy(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { cross_entropy<decltype(zero)>(call); });
-}
-void run_cross_entropy_backward(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { cross_entropy_backward<decltype(zero)>(call); });
-}
-
 }  // namespace titan::cpu
+#endif

@@ -9,7 +9,7 @@
 #include "../kernels.h"
 #include "../simd.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 template <class real>
@@ -51,6 +51,17 @@ void embedding_backward(const Call& call) {
 
 }  // namespace
 
+void run_embedding(const Call& call) {
+  with_real(call[1].dtype, [&](auto zero) { embedding<decltype(zero)>(call); });
+}
+void run_embedding_backward(const Call& call) {
+  with_real(call[1].dtype, [&](auto zero) { embedding_backward<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_embedding(const Call& call) {
   Check check(call, {"ids", "table", "y"}, 0);
   const DType real = check.real(1);
@@ -63,11 +74,5 @@ std::string check_embedding_backward(const Call& call) {
   const int64_t N = check.dim(0, 0), D = check.dim(1, 1);
   return check.operand(0, DType::i32, {N}).operand(1, real, {N, D}).operand(2, real, {-1, D}).rows(1).rows(2).writable(2).error();
 }
-void run_embedding(const Call& call) {
-  with_real(call[1].dtype, [&](auto zero) { embedding<decltype(zero)>(call); });
-}
-void run_embedding_backward(const Call& call) {
-  with_real(call[1].dtype, [&](auto zero) { embedding_backward<decltype(zero)>(call); });
-}
-
 }  // namespace titan::cpu
+#endif

@@ -7,7 +7,7 @@
 #include "../check.h"
 #include "../kernels.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 struct Matrix {
@@ -72,6 +72,14 @@ template <class real> void run(const Call& call) {
 
 }  // namespace
 
+void run_gemm(const Call& call) {
+  with_real(call[2].dtype, [&](auto real) { run<decltype(real)>(call); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_gemm(const Call& call) {
   Check check(call, {"a", "b", "c"}, 1);
   const DType real = check.real(2);
@@ -86,9 +94,5 @@ std::string check_gemm(const Call& call) {
   if (check.ok()) check.require(call.attributes[0].i >= 0 && call.attributes[0].i <= 2, "accumulate is " + std::to_string(call.attributes[0].i) + "; expected: 0, 1 or 2");
   return check.error();
 }
-
-void run_gemm(const Call& call) {
-  with_real(call[2].dtype, [&](auto real) { run<decltype(real)>(call); });
-}
-
 }  // namespace titan::cpu
+#endif

@@ -15,7 +15,7 @@
 #include "../kernels.h"
 #include "../simd.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 constexpr int MOST_OPERANDS = 64, MOST_REGISTERS = 128;
@@ -283,6 +283,23 @@ void run_tiles(const Call& call, const Plan& plan, int64_t first_tile, int64_t l
   }
 }
 
+}  // namespace
+
+void run_map(const Call& call) {
+  with_real(call[int(call.attributes[0].i)].dtype, [&](auto zero) {
+    using real = decltype(zero);
+    const Plan plan(call, sizeof(real));
+    if (plan.tiles <= 1) return run_tiles<real>(call, plan, 0, plan.tiles);  // a scalar's worth of work wakes no threads
+#pragma omp parallel for num_threads(call.threads) schedule(static)
+    for (int64_t part = 0; part < call.threads; part++) run_tiles<real>(call, plan, plan.tiles * part / call.threads, plan.tiles * (part + 1) / call.threads);
+  });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
+namespace {
 std::string check_code(const Program& program) {
   bool written[MOST_REGISTERS] = {};
   const int first_temporary = program.inputs + program.constants;
@@ -304,7 +321,6 @@ std::string check_code(const Program& program) {
       return "output " + std::to_string(o) + " is register " + std::to_string(r) + "; expected: one that holds a value";
   return "";
 }
-
 }  // namespace
 
 std::string check_map(const Call& call) {
@@ -328,14 +344,5 @@ std::string check_map(const Call& call) {
   }
   return check.error();
 }
-void run_map(const Call& call) {
-  with_real(call[int(call.attributes[0].i)].dtype, [&](auto zero) {
-    using real = decltype(zero);
-    const Plan plan(call, sizeof(real));
-    if (plan.tiles <= 1) return run_tiles<real>(call, plan, 0, plan.tiles);  // a scalar's worth of work wakes no threads
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-    for (int64_t part = 0; part < call.threads; part++) run_tiles<real>(call, plan, plan.tiles * part / call.threads, plan.tiles * (part + 1) / call.threads);
-  });
-}
-
 }  // namespace titan::cpu
+#endif

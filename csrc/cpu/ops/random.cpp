@@ -22,7 +22,7 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 void philox(const uint32_t (&key)[2], uint64_t counter, uint32_t* x0, uint32_t* x1) {
@@ -96,6 +96,14 @@ void random(const Call& call) {
 
 }  // namespace
 
+void run_random(const Call& call) {
+  with_real(call[1].dtype, [&](auto zero) { random<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_random(const Call& call) {
   Check check(call, {"seed", "y"}, 6);
   check.real(1);
@@ -107,8 +115,5 @@ std::string check_random(const Call& call) {
   check.require(kind != TRUNCATED_NORMAL || attributes[4].f < attributes[5].f, "low is " + std::to_string(attributes[4].f) + " and high " + std::to_string(attributes[5].f) + "; expected: low < high");
   return check.error();
 }
-void run_random(const Call& call) {
-  with_real(call[1].dtype, [&](auto zero) { random<decltype(zero)>(call); });
-}
-
 }  // namespace titan::cpu
+#endif

@@ -11,7 +11,7 @@
 #include "../kernels.h"
 #include "../simd.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 constexpr int64_t RUN = 64, PARTS = 64, MOST_PARTIALS = 4096, LONG = 32768;
@@ -155,6 +155,18 @@ void reduce(const Call& call) {
 
 }  // namespace
 
+void run_reduce(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) {
+    using real = decltype(zero);
+    if (call.attributes[0].i == 0) reduce<real, Sum<real>>(call);
+    else reduce<real, Max<real>>(call);
+  });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_reduce(const Call& call) {
   Check check(call, {"x", "y"}, 1);
   const DType real = check.real(0);
@@ -165,12 +177,5 @@ std::string check_reduce(const Call& call) {
   const int64_t kind = call.attributes[0].i;
   return check.require(kind == 0 || kind == 1, "kind is " + std::to_string(kind) + "; expected: 0 (sum) or 1 (max)").error();
 }
-void run_reduce(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) {
-    using real = decltype(zero);
-    if (call.attributes[0].i == 0) reduce<real, Sum<real>>(call);
-    else reduce<real, Max<real>>(call);
-  });
-}
-
 }  // namespace titan::cpu
+#endif

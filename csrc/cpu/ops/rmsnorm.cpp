@@ -10,7 +10,7 @@
 #include "../kernels.h"
 #include "../simd.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 constexpr int64_t PARTS = 64;
@@ -89,6 +89,20 @@ void rmsnorm_backward(const Call& call) {
 
 }  // namespace
 
+void run_rmsnorm(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { rmsnorm<decltype(zero)>(call); });
+}
+void run_add_rmsnorm(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { add_rmsnorm<decltype(zero)>(call); });
+}
+void run_rmsnorm_backward(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { rmsnorm_backward<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_rmsnorm(const Call& call) {
   Check check(call, {"x", "w", "y", "rstd"}, 1);
   const DType real = check.real(0);
@@ -112,14 +126,5 @@ std::string check_rmsnorm_backward(const Call& call) {
   check.rows(0).rows(2).rows(3).rows(5).rows(6).writable(5).writable(6);
   return check.scratch(7, std::min(N, PARTS) * D * int64_t(size_of(real))).error();
 }
-void run_rmsnorm(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { rmsnorm<decltype(zero)>(call); });
-}
-void run_add_rmsnorm(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { add_rmsnorm<decltype(zero)>(call); });
-}
-void run_rmsnorm_backward(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { rmsnorm_backward<decltype(zero)>(call); });
-}
-
 }  // namespace titan::cpu
+#endif

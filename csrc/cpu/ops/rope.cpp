@@ -10,7 +10,7 @@
 #include "../kernels.h"
 #include "../simd.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 constexpr int64_t MOST_K = 1024;
@@ -54,6 +54,17 @@ void rope(const Call& call) {
 
 }  // namespace
 
+void run_rope_table(const Call& call) {
+  with_real(call[1].dtype, [&](auto zero) { rope_table<decltype(zero)>(call); });
+}
+void run_rope(const Call& call) {
+  with_real(call[0].dtype, [&](auto zero) { rope<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_rope_table(const Call& call) {
   Check check(call, {"positions", "table"}, 5);
   const DType real = check.real(1);
@@ -74,11 +85,5 @@ std::string check_rope(const Call& call) {
   check.operand(0, real, {N, H, K}).operand(1, real, {N, K}).operand(2, real, {N, H, K}).rows(0).rows(1).rows(2).writable(2);
   return check.require(K % 2 == 0, "the head size is " + std::to_string(K) + "; expected: an even one").error();
 }
-void run_rope_table(const Call& call) {
-  with_real(call[1].dtype, [&](auto zero) { rope_table<decltype(zero)>(call); });
-}
-void run_rope(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { rope<decltype(zero)>(call); });
-}
-
 }  // namespace titan::cpu
+#endif

@@ -7,7 +7,7 @@
 #include "../kernels.h"
 #include "../simd.h"
 
-namespace titan::cpu {
+namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
 constexpr int64_t BLOCK = 4096;
@@ -52,6 +52,14 @@ void sum_squares(const Call& call) {
 
 }  // namespace
 
+void run_sum_squares(const Call& call) {
+  with_real(call[call.num_operands - 2].dtype, [&](auto zero) { sum_squares<decltype(zero)>(call); });
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
+
+#ifdef TITAN_CHECKS
+namespace titan::cpu {
 std::string check_sum_squares(const Call& call) {
   const int operands = call.num_operands - 2;
   std::vector<std::string> names;
@@ -65,8 +73,5 @@ std::string check_sum_squares(const Call& call) {
   }
   return check.require(operands >= 1, "there is no x; expected: at least one").operand(operands, check.real(operands), {}).scratch(operands + 1, 8 * blocks).error();
 }
-void run_sum_squares(const Call& call) {
-  with_real(call[call.num_operands - 2].dtype, [&](auto zero) { sum_squares<decltype(zero)>(call); });
-}
-
 }  // namespace titan::cpu
+#endif
