@@ -8,8 +8,14 @@ struct titan_device_info;
 
 namespace titan {
 
-enum class DType : uint32_t { f32 = 0, f64 = 1, i32 = 2, bytes = 3 };
-inline size_t size_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::bytes ? 1 : 4; }
+enum class DType : uint32_t { f32 = 0, f64 = 1, i32 = 2, bytes = 3, bf16 = 4 };
+inline size_t size_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::bf16 ? 2 : dtype == DType::bytes ? 1 : 4; }
+
+/// A real stored in 16 bits: the upper half of an f32. Kernels compute in f32; this is only how an operand lies in memory.
+struct bf16 {
+  uint16_t bits;
+  __attribute__((always_inline)) operator float() const { return __builtin_bit_cast(float, uint32_t{bits} << 16); }
+};
 
 constexpr int MAX_RANK = 6;
 
@@ -45,8 +51,9 @@ struct Call {
 struct Kernel {
   const char* name;
   /// Empty when the call is well formed; else why not. Runs once, at load. The loader has already held the call against kernels.def: operand
-  /// and attribute counts, absent operands only where allowed, equal real dtypes, scratch as 64-byte aligned bytes[n] of stride 1, dims and
-  /// strides >= 0, views inside their buffers. Left to the kernel: ranks, dims, strides, i32 operands, attribute values, scratch size.
+  /// and attribute counts, absent operands only where allowed, equal real dtypes (bf16 beside f32 where the operand may), scratch as 64-byte
+  /// aligned bytes[n] of stride 1, dims and strides >= 0, views inside their buffers. Left to the kernel: ranks, dims, strides, i32 operands,
+  /// attribute values, scratch size.
   /// `data` is a made-up address here: of the right alignment, equal for equal places, never to be followed.
   std::string (*check)(const Call&);
   /// Runs on the executor thread; may open OpenMP regions of `call.threads`; never allocates, never throws.

@@ -193,7 +193,10 @@ void LoadedProgram::check_finite(const titan_action& action, uint64_t n) const {
   const Instruction& instruction = program_.instructions[n];
   for (int i = instruction.first_output; i < instruction.first_output + instruction.num_outputs; i++) {
     const Tensor& tensor = instruction.call[i];
-    const int64_t element = tensor.dtype == DType::f32 ? find_not_finite<float>(tensor) : tensor.dtype == DType::f64 ? find_not_finite<double>(tensor) : -1;
+    const int64_t element = tensor.dtype == DType::f32    ? find_not_finite<float>(tensor)
+                            : tensor.dtype == DType::f64  ? find_not_finite<double>(tensor)
+                            : tensor.dtype == DType::bf16 ? find_not_finite<bf16>(tensor)
+                                                          : -1;
     if (element < 0) continue;
     Failure failure = program_.failure(TITAN_STATUS_NOT_FINITE, n, text("instruction ", n, " (", instruction.kernel->name, " in ", instruction.scope, ") made output ",
                                                                         program_.operand_name(n, i), " infinite or NaN, first at element ", element));

@@ -14,8 +14,8 @@ double measure_product(Device& device, int64_t n, int threads) {
   Arena arena(3 * matrix_bytes);
   Tensor operands[3];
   for (int i = 0; i < 3; i++) operands[i] = {arena.data() + static_cast<uint64_t>(i) * matrix_bytes, DType::f32, 3, {1, n, n}, {n * n, n, 1}};
-  const Attribute overwrite = {0};
-  const Call call{operands, 3, &overwrite, 1, 0, threads};
+  const Attribute attributes[] = {{0}, {0}};  // overwrite, in f32
+  const Call call{operands, 3, attributes, 2, 0, threads};
   double best = 0;
   device.executor.run([&] {
     arena.touch(threads);

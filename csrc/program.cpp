@@ -3,7 +3,7 @@
 //
 //   header       128  magic "TITANPRG"; u32 format, threads; u64 arena_bytes, input_bytes, output_bytes;
 //                     u64 tensors, sections, instructions, operands, attributes, string_bytes (how many of each)
-//   tensors      128  u32 space (0 arena, 1 input, 2 output), dtype (0 f32, 1 f64, 2 i32, 3 bytes); u64 offset; u32 rank, 0;
+//   tensors      128  u32 space (0 arena, 1 input, 2 output), dtype (0 f32, 1 f64, 2 i32, 3 bytes, 4 bf16); u64 offset; u32 rank, 0;
 //                     i64 dims[6], strides[6] (elements)
 //   sections      32  u32 name_offset, name_bytes; u64 first_instruction, instructions
 //   instructions  48  u32 kernel, stream (0); u64 first_operand; u32 operands, attribute words; u64 first_attribute;
@@ -125,7 +125,7 @@ class Loader {
     const std::string what = text("tensor ", i);
     const uint32_t space = entry.u32(0), dtype = entry.u32(4), rank = entry.u32(16);
     if (space > 2) refuse(text(what, " is in space ", space, "; expected: 0 arena, 1 input or 2 output"));
-    if (dtype > 3) refuse(text(what, " has dtype ", dtype, "; expected: 0 f32, 1 f64, 2 i32 or 3 bytes"));
+    if (dtype > 4) refuse(text(what, " has dtype ", dtype, "; expected: 0 f32, 1 f64, 2 i32, 3 bytes or 4 bf16"));
     if (rank > MAX_RANK) refuse(text(what, " has ", rank, " dims; expected: at most ", MAX_RANK));
     entry.expect_zero(20, 24, what);
     entry.expect_zero(120, TENSOR_BYTES, what);
@@ -188,9 +188,12 @@ class Loader {
     const Tensor* first_real = nullptr;
     for (int j = 0; j < static_cast<int>(num_operands); j++) {
       const Tensor& tensor = add_operand(signature, split, j, operands_[first_operand + j].u32(0), refuse_call);
-      if (!tensor.data || (tensor.dtype != DType::f32 && tensor.dtype != DType::f64)) continue;
+      if (!tensor.data || (tensor.dtype != DType::f32 && tensor.dtype != DType::f64 && tensor.dtype != DType::bf16)) continue;
+      if (tensor.dtype == DType::bf16 && !operand_bf16(signature, split, j))
+        refuse_call(text(operand_name(signature, split, j), " is bf16, which ", signature.name, " does not take there; expected: f32 or f64"));
       if (!first_real) first_real = &tensor;
-      if (tensor.dtype != first_real->dtype) refuse_call(text(operand_name(signature, split, j), " mixes f32 and f64; expected: one real dtype in a call"));
+      if ((tensor.dtype == DType::f64) != (first_real->dtype == DType::f64))
+        refuse_call(text(operand_name(signature, split, j), " mixes f64 with f32 or bf16; expected: one real dtype in a call, bf16 only beside f32"));
     }
     Instruction& instruction = program_.instructions.back();
     instruction.call = {program_.operands.data() + first_operand, static_cast<int>(num_operands), attributes, static_cast<int>(num_attributes), 0, program_.threads};
@@ -212,7 +215,7 @@ class Loader {
     }
     if (index >= views_.size()) refuse_call(text(name(), " is tensor ", index, "; expected: below ", views_.size()));
     const auto& [tensor, place] = views_[index];
-    if (is_scratch != (tensor.dtype == DType::bytes)) refuse_call(text(name(), " has the wrong dtype; expected: ", is_scratch ? "bytes" : "f32, f64 or i32"));
+    if (is_scratch != (tensor.dtype == DType::bytes)) refuse_call(text(name(), " has the wrong dtype; expected: ", is_scratch ? "bytes" : "f32, f64, bf16 or i32"));
     if (!is_input && place.space == Space::input) refuse_call(text(name(), " is written in the input buffer; expected: the arena or the output buffer"));
     program_.operands.push_back(tensor);
     program_.places.push_back(place);

@@ -10,7 +10,7 @@ namespace {
 Signature parse(const char* name, const char* operands, const char* attributes, const char* dtypes) {
   Signature signature;
   signature.name = name;
-  signature.takes_i32 = std::string(dtypes).find("i32") != std::string::npos;
+  const bool all_bf16 = std::string(dtypes).find("bf16") != std::string::npos;
   std::istringstream operand_words(operands), attribute_words(attributes);
   bool after_arrow = false;
   for (std::string word; operand_words >> word;) {
@@ -19,7 +19,9 @@ Signature parse(const char* name, const char* operands, const char* attributes, 
     else {
       const bool variadic = word.back() == '*', optional = word.back() == '?';
       if (variadic || optional) word.pop_back();
-      (after_arrow ? signature.outputs : signature.inputs).push_back({word, variadic, optional});
+      const bool bf16 = word.back() == '~';
+      if (bf16) word.pop_back();
+      (after_arrow ? signature.outputs : signature.inputs).push_back({word, variadic, optional, bf16 || all_bf16});
     }
   }
   for (std::string word; attribute_words >> word;) {
@@ -106,6 +108,12 @@ bool operand_optional(const Signature& signature, Split split, int i) {
   int member = 0;
   const auto* operand = find_operand(signature, split, i, &member);
   return operand && operand->optional;
+}
+
+bool operand_bf16(const Signature& signature, Split split, int i) {
+  int member = 0;
+  const auto* operand = find_operand(signature, split, i, &member);
+  return operand && operand->bf16;
 }
 
 }  // namespace titan

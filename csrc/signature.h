@@ -10,7 +10,7 @@ namespace titan {
 struct Signature {
   struct Operand {
     std::string name;
-    bool variadic, optional;
+    bool variadic, optional, bf16;  // bf16: may be stored as that where the call's reals are f32
   };
   struct Attribute {
     std::string name;
@@ -20,7 +20,6 @@ struct Signature {
   std::vector<Operand> inputs, outputs;
   bool scratch = false;
   std::vector<Attribute> attributes;
-  bool takes_i32 = false;  // i32 is among the dtypes
 };
 
 /// In the order of kernels.def.
@@ -39,5 +38,8 @@ std::string operand_name(const Signature& signature, Split split, int i);
 
 /// May operand i be absent?
 bool operand_optional(const Signature& signature, Split split, int i);
+
+/// May operand i be stored as bf16?
+bool operand_bf16(const Signature& signature, Split split, int i);
 
 }  // namespace titan

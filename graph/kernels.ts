@@ -10,6 +10,8 @@ export interface KernelOperand {
   readonly variadic: boolean;
   /** May be absent. */
   readonly optional: boolean;
+  /** May be stored as bf16 where the call's reals are f32. */
+  readonly bf16: boolean;
 }
 
 /** A kernel. The operands of a call are its inputs, its outputs, then the scratch. */
@@ -25,7 +27,7 @@ export interface Kernel {
   /** Constants of a call, in the order in which a program has them. */
   readonly attributes: readonly { readonly name: string; readonly type: "i64" | "f64" | "i64[]" | "f64[]" }[];
   /** What its real operands may be; one dtype in a call. */
-  readonly dtypes: readonly ("f32" | "f64" | "i32")[];
+  readonly dtypes: readonly ("f32" | "f64" | "i32" | "bf16")[];
 }
 
 /** Name of a kernel. */
@@ -56,25 +58,26 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   gemm: {
     index: 0,
     inputs: [
-      { name: "a", variadic: false, optional: false },
-      { name: "b", variadic: false, optional: false },
+      { name: "a", variadic: false, optional: false, bf16: true },
+      { name: "b", variadic: false, optional: false, bf16: true },
     ],
     outputs: [
-      { name: "c", variadic: false, optional: false },
+      { name: "c", variadic: false, optional: false, bf16: true },
     ],
     scratch: false,
     attributes: [
       { name: "accumulate", type: "i64" },
+      { name: "bf16", type: "i64" },
     ],
     dtypes: ["f32", "f64"],
   },
   map: {
     index: 1,
     inputs: [
-      { name: "x", variadic: true, optional: false },
+      { name: "x", variadic: true, optional: false, bf16: true },
     ],
     outputs: [
-      { name: "y", variadic: true, optional: false },
+      { name: "y", variadic: true, optional: false, bf16: true },
     ],
     scratch: false,
     attributes: [
@@ -88,10 +91,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   reduce: {
     index: 2,
     inputs: [
-      { name: "x", variadic: false, optional: false },
+      { name: "x", variadic: false, optional: false, bf16: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false },
+      { name: "y", variadic: false, optional: false, bf16: false },
     ],
     scratch: false,
     attributes: [
@@ -102,22 +105,22 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   copy: {
     index: 3,
     inputs: [
-      { name: "x", variadic: false, optional: false },
+      { name: "x", variadic: false, optional: false, bf16: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false },
+      { name: "y", variadic: false, optional: false, bf16: false },
     ],
     scratch: false,
     attributes: [],
-    dtypes: ["f32", "f64", "i32"],
+    dtypes: ["f32", "f64", "i32", "bf16"],
   },
   accumulate: {
     index: 4,
     inputs: [
-      { name: "x", variadic: false, optional: false },
+      { name: "x", variadic: false, optional: false, bf16: true },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false },
+      { name: "y", variadic: false, optional: false, bf16: true },
     ],
     scratch: false,
     attributes: [
@@ -128,11 +131,11 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   embedding: {
     index: 5,
     inputs: [
-      { name: "ids", variadic: false, optional: false },
-      { name: "table", variadic: false, optional: false },
+      { name: "ids", variadic: false, optional: false, bf16: false },
+      { name: "table", variadic: false, optional: false, bf16: true },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false },
+      { name: "y", variadic: false, optional: false, bf16: true },
     ],
     scratch: false,
     attributes: [],
@@ -141,11 +144,11 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   embedding_backward: {
     index: 6,
     inputs: [
-      { name: "ids", variadic: false, optional: false },
-      { name: "dy", variadic: false, optional: false },
+      { name: "ids", variadic: false, optional: false, bf16: false },
+      { name: "dy", variadic: false, optional: false, bf16: true },
     ],
     outputs: [
-      { name: "dtable", variadic: false, optional: false },
+      { name: "dtable", variadic: false, optional: false, bf16: true },
     ],
     scratch: false,
     attributes: [
@@ -156,12 +159,12 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   rmsnorm: {
     index: 7,
     inputs: [
-      { name: "x", variadic: false, optional: false },
-      { name: "w", variadic: false, optional: false },
+      { name: "x", variadic: false, optional: false, bf16: true },
+      { name: "w", variadic: false, optional: false, bf16: true },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false },
-      { name: "rstd", variadic: false, optional: false },
+      { name: "y", variadic: false, optional: false, bf16: true },
+      { name: "rstd", variadic: false, optional: false, bf16: false },
     ],
     scratch: false,
     attributes: [
@@ -172,14 +175,14 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   add_rmsnorm: {
     index: 8,
     inputs: [
-      { name: "x", variadic: false, optional: false },
-      { name: "r", variadic: false, optional: false },
-      { name: "w", variadic: false, optional: false },
+      { name: "x", variadic: false, optional: false, bf16: true },
+      { name: "r", variadic: false, optional: false, bf16: true },
+      { name: "w", variadic: false, optional: false, bf16: true },
     ],
     outputs: [
-      { name: "s", variadic: false, optional: false },
-      { name: "y", variadic: false, optional: false },
-      { name: "rstd", variadic: false, optional: false },
+      { name: "s", variadic: false, optional: false, bf16: true },
+      { name: "y", variadic: false, optional: false, bf16: true },
+      { name: "rstd", variadic: false, optional: false, bf16: false },
     ],
     scratch: false,
     attributes: [
@@ -190,15 +193,15 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   rmsnorm_backward: {
     index: 9,
     inputs: [
-      { name: "x", variadic: false, optional: false },
-      { name: "rstd", variadic: false, optional: false },
-      { name: "w", variadic: false, optional: false },
-      { name: "dy", variadic: false, optional: false },
-      { name: "residual", variadic: false, optional: true },
+      { name: "x", variadic: false, optional: false, bf16: true },
+      { name: "rstd", variadic: false, optional: false, bf16: false },
+      { name: "w", variadic: false, optional: false, bf16: true },
+      { name: "dy", variadic: false, optional: false, bf16: true },
+      { name: "residual", variadic: false, optional: true, bf16: true },
     ],
     outputs: [
-      { name: "dx", variadic: false, optional: false },
-      { name: "dw", variadic: false, optional: false },
+      { name: "dx", variadic: false, optional: false, bf16: true },
+      { name: "dw", variadic: false, optional: false, bf16: true },
     ],
     scratch: true,
     attributes: [
@@ -209,10 +212,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   rope_table: {
     index: 10,
     inputs: [
-      { name: "positions", variadic: false, optional: false },
+      { name: "positions", variadic: false, optional: false, bf16: false },
     ],
     outputs: [
-      { name: "table", variadic: false, optional: false },
+      { name: "table", variadic: false, optional: false, bf16: false },
     ],
     scratch: false,
     attributes: [
@@ -227,11 +230,11 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   rope: {
     index: 11,
     inputs: [
-      { name: "x", variadic: false, optional: false },
-      { name: "table", variadic: false, optional: false },
+      { name: "x", variadic: false, optional: false, bf16: true },
+      { name: "table", variadic: false, optional: false, bf16: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false },
+      { name: "y", variadic: false, optional: false, bf16: true },
     ],
     scratch: false,
     attributes: [
@@ -242,63 +245,65 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   attention: {
     index: 12,
     inputs: [
-      { name: "q", variadic: false, optional: false },
-      { name: "k", variadic: false, optional: false },
-      { name: "v", variadic: false, optional: false },
-      { name: "q_table", variadic: false, optional: true },
-      { name: "k_table", variadic: false, optional: true },
-      { name: "q_positions", variadic: false, optional: false },
-      { name: "k_positions", variadic: false, optional: false },
-      { name: "q_documents", variadic: false, optional: true },
-      { name: "k_documents", variadic: false, optional: true },
+      { name: "q", variadic: false, optional: false, bf16: true },
+      { name: "k", variadic: false, optional: false, bf16: true },
+      { name: "v", variadic: false, optional: false, bf16: true },
+      { name: "q_table", variadic: false, optional: true, bf16: false },
+      { name: "k_table", variadic: false, optional: true, bf16: false },
+      { name: "q_positions", variadic: false, optional: false, bf16: false },
+      { name: "k_positions", variadic: false, optional: false, bf16: false },
+      { name: "q_documents", variadic: false, optional: true, bf16: false },
+      { name: "k_documents", variadic: false, optional: true, bf16: false },
     ],
     outputs: [
-      { name: "o", variadic: false, optional: false },
-      { name: "lse", variadic: false, optional: false },
+      { name: "o", variadic: false, optional: false, bf16: true },
+      { name: "lse", variadic: false, optional: false, bf16: false },
     ],
     scratch: true,
     attributes: [
       { name: "scale", type: "f64" },
+      { name: "bf16", type: "i64" },
     ],
     dtypes: ["f32", "f64"],
   },
   attention_backward: {
     index: 13,
     inputs: [
-      { name: "q", variadic: false, optional: false },
-      { name: "k", variadic: false, optional: false },
-      { name: "v", variadic: false, optional: false },
-      { name: "o", variadic: false, optional: false },
-      { name: "lse", variadic: false, optional: false },
-      { name: "do", variadic: false, optional: false },
-      { name: "q_table", variadic: false, optional: true },
-      { name: "k_table", variadic: false, optional: true },
-      { name: "q_positions", variadic: false, optional: false },
-      { name: "k_positions", variadic: false, optional: false },
-      { name: "q_documents", variadic: false, optional: true },
-      { name: "k_documents", variadic: false, optional: true },
+      { name: "q", variadic: false, optional: false, bf16: true },
+      { name: "k", variadic: false, optional: false, bf16: true },
+      { name: "v", variadic: false, optional: false, bf16: true },
+      { name: "o", variadic: false, optional: false, bf16: true },
+      { name: "lse", variadic: false, optional: false, bf16: false },
+      { name: "do", variadic: false, optional: false, bf16: true },
+      { name: "q_table", variadic: false, optional: true, bf16: false },
+      { name: "k_table", variadic: false, optional: true, bf16: false },
+      { name: "q_positions", variadic: false, optional: false, bf16: false },
+      { name: "k_positions", variadic: false, optional: false, bf16: false },
+      { name: "q_documents", variadic: false, optional: true, bf16: false },
+      { name: "k_documents", variadic: false, optional: true, bf16: false },
     ],
     outputs: [
-      { name: "dq", variadic: false, optional: false },
-      { name: "dk", variadic: false, optional: false },
-      { name: "dv", variadic: false, optional: false },
+      { name: "dq", variadic: false, optional: false, bf16: true },
+      { name: "dk", variadic: false, optional: false, bf16: true },
+      { name: "dv", variadic: false, optional: false, bf16: true },
     ],
     scratch: true,
     attributes: [
       { name: "scale", type: "f64" },
+      { name: "bf16", type: "i64" },
     ],
     dtypes: ["f32", "f64"],
   },
   cross_entropy: {
     index: 14,
     inputs: [
-      { name: "logits", variadic: false, optional: false },
-      { name: "targets", variadic: false, optional: false },
+      { name: "logits", variadic: false, optional: false, bf16: false },
+      { name: "targets", variadic: false, optional: false, bf16: false },
     ],
     outputs: [
-      { name: "loss", variadic: false, optional: false },
-      { name: "count", variadic: false, optional: false },
-      { name: "lse", variadic: false, optional: false },
+      { name: "loss", variadic: false, optional: false, bf16: false },
+      { name: "count", variadic: false, optional: false, bf16: false },
+      { name: "lse", variadic: false, optional: false, bf16: false },
     ],
     scratch: true,
     attributes: [
@@ -309,13 +314,13 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   cross_entropy_backward: {
     index: 15,
     inputs: [
-      { name: "logits", variadic: false, optional: false },
-      { name: "targets", variadic: false, optional: false },
-      { name: "lse", variadic: false, optional: false },
-      { name: "dloss", variadic: false, optional: false },
+      { name: "logits", variadic: false, optional: false, bf16: false },
+      { name: "targets", variadic: false, optional: false, bf16: false },
+      { name: "lse", variadic: false, optional: false, bf16: false },
+      { name: "dloss", variadic: false, optional: false, bf16: false },
     ],
     outputs: [
-      { name: "dlogits", variadic: false, optional: false },
+      { name: "dlogits", variadic: false, optional: false, bf16: false },
     ],
     scratch: false,
     attributes: [
@@ -326,10 +331,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   sum_squares: {
     index: 16,
     inputs: [
-      { name: "x", variadic: true, optional: false },
+      { name: "x", variadic: true, optional: false, bf16: true },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false },
+      { name: "y", variadic: false, optional: false, bf16: false },
     ],
     scratch: true,
     attributes: [],
@@ -338,18 +343,18 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   adamw: {
     index: 17,
     inputs: [
-      { name: "p", variadic: true, optional: false },
-      { name: "m", variadic: true, optional: false },
-      { name: "v", variadic: true, optional: false },
-      { name: "g", variadic: true, optional: false },
-      { name: "lr", variadic: false, optional: false },
-      { name: "step", variadic: false, optional: false },
-      { name: "scale", variadic: false, optional: false },
+      { name: "p", variadic: true, optional: false, bf16: true },
+      { name: "m", variadic: true, optional: false, bf16: true },
+      { name: "v", variadic: true, optional: false, bf16: true },
+      { name: "g", variadic: true, optional: false, bf16: true },
+      { name: "lr", variadic: false, optional: false, bf16: false },
+      { name: "step", variadic: false, optional: false, bf16: false },
+      { name: "scale", variadic: false, optional: false, bf16: false },
     ],
     outputs: [
-      { name: "p", variadic: true, optional: false },
-      { name: "m", variadic: true, optional: false },
-      { name: "v", variadic: true, optional: false },
+      { name: "p", variadic: true, optional: false, bf16: true },
+      { name: "m", variadic: true, optional: false, bf16: true },
+      { name: "v", variadic: true, optional: false, bf16: true },
     ],
     scratch: false,
     attributes: [
@@ -364,10 +369,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   random: {
     index: 18,
     inputs: [
-      { name: "seed", variadic: false, optional: false },
+      { name: "seed", variadic: false, optional: false, bf16: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false },
+      { name: "y", variadic: false, optional: false, bf16: true },
     ],
     scratch: false,
     attributes: [
@@ -383,10 +388,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   softmax: {
     index: 19,
     inputs: [
-      { name: "x", variadic: false, optional: false },
+      { name: "x", variadic: false, optional: false, bf16: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false },
+      { name: "y", variadic: false, optional: false, bf16: false },
     ],
     scratch: false,
     attributes: [],

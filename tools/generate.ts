@@ -135,6 +135,8 @@ export function kernelsSource(definitions: string): string {
     "  readonly variadic: boolean;",
     "  /** May be absent. */",
     "  readonly optional: boolean;",
+    "  /** May be stored as bf16 where the call's reals are f32. */",
+    "  readonly bf16: boolean;",
     "}",
     "",
     "/** A kernel. The operands of a call are its inputs, its outputs, then the scratch. */",
@@ -150,7 +152,7 @@ export function kernelsSource(definitions: string): string {
     "  /** Constants of a call, in the order in which a program has them. */",
     '  readonly attributes: readonly { readonly name: string; readonly type: "i64" | "f64" | "i64[]" | "f64[]" }[];',
     "  /** What its real operands may be; one dtype in a call. */",
-    '  readonly dtypes: readonly ("f32" | "f64" | "i32")[];',
+    '  readonly dtypes: readonly ("f32" | "f64" | "i32" | "bf16")[];',
     "}",
     "",
     "/** Name of a kernel. */",
@@ -194,8 +196,8 @@ function array(name: string, entries: string[]): string[] {
 }
 
 function operand(word: string): string {
-  const name = word.replace(/[*?]$/, "");
-  return `{ name: "${name}", variadic: ${word.endsWith("*")}, optional: ${word.endsWith("?")} }`;
+  const [, name, bf16, count] = word.match(/^(\w+)(~?)([*?]?)$/)!;
+  return `{ name: "${name}", variadic: ${count === "*"}, optional: ${count === "?"}, bf16: ${bf16 === "~"} }`;
 }
 
 function attribute(word: string): string {

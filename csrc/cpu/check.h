@@ -4,6 +4,7 @@
 #include <cinttypes>
 #include <cstdio>
 #include <initializer_list>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -17,10 +18,12 @@ inline std::string to_text(const int64_t* values, int n) {
   return text + "]";
 }
 inline const char* name_of(DType dtype) {
-  const char* names[] = {"f32", "f64", "i32", "bytes"};
-  return uint32_t(dtype) < 4 ? names[uint32_t(dtype)] : "an unknown dtype";
+  const char* names[] = {"f32", "f64", "i32", "bytes", "bf16"};
+  return uint32_t(dtype) < std::size(names) ? names[uint32_t(dtype)] : "an unknown dtype";
 }
 inline bool is_real(DType dtype) { return dtype == DType::f32 || dtype == DType::f64; }
+/// What an operand that is stored as `dtype` is computed in.
+inline DType widened(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
 inline bool present(const Tensor& tensor) { return tensor.data != nullptr; }
 inline int64_t elements(const Tensor& tensor) {
   int64_t n = 1;
@@ -63,6 +66,8 @@ class Check {
     for (int d = 0; same && d < t.rank; d++) same = t.dims[d] == dims.begin()[d] || dims.begin()[d] == -1;
     return same ? *this : complain(i, "has dims " + to_text(t.dims, t.rank) + "; expected: " + to_text(dims.begin(), int(dims.size())) + (any(dims) ? " (-1: any size)" : ""));
   }
+  /// The same, but for f32 it may be stored as bf16.
+  Check& real_or_bf16(int i, DType real, std::initializer_list<int64_t> dims) { return operand(i, ok() && real == DType::f32 && call_[i].dtype == DType::bf16 ? DType::bf16 : real, dims); }
   /// The last dim has stride 1.
   Check& rows(int i) {
     if (!ok()) return *this;
@@ -92,6 +97,11 @@ class Check {
   DType real(int i) {
     if (ok() && i < call_.num_operands && !is_real(call_[i].dtype)) complain(i, std::string("is ") + name_of(call_[i].dtype) + "; expected: f32 or f64");
     return i < call_.num_operands ? call_[i].dtype : DType::f32;
+  }
+  /// The same where the operand may be stored as bf16, which is computed in f32.
+  DType real_or_bf16(int i) {
+    if (ok() && i < call_.num_operands && !is_real(widened(call_[i].dtype))) complain(i, std::string("is ") + name_of(call_[i].dtype) + "; expected: f32, f64 or bf16");
+    return i < call_.num_operands ? widened(call_[i].dtype) : DType::f32;
   }
   /// Size of dim d of operand i (0 when it has no such dim: `operand` then says what is wrong).
   int64_t dim(int i, int d) const { return i < call_.num_operands && d < call_[i].rank ? call_[i].dims[d] : 0; }

@@ -59,7 +59,7 @@ struct Problem {
     CallBuilder call;
     call.operands = {part(0, false), part(1, false), part(2, false)};
     add_tokens(call);
-    call.add(o).add(lse).scratch(scratch(false, threads)).real(scale);
+    call.add(o).add(lse).scratch(scratch(false, threads)).real(scale).integer(0);
     RUN(call, attention, threads);
   }
   void backward(int threads) {
@@ -68,7 +68,7 @@ struct Problem {
     call.add(o).add(lse).add(grad);
     add_tokens(call);
     for (int i = 0; i < 3; i++) call.operands.push_back(part(i, true));
-    call.scratch(scratch(true, threads)).real(scale);
+    call.scratch(scratch(true, threads)).real(scale).integer(0);
     RUN(call, attention_backward, threads);
   }
 };
@@ -197,7 +197,7 @@ int main() {
   CallBuilder call;
   call.operands = {odd.q.tensor(), odd.k.tensor(), odd.v.tensor()};
   odd.add_tokens(call);
-  call.add(odd.o).add(odd.lse).scratch(1 << 20).real(1);
+  call.add(odd.o).add(odd.lse).scratch(1 << 20).real(1).integer(0);
   EXPECT(REFUSAL(call, attention) == "there are 3 query heads for 2 key heads; expected: a multiple");
   return finish("attention");
 }

@@ -36,7 +36,7 @@ template <class real> void check_case(double tolerance) {
   if (N && K) b.random(static_cast<unsigned>(engine()));
   c.fill([&](int64_t i) { return adds ? double(i % 5) : std::numeric_limits<double>::quiet_NaN(); });
   CallBuilder builder;
-  builder.add(a).add(b).add(c).integer(accumulate);
+  builder.add(a).add(b).add(c).integer(accumulate).integer(0);
   builder.flags = FLAG_FIRST;
   RUN(builder, gemm, static_cast<int>(pick({1, 2, 3})));
   for (int64_t i = 0; i < B * M * N; i++) {
@@ -71,7 +71,7 @@ void check_refusals() {
   Array<float> a({1, 4, 5}), b({1, 5, 6}), c({1, 4, 6}), other({1, 5, 7}), double_b({1, 5, 6});
   const auto refusal = [](Array<float>& x, Array<float>& y, Array<float>& z, int64_t accumulate = 0) {
     CallBuilder builder;
-    builder.add(x).add(y).add(z).integer(accumulate);
+    builder.add(x).add(y).add(z).integer(accumulate).integer(0);
     return REFUSAL(builder, gemm);
   };
   EXPECT(refusal(a, b, c).empty());

@@ -31,7 +31,7 @@ Bytes small_program() {
       {0, 0, 64, {2, 4}, {4, 1}}, {0, 0, 128, {2}, {1}}, {0, 0, 192, {4}, {1}}, {0, 3, 256, {64}, {1}}, {0, 0, 320, {2, 4}, {4, 1}}};
   struct Step { uint32_t kernel; std::vector<uint32_t> operands; std::vector<int64_t> attributes; };
   const std::vector<Step> steps = {
-      {0, {0, 1, 2}, {2}}, {3, {2, 3}, {}}, {9, {4, 5, 6, 4, 0xFFFFFFFF, 8, 6, 7}, {0}},
+      {0, {0, 1, 2}, {2, 0}}, {3, {2, 3}, {}}, {9, {4, 5, 6, 4, 0xFFFFFFFF, 8, 6, 7}, {0}},
       {1, {4, 8, 8}, {2, 4, 2, 0 | 3 << 16 | int64_t{0} << 28 | int64_t{1} << 40, 3, 1, 0x3FF0000000000000}}};
   Bytes tensors, sections, instructions, operands, attributes, file;
   for (const View& view : views) {
@@ -132,7 +132,9 @@ void check_messages(const Bytes& program) {
   expect(40, uint64_t{1} << 60, "claims 1152921504606846976 tensors");
   expect(64, uint64_t{15}, "; expected: ");
   expect(tensors, 3u, "tensor 0 is in space 3");
-  expect(tensors + 4, 4u, "tensor 0 has dtype 4");
+  expect(tensors + 4, 5u, "tensor 0 has dtype 5");
+  expect(tensors + 4 * TENSOR + 4, 1u, "instruction 2: rstd mixes f64 with f32 or bf16; expected: one real dtype in a call, bf16 only beside f32");
+  expect(tensors + 5 * TENSOR + 4, 4u, "instruction 2: rstd is bf16, which rmsnorm_backward does not take there; expected: f32 or f64");
   expect(tensors + 8, uint64_t{2}, "tensor 0 is at offset 2; expected: a multiple of 4");
   expect(tensors + 16, 7u, "tensor 0 has 7 dims");
   expect(tensors + 24, int64_t{-1}, "tensor 0 has dim -1 with stride 32");

@@ -44,9 +44,9 @@ const program: TestProgram = {
     step: [
       { kernel: "copy", operands: [0, 1] },
       { kernel: "accumulate", operands: [0, 2], attributes: [2n] },
-      { kernel: "gemm", operands: [1, 2, 3], attributes: [0n] },
+      { kernel: "gemm", operands: [1, 2, 3], attributes: [0n, 0n] },
       { kernel: "copy", operands: [3, 1] },
-      { kernel: "gemm", operands: [4, 5, 6], attributes: [0n] },
+      { kernel: "gemm", operands: [4, 5, 6], attributes: [0n, 0n] },
       { kernel: "copy", operands: [7, 8] },
     ],
   },

@@ -21,8 +21,8 @@ const product: TestProgram = {
     { dims: [1, 2, 2] },
   ],
   sections: {
-    product: [{ kernel: "gemm", operands: [0, 1, 2], attributes: [0n], scope: "layers.0.wq" }],
-    sum: [{ kernel: "gemm", operands: [0, 1, 3], attributes: [2n] }, { kernel: "copy", operands: [3, 2] }],
+    product: [{ kernel: "gemm", operands: [0, 1, 2], attributes: [0n, 0n], scope: "layers.0.wq" }],
+    sum: [{ kernel: "gemm", operands: [0, 1, 3], attributes: [2n, 0n] }, { kernel: "copy", operands: [3, 2] }],
   },
 };
 
@@ -91,7 +91,7 @@ Deno.test("a run that checks for finite numbers names kernel, scope and output o
 Deno.test("a malformed program is refused with the instruction, its kernel and what was expected", async () => {
   using device = new Device({ threads: 1 });
   const tensors = [{ dims: [1, 2, 3] }, { dims: [1, 2, 2] }];
-  const sections = { product: [{ kernel: "gemm" as const, operands: [0, 1, 1], attributes: [0n], scope: "head" }] };
+  const sections = { product: [{ kernel: "gemm" as const, operands: [0, 1, 1], attributes: [0n, 0n], scope: "head" }] };
   const bytes = encoded({ arenaBytes: 64, tensors, sections });
   const error = await assertRejects(() => Program.create(device, bytes), TitanError);
   assertEquals([error.status, error.kernel, error.scope, error.instruction], ["INVALID_PROGRAM", "gemm", "head", 0]);

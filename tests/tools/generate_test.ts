@@ -15,7 +15,13 @@ Deno.test("the kernel table tells optional, repeated and scratch operands apart"
   assertEquals([index, scratch, attributes[0]], [17, false, { name: "n", type: "i64" }]);
   assertEquals(inputs.map(({ variadic }) => variadic), [true, true, true, true, false, false, false]);
   assertEquals(outputs.map(({ name }) => name), ["p", "m", "v"]);
-  assertEquals(kernels.rmsnorm_backward.inputs.at(-1), { name: "residual", variadic: false, optional: true });
+  assertEquals(kernels.rmsnorm_backward.inputs.at(-1), {
+    name: "residual",
+    variadic: false,
+    optional: true,
+    bf16: true,
+  });
+  assertEquals(kernels.rmsnorm_backward.inputs.map(({ bf16 }) => bf16), [true, false, true, true, true]);
   assertEquals(kernels.rmsnorm_backward.scratch, true);
   assertEquals(kernels.map.attributes.map(({ type }) => type), ["i64", "i64", "i64[]", "f64[]"]);
   assertEquals(mapOps.select, { code: Object.keys(mapOps).length - 1, arity: 3 });

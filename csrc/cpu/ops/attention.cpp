@@ -155,11 +155,12 @@ void run_attention(const Call& call) {
 #ifdef TITAN_CHECKS
 namespace titan::cpu {
 std::string check_attention(const Call& call) {
-  Check check(call, {"q", "k", "v", "q_table", "k_table", "q_positions", "k_positions", "q_documents", "k_documents", "o", "lse", "scratch"}, 1);
+  Check check(call, {"q", "k", "v", "q_table", "k_table", "q_positions", "k_positions", "q_documents", "k_documents", "o", "lse", "scratch"}, 2);
   const DType real = check.real(0);
   const int64_t B = check.dim(0, 0), T = check.dim(0, 1), H = check.dim(0, 2), K = check.dim(0, 3);
   if (check.ok()) check_heads(check, call, real, 3);
   check.operand(9, real, {B, T, H, K}).rows(9).writable(9).operand(10, real, {B, H, T}).writable(10);
+  if (check.ok()) check.require(call.attributes[1].i == 0, "bf16 is " + std::to_string(call.attributes[1].i) + "; expected: 0");
   return check.scratch(11, call.threads * scratch_bytes(check.dim(1, 1), K, int64_t(size_of(real)))).error();
 }
 }  // namespace titan::cpu

@@ -167,13 +167,14 @@ void run_attention_backward(const Call& call) {
 #ifdef TITAN_CHECKS
 namespace titan::cpu {
 std::string check_attention_backward(const Call& call) {
-  Check check(call, {"q", "k", "v", "o", "lse", "do", "q_table", "k_table", "q_positions", "k_positions", "q_documents", "k_documents", "dq", "dk", "dv", "scratch"}, 1);
+  Check check(call, {"q", "k", "v", "o", "lse", "do", "q_table", "k_table", "q_positions", "k_positions", "q_documents", "k_documents", "dq", "dk", "dv", "scratch"}, 2);
   const DType real = check.real(0);
   const int64_t B = check.dim(0, 0), T = check.dim(0, 1), H = check.dim(0, 2), K = check.dim(0, 3), S = check.dim(1, 1), G = check.dim(1, 2);
   if (check.ok()) check_heads(check, call, real, 6);
   check.operand(3, real, {B, T, H, K}).rows(3).operand(4, real, {B, H, T}).operand(5, real, {B, T, H, K}).rows(5);
   check.operand(12, real, {B, T, H, K}).operand(13, real, {B, S, G, K}).operand(14, real, {B, S, G, K});
   for (int i = 12; i < 15; i++) check.rows(i).writable(i);
+  if (check.ok()) check.require(call.attributes[1].i == 0, "bf16 is " + std::to_string(call.attributes[1].i) + "; expected: 0");
   return check.scratch(15, call.threads * scratch_bytes(S, K, int64_t(size_of(real)))).error();
 }
 }  // namespace titan::cpu

@@ -96,11 +96,14 @@ template <class real> void add(const Tensor& x, const Tensor& y, int threads) {
 }
 
 // Elements are moved as words of their size, whatever they mean.
+typedef uint16_t word16 __attribute__((may_alias));
 typedef uint32_t word32 __attribute__((may_alias));
 typedef uint64_t word64 __attribute__((may_alias));
 
 void copy_any(const Call& call) {
-  if (size_of(call[1].dtype) == 8) copy<word64>(call[0], call[1], call.threads);
+  const size_t size = size_of(call[1].dtype);
+  if (size == 8) copy<word64>(call[0], call[1], call.threads);
+  else if (size == 2) copy<word16>(call[0], call[1], call.threads);
   else copy<word32>(call[0], call[1], call.threads);
 }
 

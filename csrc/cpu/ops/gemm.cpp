@@ -81,7 +81,7 @@ void run_gemm(const Call& call) {
 #ifdef TITAN_CHECKS
 namespace titan::cpu {
 std::string check_gemm(const Call& call) {
-  Check check(call, {"a", "b", "c"}, 1);
+  Check check(call, {"a", "b", "c"}, 2);
   const DType real = check.real(2);
   const int64_t M = check.dim(2, 1), N = check.dim(2, 2), K = check.dim(0, 2);
   check.operand(2, real, {-1, M, N}).operand(0, real, {-1, M, K}).operand(1, real, {-1, K, N}).writable(2);
@@ -92,6 +92,7 @@ std::string check_gemm(const Call& call) {
     check.require(Matrix(call[i]).storable(), std::string(1, "abc"[i]) + " has dims " + to_text(call[i].dims, 3) + " with strides " + to_text(call[i].strides, 3) +
                                                   "; expected: stride 1 along rows or columns, which do not overlap, and nothing over 2^31");
   if (check.ok()) check.require(call.attributes[0].i >= 0 && call.attributes[0].i <= 2, "accumulate is " + std::to_string(call.attributes[0].i) + "; expected: 0, 1 or 2");
+  if (check.ok()) check.require(call.attributes[1].i == 0, "bf16 is " + std::to_string(call.attributes[1].i) + "; expected: 0");
   return check.error();
 }
 }  // namespace titan::cpu
