@@ -26,6 +26,20 @@ export function stridesOf(shape: readonly number[]): number[] {
   return strides;
 }
 
+const float = new Float32Array(1), bits = new Uint32Array(float.buffer);
+
+/** The nearest bf16 (ties to even) of a number that is first an f32. */
+export function roundBf16(x: number): number {
+  float[0] = x;
+  if (!Number.isNaN(x)) bits[0] = bits[0] + 0x7fff + (bits[0] >>> 16 & 1) & 0xffff0000;
+  return float[0];
+}
+
+/** An array whose elements are rounded to bf16. */
+export function roundedToBf16({ shape, data }: Arr): Arr {
+  return { shape, data: data.map(roundBf16) };
+}
+
 /** Calls `visit` with the flat offset of each index of `shape` in every stride system, in row-major order. */
 export function forEachIndex(
   shape: readonly number[],

@@ -1,7 +1,7 @@
-/** The meaning of a graph: runs any graph in f64 with the ops' reference meanings. Slow, and right: passes and kernels are
- * tested against it.
+/** The meaning of a graph: runs any graph in f64 with the ops' reference meanings; what is stored as bf16 is rounded to it. Slow,
+ * and right: passes and kernels are tested against it.
  * @module */
-import { type Arr, arr } from "./array.ts";
+import { type Arr, arr, roundBf16, roundedToBf16 } from "./array.ts";
 import { opOf } from "./builder.ts";
 import { type Graph, type Node, numel } from "./ir.ts";
 
@@ -46,7 +46,8 @@ export function interpret(graph: Graph, options: RunOptions = {}): Record<string
     let at = 0;
     for (const name of names) {
       const old = state(name);
-      memory.set(name, arr(old.shape, old.data.map((x, i) => put(x, value.data[at + i]))));
+      const round = states.get(name)!.dtype === "bf16" ? roundBf16 : (x: number) => x;
+      memory.set(name, arr(old.shape, old.data.map((x, i) => round(put(x, value.data[at + i])))));
       at += old.data.length;
     }
   };
@@ -60,7 +61,8 @@ export function interpret(graph: Graph, options: RunOptions = {}): Record<string
     } else if (node.op === "assign") store(names, args[0], (_old, x) => x);
     else if (node.op === "accumulate") store(names, args[0], put);
     else {
-      outputs = opOf(node.op).reference!(args, node.attrs, node.outputs);
+      outputs = opOf(node.op).reference!(args, node.attrs, node.outputs)
+        .map((x, i) => node.outputs[i].dtype === "bf16" ? roundedToBf16(x) : x);
       if (node.attrs.into) store(names, outputs[opOf(node.op).accumulates!], put);
     }
     node.outputs.forEach((v, i) => values.set(v.id, outputs[i]));

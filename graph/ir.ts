@@ -2,11 +2,12 @@
  * data; passes build new graphs and never change the one they were given.
  * @module */
 
-/** Element types. `i32` holds tokens, positions and document ids; only the real types are differentiable. */
-export type DType = "f32" | "f64" | "i32";
+/** Element types. `i32` holds tokens, positions and document ids; only the real types are differentiable. `bf16` (the upper half of
+ * an `f32`) is a way to store: whoever reads it computes in `f32`. */
+export type DType = "f32" | "f64" | "bf16" | "i32";
 
 /** Bytes of one element. */
-export const dtypeBytes: Readonly<Record<DType, number>> = { f32: 4, f64: 8, i32: 4 };
+export const dtypeBytes: Readonly<Record<DType, number>> = { f32: 4, f64: 8, bf16: 2, i32: 4 };
 
 /** What an attribute may hold: JSON. */
 export type Attr = string | number | boolean | readonly Attr[] | { readonly [key: string]: Attr };
@@ -98,6 +99,11 @@ export function sameType(a: Type, b: Type): boolean {
 /** Is this one of the types that gradients flow through? */
 export function isReal(dtype: DType): boolean {
   return dtype !== "i32";
+}
+
+/** The type that is computed in: `f32` for what is stored as `bf16`. */
+export function wide<T extends DType>(dtype: T): Exclude<T, "bf16"> | "f32" {
+  return dtype === "bf16" ? "f32" : dtype as Exclude<T, "bf16">;
 }
 
 /** The node that makes each value (inputs have none). */

@@ -2,7 +2,7 @@
  * @module */
 import type { Arr } from "./array.ts";
 import { inferShapes } from "./dims.ts";
-import { type Attr, type Attrs, isReal, type Node, numel, type Type } from "./ir.ts";
+import { type Attr, type Attrs, isReal, type Node, numel, type Type, wide } from "./ir.ts";
 import type { Tensor } from "./tensor.ts";
 import type { View } from "./view.ts";
 
@@ -35,7 +35,11 @@ export interface Op {
   readonly dims?: string | ((attrs: Attrs, ranks: readonly number[]) => string);
   /** Indices of the operands that are integers; all others are then real. Without it operands may be either. */
   readonly integers?: readonly number[];
-  /** Output types, where `dims` cannot say them. Real outputs take the first real input's dtype by default. */
+  /** Which operands may be stored as `bf16` while the op computes in `f32`, by side and index (`inputs`: how many there are); an
+   * output is where the attribute `bf16` lists its index. `"kept"`: real outputs are stored as the inputs are. Default: none. */
+  readonly bf16?: "kept" | ((side: "input" | "output", index: number, inputs: number) => boolean);
+  /** Output types, where `dims` cannot say them; it sees what is computed in. Real outputs take the first real input's dtype by
+   * default. */
   readonly infer?: (inputs: readonly Type[], attrs: Attrs) => Type[];
   /** Reference meaning in f64, on arrays. `types` are the output types. */
   readonly reference?: (inputs: readonly Arr[], attrs: Attrs, types: readonly Type[]) => Arr[];
@@ -64,28 +68,55 @@ export function defineOp<T extends Op>(op: T): T {
   return op;
 }
 
+/** May the op take this operand as it is, stored as `bf16`? */
+export function takesBf16(op: Op, side: "input" | "output", index: number, inputs: number): boolean {
+  return op.bf16 === "kept" ? side === "input" : op.bf16?.(side, index, inputs) ?? false;
+}
+
+/** `bf16` of an op by the indices of such operands. */
+export function mayBeBf16(inputs: readonly number[], outputs: readonly number[]): Op["bf16"] {
+  return (side, index) => (side === "input" ? inputs : outputs).includes(index);
+}
+
 /** Output types of an op.
  * @throws {TypeError} when the inputs do not fit its signature. */
-export function inferTypes(op: Op, inputs: readonly Type[], attrs: Attrs): Type[] {
+export function inferTypes(op: Op, given: readonly Type[], attrs: Attrs): Type[] {
   try {
-    inputs.forEach(({ dtype }, i) => {
-      const expected = op.integers?.includes(i) ? "i32" : "f32 or f64";
-      if (op.integers && isReal(dtype) !== (expected !== "i32")) {
-        throw new TypeError(`operand ${i} is ${dtype}, expected ${expected}`);
+    given.forEach(({ dtype }, i) => {
+      if (dtype === "bf16" && !takesBf16(op, "input", i, given.length)) {
+        throw new TypeError(`operand ${i} is bf16; cast it to f32`);
       }
     });
-    if (op.infer) return op.infer(inputs, attrs);
-    const ranks = inputs.map((t) => t.shape.length);
-    const dims = typeof op.dims === "function" ? op.dims(attrs, ranks) : op.dims!;
-    const shapes = inferShapes(dims, inputs.map((t) => t.shape), attrs.sizes as Record<string, number> | undefined);
-    const real = inputs.filter((t) => isReal(t.dtype));
-    const dtype = real[0]?.dtype ?? inputs[0].dtype;
-    const other = real.find((t) => t.dtype !== dtype);
-    if (other) throw new TypeError(`operands are ${dtype} and ${other.dtype}; cast one of them`);
-    return shapes.map((shape) => ({ dtype, shape }));
+    const inputs = op.bf16 === "kept" ? given : given.map((t) => ({ ...t, dtype: wide(t.dtype) }));
+    const stored = (attrs.bf16 ?? []) as readonly number[];
+    return computedTypes(op, inputs, attrs).map((type, i) => {
+      if (!stored.includes(i)) return type;
+      if (!takesBf16(op, "output", i, given.length) || type.dtype !== "f32") {
+        throw new TypeError(`output ${i} (${type.dtype}) cannot be stored as bf16; cast it`);
+      }
+      return { ...type, dtype: "bf16" };
+    });
   } catch (error) {
     throw new TypeError(`Cannot apply "${op.name}": ${(error as Error).message}`, { cause: error });
   }
+}
+
+function computedTypes(op: Op, inputs: readonly Type[], attrs: Attrs): Type[] {
+  inputs.forEach(({ dtype }, i) => {
+    const expected = op.integers?.includes(i) ? "i32" : "f32 or f64";
+    if (op.integers && isReal(dtype) !== (expected !== "i32")) {
+      throw new TypeError(`operand ${i} is ${dtype}, expected ${expected}`);
+    }
+  });
+  if (op.infer) return op.infer(inputs, attrs);
+  const ranks = inputs.map((t) => t.shape.length);
+  const dims = typeof op.dims === "function" ? op.dims(attrs, ranks) : op.dims!;
+  const shapes = inferShapes(dims, inputs.map((t) => t.shape), attrs.sizes as Record<string, number> | undefined);
+  const real = inputs.filter((t) => isReal(t.dtype));
+  const dtype = real[0]?.dtype ?? inputs[0].dtype;
+  const other = real.find((t) => t.dtype !== dtype);
+  if (other) throw new TypeError(`operands are ${dtype} and ${other.dtype}; cast one of them`);
+  return shapes.map((shape) => ({ dtype, shape }));
 }
 
 /** `views` of a kernel that follows any strides. */

@@ -1,7 +1,7 @@
 /** What every graph must be: a list of named rules, checked after each pass in tests. Reading it tells what a graph may hold.
  * @module */
 import { opOf } from "./builder.ts";
-import { consumers, type Graph, type Node, numel, sameType, typeText, type Value } from "./ir.ts";
+import { consumers, type Graph, type Node, numel, sameType, typeText, type Value, wide } from "./ir.ts";
 import { inferTypes } from "./op.ts";
 import { nodeText } from "./print.ts";
 
@@ -51,7 +51,10 @@ export const rules: readonly Rule[] = [
         const into = node.attrs.into ? opOf(node.op).accumulates! : -1;
         const value = node.op === "read" || into >= 0 ? node.outputs[Math.max(0, into)] : node.inputs[0];
         const size = touched.reduce((n, s) => n + numel(s!.shape), 0);
-        if (value.dtype !== touched[0]!.dtype || numel(value.shape) !== size) yield nodeText(node);
+        const fits = node.op === "accumulate"
+          ? wide(value.dtype) === wide(touched[0]!.dtype)
+          : value.dtype === touched[0]!.dtype;
+        if (!fits || numel(value.shape) !== size) yield nodeText(node);
       }
     }
   }],

@@ -4,19 +4,11 @@ import { Actions } from "../ffi/buffer.ts";
 import { Device } from "../ffi/device.ts";
 import { Program } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
-import { type DType, type Graph, numel, type Type, type Value } from "../graph/ir.ts";
+import { type Graph, numel, type Type, type Value } from "../graph/ir.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
 import { type Gradient, type TensorFunction, trace } from "../graph/trace.ts";
 import { compileGraphs } from "./compile.ts";
-
-/** Numbers of a tensor, row-major, in its element type. */
-export type TypedArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
-
-/** A typed array over part of a buffer. */
-export function typedArray(dtype: DType, buffer: ArrayBuffer, byteOffset: number, length: number): TypedArray {
-  const Kind = { f32: Float32Array, f64: Float64Array, i32: Int32Array }[dtype];
-  return new Kind(buffer, byteOffset, length);
-}
+import { numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
 
 interface Loaded {
   readonly program: Program;
@@ -75,11 +67,11 @@ export class Executable implements AsyncDisposable {
     }
     const { program, actions, section } = this.#loaded ??= await load(this.graph, this.#threads);
     section.inputs.forEach(({ value, offset }, i) => {
-      typedArray(value.dtype, program.input.buffer, offset, inputs[i].length).set(inputs[i]);
+      setNumbers(typedArray(value.dtype, program.input.buffer, offset, inputs[i].length), value.dtype, inputs[i]);
     });
     await program.run(actions);
     const copy = (value: Value, offset: number) =>
-      typedArray(value.dtype, program.output.buffer, offset, numel(value.shape)).slice();
+      numbersOf(typedArray(value.dtype, program.output.buffer, offset, numel(value.shape)), value.dtype);
     return Object.fromEntries(section.outputs.map((o) => [o.name, copy(o.value, o.offset)]));
   }
 

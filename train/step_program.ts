@@ -6,12 +6,12 @@ import type { Device } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { Program } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
-import { numel, sizeBytes, type State, type Type } from "../graph/ir.ts";
+import { numel, type State } from "../graph/ir.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
 import type { HostSlot } from "../graph/passes/memory.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { type Compiled, compileGraphs } from "./compile.ts";
-import { type TypedArray, typedArray } from "./executable.ts";
+import { newArray, numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
 import { type OptimizerOptions, traceInitialize, traceUpdate } from "./optimizer.ts";
 import { type RealType, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "./step.ts";
 
@@ -233,7 +233,7 @@ export class StepProgram implements Disposable {
   async readState(name: string): Promise<TypedArray> {
     const { state, offset } = this.#place(name), data = newArray(state);
     await this.#program.read(offset, data);
-    return data;
+    return numbersOf(data, state.dtype);
   }
 
   /** Replaces a state.
@@ -245,7 +245,7 @@ export class StepProgram implements Disposable {
         `Cannot write state "${name}": expected ${data.length} numbers for [${state.shape}], got ${values.length}`,
       );
     }
-    data.set(values);
+    setNumbers(data, state.dtype, values);
     await this.#program.write(offset, data);
   }
 
@@ -253,9 +253,4 @@ export class StepProgram implements Disposable {
   [Symbol.dispose](): void {
     this.#program[Symbol.dispose]();
   }
-}
-
-/** Zeros of a type. */
-function newArray(type: Type): TypedArray {
-  return typedArray(type.dtype, new ArrayBuffer(sizeBytes(type)), 0, numel(type.shape));
 }

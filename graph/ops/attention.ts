@@ -2,10 +2,12 @@
  * query's and, where document ids are given, the documents are equal. o = softmax(scale q k^T) v, lse = log of the softmax's sum.
  * Inputs: q `[B,T,H,K]`, k, v `[B,S,G,K]`, then q and k positions `[B,T]`, `[B,S]`, then (attribute `documents`) document ids of
  * both, then (attribute `rope`, set by `fuse`) rotation tables of both: q and k are then turned while a head is loaded.
+ * With the attribute `round` the products take bf16: q (turned, times scale log2 e), k (turned), v, and the gradient of o are
+ * rounded first. The native kernels round the probabilities and their gradients too, the reference does not.
  * @module */
-import { type Arr, arr } from "../array.ts";
+import { type Arr, arr, roundedToBf16 } from "../array.ts";
 import { type Attrs, dtypeBytes, type Node, numel, type Type, typeText } from "../ir.ts";
-import { defineOp, num, type Op } from "../op.ts";
+import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
 import { rope } from "./rope.ts";
 
 /** The operands after q, k and v (and after o, lse, do in the gradient), by name. */
@@ -58,7 +60,10 @@ interface Loaded {
 function load(inputs: readonly Arr[], rest: readonly Arr[], attrs: Attrs): Loaded {
   const { qPositions, kPositions, documents: [qDocs, kDocs], tables } = extras(rest, attrs);
   const turn = (x: Arr, table: Arr | undefined) => table ? rope.reference!([x, table], {}, [])[0] : x;
-  const [q, k, v] = [turn(inputs[0], tables[0]), turn(inputs[1], tables[1]), inputs[2]];
+  const turned = [turn(inputs[0], tables[0]), turn(inputs[1], tables[1]), inputs[2]];
+  const [q, k, v] = attrs.round
+    ? [roundedTimes(turned[0], num(attrs.scale) * Math.LOG2E), ...turned.slice(1).map(roundedToBf16)]
+    : turned;
   const [B, T, H, K] = q.shape, [, S, G] = k.shape;
   return {
     q,
@@ -82,6 +87,11 @@ function load(inputs: readonly Arr[], rest: readonly Arr[], attrs: Attrs): Loade
   };
 }
 
+/** An array rounded to bf16 after it was multiplied, and divided again. */
+function roundedTimes({ shape, data }: Arr, factor: number): Arr {
+  return arr(shape, roundedToBf16({ shape, data: data.map((x) => x * factor) }).data.map((x) => x / factor));
+}
+
 const dot = (a: Arr, i: number, b: Arr, j: number, n: number): number => {
   let sum = 0;
   for (let d = 0; d < n; d++) sum += a.data[i + d] * b.data[j + d];
@@ -96,6 +106,7 @@ const padded = (n: number, to: number): number => Math.ceil(n / to) * to;
 /** `q, k, v, positions... -> o, lse [B,H,T]` */
 export const attention: Op = defineOp({
   name: "attention",
+  bf16: mayBeBf16([0, 1, 2], [0]),
   infer: ([q, k, v, ...rest], attrs) => {
     check(q, k, v);
     checkPlaces(q, k, rest, attrs);
@@ -126,7 +137,7 @@ export const attention: Op = defineOp({
   scratch: (node, threads) => scratchBytes(node, threads, 2, 2, 1),
   kernel: (node) => ({
     kernel: "attention",
-    attrs: { scale: num(node.attrs.scale) },
+    attrs: { scale: num(node.attrs.scale), bf16: node.attrs.round ? 1 : 0 },
     operands: (inputs, outputs) => [...inputs.slice(0, 3), ...inKernelOrder(inputs.slice(3), node.attrs), ...outputs],
   }),
 });
@@ -142,13 +153,14 @@ function scratchBytes(node: Node, threads: number, whole: number, blocks: number
 /** `q, k, v, o, lse, do, positions... -> dq, dk, dv` */
 export const attentionBackward: Op = defineOp({
   name: "attention_backward",
+  bf16: mayBeBf16([0, 1, 2, 3, 5], [0, 1, 2]),
   infer: ([q, k, v, _o, _lse, _do, ...rest], attrs) => {
     check(q, k, v);
     checkPlaces(q, k, rest, attrs);
     return [q, k, v].map(({ dtype, shape }) => ({ dtype, shape }));
   },
   reference: (inputs, attrs) => {
-    const [, , , o, lse, dout, ...rest] = inputs;
+    const [, , , o, lse, grad, ...rest] = inputs, dout = attrs.round ? roundedToBf16(grad) : grad;
     const { q, k, v, each } = load(inputs, rest, attrs), { tables } = extras(rest, attrs);
     const size = q.shape[3], scale = num(attrs.scale), [dq, dk, dv] = [arr(q.shape), arr(k.shape), arr(v.shape)];
     each((i, keys, bht) => {
@@ -171,7 +183,7 @@ export const attentionBackward: Op = defineOp({
   scratch: (node, threads) => scratchBytes(node, threads, 4, 5, 2),
   kernel: (node) => ({
     kernel: "attention_backward",
-    attrs: { scale: num(node.attrs.scale) },
+    attrs: { scale: num(node.attrs.scale), bf16: node.attrs.round ? 1 : 0 },
     operands: (inputs, outputs) => [...inputs.slice(0, 6), ...inKernelOrder(inputs.slice(6), node.attrs), ...outputs],
   }),
 });

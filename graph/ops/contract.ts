@@ -1,8 +1,8 @@
-import { arr, forEachIndex, stridesOf } from "../array.ts";
+import { arr, forEachIndex, roundedToBf16, stridesOf } from "../array.ts";
 import { bindDims, type Dim, parseDims } from "../dims.ts";
 import { gemmOf } from "../gemm.ts";
 import { numel } from "../ir.ts";
-import { defineOp, type Op, str } from "../op.ts";
+import { defineOp, mayBeBf16, type Op, str } from "../op.ts";
 import { accumulateMode } from "./state.ts";
 
 /** `"a b, b c -> a c"` with its terms in another order, e.g. `[2, 1, 0]` for the gradient of the first operand. */
@@ -13,7 +13,8 @@ export function permuteTerms(dims: string, [a, b, out]: readonly [number, number
 }
 
 /** Product of two tensors, by an einsum: `"b t i, o i -> b t o"`. Labels that the output lacks are summed over.
- * Closed under differentiation: each gradient is the same product with its terms in another order. */
+ * Closed under differentiation: each gradient is the same product with its terms in another order. With the attribute `round`
+ * both operands are rounded to bf16 first; sums are in f32 all the same. */
 export const contract: Op = defineOp({
   name: "contract",
   integers: [],
@@ -31,7 +32,9 @@ export const contract: Op = defineOp({
     });
     return dims;
   },
-  reference: ([a, b], attrs, [type]) => {
+  bf16: mayBeBf16([0, 1], [0]),
+  reference: (operands, attrs, [type]) => {
+    const [a, b] = attrs.round ? operands.map(roundedToBf16) : operands;
     const dims = str(attrs.dims), signature = parseDims(dims);
     const sizes = bindDims(dims, [a.shape, b.shape]);
     const labels = [...sizes.keys()];
@@ -53,7 +56,10 @@ export const contract: Op = defineOp({
   ],
   recompute: "matmul",
   accumulates: 0,
-  kernel: (node) => ({ kernel: "gemm", attrs: { accumulate: accumulateMode(node.attrs) } }),
+  kernel: (node) => ({
+    kernel: "gemm",
+    attrs: { accumulate: accumulateMode(node.attrs), bf16: node.attrs.round ? 1 : 0 },
+  }),
   flops: (node) => {
     const sizes = bindDims(str(node.attrs.dims), node.inputs.map((v) => v.shape));
     return 2 * numel([...sizes.values()]);

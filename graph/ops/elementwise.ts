@@ -1,7 +1,7 @@
 /** The element-wise family: one scalar function each, over operands of one shape. `fuse` joins them into `map` programs.
  * @module */
 import { zip } from "../array.ts";
-import { isReal, type Node, sameType, typeText } from "../ir.ts";
+import { type DType, dtypeBytes, isReal, type Node, sameType, typeText, wide } from "../ir.ts";
 import { anyViews, defineOp, type KernelCall, type Op, str, type Vjp } from "../op.ts";
 import { mapOps } from "../kernels.ts";
 import type { Tensor } from "../tensor.ts";
@@ -27,6 +27,7 @@ function elementwise(name: keyof typeof mapOps, f: (...x: number[]) => number, g
       if (!isReal(inputs[0].dtype)) throw new TypeError(`expected real operands, got ${inputs[0].dtype}; cast first`);
       return [{ dtype: inputs[0].dtype, shape: inputs[0].shape }];
     },
+    bf16: () => true,
     reference: (inputs) => [zip(inputs, f)],
     vjp: ({ inputs, outputs, cotangents }: Vjp) => grad(inputs, outputs[0], cotangents[0]!),
     recompute: "cheap",
@@ -85,18 +86,20 @@ export const elementwiseOps: readonly Op[] = [
 /** Names of the element-wise ops. */
 export const elementwiseNames: ReadonlySet<string> = new Set(elementwiseOps.map((op) => op.name));
 
-/** Integers as reals. */
+/** Integers as reals; f32 rounded to bf16, and bf16 as the f32 that it is. */
 export const cast: Op = defineOp({
   name: "cast",
+  bf16: "kept",
   infer([x], attrs) {
-    const dtype = str(attrs.dtype);
-    if (isReal(x.dtype) || (dtype !== "f32" && dtype !== "f64")) {
-      throw new TypeError(`expected i32 to f32 or f64, got ${x.dtype} to ${dtype}`);
+    const dtype = str(attrs.dtype) as DType;
+    const known = isReal(x.dtype) ? wide(x.dtype) === wide(dtype) && x.dtype !== dtype : wide(dtype) !== "i32";
+    if (!known || !(dtype in dtypeBytes)) {
+      throw new TypeError(`expected i32 to a real type, or f32 to or from bf16, got ${x.dtype} to ${dtype}`);
     }
     return [{ dtype, shape: x.shape }];
   },
   reference: ([x]) => [x],
-  vjp: none,
+  vjp: ({ inputs: [x], cotangents: [dy] }) => [isReal(x.dtype) ? dy!.cast(x.dtype) : undefined],
   recompute: "cheap",
   views: anyViews,
   kernel: () => ({ kernel: "map", attrs: { inputs: 1, registers: 1, code: [0], constants: [] } }),

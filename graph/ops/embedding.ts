@@ -1,6 +1,6 @@
 import { arr } from "../array.ts";
 import { numel } from "../ir.ts";
-import { defineOp, num, type Op } from "../op.ts";
+import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
 import { accumulateMode } from "./state.ts";
 
 /** Row `ids[n]` of a table `[V, D]`. */
@@ -8,6 +8,7 @@ export const embedding: Op = defineOp({
   name: "embedding",
   integers: [0],
   dims: "..., v d -> ... d",
+  bf16: mayBeBf16([1], [0]),
   reference: ([ids, table], _attrs, [type]) => {
     const [, d] = table.shape, out = arr(type.shape);
     ids.data.forEach((id, n) => out.data.set(table.data.subarray(id * d, id * d + d), n * d));
@@ -27,6 +28,7 @@ export const embeddingBackward: Op = defineOp({
   name: "embedding_backward",
   integers: [0],
   dims: "..., ... d -> v d",
+  bf16: mayBeBf16([1], [0]),
   infer: ([ids, dy], attrs) => {
     if (numel(dy.shape) / dy.shape.at(-1)! !== numel(ids.shape)) throw new TypeError("ids and dy differ in rows");
     return [{ dtype: dy.dtype, shape: [num(attrs.rows), dy.shape.at(-1)!] }];

@@ -1,4 +1,4 @@
-import { arr } from "../array.ts";
+import { arr, roundBf16 } from "../array.ts";
 import { type Attr, type Attrs, isReal, type Node } from "../ir.ts";
 import { mapOps } from "../kernels.ts";
 import { anyViews, defineOp, nums, type Op } from "../op.ts";
@@ -15,10 +15,11 @@ export interface MapProgram {
   readonly results: readonly number[];
 }
 
-const scalar = new Map(elementwiseOps.map((op) => [
+const scalar = new Map<string, (...x: number[]) => number>(elementwiseOps.map((op) => [
   op.name,
-  (...x: number[]): number => op.reference!(x.map((v) => arr([], [v])), {}, [])[0].data[0],
+  (...x) => op.reference!(x.map((v) => arr([], [v])), {}, [])[0].data[0],
 ]));
+scalar.set("round_bf16", roundBf16);
 
 /** The program in a node's attributes. */
 export function programOf(attrs: Attrs): MapProgram {
@@ -27,7 +28,7 @@ export function programOf(attrs: Attrs): MapProgram {
 }
 
 /** A chain of element-wise work in one pass over memory: a short register program run over tiles. Made by `fuse`.
- * All operands have one shape (broadcast ones through views); integers are converted when they are loaded. */
+ * All operands have one shape (broadcast ones through views); integers and bf16 are converted when they are loaded. */
 export const map: Op = defineOp({
   name: "map",
   infer: (inputs, attrs) => {
@@ -36,6 +37,7 @@ export const map: Op = defineOp({
     const dtype = inputs.find((t) => isReal(t.dtype))?.dtype ?? (attrs.dtype as "f32");
     return results.map(() => ({ dtype, shape }));
   },
+  bf16: () => true,
   reference: (inputs, attrs, types) => {
     const { constants, steps, results } = programOf(attrs), outs = types.map((t) => arr(t.shape));
     const registers = new Float64Array(inputs.length + constants.length + steps.length);

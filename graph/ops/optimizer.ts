@@ -10,6 +10,7 @@ export const sumSquares: Op = defineOp({
   integers: [],
   dims: (_attrs, ranks) => `${ranks.map(() => "...").join(", ")} -> `,
   infer: (inputs) => [{ dtype: inputs[0].dtype, shape: [] }],
+  bf16: (side) => side === "input",
   reference: (inputs) => [arr([], [inputs.reduce((s, x) => s + x.data.reduce((t, v) => t + v * v, 0), 0)])],
   vjp: ({ inputs, cotangents: [dy] }) => inputs.map((x) => x.mul(2).mul(dy!)),
   recompute: "cheap",
@@ -37,6 +38,7 @@ export const adamw: Op = defineOp({
     }
     return inputs.slice(0, 3 * n).map(({ dtype, shape }) => ({ dtype, shape }));
   },
+  bf16: (side, index, inputs) => side === "output" || index < inputs - 3,
   reference: (inputs, attrs) => {
     const n = parameters({ inputs }), [lr, step, scale] = inputs.slice(4 * n).map((x) => x.data[0]);
     const out = inputs.slice(0, 3 * n).map((x) => arr(x.shape, x.data.slice()));

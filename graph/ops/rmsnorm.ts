@@ -1,8 +1,8 @@
 /** Root-mean-square norm over the last dim: y = x w / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019), rstd = 1 / sqrt(...).
  * @module */
 import { type Arr, arr } from "../array.ts";
-import { dtypeBytes, numel } from "../ir.ts";
-import { defineOp, num, type Op } from "../op.ts";
+import { dtypeBytes, numel, wide } from "../ir.ts";
+import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
 import { accumulateMode } from "./state.ts";
 
 function norm(x: Arr, w: Arr, eps: number): [Arr, Arr] {
@@ -21,6 +21,7 @@ export const rmsnorm: Op = defineOp({
   name: "rmsnorm",
   integers: [],
   dims: "... d, d -> ... d, ...",
+  bf16: mayBeBf16([0, 1], [0]),
   reference: ([x, w], attrs) => norm(x, w, num(attrs.eps)),
   vjp: ({ inputs: [x, w], outputs: [, rstd], cotangents: [dy, drstd] }) => {
     if (drstd) {
@@ -37,6 +38,7 @@ export const addRmsnorm: Op = defineOp({
   name: "add_rmsnorm",
   integers: [],
   dims: "... d, ... d, d -> ... d, ... d, ...",
+  bf16: mayBeBf16([0, 1, 2], [0, 1]),
   reference: ([x, r, w], attrs) => {
     const s = arr(x.shape, x.data.map((v, i) => v + r.data[i]));
     return [s, ...norm(s, w, num(attrs.eps))];
@@ -51,6 +53,7 @@ export const rmsnormBackward: Op = defineOp({
   name: "rmsnorm_backward",
   integers: [],
   dims: (_attrs, ranks) => `... d, ..., d, ... d${ranks.length > 4 ? ", ... d" : ""} -> ... d, d`,
+  bf16: mayBeBf16([0, 2, 3, 4], [0, 1]),
   reference: ([x, rstd, w, dy, residual]) => {
     const d = w.data.length, dx = arr(x.shape), dw = arr(w.shape);
     for (let n = 0; n < rstd.data.length; n++) {
@@ -68,7 +71,7 @@ export const rmsnormBackward: Op = defineOp({
   recompute: "cheap",
   flops: (node) => 10 * node.inputs[0].shape.reduce((n, s) => n * s, 1),
   // dw is summed in up to 64 fixed runs of rows, whatever the number of threads.
-  scratch: ({ inputs: [x, rstd, w] }) => Math.min(64, numel(rstd.shape)) * w.shape[0] * dtypeBytes[x.dtype],
+  scratch: ({ inputs: [x, rstd, w] }) => Math.min(64, numel(rstd.shape)) * w.shape[0] * dtypeBytes[wide(x.dtype)],
   accumulates: 1,
   inPlace: (node) => node.inputs.length > 4 ? [[0, 4], [0, 3]] : [[0, 3]],
   kernel: (node) => ({

@@ -3,7 +3,7 @@
  * @module */
 import { arr } from "../array.ts";
 import { type Attrs, isReal } from "../ir.ts";
-import { defineOp, num, type Op, str } from "../op.ts";
+import { defineOp, mayBeBf16, num, type Op, str } from "../op.ts";
 
 /** Frequencies f_i, i < K/2, with Llama 3.1's scaling: wavelengths over original/low are stretched by `factor`, those under
  * original/high are kept, those between are blended linearly in original/wavelength. `factor` 1 turns it off. */
@@ -51,6 +51,7 @@ export const rope: Op = defineOp({
   name: "rope",
   integers: [],
   dims: "... h k, ... k -> ... h k",
+  bf16: mayBeBf16([0], [0]),
   reference: ([x, table], attrs) => {
     const size = x.shape.at(-1)!, heads = x.shape.at(-2)!, out = arr(x.shape), sign = attrs.inverse ? -1 : 1;
     for (let i = 0; i < x.data.length; i += 2) {

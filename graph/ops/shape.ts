@@ -23,6 +23,7 @@ const reversed = (dims: unknown): string => {
 /** Splits and merges dims without moving anything: `"b t (h k) -> b t h k"`. */
 export const reshape: Op = defineOp({
   name: "reshape",
+  bf16: "kept",
   dims: (attrs) => {
     const { inputs: [from], outputs: [to] } = parseDims(str(attrs.dims));
     const flat = (t: typeof from) => t.flat().filter((l) => l !== "1").join(" ");
@@ -41,6 +42,7 @@ export const reshape: Op = defineOp({
 /** Permutes dims: `"b t h k -> b h t k"`. */
 export const transpose: Op = defineOp({
   name: "transpose",
+  bf16: "kept",
   dims: (attrs) => {
     const { inputs: [from], outputs: [to] } = parseDims(str(attrs.dims));
     const sorted = (t: typeof from) => t.map((d) => d.join(" ")).sort().join(",");
@@ -65,6 +67,7 @@ export const transpose: Op = defineOp({
 /** Repeats along new dims: `"d -> b t d"` with the sizes of all labels. */
 export const broadcast: Op = defineOp({
   name: "broadcast",
+  bf16: "kept",
   dims: (attrs) => str(attrs.dims),
   reference: ([x], attrs, [type]) => {
     const { inputs: [from], outputs: [to] } = parseDims(str(attrs.dims));
@@ -87,6 +90,7 @@ export const broadcast: Op = defineOp({
 /** The box that starts at `starts` with shape `shape`. */
 export const slice: Op = defineOp({
   name: "slice",
+  bf16: "kept",
   infer: ([x], attrs) => {
     const starts = nums(attrs.starts), shape = nums(attrs.shape);
     const fits = starts.length === x.shape.length && shape.length === x.shape.length &&
@@ -124,6 +128,7 @@ export const slice: Op = defineOp({
 /** Its inputs, one after another along `dim`. */
 export const concat: Op = defineOp({
   name: "concat",
+  bf16: "kept",
   infer: (inputs, attrs) => {
     const dim = num(attrs.dim), first = inputs[0];
     if (!(dim in first.shape)) throw new TypeError(`${typeText(first)} has no dim ${dim}`);
@@ -166,6 +171,7 @@ export const concat: Op = defineOp({
 /** The same numbers in memory of their own, packed. Made by `materialize` where a kernel cannot follow strides. */
 export const copyOp: Op = defineOp({
   name: "copy",
+  bf16: "kept",
   dims: "... -> ...",
   reference: ([x]) => [x],
   vjp: ({ cotangents: [dy] }) => [dy],

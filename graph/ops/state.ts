@@ -1,6 +1,7 @@
 /** The only ops that touch state. Their meaning is the interpreter's and the memory plan's business: a `read` is the state's
  * memory, an `assign` is made in place where it can be.
  * @module */
+import type { DType } from "../ir.ts";
 import { anyViews, nums, type Op, str } from "../op.ts";
 
 const copy = () => ({ kernel: "copy", attrs: {} });
@@ -8,7 +9,8 @@ const copy = () => ({ kernel: "copy", attrs: {} });
 /** The state's value now; several states that lie one after another are one value, joined along dim 0. */
 export const read: Op = {
   name: "read",
-  infer: (_inputs, attrs) => [{ dtype: str(attrs.dtype) as "f32" | "f64", shape: nums(attrs.shape) }],
+  bf16: "kept",
+  infer: (_inputs, attrs) => [{ dtype: str(attrs.dtype) as DType, shape: nums(attrs.shape) }],
   vjp: () => [],
   recompute: "cheap",
   flops: () => 0,
@@ -18,6 +20,7 @@ export const read: Op = {
 /** Replaces the state. */
 export const assign: Op = {
   name: "assign",
+  bf16: "kept",
   infer: () => [],
   vjp: () => [],
   flops: () => 0,
@@ -29,6 +32,7 @@ export const assign: Op = {
 /** Adds to the state; with `begin`, overwrites it in the first microbatch of a step. */
 export const accumulate: Op = {
   name: "accumulate",
+  bf16: "kept",
   infer: () => [],
   vjp: () => [],
   views: anyViews,

@@ -10,7 +10,7 @@ import type { HostSlot, MemoryPlan, SectionMemory } from "./memory.ts";
 
 const FORMAT = 1;
 const SPACES = { arena: 0, input: 1, output: 2 } as const;
-const DTYPES: Readonly<Record<DType | "bytes", number>> = { f32: 0, f64: 1, i32: 2, bytes: 3 };
+const DTYPES: Readonly<Record<DType | "bytes", number>> = { f32: 0, f64: 1, i32: 2, bytes: 3, bf16: 4 };
 const ABSENT = 0xffffffff;
 const MAX_RANK = 6;
 

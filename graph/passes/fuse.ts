@@ -4,6 +4,7 @@ import { opOf } from "../builder.ts";
 import { Editor, hasEffect, touchedStates } from "../edit.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
 import { nums } from "../op.ts";
+import { castsIntoKernels, castsIntoProducts } from "./fuse_casts.ts";
 import { joinProducts } from "./fuse_products.ts";
 import { fuseMaps } from "./fuse_maps.ts";
 
@@ -166,12 +167,14 @@ export function joinUpdates(graph: Graph): Graph {
 
 const sizeOf = (adamw: Node): number => adamw.outputs.length / 3;
 
-/** The rules, in order: products and norms before sums go into state, element-wise chains last. */
+/** The rules, in order: products and norms before sums go into state, casts into what is left of them, element-wise chains last. */
 export const fusions: readonly [name: string, rule: (graph: Graph) => Graph][] = [
+  ["castsIntoProducts", castsIntoProducts],
   ["ropeIntoAttention", ropeIntoAttention],
   ["residualNorms", residualNorms],
   ["joinProducts", joinProducts],
   ["accumulateInPlace", accumulateInPlace],
+  ["castsIntoKernels", castsIntoKernels],
   ["joinUpdates", joinUpdates],
   ["fuseMaps", fuseMaps],
 ];

@@ -2,7 +2,7 @@
  * leaves a cluster and comes back. A value that a cluster can make again from what it loads anyway is made again.
  * @module */
 import { dependencies, Editor } from "../edit.ts";
-import { type Graph, type Node, producers, sameType, type Value } from "../ir.ts";
+import { type Attrs, type Graph, type Node, producers, type Value, wide } from "../ir.ts";
 import { num } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 import { type MapProgram, type MapStep, programAttr } from "../ops/map.ts";
@@ -47,7 +47,9 @@ class Units {
   /** Puts the nodes of `b` into `a`, if both can run at once. */
   join(a: Unit, b: Unit): void {
     const [x] = a.nodes, [y] = b.nodes, start = Math.min(a.at, b.at), end = Math.max(a.at, b.at);
-    if (!sameType(x.outputs[0], y.outputs[0]) || a.nodes.size + b.nodes.size > MAX_STEPS) return;
+    const [u, v] = [x.outputs[0], y.outputs[0]];
+    if (wide(u.dtype) !== wide(v.dtype) || String(u.shape) !== String(v.shape)) return;
+    if (a.nodes.size + b.nodes.size > MAX_STEPS) return;
     // What only backward needs is made there, not kept since forward.
     if (isGradient(x) !== isGradient(y) || Math.max(a.last, b.last) - Math.min(a.first, b.first) > MAX_DISTANCE) return;
     const before = this.#between(a, b, start);
@@ -141,21 +143,24 @@ function emit(
     if (at < 0) at = constants.push(number) - 1;
     registers.set(v, inputs.length + at);
   }
-  const steps: MapStep[] = [];
+  const steps: MapStep[] = [], readInside = new Set(nodes.flatMap((n) => n.inputs));
   for (const node of nodes) {
     const args = node.inputs.map((v) => registers.get(v)!);
-    if (node.op === "cast") registers.set(node.outputs[0], args[0]);
+    // A load converts by itself, and so does a store; only what is read again here has to be rounded.
+    const isStored = node.op === "cast" && !(node.outputs[0].dtype === "bf16" && readInside.has(node.outputs[0]));
+    if (isStored) registers.set(node.outputs[0], args[0]);
     else {
       registers.set(node.outputs[0], inputs.length + constants.length + steps.length);
-      steps.push([node.op, ...args]);
+      steps.push([node.op === "cast" ? "round_bf16" : node.op, ...args]);
     }
   }
   const isKept = (v: Value) => (outside.get(v) ?? []).some((n) => !remakes(n, v, clusterOf, made));
   const kept = own.map((n) => n.outputs[0]).filter(isKept);
   if (kept.length === 0) return;
   const program: MapProgram = { constants, steps, results: kept.map((v) => registers.get(v)!) };
-  const { dtype, shape } = head.outputs[0];
-  const map = edit.add(own.at(-1)!, "map", inputs, { program: programAttr(program), dtype, shape: [...shape] });
+  const { dtype, shape } = head.outputs[0], bf16 = [...kept.keys()].filter((i) => kept[i].dtype === "bf16");
+  const attrs: Attrs = { program: programAttr(program), dtype: wide(dtype), shape: [...shape] };
+  const map = edit.add(own.at(-1)!, "map", inputs, bf16.length > 0 ? { ...attrs, bf16 } : attrs);
   kept.forEach((v, i) => edit.replace(v, map.outputs[i]));
 }
 

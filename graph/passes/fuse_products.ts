@@ -28,7 +28,7 @@ function findGroups(graph: Graph, made: Map<Value, Node>): Group[] {
     const dims = str(node.attrs.dims), { inputs: [x, w], outputs: [y] } = parseDims(dims);
     const free = w.filter((d) => !x.some((e) => e[0] === d[0]));
     if (free.length !== 1 || free[0] !== w[0] || !y.some((d) => d[0] === w[0][0])) continue;
-    const key = `${node.inputs[0].id} ${dims} ${node.inputs[1].shape.slice(1)}`;
+    const key = `${node.inputs[0].id} ${JSON.stringify(node.attrs)} ${node.inputs[1].shape.slice(1)}`;
     byKey.set(key, [...byKey.get(key) ?? [], node]);
   }
   const groups: Group[] = [], taken = new Set(graph.nodes.filter(hasEffect).flatMap(touchedStates));

@@ -157,6 +157,20 @@ const constantViews: LocalRule = ({ op, inputs: [x], outputs: [y] }, context) =>
   return number === undefined ? undefined : constantLike(number, y, context);
 };
 
+/** bf16 widened and rounded again is itself. Casts move to where numbers are made or used: those that shrink in front of views,
+ * those that widen behind them. */
+const casts: LocalRule = ({ op, inputs: [x], outputs: [y], attrs }, { made, emit }) => {
+  const widened = made(x, "cast"), isWiden = (v: Value) => made(v, "cast")?.inputs[0].dtype === "bf16";
+  if (op === "cast" && y.dtype === "bf16") {
+    if (isWiden(x)) return widened!.inputs[0];
+    const view = made(x, "reshape") ?? made(x, "transpose");
+    return view && emit(view.op, [emit("cast", view.inputs, attrs)], view.attrs);
+  }
+  if (["reshape", "transpose", "broadcast", "slice"].includes(op) && isWiden(x)) {
+    return emit("cast", [emit(op, widened!.inputs, attrs)], widened!.attrs);
+  }
+};
+
 const constantFolding: LocalRule = ({ op, inputs, outputs: [y] }, context) => {
   if (!elementwiseNames.has(op)) return;
   const numbers = inputs.map(context.constant);
@@ -205,6 +219,7 @@ export const rules: readonly (readonly [name: string, rule: LocalRule])[] = [
   ["concats", concats],
   ["transposedOperands", transposedOperands],
   ["transposedProduct", transposedProduct],
+  ["casts", casts],
   ["constantViews", constantViews],
   ["constantFolding", constantFolding],
   ["neutralOperands", neutralOperands],

@@ -167,7 +167,11 @@ export const cases: readonly OpCase[] = [
     attrs: { dtype: "f64" },
     gives: same,
     refuses: [
-      { inputs: [r(s23)], attrs: { dtype: "f32" }, says: "expected i32 to f32 or f64, got f64 to f32" },
+      {
+        inputs: [r(s23)],
+        attrs: { dtype: "f32" },
+        says: "expected i32 to a real type, or f32 to or from bf16, got f64 to f32",
+      },
       { inputs: [n(s23, 0, 1)], attrs: { dtype: "i32" }, says: "got i32 to i32" },
     ],
   },

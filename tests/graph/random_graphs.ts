@@ -1,7 +1,7 @@
 /** Random well-typed graphs, inputs for them, and the question that every pass is asked: do two graphs mean the same?
  * Everything follows from a seed, which each failure names.
  * @module */
-import { type Arr, arr } from "../../graph/array.ts";
+import { type Arr, arr, roundedToBf16 } from "../../graph/array.ts";
 import { Builder } from "../../graph/builder.ts";
 import { type DType, type Graph, numel, type State, type Value } from "../../graph/ir.ts";
 import { interpret, type Memory } from "../../graph/interpret.ts";
@@ -366,7 +366,11 @@ export function randomInputs(graph: Graph, seed: number): { inputs: Record<strin
     const [low, high] = value.dtype === "i32" ? integerRange(graph, value) : [0, 0];
     return [name, fill(value.shape, () => value.dtype === "i32" ? random.int(low, high) : random.real(-2, 2))];
   }));
-  return { inputs, memory: new Map(graph.states.map((s) => [s.name, fill(s.shape, () => random.real(-2, 2))])) };
+  const memory = graph.states.map(({ name, dtype, shape }): [string, Arr] => {
+    const value = fill(shape, () => random.real(-2, 2));
+    return [name, dtype === "bf16" ? roundedToBf16(value) : value];
+  });
+  return { inputs, memory: new Map(memory) };
 }
 
 /** Fails unless two arrays are equal within `tolerance` of the largest element (or of 1).

@@ -12,7 +12,7 @@ import { encode } from "../../graph/passes/encode.ts";
 import { materialize } from "../../graph/passes/materialize.ts";
 import { memory as planMemory } from "../../graph/passes/memory.ts";
 import { type Compiled, compileGraphs } from "../../train/compile.ts";
-import { typedArray } from "../../train/executable.ts";
+import { newArray, numbersOf, setNumbers, typedArray } from "../../train/typed_array.ts";
 
 library(); // opened here: inside a test the sanitizer would call it a leak
 
@@ -63,27 +63,26 @@ export class NativeSession implements Disposable {
     const { input, output } = this.#program;
     for (const { name, value, offset } of section.inputs) {
       const given = inputs[name];
-      typedArray(value.dtype, input.buffer, offset, numel(value.shape)).set("data" in given ? given.data : given);
+      const array = typedArray(value.dtype, input.buffer, offset, numel(value.shape));
+      setNumbers(array, value.dtype, "data" in given ? given.data : given);
     }
     await this.#program.run(new Actions([{ section: section.index, flags: first ? Flag.FIRST : 0 }]));
     const result = ({ dtype, shape }: Value, offset: number): Arr =>
-      arr(shape, Float64Array.from(typedArray(dtype, output.buffer, offset, numel(shape))));
+      arr(shape, Float64Array.from(numbersOf(typedArray(dtype, output.buffer, offset, numel(shape)), dtype)));
     return Object.fromEntries(section.outputs.map((o) => [o.name, result(o.value, o.offset)]));
   }
 
   /** The value of a state. */
   async read(name: string): Promise<Arr> {
-    const { state: { dtype, shape }, offset } = this.compiled.plan.states.get(name)!;
-    const data = typedArray(dtype, new ArrayBuffer(8 * numel(shape)), 0, numel(shape));
+    const { state, offset } = this.compiled.plan.states.get(name)!, data = newArray(state);
     await this.#program.read(offset, data);
-    return arr(shape, Float64Array.from(data));
+    return arr(state.shape, Float64Array.from(numbersOf(data, state.dtype)));
   }
 
   /** Replaces a state. */
   async write(name: string, values: ArrayLike<number>): Promise<void> {
-    const { state: { dtype, shape }, offset } = this.compiled.plan.states.get(name)!;
-    const data = typedArray(dtype, new ArrayBuffer(8 * numel(shape)), 0, numel(shape));
-    data.set(values);
+    const { state, offset } = this.compiled.plan.states.get(name)!, data = newArray(state);
+    setNumbers(data, state.dtype, values);
     await this.#program.write(offset, data);
   }
 

@@ -5,7 +5,8 @@ import { f32, f64, i32 } from "../../graph/builder.ts";
 import { interpret } from "../../graph/interpret.ts";
 import type { Tensor } from "../../graph/tensor.ts";
 import { grad, trace, traceGraph } from "../../graph/trace.ts";
-import { compile, Executable, type TypedArray } from "../../train/executable.ts";
+import { compile, Executable } from "../../train/executable.ts";
+import type { TypedArray } from "../../train/typed_array.ts";
 
 const f = (x: Tensor): Tensor => x.matmul(x.transpose(0, 1)).softmax(-1).sum();
 

@@ -1,7 +1,8 @@
 /** Runs a memory plan in f64 on a simulated arena: like `interpret`, but every value is read from and written to its place. A plan
- * that lets two live values overlap gives another result. One cell stands for 4 bytes.
+ * that lets two live values overlap gives another result. One cell stands for 2 bytes; the first
+ * of an element holds it.
  * @module */
-import { type Arr, arr, forEachIndex } from "../../../graph/array.ts";
+import { type Arr, arr, forEachIndex, roundBf16 } from "../../../graph/array.ts";
 import { opOf } from "../../../graph/builder.ts";
 import { dtypeBytes, type Graph, type Node, numel, type Value } from "../../../graph/ir.ts";
 import type { MemoryPlan, SectionMemory } from "../../../graph/passes/memory.ts";
@@ -14,7 +15,7 @@ import { packed, type View } from "../../../graph/view.ts";
 function cellsOf(start: number, view: View, bytes: number): number[] {
   const cells: number[] = [];
   forEachIndex(view.shape, [view.strides], ([at]) => {
-    for (let part = 0; part < bytes; part += 4) cells.push((start + (view.offset + at) * bytes + part) / 4);
+    for (let part = 0; part < bytes; part += 2) cells.push((start + (view.offset + at) * bytes + part) / 2);
   });
   return cells;
 }
@@ -43,7 +44,7 @@ export function collisions(plan: MemoryPlan, section: SectionMemory): string[] {
       : node.outputs.map((v) => cells(places.of.get(v)!));
     if (node.outputs.length === 0) written.push(states);
     const scratch = section.scratchOf(node);
-    if (scratch) written.push(cellsOf(scratch.offset, packed([Math.ceil(scratch.bytes / 4)]), 4));
+    if (scratch) written.push(cellsOf(scratch.offset, packed([Math.ceil(scratch.bytes / 2)]), 2));
     written.forEach((cells, i) =>
       written.slice(0, i).some((w) => meet(w, cells)) && faults.push(`results meet: ${where}`)
     );
@@ -64,7 +65,7 @@ export class Arena {
   readonly cells: Float64Array;
 
   constructor(readonly plan: MemoryPlan) {
-    this.cells = new Float64Array(plan.arenaBytes / 4).fill(NaN);
+    this.cells = new Float64Array(plan.arenaBytes / 2).fill(NaN);
   }
 
   /** Contents of a state. */
@@ -81,16 +82,17 @@ export class Arena {
 
   #load(start: number, view: View, bytes: number): Arr {
     const out = arr(view.shape);
-    const at = start / 4 + view.offset * bytes / 4;
-    forEachIndex(view.shape, [view.strides], ([i], flat) => out.data[flat] = this.cells[at + i * bytes / 4]);
+    const at = start / 2 + view.offset * bytes / 2;
+    forEachIndex(view.shape, [view.strides], ([i], flat) => out.data[flat] = this.cells[at + i * bytes / 2]);
     return out;
   }
 
   #store(start: number, view: View, bytes: number, data: Float64Array): void {
-    const at = start / 4 + view.offset * bytes / 4;
+    const at = start / 2 + view.offset * bytes / 2;
     forEachIndex(view.shape, [view.strides], ([i], flat) => {
-      this.cells[at + i * bytes / 4] = data[flat];
-      if (bytes === 8) this.cells[at + i * 2 + 1] = NaN;
+      const cell = at + i * bytes / 2;
+      this.cells[cell] = bytes === 2 ? roundBf16(data[flat]) : data[flat];
+      this.cells.fill(NaN, cell + 1, cell + bytes / 2);
     });
   }
 
@@ -114,7 +116,7 @@ export class Arena {
         for (const { value, place } of places.copiedPieces(node)) store(value, load(value), place);
       } else this.#runNode(graph, node, node.inputs.map(load), store, first);
       const scratch = section.scratchOf(node);
-      if (scratch) this.cells.fill(NaN, scratch.offset / 4, (scratch.offset + scratch.bytes) / 4);
+      if (scratch) this.cells.fill(NaN, scratch.offset / 2, (scratch.offset + scratch.bytes) / 2);
     }
     return Object.fromEntries(graph.outputs.map(({ name, value }) => [name, load(value)]));
   }

@@ -5,7 +5,7 @@ import { type Kernel, type KernelName, kernels } from "../../../graph/kernels.ts
 /** One operand of an instruction. */
 export interface DecodedTensor {
   readonly space: "arena" | "input" | "output";
-  readonly dtype: "f32" | "f64" | "i32" | "bytes";
+  readonly dtype: "f32" | "f64" | "i32" | "bytes" | "bf16";
   /** Bytes. */
   readonly offset: number;
   readonly shape: readonly number[];
@@ -29,7 +29,7 @@ export interface DecodedProgram {
   readonly sections: readonly { readonly name: string; readonly instructions: readonly DecodedInstruction[] }[];
 }
 
-const SPACES = ["arena", "input", "output"] as const, DTYPES = ["f32", "f64", "i32", "bytes"] as const;
+const SPACES = ["arena", "input", "output"] as const, DTYPES = ["f32", "f64", "i32", "bytes", "bf16"] as const;
 
 /** Decodes a program.
  * @throws {Error} when a table does not end where it should, or an instruction refers to something that is not there. */

@@ -75,7 +75,7 @@ function assertSignature({ kernel, operands, attrs }: DecodedInstruction): void 
   else if (variadic > 0) assert(operands.length >= n + single && operands.length > single);
   else assertEquals(operands.length, single);
   operands.forEach((o, i) => assert(o || signature[i].optional, `operand ${i} of ${kernel} is absent`));
-  const real = operands.filter((o) => o && o.dtype !== "bytes" && o.dtype !== "i32").map((o) => o!.dtype);
+  const real = operands.filter((o) => o && !["bytes", "i32", "bf16"].includes(o.dtype)).map((o) => o!.dtype);
   if (kernel !== "copy") assert(real.every((d) => d === real[0] && (dtypes as readonly string[]).includes(d)));
   if (scratch) assertEquals(operands.at(-1)!.dtype, "bytes");
 }

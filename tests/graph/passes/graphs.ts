@@ -1,8 +1,9 @@
 /** Graphs that several passes are tested on.
  * @module */
-import { f64, i32 } from "../../../graph/builder.ts";
+import { i32 } from "../../../graph/builder.ts";
 import type { Graph } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
+import { fullPrecision, type Precision, precision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { traceGraph } from "../../../graph/trace.ts";
@@ -10,8 +11,24 @@ import { llamaConfig, TransformerBlock } from "../../../model/llama.ts";
 import { bind, namedParameters } from "../../../model/module.ts";
 import { randomGraph } from "../random_graphs.ts";
 
-/** A random graph; every other one with its gradient, and two of four simplified. */
+/** Every way to use bf16, one by one and together. */
+export const precisions: readonly Precision[] = [
+  { ...fullPrecision, param: "bf16" },
+  { ...fullPrecision, param: "bf16", reduce: "bf16" },
+  { ...fullPrecision, stored: "bf16" },
+  { param: "bf16", reduce: "bf16", stored: "bf16" },
+];
+
+/** A random graph with its gradient in one of the {@linkcode precisions}. */
+export function randomMixed(seed: number): Graph {
+  const graph = randomGraph(seed, { dtype: "f32" });
+  const states = graph.states.filter((s) => s.kind === "parameter").map((s) => s.name);
+  return precision(autodiff(graph, { of: "loss", states }), precisions[seed % precisions.length]);
+}
+
+/** A random graph; every other one with its gradient, two of four simplified, one of five with bf16. */
 export function randomStep(seed: number): Graph {
+  if (seed % 5 === 0) return seed % 4 < 2 ? randomMixed(seed) : simplify(randomMixed(seed));
   const graph = randomGraph(seed);
   const states = graph.states.filter((s) => s.kind === "parameter").map((s) => s.name);
   const step = seed % 2 === 0 ? graph : autodiff(graph, { of: "loss", states, inputs: seed % 3 === 0 ? ["x0"] : [] });
@@ -31,16 +48,16 @@ export function countOps(graph: Graph): Record<string, number> {
 }
 
 /** One small block of a Llama and the gradient of the sum of its result, simplified: 2 rows of 3 tokens. */
-export function llamaBlock(): Graph {
+export function llamaBlock(dtype: "f32" | "f64" = "f64"): Graph {
   const config = llamaConfig("debug", { dim: 8, numLayers: 1, numHeads: 2, numKvHeads: 1, ffnHiddenDim: 12 });
   const block = new TransformerBlock(config, 0);
   const forward = traceGraph("block", [], (builder) => {
-    const x = new Tensor(builder, builder.input("x", f64(2, 3, 8)));
+    const x = new Tensor(builder, builder.input("x", { dtype, shape: [2, 3, 8] }));
     const positions = new Tensor(builder, builder.input("positions", i32(2, 3)));
-    const angles = { size: 4, dtype: "f64", theta: 100, factor: 1, low: 1, high: 4, original: 64 };
+    const angles = { size: 4, dtype, theta: 100, factor: 1, low: 1, high: 4, original: 64 };
     const [table] = positions.apply("rope_table", [], angles);
     return {
-      loss: bind(block, { builder, dtype: "f64" }, () => block.forward(x, { positions, table }).square().sum()),
+      loss: bind(block, { builder, dtype }, () => block.forward(x, { positions, table }).square().sum()),
     };
   });
   const states = [...namedParameters(block).keys()];

@@ -1,0 +1,120 @@
+/** Pass `precision`: what is multiplied and what is stored in bf16. Norms, softmax, losses, sums and the residual stream stay in
+ * f32, and so does every sum inside of a product. A graph in f64 stays as it is.
+ * @module */
+import { Builder } from "../builder.ts";
+import { touchedStates } from "../edit.ts";
+import { consumers, type Graph, type Node, type State, type StateKind, type Value } from "../ir.ts";
+
+/** Element types of a step, in torchtitan's terms. */
+export interface Precision {
+  /** `training.mixed_precision_param`: what products take. With `bf16` their operands are rounded where they are used, and what a
+   * product gives is stored as bf16 unless a sum, a norm or the loss reads it. */
+  readonly param: "f32" | "bf16";
+  /** `training.mixed_precision_reduce`: what a microbatch's gradients are rounded to before they are summed. */
+  readonly reduce: "f32" | "bf16";
+  /** `training.dtype`: how parameters, gradient sums and moments are stored. */
+  readonly stored: "f32" | "bf16";
+}
+
+/** All in f32. */
+export const fullPrecision: Precision = { param: "f32", reduce: "f32", stored: "f32" };
+
+/** Puts casts and the attributes `round` and `bf16` where the precision asks for them. */
+export function precision(graph: Graph, options: Precision): Graph {
+  const { param, reduce, stored } = options;
+  let result = graph;
+  if (param === "bf16") result = roundProducts(result);
+  if (reduce === "bf16") result = roundGradients(result);
+  if (stored === "bf16") result = storeStates(result);
+  return result;
+}
+
+/** What a rewriting may use. */
+interface Context {
+  readonly builder: Builder;
+  /** Makes a node in the scope of the one that is looked at. */
+  emit(op: string, inputs: readonly Value[], attrs?: Node["attrs"]): Value[];
+  /** The value as another type. */
+  cast(value: Value, dtype: "f32" | "bf16"): Value;
+}
+
+/** Makes every node anew: `replace` returns what stands for its outputs, or `undefined` where it stays. */
+function rewrite(
+  graph: Graph,
+  replace: (node: Node, context: Context) => readonly Value[] | undefined,
+): Graph {
+  const builder = Builder.extend(graph), now = new Map<Value, Value>(), current = (v: Value) => now.get(v) ?? v;
+  builder.nodes.length = 0;
+  for (const old of graph.nodes) {
+    const node = { ...old, inputs: old.inputs.map(current) };
+    const emit: Context["emit"] = (op, inputs, attrs) => builder.emit(op, inputs, attrs, node.scope);
+    const cast: Context["cast"] = (v, dtype) => v.dtype === dtype ? v : emit("cast", [v], { dtype })[0];
+    const outputs = replace(node, { builder, emit, cast });
+    if (outputs) node.outputs.forEach((v, i) => now.set(v, outputs[i]));
+    else builder.nodes.push(node);
+  }
+  const outputs = graph.outputs.map(({ name, value }) => ({ name, value: current(value) }));
+  return { ...builder.finish(), outputs };
+}
+
+const isView = (node: Node): boolean => ["reshape", "transpose", "broadcast", "slice", "concat"].includes(node.op);
+/** What takes a product's f32 sums as they are. */
+const sums: ReadonlySet<string> = new Set([
+  ...["add", "sub", "reduce", "accumulate", "assign"],
+  ...["rmsnorm", "rmsnorm_backward", "softmax", "cross_entropy", "cross_entropy_backward"],
+]);
+
+/** Products and attention take bf16. */
+function roundProducts(graph: Graph): Graph {
+  const uses = consumers(graph), results = new Set(graph.outputs.map((o) => o.value));
+  const isSummed = (value: Value): boolean =>
+    results.has(value) ||
+    (uses.get(value) ?? []).every((n) => isView(n) ? n.outputs.every(isSummed) : sums.has(n.op));
+  const summed = new Set(
+    graph.nodes.filter((n) => n.op === "contract" && isSummed(n.outputs[0])).map((n) => n.outputs[0]),
+  );
+  return rewrite(graph, (node, { emit, cast }) => {
+    const { op, inputs, outputs: [y], attrs } = node;
+    if (y?.dtype !== "f32") return;
+    if (op === "contract") {
+      const operands = inputs.map((v) => cast(v, "bf16"));
+      if (summed.has(y)) return emit(op, operands, { ...attrs, round: true });
+      return [cast(emit(op, operands, { ...attrs, round: true, bf16: [0] })[0], "f32")];
+    }
+    if (op === "attention") {
+      const [o, lse] = emit(op, inputs, { ...attrs, round: true, bf16: [0] });
+      return [cast(o, "f32"), lse];
+    }
+    // Its results are rounded where products take them, behind the rotation of queries and keys.
+    if (op === "attention_backward") return emit(op, inputs, { ...attrs, round: true });
+  });
+}
+
+/** Does a node touch a state of these kinds that is f32? */
+function touches(graph: Graph, kinds: readonly StateKind[]): (node: Node) => boolean {
+  const names = new Set(graph.states.filter((s) => kinds.includes(s.kind) && s.dtype === "f32").map((s) => s.name));
+  return (node) => touchedStates(node).some((name) => names.has(name));
+}
+
+/** Gradients are rounded once a microbatch, their sums stay as they are. */
+function roundGradients(graph: Graph): Graph {
+  const isGradient = touches(graph, ["gradient"]);
+  return rewrite(graph, (node, { emit, cast }) => {
+    if (node.op !== "accumulate" || !isGradient(node)) return;
+    return emit("accumulate", [cast(node.inputs[0], "bf16")], node.attrs);
+  });
+}
+
+/** Parameters, gradient sums and moments are stored as bf16, and widened where they are read. */
+function storeStates(graph: Graph): Graph {
+  const kinds: readonly StateKind[] = ["parameter", "gradient", "moment"], isStored = touches(graph, kinds);
+  const states = graph.states.map((s): State =>
+    kinds.includes(s.kind) && s.dtype === "f32" ? { ...s, dtype: "bf16" } : s
+  );
+  return rewrite({ ...graph, states }, (node, { emit, cast }) => {
+    if (!isStored(node)) return;
+    const { op, inputs, attrs } = node;
+    if (op === "read") return [cast(emit(op, inputs, { ...attrs, dtype: "bf16" })[0], "f32")];
+    return emit(op, [cast(inputs[0], "bf16")], attrs);
+  });
+}
