@@ -9,6 +9,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <utility>
 
 namespace titan {
 namespace {
@@ -33,6 +34,10 @@ template <class real> int64_t find_not_finite(const Tensor& tensor) {
       if (!(data[i * stride] - data[i * stride] == 0)) return start + i;
   }
   return -1;
+}
+
+uint64_t now_ns() {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
 constexpr uint64_t HUGE_PAGE = uint64_t{2} << 20, PAGE = 4096;
@@ -149,8 +154,20 @@ void LoadedProgram::run(const titan_action* actions, uint64_t num_actions, const
   for (uint64_t i = 0; i < num_actions; i++) check_action(actions[i], i, host);
   device_->executor.run([&] {
     omp_set_num_threads(program_.threads);
-    for (uint64_t i = 0; i < num_actions; i++) run_action(actions[i], host);
+    titan_profile_record* record = std::exchange(records_, nullptr);
+    if (record) check_capacity(actions, num_actions, record_capacity_);
+    for (uint64_t i = 0; i < num_actions; i++) run_action(actions, i, host, record);
   });
+}
+
+void LoadedProgram::profile(titan_profile_record* records, uint64_t capacity) {
+  device_->executor.run([&] { records_ = records, record_capacity_ = capacity; });
+}
+
+void LoadedProgram::check_capacity(const titan_action* actions, uint64_t num_actions, uint64_t capacity) const {
+  uint64_t needed = 0;
+  for (uint64_t i = 0; i < num_actions; i++) needed += program_.sections[actions[i].section].num_instructions;
+  if (needed > capacity) throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("the run has ", needed, " instructions; expected: at most ", capacity, ", the records that there is room for"));
 }
 
 void LoadedProgram::check_action(const titan_action& action, uint64_t i, const Host& host) const {
@@ -174,7 +191,8 @@ void LoadedProgram::check_action(const titan_action& action, uint64_t i, const H
   check_buffer("output", host.output, host.output_bytes, action.output_base, section.output_bytes);
 }
 
-void LoadedProgram::run_action(const titan_action& action, const Host& host) {
+void LoadedProgram::run_action(const titan_action* actions, uint64_t i, const Host& host, titan_profile_record*& record) {
+  const titan_action& action = actions[i];
   const Section& section = program_.sections[action.section];
   for (const uint32_t operand : section.host_operands) {
     const Place& place = program_.places[operand];
@@ -184,7 +202,13 @@ void LoadedProgram::run_action(const titan_action& action, const Host& host) {
   for (uint64_t n = section.first_instruction; n < section.first_instruction + section.num_instructions; n++) {
     Instruction& instruction = program_.instructions[n];
     instruction.call.flags = action.flags;
-    run_kernel(*instruction.kernel, instruction.call);
+    if (record) {
+      const uint64_t begin = now_ns();
+      run_kernel(*instruction.kernel, instruction.call);
+      *record++ = {begin, now_ns(), n, static_cast<uint32_t>(i), 0};
+    } else {
+      run_kernel(*instruction.kernel, instruction.call);
+    }
     if (action.flags & FLAG_CHECK_FINITE) check_finite(action, n);
   }
 }

@@ -78,19 +78,25 @@ class LoadedProgram {
     uint64_t output_bytes;
   };
   void run(const titan_action* actions, uint64_t num_actions, const Host& host);
+  /// The next run writes a record per instruction here.
+  void profile(titan_profile_record* records, uint64_t capacity);
   void read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes);
   void write(uint64_t offset, const uint8_t* bytes, uint64_t num_bytes);
   titan_memory memory() const;
 
  private:
   void check_action(const titan_action& action, uint64_t i, const Host& host) const;
-  void run_action(const titan_action& action, const Host& host);
+  void check_capacity(const titan_action* actions, uint64_t num_actions, uint64_t capacity) const;
+  /// `record` is where the next record goes, or null.
+  void run_action(const titan_action* actions, uint64_t i, const Host& host, titan_profile_record*& record);
   void check_finite(const titan_action& action, uint64_t instruction) const;
   char* range(uint64_t offset, uint64_t num_bytes) const;
 
   std::shared_ptr<Device> device_;
   Program program_;
   Arena arena_;
+  titan_profile_record* records_ = nullptr;  // of the next run; only the executor thread looks at these
+  uint64_t record_capacity_ = 0;
 };
 
 /// Runs a kernel, unless the process is about to end: then it never returns.

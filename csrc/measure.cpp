@@ -5,29 +5,56 @@
 #include <cstring>
 
 namespace titan {
+namespace {
+
+constexpr int REPEATS = 10;
+
+const Kernel& find_kernel(const Backend& backend, const char* name) {
+  return *std::find_if(backend.kernels, backend.kernels + backend.num_kernels, [&](const Kernel& kernel) { return std::strcmp(kernel.name, name) == 0; });
+}
+
+/// Least seconds that a call takes, on the executor thread.
+double least_seconds(const Kernel& kernel, const Call& call) {
+  double least = 1e9;
+  for (int repeat = 0; repeat < REPEATS; repeat++) {
+    const auto start = std::chrono::steady_clock::now();
+    run_kernel(kernel, call);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    least = std::min(least, seconds.count());
+  }
+  return least;
+}
+
+}  // namespace
 
 double measure_product(Device& device, int64_t n, int threads) {
-  constexpr int REPEATS = 10;
-  const Kernel* gemm = std::find_if(device.backend.kernels, device.backend.kernels + device.backend.num_kernels,
-                                    [](const Kernel& kernel) { return std::strcmp(kernel.name, "gemm") == 0; });
   const uint64_t matrix_bytes = static_cast<uint64_t>(n * n) * sizeof(float);
   Arena arena(3 * matrix_bytes);
   Tensor operands[3];
   for (int i = 0; i < 3; i++) operands[i] = {arena.data() + static_cast<uint64_t>(i) * matrix_bytes, DType::f32, 3, {1, n, n}, {n * n, n, 1}};
   const Attribute attributes[] = {{0}, {0}};  // overwrite, in f32
   const Call call{operands, 3, attributes, 2, 0, threads};
-  double best = 0;
+  double seconds = 0;
   device.executor.run([&] {
     arena.touch(threads);
     for (int64_t i = 0; i < 2 * n * n; i++) operands[0].as<float>()[i] = static_cast<float>(i % 7 - 3);
-    for (int repeat = 0; repeat < REPEATS; repeat++) {
-      const auto start = std::chrono::steady_clock::now();
-      run_kernel(*gemm, call);
-      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-      best = std::max(best, 2e-9 * static_cast<double>(n * n * n) / seconds.count());
-    }
+    seconds = least_seconds(find_kernel(device.backend, "gemm"), call);
   });
-  return best;
+  return 2e-9 * static_cast<double>(n * n * n) / seconds;
+}
+
+double measure_bandwidth(Device& device, int64_t n, int threads) {
+  const uint64_t bytes = static_cast<uint64_t>(n) * sizeof(float);
+  Arena arena(2 * bytes);
+  const Tensor operands[] = {{arena.data(), DType::f32, 1, {n}, {1}}, {arena.data() + bytes, DType::f32, 1, {n}, {1}}};
+  const Attribute add = {1};
+  const Call call{operands, 2, &add, 1, 0, threads};
+  double seconds = 0;
+  device.executor.run([&] {
+    arena.touch(threads);
+    seconds = least_seconds(find_kernel(device.backend, "accumulate"), call);
+  });
+  return 3e-9 * static_cast<double>(bytes) / seconds;
 }
 
 }  // namespace titan

@@ -149,13 +149,16 @@ int32_t titan_device_describe(uint64_t device, titan_device_info* info, titan_er
   });
 }
 
-int32_t titan_device_measure(uint64_t device, uint64_t n, uint32_t threads, double* gflops, titan_error* error) {
+int32_t titan_device_measure(uint64_t device, uint32_t measure, uint64_t n, uint32_t threads, double* giga_per_second, titan_error* error) {
   return guard(error, [&] {
-    require(gflops, "gflops is null; expected: where to write it");
-    require(n >= 1 && n <= 8192, "n is out of range; expected: 1 to 8192");
+    require(giga_per_second, "giga_per_second is null; expected: where to write it");
+    require(measure <= TITAN_MEASURE_BANDWIDTH, "the measure is unknown; expected: 0 (product) or 1 (bandwidth)");
+    if (measure == TITAN_MEASURE_PRODUCT) require(n >= 1 && n <= 8192, "n is out of range; expected: 1 to 8192");
+    else require(n >= 1 && n <= uint64_t{1} << 32, "n is out of range; expected: 1 to 2^32");
     const auto object = devices().get(device);
     require(threads <= static_cast<uint32_t>(object->executor.threads()), "more threads than the device has; expected: 0 (all) or fewer");
-    *gflops = measure_product(*object, static_cast<int64_t>(n), threads ? static_cast<int>(threads) : object->executor.threads());
+    const auto run = measure == TITAN_MEASURE_PRODUCT ? measure_product : measure_bandwidth;
+    *giga_per_second = run(*object, static_cast<int64_t>(n), threads ? static_cast<int>(threads) : object->executor.threads());
   });
 }
 
@@ -173,6 +176,10 @@ int32_t titan_program_run(uint64_t program, const titan_action* actions, uint64_
     require(actions || !num_actions, "actions is null; expected: a list");
     programs().get(program)->run(actions, num_actions, {input, input_bytes, output, output_bytes});
   });
+}
+
+int32_t titan_program_profile(uint64_t program, titan_profile_record* records, uint64_t capacity, titan_error* error) {
+  return guard(error, [&] { programs().get(program)->profile(records, capacity); });
 }
 
 int32_t titan_program_destroy(uint64_t program, titan_error* error) {

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Changes whenever a function, a struct or the program format changes. */
-#define TITAN_ABI_VERSION 1
+#define TITAN_ABI_VERSION 2
 
 typedef enum titan_status {
   TITAN_STATUS_OK = 0,
@@ -40,6 +40,12 @@ typedef enum titan_flag {
   TITAN_FLAG_FIRST = 1,
   TITAN_FLAG_CHECK_FINITE = 2
 } titan_flag;
+
+/** What titan_device_measure measures, each in billions a second. */
+typedef enum titan_measure {
+  TITAN_MEASURE_PRODUCT = 0,  /* FLOP of an f32 matrix product of n x n x n */
+  TITAN_MEASURE_BANDWIDTH = 1 /* bytes that y += x reads and writes, on two arrays of n f32: take n beyond all caches */
+} titan_measure;
 
 /** Why a call failed. Texts are UTF-8 and end with a zero byte; section and instruction are -1 where they do not apply. */
 typedef struct titan_error {
@@ -78,6 +84,15 @@ typedef struct titan_action {
   uint64_t output_base;
 } titan_action;
 
+/** When an instruction ran, by the machine's steady clock. */
+typedef struct titan_profile_record {
+  uint64_t begin_ns;
+  uint64_t end_ns;
+  uint64_t instruction; /* of the program */
+  uint32_t action;      /* of the run */
+  uint32_t stream;      /* 0 */
+} titan_profile_record;
+
 /** TITAN_ABI_VERSION of the library. */
 TITAN_API uint32_t titan_abi_version(void);
 
@@ -93,8 +108,8 @@ TITAN_API int32_t titan_device_close(uint64_t device, titan_error *error);
 /** Describes the device. */
 TITAN_API int32_t titan_device_describe(uint64_t device, titan_device_info *info, titan_error *error);
 
-/** Speed of an f32 matrix product of n x n x n in GFLOP/s, best of a few, on so many threads (0: all of the device). */
-TITAN_SLOW int32_t titan_device_measure(uint64_t device, uint64_t n, uint32_t threads, double *gflops, titan_error *error);
+/** What the device can do (a titan_measure): the best of a few, on so many threads (0: all of the device). */
+TITAN_SLOW int32_t titan_device_measure(uint64_t device, uint32_t measure, uint64_t n, uint32_t threads, double *giga_per_second, titan_error *error);
 
 /** Checks a binary program, allocates and touches its arena (all zeros). The bytes are not needed afterwards. */
 TITAN_SLOW int32_t titan_program_create(uint64_t device, const uint8_t *bytes, uint64_t num_bytes, uint64_t *program, titan_error *error);
@@ -102,6 +117,10 @@ TITAN_SLOW int32_t titan_program_create(uint64_t device, const uint8_t *bytes, u
 /** Runs the actions in order and returns when the last has ended. Input and output are host buffers, multiples of 8 in address. */
 TITAN_SLOW int32_t titan_program_run(uint64_t program, const titan_action *actions, uint64_t num_actions, const uint8_t *input, uint64_t input_bytes,
                                      uint8_t *output, uint64_t output_bytes, titan_error *error);
+
+/** Has the next run write a record per instruction, in the order in which they run. It is refused where they are more than capacity;
+    the memory must stay until it has ended, or until another call replaces it (null: the next run is not recorded either). */
+TITAN_SLOW int32_t titan_program_profile(uint64_t program, titan_profile_record *records, uint64_t capacity, titan_error *error);
 
 /** Makes the handle invalid; memory is returned once a run in progress has ended. */
 TITAN_API int32_t titan_program_destroy(uint64_t program, titan_error *error);

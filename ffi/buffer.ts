@@ -17,12 +17,15 @@ interface Field {
 export class Struct<N extends StructName> {
   /** The memory to pass to a native call. */
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /** How many. */
+  readonly count: number;
   readonly #name: N;
   readonly #view: DataView<ArrayBuffer>;
 
   /** All zeros. */
   constructor(name: N, count = 1) {
     this.#name = name;
+    this.count = count;
     this.bytes = new Uint8Array(structs[name].bytes * count);
     this.#view = new DataView(this.bytes.buffer);
   }

@@ -3,7 +3,7 @@
 import { Struct, U32, unsigned } from "./buffer.ts";
 import { check, errorStruct } from "./error.ts";
 import { library } from "./library.ts";
-import { DeviceKind } from "./symbols.ts";
+import { DeviceKind, Measure } from "./symbols.ts";
 
 /** What a device is. */
 export interface DeviceInfo {
@@ -53,21 +53,32 @@ export class Device implements Disposable {
   /** Speed of an f32 matrix product, n x n x n, in GFLOP/s.
    * @param options.threads at most those of the device; 0 is all. */
   async measure(options: { n?: number; threads?: number } = {}): Promise<number> {
-    const { n = 1024, threads = 0 } = options;
+    return await this.#measure(Measure.PRODUCT, options.n ?? 1024, options.threads);
+  }
+
+  /** Memory bandwidth in GB/s: bytes that y += x reads and writes.
+   * @param options.n f32 elements of each array; unless given, 256 MiB, which no cache holds.
+   * @param options.threads at most those of the device; 0 is all. */
+  async measureBandwidth(options: { n?: number; threads?: number } = {}): Promise<number> {
+    return await this.#measure(Measure.BANDWIDTH, options.n ?? 2 ** 26, options.threads);
+  }
+
+  async #measure(measure: number, n: number, threads = 0): Promise<number> {
     const error = errorStruct();
-    const gflops = new Float64Array(1);
+    const gigaPerSecond = new Float64Array(1);
     const size = BigInt(unsigned(n, "n"));
     check(
       await library().symbols.titan_device_measure(
         this.handle,
+        measure,
         size,
         unsigned(threads, "threads", U32),
-        gflops,
+        gigaPerSecond,
         error.bytes,
       ),
       error,
     );
-    return gflops[0];
+    return gigaPerSecond[0];
   }
 
   /** Closes the device; its programs may still run. */

@@ -29,12 +29,15 @@ export class Program implements Disposable {
   readonly input: Uint8Array<ArrayBuffer>;
   /** What the last run wrote. */
   readonly output: Uint8Array<ArrayBuffer>;
-  readonly #handle: bigint;
+  #handle: bigint;
   readonly #symbols = library().symbols;
   readonly #error = errorStruct();
   readonly #inputBytes: bigint;
   readonly #outputBytes: bigint;
   #running = false;
+  #pending = 0;
+  #doomed = 0n; // the handle, disposed of while calls were under way
+  #records: Uint8Array | undefined; // kept, since the next run writes there
 
   private constructor(handle: bigint, sizes: { inputBytes?: number; outputBytes?: number }) {
     this.#handle = handle;
@@ -73,6 +76,15 @@ export class Program implements Disposable {
     return new Program(handle[0], sizes);
   }
 
+  /** Has the next run write a record per instruction into `records`, in the order in which they run.
+   * @throws {TitanError} from that run, `INVALID_ARGUMENT`, where it has more instructions than there are records. */
+  async profile(records: Struct<"titan_profile_record">): Promise<void> {
+    this.#records = records.bytes;
+    const error = errorStruct();
+    const call = this.#symbols.titan_program_profile(this.#handle, records.bytes, BigInt(records.count), error.bytes);
+    check(await this.#holding([records.bytes, error.bytes], call), error);
+  }
+
   /** Runs the actions in order on `input`, and settles when `output` is written. One run at a time.
    * @throws {TitanError} `NOT_FINITE` with kernel and scope, where an action has `Flag.CHECK_FINITE`. */
   async run(actions: Actions): Promise<void> {
@@ -91,7 +103,7 @@ export class Program implements Disposable {
         this.#outputBytes,
         this.#error.bytes,
       );
-      check(await holding([actions.bytes, this.input, this.output, this.#error.bytes], call), this.#error);
+      check(await this.#holding([actions.bytes, this.input, this.output, this.#error.bytes], call), this.#error);
     } finally {
       this.#running = false;
     }
@@ -102,7 +114,7 @@ export class Program implements Disposable {
     const [error, bytes] = [errorStruct(), asBytes(into)];
     const at = BigInt(unsigned(offset, "offset"));
     const call = this.#symbols.titan_buffer_read(this.#handle, at, bytes, BigInt(bytes.length), error.bytes);
-    check(await holding([bytes, error.bytes], call), error);
+    check(await this.#holding([bytes, error.bytes], call), error);
   }
 
   /** Copies `from` into the arena, from `offset` on, after the runs asked for before. */
@@ -110,13 +122,32 @@ export class Program implements Disposable {
     const [error, bytes] = [errorStruct(), asBytes(from)];
     const at = BigInt(unsigned(offset, "offset"));
     const call = this.#symbols.titan_buffer_write(this.#handle, at, bytes, BigInt(bytes.length), error.bytes);
-    check(await holding([bytes, error.bytes], call), error);
+    check(await this.#holding([bytes, error.bytes], call), error);
   }
 
-  /** Frees the program's memory, once a run under way has ended. */
+  /** Frees the program's memory, once the calls under way have ended. */
   [Symbol.dispose](): void {
+    const handle = this.#handle;
+    this.#handle = 0n; // that of no program: what is asked for from now on is refused
+    if (this.#pending === 0) this.#destroy(handle);
+    else this.#doomed = handle; // a call may still be on its way to the native side
+  }
+
+  #destroy(handle: bigint): void {
     const error = errorStruct();
-    check(this.#symbols.titan_program_destroy(this.#handle, error.bytes), error);
+    check(this.#symbols.titan_program_destroy(handle, error.bytes), error);
+  }
+
+  async #holding<T>(buffers: readonly ArrayBufferView[], call: Promise<T>): Promise<T> {
+    this.#pending++;
+    try {
+      return await holding(buffers, call);
+    } finally {
+      if (--this.#pending === 0 && this.#doomed) {
+        this.#destroy(this.#doomed);
+        this.#doomed = 0n;
+      }
+    }
   }
 }
 

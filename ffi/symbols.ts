@@ -3,7 +3,7 @@
  * @module */
 
 /** The library must answer this to `titan_abi_version`. */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 /** `titan_status` of titan.h. */
 export const Status = {
@@ -30,6 +30,14 @@ export const DeviceKind = {
 export const Flag = {
   FIRST: 1,
   CHECK_FINITE: 2,
+} as const;
+
+/** `titan_measure` of titan.h. */
+export const Measure = {
+  /** FLOP of an f32 matrix product of n x n x n */
+  PRODUCT: 0,
+  /** bytes that y += x reads and writes, on two arrays of n f32: take n beyond all caches */
+  BANDWIDTH: 1,
 } as const;
 
 /** Where each field of a struct is; a text has `length` bytes and ends at its first zero. */
@@ -77,6 +85,16 @@ export const structs = {
       output_base: { offset: 24, type: "u64", length: 1 },
     },
   },
+  titan_profile_record: {
+    bytes: 32,
+    fields: {
+      begin_ns: { offset: 0, type: "u64", length: 1 },
+      end_ns: { offset: 8, type: "u64", length: 1 },
+      instruction: { offset: 16, type: "u64", length: 1 },
+      action: { offset: 24, type: "u32", length: 1 },
+      stream: { offset: 28, type: "u32", length: 1 },
+    },
+  },
 } as const;
 
 /** The functions, for `Deno.dlopen`. */
@@ -122,13 +140,14 @@ export const symbols = {
     ],
     result: "i32",
   },
-  /** Speed of an f32 matrix product of n x n x n in GFLOP/s, best of a few, on so many threads (0: all of the device). */
+  /** What the device can do (a titan_measure): the best of a few, on so many threads (0: all of the device). */
   titan_device_measure: {
     parameters: [
       "u64", // uint64_t device
+      "u32", // uint32_t measure
       "u64", // uint64_t n
       "u32", // uint32_t threads
-      "buffer", // double *gflops
+      "buffer", // double *giga_per_second
       "buffer", // titan_error *error
     ],
     result: "i32",
@@ -156,6 +175,17 @@ export const symbols = {
       "u64", // uint64_t input_bytes
       "buffer", // uint8_t *output
       "u64", // uint64_t output_bytes
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** Has the next run write a record per instruction, in the order in which they run. It is refused where they are more than capacity; the memory must stay until it has ended, or until another call replaces it (null: the next run is not recorded either). */
+  titan_program_profile: {
+    parameters: [
+      "u64", // uint64_t program
+      "buffer", // titan_profile_record *records
+      "u64", // uint64_t capacity
       "buffer", // titan_error *error
     ],
     result: "i32",

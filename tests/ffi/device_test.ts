@@ -27,6 +27,14 @@ Deno.test("a device measures its matrix product on some or all of its threads", 
   assertEquals(error.status, "INVALID_ARGUMENT");
 });
 
+Deno.test("a device measures its memory bandwidth on some or all of its threads", async () => {
+  using device = new Device({ threads: 2 });
+  assert(await device.measureBandwidth({ n: 1000 }) > 0);
+  assert(await device.measureBandwidth({ n: 1000, threads: 1 }) > 0);
+  const error = await assertRejects(() => device.measureBandwidth({ n: 0 }), TitanError);
+  assertEquals(error.message, "n is out of range\n  expected: 1 to 2^32   (invalid_argument)");
+});
+
 Deno.test("numbers that are no thread counts are refused before the native side sees them", () => {
   assertThrows(
     () => new Device({ threads: -1 }),

@@ -1,5 +1,5 @@
-import { assertEquals, assertRejects } from "@std/assert";
-import { Actions } from "../../ffi/buffer.ts";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { Actions, Struct } from "../../ffi/buffer.ts";
 import { Device } from "../../ffi/device.ts";
 import { TitanError } from "../../ffi/error.ts";
 import { library } from "../../ffi/library.ts";
@@ -86,6 +86,31 @@ Deno.test("a run that checks for finite numbers names kernel, scope and output o
   });
   input.fill(1);
   await program.run(checked);
+});
+
+Deno.test("a run that is to be recorded writes a record per instruction, and the one after it none", async () => {
+  using device = new Device({ threads: 1 });
+  using program = await Program.create(device, encoded(product));
+  const actions = new Actions([{ section: 1, flags: Flag.FIRST }, { section: 0 }]);
+  const records = new Struct("titan_profile_record", 4);
+  await program.profile(records);
+  const before = performance.now();
+  await program.run(actions);
+  const elapsed = 1e6 * (performance.now() - before);
+  const fields = (i: number) => (["action", "instruction", "stream"] as const).map((f) => records.get(f, i));
+  assertEquals([0, 1, 2, 3].map(fields), [[0, 1, 0], [0, 2, 0], [1, 0, 0], [0, 0, 0]]);
+  const times = [0, 1, 2].flatMap((i) => [records.get("begin_ns", i), records.get("end_ns", i)]);
+  assertEquals(times, times.toSorted((a, b) => a - b));
+  assert(times[5] - times[0] <= elapsed);
+  await program.run(actions);
+  assertEquals(records.get("begin_ns", 0), times[0]);
+  await program.profile(new Struct("titan_profile_record", 2));
+  const error = await assertRejects(() => program.run(actions), TitanError);
+  assertEquals(
+    error.message,
+    "the run has 3 instructions\n  expected: at most 2, the records that there is room for   (invalid_argument)",
+  );
+  await program.run(actions);
 });
 
 Deno.test("a malformed program is refused with the instruction, its kernel and what was expected", async () => {
