@@ -11,6 +11,10 @@ export interface DeviceInfo {
   readonly threads: number;
   /** Width of the vectors that the kernels were compiled for. */
   readonly vectorBits: number;
+  /** Of the processor, that the kernels were compiled for: `portable`, `avx2`, `avx512`, `avx512_bf16`. */
+  readonly level: string;
+  /** Was it forced by the environment variable TITAN_CPU? */
+  readonly levelIsForced: boolean;
   /** Memory that this process may use in all. */
   readonly memoryBytes: number;
   /** Name of the processor. */
@@ -43,6 +47,8 @@ export class Device implements Disposable {
     this.info = {
       threads: info.get("threads"),
       vectorBits: info.get("vector_bits"),
+      level: info.text("level"),
+      levelIsForced: info.get("level_is_forced") !== 0,
       memoryBytes: info.get("memory_bytes"),
       processor: info.text("processor"),
       blas: info.text("blas"),

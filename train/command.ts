@@ -2,11 +2,13 @@
  * @module */
 import type { DatasetSpec } from "../data/dataset.ts";
 import { DataError } from "../data/error.ts";
+import { Device, type DeviceInfo } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { LibraryError } from "../ffi/library.ts";
 import { Llama } from "../model/llama.ts";
-import { type Config, ConfigError, helpText, loadConfig, lrSchedule, modelSizes } from "./config.ts";
+import { askedPrecision, type Config, ConfigError, helpText, loadConfig, lrSchedule, modelSizes } from "./config.ts";
 import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
+import { precisionOf, precisionText } from "./precision.ts";
 import { deviceText, modelText, planText, slowPaths } from "./report.ts";
 import { compileStep, DivergedError } from "./step_program.ts";
 import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
@@ -34,6 +36,7 @@ export function trainOptions(config: Config): TrainOptions {
       maxNorm: training.max_norm,
     },
     dtype: training.dtype === "float64" ? "f64" : "f32",
+    precision: askedPrecision(config),
     documents: model.attn_mask_type === "block_causal",
     lanes: data.lanes,
     seed: debug.seed,
@@ -82,10 +85,23 @@ async function readText(path: string): Promise<string> {
   return await Deno.readTextFile(path.startsWith("file:") ? new URL(path) : path);
 }
 
+/** The device of this machine; without a native library a plan is made for f32 and says so. */
+function deviceHere(threads: number): DeviceInfo | undefined {
+  try {
+    using device = new Device({ threads });
+    return device.info;
+  } catch (error) {
+    if (!(error instanceof LibraryError)) throw error;
+    console.log("No native library here: planned as for a processor that does not multiply bf16 itself");
+  }
+}
+
 function printPlan(config: Config): void {
-  const options = complete(trainOptions(config));
-  const threads = options.threads || navigator.hardwareConcurrency;
-  const compiled = compileStep({ ...options, threads, evaluate: options.validation });
+  const options = complete(trainOptions(config)), info = deviceHere(options.threads);
+  const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
+  const precision = precisionOf(options.precision, options.dtype, info);
+  const compiled = compileStep({ ...options, precision, threads, evaluate: options.validation });
+  console.log(`Numbers\n  ${precisionText(precision, options.dtype)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
 }
 
@@ -118,6 +134,7 @@ async function run(config: Config): Promise<number> {
   console.log(`  model   ${modelText(model, tokensPerStep(options), seqLen)}`);
   console.log(`  data    ${trainer.dataDescription}`);
   console.log(`  device  ${deviceText(device, gflops)}`);
+  console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype)}`);
   slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));
   const metrics = new Metrics({
     logFreq: log_freq,

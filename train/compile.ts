@@ -6,6 +6,7 @@ import { encode, type EncodedProgram } from "../graph/passes/encode.ts";
 import { fuse } from "../graph/passes/fuse.ts";
 import { materialize } from "../graph/passes/materialize.ts";
 import { memory, type MemoryPlan } from "../graph/passes/memory.ts";
+import { fullPrecision, type Precision, precision } from "../graph/passes/precision.ts";
 import { simplify } from "../graph/passes/simplify.ts";
 import { tile } from "../graph/passes/tile.ts";
 import { print } from "../graph/print.ts";
@@ -16,14 +17,23 @@ export interface Pass {
   readonly run: (graph: Graph) => Graph;
 }
 
+/** What the passes are told. */
+export interface PassOptions {
+  /** What is multiplied and stored in bf16; default: nothing. */
+  readonly precision?: Precision;
+}
+
 /** The passes over each graph of a step, in order. `autodiff` comes before them: `traceMicrobatch` appends the gradient to the
  * forward graph that it traces. */
-export const passes: readonly Pass[] = [
-  { name: "simplify", run: simplify }, // common subexpressions, dead code, merged reshapes
-  { name: "tile", run: tile }, // head and cross-entropy in chunks: the logits are never whole
-  { name: "fuse", run: fuse }, // joined products, norms with residuals, gradients added in place, map programs
-  { name: "materialize", run: materialize }, // copies where a kernel cannot follow strides
-];
+export function passes(options: PassOptions = {}): readonly Pass[] {
+  return [
+    { name: "precision", run: (graph) => precision(graph, options.precision ?? fullPrecision) }, // bf16 where it is asked for
+    { name: "simplify", run: simplify }, // common subexpressions, dead code, merged casts and reshapes
+    { name: "tile", run: tile }, // head and cross-entropy in chunks: the logits are never whole
+    { name: "fuse", run: fuse }, // joined products, norms with residuals, gradients added in place, map programs
+    { name: "materialize", run: materialize }, // copies where a kernel cannot follow strides
+  ];
+}
 
 /** The graphs of a step as they run, their memory, and the native program. */
 export interface Compiled {
@@ -40,12 +50,12 @@ export type Watch = (pass: string, graph: Graph) => void;
  * @throws {Error} when a node cannot be run: which, and why. */
 export function compileGraphs(
   graphs: readonly Graph[],
-  options: { readonly threads: number; readonly watch?: Watch },
+  options: PassOptions & { readonly threads: number; readonly watch?: Watch },
 ): Compiled {
   const watch = options.watch ?? printing();
   const compiled = graphs.map((graph) => {
     watch("input", graph);
-    return passes.reduce((before, { name, run }) => {
+    return passes(options).reduce((before, { name, run }) => {
       const after = run(before);
       watch(name, after);
       return after;

@@ -9,6 +9,7 @@ import { Flag } from "../ffi/symbols.ts";
 import { numel, type State } from "../graph/ir.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
 import type { HostSlot } from "../graph/passes/memory.ts";
+import type { Precision } from "../graph/passes/precision.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { type Compiled, compileGraphs } from "./compile.ts";
 import { newArray, numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
@@ -20,6 +21,8 @@ export interface StepOptions {
   readonly model: TrainableModel;
   readonly optimizer: OptimizerOptions;
   readonly dtype: RealType;
+  /** What is multiplied and stored in bf16; default: nothing. */
+  readonly precision?: Precision;
   /** Sequences of a microbatch. */
   readonly batch: number;
   /** Tokens of a sequence. */
@@ -80,7 +83,7 @@ export class DivergedError extends Error {
 
 /** Compiles the graphs of a step; needs no native library. Sections are named by their graphs. */
 export function compileStep(options: StepOptions): Compiled {
-  const { model, optimizer, dtype, batch, seqLen, accumulation, documents, evaluate, threads } = options;
+  const { model, optimizer, dtype, batch, seqLen, accumulation, documents, evaluate, precision, threads } = options;
   const globalTokens = batch * seqLen * accumulation;
   const graphs = [
     traceInitialize(model, dtype),
@@ -88,7 +91,7 @@ export function compileStep(options: StepOptions): Compiled {
     traceUpdate(model, { ...optimizer, dtype, globalTokens }),
     ...(evaluate ? [traceEvaluate(model, { ...evaluate, dtype, documents }), traceEvaluateResult(dtype)] : []),
   ];
-  return compileGraphs(graphs, { threads });
+  return compileGraphs(graphs, { precision, threads });
 }
 
 /** A compiled step in native memory. */

@@ -6,9 +6,11 @@ import { type DatasetSpec, Unigrams } from "../data/dataset.ts";
 import type { Batch } from "../data/loader.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import { Device, type DeviceInfo } from "../ffi/device.ts";
+import type { Precision } from "../graph/passes/precision.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { lrFactor, type LrScheduleOptions } from "./lr_schedule.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
+import { precisionOf } from "./precision.ts";
 import type { RealType } from "./step.ts";
 import { type BatchViews, compileStep, type StepNumbers, StepProgram } from "./step_program.ts";
 
@@ -36,6 +38,8 @@ export interface TrainOptions {
   readonly optimizer?: Partial<OptimizerOptions>;
   /** Element type of parameters and activations; default `f32`. */
   readonly dtype?: RealType;
+  /** What is multiplied and stored in bf16; default: products take bf16 where the device multiplies it itself. */
+  readonly precision?: Partial<Precision>;
   /** Does attention stay inside of a document? Default: it sees the whole row, across documents. */
   readonly documents?: boolean;
   /** Independent streams of documents. */
@@ -107,6 +111,7 @@ export function complete(options: TrainOptions): CompleteOptions {
       { warmupSteps: Math.ceil(steps / 10), totalSteps: steps, decayRatio: 0.5, decayType: "linear", minLrFactor: 0 },
     optimizer: { ...defaultOptimizer, ...options.optimizer },
     dtype: options.dtype ?? "f32",
+    precision: options.precision ?? {},
     seed: options.seed ?? 0,
     threads: options.threads ?? 0,
   };
@@ -160,7 +165,7 @@ export class Trainer implements AsyncDisposable {
     );
     checkVocabulary(model, loader.vocabSize);
     const native = stack.use(new Device({ threads: full.threads }));
-    const { threads } = native.info;
+    const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
     const compiled = compileStep({
       model,
       optimizer,
@@ -170,11 +175,12 @@ export class Trainer implements AsyncDisposable {
       accumulation,
       documents,
       evaluate: validation,
+      precision,
       threads,
     });
     const program = stack.use(await StepProgram.load(native, compiled, accumulation));
     await program.initialize(full.seed);
-    return new Trainer(full, { native, program, loader, owned: stack.move() });
+    return new Trainer({ ...full, precision }, { native, program, loader, owned: stack.move() });
   }
 
   /** The last step that was made. */

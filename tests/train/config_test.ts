@@ -39,6 +39,8 @@ Deno.test("without a file every key has torchtitan's default", () => {
     max_norm: 1,
     steps: 10000,
     dtype: "float32",
+    mixed_precision_param: "auto",
+    mixed_precision_reduce: "float32",
   });
   assertEquals([config.model.name, config.model.flavor, config.model.dim], ["llama3", "debugmodel", null]);
   assertEquals(config.job.dump_folder, "./outputs");
@@ -87,12 +89,24 @@ Deno.test("a wrong type names key, line, value, what was expected and the defaul
   );
   assertStringIncludes(await problem("", "--training.steps", "1.5"), "training.steps = 1.5 (command line)\n");
   assertStringIncludes(await problem("[job]\nprint_config = 1"), "expected: true or false\n");
-  assertStringIncludes(await problem('[training]\ndtype = "bfloat16"'), 'expected: "float32" or "float64"\n');
+  assertStringIncludes(
+    await problem('[training]\ndtype = "float16"'),
+    'expected: "float32" or "bfloat16" or "float64"\n',
+  );
   assertStringIncludes(
     await problem("[training]\nglobal_batch_size = 0"),
     "expected: -1 or a whole number >= 1, in seq",
   );
   assertStringIncludes(await problem("[optimizer]\nlr = nan"), "optimizer.lr = NaN (my.toml:2)\n");
+});
+
+Deno.test("bfloat16 does not go with float64", async () => {
+  assertEquals(
+    await problem('[training]\ndtype = "float64"\nmixed_precision_reduce = "bfloat16"'),
+    'training.mixed_precision_reduce = "bfloat16" (my.toml:3) with training.dtype = "float64" (my.toml:2)\n' +
+      "  expected: with float64 everything is computed in float64\n" +
+      '  fix: write dtype = "float32", or leave mixed_precision_reduce out   (precision_of_float64)',
+  );
 });
 
 Deno.test("values outside of their range are errors", async (t) => {

@@ -11,7 +11,22 @@ import type { Config } from "./schema.ts";
 
 /** What makes the keys contradict each other; `place` tells where a key was set. */
 export function contradictions(config: Config, place: (name: string) => string): Problem[] {
-  return [...batchProblems(config, place), ...modelProblems(config, place)];
+  return [...batchProblems(config, place), ...precisionProblems(config, place), ...modelProblems(config, place)];
+}
+
+/** float64 is one type for everything. */
+function precisionProblems({ training }: Config, place: (name: string) => string): Problem[] {
+  const keys = ["mixed_precision_param", "mixed_precision_reduce"] as const;
+  const [key] = training.dtype === "float64" ? keys.filter((k) => training[k] === "bfloat16") : [];
+  if (!key) return [];
+  return [{
+    code: "precision_of_float64",
+    what: `training.${key} = "bfloat16"${place(`training.${key}`)} with training.dtype = "float64"${
+      place("training.dtype")
+    }`,
+    expected: "with float64 everything is computed in float64",
+    fix: `write dtype = "float32", or leave ${key} out`,
+  }];
 }
 
 function batchProblems({ training }: Config, place: (name: string) => string): Problem[] {

@@ -4,6 +4,7 @@
  */
 import { LLAMA3_ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
 import { type LlamaConfig, llamaConfig, type LlamaOptions } from "../../model/llama.ts";
+import type { Precision } from "../../graph/passes/precision.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { Config, ModelConfig } from "./schema.ts";
 
@@ -36,6 +37,17 @@ function ropeScaling(model: ModelConfig, flavor: RopeScaling | null): RopeScalin
     lowFreqFactor: model.rope_low_freq_factor ?? base.lowFreqFactor,
     highFreqFactor: model.rope_high_freq_factor ?? base.highFreqFactor,
     originalContext: model.rope_original_max_position_embeddings ?? base.originalContext,
+  };
+}
+
+/** What a configuration asks to be multiplied and stored in bf16. */
+export function askedPrecision({ training }: Config): Partial<Precision> {
+  const { dtype, mixed_precision_param: param, mixed_precision_reduce: reduce } = training;
+  const short = (name: string) => name === "bfloat16" ? "bf16" : "f32";
+  return {
+    ...(param === "auto" ? {} : { param: short(param) }),
+    ...(reduce === "bfloat16" ? { reduce: "bf16" } : {}),
+    ...(dtype === "bfloat16" ? { stored: "bf16" } : {}),
   };
 }
 

@@ -16,6 +16,7 @@ export type ProblemCode =
   | "bad_argument"
   | "bad_value"
   | "batch_not_a_multiple"
+  | "precision_of_float64"
   | "cannot_write"
   | "model_shape"
   | "no_such_file"

@@ -72,7 +72,9 @@ export interface TrainingConfig {
   seq_len: number;
   max_norm: number;
   steps: number;
-  dtype: "float32" | "float64";
+  dtype: "float32" | "bfloat16" | "float64";
+  mixed_precision_param: "auto" | "float32" | "bfloat16";
+  mixed_precision_reduce: "float32" | "bfloat16";
 }
 
 /** `[data]`: how documents become rows of a batch. */
@@ -200,7 +202,21 @@ const schema = z.strictObject({
     seq_len: key(count, 2048, "Length of a sequence.", "tokens"),
     max_norm: key(positive, 1, "Gradients are scaled down to this norm; a large value such as 1e9 never clips."),
     steps: key(count, 10_000, "Optimizer steps of the run.", "steps"),
-    dtype: key(z.enum(["float32", "float64"]), "float32", "Type of parameters, activations and gradients."),
+    dtype: key(
+      z.enum(["float32", "bfloat16", "float64"]),
+      "float32",
+      "Type of parameters, gradient sums and moments; float64 is for tests: everything is then computed in it.",
+    ),
+    mixed_precision_param: key(
+      z.enum(["auto", "float32", "bfloat16"]),
+      "auto",
+      "What products take; their sums are float32. auto: bfloat16 where the processor multiplies it itself, else float32.",
+    ),
+    mixed_precision_reduce: key(
+      z.enum(["float32", "bfloat16"]),
+      "float32",
+      "What a microbatch's gradients are rounded to before they are summed.",
+    ),
   }),
   data: section("How documents become rows of a batch.", {
     lanes: key(count, 8, "Independent streams of documents; keep it when resuming, whatever the batch.", "streams"),

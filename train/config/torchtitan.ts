@@ -18,8 +18,6 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "model.print_after_conversion": [false],
   "optimizer.early_step_in_backward": [false],
   "training.enable_cpu_offload": [false],
-  "training.mixed_precision_param": ["float32"],
-  "training.mixed_precision_reduce": ["float32"],
   "training.dataloader.num_workers": [0],
   "validation.dataloader.num_workers": [0],
   "parallelism.data_parallel_replicate_degree": [1],

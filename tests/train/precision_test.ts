@@ -1,0 +1,34 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { multipliesBf16, precisionOf, precisionText } from "../../train/precision.ts";
+
+const [fast, slow] = [{ level: "avx512_bf16" }, { level: "avx2" }];
+
+Deno.test("products take bf16 by default where the processor multiplies it itself, else f32", () => {
+  assertEquals([multipliesBf16(fast), multipliesBf16(slow)], [true, false]);
+  assertEquals(precisionOf({}, "f32", fast), { param: "bf16", reduce: "f32", stored: "f32" });
+  assertEquals(precisionOf({}, "f32", slow), { param: "f32", reduce: "f32", stored: "f32" });
+  assertEquals(precisionOf({}, "f32").param, "f32");
+});
+
+Deno.test("what is asked for is done, whatever the processor", () => {
+  assertEquals(precisionOf({ param: "f32" }, "f32", fast).param, "f32");
+  assertEquals(precisionOf({ param: "bf16", reduce: "bf16", stored: "bf16" }, "f32", slow), {
+    param: "bf16",
+    reduce: "bf16",
+    stored: "bf16",
+  });
+});
+
+Deno.test("f64 takes no bf16, and says so when it is asked to", () => {
+  assertEquals(precisionOf({}, "f64", fast), { param: "f32", reduce: "f32", stored: "f32" });
+  assertThrows(() => precisionOf({ reduce: "bf16" }, "f64", fast), RangeError, "Cannot use bf16 for reduce");
+});
+
+Deno.test("the header says what is multiplied, stored and summed", () => {
+  assertEquals(
+    precisionText(precisionOf({ reduce: "bf16" }, "f32", fast), "f32"),
+    "products of bf16 with f32 sums, parameters, gradient sums and moments in f32, gradients rounded to bf16 before they " +
+      "are summed",
+  );
+  assertEquals(precisionText(precisionOf({}, "f64"), "f64"), "everything in f64");
+});

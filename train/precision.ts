@@ -1,0 +1,44 @@
+/** Which element types a run takes, by what it is asked for and by what the device does fast.
+ * @module */
+import { fullPrecision, type Precision } from "../graph/passes/precision.ts";
+import type { RealType } from "./step.ts";
+
+/** Processor levels that multiply bf16 themselves. */
+const nativeLevels: ReadonlySet<string> = new Set(["avx512_bf16", "amx_bf16"]);
+
+/** What decides about bf16. */
+export interface BySpeed {
+  /** Processor level of the kernels. */
+  readonly level: string;
+}
+
+/** Does the device multiply bf16 itself, at about twice the rate of f32? */
+export function multipliesBf16({ level }: BySpeed): boolean {
+  return nativeLevels.has(level);
+}
+
+/** Precision of a run. What is not asked for is f32, but for products: they take bf16 where the device multiplies it itself.
+ * @param dtype what the step is traced in; f64 leaves no room for bf16. @param device without one, f32 is the default.
+ * @throws {RangeError} when bf16 is asked for in f64. */
+export function precisionOf(
+  asked: Partial<Precision>,
+  dtype: RealType,
+  device?: BySpeed,
+): Precision {
+  if (dtype !== "f64") {
+    return { ...fullPrecision, param: device && multipliesBf16(device) ? "bf16" : "f32", ...asked };
+  }
+  const bf16 = Object.entries(asked).filter(([, type]) => type === "bf16").map(([key]) => key);
+  if (bf16.length > 0) {
+    throw new RangeError(`Cannot use bf16 for ${bf16.join(" and ")}: everything is f64; use dtype f32`);
+  }
+  return fullPrecision;
+}
+
+/** A run's precision in a line of its header. */
+export function precisionText({ param, reduce, stored }: Precision, dtype: RealType): string {
+  if (dtype === "f64") return "everything in f64";
+  const state = `parameters, gradient sums and moments in ${stored}`;
+  const rounded = reduce === "bf16" ? ", gradients rounded to bf16 before they are summed" : "";
+  return `${param === "bf16" ? "products of bf16 with f32 sums" : "products of f32"}, ${state}${rounded}`;
+}
