@@ -1,9 +1,9 @@
 /** Pass `encode`: the planned graphs of a step as one binary program for `titan_program_create`; the format is in csrc/program.h.
  * @module */
 import { opOf } from "../builder.ts";
-import { type DType, dtypeBytes, type Node } from "../ir.ts";
+import { type DType, dtypeBytes, type Node, numel } from "../ir.ts";
 import { kernels } from "../kernels.ts";
-import type { KernelCall } from "../op.ts";
+import { flopsOf, type KernelCall } from "../op.ts";
 import { kernelViews, type Place } from "../place.ts";
 import { packed, type View } from "../view.ts";
 import type { HostSlot, MemoryPlan, SectionMemory } from "./memory.ts";
@@ -29,7 +29,18 @@ export interface EncodedSection {
   readonly inputBytes: number;
   readonly outputBytes: number;
   /** What each instruction runs, for error messages and profiles. */
-  readonly instructions: readonly { readonly kernel: string; readonly scope: string }[];
+  readonly instructions: readonly InstructionInfo[];
+}
+
+/** What an instruction runs, and how much that is. */
+export interface InstructionInfo {
+  readonly kernel: string;
+  /** Module path, with `'` appended in backward. */
+  readonly scope: string;
+  /** Floating point operations. */
+  readonly flops: number;
+  /** Bytes of its tensors, each counted once and elements that strides repeat once too; scratch is not counted. */
+  readonly bytes: number;
 }
 
 interface Operand {
@@ -43,8 +54,16 @@ interface Operand {
 interface Instruction {
   readonly kernel: string;
   readonly scope: string;
+  readonly flops: number;
   readonly operands: readonly (Operand | undefined)[];
   readonly attrs: KernelCall["attrs"];
+}
+
+/** Bytes that a tensor takes, where every element is there once. */
+function touchedBytes(operand: Operand | undefined): number {
+  if (!operand || operand.dtype === "bytes") return 0;
+  const { shape, strides } = operand.view;
+  return dtypeBytes[operand.dtype] * numel(shape.filter((_, d) => strides[d] !== 0));
 }
 
 /** Encodes a memory plan with its graphs, one section a graph.
@@ -62,7 +81,12 @@ export function encode(plan: MemoryPlan): EncodedProgram {
       outputs: s.outputs,
       inputBytes: s.inputBytes,
       outputBytes: s.outputBytes,
-      instructions: instructions.map(({ kernel, scope }) => ({ kernel, scope })),
+      instructions: instructions.map(({ kernel, scope, flops, operands }) => ({
+        kernel,
+        scope,
+        flops,
+        bytes: operands.reduce((sum, o) => sum + touchedBytes(o), 0),
+      })),
     })),
   };
 }
@@ -81,6 +105,7 @@ function lower(section: SectionMemory): Instruction[] {
   const copy = (scope: string, from: Operand, to: Operand): Instruction => ({
     kernel: "copy",
     scope,
+    flops: 0,
     operands: [from, to],
     attrs: {},
   });
@@ -119,7 +144,7 @@ function lowerNode(
     const { offset, bytes } = section.scratchOf(node) ?? { offset: 0, bytes: 0 };
     operands.push({ space: "arena", dtype: "bytes", offset, view: packed([bytes]) });
   }
-  return [{ kernel: call.kernel, scope: node.scope, operands, attrs: call.attrs }];
+  return [{ kernel: call.kernel, scope: node.scope, flops: flopsOf(op, node), operands, attrs: call.attrs }];
 }
 
 /** A value goes into its states piece by piece: they need not be neighbours. */
@@ -143,7 +168,9 @@ function statePieces(
     row += rows;
     const base = { kind: "state", dtype: state.dtype, size: 0, names: [name] } as const;
     const target = operandAt({ base, view: packed(view.shape) });
-    return { kernel: call.kernel, scope: node.scope, operands: [operandAt(place, view), target], attrs: call.attrs };
+    const flops = node.op === "accumulate" ? numel(view.shape) : 0;
+    const operands = [operandAt(place, view), target];
+    return { kernel: call.kernel, scope: node.scope, flops, operands, attrs: call.attrs };
   });
 }
 

@@ -1,8 +1,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { forEachIndex } from "../../../graph/array.ts";
-import { f64, opOf } from "../../../graph/builder.ts";
+import { f32, f64, opOf } from "../../../graph/builder.ts";
 import { dtypeBytes, type Graph, type State, type Value } from "../../../graph/ir.ts";
 import { type Kernel, kernels, mapOps } from "../../../graph/kernels.ts";
+import { flopsOf } from "../../../graph/op.ts";
 import { programOf } from "../../../graph/ops/map.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { encode } from "../../../graph/passes/encode.ts";
@@ -92,9 +93,31 @@ Deno.test("a program holds what its plan says: random graphs, decoded", () => {
     assertEquals(actual, expected(plan, section));
     own.instructions.forEach(assertSignature);
     const [info] = encoded.sections;
-    assertEquals(info.instructions, own.instructions.map(({ kernel, scope }) => ({ kernel, scope })));
+    const names = ({ kernel, scope }: { kernel: string; scope: string }): string => `${kernel} ${scope}`;
+    assertEquals(info.instructions.map(names), own.instructions.map(names));
+    assertEquals(sum(info.instructions.map((i) => i.flops)), sum(flopsThatRun(section)));
     assertEquals([info.name, info.index, info.inputBytes], [graph.name, 0, section.inputBytes]);
   });
+});
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0);
+
+/** FLOPs of the nodes that become instructions of their own, and none for a copy. */
+function flopsThatRun({ graph, places }: SectionMemory): number[] {
+  return graph.nodes.filter((n) => n.op !== "concat" && !places.isView(n)).map((n) => flopsOf(opOf(n.op), n));
+}
+
+Deno.test("an instruction tells its FLOPs, and the bytes of its tensors with repeated elements once", () => {
+  const graph = traceGraph("product", [], (builder) => {
+    const [a, b, c] = [f32(5, 4), f32(4, 3), f32(3)].map((t, i) => new Tensor(builder, builder.input(`x${i}`, t)));
+    return { y: a.contract("i k, k j -> i j", b).add(c) };
+  });
+  const { sections: [{ instructions }] } = encode(planOf(lower(graph)));
+  assertEquals(instructions.map(({ kernel, flops, bytes }) => [kernel, flops, bytes]), [
+    ["gemm", 2 * 5 * 4 * 3, 4 * (20 + 12 + 15)],
+    ["map", 15, 4 * (15 + 3 + 15)],
+    ["copy", 0, 4 * (15 + 15)],
+  ]);
 });
 
 /** `arena+64 f64[2,3:3,1]` */
