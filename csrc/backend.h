@@ -14,6 +14,12 @@ inline size_t size_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == D
 /// A real stored in 16 bits: the upper half of an f32. Kernels compute in f32; this is only how an operand lies in memory.
 struct bf16 {
   uint16_t bits;
+  bf16() = default;
+  /// Rounds to nearest even; what is too large becomes an infinity, NaN stays NaN. Inline, as code of every processor level uses it.
+  __attribute__((always_inline)) explicit bf16(float x) {
+    const uint32_t u = __builtin_bit_cast(uint32_t, x);
+    bits = uint16_t(x != x ? u >> 16 | 0x40 : (u + 0x7fff + (u >> 16 & 1)) >> 16);
+  }
   __attribute__((always_inline)) operator float() const { return __builtin_bit_cast(float, uint32_t{bits} << 16); }
 };
 

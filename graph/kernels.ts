@@ -422,7 +422,8 @@ export type MapName =
   | "less"
   | "less_equal"
   | "equal"
-  | "select";
+  | "select"
+  | "round_bf16";
 
 /** The element-wise operations: number in the code of `map`, and how many registers each reads. */
 export const mapOps: { readonly [K in MapName]: { readonly code: number; readonly arity: number } } = {
@@ -448,4 +449,5 @@ export const mapOps: { readonly [K in MapName]: { readonly code: number; readonl
   less_equal: { code: 19, arity: 2 },
   equal: { code: 20, arity: 2 },
   select: { code: 21, arity: 3 },
+  round_bf16: { code: 22, arity: 1 },
 };

@@ -1,7 +1,7 @@
 // Vectors of any width (64, 32 or 16 bytes, by what the compiler is allowed to use) on GCC/Clang vector extensions, and the
 // elementary functions on them. Everything is in titan::cpu and inline, so one source can be compiled once per instruction set.
 //   vec<real>, ivec<real>     LANES<real> numbers, and integers of the same width (what comparisons give, all ones where true)
-//   load, store, splat        unaligned; with a count they touch only that many lanes (the others read as zero)
+//   load, store, splat        unaligned; with a count they touch only that many lanes (the others read as zero); bf16 is widened and rounded
 //   exp2 exp log tanh sigmoid silu sqrt     f32 and f64 within 2.5 ulp; NaN stays NaN, infinities follow IEEE
 //   sum, maximum              horizontal, in a fixed order
 // Nothing here relies on -ffast-math: a diverging loss must show as NaN, not as a plausible number.
@@ -15,6 +15,8 @@
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
+
+#include "../backend.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 
@@ -81,6 +83,54 @@ TITAN_INLINE void store(real* p, vec<real> v, int64_t count) {
   for (int i = 0; i < LANES<real> - 1; i++)
     if (i < count) p[i] = v[i];
 }
+
+// ---- bf16 in memory, f32 in registers ----
+typedef uint16_t halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef uint16_t loose_halves __attribute__((vector_size(VECTOR_BYTES / 2), may_alias, aligned(2)));
+typedef uint32_t words __attribute__((vector_size(VECTOR_BYTES)));
+
+/// To the nearest bf16, ties to even, as the upper halves of the lanes; the lower ones hold what was cut off. NaN stays NaN.
+TITAN_INLINE words rounded_words(vec<float> x) {
+  const words u = (words)x;
+  return x != x ? u | 0x400000 : u + 0x7fff + (u >> 16 & 1);
+}
+/// The nearest bf16 of each lane, f64 by way of f32.
+template <class real>
+TITAN_INLINE vec<real> round_bf16(vec<real> x) {
+  if constexpr (sizeof(real) == 4) return (vec<real>)(rounded_words(x) & 0xffff0000);
+  else {
+    for (int i = 0; i < LANES<real>; i++) x[i] = bf16(float(x[i]));
+    return x;
+  }
+}
+TITAN_INLINE vec<float> widen(halves h) {
+#if defined(__AVX512F__)
+  return (vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16);
+#elif defined(__AVX2__)
+  return (vec<float>)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16);
+#else
+  return (vec<float>)(__builtin_convertvector(h, words) << 16);
+#endif
+}
+TITAN_INLINE halves narrow(vec<float> x) {
+  return __builtin_convertvector(rounded_words(x) >> 16, halves);
+}
+TITAN_INLINE vec<float> load(const bf16* p) { return widen(*reinterpret_cast<const loose_halves*>(p)); }
+TITAN_INLINE void store(bf16* p, vec<float> x) { *reinterpret_cast<loose_halves*>(p) = narrow(x); }
+TITAN_INLINE vec<float> load(const bf16* p, int64_t count) {
+  if (count >= LANES<float>) return load(p);
+  vec<float> x = {};
+  for (int i = 0; i < LANES<float> - 1; i++)
+    if (i < count) x[i] = p[i];
+  return x;
+}
+TITAN_INLINE void store(bf16* p, vec<float> x, int64_t count) {
+  if (count >= LANES<float>) return store(p, x);
+  for (int i = 0; i < LANES<float> - 1; i++)
+    if (i < count) p[i] = bf16(x[i]);
+}
+
+// ---- lanes ----
 template <class real>
 TITAN_INLINE vec<real> splat(real x) {
   return x - vec<real>{};

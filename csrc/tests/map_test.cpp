@@ -46,6 +46,7 @@ double reference(int operation, double a, double b, double c) {
     case less_equal_: return a <= b;
     case equal_: return a == b;
     case select_: return a != 0 ? b : c;
+    case round_bf16_: return bf16(float(a));
   }
   std::printf("no reference for operation %d\n", operation);
   std::exit(1);

@@ -24,7 +24,7 @@ Deno.test("the kernel table tells optional, repeated and scratch operands apart"
   assertEquals(kernels.rmsnorm_backward.inputs.map(({ bf16 }) => bf16), [true, false, true, true, true]);
   assertEquals(kernels.rmsnorm_backward.scratch, true);
   assertEquals(kernels.map.attributes.map(({ type }) => type), ["i64", "i64", "i64[]", "f64[]"]);
-  assertEquals(mapOps.select, { code: Object.keys(mapOps).length - 1, arity: 3 });
+  assertEquals(mapOps.round_bf16, { code: Object.keys(mapOps).length - 1, arity: 1 });
 });
 
 Deno.test("structs are laid out as C lays them out", () => {

@@ -90,6 +90,7 @@ void execute(int operation, real* to, const real* a, const real* b, const real* 
     case MAP_equal: return binary([=](V x, V y) { return x == y ? one : none; });
     case MAP_select:
       return for_lanes<real>(n, [&](int64_t i, int64_t lanes) { store(to + i, load(a + i, lanes) != 0 ? load(b + i, lanes) : load(c + i, lanes), lanes); });
+    case MAP_round_bf16: return unary([](V x) { return round_bf16<real>(x); });
   }
 }
 
