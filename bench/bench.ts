@@ -3,27 +3,36 @@
  * How to read the figures: `bench/README.md`.
  * @module */
 
-import { availableParallelism, cpus, loadavg } from "node:os";
-import { type Arguments, parseArguments, usage } from "./arguments.ts";
-import { parseRun, type Run, sizeNamed, summarise, table } from "./report.ts";
+import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
+import { type Arguments, filled, parseArguments, usage } from "./arguments.ts";
+import { speedSvg } from "./chart.ts";
+import { type Case, numberAfter, parseRun, type Results, type Run, table, withFigures } from "./report.ts";
 
 const here = (name: string): string => decodeURIComponent(new URL(name, import.meta.url).pathname);
 
 interface Contestant {
   readonly name: string;
-  readonly command: readonly string[];
+  command(size: string, dtype: string): readonly string[];
 }
 
-/** Runs a command to its end and returns what it printed.
+/** Runs a command to its end. Returns what it printed, and how long it took to print a line `first step`, if it did.
  * @throws Error with the tail of its error stream when it fails. */
-async function run([program, ...args]: readonly string[]): Promise<string> {
-  const { code, stdout, stderr } = await new Deno.Command(program, { args }).output();
-  const decoder = new TextDecoder();
+async function run([program, ...args]: readonly string[]): Promise<{ output: string; firstStepSeconds?: number }> {
+  const start = performance.now();
+  const process = new Deno.Command(program, { args, stdout: "piped", stderr: "piped" }).spawn();
+  const errors = new Response(process.stderr).text();
+  let output = "", firstStepSeconds: number | undefined;
+  for await (const text of process.stdout.pipeThrough(new TextDecoderStream())) {
+    output += text;
+    if (/^first step$/m.test(output)) firstStepSeconds ??= (performance.now() - start) / 1000;
+  }
+  const { code } = await process.status;
   if (code !== 0) {
-    const tail = decoder.decode(stderr).trim().split("\n").slice(-15).join("\n");
+    const tail = (await errors).trim().split("\n").slice(-15).join("\n");
     throw new Error(`${[program, ...args].join(" ")}\n  ended with code ${code}:\n${tail}`);
   }
-  return decoder.decode(stdout);
+  await errors;
+  return { output, firstStepSeconds };
 }
 
 /** Path of the Python of `bench/.venv`, which is made and filled from `requirements.txt` if it is not there yet. */
@@ -38,48 +47,84 @@ async function virtualEnvironment(python: string): Promise<string> {
   return inside;
 }
 
-async function contestants(args: Arguments): Promise<Contestant[]> {
-  const common = ["--size", args.size, "--steps", `${args.steps}`, "--dtype", args.dtype];
-  if (args.threads !== undefined) common.push("--threads", `${args.threads}`);
-  const all: Contestant[] = [];
-  if (!args.skip.has("ours")) {
-    all.push({ name: "ours", command: [Deno.execPath(), "run", "--quiet", "-A", here("ours.ts"), ...common] });
+const deno = (file: string): string[] => [Deno.execPath(), "run", "--quiet", "-A", here(file)];
+
+async function contestants({ steps, threads, skip, python, peers }: Arguments): Promise<Contestant[]> {
+  const common = ["--steps", `${steps}`, ...(threads === undefined ? [] : ["--threads", `${threads}`])];
+  const pytorch = skip.has("pytorch") && skip.has("pytorch-compiled")
+    ? []
+    : [await virtualEnvironment(python), here("pytorch_llama.py")];
+  const ours: Record<string, readonly string[]> = {
+    "ours": [...deno("ours.ts"), ...common],
+    "pytorch": [...pytorch, ...common],
+    "pytorch-compiled": [...pytorch, ...common, "--compile"],
+  };
+  return [
+    ...Object.entries(ours).filter(([name]) => !skip.has(name)).map(([name, command]) => ({
+      name,
+      command: (size: string, dtype: string) => [...command, "--size", size, "--dtype", dtype],
+    })),
+    ...peers.map(({ name, command }) => ({
+      name,
+      command: (size: string, dtype: string) => ["sh", "-c", filled(command, { size, dtype, steps })],
+    })),
+  ];
+}
+
+/** Runs all contestants on one size in one dtype, taking turns. */
+async function measure(field: readonly Contestant[], size: string, dtype: string, args: Arguments): Promise<Case> {
+  const product = async (): Promise<number> => {
+    const threads = args.threads === undefined ? [] : ["--threads", `${args.threads}`];
+    const { output } = await run([...deno("product.ts"), "--dtype", dtype, ...threads]);
+    return numberAfter("product GF/s", output)!;
+  };
+  const rounds = field.map(({ name }) => ({ name, runs: [] as Run[] }));
+  console.log(`${size} ${dtype}`);
+  for (let round = 1; round <= args.rounds; round++) {
+    let before = await product();
+    for (const [index, { name, command }] of field.entries()) {
+      const { output, firstStepSeconds } = await run(command(size, dtype));
+      const load = loadavg()[0].toFixed(1), after = await product();
+      console.log(`  round ${round}  load ${load}  ${name}: ${output.trim().split("\n").at(-1)}`);
+      rounds[index].runs.push({ ...parseRun(output), firstStepSeconds, productGflops: (before + after) / 2 });
+      before = after;
+    }
   }
-  if (!args.skip.has("pytorch")) {
-    const command = [await virtualEnvironment(args.python), here("pytorch_llama.py"), ...common];
-    all.push({ name: "pytorch", command: args.compile ? [...command, "--compile"] : command });
+  return { size, dtype, contestants: rounds };
+}
+
+/** Runs what is asked for. What is measured so far is written after each case: a long run may be cut short. */
+async function measureAll(args: Arguments): Promise<Results> {
+  const field = await contestants(args);
+  const memory = `${(totalmem() / 2 ** 30).toFixed(0)} GiB`, system = Deno.build.os;
+  const results = {
+    date: new Date().toISOString(),
+    machine: `${cpus()[0].model.trim()}, ${availableParallelism()} cores, ${memory}, ${system}`,
+    rounds: args.rounds,
+    steps: args.steps,
+    cases: [] as Case[],
+  };
+  console.log(`${results.machine}; ${args.rounds} rounds of ${args.steps} steps`);
+  for (const size of args.sizes) {
+    for (const dtype of args.dtypes) {
+      results.cases.push(await measure(field, size, dtype, args));
+      console.log(`\n${table(results.cases.slice(-1))}\n`);
+      if (args.json !== undefined) await Deno.writeTextFile(args.json, JSON.stringify(results, null, 2) + "\n");
+    }
   }
-  for (const { name, command } of args.peers) all.push({ name, command: ["sh", "-c", command] });
-  return all;
+  return results;
 }
 
 async function main(args: Arguments): Promise<void> {
-  const size = sizeNamed(args.size);
-  const field = await contestants(args);
-  const runs = new Map<string, Run[]>(field.map(({ name }) => [name, []]));
-  const machine = `${cpus()[0].model.trim()}, ${availableParallelism()} cores`;
-  console.log(
-    `${args.size}: ${JSON.stringify(size)}\n${machine}; rounds x steps: ${args.rounds} x ${args.steps}, ${args.dtype}`,
-  );
-  for (let round = 1; round <= args.rounds; round++) {
-    for (const { name, command } of field) {
-      const output = await run(command);
-      const load = loadavg()[0].toFixed(1);
-      console.log(`  round ${round}  load ${load}  ${name}: ${output.trim().split("\n").at(-1)}`);
-      runs.get(name)!.push(parseRun(output));
-    }
-  }
-  const summaries = summarise(runs, size);
-  console.log(`\n${table(summaries)}`);
-  if (args.json !== undefined) {
-    const record = {
-      date: new Date().toISOString(),
-      machine,
-      arguments: { ...args, skip: [...args.skip] },
-      size,
-      contestants: summaries.map((summary) => ({ ...summary, runs: runs.get(summary.name) })),
-    };
-    await Deno.writeTextFile(args.json, JSON.stringify(record, null, 2) + "\n");
+  const results: Results = args.from === undefined
+    ? await measureAll(args)
+    : JSON.parse(await Deno.readTextFile(args.from));
+  if (results.cases.length > 1 || args.from !== undefined) console.log(table(results.cases));
+  const pictures = [...(args.svg === undefined ? [] : [args.svg]), ...(args.readme ? [here("speed.svg")] : [])];
+  for (const file of pictures) await Deno.writeTextFile(file, speedSvg(results.cases));
+  if (args.readme) {
+    const file = here("README.md");
+    await Deno.writeTextFile(file, withFigures(await Deno.readTextFile(file), results));
   }
 }
 

@@ -1,9 +1,12 @@
-"""A Llama training step in eager PyTorch on a CPU, timed: the peer that bench.ts runs beside ours.
+"""A Llama training step in PyTorch on a CPU, eager or compiled, timed: the peers that bench.ts runs beside ours.
 
-Meant to be as good as plain PyTorch gets without exotic tricks: scaled_dot_product_attention, fused RMSNorm,
-one product for q, k and v and one for w1 and w3, fused AdamW. Prints one line:
+Meant to be as good as plain PyTorch gets without exotic tricks: scaled_dot_product_attention, fused RMSNorm, one
+product for q, k and v and one for w1 and w3, fused AdamW; bf16 is autocast over f32 weights. Prints `first step` when
+that step has ended, and at the end
 
-    tokens/s MEDIAN best BEST peak GB RESIDENT product GF/s RATE loss LOSS threads N torch VERSION
+    tokens/s MEDIAN best BEST peak GB RESIDENT [compile s SECONDS] loss LOSS threads N version torch VERSION
+
+where `compile s` is how much longer the first step took than the median one: what torch.compile spends.
 
 Shape letters: B batch, T tokens, D model, F hidden, H query heads, G key/value heads, K head size, V vocabulary.
 """
@@ -99,18 +102,6 @@ class Llama(nn.Module):
         return self.output(self.norm(x_BTD))
 
 
-def product_gflops(size=2048, repeats=10):
-    """Best rate of a square f32 product: what the same seconds allow."""
-    a, b = torch.rand(size, size), torch.rand(size, size)
-    out = a @ b
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        torch.mm(a, b, out=out)
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds) / 1e9
-
-
 def main():
     sizes = json.loads((Path(__file__).parent / "sizes.json").read_text())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,6 +111,7 @@ def main():
     parser.add_argument("--threads", type=int, default=None, help="default: what PyTorch takes, one per core")
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32", help="bf16: autocast")
     parser.add_argument("--compile", action="store_true", help="torch.compile (needs a C++ compiler)")
+    parser.add_argument("--mode", default="default", help="of torch.compile")
     arguments = parser.parse_args()
     size = sizes[arguments.size]
     if arguments.threads:
@@ -132,13 +124,17 @@ def main():
             nn.init.normal_(parameter, std=0.02)
     nn.init.normal_(model.output.weight, std=size["dim"] ** -0.5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=True)
-    forward = torch.compile(model) if arguments.compile else model
+
+    def loss_of(row_BT):
+        logits_BTV = model(row_BT[:, :-1])
+        return F.cross_entropy(logits_BTV.flatten(0, 1).float(), row_BT[:, 1:].flatten())
+
+    forward = torch.compile(loss_of, mode=arguments.mode) if arguments.compile else loss_of
     precision = torch.autocast("cpu", torch.bfloat16) if arguments.dtype == "bf16" else contextlib.nullcontext()
 
     def step(row_BT):
         with precision:
-            logits_BTV = forward(row_BT[:, :-1])
-            loss = F.cross_entropy(logits_BTV.flatten(0, 1).float(), row_BT[:, 1:].flatten())
+            loss = forward(row_BT)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -150,15 +146,18 @@ def main():
         row_BT = torch.randint(size["vocabSize"], (size["batch"], size["seqLen"] + 1))
         start = time.perf_counter()
         loss = step(row_BT)
-        if index >= arguments.warmup:
-            seconds.append(time.perf_counter() - start)
-    # before the product, which has memory of its own; Linux counts in KiB, macOS in bytes
+        seconds.append(time.perf_counter() - start)
+        if index == 0:
+            print("first step", flush=True)
+    timed = seconds[arguments.warmup :]
+    # Linux counts in KiB, macOS in bytes
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     tokens = size["batch"] * size["seqLen"]
+    compiling = f" compile s {seconds[0] - statistics.median(timed):.2f}" if arguments.compile else ""
     print(
-        f"tokens/s {tokens / statistics.median(seconds):.1f} best {tokens / min(seconds):.1f}"
-        f" peak GB {peak_bytes / 1e9:.2f} product GF/s {product_gflops():.0f} loss {loss:.4f}"
-        f" threads {torch.get_num_threads()} torch {torch.__version__}"
+        f"tokens/s {tokens / statistics.median(timed):.1f} best {tokens / min(timed):.1f}"
+        f" peak GB {peak_bytes / 1e9:.2f}{compiling} loss {loss:.4f}"
+        f" threads {torch.get_num_threads()} version torch {torch.__version__}"
     )
 
 

@@ -1,5 +1,5 @@
 /** Bench arithmetic and text: what the contestants print is parsed, summarised and laid out as a table.
- * Rates are tokens per second and GFLOP/s, memory is GB (1e9 bytes).
+ * Rates are tokens per second and GFLOP/s, memory is GB (1e9 bytes), times are seconds.
  * @module */
 
 import { llama } from "../model/llama.ts";
@@ -30,7 +30,7 @@ export function sizeNamed(name: string): Size {
   return sizes[name as keyof typeof sizes];
 }
 
-/** What one process reported. */
+/** What one process reported, and what was measured around it. */
 export interface Run {
   /** Tokens per second of its median step. */
   readonly tokensPerSecond: number;
@@ -38,11 +38,18 @@ export interface Run {
   readonly best?: number;
   /** Largest resident memory, GB. */
   readonly peakGb?: number;
-  /** GFLOP/s of a 2048 x 2048 x 2048 product right after the steps. */
+  /** Seconds spent on compiling the step. */
+  readonly compileSeconds?: number;
+  /** What was run, with its version. */
+  readonly version?: string;
+  /** From the start of the process to the end of its first step. */
+  readonly firstStepSeconds?: number;
+  /** GFLOP/s of a 2048 x 2048 x 2048 product of the same dtype, by this library: mean of right before and right after. */
   readonly productGflops?: number;
 }
 
-/** Reads the last line that contains `tokens/s N`; `best N`, `peak GB N` and `product GF/s N` may stand beside it.
+/** Reads the last line that contains `tokens/s N`; `best N`, `peak GB N`, `compile s N` and, at its end, `version TEXT`
+ * may stand beside it.
  * @throws Error when no line does. */
 export function parseRun(output: string): Run {
   const line = output.split("\n").findLast((text) => /tokens\/s\s+\d/.test(text));
@@ -51,29 +58,21 @@ export function parseRun(output: string): Run {
       `No result in what it printed\n  expected: a line with "tokens/s N"\n  got: ${output.trim() || "nothing"}`,
     );
   }
-  const number = (label: string): number | undefined => {
-    const match = line.match(new RegExp(`(?:^|\\s)${label}\\s+(\\d+(?:\\.\\d+)?(?:e[+-]?\\d+)?)(?=\\s|$)`));
-    return match ? Number(match[1]) : undefined;
-  };
-  const tokensPerSecond = number("tokens/s");
+  const tokensPerSecond = numberAfter("tokens/s", line);
   if (!tokensPerSecond) throw new Error(`Not a rate: "${line.trim()}"\n  expected: "tokens/s N" with N above 0`);
   return {
     tokensPerSecond,
-    best: number("best"),
-    peakGb: number("peak GB"),
-    productGflops: number("product GF/s"),
+    best: numberAfter("best", line),
+    peakGb: numberAfter("peak GB", line),
+    compileSeconds: numberAfter("compile s", line),
+    version: line.match(/\sversion\s+(.+?)\s*$/)?.[1],
   };
 }
 
-/** A peer given on the command line as `name=COMMAND`.
- * @throws Error when either part is missing. */
-export function parsePeer(text: string): { name: string; command: string } {
-  const cut = text.indexOf("=");
-  const [name, command] = [text.slice(0, cut).trim(), text.slice(cut + 1).trim()];
-  if (cut < 1 || !name || !command) {
-    throw new Error(`Cannot read --peer "${text}"\n  expected: name=COMMAND\n  fix: --peer "mine=./train --steps 5"`);
-  }
-  return { name, command };
+/** The number behind a label; undefined where the label is not in the line. */
+export function numberAfter(label: string, line: string): number | undefined {
+  const match = line.match(new RegExp(`(?:^|\\s)${label}\\s+(\\d+(?:\\.\\d+)?(?:e[+-]?\\d+)?)(?=\\s|$)`, "m"));
+  return match ? Number(match[1]) : undefined;
 }
 
 /** The middle value, or the mean of the middle two.
@@ -85,6 +84,23 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
+/** A size in a dtype, and what each contestant reported in each round. */
+export interface Case {
+  readonly size: string;
+  readonly dtype: string;
+  readonly contestants: readonly { readonly name: string; readonly runs: readonly Run[] }[];
+}
+
+/** All that a bench measured: what `--json` writes and `--from` reads. */
+export interface Results {
+  /** When it began, ISO 8601. */
+  readonly date: string;
+  readonly machine: string;
+  readonly rounds: number;
+  readonly steps: number;
+  readonly cases: readonly Case[];
+}
+
 /** One contestant's runs in one line. */
 export interface Summary {
   readonly name: string;
@@ -92,70 +108,105 @@ export interface Summary {
   readonly median: number;
   /** Fastest step of all rounds, tokens per second. */
   readonly best?: number;
-  /** Largest of all rounds, GB. */
-  readonly peakGb?: number;
-  /** Median over rounds, GFLOP/s. */
-  readonly productGflops?: number;
-  /** The step's FLOP rate divided by the product's, median over rounds. */
-  readonly share?: number;
   /** The first contestant's rate divided by this one's, round by round, then the median: load that comes and
    * goes hits both sides of a round. */
   readonly ratio: number;
+  /** FLOPs that the model needs, GFLOP/s: `median` times the model's FLOPs per token. */
+  readonly gflops: number;
+  /** The step's FLOP rate divided by the product's, median over rounds. */
+  readonly share?: number;
+  /** Largest of all rounds, GB. */
+  readonly peakGb?: number;
+  /** Median over rounds, seconds. */
+  readonly firstStepSeconds?: number;
+  /** Median over rounds, seconds. */
+  readonly compileSeconds?: number;
 }
 
-/** Summarises rounds: `runs[name][r]` is what `name` reported in round r. The first name is the one that others
- * are compared with.
+/** Summarises a case. Its first contestant is the one that others are compared with.
  * @throws RangeError when the contestants did not run equally often. */
-export function summarise(runs: ReadonlyMap<string, readonly Run[]>, size: Size): Summary[] {
-  const [reference] = runs.values();
-  const flopsPerToken = llama("debug", size).flopsPerToken(size.seqLen);
-  const defined = (values: readonly (number | undefined)[]) => values.filter((value) => value !== undefined);
-  return [...runs].map(([name, rounds]) => {
-    if (rounds.length !== reference.length) {
+export function summarise({ size, contestants }: Case): Summary[] {
+  const { runs: reference } = contestants[0];
+  const flopsPerToken = llama("debug", sizeNamed(size)).flopsPerToken(sizeNamed(size).seqLen);
+  return contestants.map(({ name, runs }) => {
+    if (runs.length !== reference.length) {
       throw new RangeError(
-        `"${name}" ran ${rounds.length} times\n  expected: ${reference.length}, as the first contestant`,
+        `"${name}" ran ${runs.length} times\n  expected: ${reference.length}, as the first contestant`,
       );
     }
-    const over = (values: readonly number[], pick: (values: readonly number[]) => number) =>
-      values.length === 0 ? undefined : pick(values);
-    const largest = (values: readonly number[]) => Math.max(...values);
+    const over = (pick: (values: number[]) => number, of: (run: Run) => number | undefined) => {
+      const values = runs.map(of).filter((value) => value !== undefined);
+      return values.length === 0 ? undefined : pick(values);
+    };
+    const largest = (values: number[]) => Math.max(...values);
+    const rate = median(runs.map((run) => run.tokensPerSecond));
     return {
       name,
-      median: median(rounds.map((run) => run.tokensPerSecond)),
-      best: over(defined(rounds.map((run) => run.best)), largest),
-      peakGb: over(defined(rounds.map((run) => run.peakGb)), largest),
-      productGflops: over(defined(rounds.map((run) => run.productGflops)), median),
+      median: rate,
+      best: over(largest, (run) => run.best),
+      ratio: median(runs.map((run, r) => reference[r].tokensPerSecond / run.tokensPerSecond)),
+      gflops: rate * flopsPerToken / 1e9,
       share: over(
-        defined(
-          rounds.map(({ tokensPerSecond, productGflops }) =>
-            productGflops && tokensPerSecond * flopsPerToken / (productGflops * 1e9)
-          ),
-        ),
         median,
+        ({ tokensPerSecond, productGflops }) =>
+          productGflops && tokensPerSecond * flopsPerToken / (productGflops * 1e9),
       ),
-      ratio: median(rounds.map((run, r) => reference[r].tokensPerSecond / run.tokensPerSecond)),
+      peakGb: over(largest, (run) => run.peakGb),
+      firstStepSeconds: over(median, (run) => run.firstStepSeconds),
+      compileSeconds: over(median, (run) => run.compileSeconds),
     };
   });
 }
 
-/** A Markdown table of the summaries, aligned for a terminal. */
-export function table(summaries: readonly Summary[]): string {
+/** A Markdown table of cases, aligned for a terminal. */
+export function table(cases: readonly Case[]): string {
   const show = (value: number | undefined, digits: number) => value === undefined ? "-" : value.toFixed(digits);
+  const ours = cases[0]?.contestants[0].name;
   const rows = [
-    ["", "tokens/s", "best", "peak GB", "product GF/s", "share", `${summaries[0].name} is`],
-    ...summaries.map((s, index) => [
-      s.name,
-      show(s.median, 0),
-      show(s.best, 0),
-      show(s.peakGb, 2),
-      show(s.productGflops, 0),
-      show(s.share, 2),
-      index === 0 ? "" : `${s.ratio.toFixed(2)} x`,
-    ]),
+    ["size", "", "tokens/s", "best", `${ours} is`, "share", "GFLOP/s", "peak GB", "first step s", "compile s"],
+    ...cases.flatMap((each) =>
+      summarise(each).map((s, index) => [
+        index === 0 ? `${each.size} ${each.dtype}` : "",
+        s.name,
+        show(s.median, 0),
+        show(s.best, 0),
+        index === 0 ? "" : `${s.ratio.toFixed(2)} x`,
+        show(s.share, 2),
+        show(s.gflops, 0),
+        show(s.peakGb, 2),
+        show(s.firstStepSeconds, 1),
+        show(s.compileSeconds, 1),
+      ])
+    ),
   ];
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  const line = (row: readonly string[]) =>
-    `| ${row.map((cell, c) => c === 0 ? cell.padEnd(widths[c]) : cell.padStart(widths[c])).join(" | ")} |`;
-  const rule = `| ${widths.map((width, c) => c === 0 ? "-".repeat(width) : "-".repeat(width - 1) + ":").join(" | ")} |`;
+  const isText = (column: number) => column < 2;
+  const widths = rows[0].map((_, c) => Math.max(3, ...rows.map((row) => row[c].length)));
+  const pad = (cell: string, c: number) => isText(c) ? cell.padEnd(widths[c]) : cell.padStart(widths[c]);
+  const line = (row: readonly string[]) => `| ${row.map(pad).join(" | ")} |`;
+  const rule = `| ${widths.map((w, c) => isText(c) ? "-".repeat(w) : "-".repeat(w - 1) + ":").join(" | ")} |`;
   return [line(rows[0]), rule, ...rows.slice(1).map(line)].join("\n");
+}
+
+const [BEGIN, END] = ["<!-- figures: `deno task bench --readme` writes them -->", "<!-- end of figures -->"];
+
+/** A README with these results between its markers, in place of older ones.
+ * @throws Error when it has no markers. */
+export function withFigures(readme: string, results: Results): string {
+  const [from, to] = [readme.indexOf(BEGIN), readme.indexOf(END)];
+  if (from < 0 || to < from) {
+    throw new Error(`No place for the figures\n  expected: a line "${BEGIN}" and after it a line "${END}"`);
+  }
+  const { date, machine, rounds, steps, cases } = results;
+  const versions = new Map(
+    cases.flatMap((c) => c.contestants).map(({ name, runs }) => [name, runs.find((run) => run.version)?.version]),
+  );
+  const facts = [
+    `Measured on ${date.slice(0, 10)}`,
+    machine,
+    `${rounds} rounds of ${steps} steps`,
+    ...[...versions].filter(([, version]) => version).map(([name, version]) => `${name}: ${version}`),
+  ];
+  const list = facts.map((fact) => `- ${fact}`).join("\n");
+  const picture = "![Tokens per second of each contestant, by size and dtype](speed.svg)";
+  return `${readme.slice(0, from)}${BEGIN}\n\n${list}\n\n${table(cases)}\n\n${picture}\n\n${readme.slice(to)}`;
 }

@@ -1,18 +1,16 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { parseArguments, usage } from "../../bench/arguments.ts";
+import { filled, parseArguments, parsePeer, usage } from "../../bench/arguments.ts";
 
-Deno.test("without options the bench compares ours and PyTorch at the debug size, three rounds of five steps", () => {
-  const { size, rounds, steps, threads, peers, skip, dtype, compile, json } = parseArguments([]);
-  assertEquals([size, rounds, steps, threads, dtype, compile, json], [
-    "debug",
-    3,
-    5,
-    undefined,
-    "f32",
-    false,
-    undefined,
-  ]);
+Deno.test("without options the bench compares ours and PyTorch at the debug size in f32, three rounds of five steps", () => {
+  const { sizes, dtypes, rounds, steps, threads, peers, skip, json, svg, readme, from } = parseArguments([]);
+  assertEquals([sizes, dtypes, rounds, steps, readme], [["debug"], ["f32"], 3, 5, false]);
+  assertEquals([threads, json, svg, from], [undefined, undefined, undefined, undefined]);
   assertEquals([peers.length, skip.size], [0, 0]);
+});
+
+Deno.test("sizes and dtypes are lists, of which each is run once", () => {
+  const { sizes, dtypes } = parseArguments(["--size", "debug2k, debug,debug2k", "--dtype=f32,bf16"]);
+  assertEquals([sizes, dtypes], [["debug2k", "debug"], ["f32", "bf16"]]);
 });
 
 Deno.test("peers keep their order and options their values", () => {
@@ -23,6 +21,19 @@ Deno.test("peers keep their order and options their values", () => {
   assertEquals([threads, [...skip], json], [2, ["ours"], "out.json"]);
 });
 
+Deno.test("a peer is a name and a command that may itself contain an equals sign", () => {
+  assertEquals(parsePeer("mine=X=1 ./train --a=b"), { name: "mine", command: "X=1 ./train --a=b" });
+  for (const text of ["mine", "=./train", "mine=", " =x"]) assertThrows(() => parsePeer(text), Error, "name=COMMAND");
+});
+
+Deno.test("a peer's command is told size, dtype and steps where it asks for them", () => {
+  const values = { size: "mid", dtype: "bf16", steps: 5 };
+  assertEquals(
+    filled("./train --size {size} --{dtype} -n {steps} {size} ${HOME} {x}", values),
+    "./train --size mid --bf16 -n 5 mid ${HOME} {x}",
+  );
+});
+
 Deno.test("options that cannot be honoured are refused before anything runs", () => {
   const refused: [string[], string][] = [
     [["--roundz", "3"], "--roundz"],
@@ -30,20 +41,30 @@ Deno.test("options that cannot be honoured are refused before anything runs", ()
     [["--rounds", "0"], '--rounds "0"'],
     [["--steps", "1.5"], '--steps "1.5"'],
     [["--threads", "-1"], "--threads"],
-    [["--size", "huge"], 'named "huge"'],
-    [["--dtype", "fp8"], "f32 or bf16"],
+    [["--size", "debug,huge"], 'named "huge"'],
+    [["--dtype", "f32,fp8"], '"fp8"'],
     [["--skip", "torch"], 'skip "torch"'],
     [["--peer", "x=1", "--peer", "x=2"], 'named "x"'],
     [["--peer", "pytorch=1"], 'named "pytorch"'],
-    [["--skip", "ours", "--skip", "pytorch"], "Nobody is left"],
+    [["--skip", "ours", "--skip", "pytorch", "--skip", "pytorch-compiled"], "Nobody is left"],
   ];
   for (const [args, message] of refused) assertThrows(() => parseArguments(args), Error, message);
 });
 
 Deno.test("the usage text names every option", () => {
-  for (
-    const name of ["size", "rounds", "steps", "threads", "dtype", "compile", "peer", "skip", "python", "json", "help"]
-  ) {
-    assertStringIncludes(usage, `--${name}`);
-  }
+  const names = [
+    "size",
+    "dtype",
+    "rounds",
+    "steps",
+    "threads",
+    "peer",
+    "skip",
+    "python",
+    "json",
+    "svg",
+    "readme",
+    "from",
+  ];
+  for (const name of [...names, "help"]) assertStringIncludes(usage, `\n  --${name} `);
 });
