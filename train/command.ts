@@ -6,9 +6,19 @@ import { Device, type DeviceInfo } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { LibraryError } from "../ffi/library.ts";
 import { Llama } from "../model/llama.ts";
-import { askedPrecision, type Config, ConfigError, helpText, loadConfig, lrSchedule, modelSizes } from "./config.ts";
+import {
+  askedPrecision,
+  type Config,
+  ConfigError,
+  helpText,
+  loadConfig,
+  lrSchedule,
+  modelSizes,
+  profileCycle,
+} from "./config.ts";
 import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
 import { precisionOf, precisionText } from "./precision.ts";
+import { profileAction, Profiler } from "./profiler.ts";
 import { deviceText, modelText, planText, slowPaths } from "./report.ts";
 import { compileStep, DivergedError } from "./step_program.ts";
 import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
@@ -17,7 +27,7 @@ import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./tr
 export function trainOptions(config: Config): TrainOptions {
   const { training, optimizer, validation, model, data, debug, device } = config;
   const dataset = (name: string, path: string | null): DatasetSpec => ({ name, path });
-  const batch = training.local_batch_size;
+  const batch = training.local_batch_size, cycle = profileCycle(config);
   return {
     model: new Llama(modelSizes(config)),
     data: dataset(training.dataset, training.dataset_path),
@@ -49,6 +59,7 @@ export function trainOptions(config: Config): TrainOptions {
         steps: validation.steps,
       }
       : undefined,
+    profile: cycle && ((step) => profileAction(step, cycle) !== "wait"),
   };
 }
 
@@ -111,15 +122,26 @@ const tokensPerStep = (o: CompleteOptions): number => o.batch * o.accumulation *
 function openJsonLines(config: Config): JsonLines | null {
   const { metrics: { jsonl_file }, job: { dump_folder } } = config, path = `${dump_folder}/${jsonl_file}`;
   if (jsonl_file === "") return null;
+  const open = () => new JsonLines(path, { started: new Date().toISOString(), config });
+  return writing(path, 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers', open);
+}
+
+/** What records where time goes, if that is asked for. */
+async function openProfiler(config: Config, trainer: Trainer, gflops: number): Promise<Profiler | null> {
+  const cycle = profileCycle(config), folder = `${config.job.dump_folder}/${config.profiling.save_traces_folder}`;
+  if (!cycle) return null;
+  const rates = { gflops, gbytes: await trainer.measureBandwidth() };
+  const open = () => new Profiler({ ...cycle, folder, rates, print: console.log });
+  return writing(folder, "set job.dump_folder to another, or leave profiling.enable_profiling out", open);
+}
+
+/** What `open` returns; that it cannot write is the configuration's fault. */
+function writing<T>(path: string, fix: string, open: () => T): T {
   try {
-    return new JsonLines(path, { started: new Date().toISOString(), config });
+    return open();
   } catch (error) {
-    throw new ConfigError([{
-      code: "cannot_write",
-      what: `Cannot write ${path}: ${(error as Error).message}`,
-      expected: "a folder that can be written to",
-      fix: 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers',
-    }]);
+    const what = `Cannot write ${path}: ${(error as Error).message}`;
+    throw new ConfigError([{ code: "cannot_write", what, expected: "a folder that can be written to", fix }]);
   }
 }
 
@@ -129,7 +151,7 @@ async function run(config: Config): Promise<number> {
   await using trainer = await Trainer.open(trainOptions(config));
   const jsonl = openJsonLines(config);
   const { options, device, program } = trainer, { model, seqLen, steps } = options;
-  const gflops = await trainer.measure();
+  const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops);
   console.log(`libtitan: ${job.description}`);
   console.log(`  model   ${modelText(model, tokensPerStep(options), seqLen)}`);
   console.log(`  data    ${trainer.dataDescription}`);
@@ -149,9 +171,10 @@ async function run(config: Config): Promise<number> {
   });
   const signal = stopOnSignal(trainer);
   try {
-    for await (const { step, loss, gradNorm, lr, tokensSeen, tokenCount, loadingMs } of trainer) {
+    for await (const { step, loss, gradNorm, lr, tokensSeen, tokenCount, loadingMs, profile } of trainer) {
       metrics.batch(tokenCount, loadingMs);
       metrics.step({ step, loss, maxLoss: loss, gradNorm, lr, tokensSeen });
+      if (profile) profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
       if (validation.enable && due && !signal.received()) await validate(trainer, metrics);
     }

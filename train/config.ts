@@ -16,7 +16,7 @@ import { nearestSection, sectionNames, sectionOf, suggestion, vocabulary } from 
 export type * from "./config/schema.ts";
 export { ConfigError, type Problem, type ProblemCode } from "./config/problem.ts";
 export { helpText } from "./config/help.ts";
-export { askedPrecision, lrSchedule, modelSizes } from "./config/derive.ts";
+export { askedPrecision, lrSchedule, modelSizes, profileCycle } from "./config/derive.ts";
 
 /** A configuration, and what else the command line asks for. */
 export interface LoadedConfig {
@@ -128,7 +128,7 @@ function unknownNames(entries: readonly Entry[]): Problem[] {
       if (foreign.off.some((off) => JSON.stringify(off) === JSON.stringify(value))) continue;
       problems.push({
         code: "not_supported_yet",
-        what: `${name} = ${show(value)}${at} is not supported yet by this version`,
+        what: `${name} = ${show(value)}${at} ${foreign.why}`,
         expected: foreign.off.map(show).join(" or "),
         fix: `write ${show(foreign.off[0])}, or leave the key out`,
       });

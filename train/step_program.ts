@@ -1,7 +1,7 @@
 /** A training step as one native program: its graphs compiled, its host buffers laid out, its lists of actions made once. A step,
  * an initialisation and an evaluation are different lists over the same sections, and each is one native call.
  * @module */
-import { type Action, Actions } from "../ffi/buffer.ts";
+import { type Action, Actions, Struct } from "../ffi/buffer.ts";
 import type { Device } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { Program } from "../ffi/program.ts";
@@ -13,6 +13,7 @@ import type { Precision } from "../graph/passes/precision.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { type Compiled, compileGraphs } from "./compile.ts";
 import { newArray, numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
+import type { InstructionTime } from "./profile.ts";
 import { type OptimizerOptions, traceInitialize, traceUpdate } from "./optimizer.ts";
 import { type RealType, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "./step.ts";
 
@@ -102,11 +103,14 @@ export class StepProgram implements Disposable {
   /** Where to put the next batch of an evaluation. */
   readonly evaluation: BatchViews | undefined;
   readonly #program: Program;
+  /** `microbatch` and `update`. */
+  readonly #stepSections: readonly EncodedSection[];
   readonly #seed: TypedArray;
   readonly #lr: TypedArray;
   readonly #step: TypedArray;
   readonly #numbers: readonly TypedArray[];
   readonly #evaluated: readonly TypedArray[];
+  #records: Struct<"titan_profile_record"> | undefined;
   readonly #actions: {
     readonly initialize: Actions;
     readonly step: Actions;
@@ -141,6 +145,7 @@ export class StepProgram implements Disposable {
     };
     const bases = Array.from({ length: accumulation }, (_, k) => k * microbatch.inputBytes);
     const last = accumulation * microbatch.inputBytes;
+    this.#stepSections = [microbatch, update];
     this.microbatches = bases.map((base) => batchViews(microbatch, base));
     this.evaluation = evaluate && batchViews(evaluate, 0);
     this.#seed = view(input.buffer, 0, initialize.inputs, "seed");
@@ -197,6 +202,26 @@ export class StepProgram implements Disposable {
     const numbers = { loss: this.#numbers[0][0], gradNorm: this.#numbers[1][0], tokenCount: this.#numbers[2][0] };
     if (!Number.isFinite(numbers.loss) || !Number.isFinite(numbers.gradNorm)) await this.#explain(step, numbers);
     return numbers;
+  }
+
+  /** Has the next step's instructions recorded. */
+  async recordNext(): Promise<void> {
+    const [microbatch, update] = this.#stepSections.map((s) => s.instructions.length);
+    this.#records ??= new Struct("titan_profile_record", this.microbatches.length * microbatch + update);
+    await this.#program.profile(this.#records);
+  }
+
+  /** When each instruction of the step ran that was recorded last. */
+  recorded(): InstructionTime[] {
+    const records = this.#records, { sections } = this.compiled.program;
+    const known = sections.flatMap(({ name, instructions }) => instructions.map((i) => ({ ...i, section: name })));
+    return Array.from({ length: records?.count ?? 0 }, (_, i): InstructionTime => ({
+      ...known[records!.get("instruction", i)],
+      action: records!.get("action", i),
+      stream: records!.get("stream", i),
+      beginNs: records!.get("begin_ns", i),
+      endNs: records!.get("end_ns", i),
+    }));
   }
 
   /** Runs the step again, looking at what each instruction makes: the update has left the parameters as they were. */

@@ -10,6 +10,7 @@ import type { Precision } from "../graph/passes/precision.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { lrFactor, type LrScheduleOptions } from "./lr_schedule.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
+import type { StepProfile } from "./profile.ts";
 import { precisionOf } from "./precision.ts";
 import type { RealType } from "./step.ts";
 import { type BatchViews, compileStep, type StepNumbers, StepProgram } from "./step_program.ts";
@@ -50,6 +51,8 @@ export interface TrainOptions {
   readonly threads?: number;
   /** Held-out text for `evaluate`. */
   readonly validation?: ValidationOptions;
+  /** Is this step, counted from 1, to be recorded? It then comes with its `profile`. Default: none is, which costs nothing. */
+  readonly profile?: (step: number) => boolean;
 }
 
 /** What `evaluate` runs on. */
@@ -76,6 +79,8 @@ export interface TrainStep extends StepNumbers {
   readonly loadingMs: number;
   /** Time in the native call, in milliseconds. */
   readonly nativeMs: number;
+  /** Where the time went, if the step was to be recorded. */
+  readonly profile?: StepProfile;
 }
 
 /** What an evaluation has to tell. */
@@ -93,9 +98,12 @@ export interface Evaluation {
 const defaultOptimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
 
 /** Options with nothing left open. */
-export type CompleteOptions = TrainOptions & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation">> & {
-  readonly optimizer: OptimizerOptions;
-};
+export type CompleteOptions =
+  & TrainOptions
+  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile">>
+  & {
+    readonly optimizer: OptimizerOptions;
+  };
 
 /** Fills in defaults. */
 export function complete(options: TrainOptions): CompleteOptions {
@@ -193,6 +201,11 @@ export class Trainer implements AsyncDisposable {
     return this.#native.measure();
   }
 
+  /** Memory bandwidth of this device, in GB/s. */
+  measureBandwidth(): Promise<number> {
+    return this.#native.measureBandwidth();
+  }
+
   /** Ends the iteration after the step that is under way. */
   stop(): void {
     this.#stopped = true;
@@ -203,16 +216,30 @@ export class Trainer implements AsyncDisposable {
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainStep, void> {
     const { steps, lr: peak, lrSchedule } = this.options;
     while (this.#step < steps && !this.#stopped) {
+      const step = this.#step + 1, lr = peak * lrFactor(this.#step, lrSchedule);
+      const recorded = this.options.profile?.(step) ?? false;
+      if (recorded) await this.program.recordNext();
       const start = performance.now();
       for (const views of this.program.microbatches) await this.#load(views);
       const loaded = performance.now();
-      const step = this.#step + 1, lr = peak * lrFactor(this.#step, lrSchedule);
       const numbers = await this.program.step(step, lr);
       this.#step = step;
       this.#tokensSeen += numbers.tokenCount;
-      const nativeMs = performance.now() - loaded;
-      yield { step, lr, ...numbers, tokensSeen: this.#tokensSeen, loadingMs: loaded - start, nativeMs };
+      const ended = performance.now();
+      yield {
+        step,
+        lr,
+        ...numbers,
+        tokensSeen: this.#tokensSeen,
+        loadingMs: loaded - start,
+        nativeMs: ended - loaded,
+        ...(recorded ? { profile: this.#profile(step, [start, loaded, ended]) } : {}),
+      };
     }
+  }
+
+  #profile(step: number, [startMs, calledMs, endMs]: readonly number[]): StepProfile {
+    return { step, startMs, calledMs, endMs, instructions: this.program.recorded() };
   }
 
   async #load(views: BatchViews): Promise<void> {

@@ -179,6 +179,30 @@ Deno.test("a global batch that local batches do not fill is refused with its nei
   assertRefused(outcome, "training.global_batch_size = 5", "write global_batch_size = 4", "6");
 });
 
+Deno.test("a profile leaves a table of kernels and a trace file at the end of each cycle", async () => {
+  await using tiny = await tinyRun();
+  const keys = { enable_profiling: [], profile_freq: "2", profiler_warmup: "1", save_traces_folder: "traces" };
+  const flags = Object.entries(keys).flatMap(([key, value]) => [`--profiling.${key}`, ...[value].flat()]);
+  const { code, out } = await command(...tiny.config, ...flags, "--training.steps", "5");
+  assertEquals(code, 0);
+  assertEquals([...out.matchAll(/^Profile of step (\d): \d+\.\d+ ms a step \(forward /gm)].map((m) => m[1]), [
+    "2",
+    "4",
+  ]);
+  assertMatch(out, /\n {2}gemm +output' +\d+ .* \d+% (product|memory)\n/);
+  const traces = `${tiny.folder}/out/traces`;
+  assertEquals([...Deno.readDirSync(traces)].map(({ name }) => name).sort(), ["iteration_2", "iteration_4"]);
+  const { traceEvents } = JSON.parse(await Deno.readTextFile(`${traces}/iteration_4/rank0_trace.json`));
+  assert(traceEvents.some(({ name, cat }: Record<string, string>) => name === "adamw" && cat === "update"));
+});
+
+Deno.test("a folder of traces that cannot be written is named before the first step", async () => {
+  await using tiny = await tinyRun();
+  await Deno.writeTextFile(`${tiny.folder}/out`, "");
+  const outcome = await command(...tiny.config, "--metrics.jsonl_file", "", "--profiling.enable_profiling");
+  assertRefused(outcome, `Cannot write ${tiny.folder}/out/profile_traces`, "leave profiling.enable_profiling out");
+});
+
 Deno.test("a dump folder that cannot be written is named before the first step", async () => {
   await using tiny = await tinyRun();
   const outcome = await command(...tiny.config, "--job.dump_folder", `${tiny.config[1]}/sub`);

@@ -66,7 +66,10 @@ Deno.test("a name that resembles no other gets no wild guess", async () => {
 
 Deno.test("an unknown section is reported once, with the nearest one", async () => {
   const message = await problem("[trainin]\nsteps = 3\nseq_len = 4");
-  assertStringIncludes(message, "[trainin] (my.toml:2) is not a known section\n  expected: job, metrics, model,");
+  assertStringIncludes(
+    message,
+    "[trainin] (my.toml:2) is not a known section\n  expected: job, profiling, metrics, model,",
+  );
   assertStringIncludes(message, "\n  fix: write training   (unknown_key)");
   assertEquals(message.split("unknown_key").length, 2);
 });
@@ -109,11 +112,32 @@ Deno.test("bfloat16 does not go with float64", async () => {
   );
 });
 
+Deno.test("a profile's cycle holds its warm-up and its recorded steps", async () => {
+  const short = "[profiling]\nenable_profiling = true\nprofile_freq = 4\nprofiler_active = 2";
+  assertEquals(
+    await problem(short),
+    "profiling.profile_freq = 4 (my.toml:3) is shorter than profiler_warmup = 3 and profiler_active = 2 (my.toml:4) together\n" +
+      "  expected: a cycle that holds both\n" +
+      "  fix: write profile_freq = 5 or more   (profile_cycle)",
+  );
+  assertEquals((await load(`${short}\nprofiler_warmup = 2`)).warnings, []);
+  assertEquals((await load("", "--profiling.profile_freq=1")).warnings, []);
+});
+
+Deno.test("a profile's cycle that the run does not reach the end of is announced", async () => {
+  const cycle = ["--profiling.enable_profiling", "--profiling.profile_freq=300", "--training.steps=299"];
+  assertEquals((await load("", ...cycle)).warnings, [
+    "profiling.profile_freq = 300 is beyond the 299 steps of the run: none is recorded",
+  ]);
+  assertEquals((await load("", ...cycle, "--training.steps=300")).warnings, []);
+});
+
 Deno.test("values outside of their range are errors", async (t) => {
   const outside = ["optimizer.lr 0", "optimizer.beta1 1", "optimizer.beta2 -0.1", "optimizer.eps 0"].concat(
     ["optimizer.weight_decay -1", "optimizer.name Adam", "lr_scheduler.warmup_steps -1", "lr_scheduler.total_steps 0"],
     ["lr_scheduler.decay_ratio 1.1", "lr_scheduler.decay_type exp", "lr_scheduler.min_lr_factor 2"],
     ["training.local_batch_size 0", "training.seq_len 0", "training.max_norm 0", "training.steps 0", "data.lanes 0"],
+    ["profiling.profile_freq 0", "profiling.profiler_active 0", "profiling.profiler_warmup -1"],
     ["validation.freq 0", "validation.steps 0", "metrics.log_freq 0", "device.threads -1", "debug.seed -1"],
     ["model.dim 0", "model.rope_scaling_factor 0.5", "model.norm_eps 0"],
   );

@@ -183,6 +183,38 @@ Deno.test("steps make no buffers", async () => {
   assert(control.length > 0, "a buffer that is made is counted");
 });
 
+Deno.test("a step that is recorded has a record per instruction in order, its times fill the step, and its bits are the same", async () => {
+  using plain = await load({ accumulation: 2, dtype: "f32" });
+  using recorded = await load({ accumulation: 2, dtype: "f32" });
+  const rows = someRows(4, seqLen, 32), [, microbatch, update] = recorded.program.compiled.program.sections;
+  const filled: number[] = [];
+  assertEquals(recorded.program.recorded(), []);
+  for (const { program } of [plain, recorded]) {
+    await program.initialize(1);
+    fill(program.microbatches, rows);
+  }
+  takeCalls();
+  for (let step = 1; step <= 9; step++) {
+    await recorded.program.recordNext();
+    const begun = performance.now(), numbers = await recorded.program.step(step, 1e-2);
+    const elapsedNs = 1e6 * (performance.now() - begun), ran = recorded.program.recorded();
+    assertEquals(await plain.program.step(step, 1e-2), numbers);
+    const expected = [microbatch, microbatch, update].flatMap(({ name, instructions }, action) =>
+      instructions.map((instruction) => ({ ...instruction, section: name, action, stream: 0 }))
+    );
+    assertEquals(ran.map(({ beginNs: _, endNs: __, ...rest }) => rest), expected);
+    const times = ran.flatMap(({ beginNs, endNs }) => [beginNs, endNs]);
+    assertEquals(times, times.toSorted((a, b) => a - b));
+    const span = times.at(-1)! - times[0];
+    assert(span <= elapsedNs, `${span} ns inside of a call of ${elapsedNs} ns`);
+    filled.push(ran.reduce((sum, { beginNs, endNs }) => sum + endNs - beginNs, 0) / span);
+  }
+  assert(Math.max(...filled) > 0.7, `instructions take at most ${Math.max(...filled)} of a step`);
+  assertEquals(takeCalls(), { titan_program_profile: 9, titan_program_run: 18 });
+  const ended = await Promise.all([plain, recorded].map(({ program }) => states(program)));
+  for (const [name, { data }] of ended[0]) assertEquals(ended[1].get(name)!.data, data, name);
+});
+
 Deno.test("a weight that is not a number ends the step with the op that met it first, and changes nothing", async () => {
   using loaded = await load();
   const { program } = loaded;

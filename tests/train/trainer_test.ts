@@ -56,6 +56,22 @@ Deno.test("training on a text of one's own lowers the loss, and the same seed tr
   assertEquals((await run()).map(({ loss }) => loss), steps.map(({ loss }) => loss));
 });
 
+Deno.test("steps that are to be recorded come with their profile, and lose nothing by it", async () => {
+  await using own = await ownText();
+  const options = { ...own.options, steps: 4 };
+  const plain = await Array.fromAsync(train(options));
+  const steps = await Array.fromAsync(train({ ...options, profile: (step) => step % 2 === 0 }));
+  assertEquals(
+    steps.map(({ loss, gradNorm }) => [loss, gradNorm]),
+    plain.map(({ loss, gradNorm }) => [loss, gradNorm]),
+  );
+  assertEquals(plain.map(({ profile }) => profile), Array(4).fill(undefined));
+  assertEquals(steps.map(({ profile }) => profile?.step), [undefined, 2, undefined, 4]);
+  const [, { profile, nativeMs }] = steps, { startMs, calledMs, endMs, instructions } = profile!;
+  assert(startMs <= calledMs && endMs - calledMs === nativeMs);
+  assert(instructions.at(-1)!.endNs - instructions[0].beginNs <= 1e6 * nativeMs);
+});
+
 Deno.test("a run that is stopped ends after the step under way", async () => {
   await using own = await ownText();
   await using trainer = await Trainer.open({ ...own.options, accumulation: 2 });

@@ -11,7 +11,24 @@ import type { Config } from "./schema.ts";
 
 /** What makes the keys contradict each other; `place` tells where a key was set. */
 export function contradictions(config: Config, place: (name: string) => string): Problem[] {
-  return [...batchProblems(config, place), ...precisionProblems(config, place), ...modelProblems(config, place)];
+  const groups = [batchProblems, precisionProblems, modelProblems, profileProblems];
+  return groups.flatMap((problems) => problems(config, place));
+}
+
+/** A cycle holds its warm-up and its recorded steps. */
+function profileProblems({ profiling }: Config, place: (name: string) => string): Problem[] {
+  const { enable_profiling, profile_freq: freq, profiler_warmup: warmup, profiler_active: active } = profiling;
+  if (!enable_profiling || warmup + active <= freq) return [];
+  return [{
+    code: "profile_cycle",
+    what:
+      `profiling.profile_freq = ${freq}${place("profiling.profile_freq")} is shorter than profiler_warmup = ${warmup}` +
+      `${place("profiling.profiler_warmup")} and profiler_active = ${active}${
+        place("profiling.profiler_active")
+      } together`,
+    expected: "a cycle that holds both",
+    fix: `write profile_freq = ${warmup + active} or more`,
+  }];
 }
 
 /** float64 is one type for everything. */
@@ -103,7 +120,12 @@ export function surprises(config: Config): string[] {
         `the learning rate stays at min_lr_factor = ${config.lr_scheduler.min_lr_factor} of its peak`,
     );
   }
-  const { training, validation } = config;
+  const { training, validation, profiling } = config;
+  if (profiling.enable_profiling && profiling.profile_freq > steps) {
+    lines.push(
+      `profiling.profile_freq = ${profiling.profile_freq} is beyond the ${steps} steps of the run: none is recorded`,
+    );
+  }
   if (
     validation.enable && training.dataset === "c4" && validation.dataset === "c4_validation" &&
     validation.dataset_path === null

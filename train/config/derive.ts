@@ -6,6 +6,7 @@ import { LLAMA3_ROPE_SCALING, type RopeScaling } from "../../model/attention.ts"
 import { type LlamaConfig, llamaConfig, type LlamaOptions } from "../../model/llama.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
+import type { ProfileCycle } from "../profiler.ts";
 import type { Config, ModelConfig } from "./schema.ts";
 
 /** The sizes of the model that a configuration asks for: the flavor's, where `[model]` does not replace them. */
@@ -49,6 +50,13 @@ export function askedPrecision({ training }: Config): Partial<Precision> {
     ...(reduce === "bfloat16" ? { reduce: "bf16" } : {}),
     ...(dtype === "bfloat16" ? { stored: "bf16" } : {}),
   };
+}
+
+/** Which steps a configuration has recorded; undefined: none. */
+export function profileCycle({ profiling }: Config): ProfileCycle | undefined {
+  if (!profiling.enable_profiling) return undefined;
+  const { profile_freq: freq, profiler_warmup: warmup, profiler_active: active } = profiling;
+  return { freq, warmup, active };
 }
 
 /** The schedule that a configuration asks for. */

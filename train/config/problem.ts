@@ -21,6 +21,7 @@ export type ProblemCode =
   | "model_shape"
   | "no_such_file"
   | "not_supported_yet"
+  | "profile_cycle"
   | "renamed_key"
   | "toml_syntax"
   | "unknown_key"

@@ -15,6 +15,15 @@ export interface JobConfig {
   print_config: boolean;
 }
 
+/** `[profiling]`: where the time of a step goes. */
+export interface ProfilingConfig {
+  enable_profiling: boolean;
+  save_traces_folder: string;
+  profile_freq: number;
+  profiler_active: number;
+  profiler_warmup: number;
+}
+
 /** `[metrics]`: what is reported, and where. */
 export interface MetricsConfig {
   log_freq: number;
@@ -106,6 +115,7 @@ export interface DeviceConfig {
 /** A complete, checked configuration: every key has a value. */
 export interface Config {
   readonly job: Readonly<JobConfig>;
+  readonly profiling: Readonly<ProfilingConfig>;
   readonly metrics: Readonly<MetricsConfig>;
   readonly model: Readonly<ModelConfig>;
   readonly optimizer: Readonly<OptimizerConfig>;
@@ -144,6 +154,17 @@ const schema = z.strictObject({
     dump_folder: key(text, "./outputs", "Folder that receives everything the run writes."),
     description: key(z.string(), "default job", "Printed at the start of the run."),
     print_config: key(flag, false, "Print the configuration, with defaults filled in, as JSON at the start."),
+  }),
+  profiling: section("Where the time of a step goes: every instruction of some steps, recorded.", {
+    enable_profiling: key(
+      flag,
+      false,
+      "Print a table of kernels and write a trace for ui.perfetto.dev, cycle by cycle.",
+    ),
+    save_traces_folder: key(text, "profile_traces", "Folder of the traces, under job.dump_folder."),
+    profile_freq: key(count, 10, "Length of a cycle: steps that are not recorded, warm-up, recorded steps.", "steps"),
+    profiler_active: key(count, 1, "Steps at the end of a cycle that are kept.", "steps"),
+    profiler_warmup: key(countOrZero, 3, "Steps before those that are recorded and thrown away.", "steps"),
   }),
   metrics: section("What is reported, and where.", {
     log_freq: key(count, 10, "Report at step 1 and then every so many steps.", "steps"),

@@ -9,7 +9,6 @@ import type { Kind } from "./vocabulary.ts";
 const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "job.save_config_file": [null],
   "job.custom_config_module": [""],
-  "profiling.enable_profiling": [false],
   "profiling.enable_memory_snapshot": [false],
   "metrics.enable_tensorboard": [false],
   "metrics.save_for_all_ranks": [false],
@@ -39,15 +38,17 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "debug.moe_force_load_balance": [false],
 };
 
+/** Of those, the ones that will stay off, and why. */
+const senseless: Readonly<Record<string, string>> = {
+  "profiling.enable_memory_snapshot":
+    "makes no sense here: all memory is planned before the run, and none is allocated during it; --dry-run prints the plan",
+};
+
 /**
  * Keys that change nothing here, with torchtitan's defaults: they only matter while a switch above is on, or they tune
  * what has no counterpart (a step is always compiled and always repeatable; there is no garbage to collect in it).
  */
 const withoutEffect: Readonly<Record<string, unknown>> = {
-  "profiling.save_traces_folder": "profile_traces",
-  "profiling.profile_freq": 10,
-  "profiling.profiler_active": 1,
-  "profiling.profiler_warmup": 3,
   "profiling.save_memory_snapshot_folder": "memory_snapshot",
   "metrics.save_tb_folder": "tb",
   "optimizer.implementation": "fused",
@@ -165,13 +166,16 @@ const renamed: Readonly<Record<string, string>> = {
 
 /** What we make of a key that is torchtitan's and not ours. */
 export type ForeignKey =
-  | { readonly is: "missing feature"; readonly off: readonly unknown[] }
+  | { readonly is: "missing feature"; readonly off: readonly unknown[]; readonly why: string }
   | { readonly is: "without effect" }
   | { readonly is: "renamed"; readonly fix: string };
 
 /** Looks a dotted name up; undefined when torchtitan does not know it either. */
 export function foreignKey(name: string): ForeignKey | undefined {
-  if (Object.hasOwn(offValues, name)) return { is: "missing feature", off: offValues[name] };
+  if (Object.hasOwn(offValues, name)) {
+    const why = Object.hasOwn(senseless, name) ? senseless[name] : "is not supported yet by this version";
+    return { is: "missing feature", off: offValues[name], why };
+  }
   if (Object.hasOwn(withoutEffect, name)) return { is: "without effect" };
   if (Object.hasOwn(renamed, name)) return { is: "renamed", fix: renamed[name] };
   return undefined;

@@ -100,9 +100,21 @@ Deno.test("a feature that is missing may be off, and nothing else", async (t) =>
     await t.step(name, async () => {
       for (const value of key.off.filter((value) => value !== null)) await set(name, value);
       const error = await assertRejects(() => set(name, "on"), ConfigError);
-      assertStringIncludes(error.message, `${name} = "on" (my.toml:2) is not supported yet by this version\n`);
+      assertStringIncludes(error.message, `${name} = "on" (my.toml:2) ${key.why}\n`);
     });
   }
+});
+
+Deno.test("memory snapshots are refused with the reason", async () => {
+  const error = await assertRejects(() => set("profiling.enable_memory_snapshot", true), ConfigError);
+  assertEquals(
+    error.message,
+    "profiling.enable_memory_snapshot = true (my.toml:2) makes no sense here: all memory is planned before the run, and none is " +
+      "allocated during it; --dry-run prints the plan\n" +
+      "  expected: false\n" +
+      "  fix: write false, or leave the key out   (not_supported_yet)",
+  );
+  assertEquals((await set("profiling.save_memory_snapshot_folder", "memory")).warnings, []);
 });
 
 Deno.test("a key that tunes what is off or absent is accepted with any value", async () => {

@@ -1,0 +1,47 @@
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { profileAction, type ProfileCycle, Profiler } from "../../train/profiler.ts";
+import { temporaryFolder } from "../data/fixture.ts";
+import { twoMicrobatches } from "./profiles.ts";
+
+const rates = { gflops: 100, gbytes: 10 };
+const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i + 1);
+
+Deno.test("a cycle waits, warms up, and records its last steps", () => {
+  const actions = (cycle: ProfileCycle, steps: number): string =>
+    range(steps).map((step) => profileAction(step, cycle)[0]).join("");
+  assertEquals(actions({ freq: 10, warmup: 3, active: 1 }, 20), "wwwwwwwwwrwwwwwwwwwr");
+  assertEquals(range(10).map((step) => profileAction(step, { freq: 10, warmup: 3, active: 1 })).slice(5), [
+    "wait",
+    "warm up",
+    "warm up",
+    "warm up",
+    "record",
+  ]);
+  assertEquals(actions({ freq: 3, warmup: 0, active: 2 }, 7), "wrrwrrw");
+  assertEquals(actions({ freq: 1, warmup: 0, active: 1 }, 3), "rrr");
+});
+
+Deno.test("each cycle leaves a trace of its recorded steps and a table, warm-up is thrown away", async () => {
+  await using temporary = await temporaryFolder();
+  const folder = `${temporary.path}/out/profile_traces`, printed: string[] = [];
+  const cycle = { freq: 4, warmup: 1, active: 2 };
+  const profiler = new Profiler({ ...cycle, folder, rates, print: (text) => printed.push(text) });
+  for (const step of range(9)) if (profileAction(step, cycle) !== "wait") profiler.add(twoMicrobatches(step));
+  assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), ["iteration_4", "iteration_8"]);
+  for (const [i, step] of [4, 8].entries()) {
+    const path = `${folder}/iteration_${step}/rank0_trace.json`;
+    const { traceEvents } = JSON.parse(await Deno.readTextFile(path));
+    const steps = traceEvents.filter((e: { name: string }) => e.name.startsWith("step "));
+    assertEquals(steps.map((e: { name: string }) => e.name), [`step ${step - 1}`, `step ${step}`]);
+    assertMatch(printed[i], new RegExp(`^Profile of steps ${step - 1} to ${step}: `));
+    assertEquals(printed[i].split("\n").at(-1), `  trace: ${path} (open it in https://ui.perfetto.dev)`);
+  }
+  assertEquals(printed.length, 2);
+});
+
+Deno.test("a folder that cannot be made is an error before any step", async () => {
+  await using temporary = await temporaryFolder();
+  await Deno.writeTextFile(`${temporary.path}/file`, "");
+  const options = { freq: 1, warmup: 0, active: 1, folder: `${temporary.path}/file/traces`, rates, print: () => {} };
+  assertThrows(() => new Profiler(options));
+});

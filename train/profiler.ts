@@ -1,0 +1,55 @@
+/** Which steps of a run are recorded, in cycles as PyTorch's profiler has them, and what is left of each cycle: a table and a trace file.
+ * @module */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { traceJson } from "./chrome_trace.ts";
+import { type DeviceRates, profileText, type StepProfile } from "./profile.ts";
+
+/** Which steps are recorded: the last `active` of every `freq`, after `warmup` that are recorded and thrown away. */
+export interface ProfileCycle {
+  readonly freq: number;
+  readonly warmup: number;
+  readonly active: number;
+}
+
+/** What happens to a step, counted from 1. */
+export function profileAction(step: number, { freq, warmup, active }: ProfileCycle): "wait" | "warm up" | "record" {
+  const left = freq - 1 - (step - 1) % freq; // steps of the cycle behind this one
+  return left < active ? "record" : left < active + warmup ? "warm up" : "wait";
+}
+
+/** What {@linkcode Profiler} is made with. */
+export interface ProfilerOptions extends ProfileCycle {
+  /** Receives `iteration_N/rank0_trace.json`. */
+  readonly folder: string;
+  readonly rates: DeviceRates;
+  /** Receives the table of a cycle, and the path of its trace. */
+  readonly print: (text: string) => void;
+}
+
+/** Gathers recorded steps; at the end of a cycle it prints their table and writes their trace. */
+export class Profiler {
+  readonly #options: ProfilerOptions;
+  #recorded: StepProfile[] = [];
+
+  /** Makes the folder, so that a run that cannot write there ends before it starts. */
+  constructor(options: ProfilerOptions) {
+    this.#options = options;
+    mkdirSync(options.folder, { recursive: true });
+  }
+
+  /** Takes a step that was to be recorded. */
+  add(profile: StepProfile): void {
+    const { folder, rates, print, freq, active } = this.#options, { step } = profile;
+    if (profileAction(step, this.#options) !== "record") return;
+    this.#recorded.push(profile);
+    if (step % freq !== 0) return;
+    // After a resume the cycle's first steps are another run's.
+    const recorded = this.#recorded.slice(-active), path = `${folder}/iteration_${step}/rank0_trace.json`;
+    this.#recorded = [];
+    mkdirSync(`${folder}/iteration_${step}`, { recursive: true });
+    writeFileSync(path, traceJson(recorded));
+    print(
+      `${profileText(recorded, rates)}\n  trace: ${path} (open it in https://ui.perfetto.dev)`,
+    );
+  }
+}
