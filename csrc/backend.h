@@ -68,9 +68,11 @@ struct Kernel {
 
 struct Backend {
   const char* name;
+  const char* level;  // which of the variants that its kernels were compiled for
+  int vector_bits;
   const Kernel* kernels;  // in the order of kernels.def
   int num_kernels;
-  void (*describe)(titan_device_info& info);  // fills processor, vectors and BLAS
+  void (*describe)(titan_device_info& info);  // fills in processor and BLAS
 };
 
 }  // namespace titan

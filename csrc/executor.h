@@ -45,6 +45,7 @@ class Executor {
 
 struct Device {
   const Backend& backend;
+  bool level_is_forced;
   Executor executor;
 };
 

@@ -129,7 +129,8 @@ int32_t titan_device_open(uint32_t kind, uint32_t ordinal, uint32_t threads, uin
     require(kind == TITAN_DEVICE_CPU, "the device kind is unknown; expected: 0 (cpu), the only one in this build");
     require(ordinal == 0, "the cpu has one device; expected: ordinal 0");
     require(threads <= 4096, "more than 4096 threads; expected: 0 (all) to 4096");
-    *device = devices().add(std::shared_ptr<Device>(new Device{cpu::backend, Executor(static_cast<int>(threads))}));
+    const cpu::Choice choice = cpu::choose_level();
+    *device = devices().add(std::shared_ptr<Device>(new Device{choice.backend, choice.forced, Executor(static_cast<int>(threads))}));
   });
 }
 
@@ -145,6 +146,9 @@ int32_t titan_device_describe(uint64_t device, titan_device_info* info, titan_er
     info->kind = TITAN_DEVICE_CPU;
     info->threads = static_cast<uint32_t>(object->executor.threads());
     info->memory_bytes = memory_limit();
+    info->vector_bits = static_cast<uint32_t>(object->backend.vector_bits);
+    info->level_is_forced = object->level_is_forced;
+    copy_text(info->level, object->backend.level);
     object->backend.describe(*info);
   });
 }

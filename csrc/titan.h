@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Changes whenever a function, a struct or the program format changes. */
-#define TITAN_ABI_VERSION 2
+#define TITAN_ABI_VERSION 3
 
 typedef enum titan_status {
   TITAN_STATUS_OK = 0,
@@ -60,9 +60,11 @@ typedef struct titan_error {
 typedef struct titan_device_info {
   uint32_t kind;
   uint32_t threads;
-  uint32_t vector_bits; /* of the vectors that the kernels were compiled for */
+  uint32_t vector_bits; /* of the vectors that the level uses */
   uint32_t blas_is_builtin;
   uint64_t memory_bytes; /* that this process may use in all */
+  uint32_t level_is_forced; /* by the environment variable TITAN_CPU */
+  char level[32]; /* of the processor, that the kernels were compiled for: portable, avx2, ... */
   char processor[128];
   char blas[256];
 } titan_device_info;
@@ -99,7 +101,8 @@ TITAN_API uint32_t titan_abi_version(void);
 /** Version of the library as text, cut to size - 1 bytes. */
 TITAN_API int32_t titan_version(char *text, uint64_t size);
 
-/** Opens a device and starts its executor; threads = 0 takes all that OpenMP offers (OMP_NUM_THREADS, or one per processor). */
+/** Opens a device and starts its executor; threads = 0 takes all that OpenMP offers (OMP_NUM_THREADS, or one per processor). A CPU runs the
+ * kernels of the best level that it supports, or of a lower one that the environment variable TITAN_CPU names. */
 TITAN_API int32_t titan_device_open(uint32_t kind, uint32_t ordinal, uint32_t threads, uint64_t *device, titan_error *error);
 
 /** Makes the handle invalid; the device itself ends with its last program. */

@@ -3,7 +3,7 @@
  * @module */
 
 /** The library must answer this to `titan_abi_version`. */
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 
 /** `titan_status` of titan.h. */
 export const Status = {
@@ -54,15 +54,17 @@ export const structs = {
     },
   },
   titan_device_info: {
-    bytes: 408,
+    bytes: 448,
     fields: {
       kind: { offset: 0, type: "u32", length: 1 },
       threads: { offset: 4, type: "u32", length: 1 },
       vector_bits: { offset: 8, type: "u32", length: 1 },
       blas_is_builtin: { offset: 12, type: "u32", length: 1 },
       memory_bytes: { offset: 16, type: "u64", length: 1 },
-      processor: { offset: 24, type: "text", length: 128 },
-      blas: { offset: 152, type: "text", length: 256 },
+      level_is_forced: { offset: 24, type: "u32", length: 1 },
+      level: { offset: 28, type: "text", length: 32 },
+      processor: { offset: 60, type: "text", length: 128 },
+      blas: { offset: 188, type: "text", length: 256 },
     },
   },
   titan_memory: {
@@ -112,7 +114,7 @@ export const symbols = {
     ],
     result: "i32",
   },
-  /** Opens a device and starts its executor; threads = 0 takes all that OpenMP offers (OMP_NUM_THREADS, or one per processor). */
+  /** Opens a device and starts its executor; threads = 0 takes all that OpenMP offers (OMP_NUM_THREADS, or one per processor). A CPU runs the * kernels of the best level that it supports, or of a lower one that the environment variable TITAN_CPU names. */
   titan_device_open: {
     parameters: [
       "u32", // uint32_t kind

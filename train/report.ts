@@ -24,7 +24,8 @@ export function deviceText(device: DeviceInfo, gflops: number): string {
   const blas = device.blasIsBuiltin
     ? "the built-in matrix product (no BLAS was found when libtitan was built: slower)"
     : device.blas;
-  return `${device.processor}, ${device.threads} threads, ${device.vectorBits}-bit vectors, ${blas}, ` +
+  const level = `level ${device.level}${device.levelIsForced ? ", forced by TITAN_CPU" : ""}`;
+  return `${device.processor}, ${device.threads} threads, ${level} (${device.vectorBits}-bit vectors), ${blas}, ` +
     `${gflops.toFixed(0)} GFLOP/s in a product of 1024^3 (f32)`;
 }
 

@@ -1,24 +1,24 @@
 #include "backend.h"
 
-#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
-#include "../titan.h"
+#include "../failure.h"
 #include "blas.h"
-#include "kernels.h"
-#include "simd.h"
 
 namespace titan::cpu {
+
+#define LEVEL(name, features) extern const Backend level_##name;
+#include "built_levels.def"
+#undef LEVEL
+
 namespace {
 
-const Kernel KERNELS[] = {
-#define KERNEL(name, operands, attributes, dtypes) {#name, check_##name, run_##name},
-#define MAP(name, arity)
-#include "../kernels.def"
-#undef KERNEL
-#undef MAP
+struct Level {
+  const Backend& backend;
+  bool supported;
 };
 
 /// The processor's name by /proc/cpuinfo; where there is none, the architecture's.
@@ -38,15 +38,33 @@ std::string processor_name() {
 #endif
 }
 
+}  // namespace
+
+Choice choose_level() {
+  const Level levels[] = {
+#define HAS(feature) &&__builtin_cpu_supports(#feature)
+#define LEVEL(name, features) {level_##name, true features},
+#include "built_levels.def"
+#undef LEVEL
+#undef HAS
+  };
+  const char* wanted = std::getenv("TITAN_CPU");
+  const bool forced = wanted && *wanted;
+  bool known = false;
+  std::string supported;
+  for (const Level& level : levels) {
+    if (level.supported && (!forced || level.backend.level == std::string(wanted))) return {level.backend, forced};
+    if (level.supported) supported += (supported.empty() ? "" : ", ") + std::string(level.backend.level);
+    known |= forced && level.backend.level == std::string(wanted);
+  }
+  throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("TITAN_CPU is ", wanted, known ? ", a level that this machine does not support" : ", no level of this library", "; expected: one of ",
+                                                    supported, "; fix: set it to one of these, or unset it to get the best"));
+}
+
 void describe(titan_device_info& info) {
-  info.vector_bits = VECTOR_BYTES * 8;
   info.blas_is_builtin = blas_is_builtin();
   std::snprintf(info.processor, sizeof info.processor, "%s", processor_name().c_str());
   std::snprintf(info.blas, sizeof info.blas, "%s", blas_name());
 }
-
-}  // namespace
-
-const Backend backend = {"cpu", KERNELS, sizeof KERNELS / sizeof *KERNELS, describe};
 
 }  // namespace titan::cpu

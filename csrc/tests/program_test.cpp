@@ -1,5 +1,4 @@
 // The loader on programs cut short, with flipped bytes and with wild numbers in every field: it answers or refuses, and never crashes.
-#include "../cpu/backend.h"
 #include "../program.h"
 #include "../titan.h"
 #include "test.h"
@@ -71,7 +70,7 @@ Bytes small_program() {
 std::string refusal(const std::vector<uint8_t>& bytes) {
   const std::vector<uint8_t> exact(bytes);  // so that the sanitizer sees a read behind its end
   try {
-    load_program(cpu::backend, THREADS, exact.data(), exact.size());
+    load_program(cpu::choose_level().backend, THREADS, exact.data(), exact.size());
     return "";
   } catch (const Failure& failure) {
     EXPECT(failure.status == TITAN_STATUS_INVALID_PROGRAM);
@@ -147,7 +146,7 @@ void check_messages(const Bytes& program) {
   expect(sections + 16, uint64_t{5}, "section 0 (run) has 5 instructions from 0 on");
   expect(sections + 16, uint64_t{3}, "section 1 (run) starts at instruction 2; expected: behind the section before, from 3 on");
   expect(sections, 7u, "'s name is 3 bytes from 7 on");
-  const uint32_t kernels = cpu::backend.num_kernels;
+  const uint32_t kernels = cpu::choose_level().backend.num_kernels;
   expect(instructions, kernels, ("instruction 0 has kernel " + std::to_string(kernels) + "; expected: below " + std::to_string(kernels)).c_str());
   expect(instructions + 4, 1u, "instruction 0: is on stream 1");
   expect(instructions + 8, uint64_t{1}, "expected: from 0 on");
@@ -162,7 +161,7 @@ void check_messages(const Bytes& program) {
 
 void check_loads(const Bytes& bytes) {
   EXPECT(refusal(bytes.data).empty());
-  Program program = load_program(cpu::backend, THREADS, bytes.data.data(), bytes.data.size());
+  Program program = load_program(cpu::choose_level().backend, THREADS, bytes.data.data(), bytes.data.size());
   EXPECT(program.sections.size() == 2 && program.instructions.size() == 4);
   EXPECT(program.sections[0].input_bytes == 256 && program.sections[0].output_bytes == 64 && program.sections[0].host_operands.size() == 3);
   EXPECT(program.instructions[2].call[4].data == nullptr && program.instructions[2].first_output == 5 && program.instructions[2].num_outputs == 2);

@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <initializer_list>
@@ -11,7 +12,7 @@
 #include <vector>
 
 #include "../backend.h"
-#include "../cpu/kernels.h"
+#include "../cpu/backend.h"
 
 namespace titan::test {
 
@@ -39,6 +40,15 @@ inline int finish(const char* name) {
 template <class T>
 constexpr DType dtype_of() {
   return std::is_same_v<T, double> ? DType::f64 : std::is_same_v<T, float> ? DType::f32 : std::is_same_v<T, int32_t> ? DType::i32 : DType::bytes;
+}
+
+/// The kernel of this name, of the level that TITAN_CPU names (else the best of this machine).
+inline const Kernel& kernel(const char* name) {
+  static const Backend& backend = cpu::choose_level().backend;
+  for (int i = 0; i < backend.num_kernels; i++)
+    if (!std::strcmp(backend.kernels[i].name, name)) return backend.kernels[i];
+  std::printf("there is no kernel %s\n", name);
+  std::abort();
 }
 
 /// Memory with guard elements on both sides, seen through dims and strides (row-major unless given).
@@ -130,19 +140,19 @@ struct CallBuilder {
   }
   Call call(int threads) const { return Call{operands.data(), int(operands.size()), attributes.data(), int(attributes.size()), flags, threads}; }
   /// Checks, then runs; a refusal counts as a failure.
-  void run(std::string (*check)(const Call&), void (*kernel)(const Call&), int threads) const {
-    const std::string error = check(call(threads));
+  void run(const Kernel& kernel, int threads) const {
+    const std::string error = kernel.check(call(threads));
     if (!error.empty()) {
       std::printf("refused: %s\n", error.c_str());
       failures++;
       return;
     }
-    kernel(call(threads));
+    kernel.run(call(threads));
   }
 };
-#define RUN(builder, name, threads) (builder).run(titan::cpu::check_##name, titan::cpu::run_##name, threads)
+#define RUN(builder, name, threads) (builder).run(titan::test::kernel(#name), threads)
 /// Why the kernel refuses this call ("" when it does not).
-#define REFUSAL(builder, name) titan::cpu::check_##name((builder).call(1))
+#define REFUSAL(builder, name) titan::test::kernel(#name).check((builder).call(1))
 
 inline double tolerance(DType dtype, double f32, double f64) { return dtype == DType::f64 ? f64 : f32; }
 

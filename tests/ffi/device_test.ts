@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { Device } from "../../ffi/device.ts";
 import { TitanError } from "../../ffi/error.ts";
 import { library } from "../../ffi/library.ts";
@@ -7,11 +7,35 @@ library(); // opened here: inside a test the sanitizer would call it a leak
 
 Deno.test("a device says what it is", () => {
   using device = new Device({ threads: 3 });
-  const { threads, vectorBits, memoryBytes, processor, blas } = device.info;
+  const { threads, vectorBits, level, memoryBytes, processor, blas } = device.info;
   assertEquals(threads, 3);
   assert([128, 256, 512].includes(vectorBits));
+  assert(level.length > 2);
   assert(memoryBytes > 2 ** 28);
   assert(processor.length > 2 && blas.length > 2);
+});
+
+Deno.test("TITAN_CPU forces a level, and names that are none are an error", () => {
+  const before = Deno.env.get("TITAN_CPU");
+  try {
+    Deno.env.set("TITAN_CPU", "portable");
+    using device = new Device({ threads: 1 });
+    assertEquals(device.info.level, "portable");
+    assert(device.info.levelIsForced);
+    Deno.env.set("TITAN_CPU", "avx9000");
+    const error = assertThrows(() => new Device({ threads: 1 }), TitanError);
+    assertEquals(error.status, "INVALID_ARGUMENT");
+    assertMatch(
+      error.message,
+      /^TITAN_CPU is avx9000, no level of this library\n {2}expected: one of .*portable\n {2}fix: .*unset it/,
+    );
+    Deno.env.set("TITAN_CPU", ""); // as if it were unset
+    using best = new Device({ threads: 1 });
+    assert(!best.info.levelIsForced);
+  } finally {
+    if (before === undefined) Deno.env.delete("TITAN_CPU");
+    else Deno.env.set("TITAN_CPU", before);
+  }
 });
 
 Deno.test("without a number of threads a device takes all", () => {

@@ -17,10 +17,12 @@ Deno.test("bytes have the unit that suits them", () => {
   assertEquals(texts, ["0 B", "1 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "5.3 GiB", "3.0 TiB", "2048.0 TiB"]);
 });
 
-Deno.test("a device without BLAS announces the slower path", () => {
+Deno.test("a device tells its level, and announces slower paths: a forced level, no BLAS", () => {
   const device = {
     threads: 2,
     vectorBits: 512,
+    level: "avx512",
+    levelIsForced: false,
     memoryBytes: 1,
     processor: "A CPU",
     blas: "A BLAS 1.2",
@@ -28,7 +30,11 @@ Deno.test("a device without BLAS announces the slower path", () => {
   };
   assertEquals(
     deviceText(device, 99.6),
-    "A CPU, 2 threads, 512-bit vectors, A BLAS 1.2, 100 GFLOP/s in a product of 1024^3 (f32)",
+    "A CPU, 2 threads, level avx512 (512-bit vectors), A BLAS 1.2, 100 GFLOP/s in a product of 1024^3 (f32)",
+  );
+  assertStringIncludes(
+    deviceText({ ...device, level: "avx2", levelIsForced: true, vectorBits: 256 }, 9),
+    "level avx2, forced by TITAN_CPU (256-bit vectors)",
   );
   const slow = deviceText({ ...device, blasIsBuiltin: true }, 9);
   assertStringIncludes(

@@ -1,0 +1,27 @@
+// The table of one level's kernels. Like the kernels themselves, this file is compiled once per level.
+#include "backend.h"
+#include "kernels.h"
+#include "simd.h"
+
+#define PASTE(a, b) a##b
+#define NAME_OF(level) PASTE(level_, level)
+#define TEXT(x) #x
+#define TEXT_OF(level) TEXT(level)
+
+namespace titan::cpu {
+namespace {
+
+const Kernel KERNELS[] = {
+#define KERNEL(name, operands, attributes, dtypes) {#name, check_##name, run_##name},
+#define MAP(name, arity)
+#include "../kernels.def"
+#undef KERNEL
+#undef MAP
+};
+
+}  // namespace
+
+extern const Backend NAME_OF(TITAN_LEVEL);
+const Backend NAME_OF(TITAN_LEVEL) = {"cpu", TEXT_OF(TITAN_LEVEL), VECTOR_BYTES * 8, KERNELS, sizeof KERNELS / sizeof *KERNELS, describe};
+
+}  // namespace titan::cpu
