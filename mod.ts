@@ -53,6 +53,7 @@ export { compile, Executable } from "./train/executable.ts";
 export type { TypedArray } from "./train/typed_array.ts";
 export { main } from "./train/command.ts";
 export type { DecayType, LrScheduleOptions } from "./train/lr_schedule.ts";
+export { type MachineMemory, MemoryError } from "./train/machine_memory.ts";
 export type { OptimizerOptions } from "./train/optimizer.ts";
 export type { RealType } from "./train/step.ts";
 export { DivergedError, type StepNumbers } from "./train/step_program.ts";

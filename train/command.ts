@@ -6,6 +6,8 @@ import { Device, type DeviceInfo } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { LibraryError } from "../ffi/library.ts";
 import { Llama } from "../model/llama.ts";
+import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
+import type { Compiled } from "./compile.ts";
 import {
   askedPrecision,
   type Config,
@@ -16,10 +18,12 @@ import {
   modelSizes,
   profileCycle,
 } from "./config.ts";
+import { fitText, type MachineMemory, machineMemory, MemoryError, neededBytes } from "./machine_memory.ts";
 import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
+import { planText } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
 import { profileAction, Profiler } from "./profiler.ts";
-import { deviceText, modelText, planText, slowPaths } from "./report.ts";
+import { deviceText, modelText, slowPaths } from "./report.ts";
 import { compileStep, DivergedError } from "./step_program.ts";
 import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
 
@@ -82,7 +86,7 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     return await run(config);
   } catch (error) {
-    const known = [ConfigError, DataError, LibraryError, TitanError, DivergedError].some((kind) =>
+    const known = [ConfigError, DataError, LibraryError, TitanError, MemoryError, DivergedError].some((kind) =>
       error instanceof kind
     );
     console.error(known ? `error: ${(error as Error).message}` : error);
@@ -107,13 +111,43 @@ function deviceHere(threads: number): DeviceInfo | undefined {
   }
 }
 
+/** Compiles the step of a configuration. */
+function compiledStep(config: Config, info: DeviceInfo | undefined): Compiled {
+  const options = complete(trainOptions(config)), precision = precisionOf(options.precision, options.dtype, info);
+  const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
+  return compileStep({ ...options, precision, threads, evaluate: options.validation });
+}
+
 function printPlan(config: Config): void {
   const options = complete(trainOptions(config)), info = deviceHere(options.threads);
-  const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
-  const precision = precisionOf(options.precision, options.dtype, info);
-  const compiled = compileStep({ ...options, precision, threads, evaluate: options.validation });
-  console.log(`Numbers\n  ${precisionText(precision, options.dtype)}`);
+  const compiled = compiledStep(config, info), memory = machineMemory(), needed = neededBytes(compiled);
+  console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
+  console.log(`Machine\n  ${fitText(needed, memory)}`);
+  if (needed <= memory.availableBytes) return;
+  whatFits(config, info, memory).forEach((line) => console.log(`  ${line}`));
+}
+
+/** What to change in a configuration that does not fit, a line each. */
+function whatFits(config: Config, info: DeviceInfo | undefined, { availableBytes }: MachineMemory): string[] {
+  const plan = (changed: Config): Need => {
+    const compiled = compiledStep(changed, info), { parameter, gradient, moment } = compiled.plan.categories;
+    return { bytes: neededBytes(compiled), stateBytes: parameter + gradient + moment };
+  };
+  const { numLayers } = modelSizes(config);
+  return alternativeLines(alternatives(config, { limit: availableBytes, numLayers, plan }), availableBytes);
+}
+
+/** Opens the run of a configuration.
+ * @throws {MemoryError} that says what to change when it does not fit. */
+async function openTrainer(config: Config): Promise<Trainer> {
+  try {
+    return await Trainer.open(trainOptions(config));
+  } catch (error) {
+    if (!(error instanceof MemoryError)) throw error;
+    const { compiled, memory } = error;
+    throw new MemoryError(compiled, memory, whatFits(config, deviceHere(config.device.threads), memory));
+  }
 }
 
 const tokensPerStep = (o: CompleteOptions): number => o.batch * o.accumulation * o.seqLen;
@@ -148,7 +182,7 @@ function writing<T>(path: string, fix: string, open: () => T): T {
 /** Trains as a config says. */
 async function run(config: Config): Promise<number> {
   const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
-  await using trainer = await Trainer.open(trainOptions(config));
+  await using trainer = await openTrainer(config);
   const jsonl = openJsonLines(config);
   const { options, device, program } = trainer, { model, seqLen, steps } = options;
   const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops);

@@ -29,8 +29,8 @@ export interface Block {
   /** First and last node that touch it. */
   readonly first: number;
   readonly last: number;
-  /** Made in forward and still needed in backward. */
-  readonly kept: boolean;
+  /** What it is for: made in forward and still needed in backward, in use for a while, or a kernel's own for one node. */
+  readonly use: "kept" | "transient" | "scratch";
   /** What it holds, for people: op and module path. */
   readonly label: string;
 }
@@ -145,14 +145,14 @@ function planSection(
   const blocks = new Map<Base, Block>();
   const gradient = graph.nodes.findIndex((n) => n.scope.endsWith("'"));
   for (const [base, { first, last, bytes, label }] of lives) {
-    const kept = gradient > 0 && first < gradient && last >= gradient;
-    blocks.set(base, { offset: 0, bytes, first, last, kept, label });
+    const use = gradient > 0 && first < gradient && last >= gradient ? "kept" : "transient";
+    blocks.set(base, { offset: 0, bytes, first, last, use, label });
   }
   const scratch = new Map<Node, Block>();
   for (const [i, node] of graph.nodes.entries()) {
     const bytes = opOf(node.op).scratch?.(node, threads) ?? 0;
     if (bytes > 0) {
-      scratch.set(node, { offset: 0, bytes, first: i, last: i, kept: false, label: `scratch of ${label(node)}` });
+      scratch.set(node, { offset: 0, bytes, first: i, last: i, use: "scratch", label: `scratch of ${label(node)}` });
     }
   }
   const list = [...blocks.values(), ...scratch.values()];

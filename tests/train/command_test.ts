@@ -146,6 +146,27 @@ Deno.test("a dry run prints the plan of the default run, and needs no library", 
   }
 });
 
+/** Keys of a model of some 70 billion parameters in one layer, quick to plan and too large for a machine of less than 1 TiB. */
+const huge = { dim: 65536, n_layers: 1, n_heads: 64, ffn_hidden_dim: 262144 };
+const hugeKeys = Object.entries(huge).flatMap(([key, value]) => [`--model.${key}`, `${value}`]);
+
+Deno.test("a dry run of what does not fit says so, and what to change", async () => {
+  const { code, out } = await command("--dry-run", ...hugeKeys);
+  assertEquals(code, 0);
+  assertMatch(out, /\nMachine\n {2}a run needs 1\.\d TiB, .* are available: it does not fit\n/);
+  assertMatch(out, /\n {2}training\.dtype "bfloat16" instead of "float32" needs [\d.]+ GiB, which is still too much/);
+  const small = await command("--dry-run", "--model.n_layers", "1");
+  assertMatch(small.out, /\nMachine\n {2}a run needs [\d.]+ MiB, .* are available: it fits$/);
+});
+
+Deno.test("a run that does not fit into memory is refused with its plan", async () => {
+  await using tiny = await tinyRun();
+  const outcome = await command(...tiny.config, ...hugeKeys);
+  assertRefused(outcome, "Cannot start: a run needs 1.", "moments", "Largest values of", "(out_of_memory)");
+  assertStringIncludes(outcome.errors[0], '\n  fix: training.dtype "bfloat16" instead of "float32" needs ');
+  assertEquals([...Deno.readDirSync(tiny.folder)].map(({ name }) => name), ["tiny.toml"]);
+});
+
 Deno.test("the configuration is printed where that is asked for", async () => {
   const { code, out } = await command("--job.print_config", "--dry-run", "--training.seq_len", "64");
   assertEquals(code, 0);

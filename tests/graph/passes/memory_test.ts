@@ -191,7 +191,7 @@ Deno.test("scratch is there while its node runs", () => {
 
 Deno.test("what backward needs of forward is marked as kept", () => {
   const { sections: [section] } = planOf(lower(llamaBlock()));
-  const kept = section.blocks.filter((b) => b.kept).map((b) => b.label).toSorted();
+  const kept = section.blocks.filter((b) => b.use === "kept").map((b) => b.label).toSorted();
   assertEquals([...new Set(kept)], [
     "add_rmsnorm ffn_norm",
     "attention attention",

@@ -1,0 +1,88 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { opOf } from "../../graph/builder.ts";
+import { flopsOf } from "../../graph/op.ts";
+import type { Block, MemoryPlan } from "../../graph/passes/memory.ts";
+import { numParameters } from "../../model/module.ts";
+import { bytesText, graphFlops, memoryText, planText } from "../../train/plan_report.ts";
+import { modelText } from "../../train/report.ts";
+import { compileStep } from "../../train/step_program.ts";
+import { tinyLlama } from "../model/tiny.ts";
+
+const model = tinyLlama();
+const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+const compiled = compileStep({ model, optimizer, dtype: "f32", batch: 2, seqLen: 16, accumulation: 3, threads: 2 });
+
+Deno.test("bytes have the unit that suits them", () => {
+  const texts = [0, 1, 1023, 1024, 1536, 1024 ** 2, 5.25 * 1024 ** 3, 3 * 1024 ** 4, 2048 * 1024 ** 4].map(bytesText);
+  assertEquals(texts, ["0 B", "1 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "5.3 GiB", "3.0 TiB", "2048.0 TiB"]);
+});
+
+Deno.test("a graph's FLOPs are those of its nodes", () => {
+  const graph = compiled.graphs.find((g) => g.name === "microbatch")!;
+  const products = graph.nodes.filter((n) => n.op === "contract").map((n) => flopsOf(opOf(n.op), n));
+  assert(products.length > 20 && graphFlops(graph) > products.reduce((a, b) => a + b));
+  assertEquals(
+    graphFlops({ ...graph, nodes: graph.nodes.filter((n) => n.op === "contract") }),
+    products.reduce((a, b) => a + b),
+  );
+});
+
+Deno.test("memory is told at the moment when most is alive, and its parts add up to the arena", () => {
+  const block = (label: string, bytes: number, first: number, last: number, use: Block["use"]): Block => ({
+    ...{ label, bytes, first, last, use },
+    offset: 0,
+  });
+  const blocks = [
+    block("a", 100, 0, 5, "kept"),
+    block("b", 50, 1, 2, "transient"),
+    block("c", 80, 3, 4, "transient"),
+    block("d", 60, 5, 9, "kept"),
+    block("scratch of e", 7, 4, 4, "scratch"),
+  ];
+  const section = { ...compiled.plan.sections[0], graph: { ...compiled.graphs[0], name: "microbatch" }, blocks };
+  const plan: MemoryPlan = {
+    ...compiled.plan,
+    sections: [{ ...section, graph: { ...section.graph, name: "update" }, blocks: [] }, section],
+    categories: { parameter: 1, gradient: 2, moment: 3, sum: 4, transient: 200 },
+    arenaBytes: 210,
+  };
+  assertEquals(memoryText(plan).split("\n").slice(1).map((line) => line.trim().replace(/ {2,}/, ": ")), [
+    "parameters: 1 B",
+    "gradient sums: 2 B",
+    "moments: 3 B",
+    "sums of loss and tokens: 4 B",
+    "kept for backward, at the peak: 100 B",
+    "transient, at the peak: 80 B",
+    "scratch of kernels, at the peak: 7 B",
+    "gaps: 13 B",
+    "arena: 210 B = 210 B",
+    "Largest values of microbatch",
+    "a, kept: 100 B",
+    "c: 80 B",
+    "d, kept: 60 B",
+    "b: 50 B",
+    "scratch of e: 7 B",
+  ]);
+});
+
+Deno.test("where another section needs most of the shared region, the table is about that one", () => {
+  const at = (name: string, bytes: number) => ({
+    ...compiled.plan.sections[0],
+    graph: { ...compiled.graphs[0], name },
+    blocks: [{ label: `of ${name}`, bytes, offset: 0, first: 0, last: 0, use: "transient" as const }],
+  });
+  const text = memoryText({ ...compiled.plan, sections: [at("microbatch", 10), at("evaluate", 20)] });
+  assertStringIncludes(text, "Largest values of evaluate\n  of evaluate  20 B");
+});
+
+Deno.test("the plan of a step has its sections, its memory and its program", () => {
+  const text = planText(model, compiled, 96, 16);
+  assertStringIncludes(text, modelText(model, 96, 16));
+  assertStringIncludes(text, memoryText(compiled.plan));
+  for (const { name, instructions } of compiled.program.sections) {
+    assertMatch(text, new RegExp(`\\n {2}${name} +${instructions.length} instructions, +\\d+\\.\\d+ GFLOP\\n`));
+  }
+  const { parameter, gradient, moment } = compiled.plan.categories, bytes = 4 * numParameters(model);
+  assert(parameter >= bytes && gradient >= bytes && moment >= 2 * bytes);
+  assertStringIncludes(text, `${compiled.program.bytes.length.toLocaleString("en-US")} B for 2 threads`);
+});

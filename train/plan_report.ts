@@ -1,0 +1,90 @@
+/** The plan of a step as text: sections with their FLOPs, memory by what it is for, the largest values. What `--dry-run` prints,
+ * and what a run that does not fit is refused with.
+ * @module */
+import { opOf } from "../graph/builder.ts";
+import type { Graph } from "../graph/ir.ts";
+import { flopsOf } from "../graph/op.ts";
+import type { Block, MemoryPlan, SectionMemory } from "../graph/passes/memory.ts";
+import type { TrainableModel } from "../model/loss.ts";
+import type { Compiled } from "./compile.ts";
+import { modelText, slowPaths } from "./report.ts";
+
+const count = (n: number): string => n.toLocaleString("en-US");
+
+/** Bytes in the unit that suits them. */
+export function bytesText(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const unit = Math.min(units.length - 1, bytes > 0 ? Math.floor(Math.log2(bytes) / 10) : 0);
+  return `${(bytes / 1024 ** unit).toFixed(unit === 0 ? 0 : 1)} ${units[unit]}`;
+}
+
+/** FLOPs of a graph as it will run, recomputation included. */
+export function graphFlops(graph: Graph): number {
+  return graph.nodes.reduce((sum, node) => sum + flopsOf(opOf(node.op), node), 0);
+}
+
+/** Most bytes that a section has alive at once in the region that sections share, by what they are for. */
+function peakOf(blocks: readonly Block[]): Record<Block["use"] | "all", number> {
+  let peak = { kept: 0, transient: 0, scratch: 0, all: 0 };
+  for (const { first } of blocks) {
+    const now = { kept: 0, transient: 0, scratch: 0, all: 0 };
+    for (const block of blocks) {
+      if (block.first > first || first > block.last) continue;
+      now[block.use] += block.bytes;
+      now.all += block.bytes;
+    }
+    if (now.all > peak.all) peak = now;
+  }
+  return peak;
+}
+
+function table(rows: readonly (readonly [string, string])[]): string {
+  const width = Math.max(...rows.map(([name]) => name.length));
+  const right = Math.max(...rows.map(([, value]) => value.length));
+  return rows.map(([name, value]) => `  ${name.padEnd(width)}  ${value.padStart(right)}`).join("\n");
+}
+
+/** Planned memory by what it is for, at the moment when most is alive, and the largest values by module path. */
+export function memoryText(plan: MemoryPlan): string {
+  const { parameter, gradient, moment, sum, transient: shared } = plan.categories;
+  const end = (s: SectionMemory) => s.blocks.reduce((n, b) => Math.max(n, b.offset + b.bytes), 0);
+  // The shared region is as large as the section that needs most of it: mostly that of forward and backward.
+  const largest = plan.sections.reduce((a, b) => end(b) > end(a) ? b : a);
+  const peak = peakOf(largest.blocks);
+  const values = largest.blocks.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10);
+  return `Memory (bytes are planned; nothing else is allocated while training)
+${
+    table([
+      ["parameters", bytesText(parameter)],
+      ["gradient sums", bytesText(gradient)],
+      ["moments", bytesText(moment)],
+      ["sums of loss and tokens", bytesText(sum)],
+      ["kept for backward, at the peak", bytesText(peak.kept)],
+      ["transient, at the peak", bytesText(peak.transient)],
+      ["scratch of kernels, at the peak", bytesText(peak.scratch)],
+      ["gaps", bytesText(shared - peak.all)],
+      ["arena", `${bytesText(plan.arenaBytes)} = ${count(plan.arenaBytes)} B`],
+    ])
+  }
+Largest values of ${largest.graph.name}
+${table(values.map((b) => [b.use === "kept" ? `${b.label}, kept` : b.label, bytesText(b.bytes)] as const))}`;
+}
+
+/** The plan of a step. */
+export function planText(model: TrainableModel, compiled: Compiled, tokensPerStep: number, seqLen: number): string {
+  const { plan, program } = compiled;
+  const sections = program.sections.map((s, i) => {
+    const gflop = graphFlops(plan.sections[i].graph) / 1e9;
+    return [
+      s.name,
+      `${count(s.instructions.length)} instructions, ${gflop.toFixed(gflop < 10 ? 3 : 1)} GFLOP`,
+    ] as const;
+  });
+  return `Model
+  ${modelText(model, tokensPerStep, seqLen)}
+Sections (FLOPs as they run)
+${table(sections)}
+${memoryText(plan)}
+Program
+  ${[`${count(program.bytes.length)} B for ${plan.threads} threads`, ...slowPaths(compiled)].join("\n  ")}`;
+}
