@@ -162,13 +162,17 @@ export class Trainer implements AsyncDisposable {
     this.#owned = owned;
   }
 
-  /** Opens the device, compiles the step, opens the data, and draws the initial values.
-   * @throws {LibraryError} when there is no usable library. @throws {MemoryError} when the run does not fit into memory.
-   * @throws {DataError} about data and tokenizer. */
+  /** Opens data and device, compiles the step, and draws the initial values.
+   * @throws {DataError} about data and tokenizer. @throws {LibraryError} when there is no usable library.
+   * @throws {MemoryError} when the run does not fit into memory; nothing was allocated for it then. */
   static async open(options: TrainOptions): Promise<Trainer> {
     const full = complete(options), { model, optimizer, dtype, batch, seqLen, accumulation, documents } = full;
     const { validation, lanes } = full;
     await using stack = new AsyncDisposableStack();
+    const loader = stack.use(
+      await prefetch({ dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes }),
+    );
+    checkVocabulary(model, loader.vocabSize);
     const native = stack.use(new Device({ threads: full.threads }));
     const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
     const compiled = compileStep({
@@ -184,10 +188,6 @@ export class Trainer implements AsyncDisposable {
       threads,
     });
     checkMemory(compiled, machineMemory());
-    const loader = stack.use(
-      await prefetch({ dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes }),
-    );
-    checkVocabulary(model, loader.vocabSize);
     const program = stack.use(await StepProgram.load(native, compiled, accumulation));
     await program.initialize(full.seed);
     return new Trainer({ ...full, precision }, { native, program, loader, owned: stack.move() });
