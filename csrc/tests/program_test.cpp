@@ -1,6 +1,7 @@
 // The loader on programs cut short, with flipped bytes and with wild numbers in every field: it answers or refuses, and never crashes.
 #include "../program.h"
 #include "../titan.h"
+#include "encode.h"
 #include "test.h"
 
 using namespace titan;
@@ -11,59 +12,19 @@ namespace {
 constexpr int THREADS = 2;
 constexpr uint64_t HEADER = 128, TENSOR = 128, SECTION = 32, INSTRUCTION = 48;
 
-struct Bytes {
-  std::vector<uint8_t> data;
-  template <class T> void put(T value) {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(&value);
-    data.insert(data.end(), bytes, bytes + sizeof value);
-  }
-  template <class T> void set(uint64_t at, T value) { std::memcpy(data.data() + at, &value, sizeof value); }
-  void u32(std::initializer_list<uint32_t> values) { for (auto value : values) put(value); }
-  void u64(std::initializer_list<uint64_t> values) { for (auto value : values) put(value); }
-};
-
 /// Two sections: gemm into the arena and copy to the output, rmsnorm backward without its optional operand, a map.
 Bytes small_program() {
-  struct View { uint32_t space, dtype; uint64_t offset; std::vector<int64_t> dims, strides; };
-  const std::vector<View> views = {
-      {1, 0, 0, {1, 4, 8}, {32, 8, 1}}, {1, 0, 128, {1, 8, 4}, {32, 1, 8}}, {0, 0, 0, {1, 4, 4}, {16, 4, 1}}, {2, 0, 0, {1, 4, 4}, {16, 4, 1}},
-      {0, 0, 64, {2, 4}, {4, 1}}, {0, 0, 128, {2}, {1}}, {0, 0, 192, {4}, {1}}, {0, 3, 256, {64}, {1}}, {0, 0, 320, {2, 4}, {4, 1}}};
-  struct Step { uint32_t kernel; std::vector<uint32_t> operands; std::vector<int64_t> attributes; };
-  const std::vector<Step> steps = {
-      {0, {0, 1, 2}, {2, 0}}, {3, {2, 3}, {}}, {9, {4, 5, 6, 4, 0xFFFFFFFF, 8, 6, 7}, {0}},
-      {1, {4, 8, 8}, {2, 4, 2, 0 | 3 << 16 | int64_t{0} << 28 | int64_t{1} << 40, 3, 1, 0x3FF0000000000000}}};
-  Bytes tensors, sections, instructions, operands, attributes, file;
-  for (const View& view : views) {
-    tensors.u32({view.space, view.dtype});
-    tensors.put(view.offset);
-    tensors.u32({static_cast<uint32_t>(view.dims.size()), 0});
-    for (const auto* list : {&view.dims, &view.strides})
-      for (size_t d = 0; d < 6; d++) tensors.put(d < list->size() ? (*list)[d] : int64_t{0});
-    tensors.put(uint64_t{0});
-  }
-  for (const Step& step : steps) {
-    instructions.u32({step.kernel, 0});
-    instructions.put(uint64_t{operands.data.size() / 4});
-    instructions.u32({static_cast<uint32_t>(step.operands.size()), static_cast<uint32_t>(step.attributes.size())});
-    instructions.put(uint64_t{attributes.data.size() / 8});
-    instructions.u32({3, 5});
-    instructions.put(uint64_t{0});
-    for (auto operand : step.operands) operands.put(operand);
-    for (auto attribute : step.attributes) attributes.put(attribute);
-  }
-  sections.u32({0, 3});
-  sections.u64({0, 2, 0});
-  sections.u32({0, 3});
-  sections.u64({2, 2, 0});
-  for (char c : std::string("TITANPRG")) file.put(c);
-  file.u32({1, THREADS});
-  file.u64({384, 256, 64, views.size(), 2, steps.size(), operands.data.size() / 4, attributes.data.size() / 8, 8, 0, 0, 0, 0, 0});
-  for (const Bytes* table : {&tensors, &sections, &instructions, &operands, &attributes}) {
-    file.data.insert(file.data.end(), table->data.begin(), table->data.end());
-    while (file.data.size() % 8) file.data.push_back(0);
-  }
-  for (char c : std::string("runnorm!")) file.put(c);
-  return file;
+  return encode({
+      .threads = THREADS,
+      .arena_bytes = 384,
+      .input_bytes = 256,
+      .output_bytes = 64,
+      .views = {{1, 0, 0, {1, 4, 8}, {32, 8, 1}}, {1, 0, 128, {1, 8, 4}, {32, 1, 8}}, {0, 0, 0, {1, 4, 4}, {16, 4, 1}}, {2, 0, 0, {1, 4, 4}, {16, 4, 1}},
+                {0, 0, 64, {2, 4}, {4, 1}}, {0, 0, 128, {2}, {1}}, {0, 0, 192, {4}, {1}}, {0, 3, 256, {64}, {1}}, {0, 0, 320, {2, 4}, {4, 1}}},
+      .steps = {{0, {0, 1, 2}, {2, 0}}, {3, {2, 3}, {}}, {9, {4, 5, 6, 4, ABSENT, 8, 6, 7}, {0}},
+                {1, {4, 8, 8}, {2, 4, 2, 0 | 3 << 16 | int64_t{0} << 28 | int64_t{1} << 40, 3, 1, 0x3FF0000000000000}}},
+      .sections = {{0, 2}, {2, 2}},
+  });
 }
 
 /// "" when it loads, else the refusal.
