@@ -4,7 +4,6 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { cpus } from "node:os";
 import type { Facts } from "./setup_plan.ts";
 import { runStep } from "./run_step.ts";
 
@@ -14,7 +13,7 @@ const SOURCE = "csrc";
 const STAMP = `${BUILD}/.stamp`;
 const LIBRARY = `${BUILD}/libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
 
-/** What a build depends on: the text of every native source file, and the place, processor, tools and BLAS. */
+/** What a build depends on: the text of every native source file, and the place, tools and BLAS. */
 export interface Stamp {
   sources: string;
   machine: string;
@@ -25,7 +24,7 @@ export function currentStamp(facts: Facts, source = SOURCE): Stamp {
   const hash = createHash("sha256");
   for (const path of nativeSources(source)) hash.update(path).update("\0").update(Deno.readFileSync(path)).update("\0");
   const { compiler, cmake, make, blas } = facts;
-  const machine = [Deno.cwd(), cpus()[0]?.model, ...[compiler, cmake, make, blas].map(identity)].join(" ");
+  const machine = [Deno.cwd(), ...[compiler, cmake, make, blas].map(identity)].join(" ");
   return { sources: hash.digest("hex"), machine };
 }
 
@@ -35,7 +34,7 @@ export function isUpToDate(stamp: Stamp): boolean {
   return last?.sources === stamp.sources && last.machine === stamp.machine && exists(LIBRARY);
 }
 
-/** Configures and builds; with another compiler, BLAS or processor than last time, from the beginning.
+/** Configures and builds; with another compiler or BLAS than last time, from the beginning.
  * @throws {Error} with the tool's whole output where it fails. */
 export async function build(facts: Facts, stamp: Stamp): Promise<void> {
   const last = lastStamp();

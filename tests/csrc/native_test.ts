@@ -14,7 +14,7 @@ async function run(command: string, ...args: string[]): Promise<string> {
 await run("cmake", "--build", build, "--target", "titan_tests", "--parallel", "2");
 
 for (const [, name] of (await run("ctest", "--test-dir", build, "--show-only")).matchAll(/Test +#\d+: (\w+)/g)) {
-  Deno.test(`native ${name.replace("_", " ")} passes`, async () => {
+  Deno.test(`native ${name.replaceAll("_", " ")} passes`, async () => {
     assertMatch(
       await run("ctest", "--test-dir", build, "--tests-regex", `^${name}$`, "--output-on-failure"),
       /100% tests passed/,
