@@ -14,6 +14,11 @@ export function hasEffect(node: Node): boolean {
   return opOf(node.op).effect === true || node.attrs.into !== undefined;
 }
 
+/** Does the node make a forward value again in backward? Pass `remat` makes such copies; they have the attribute `copy`. */
+export function isCopy(node: Node): boolean {
+  return node.attrs.copy !== undefined;
+}
+
 /** What each node waits for: the nodes that make its inputs, and those that touch its states before it does. */
 export function dependencies(nodes: readonly Node[]): Map<Node, readonly Node[]> {
   const made = new Map(nodes.flatMap((node) => node.outputs.map((v) => [v, node])));

@@ -35,6 +35,11 @@ export interface Places {
 
 const viewOps = new Set(["reshape", "transpose", "broadcast", "slice"]);
 
+/** Does the op show its input's memory in another way, with nothing to run where strides can say it? */
+export function isViewOp(op: string): boolean {
+  return viewOps.has(op);
+}
+
 /** The view that a view op makes of its input's view, if strides can say it. */
 function viewThrough(node: Node, view: View): View | undefined {
   if (node.op === "slice") return sliceView(view, nums(node.attrs.starts), nums(node.attrs.shape));

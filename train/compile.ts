@@ -7,6 +7,7 @@ import { fuse } from "../graph/passes/fuse.ts";
 import { materialize } from "../graph/passes/materialize.ts";
 import { memory, type MemoryPlan } from "../graph/passes/memory.ts";
 import { fullPrecision, type Precision, precision } from "../graph/passes/precision.ts";
+import { remat, type RematPolicy } from "../graph/passes/remat.ts";
 import { simplify } from "../graph/passes/simplify.ts";
 import { tile } from "../graph/passes/tile.ts";
 import { print } from "../graph/print.ts";
@@ -21,6 +22,8 @@ export interface Pass {
 export interface PassOptions {
   /** What is multiplied and stored in bf16; default: nothing. */
   readonly precision?: Precision;
+  /** What backward makes again; default: what is nearly free. */
+  readonly remat?: RematPolicy;
 }
 
 /** The passes over each graph of a step, in order. `autodiff` comes before them: `traceMicrobatch` appends the gradient to the
@@ -30,6 +33,7 @@ export function passes(options: PassOptions = {}): readonly Pass[] {
     { name: "precision", run: (graph) => precision(graph, options.precision ?? fullPrecision) }, // bf16 where it is asked for
     { name: "simplify", run: simplify }, // common subexpressions, dead code, merged casts and reshapes
     { name: "tile", run: tile }, // head and cross-entropy in chunks: the logits are never whole
+    { name: "remat", run: (graph) => remat(graph, options.remat) }, // what is kept for backward, what is made again there
     { name: "fuse", run: fuse }, // joined products, norms with residuals, gradients added in place, map programs
     { name: "materialize", run: materialize }, // copies where a kernel cannot follow strides
   ];

@@ -8,6 +8,7 @@ import { Program } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
 import { numel, type State } from "../graph/ir.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
+import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { HostSlot } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { TrainableModel } from "../model/loss.ts";
@@ -34,6 +35,8 @@ export interface StepOptions {
   readonly documents?: boolean;
   /** Sizes of an evaluation's batches; without them there is no evaluation. */
   readonly evaluate?: { readonly batch: number; readonly seqLen: number };
+  /** What backward makes again; default: what is nearly free. */
+  readonly remat?: RematPolicy;
   /** Threads that the program runs on. */
   readonly threads: number;
 }
@@ -84,7 +87,8 @@ export class DivergedError extends Error {
 
 /** Compiles the graphs of a step; needs no native library. Sections are named by their graphs. */
 export function compileStep(options: StepOptions): Compiled {
-  const { model, optimizer, dtype, batch, seqLen, accumulation, documents, evaluate, precision, threads } = options;
+  const { model, optimizer, dtype, batch, seqLen, accumulation, documents, evaluate, precision, remat, threads } =
+    options;
   const globalTokens = batch * seqLen * accumulation;
   const graphs = [
     traceInitialize(model, dtype),
@@ -92,7 +96,7 @@ export function compileStep(options: StepOptions): Compiled {
     traceUpdate(model, { ...optimizer, dtype, globalTokens }),
     ...(evaluate ? [traceEvaluate(model, { ...evaluate, dtype, documents }), traceEvaluateResult(dtype)] : []),
   ];
-  return compileGraphs(graphs, { precision, threads });
+  return compileGraphs(graphs, { precision, remat, threads });
 }
 
 /** A compiled step in native memory. */

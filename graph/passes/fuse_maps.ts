@@ -1,5 +1,5 @@
 /** Element-wise chains become `map` nodes: clusters grow along producers, consumers and shared operands, as long as no path
- * leaves a cluster and comes back. A value that a cluster can make again from what it loads anyway is made again.
+ * leaves a cluster and comes back.
  * @module */
 import { dependencies, Editor } from "../edit.ts";
 import { type Attrs, type Graph, type Node, producers, type Value, wide } from "../ir.ts";
@@ -50,7 +50,7 @@ class Units {
     const [u, v] = [x.outputs[0], y.outputs[0]];
     if (wide(u.dtype) !== wide(v.dtype) || String(u.shape) !== String(v.shape)) return;
     if (a.nodes.size + b.nodes.size > MAX_STEPS) return;
-    // What only backward needs is made there, not kept since forward.
+    // What only backward needs is not made in forward.
     if (isGradient(x) !== isGradient(y) || Math.max(a.last, b.last) - Math.min(a.first, b.first) > MAX_DISTANCE) return;
     const before = this.#between(a, b, start);
     if (!before) return;
@@ -95,38 +95,24 @@ export function fuseMaps(graph: Graph): Graph {
     for (const other of [...near].sort((a, b) => b.at - a.at)) units.join(units.of(node), other);
     for (const v of new Set(node.inputs)) readers.set(v, [...readers.get(v) ?? [], node]);
   }
-  const edit = new Editor(graph), clusterOf = new Map(mappable.map((n) => [n, units.of(n)]));
-  const outside = usesOutside(graph, clusterOf);
-  for (const cluster of new Set(clusterOf.values())) {
+  const edit = new Editor(graph), stored = new Set(graph.outputs.map((o) => o.value));
+  for (const node of graph.nodes) {
+    for (const v of node.inputs) if (units.of(node) !== units.of(made.get(v) ?? node)) stored.add(v);
+  }
+  for (const cluster of new Set(mappable.map((n) => units.of(n)))) {
     const nodes = [...cluster.nodes].sort((a, b) => order.get(a)! - order.get(b)!);
-    emit(edit, nodes, made, clusterOf, outside);
+    emit(edit, nodes, made, stored);
   }
   return edit.finish();
 }
 
-/** For each value of a cluster: who outside needs it, as nodes (`undefined` for a graph output). */
-function usesOutside(graph: Graph, clusterOf: Map<Node, Unit>): Map<Value, (Node | undefined)[]> {
-  const uses = new Map<Value, (Node | undefined)[]>();
-  const note = (v: Value, node: Node | undefined) => uses.set(v, [...uses.get(v) ?? [], node]);
-  for (const node of graph.nodes) node.inputs.forEach((v) => note(v, node));
-  for (const { value } of graph.outputs) note(value, undefined);
-  const made = producers(graph);
-  for (const [value, list] of uses) {
-    const own = clusterOf.get(made.get(value)!);
-    uses.set(value, list.filter((n) => n === undefined || own === undefined || clusterOf.get(n) !== own));
-  }
-  return uses;
-}
-
+/** Makes one node of a cluster; `stored`: values that are needed outside of their clusters. */
 function emit(
   edit: Editor,
-  own: readonly Node[],
-  made: Map<Value, Node>,
-  clusterOf: Map<Node, Unit>,
-  outside: Map<Value, (Node | undefined)[]>,
+  nodes: readonly Node[],
+  made: ReadonlyMap<Value, Node>,
+  stored: ReadonlySet<Value>,
 ): void {
-  const loaded = loadedBy(new Set(own), made), [head] = own;
-  const nodes = [...cloned(loaded, made, clusterOf), ...own];
   const inside = new Map(nodes.map((n) => [n.outputs[0], n]));
   const outer = new Set(nodes.flatMap((n) => n.inputs).filter((v) => !inside.has(v)));
   const numberOf = (v: Value): number | undefined => {
@@ -154,50 +140,11 @@ function emit(
       steps.push([node.op === "cast" ? "round_bf16" : node.op, ...args]);
     }
   }
-  const isKept = (v: Value) => (outside.get(v) ?? []).some((n) => !remakes(n, v, clusterOf, made));
-  const kept = own.map((n) => n.outputs[0]).filter(isKept);
+  const kept = nodes.map((n) => n.outputs[0]).filter((v) => stored.has(v));
   if (kept.length === 0) return;
   const program: MapProgram = { constants, steps, results: kept.map((v) => registers.get(v)!) };
-  const { dtype, shape } = head.outputs[0], bf16 = [...kept.keys()].filter((i) => kept[i].dtype === "bf16");
+  const { dtype, shape } = nodes[0].outputs[0], bf16 = [...kept.keys()].filter((i) => kept[i].dtype === "bf16");
   const attrs: Attrs = { program: programAttr(program), dtype: wide(dtype), shape: [...shape] };
-  const map = edit.add(own.at(-1)!, "map", inputs, bf16.length > 0 ? { ...attrs, bf16 } : attrs);
+  const map = edit.add(nodes.at(-1)!, "map", inputs, bf16.length > 0 ? { ...attrs, bf16 } : attrs);
   kept.forEach((v, i) => edit.replace(v, map.outputs[i]));
-}
-
-/** What a cluster's nodes read that they do not make. */
-function loadedBy(nodes: ReadonlySet<Node>, made: Map<Value, Node>): Set<Value> {
-  return new Set([...nodes].flatMap((n) => n.inputs).filter((v) => !nodes.has(made.get(v)!)));
-}
-
-/** Nodes that make a loaded value again from other loaded values: it then need not be kept since forward. */
-function cloned(
-  loaded: ReadonlySet<Value>,
-  made: Map<Value, Node>,
-  clusterOf: Map<Node, Unit>,
-): Node[] {
-  return [...loaded].map((v) => made.get(v)).filter((n): n is Node => isRemade(n, loaded, made, clusterOf));
-}
-
-function isRemade(
-  node: Node | undefined,
-  loaded: ReadonlySet<Value>,
-  made: Map<Value, Node>,
-  clusterOf: Map<Node, Unit>,
-): boolean {
-  if (!node || !clusterOf.has(node)) return false;
-  return node.inputs.every((v) =>
-    made.get(v)?.op === "constant" || loaded.has(v) && !isRemade(made.get(v), loaded, made, clusterOf)
-  );
-}
-
-/** Does the cluster of `node` make `value` again instead of reading it? */
-function remakes(
-  node: Node | undefined,
-  value: Value,
-  clusterOf: Map<Node, Unit>,
-  made: Map<Value, Node>,
-): boolean {
-  const cluster = node && clusterOf.get(node);
-  if (!cluster) return false;
-  return isRemade(made.get(value), loadedBy(cluster.nodes, made), made, clusterOf);
 }

@@ -2,13 +2,15 @@
  * weights one after another; so are their gradients.
  * @module */
 import { parseDims } from "../dims.ts";
-import { Editor, hasEffect, touchedStates } from "../edit.ts";
+import { Editor, hasEffect, isCopy, touchedStates } from "../edit.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
 import { str } from "../op.ts";
 
 /** Products `contract(x, read(w_i))` of one x, by an einsum whose only free label of w is w's dim 0. */
 interface Group {
   readonly members: readonly Node[];
+  /** What backward makes again of each. */
+  readonly copies: readonly (Node | undefined)[];
   readonly states: readonly string[];
   /** Output dim that holds the free label. */
   readonly dim: number;
@@ -20,9 +22,11 @@ const label = (dims: string, term: number, dim: number): string => {
 };
 
 function findGroups(graph: Graph, made: Map<Value, Node>): Group[] {
-  const byKey = new Map<string, Node[]>();
+  const byKey = new Map<string, Node[]>(), copies = new Map<Value, Node>();
   for (const node of graph.nodes) {
-    if (node.op !== "contract" || node.scope.endsWith("'")) continue;
+    if (node.op !== "contract") continue;
+    if (isCopy(node)) copies.set(node.inputs[1], node);
+    if (node.scope.endsWith("'")) continue;
     const weight = made.get(node.inputs[1]);
     if (weight?.op !== "read" || (weight.attrs.states as string[]).length !== 1) continue;
     const dims = str(node.attrs.dims), { inputs: [x, w], outputs: [y] } = parseDims(dims);
@@ -37,9 +41,15 @@ function findGroups(graph: Graph, made: Map<Value, Node>): Group[] {
     if (members.length < 2 || new Set(states).size < states.length || states.some((s) => taken.has(s))) continue;
     states.forEach((s) => taken.add(s));
     const dims = str(members[0].attrs.dims), free = label(dims, 1, 0);
-    groups.push({ members, states, dim: parseDims(dims).outputs[0].findIndex((d) => d[0] === free) });
+    const dim = parseDims(dims).outputs[0].findIndex((d) => d[0] === free);
+    groups.push({ members, copies: members.map((n) => copies.get(n.inputs[1])), states, dim });
   }
   return groups;
+}
+
+/** The products of forward that {@linkcode joinProducts} makes one of, in lists. */
+export function joinedProducts(graph: Graph): (readonly Node[])[] {
+  return findGroups(graph, producers(graph)).map((g) => g.members);
 }
 
 /** Rewrites each group's products, the sum of their gradients to x, and their weights' gradients. */
@@ -48,20 +58,29 @@ export function joinProducts(graph: Graph): Graph {
   /** Nodes that touch each state. */
   const sinks = new Map<string, Node[]>();
   for (const node of graph.nodes) for (const s of touchedStates(node)) sinks.set(s, [...sinks.get(s) ?? [], node]);
-  for (const { members, states, dim } of findGroups(graph, made)) {
-    const first = members[0], dims = str(first.attrs.dims);
-    const joined = edit.add(first, "contract", [first.inputs[0], edit.read(first, states)], first.attrs).outputs[0];
-    let at = 0;
-    for (const node of members) {
-      const [y] = node.outputs;
-      const starts = y.shape.map((_, d) => d === dim ? at : 0);
-      edit.replace(y, edit.add(first, "slice", [joined], { starts, shape: [...y.shape] }).outputs[0]);
-      at += y.shape[dim];
-    }
-    const backward = gradients(members, states, made, uses, sinks, dims);
+  for (const group of findGroups(graph, made)) {
+    const { members, copies, states, dim } = group;
+    joinMembers(edit, group, members);
+    // A copy is made by the same product as what it is a copy of, so that it has the same bits.
+    joinMembers(edit, group, copies);
+    const backward = gradients(members, states, made, uses, sinks, str(members[0].attrs.dims));
     if (backward) joinGradients(edit, backward, dim, states);
   }
   return edit.finish();
+}
+
+function joinMembers(edit: Editor, { members, states, dim }: Group, nodes: readonly (Node | undefined)[]): void {
+  const first = nodes.find((n) => n !== undefined);
+  if (!first) return;
+  const joined = edit.add(first, "contract", [first.inputs[0], edit.read(first, states)], first.attrs).outputs[0];
+  let at = 0;
+  for (const [i, { outputs: [{ shape }] }] of members.entries()) {
+    const starts = shape.map((_, d) => d === dim ? at : 0), node = nodes[i];
+    if (node) {
+      edit.replace(node.outputs[0], edit.add(first, "slice", [joined], { starts, shape: [...shape] }).outputs[0]);
+    }
+    at += shape[dim];
+  }
 }
 
 interface Gradients {
@@ -89,8 +108,8 @@ function gradients(
   const ends = states.map((s) => sinks.get(`gradient/${s}`) ?? []);
   if (ends.some((e) => e.length !== 1 || e[0].op !== "accumulate")) return;
   const toWeight = ends.map(([e]) => made.get(e.inputs[0])!);
-  const fits = toWeight.every((n, i) =>
-    n?.op === "contract" && n.attrs.dims === `${out}, ${x} -> ${w}` && n.inputs[1] === members[i].inputs[0] &&
+  const fits = toWeight.every((n) =>
+    n?.op === "contract" && n.attrs.dims === `${out}, ${x} -> ${w}` && n.inputs[1] === toWeight[0].inputs[1] &&
     uses.get(n.outputs[0])!.length === 1
   );
   if (!fits) return;

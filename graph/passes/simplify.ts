@@ -210,6 +210,10 @@ const factors: LocalRule = ({ op, inputs, outputs: [y] }, context) => {
   return context.emit("mul", [inner.x, constantLike(inner.by * outer.by, y, context)], {});
 };
 
+/** silu(x) = x sigmoid(x): one sigmoid then serves silu and its gradient. */
+const silus: LocalRule = ({ op, inputs: [x], attrs }, { emit }) =>
+  op === "silu" ? emit("mul", [x, emit("sigmoid", [x], {})], attrs) : undefined;
+
 /** The local rules, tried in this order. */
 export const rules: readonly (readonly [name: string, rule: LocalRule])[] = [
   ["reshapes", reshapes],
@@ -225,6 +229,7 @@ export const rules: readonly (readonly [name: string, rule: LocalRule])[] = [
   ["neutralOperands", neutralOperands],
   ["negations", negations],
   ["factors", factors],
+  ["silus", silus],
 ];
 
 /** Applies the rules to every node, and to what they make; returns the same graph where none fits. */

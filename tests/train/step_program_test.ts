@@ -10,8 +10,13 @@ import {
 import { Device } from "../../ffi/device.ts";
 import { interpret, type Memory } from "../../graph/interpret.ts";
 import { arr } from "../../graph/array.ts";
+import { encode } from "../../graph/passes/encode.ts";
+import { memory } from "../../graph/passes/memory.ts";
+import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { verify } from "../../graph/verify.ts";
+import { llama } from "../../model/llama.ts";
 import { namedParameters } from "../../model/module.ts";
+import { type Compiled, passes } from "../../train/compile.ts";
 import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
 import { traceMicrobatch } from "../../train/step.ts";
 import {
@@ -97,6 +102,37 @@ Deno.test("three steps are what their graphs mean", async () => {
       const error = errorOf(value, memory.get(name)!);
       assert(error <= 1e-11, `${name} is off by ${error} after step ${step}`);
     }
+  }
+});
+
+Deno.test("whatever backward makes again, loss and gradients keep every bit, and less memory is taken", async () => {
+  const batch = 2, seqLen = 64, shape = { batch, seqLen, dtype: "f32", globalTokens: batch * seqLen } as const;
+  const debug = llama("debug"), options = { ...defaults, ...shape, model: debug, threads: 2 };
+  const rows = someRows(batch, seqLen, debug.vocabSize);
+  const run = async (compiled: Compiled) => {
+    using device = new Device({ threads: 2 });
+    using program = await StepProgram.load(device, compiled, 1);
+    await program.initialize(1);
+    fill(program.microbatches, rows);
+    const numbers = await program.step(1, 1e-3), parameters = [...namedParameters(debug).keys()];
+    const gradients = await Promise.all(parameters.map((name) => program.readState(`gradient/${name}`)));
+    return { numbers, gradients, bytes: compiled.plan.arenaBytes };
+  };
+  const graphs = [
+    traceInitialize(debug, "f32"),
+    traceMicrobatch(debug, shape),
+    traceUpdate(debug, { ...optimizer, ...shape }),
+  ].map((graph) => passes().filter((p) => p.name !== "remat").reduce((g, p) => p.run(g), graph));
+  const plan = memory(graphs, { threads: 2 });
+  const without = await run({ graphs, plan, program: encode(plan) });
+  const modes: RematPolicy[] = [{ mode: "none" }, { mode: "full" }, { mode: "selective", option: 2 }];
+  for (const remat of [...modes, { mode: "selective", option: "op" } as const]) {
+    const { numbers, gradients, bytes } = await run(compileStep({ ...options, remat }));
+    assertEquals(numbers, without.numbers, JSON.stringify(remat));
+    for (const [i, gradient] of gradients.entries()) {
+      assert(String(gradient) === String(without.gradients[i]), String(remat));
+    }
+    assert(bytes < without.bytes, `${bytes} of ${without.bytes} bytes`);
   }
 });
 
