@@ -5,6 +5,7 @@ import type { Graph, State } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { fuse } from "../../../graph/passes/fuse.ts";
 import { fullPrecision, precision } from "../../../graph/passes/precision.ts";
+import { remat } from "../../../graph/passes/remat.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { print } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
@@ -73,7 +74,7 @@ Deno.test("products round their operands, the sum of a gradient stays f32 unless
 
 Deno.test("all casts of a Llama block become part of kernels", () => {
   const block = llamaBlock("f32"), before = verify(precision(block, { ...fullPrecision, param: "bf16" }));
-  const after = verify(fuse(verify(simplify(before))));
+  const after = verify(fuse(verify(remat(simplify(before)))));
   assertSameMeaning(before, after, 1, 1e-9);
   assertEquals(after.nodes.filter((n) => n.op === "cast").map((n) => n.scope), []);
   golden("graph/precision_block", print(after));
