@@ -87,6 +87,13 @@ class Check {
       if (t.dims[d] > 1 && t.strides[d] == 0) return complain(i, "is written but dim " + std::to_string(d) + " has stride 0; expected: distinct elements");
     return *this;
   }
+  /// An output may lie where an input does, if its elements then do as well.
+  Check& in_place(int input, int output) {
+    if (!ok()) return *this;
+    const Tensor &from = call_[input], &to = call_[output];
+    if (from.data != to.data || size_of(from.dtype) == size_of(to.dtype)) return *this;
+    return complain(output, std::string("is ") + name_of(to.dtype) + " in the place of " + names_[size_t(input)] + ", which is " + name_of(from.dtype) + "; expected: the same dtype, or a place of its own");
+  }
   Check& scratch(int i, int64_t bytes) {
     if (!ok()) return *this;
     const Tensor& t = call_[i];

@@ -89,19 +89,10 @@ typedef uint16_t halves __attribute__((vector_size(VECTOR_BYTES / 2)));
 typedef uint16_t loose_halves __attribute__((vector_size(VECTOR_BYTES / 2), may_alias, aligned(2)));
 typedef uint32_t words __attribute__((vector_size(VECTOR_BYTES)));
 
-/// To the nearest bf16, ties to even, as the upper halves of the lanes; the lower ones hold what was cut off. NaN stays NaN.
+/// The nearest bf16 in the upper half of each lane, ties to even; the lower half is what is cut off. NaN stays NaN.
 TITAN_INLINE words rounded_words(vec<float> x) {
   const words u = (words)x;
   return x != x ? u | 0x400000 : u + 0x7fff + (u >> 16 & 1);
-}
-/// The nearest bf16 of each lane, f64 by way of f32.
-template <class real>
-TITAN_INLINE vec<real> round_bf16(vec<real> x) {
-  if constexpr (sizeof(real) == 4) return (vec<real>)(rounded_words(x) & 0xffff0000);
-  else {
-    for (int i = 0; i < LANES<real>; i++) x[i] = bf16(float(x[i]));
-    return x;
-  }
 }
 TITAN_INLINE vec<float> widen(halves h) {
 #if defined(__AVX512F__)
@@ -112,8 +103,30 @@ TITAN_INLINE vec<float> widen(halves h) {
   return (vec<float>)(__builtin_convertvector(h, words) << 16);
 #endif
 }
+/// Rounds to bf16. The processor's own instruction takes denormals (below 2^-126) for zero; integer arithmetic keeps them.
 TITAN_INLINE halves narrow(vec<float> x) {
+#if defined(__AVX512BF16__)
+  return (halves)_mm512_cvtneps_pbh((__m512)x);
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  const __m256i w = (__m256i)(rounded_words(x) >> 16);
+  return (halves)_mm_packus_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+#else
   return __builtin_convertvector(rounded_words(x) >> 16, halves);
+#endif
+}
+/// The nearest bf16 of each lane as a real; f64 goes by way of f32.
+template <class real>
+TITAN_INLINE vec<real> round_bf16(vec<real> x) {
+  if constexpr (sizeof(real) == 4) {
+#if defined(__AVX512BF16__)
+    return widen(narrow(x));
+#else
+    return (vec<real>)(rounded_words(x) & 0xffff0000);
+#endif
+  } else {
+    for (int i = 0; i < LANES<real>; i++) x[i] = bf16(float(x[i]));
+    return x;
+  }
 }
 TITAN_INLINE vec<float> load(const bf16* p) { return widen(*reinterpret_cast<const loose_halves*>(p)); }
 TITAN_INLINE void store(bf16* p, vec<float> x) { *reinterpret_cast<loose_halves*>(p) = narrow(x); }
@@ -126,8 +139,9 @@ TITAN_INLINE vec<float> load(const bf16* p, int64_t count) {
 }
 TITAN_INLINE void store(bf16* p, vec<float> x, int64_t count) {
   if (count >= LANES<float>) return store(p, x);
+  const halves h = narrow(x);
   for (int i = 0; i < LANES<float> - 1; i++)
-    if (i < count) p[i] = bf16(x[i]);
+    if (i < count) p[i].bits = h[i];
 }
 
 // ---- lanes ----

@@ -3,11 +3,11 @@
 //   p' = (1 - lr weight_decay) p - lr / (1 - beta1^step) m' / (sqrt(v' / (1 - beta2^step)) + eps)
 // Memory-bound: 28 bytes per f32 parameter, in place or not. All parameters form one range of elements, cut evenly over the threads,
 // so that many small tensors cost no more than a large one. When scale is not finite (a diverged norm), p, m and v keep their values.
+// Each p, m, v and g may be bf16. Results are rounded to nearest: an update below half a unit in the last place of a bf16 p, m or v is lost.
 #include <algorithm>
 
-#include "../check.h"
 #include "../kernels.h"
-#include "../simd.h"
+#include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -17,20 +17,22 @@ struct Step {
   real scale, beta1, beta2, decay, rate, root, eps;  // root: 1 / sqrt(1 - beta2^step)
 };
 
-template <class real>
-void update(const Step<real>& s, const real* p, const real* m, const real* v, const real* g, real* p2, real* m2, real* v2, int64_t n) {
+template <class S>
+void update(const Step<computed<S>>& s, Row<S> p, Row<S> m, Row<S> v, Row<S> g, Row<S> p2, Row<S> m2, Row<S> v2, int64_t n) {
+  using real = computed<S>;
   for_lanes<real>(n, [&](int64_t i, int64_t lanes) {
-    const vec<real> gradient = load(g + i, lanes) * s.scale;
-    const vec<real> mean = load(m + i, lanes) * s.beta1 + gradient * (1 - s.beta1);
-    const vec<real> square = load(v + i, lanes) * s.beta2 + gradient * gradient * (1 - s.beta2);
-    store(p2 + i, load(p + i, lanes) * s.decay - s.rate * mean / (sqrt_lanes<real>(square) * s.root + s.eps), lanes);
-    store(m2 + i, mean, lanes);
-    store(v2 + i, square, lanes);
+    const vec<real> gradient = g.load(i, lanes) * s.scale;
+    const vec<real> mean = m.load(i, lanes) * s.beta1 + gradient * (1 - s.beta1);
+    const vec<real> square = v.load(i, lanes) * s.beta2 + gradient * gradient * (1 - s.beta2);
+    p2.store(i, p.load(i, lanes) * s.decay - s.rate * mean / (sqrt_lanes<real>(square) * s.root + s.eps), lanes);
+    m2.store(i, mean, lanes);
+    v2.store(i, square, lanes);
   });
 }
 
-template <class real>
+template <class S>
 void adamw(const Call& call) {
+  using real = computed<S>;
   const int n = int(call.attributes[0].i);
   const double beta1 = call.attributes[1].f, beta2 = call.attributes[2].f, eps = call.attributes[3].f, weight_decay = call.attributes[4].f;
   const double lr = double(*call[4 * n].as<real>()), step = double(*call[4 * n + 1].as<real>());
@@ -47,11 +49,11 @@ void adamw(const Call& call) {
     for (int k = 0; k < n && first < end; first += elements(call[k]), k++) {
       const int64_t from = std::max(begin - first, int64_t(0)), count = std::min(end - first, elements(call[k])) - from;
       if (count <= 0) continue;
-      auto at = [&](int operand) { return call[operand].as<real>() + from; };
+      auto at = [&](int operand) { return Row<S>(call[operand], from); };
       const int out = 4 * n + 3;
-      if (std::isfinite(scale)) update<real>(s, at(k), at(n + k), at(2 * n + k), at(3 * n + k), at(out + k), at(out + n + k), at(out + 2 * n + k), count);
+      if (std::isfinite(scale)) update<S>(s, at(k), at(n + k), at(2 * n + k), at(3 * n + k), at(out + k), at(out + n + k), at(out + 2 * n + k), count);
       else
-        for (int group = 0; group < 3; group++) std::copy_n(at(group * n + k), count, at(out + group * n + k));
+        for (int group = 0; group < 3; group++) for_lanes<real>(count, [&](int64_t i, int64_t lanes) { at(out + group * n + k).store(i, at(group * n + k).load(i, lanes), lanes); });
     }
   }
 }
@@ -59,7 +61,7 @@ void adamw(const Call& call) {
 }  // namespace
 
 void run_adamw(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { adamw<decltype(zero)>(call); });
+  with_storage(call, [&](auto storage) { adamw<decltype(storage)>(call); });
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL
@@ -77,16 +79,18 @@ std::string check_adamw(const Call& call) {
   names.insert(names.end(), {"lr", "step", "scale"});
   for (const char* name : {"new p", "new m", "new v"}) group(name);
   Check check(call, names, 5);
-  const DType real = check.real(0);
+  const DType real = check.real_or_bf16(0);
   for (int64_t i = 0; i < call.num_operands; i++) {
     if (i >= 4 * n && i < 4 * n + 3) {
       check.operand(int(i), real, {});
       continue;
     }
+    check.require(widened(call[int(i)].dtype) == real, names[size_t(i)] + " is " + name_of(call[int(i)].dtype) + "; expected: " + name_of(real));
     const Tensor &p = call[int((i < 4 * n ? i : i - 3) % n)], &t = call[int(i)];
     check.require(elements(t) == elements(p), names[size_t(i)] + " has " + std::to_string(elements(t)) + " elements; expected: " + std::to_string(elements(p)) + " as its parameter");
     check.dense(int(i));
   }
+  for (int64_t k = 0; k < 3 * n; k++) check.in_place(int(k), int(4 * n + 3 + k));
   return check.error();
 }
 }  // namespace titan::cpu

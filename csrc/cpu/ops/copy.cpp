@@ -1,11 +1,12 @@
-// copy: y = x. accumulate: y = x or y += x, by the run flag FIRST. Strided, any rank, x may repeat elements by strides of 0; memory-bound.
+// copy: y = x, of one dtype. accumulate: y = x or y += x, by the run flag FIRST; x and y may each be bf16. Strided, any rank, x may repeat
+// elements by strides of 0; memory-bound.
 // Dims are ordered by y's strides and joined where both sides allow it; then blocks of a row, or of a row and the dim along which x is
 // contiguous (a transposition), are dealt to the threads.
 #include <algorithm>
 #include <cstring>
 
-#include "../check.h"
 #include "../kernels.h"
+#include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -84,13 +85,18 @@ template <class Element> void copy(const Tensor& x, const Tensor& y, int threads
   });
 }
 
-template <class real> void add(const Tensor& x, const Tensor& y, int threads) {
+/// y = x, or y += x where `adds`.
+template <class X, class Y> void accumulate(const Tensor& x, const Tensor& y, bool adds, int threads) {
+  using real = computed<X>;
   for_each_block(x, y, threads, [&](int64_t x_offset, int64_t y_offset, Dim column, Dim row) {
     for (int64_t j = 0; j < column.size; j++) {
-      const real* from = x.as<real>() + x_offset + j * column.x;
-      real* to = y.as<real>() + y_offset + j * column.y;
-      if (row.x == 1 && row.y == 1) for (int64_t i = 0; i < row.size; i++) to[i] += from[i];
-      else for (int64_t i = 0; i < row.size; i++) to[i * row.y] += from[i * row.x];
+      const X* from = x.as<X>() + x_offset + j * column.x;
+      Y* to = y.as<Y>() + y_offset + j * column.y;
+      if (row.x == 1 && row.y == 1) for_lanes<real>(row.size, [&](int64_t i, int64_t lanes) {
+        const vec<real> v = load(from + i, lanes);
+        store(to + i, adds ? load(to + i, lanes) + v : v, lanes);
+      });
+      else for (int64_t i = 0; i < row.size; i++) to[i * row.y] = Y(adds ? real(to[i * row.y]) + real(from[i * row.x]) : real(from[i * row.x]));
     }
   });
 }
@@ -112,8 +118,10 @@ void copy_any(const Call& call) {
 void run_copy(const Call& call) { copy_any(call); }
 
 void run_accumulate(const Call& call) {
-  if (!call.adds(call.attributes[0].i)) return copy_any(call);
-  with_real(call[1].dtype, [&](auto real) { add<decltype(real)>(call[0], call[1], call.threads); });
+  const Tensor &x = call[0], &y = call[1];
+  const bool adds = call.adds(call.attributes[0].i);
+  if (!adds && x.dtype == y.dtype) return copy_any(call);
+  with_stored(x, y, [&](auto from, auto to) { accumulate<decltype(from), decltype(to)>(x, y, adds, call.threads); });
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL
@@ -124,7 +132,6 @@ namespace {
 std::string check_pair(Check& check, const Call& call) {
   if (!check.ok()) return check.error();
   const Tensor &x = call[0], &y = call[1];
-  check.require(x.dtype == y.dtype, std::string("x is ") + name_of(x.dtype) + " and y " + name_of(y.dtype) + "; expected: the same dtype");
   check.require(x.rank == y.rank && std::equal(x.dims, x.dims + x.rank, y.dims),
                 "x has dims " + to_text(x.dims, x.rank) + " and y " + to_text(y.dims, y.rank) + "; expected: the same");
   return check.writable(1).error();
@@ -133,12 +140,14 @@ std::string check_pair(Check& check, const Call& call) {
 
 std::string check_copy(const Call& call) {
   Check check(call, {"x", "y"}, 0);
+  if (check.ok()) check.require(call[0].dtype == call[1].dtype, std::string("x is ") + name_of(call[0].dtype) + " and y " + name_of(call[1].dtype) + "; expected: the same dtype");
   return check_pair(check, call);
 }
 
 std::string check_accumulate(const Call& call) {
   Check check(call, {"x", "y"}, 1);
-  check.real(1);
+  const DType real = check.real_or_bf16(1);
+  if (check.ok()) check.require(widened(call[0].dtype) == real, std::string("x is ") + name_of(call[0].dtype) + " and y " + name_of(call[1].dtype) + "; expected: the same dtype, or f32 and bf16").in_place(0, 1);
   if (check.ok()) check.require(call.attributes[0].i >= 0 && call.attributes[0].i <= 2, "accumulate is " + std::to_string(call.attributes[0].i) + "; expected: 0, 1 or 2");
   return check_pair(check, call);
 }

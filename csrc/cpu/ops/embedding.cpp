@@ -1,61 +1,116 @@
 // Token embedding.   ids[N] i32, table[V,D] -> y[N,D]:  y[n] = table[ids[n]]        and      dy[N,D] -> dtable[V,D] (+)= sum over n with ids[n] = v of dy[n]
 // Memory-bound: one row in, one row out. The gradient gives each thread a range of columns of every row, so that no two threads meet
-// in one element, and each element sums its tokens in their order: the same bits for any number of threads.
+// in one element, and each element sums its tokens in their order: the same bits for any number of threads. table, y, dy and dtable may each be
+// bf16. Sums are f32 all the same: a bf16 dtable is rounded once per id, whose tokens are then looked for all at once, in time N^2.
 // An id outside 0..V-1 reads nothing: its row of y is NaN (the loss shows it) and its row of dy is left out.
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
-#include "../check.h"
 #include "../kernels.h"
-#include "../simd.h"
+#include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
-template <class real>
+template <class From, class To>
 void embedding(const Call& call) {
   const Tensor &ids = call[0], &table = call[1], &y = call[2];
   const int64_t N = ids.dims[0], V = table.dims[0], D = table.dims[1];
 #pragma omp parallel for num_threads(call.threads) schedule(static)
   for (int64_t n = 0; n < N; n++) {
     const int32_t id = ids.as<int32_t>()[n * ids.strides[0]];
-    real* row = y.as<real>() + n * y.strides[0];
-    if (id >= 0 && id < V) std::copy_n(table.as<real>() + id * table.strides[0], D, row);
-    else std::fill_n(row, D, std::numeric_limits<real>::quiet_NaN());
+    To* to = y.as<To>() + n * y.strides[0];
+    if (id >= 0 && id < V) {
+      const From* from = table.as<From>() + id * table.strides[0];
+      if constexpr (std::is_same_v<From, To>) std::memcpy(to, from, size_t(D) * sizeof(To));
+      else for_lanes<float>(D, [&](int64_t d, int64_t lanes) { store(to + d, load(from + d, lanes), lanes); });
+    } else {
+      for (int64_t d = 0; d < D; d++) to[d] = To(std::numeric_limits<float>::quiet_NaN());
+    }
   }
 }
 
-template <class real>
+/// The ids of a call, those outside of the table as -1.
+struct Ids {
+  const Tensor& ids;
+  int64_t V;
+  int32_t operator[](int64_t n) const {
+    const int32_t id = ids.as<int32_t>()[n * ids.strides[0]];
+    return id >= 0 && id < V ? id : -1;
+  }
+  bool seen_before(int64_t n) const {
+    const int32_t id = (*this)[n];
+    bool seen = false;
+    for (int64_t before = 0; before < n; before++) seen |= ids.as<int32_t>()[before * ids.strides[0]] == id;
+    return seen;
+  }
+};
+
+/// Adds the rows of dy to those of an f32 or f64 table, one after the other.
+template <class From, class real>
+void add_rows(const Ids& ids, const Tensor& dy, const Tensor& dtable, int64_t N, int64_t first, int64_t count, bool add) {
+  real* column = dtable.as<real>() + first;
+  if (!add)
+    for (int64_t v = 0; v < ids.V; v++) std::fill_n(column + v * dtable.strides[0], count, real(0));
+  for (int64_t n = 0; n < N; n++) {
+    const int32_t id = ids[n];
+    if (id < 0) continue;
+    const From* from = dy.as<From>() + n * dy.strides[0] + first;
+    real* to = column + id * dtable.strides[0];
+    for_lanes<real>(count, [&](int64_t d, int64_t lanes) { store(to + d, load(to + d, lanes) + load(from + d, lanes), lanes); });
+  }
+}
+
+/// The same for a bf16 table, whose rows are summed in f32 one after the other.
+template <class From>
+void add_rows_rounded(const Ids& ids, const Tensor& dy, const Tensor& dtable, int64_t N, int64_t first, int64_t count, bool add) {
+  constexpr int64_t MOST = 1024;
+  float sums[MOST];
+  bf16* column = dtable.as<bf16>() + first;
+  if (!add)
+    for (int64_t v = 0; v < ids.V; v++) std::fill_n(column + v * dtable.strides[0], count, bf16(0));
+  for (int64_t n = 0; n < N; n++) {
+    const int32_t id = ids[n];
+    if (id < 0 || ids.seen_before(n)) continue;
+    for (int64_t begin = 0; begin < count; begin += MOST) {
+      const int64_t size = std::min(MOST, count - begin);
+      bf16* to = column + id * dtable.strides[0] + begin;
+      for_lanes<float>(size, [&](int64_t d, int64_t lanes) { store(sums + d, load(to + d, lanes), lanes); });
+      for (int64_t same = n; same < N; same++) {
+        if (ids[same] != id) continue;
+        const From* from = dy.as<From>() + same * dy.strides[0] + first + begin;
+        for_lanes<float>(size, [&](int64_t d, int64_t lanes) { store(sums + d, load(sums + d, lanes) + load(from + d, lanes), lanes); });
+      }
+      for_lanes<float>(size, [&](int64_t d, int64_t lanes) { store(to + d, load(sums + d, lanes), lanes); });
+    }
+  }
+}
+
+template <class From, class To>
 void embedding_backward(const Call& call) {
-  const Tensor &ids = call[0], &dy = call[1], &dtable = call[2];
-  const int64_t N = ids.dims[0], V = dtable.dims[0], D = dtable.dims[1];
-  constexpr int64_t LINE = 64 / sizeof(real);  // columns are handed out by cache lines
+  const Tensor &dy = call[1], &dtable = call[2];
+  const Ids ids{call[0], dtable.dims[0]};
+  const int64_t N = dy.dims[0], D = dtable.dims[1];
+  constexpr int64_t LINE = 64 / sizeof(To);  // columns are handed out by cache lines
   const int64_t lines = (D + LINE - 1) / LINE;
   const bool add = call.adds(call.attributes[0].i);
 #pragma omp parallel for num_threads(call.threads) schedule(static)
   for (int64_t part = 0; part < call.threads; part++) {
     const int64_t first = lines * part / call.threads * LINE, count = std::min(D, lines * (part + 1) / call.threads * LINE) - first;
     if (count <= 0) continue;
-    real* column = dtable.as<real>() + first;
-    if (!add)
-      for (int64_t v = 0; v < V; v++) std::fill_n(column + v * dtable.strides[0], count, real(0));
-    for (int64_t n = 0; n < N; n++) {
-      const int32_t id = ids.as<int32_t>()[n * ids.strides[0]];
-      if (id < 0 || id >= V) continue;
-      const real* from = dy.as<real>() + n * dy.strides[0] + first;
-      real* to = column + id * dtable.strides[0];
-      for_lanes<real>(count, [&](int64_t d, int64_t lanes) { store(to + d, load(to + d, lanes) + load(from + d, lanes), lanes); });
-    }
+    if constexpr (std::is_same_v<To, bf16>) add_rows_rounded<From>(ids, dy, dtable, N, first, count, add);
+    else add_rows<From, To>(ids, dy, dtable, N, first, count, add);
   }
 }
 
 }  // namespace
 
 void run_embedding(const Call& call) {
-  with_real(call[1].dtype, [&](auto zero) { embedding<decltype(zero)>(call); });
+  with_stored(call[1], call[2], [&](auto from, auto to) { embedding<decltype(from), decltype(to)>(call); });
 }
 void run_embedding_backward(const Call& call) {
-  with_real(call[1].dtype, [&](auto zero) { embedding_backward<decltype(zero)>(call); });
+  with_stored(call[1], call[2], [&](auto from, auto to) { embedding_backward<decltype(from), decltype(to)>(call); });
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL
@@ -64,15 +119,15 @@ void run_embedding_backward(const Call& call) {
 namespace titan::cpu {
 std::string check_embedding(const Call& call) {
   Check check(call, {"ids", "table", "y"}, 0);
-  const DType real = check.real(1);
+  const DType real = check.real_or_bf16(1);
   const int64_t N = check.dim(0, 0), V = check.dim(1, 0), D = check.dim(1, 1);
-  return check.operand(0, DType::i32, {N}).operand(1, real, {V, D}).operand(2, real, {N, D}).rows(1).rows(2).writable(2).error();
+  return check.operand(0, DType::i32, {N}).real_or_bf16(1, real, {V, D}).real_or_bf16(2, real, {N, D}).rows(1).rows(2).writable(2).error();
 }
 std::string check_embedding_backward(const Call& call) {
   Check check(call, {"ids", "dy", "dtable"}, 1);
-  const DType real = check.real(1);
+  const DType real = check.real_or_bf16(1);
   const int64_t N = check.dim(0, 0), D = check.dim(1, 1);
-  return check.operand(0, DType::i32, {N}).operand(1, real, {N, D}).operand(2, real, {-1, D}).rows(1).rows(2).writable(2).error();
+  return check.operand(0, DType::i32, {N}).real_or_bf16(1, real, {N, D}).real_or_bf16(2, real, {-1, D}).rows(1).rows(2).writable(2).error();
 }
 }  // namespace titan::cpu
 #endif

@@ -1,7 +1,7 @@
 // Any element-wise computation: x* -> y*, a small register program run over tiles that stay in L1, so that memory is touched once.
 //
-// All operands are viewed with the same dims (stride 0 broadcasts; i32 inputs are converted while loaded); an output may be exactly an
-// input's memory. Registers: the inputs, then the constants, then temporaries. One code word per instruction,
+// All operands are viewed with the same dims (stride 0 broadcasts; i32 and bf16 inputs are converted while loaded, bf16 outputs rounded when
+// stored); an output may be exactly an input's memory, where their elements are of one size. Registers: the inputs, then the constants, then temporaries. One code word per instruction,
 //   operation | to << 16 | a << 28 | b << 40 | c << 52
 // and after the instructions one word per output: the register stored to it.
 //
@@ -11,9 +11,8 @@
 // own: the same bits for any number of threads.
 #include <algorithm>
 
-#include "../check.h"
 #include "../kernels.h"
-#include "../simd.h"
+#include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -159,12 +158,13 @@ bool overlap(const Call& call, const Space& space, int i, int j) {
   return columns < inner || columns > row - inner;
 }
 
-/// How one call is run: which operands are used where they lie (direct), filled once (constant), or else copied per tile.
+/// How one call is run: which operands are used where they lie (direct), filled once (constant), or else copied per tile. A tile of a dense
+/// operand is one run of memory.
 struct Plan {
   Program program;
   Space space;
   int64_t row_tile, column_tile, pieces, tiles;
-  bool direct[MOST_OPERANDS] = {}, constant[MOST_OPERANDS] = {};
+  bool direct[MOST_OPERANDS] = {}, constant[MOST_OPERANDS] = {}, dense[MOST_OPERANDS] = {};
 
   Plan(const Call& call, int64_t element) : program(call), space(call.operands, call.num_operands, program.inputs) {
     const int64_t tile = std::clamp<int64_t>(TILE_BYTES / (element * program.registers) / 64 * 64, 64, MOST_TILE);
@@ -179,7 +179,8 @@ struct Plan {
     tiles = (space.rows + row_tile - 1) / row_tile * pieces;
     for (int i = 0; i < call.num_operands; i++) {
       constant[i] = i < program.inputs && space.constant(i);
-      direct[i] = !constant[i] && is_real(call[i].dtype) && (row_tile == 1 ? space.inner_stride(i) == 1 : space.contiguous(i));
+      dense[i] = !constant[i] && (row_tile == 1 ? space.inner_stride(i) == 1 : space.contiguous(i));
+      direct[i] = dense[i] && is_real(call[i].dtype);
     }
     for (int o = 0; o < program.outputs; o++) {
       const int64_t stored = program.stored[o].i;
@@ -213,6 +214,8 @@ struct Plan {
 
 template <class real, class T>
 void gather(const T* from, int64_t stride, real* to, int64_t n) {
+  if constexpr (std::is_same_v<T, bf16>)
+    if (stride == 1) return for_lanes<float>(n, [&](int64_t i, int64_t lanes) { store(to + i, load(from + i, lanes), lanes); });
   if (stride == 1) std::copy_n(from, n, to);
   else if (stride == 0) std::fill_n(to, n, real(*from));
   else
@@ -220,23 +223,41 @@ void gather(const T* from, int64_t stride, real* to, int64_t n) {
 }
 template <class real>
 void read(const Tensor& x, int64_t offset, int64_t stride, real* to, int64_t n) {
-  if (x.dtype == DType::i32) gather(x.as<int32_t>() + offset, stride, to, n);
-  else gather(x.as<real>() + offset, stride, to, n);
+  if (x.dtype == DType::i32) return gather(x.as<int32_t>() + offset, stride, to, n);
+  if constexpr (sizeof(real) == 4)
+    if (x.dtype == DType::bf16) return gather(x.as<bf16>() + offset, stride, to, n);
+  gather(x.as<real>() + offset, stride, to, n);
+}
+template <class real, class T>
+void scatter(const real* from, T* to, int64_t stride, int64_t n) {
+  if (stride == 1) for_lanes<real>(n, [&](int64_t i, int64_t lanes) { store(to + i, load(from + i, lanes), lanes); });
+  else
+    for (int64_t i = 0; i < n; i++) to[i * stride] = T(from[i]);
+}
+template <class real>
+void write(const Tensor& y, int64_t offset, int64_t stride, const real* from, int64_t n) {
+  if constexpr (sizeof(real) == 4)
+    if (y.dtype == DType::bf16) return scatter(from, y.as<bf16>() + offset, stride, n);
+  scatter(from, y.as<real>() + offset, stride, n);
 }
 
-/// Where the next tile's direct inputs lie. They are fetched into L2 a little before each instruction, so that memory works while L1 is computed on.
-template <class real>
+/// Where the next tile's dense inputs lie. They are fetched into L2 a little before each instruction, so that memory works while L1 is computed on.
 struct Next {
-  const real* inputs[MOST_OPERANDS];
+  const char* inputs[MOST_OPERANDS];
+  int64_t element[MOST_OPERANDS];
   int count = 0;
 
   Next(const Call& call, const Plan& plan, int64_t tile) {
     for (int i = 0; i < plan.program.inputs; i++)
-      if (plan.direct[i]) inputs[count++] = call[i].as<real>() + plan.space.offset(i, plan.first_row(tile)) + plan.first_column(tile);
+      if (plan.dense[i]) {
+        element[count] = int64_t(size_of(call[i].dtype));
+        inputs[count] = call[i].as<char>() + (plan.space.offset(i, plan.first_row(tile)) + plan.first_column(tile)) * element[count];
+        count++;
+      }
   }
   void prefetch(int64_t begin, int64_t end) const {
     for (int i = 0; i < count; i++)
-      for (int64_t k = begin; k < end; k += 64 / int64_t(sizeof(real))) __builtin_prefetch(inputs[i] + k, 0, 2);
+      for (int64_t at = begin * element[i]; at < end * element[i]; at += 64) __builtin_prefetch(inputs[i] + at, 0, 2);
   }
 };
 
@@ -263,7 +284,7 @@ void run_tiles(const Call& call, const Plan& plan, int64_t first_tile, int64_t l
     }
     for (int o = 0; o < program.outputs; o++)
       if (const int i = program.inputs + o; plan.direct[i]) registers[program.stored[o].i] = call[i].as<real>() + place(i, row);
-    const Next<real> next(call, plan, tile + 1 < last_tile ? tile + 1 : tile);
+    const Next next(call, plan, tile + 1 < last_tile ? tile + 1 : tile);
     for (int k = 0; k < program.instructions; k++) {
       next.prefetch(n * k / program.instructions, n * (k + 1) / program.instructions);
       const Instruction in(program.code[k]);
@@ -273,13 +294,7 @@ void run_tiles(const Call& call, const Plan& plan, int64_t first_tile, int64_t l
     for (int o = 0; o < program.outputs; o++)
       if (const int i = program.inputs + o; !plan.direct[i]) {
         const real* from = registers[program.stored[o].i];
-        const int64_t stride = space.inner_stride(i);
-        for (int64_t r = 0; r < rows; r++) {
-          real* to = call[i].as<real>() + place(i, row + r);
-          if (stride == 1) std::copy_n(from + r * columns, columns, to);
-          else
-            for (int64_t c = 0; c < columns; c++) to[c * stride] = from[r * columns + c];
-        }
+        for (int64_t r = 0; r < rows; r++) write(call[i], place(i, row + r), space.inner_stride(i), from + r * columns, columns);
       }
   }
 }
@@ -335,13 +350,14 @@ std::string check_map(const Call& call) {
   std::vector<std::string> names;
   for (int i = 0; i < call.num_operands; i++) names.push_back(i < inputs ? "x[" + std::to_string(i) + "]" : "y[" + std::to_string(i - inputs) + "]");
   Check check(call, names, 4);
-  const DType real = check.real(int(inputs));
+  const DType real = check.real_or_bf16(int(inputs));
   const Tensor& y = call[int(inputs)];
   for (int i = 0; i < call.num_operands; i++) {
     const Tensor& t = call[i];
     check.require(t.rank == y.rank && std::equal(t.dims, t.dims + t.rank, y.dims), names[size_t(i)] + " has dims " + to_text(t.dims, t.rank) + "; expected: " + to_text(y.dims, y.rank) + " as the first output");
-    check.require(t.dtype == real || (i < inputs && t.dtype == DType::i32), names[size_t(i)] + " is " + name_of(t.dtype) + "; expected: " + name_of(real));
+    check.require(widened(t.dtype) == real || (i < inputs && t.dtype == DType::i32), names[size_t(i)] + " is " + name_of(t.dtype) + "; expected: " + name_of(real));
     if (i >= inputs) check.writable(i);
+    for (int o = int(inputs); i < inputs && o < call.num_operands; o++) check.in_place(i, o);
   }
   return check.error();
 }

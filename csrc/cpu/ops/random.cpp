@@ -1,9 +1,9 @@
-// Initial values: y = random numbers that depend on (seed, key, element index) alone, never on threads, vector width or layout.
+// Initial values: y = random numbers that depend on (seed, key, element index) alone, never on threads, vector width or layout. y may be bf16.
 //
 // Element i of y (row-major) takes Philox 4x32-10 (Salmon et al., SC'11; Random123's constants) with
 //   counter = (lo32(i), hi32(i), 0, 0)        key = (seed[0] ^ lo32(key), seed[1] ^ hi32(key))        key: the attribute, a hash of the parameter's name
 // whose first two output words x0, x1 give 53 bits:   u = min(((x0 >>> 5) 2^26 + (x1 >>> 6) + 1/2) / 2^53,  1 - 2^-53)   in (0, 1)
-// All arithmetic is f64 in the order written, without fused multiply-adds; the result is cast to the dtype of y at the end.
+// All arithmetic is f64 in the order written, without fused multiply-adds; the result is cast to the dtype of y at the end (to bf16 by way of f32).
 //   kind 0  uniform on [a, b)          a + (b - a) u
 //   kind 1  normal, mean a, std b      a + b quantile(u)
 //   kind 2  the same, cut to [low, high]   l = Phi((low - a) / b), h = Phi((high - a) / b):   min(max(a + b quantile(l + u (h - l)), low), high)
@@ -12,9 +12,8 @@
 // Compute-bound (some 20 ns a number), but it runs once in a training.
 #include <algorithm>
 
-#include "../check.h"
 #include "../kernels.h"
-#include "../simd.h"
+#include "../storage.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=off")
@@ -75,7 +74,7 @@ double phi(double z) { return 0.5 * std::erfc(-z / std::sqrt(2.0)); }
 
 enum Kind { UNIFORM, NORMAL, TRUNCATED_NORMAL };
 
-template <class real>
+template <class T>
 void random(const Call& call) {
   const int32_t* seed = call[0].as<int32_t>();
   const uint64_t name = uint64_t(call.attributes[1].i);
@@ -83,21 +82,21 @@ void random(const Call& call) {
   const int64_t kind = call.attributes[0].i;
   const double a = call.attributes[2].f, b = call.attributes[3].f, low = call.attributes[4].f, high = call.attributes[5].f;
   const double phi_low = phi((low - a) / b), phi_high = phi((high - a) / b);
-  real* y = call[1].as<real>();
+  T* y = call[1].as<T>();
   const int64_t n = elements(call[1]);
 #pragma omp parallel for num_threads(call.threads) schedule(static)
   for (int64_t i = 0; i < n; i++) {
     const double u = uniform(key, uint64_t(i));
-    if (kind == UNIFORM) y[i] = real(a + (b - a) * u);
-    else if (kind == NORMAL) y[i] = real(a + b * quantile(u));
-    else y[i] = real(std::min(std::max(a + b * quantile(phi_low + u * (phi_high - phi_low)), low), high));
+    if (kind == UNIFORM) y[i] = T(a + (b - a) * u);
+    else if (kind == NORMAL) y[i] = T(a + b * quantile(u));
+    else y[i] = T(std::min(std::max(a + b * quantile(phi_low + u * (phi_high - phi_low)), low), high));
   }
 }
 
 }  // namespace
 
 void run_random(const Call& call) {
-  with_real(call[1].dtype, [&](auto zero) { random<decltype(zero)>(call); });
+  with_stored(call[1], [&](auto y) { random<decltype(y)>(call); });
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL
@@ -106,7 +105,7 @@ void run_random(const Call& call) {
 namespace titan::cpu {
 std::string check_random(const Call& call) {
   Check check(call, {"seed", "y"}, 6);
-  check.real(1);
+  check.real_or_bf16(1);
   if (!check.operand(0, DType::i32, {2}).dense(1).ok()) return check.error();
   const Attribute* attributes = call.attributes;
   const int64_t kind = attributes[0].i;

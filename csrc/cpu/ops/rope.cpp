@@ -2,13 +2,12 @@
 //   rope_table   table[n, 2i] = cos(p f_i), table[n, 2i+1] = sin(p f_i) with p = positions[n], f_i = theta^(-2i/K) for i < K/2; angles in f64.
 //                factor > 1 stretches f_i as Llama 3.1 does: wavelengths beyond original/low are divided by factor, those below
 //                original/high are kept, and between them the two are mixed linearly in original/wavelength
-//   rope         y[n,h] = x[n,h] with each pair turned by the angles of table[n]; inverse 1 turns back. May be in place
+//   rope         y[n,h] = x[n,h] with each pair turned by the angles of table[n]; inverse 1 turns back. May be in place; x and y may be bf16
 // The table is compute-bound but small and made once a step; rope is memory-bound (attention rotates on its own while it loads).
 #include <cmath>
 
-#include "../check.h"
 #include "../kernels.h"
-#include "../simd.h"
+#include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -38,17 +37,18 @@ void rope_table(const Call& call) {
   }
 }
 
-template <class real>
+template <class S>
 void rope(const Call& call) {
+  using real = computed<S>;
   const Tensor &x = call[0], &table = call[1], &y = call[2];
   const int64_t N = x.dims[0], H = x.dims[1], K = x.dims[2];
   const real direction = call.attributes[0].i ? -1 : 1;
 #pragma omp parallel for num_threads(call.threads) schedule(static)
   for (int64_t n = 0; n < N; n++)
     for (int64_t h = 0; h < H; h++) {
-      const real *from = x.as<real>() + n * x.strides[0] + h * x.strides[1], *angles = table.as<real>() + n * table.strides[0];
-      real* to = y.as<real>() + n * y.strides[0] + h * y.strides[1];
-      for_lanes<real>(K, [&](int64_t k, int64_t lanes) { store(to + k, rotate<real>(load(from + k, lanes), load(angles + k, lanes), direction), lanes); });
+      const Row<S> from(x, n * x.strides[0] + h * x.strides[1]), to(y, n * y.strides[0] + h * y.strides[1]);
+      const real* angles = table.as<real>() + n * table.strides[0];
+      for_lanes<real>(K, [&](int64_t k, int64_t lanes) { to.store(k, rotate<real>(from.load(k, lanes), load(angles + k, lanes), direction), lanes); });
     }
 }
 
@@ -58,7 +58,7 @@ void run_rope_table(const Call& call) {
   with_real(call[1].dtype, [&](auto zero) { rope_table<decltype(zero)>(call); });
 }
 void run_rope(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { rope<decltype(zero)>(call); });
+  with_storage(call, [&](auto storage) { rope<decltype(storage)>(call); });
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL
@@ -80,9 +80,9 @@ std::string check_rope_table(const Call& call) {
 }
 std::string check_rope(const Call& call) {
   Check check(call, {"x", "table", "y"}, 1);
-  const DType real = check.real(0);
+  const DType real = check.real_or_bf16(0);
   const int64_t N = check.dim(0, 0), H = check.dim(0, 1), K = check.dim(0, 2);
-  check.operand(0, real, {N, H, K}).operand(1, real, {N, K}).operand(2, real, {N, H, K}).rows(0).rows(1).rows(2).writable(2);
+  check.real_or_bf16(0, real, {N, H, K}).operand(1, real, {N, K}).real_or_bf16(2, real, {N, H, K}).rows(0).rows(1).rows(2).writable(2).in_place(0, 2);
   return check.require(K % 2 == 0, "the head size is " + std::to_string(K) + "; expected: an even one").error();
 }
 }  // namespace titan::cpu

@@ -1,11 +1,10 @@
-// y = sum over all elements of all x* of x^2: the square of the global gradient norm.
+// y = sum over all elements of all x* of x^2: the square of the global gradient norm. Each x may be bf16.
 // Memory-bound: every gradient is read once. The elements of each operand are cut into blocks of BLOCK, whatever the number of threads; a
 // block's sum goes to its own f64 in scratch, and those are added in order: the same bits for any number of threads.
 #include <algorithm>
 
-#include "../check.h"
 #include "../kernels.h"
-#include "../simd.h"
+#include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -14,8 +13,9 @@ constexpr int64_t BLOCK = 4096;
 
 int64_t blocks_of(const Tensor& x) { return (elements(x) + BLOCK - 1) / BLOCK; }
 
-template <class real>
-double block_sum(const real* x, int64_t n) {
+template <class T>
+double block_sum(const T* x, int64_t n) {
+  using real = computed<T>;
   vec<real> sums[4] = {};
   int64_t i = 0;
   for (; i + 4 * LANES<real> <= n; i += 4 * LANES<real>)
@@ -42,7 +42,7 @@ void sum_squares(const Call& call) {
     for (int i = 0; i < operands && block < end; first += blocks_of(call[i]), i++)
       for (const int64_t last = first + blocks_of(call[i]); block < std::min(end, last); block++) {
         const int64_t begin = (block - first) * BLOCK;
-        partials[block] = block_sum(call[i].as<real>() + begin, std::min(BLOCK, elements(call[i]) - begin));
+        with_stored(call[i], [&](auto x) { partials[block] = block_sum(call[i].as<decltype(x)>() + begin, std::min(BLOCK, elements(call[i]) - begin)); });
       }
   }
   double sum = 0;
@@ -68,7 +68,7 @@ std::string check_sum_squares(const Call& call) {
   Check check(call, names, 0);
   int64_t blocks = 0;
   for (int i = 0; i < operands; i++) {
-    check.dense(i);
+    check.require(widened(call[i].dtype) == call[operands].dtype, names[size_t(i)] + " is " + name_of(call[i].dtype) + "; expected: " + name_of(call[operands].dtype)).dense(i);
     blocks += blocks_of(call[i]);
   }
   return check.require(operands >= 1, "there is no x; expected: at least one").operand(operands, check.real(operands), {}).scratch(operands + 1, 8 * blocks).error();
