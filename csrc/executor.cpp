@@ -3,6 +3,10 @@
 #include <omp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#ifdef __linux__
+#include <linux/prctl.h>
+#include <sys/prctl.h>
+#endif
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,7 +44,8 @@ uint64_t now_ns() {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
-constexpr uint64_t HUGE_PAGE = uint64_t{2} << 20, PAGE = 4096;
+constexpr uint64_t HUGE_PAGE = uint64_t{2} << 20;
+const uint64_t PAGE = static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
 
 }  // namespace
 
@@ -117,14 +122,14 @@ uint64_t memory_limit() {
   return bytes;
 }
 
-Arena::Arena(uint64_t bytes) : bytes_(bytes), mapped_bytes_((bytes + HUGE_PAGE) / HUGE_PAGE * HUGE_PAGE) {
+Arena::Arena(uint64_t bytes) : bytes_(bytes), mapped_bytes_(std::max(PAGE, (bytes + PAGE - 1) / PAGE * PAGE)) {
   const uint64_t limit = memory_limit();
   const auto refuse = [&] {
     throw Failure(TITAN_STATUS_OUT_OF_MEMORY, text("the program's arena takes ", bytes, " bytes; expected: at most ", limit,
                                                    ", the memory of this machine, less what is in use; fix: a smaller batch or model"));
   };
   if (bytes > limit) refuse();
-  // Map one huge page more than needed and give back what lies outside the aligned part.
+  // Map one huge page more than needed and give back what lies outside the aligned part: what stays is as large as planned.
   void* mapped = mmap(nullptr, mapped_bytes_ + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) refuse();
   char* start = static_cast<char*>(mapped);
@@ -133,6 +138,10 @@ Arena::Arena(uint64_t bytes) : bytes_(bytes), mapped_bytes_((bytes + HUGE_PAGE) 
   if (data_ != start + HUGE_PAGE) munmap(data_ + mapped_bytes_, static_cast<size_t>(start + HUGE_PAGE - data_));
 #ifdef MADV_HUGEPAGE
   if (bytes >= HUGE_PAGE) madvise(data_, mapped_bytes_, MADV_HUGEPAGE);
+#endif
+#ifdef PR_SET_VMA
+  // For people who read /proc/PID/smaps; kernels without names for memory refuse it.
+  prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, data_, mapped_bytes_, "libtitan arena");
 #endif
 }
 

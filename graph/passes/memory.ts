@@ -21,6 +21,9 @@ import type { View } from "../view.ts";
 /** Every buffer starts at a multiple of this: one cache line, one AVX-512 vector. */
 export const ALIGNMENT = 64;
 
+/** The arena is a multiple of this: what a system gives, so that what is planned is what the process has. */
+const PAGE = 4096;
+
 /** One piece of the shared region while it is in use. */
 export interface Block {
   /** Bytes from the start of the arena. */
@@ -77,7 +80,8 @@ const align = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMEN
 export function memory(graphs: readonly Graph[], options: { readonly threads: number }): MemoryPlan {
   const { states, bytes: stateBytes, categories } = placeStates(graphs);
   const sections = graphs.map((graph) => planSection(graph, states, stateBytes, options.threads));
-  const arenaBytes = Math.max(stateBytes, ...sections.flatMap((s) => s.blocks.map((b) => align(b.offset + b.bytes))));
+  const end = sections.flatMap((s) => s.blocks).reduce((n, b) => Math.max(n, b.offset + b.bytes), stateBytes);
+  const arenaBytes = Math.ceil(end / PAGE) * PAGE;
   return {
     threads: options.threads,
     arenaBytes,

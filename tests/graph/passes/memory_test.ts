@@ -171,15 +171,17 @@ Deno.test("what is needed later is not written over", () => {
 
 Deno.test("a result lives to the end, and what only the next node reads makes room for the one after", () => {
   const square = (t: Tensor): Tensor => t.contract("a b, b c -> a c", t);
-  assertEquals(f((x) => Array.from({ length: 6 }).reduce<Tensor>(square, x), [4, 4]).arenaBytes, 2 * 128);
-  assertEquals(
-    f((x) => Array.from({ length: 5 }).reduce<Tensor[]>((list) => [...list, square(list.at(-1)!)], [x]).slice(1), [
-      4,
-      4,
-    ])
-      .arenaBytes,
-    5 * 128,
-  );
+  const used = ({ sections }: MemoryPlan) =>
+    Math.max(...sections.flatMap((s) => s.blocks).map((b) => b.offset + b.bytes));
+  assertEquals(used(f((x) => Array.from({ length: 6 }).reduce<Tensor>(square, x), [4, 4])), 2 * 128);
+  const all = (x: Tensor) =>
+    Array.from({ length: 5 }).reduce<Tensor[]>((list) => [...list, square(list.at(-1)!)], [x]).slice(1);
+  assertEquals(used(f(all, [4, 4])), 5 * 128);
+});
+
+Deno.test("the arena ends with a page", () => {
+  const square = (t: Tensor): Tensor => t.contract("a b, b c -> a c", t);
+  assertEquals([[4, 4], [16, 32], [23, 23]].map(([n]) => f(square, [n, n]).arenaBytes), [4096, 4096, 8192]);
 });
 
 Deno.test("scratch is there while its node runs", () => {
