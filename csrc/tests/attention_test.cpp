@@ -1,5 +1,6 @@
-// attention and its gradient against naive f64 loops: head sizes, ragged lengths, grouped heads, rotary tables, documents, permuted and
-// offset positions, q|k|v as views of one product and dq|dk|dv of one buffer, queries that see nothing, NaN, thread counts.
+// attention and its gradient against naive f64 loops, in f32, f64, and bf16 products of operands stored as bf16 or f32: head sizes, ragged
+// lengths, grouped heads, rotary tables, documents, permuted and offset positions, q|k|v as views of one product and dq|dk|dv of one buffer,
+// queries that see nothing, NaN, thread counts.
 #include "test.h"
 
 using namespace titan;
@@ -11,12 +12,15 @@ struct Case {
   int64_t query_offset = 0;  // added to the query positions (as when decoding); negative: the first queries see nothing
 };
 
-template <class real>
+/// S: how q, k, v, o and their gradients are stored; `rounds`: the attribute bf16.
+template <class S, bool rounds = std::is_same_v<S, bf16>>
 struct Problem {
+  using real = std::conditional_t<std::is_same_v<S, double>, double, float>;
   Case c;
   double scale;
   bool joined;  // T = S: one buffer [B, T, (H + 2 G) K] holds q|k|v, as a joined projection leaves them
-  Array<real> qkv, dqkv, q, k, v, dq, dk, dv, o, grad, lse, q_table, k_table;
+  Array<S> qkv, dqkv, q, k, v, dq, dk, dv, o, grad;
+  Array<real> lse, q_table, k_table;
   Array<int32_t> q_positions, k_positions, q_documents, k_documents;
 
   explicit Problem(const Case& c_)
@@ -36,15 +40,15 @@ struct Problem {
   }
   /// q, k, v (or their gradients): own arrays, or views of the joined buffer.
   Tensor part(int which, bool gradient) const {
-    const Array<real>& own = gradient ? (which == 0 ? dq : which == 1 ? dk : dv) : (which == 0 ? q : which == 1 ? k : v);
+    const Array<S>& own = gradient ? (which == 0 ? dq : which == 1 ? dk : dv) : (which == 0 ? q : which == 1 ? k : v);
     Tensor t = own.tensor();
     if (!joined) return t;
-    const Array<real>& whole = gradient ? dqkv : qkv;
-    t.data = const_cast<real*>(whole.data()) + (which == 0 ? 0 : which == 1 ? c.H : c.H + c.G) * c.K;
+    const Array<S>& whole = gradient ? dqkv : qkv;
+    t.data = const_cast<S*>(whole.data()) + (which == 0 ? 0 : which == 1 ? c.H : c.H + c.G) * c.K;
     t.strides[0] = whole.strides[0], t.strides[1] = whole.strides[1], t.strides[2] = c.K;
     return t;
   }
-  static double at(const Tensor& t, int64_t b, int64_t i, int64_t h, int64_t d) { return double(t.as<real>()[b * t.strides[0] + i * t.strides[1] + h * t.strides[2] + d]); }
+  static double at(const Tensor& t, int64_t b, int64_t i, int64_t h, int64_t d) { return double(t.as<S>()[b * t.strides[0] + i * t.strides[1] + h * t.strides[2] + d]); }
   void add_tokens(CallBuilder& call) const {
     c.tables ? call.add(q_table).add(k_table) : call.absent().absent();
     call.add(q_positions).add(k_positions);
@@ -59,7 +63,7 @@ struct Problem {
     CallBuilder call;
     call.operands = {part(0, false), part(1, false), part(2, false)};
     add_tokens(call);
-    call.add(o).add(lse).scratch(scratch(false, threads)).real(scale).integer(0);
+    call.add(o).add(lse).scratch(scratch(false, threads)).real(scale).integer(rounds);
     RUN(call, attention, threads);
   }
   void backward(int threads) {
@@ -68,136 +72,193 @@ struct Problem {
     call.add(o).add(lse).add(grad);
     add_tokens(call);
     for (int i = 0; i < 3; i++) call.operands.push_back(part(i, true));
-    call.scratch(scratch(true, threads)).real(scale).integer(0);
+    call.scratch(scratch(true, threads)).real(scale).integer(rounds);
     RUN(call, attention_backward, threads);
   }
 };
 
-std::vector<double> turned(std::vector<double> x, const double* table, double direction) {
-  for (size_t i = 0; table && i < x.size(); i += 2) {
-    const double c = table[i], s = direction * table[i + 1], a = x[i], b = x[i + 1];
-    x[i] = a * c - b * s, x[i + 1] = b * c + a * s;
-  }
-  return x;
-}
+using Rows = std::vector<std::vector<double>>;  // [tokens and heads][K]
 
-template <class real>
-void compare(const Case& c) {
-  Problem<real> one(c), two(c);
-  one.forward(1), two.forward(2);
-  EXPECT(one.o == two.o && one.lse == two.lse);
-  one.backward(1), two.backward(2);
-  EXPECT(one.dqkv == two.dqkv && one.dq == two.dq && one.dk == two.dk && one.dv == two.dv);
-  EXPECT(one.o.guarded() && one.lse.guarded() && one.dqkv.guarded() && one.dq.guarded() && one.dk.guarded() && one.dv.guarded());
+/// What `problem` should hold after forward and backward. Where products are of bf16, so are the operands here: q (turned, with scale and
+/// log2 e), k (turned), v and do; not the probabilities and their gradients.
+template <class S, bool rounds>
+struct Reference {
+  Rows o, dq, dk, dv;
+  std::vector<double> lse;
 
-  const double eps = sizeof(real) == 4 ? 3e-6 : 1e-13;
-  const Tensor q = one.part(0, false), k = one.part(1, false), v = one.part(2, false);
-  const int64_t K = c.K;
-  auto head = [&](const Tensor& t, int64_t b, int64_t i, int64_t h) {
-    std::vector<double> x;
-    for (int64_t d = 0; d < K; d++) x.push_back(Problem<real>::at(t, b, i, h, d));
-    return x;
-  };
-  auto angles = [&](const Array<real>& table, int64_t row, std::vector<double>& to) -> const double* {
-    to.clear();
-    for (int64_t d = 0; d < K; d++) to.push_back(double(table[row * K + d]));
-    return c.tables ? to.data() : nullptr;
-  };
-  std::vector<double> table;
-  for (int64_t b = 0; b < c.B; b++) {
-    std::vector<std::vector<double>> dk(size_t(c.S * c.G), std::vector<double>(size_t(K))), dv = dk;
-    double most_dk = 1;
-    for (int64_t h = 0; h < c.H; h++)
-      for (int64_t t = 0; t < c.T; t++) {
-        const int64_t g = h / (c.H / c.G);
-        const auto qt = turned(head(q, b, t, h), angles(one.q_table, b * c.T + t, table), 1), go = head(one.grad.tensor(), b, t, h);
-        std::vector<double> s(size_t(c.S), -INFINITY), out(size_t(K), 0.0), dq(size_t(K), 0.0);
-        double most = -INFINITY, sum = 0, delta = 0;
-        for (int64_t j = 0; j < c.S; j++) {
-          if (one.k_positions[b * c.S + j] > one.q_positions[b * c.T + t] || (c.documents && one.k_documents[b * c.S + j] != one.q_documents[b * c.T + t])) continue;
-          const auto kj = turned(head(k, b, j, g), angles(one.k_table, b * c.S + j, table), 1);
-          double dot = 0;
-          for (int64_t d = 0; d < K; d++) dot += qt[size_t(d)] * kj[size_t(d)];
-          s[size_t(j)] = dot * one.scale, most = std::max(most, s[size_t(j)]);
-        }
-        for (int64_t j = 0; j < c.S; j++)
-          if (s[size_t(j)] > -INFINITY) sum += std::exp(s[size_t(j)] - most);
-        const double lse = sum > 0 ? most + std::log(sum) : -INFINITY;
-        auto p = [&](int64_t j) { return s[size_t(j)] > -INFINITY ? std::exp(s[size_t(j)] - lse) : 0; };
-        for (int64_t j = 0; j < c.S; j++)
-          for (int64_t d = 0; d < K && p(j) > 0; d++) out[size_t(d)] += p(j) * Problem<real>::at(v, b, j, g, d);
-        EXPECT_NEAR(double(one.lse[(b * c.H + h) * c.T + t]), lse, eps * 3);
-        for (int64_t d = 0; d < K; d++) {
-          EXPECT_NEAR(Problem<real>::at(one.o.tensor(), b, t, h, d), out[size_t(d)], eps);
-          delta += out[size_t(d)] * go[size_t(d)];
-        }
-        for (int64_t j = 0; j < c.S; j++) {
-          if (p(j) == 0) continue;
-          const auto kj = turned(head(k, b, j, g), angles(one.k_table, b * c.S + j, table), 1), vj = head(v, b, j, g);
-          double dp = 0;
-          for (int64_t d = 0; d < K; d++) dp += go[size_t(d)] * vj[size_t(d)];
-          const double ds = p(j) * (dp - delta) * one.scale;
-          for (int64_t d = 0; d < K; d++) {
-            dq[size_t(d)] += ds * kj[size_t(d)];
-            dk[size_t(j * c.G + g)][size_t(d)] += ds * qt[size_t(d)];
-            dv[size_t(j * c.G + g)][size_t(d)] += p(j) * go[size_t(d)];
+  explicit Reference(const Problem<S, rounds>& problem) {
+    const Case& c = problem.c;
+    const double factor = problem.scale / std::log(2.0);
+    Rows q = rows(problem.part(0, false)), k = rows(problem.part(1, false)), v = rows(problem.part(2, false)), grad = rows(problem.grad.tensor());
+    if (c.tables) turn(q, problem.q_table, c.H, 1), turn(k, problem.k_table, c.G, 1);
+    for (Rows* x : {&q, &k, &v, &grad})
+      for (auto& row : *x)
+        for (double& value : row) value = !rounds ? value : x == &q ? double(bf16(float(value * factor))) / factor : double(bf16(float(value)));
+    const std::vector<double> zeros(size_t(c.K), 0.0);
+    o.assign(q.size(), zeros), dq = o, dk.assign(k.size(), zeros), dv = dk, lse.assign(q.size(), -INFINITY);
+    for (int64_t b = 0; b < c.B; b++)
+      for (int64_t t = 0; t < c.T; t++)
+        for (int64_t h = 0; h < c.H; h++) {
+          const size_t i = size_t((b * c.T + t) * c.H + h);
+          std::vector<size_t> seen;  // rows of keys
+          std::vector<double> p;
+          for (int64_t j = 0; j < c.S; j++) {
+            if (problem.k_positions[b * c.S + j] > problem.q_positions[b * c.T + t] || (c.documents && problem.k_documents[b * c.S + j] != problem.q_documents[b * c.T + t])) continue;
+            seen.push_back(size_t((b * c.S + j) * c.G + h / (c.H / c.G)));
+            p.push_back(dot(q[i], k[seen.back()]) * problem.scale);
+          }
+          if (seen.empty()) continue;
+          double most = -INFINITY, sum = 0;
+          for (double x : p) most = std::max(most, x);
+          for (double x : p) sum += std::exp(x - most);
+          lse[size_t((b * c.H + h) * c.T + t)] = most + std::log(sum);
+          for (double& x : p) x = std::exp(x - most) / sum;
+          for (size_t n = 0; n < seen.size(); n++) add(o[i], p[n], v[seen[n]]);
+          const double delta = dot(o[i], grad[i]);
+          for (size_t n = 0; n < seen.size(); n++) {
+            const double ds = p[n] * (dot(grad[i], v[seen[n]]) - delta) * problem.scale;
+            add(dq[i], ds, k[seen[n]]), add(dk[seen[n]], ds, q[i]), add(dv[seen[n]], p[n], grad[i]);
           }
         }
-        dq = turned(dq, angles(one.q_table, b * c.T + t, table), -1);
-        for (int64_t d = 0; d < K; d++) EXPECT_NEAR(Problem<real>::at(one.part(0, true), b, t, h, d), dq[size_t(d)], eps * 10);
-      }
-    for (auto& row : dk)
-      for (double x : row) most_dk = std::max(most_dk, std::fabs(x));
-    for (int64_t j = 0; j < c.S; j++)
-      for (int64_t g = 0; g < c.G; g++) {
-        const auto expected = turned(dk[size_t(j * c.G + g)], angles(one.k_table, b * c.S + j, table), -1);
-        for (int64_t d = 0; d < K; d++) {
-          EXPECT_NEAR(Problem<real>::at(one.part(1, true), b, j, g, d), expected[size_t(d)], eps * 10 * most_dk);
-          EXPECT_NEAR(Problem<real>::at(one.part(2, true), b, j, g, d), dv[size_t(j * c.G + g)][size_t(d)], eps * 10 * most_dk);
-        }
+    if (c.tables) turn(dq, problem.q_table, c.H, -1), turn(dk, problem.k_table, c.G, -1);
+  }
+
+ private:
+  static double dot(const std::vector<double>& a, const std::vector<double>& b) {
+    double sum = 0;
+    for (size_t d = 0; d < a.size(); d++) sum += a[d] * b[d];
+    return sum;
+  }
+  static void add(std::vector<double>& to, double factor, const std::vector<double>& x) {
+    for (size_t d = 0; d < x.size(); d++) to[d] += factor * x[d];
+  }
+  template <class A>
+  static void turn(Rows& x, const A& table, int64_t heads, double direction) {
+    for (size_t i = 0; i < x.size(); i++)
+      for (size_t d = 0; d < x[i].size(); d += 2) {
+        const int64_t at = int64_t(i) / heads * int64_t(x[i].size()) + int64_t(d);
+        const double cosine = table[at], sine = direction * table[at + 1], a = x[i][d], b = x[i][d + 1];
+        x[i][d] = a * cosine - b * sine, x[i][d + 1] = b * cosine + a * sine;
       }
   }
+  static Rows rows(const Tensor& t) {
+    Rows x;
+    for (int64_t b = 0; b < t.dims[0]; b++)
+      for (int64_t i = 0; i < t.dims[1]; i++)
+        for (int64_t h = 0; h < t.dims[2]; h++) {
+          x.emplace_back();
+          for (int64_t d = 0; d < t.dims[3]; d++) x.back().push_back(Problem<S, rounds>::at(t, b, i, h, d));
+        }
+    return x;
+  }
+};
+
+/// Every element of `actual` within `bound` times the largest of the expected ones (at least 1).
+template <class S, bool rounds>
+void expect_near(const char* name, const Case& c, const Tensor& actual, const Rows& expected, double bound) {
+  double most = 1, worst = 0;
+  for (auto& row : expected)
+    for (double x : row) most = std::max(most, std::fabs(x));
+  size_t i = 0;
+  for (int64_t b = 0; b < actual.dims[0]; b++)
+    for (int64_t t = 0; t < actual.dims[1]; t++)
+      for (int64_t h = 0; h < actual.dims[2]; h++, i++)
+        for (int64_t d = 0; d < actual.dims[3]; d++) {
+          const double error = std::fabs(Problem<S, rounds>::at(actual, b, t, h, d) - expected[i][size_t(d)]) / most;
+          if (!(error <= worst)) worst = error;  // NaN too
+        }
+  if (worst <= bound) return;
+  std::printf("%s of B %d T %d S %d H %d G %d K %d errs by %g of its largest, expected: %g\n", name, int(c.B), int(c.T), int(c.S), int(c.H), int(c.G), int(c.K), worst, bound);
+  failures++;
 }
 
-template <class real>
+template <class S, bool rounds>
+void compare(const Case& c) {
+  Problem<S, rounds> one(c);
+  one.forward(1), one.backward(1);
+  EXPECT(one.o.guarded() && one.lse.guarded() && one.dqkv.guarded() && one.dq.guarded() && one.dk.guarded() && one.dv.guarded());
+  for (int threads = 2; threads <= 4; threads++) {
+    Problem<S, rounds> more(c);
+    more.forward(threads);
+    EXPECT(one.o == more.o && one.lse == more.lse);
+    more.backward(threads);
+    EXPECT(one.dqkv == more.dqkv && one.dq == more.dq && one.dk == more.dk && one.dv == more.dv);
+  }
+  const Reference<S, rounds> expected(one);
+  const double bound = rounds ? 1.0 / 128 : sizeof(S) == 4 ? 4e-6 : 1e-14;
+  for (int64_t i = 0; i < one.lse.size(); i++) EXPECT_NEAR(double(one.lse[i]), expected.lse[size_t(i)], bound);
+  expect_near<S, rounds>("o", c, one.o.tensor(), expected.o, bound);
+  expect_near<S, rounds>("dq", c, one.part(0, true), expected.dq, bound);
+  expect_near<S, rounds>("dk", c, one.part(1, true), expected.dk, bound);
+  expect_near<S, rounds>("dv", c, one.part(2, true), expected.dv, bound);
+}
+
+template <class S, bool rounds>
 void nan_is_seen() {
   for (int which = 0; which < 3; which++) {
-    Problem<real> problem({.B = 1, .T = 150, .S = 150, .H = 1, .G = 1, .K = 16});
-    problem.part(which, false).template as<real>()[100 * problem.qkv.strides[1]] = real(NAN);
+    Problem<S, rounds> problem({.B = 1, .T = 150, .S = 150, .H = 1, .G = 1, .K = 16});
+    problem.part(which, false).template as<S>()[100 * problem.qkv.strides[1]] = S(NAN);
     problem.forward(2);
-    EXPECT(std::isnan(problem.o[100 * 16]));
+    EXPECT(std::isnan(double(problem.o[100 * 16])));
     EXPECT(std::isfinite(double(problem.o[20 * 16])));  // of an earlier tile; in the same tile 0 * NaN is NaN
     problem.backward(2);
     for (int part = 0; part < 3; part++)
-      if (part != 2 || which != 2) EXPECT(std::isnan(problem.part(part, true).template as<real>()[100 * problem.qkv.strides[1]]));
+      if (part != 2 || which != 2) EXPECT(std::isnan(double(problem.part(part, true).template as<S>()[100 * problem.qkv.strides[1]])));
   }
 }
 
-template <class real>
+template <class S, bool rounds = std::is_same_v<S, bf16>>
 void all() {
-  compare<real>({.B = 2, .T = 128, .S = 128, .H = 2, .G = 2, .K = 16, .tables = true});
-  compare<real>({.B = 1, .T = 201, .S = 201, .H = 4, .G = 2, .K = 16, .tables = true, .documents = true});
-  compare<real>({.B = 1, .T = 1, .S = 1, .H = 1, .G = 1, .K = 2});
-  compare<real>({.B = 1, .T = 7, .S = 7, .H = 3, .G = 1, .K = 6, .tables = true});
-  compare<real>({.B = 1, .T = 133, .S = 133, .H = 1, .G = 1, .K = 64, .tables = true, .documents = true, .permuted = true});
-  compare<real>({.B = 1, .T = 70, .S = 70, .H = 2, .G = 1, .K = 32, .permuted = true});
-  compare<real>({.B = 1, .T = 66, .S = 66, .H = 1, .G = 1, .K = 128});
-  compare<real>({.B = 1, .T = 40, .S = 40, .H = 1, .G = 1, .K = 256, .tables = true});
-  compare<real>({.B = 1, .T = 65, .S = 65, .H = 1, .G = 1, .K = 50, .tables = true});
-  compare<real>({.B = 2, .T = 3, .S = 100, .H = 4, .G = 2, .K = 16, .tables = true, .query_offset = 97});
-  compare<real>({.B = 1, .T = 100, .S = 130, .H = 1, .G = 1, .K = 16, .query_offset = -20});
-  compare<real>({.B = 1, .T = 100, .S = 100, .H = 1, .G = 1, .K = 16, .documents = true, .query_offset = 45});
-  nan_is_seen<real>();
+  compare<S, rounds>({.B = 2, .T = 128, .S = 128, .H = 2, .G = 2, .K = 16, .tables = true});
+  compare<S, rounds>({.B = 1, .T = 201, .S = 201, .H = 4, .G = 2, .K = 16, .tables = true, .documents = true});
+  compare<S, rounds>({.B = 1, .T = 1, .S = 1, .H = 1, .G = 1, .K = 2});
+  compare<S, rounds>({.B = 1, .T = 7, .S = 7, .H = 3, .G = 1, .K = 6, .tables = true});
+  compare<S, rounds>({.B = 1, .T = 133, .S = 133, .H = 1, .G = 1, .K = 64, .tables = true, .documents = true, .permuted = true});
+  compare<S, rounds>({.B = 1, .T = 70, .S = 70, .H = 2, .G = 1, .K = 32, .permuted = true});
+  compare<S, rounds>({.B = 1, .T = 65, .S = 65, .H = 1, .G = 1, .K = 50, .tables = true});
+  for (int64_t K : {24, 40, 80, 96, 128, 192, 256}) compare<S, rounds>({.B = 1, .T = 71, .S = 71, .H = 2, .G = 1, .K = K, .tables = true});
+  compare<S, rounds>({.B = 1, .T = 90, .S = 90, .H = 8, .G = 1, .K = 16, .tables = true});
+  compare<S, rounds>({.B = 2, .T = 3, .S = 100, .H = 4, .G = 2, .K = 16, .tables = true, .query_offset = 97});
+  compare<S, rounds>({.B = 1, .T = 100, .S = 130, .H = 1, .G = 1, .K = 16, .query_offset = -20});
+  compare<S, rounds>({.B = 1, .T = 100, .S = 100, .H = 1, .G = 1, .K = 16, .documents = true, .query_offset = 45});
+  nan_is_seen<S, rounds>();
+}
+
+/// Operands each stored in another way, as between a layer of bf16 and one of f32.
+void mixed_storage() {
+  const Case c = {.B = 1, .T = 80, .S = 90, .H = 2, .G = 1, .K = 16, .tables = true, .query_offset = 10};
+  Problem<bf16> narrow(c);
+  Problem<float, true> wide(c);
+  wide.q.fill([&](int64_t i) { return double(narrow.q[i]); }), wide.v.fill([&](int64_t i) { return double(narrow.v[i]); });
+  narrow.k.fill([&](int64_t i) { return double(wide.k[i] = float(narrow.k[i])); });
+  wide.forward(2);
+  CallBuilder call;
+  call.add(wide.q).add(narrow.k).add(wide.v);
+  wide.add_tokens(call);
+  call.add(narrow.o).add(narrow.lse).scratch(wide.scratch(false, 2)).real(wide.scale).integer(1);
+  RUN(call, attention, 2);
+  EXPECT(narrow.lse == wide.lse);
+  for (int64_t i = 0; i < wide.o.size(); i++) EXPECT(narrow.o[i] == bf16(wide.o[i]));
+}
+
+template <class S, bool rounds>
+std::string refusal(Problem<S, rounds> problem) {
+  CallBuilder call;
+  call.add(problem.q).add(problem.k).add(problem.v);
+  problem.add_tokens(call);
+  call.add(problem.o).add(problem.lse).scratch(1 << 20).real(1).integer(rounds);
+  return REFUSAL(call, attention);
 }
 
 int main() {
   all<float>();
   all<double>();
-  Problem<float> odd({.B = 1, .T = 4, .S = 4, .H = 3, .G = 2, .K = 8});
-  CallBuilder call;
-  call.operands = {odd.q.tensor(), odd.k.tensor(), odd.v.tensor()};
-  odd.add_tokens(call);
-  call.add(odd.o).add(odd.lse).scratch(1 << 20).real(1).integer(0);
-  EXPECT(REFUSAL(call, attention) == "there are 3 query heads for 2 key heads; expected: a multiple");
+  all<bf16>();
+  all<float, true>();
+  mixed_storage();
+  EXPECT(refusal(Problem<float>({.B = 1, .T = 4, .S = 4, .H = 3, .G = 2, .K = 8})) == "there are 3 query heads for 2 key heads; expected: a multiple");
+  EXPECT(refusal(Problem<bf16, false>({.B = 1, .T = 4, .S = 4, .H = 1, .G = 1, .K = 8})) ==
+         "operand 0 is stored as bf16 and the attribute bf16 is 0; expected: 1, or f32 operands");
+  EXPECT(refusal(Problem<double, true>({.B = 1, .T = 4, .S = 4, .H = 1, .G = 1, .K = 8})) == "bf16 is 1 and the operands are f64; expected: f32 or bf16");
   return finish("attention");
 }

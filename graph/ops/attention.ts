@@ -143,11 +143,12 @@ export const attention: Op = defineOp({
 });
 
 /** Bytes per thread, as csrc/cpu/ops/attention*.cpp lay them out: `whole` tensors of a head's padded keys, `blocks` of a block of
- * queries, `tiles` of scores, and the range of positions and documents of each block of keys. */
+ * queries, `tiles` of scores, all in f32 or f64 however q is stored, and the range of positions and documents of each block of keys. */
 function scratchBytes(node: Node, threads: number, whole: number, blocks: number, tiles: number): number {
   const [, s, , size] = node.inputs[1].shape, p = padded(size, 16), keys = padded(s, BLOCK);
   const elements = whole * keys * p + blocks * BLOCK * p + tiles * BLOCK * BLOCK;
-  return threads * padded(elements * dtypeBytes[node.inputs[0].dtype] + keys / BLOCK * 16, 64);
+  const { dtype } = node.inputs[0], real = dtypeBytes[dtype === "bf16" ? "f32" : dtype];
+  return threads * padded(elements * real + keys / BLOCK * 16, 64);
 }
 
 /** `q, k, v, o, lse, do, positions... -> dq, dk, dv` */

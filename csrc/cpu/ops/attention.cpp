@@ -2,14 +2,17 @@
 //   s[t,j] = scale rope(q[t]) . rope(k[j]) for the keys j that t sees (position j <= position t, same document)
 //   lse[t] = log sum_j exp s[t,j],   o[t] = sum_j exp(s[t,j] - lse[t]) v[j];     a query that sees no key: o = 0, lse = -inf
 // Query head h uses key head h / (H/G). q, k, v and o are views of any strides but the last: of the one product that made them, and of
-// the one that follows.
+// the one that follows. With bf16 = 1 they may be stored as bf16, and the products take bf16: scale log2(e) rope(q), rope(k), v and the
+// unnormalized probabilities are rounded; sums, maximum and lse stay f32.
 //
 // Compute-bound: two products and an exponential per visible pair. One pass over the keys with a running maximum ("flash"), in
 // tiles of 64 keys by Tile::QUERIES queries that never leave L1. Rotation, scale and the change to rows without gaps happen once, while a
 // head is loaded into the thread's scratch; rows that lie a whole product apart would collide in the cache. Tiles that no query sees are
 // skipped, tiles that all see are not masked. A task is a key head of one sequence and some of its query blocks (all, unless threads would
 // idle). A query's result does not depend on which task or thread it falls to: the same bits for any number of threads.
-// Scratch per thread: K, V [S padded to 64, P], the query block twice [64, P], scores [64, 64], a Range per 64 keys.
+// Error, relative to the largest |o|: f64 1e-14, f32 4e-6; with bf16 products 2^-7 of the result for the rounded operands.
+// Scratch per thread: K, V [S padded to 64, P], the query block twice [64, P], scores [64, 64], a Range per 64 keys; in reals, of which bf16
+// takes half.
 #include "attention.h"
 
 #include <omp.h>
@@ -25,42 +28,52 @@ int64_t scratch_bytes(int64_t S, int64_t K, int64_t element) {
 }
 
 /// One head's keys and values in scratch, and the buffers of one query block.
-template <class real>
+template <class F>
 struct Block {
+  using real = typename F::real;
+  using storage = typename F::storage;
+  using number = typename F::number;
+  using unit = typename F::unit;
   using tile = Tile<real>;
   static constexpr int V = tile::VECTORS, L = LANES<real>, Q = tile::QUERIES;
   const Heads& heads;
-  real *keys_SP, *values_SP, *queries_PQ, *output_PQ, *scores_JQ;
+  number* keys_SP;
+  unit *value_pairs, *queries_PQ, *powers_JQ;  // queries and powers become units in place, from:
+  real *query_columns, *scores_JQ;
+  real *query_rows, *output_PQ;  // one place: the rows are free when the first tile comes
   Range* ranges;
   Mask<real> mask;
 
   Block(const Heads& h, char* scratch) : heads(h) {
-    keys_SP = reinterpret_cast<real*>(scratch);
-    values_SP = keys_SP + h.padded_keys * h.P;
-    queries_PQ = values_SP + h.padded_keys * h.P;
-    output_PQ = queries_PQ + MOST_QUERIES * h.P;
-    scores_JQ = output_PQ + MOST_QUERIES * h.P;
-    ranges = reinterpret_cast<Range*>(scores_JQ + BLOCK_KEYS * MOST_QUERIES);
+    real* next = reinterpret_cast<real*>(scratch);
+    keys_SP = reinterpret_cast<number*>(next), next += h.padded_keys * h.P;
+    value_pairs = reinterpret_cast<unit*>(next), next += h.padded_keys * h.P;
+    query_columns = next, queries_PQ = reinterpret_cast<unit*>(next), next += MOST_QUERIES * h.P;
+    query_rows = output_PQ = next, next += MOST_QUERIES * h.P;
+    scores_JQ = next, powers_JQ = reinterpret_cast<unit*>(next), next += BLOCK_KEYS * MOST_QUERIES;
+    ranges = reinterpret_cast<Range*>(next);
   }
 
   void load_queries(int64_t b, int64_t h, int64_t begin, int64_t count, real scale) {
-    real* rows_QP = output_PQ;  // free until the first tile
+    const Head<storage> q(heads.q, b, h);
+    const Angles<real> angles(heads.q_table, b);
     for (int64_t i = 0; i < count; i++) {
-      const int64_t t = begin + i;
-      if (t + AHEAD < heads.T) prefetch(Heads::row<real>(heads.q, b, t + AHEAD, h), heads.K);
-      load_head(rows_QP + i * heads.P, Heads::row<real>(heads.q, b, t, h), Heads::angles<real>(heads.q_table, b, t), heads.K, heads.P, scale);
+      q.prefetch(begin + i);
+      load_head<F>(query_rows + i * heads.P, q[begin + i], angles[begin + i], heads.K, heads.P, scale);
     }
-    std::fill(rows_QP + count * heads.P, rows_QP + Q * heads.P, real(0));
-    transpose(rows_QP, Q, heads.P, queries_PQ);
-    mask.set_queries(heads.queries, b, begin, count);
+    std::fill(query_rows + count * heads.P, query_rows + Q * heads.P, real(0));
+    transpose(query_rows, Q, heads.P, query_columns);
+    pack_rows<F>(query_columns, heads.P, Q);
+    mask.set_queries(heads.queries(b), begin, count);
   }
 
   /// Scores of rows [row, row + rows) of the tile, for the query vectors from `first` on; `most` collects their maxima.
   template <int first, bool masked>
-  TITAN_INLINE void scores(const real* keys, int row, int rows, vec<real> (&most)[V]) {
+  TITAN_INLINE void scores(const unit* keys, int row, int rows, vec<real> (&most)[V]) {
+    const int64_t depth = heads.P / F::PAIR;
     const auto zero = [](int, int) { return vec<real>{}; };
     for (int j = row; j < row + rows; j += tile::ROWS)
-      product<tile::ROWS, V - first>(keys + j * heads.P, heads.P, 1, queries_PQ + first * L, Q, heads.P, zero, [&](int m, int v, vec<real> score) {
+      product<F, tile::ROWS, V - first>(keys + j * depth, depth, 1, queries_PQ + first * L, Q, depth, zero, [&](int m, int v, vec<real> score) {
         if constexpr (masked) score = mask(score, j + m, first + v);
         most[first + v] = larger(score, most[first + v]);
         store(scores_JQ + (j + m) * Q + (first + v) * L, score);
@@ -69,13 +82,15 @@ struct Block {
   /// Turns them into exp2(score - most), and adds these to `sum`; the vectors before `first` are zero.
   template <int first>
   TITAN_INLINE void powers(int row, int rows, const vec<real> (&most)[V], vec<real> (&sum)[V]) {
-    for (int j = row; j < row + rows; j++)
+    for (int j = row; j < row + rows; j += F::PAIR)
 #pragma GCC unroll 4
       for (int v = 0; v < V; v++) {
-        real* at = scores_JQ + j * Q + v * L;
-        const vec<real> power = v < first ? vec<real>{} : exp2_quick<real>(load(at) - most[v]);
-        if (v >= first) sum[v] += power;
-        store(at, power);
+        vec<real> power[F::PAIR] = {};
+        for (int i = 0; i < F::PAIR && v >= first; i++) {
+          power[i] = exp2_quick<real>(load(scores_JQ + (j + i) * Q + v * L) - most[v]);
+          sum[v] += power[i];
+        }
+        F::put_unit(powers_JQ + j / F::PAIR * Q + v * L, power);
       }
   }
 
@@ -86,13 +101,13 @@ struct Block {
     for (int64_t begin = 0; begin < heads.padded_keys; begin += BLOCK_KEYS) {
       const Visible seen = visible(ranges[begin / BLOCK_KEYS], mask.queries);
       if (seen == Visible::NONE) continue;
-      const real *keys = keys_SP + begin * heads.P, *values = values_SP + begin * heads.P;
+      const unit *keys = reinterpret_cast<const unit*>(keys_SP + begin * heads.P), *values = value_pairs + begin / F::PAIR * heads.P;
       vec<real> before[V], rescale[V];
       for (int v = 0; v < V; v++) before[v] = most[v];
       if (seen == Visible::ALL) {
         scores<0, false>(keys, 0, tile::KEYS, most);
       } else {
-        mask.set_keys(heads.keys, b, begin, std::min(BLOCK_KEYS, heads.S - begin));
+        mask.set_keys(heads.keys(b), begin, std::min(BLOCK_KEYS, heads.S - begin));
         for (int g = 0; g < tile::KEYS / tile::GROUP; g++)
           with_constant<V + 1>(mask.first[g], [&](auto first) {
             if constexpr (first < V) scores<first, true>(keys, g * tile::GROUP, tile::GROUP, most);
@@ -103,14 +118,16 @@ struct Block {
       else
         for (int g = 0; g < tile::KEYS / tile::GROUP; g++) with_constant<V + 1>(mask.first[g], [&](auto first) { powers<first>(g * tile::GROUP, tile::GROUP, most, sum); });
       for (int64_t p = 0; p < heads.P; p += tile::ROWS)
-        product<tile::ROWS, V>(values + p, 1, heads.P, scores_JQ, Q, tile::KEYS, [&](int m, int v) { return load(output_PQ + (p + m) * Q + v * L) * rescale[v]; },
-                               [&](int m, int v, vec<real> x) { store(output_PQ + (p + m) * Q + v * L, x); });
+        product<F, tile::ROWS, V>(values + p, 1, heads.P, powers_JQ, Q, tile::KEYS / F::PAIR, [&](int m, int v) { return load(output_PQ + (p + m) * Q + v * L) * rescale[v]; },
+                                  [&](int m, int v, vec<real> x) { store(output_PQ + (p + m) * Q + v * L, x); });
     }
   }
 };
 
-template <class real>
+template <class F>
 void attention(const Call& call) {
+  using real = typename F::real;
+  using storage = typename F::storage;
   using tile = Tile<real>;
   constexpr int V = tile::VECTORS, L = LANES<real>;
   const Heads heads(call, 3);
@@ -122,8 +139,8 @@ void attention(const Call& call) {
 #pragma omp parallel for num_threads(call.threads) schedule(dynamic, 1)
   for (int64_t task = 0; task < groups * parts; task++) {
     const int64_t b = task / parts / heads.G, g = task / parts % heads.G, part = task % parts;
-    Block<real> block(heads, call[11].as<char>() + omp_get_thread_num() * bytes);
-    heads.load_keys(b, g, block.keys_SP, block.values_SP, block.ranges);
+    Block<F> block(heads, call[11].as<char>() + omp_get_thread_num() * bytes);
+    heads.load_keys<F>(b, g, 0, heads.padded_keys, block.keys_SP, nullptr, nullptr, block.value_pairs, block.ranges);
     for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; i++) {
       const int64_t h = g * per_group + i % per_group, begin = i / per_group * tile::QUERIES, count = std::min<int64_t>(tile::QUERIES, heads.T - begin);
       block.load_queries(b, h, begin, count, scale);
@@ -135,9 +152,11 @@ void attention(const Call& call) {
         for (int64_t p = 0; p < heads.P; p++) store(block.output_PQ + p * tile::QUERIES + v * L, load(block.output_PQ + p * tile::QUERIES + v * L) * inverse);
         store(logarithms + v * L, most[v] * real(LN2) + log_lanes<real>(sum[v]));
       }
-      transpose(block.output_PQ, heads.P, tile::QUERIES, block.queries_PQ);
+      real* output_QP = block.query_columns;
+      transpose(block.output_PQ, heads.P, tile::QUERIES, output_QP);
+      const Head<storage> output(o, b, h);
       for (int64_t t = 0; t < count; t++) {
-        store_head<real>(Heads::row<real>(o, b, begin + t, h), block.queries_PQ + t * heads.P, nullptr, heads.K, real(1));
+        store_head<F>(output[begin + t], output_QP + t * heads.P, nullptr, heads.K, real(1));
         lse.as<real>()[b * lse.strides[0] + h * lse.strides[1] + (begin + t) * lse.strides[2]] = logarithms[t];
       }
     }
@@ -147,7 +166,8 @@ void attention(const Call& call) {
 }  // namespace
 
 void run_attention(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) { attention<decltype(zero)>(call); });
+  if (call.attributes[1].i) attention<Rounded>(call);
+  else with_real(call[0].dtype, [&](auto zero) { attention<Exact<decltype(zero)>>(call); });
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL
@@ -156,11 +176,10 @@ void run_attention(const Call& call) {
 namespace titan::cpu {
 std::string check_attention(const Call& call) {
   Check check(call, {"q", "k", "v", "q_table", "k_table", "q_positions", "k_positions", "q_documents", "k_documents", "o", "lse", "scratch"}, 2);
-  const DType real = check.real(0);
+  const DType real = check.real_or_bf16(0);
   const int64_t B = check.dim(0, 0), T = check.dim(0, 1), H = check.dim(0, 2), K = check.dim(0, 3);
-  if (check.ok()) check_heads(check, call, real, 3);
-  check.operand(9, real, {B, T, H, K}).rows(9).writable(9).operand(10, real, {B, H, T}).writable(10);
-  if (check.ok()) check.require(call.attributes[1].i == 0, "bf16 is " + std::to_string(call.attributes[1].i) + "; expected: 0");
+  if (check.ok()) check_heads(check, call, real, 3, {0, 1, 2, 9});
+  check.real_or_bf16(9, real, {B, T, H, K}).rows(9).writable(9).operand(10, real, {B, H, T}).writable(10);
   return check.scratch(11, call.threads * scratch_bytes(check.dim(1, 1), K, int64_t(size_of(real)))).error();
 }
 }  // namespace titan::cpu

@@ -1,14 +1,18 @@
-// What attention's forward and backward share: the register product, loading heads, and who sees whom.
+// What attention's forward and backward share: the product in registers and the numbers it takes, heads in memory, and who sees whom.
 // Letters: B batch, T queries, S keys, H query heads, G key/value heads, K head size (P: padded to a multiple of 16 with zeros).
 //
 // Queries lie in SIMD lanes. A tile is KEYS keys by QUERIES queries; S^T[key, query] = K Q^T has keys as rows of scalars and queries as rows
 // of vectors, so that maximum, exponential and sum over keys are vertical, and every product here is the one `product` below.
+//
+// With bf16 products (the attribute bf16) a unit of two numbers takes the place of a number, which halves the summed index. Which two, the
+// summed index says: neighbours of the head for the scores and their gradients, two keys for o and dq, two queries for dk and dv.
 #pragma once
 #include <algorithm>
 #include <limits>
 
 #include "../check.h"
 #include "../simd.h"
+#include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 
@@ -22,9 +26,76 @@ constexpr int64_t MOST_HEAD_SIZE = 256, BLOCK_KEYS = 64, MOST_QUERIES = 64;
 
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-/// end(m, v, begin(m, v) + sum over k < depth of a[m, k] b[k, v]) for M rows of scalars a (any strides) and N vectors of b's rows.
-template <int M, int N, class real, class Begin, class End>
-TITAN_INLINE void product(const real* a, int64_t a_row, int64_t a_depth, const real* b, int64_t b_depth, int64_t depth, Begin begin, End end) {
+// ---- the numbers that are multiplied ----
+// A format says how operands of a product lie in scratch. A unit is what one multiply-add takes of each: PAIR neighbours along the summed index.
+
+/// f32 or f64 as they are.
+template <class T>
+struct Exact {
+  using storage = T;  // in memory
+  using real = T;     // of sums
+  using number = T;   // of operands
+  using unit = T;
+  static constexpr int PAIR = 1;  // numbers in a unit
+  static constexpr bool ROUNDS = false;
+  static TITAN_INLINE vec<real> rounded(vec<real> x) { return x; }
+  static TITAN_INLINE void put(number* to, vec<real> x) { store(to, x); }
+  static TITAN_INLINE void put_unit(unit* to, const vec<real> (&x)[1]) { store(to, x[0]); }
+  static TITAN_INLINE vec<real> load_units(const unit* p) { return load(p); }
+  static TITAN_INLINE vec<real> splat_unit(const unit* p) { return splat(*p); }
+  static TITAN_INLINE vec<real> multiply_add(vec<real> sum, vec<real> a, vec<real> b) { return sum + a * b; }
+};
+#if defined(__AVX512BF16__)
+/// Rounded to bf16; one instruction multiplies a pair with a pair and adds both products to an f32.
+struct Rounded {
+  struct Pair {
+    bf16 first, second;
+  };
+  using storage = mixed;
+  using real = float;
+  using number = bf16;
+  using unit = Pair;
+  static constexpr int PAIR = 2;
+  static constexpr bool ROUNDS = true;
+  static TITAN_INLINE vec<real> rounded(vec<real> x) { return round_bf16<float>(x); }
+  static TITAN_INLINE void put(number* to, vec<real> x) { store(to, x); }
+  /// Lanes (x[0], x[1]) side by side.
+  static TITAN_INLINE void put_unit(unit* to, const vec<real> (&x)[2]) {
+    alignas(64) static constexpr uint16_t zip[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(zip), (__m512i)_mm512_cvtne2ps_pbh((__m512)x[1], (__m512)x[0])));
+  }
+  static TITAN_INLINE vec<real> load_units(const unit* p) { return (vec<real>)_mm512_loadu_si512(p); }
+  static TITAN_INLINE vec<real> splat_unit(const unit* p) { return (vec<real>)_mm512_set1_epi32(__builtin_bit_cast(int32_t, *p)); }
+  static TITAN_INLINE vec<real> multiply_add(vec<real> sum, vec<real> a, vec<real> b) { return (vec<real>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b); }
+};
+#else
+/// Rounded to bf16 at the same places as with bf16 instructions, multiplied as f32.
+struct Rounded : Exact<float> {
+  using storage = mixed;
+  static constexpr bool ROUNDS = true;
+  static TITAN_INLINE vec<float> rounded(vec<float> x) { return round_bf16<float>(x); }
+  static TITAN_INLINE void put(float* to, vec<float> x) { store(to, round_bf16<float>(x)); }
+  static TITAN_INLINE void put_unit(float* to, const vec<float> (&x)[1]) { store(to, round_bf16<float>(x[0])); }
+};
+#endif
+
+/// Rows of reals become rows of units, in place: PAIR rows are one.
+template <class F>
+TITAN_INLINE void pack_rows(typename F::real* rows, int64_t count, int64_t columns) {
+  using real = typename F::real;
+  if constexpr (F::ROUNDS)
+    for (int64_t i = 0; i < count; i += F::PAIR)
+      for (int64_t c = 0; c < columns; c += LANES<real>) {
+        vec<real> x[F::PAIR];
+        for (int r = 0; r < F::PAIR; r++) x[r] = load(rows + (i + r) * columns + c);
+        F::put_unit(reinterpret_cast<typename F::unit*>(rows) + i / F::PAIR * columns + c, x);
+      }
+}
+
+/// end(m, v, begin(m, v) + sum over k < depth of a[m, k] b[k, v]) for M rows of units a (any strides) and N vectors of b's rows.
+template <class F, int M, int N, class Begin, class End>
+TITAN_INLINE void product(const typename F::unit* a, int64_t a_row, int64_t a_depth, const typename F::unit* b, int64_t b_depth, int64_t depth, Begin begin, End end) {
+  using real = typename F::real;
   vec<real> c[M][N];
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++)
@@ -34,12 +105,12 @@ TITAN_INLINE void product(const real* a, int64_t a_row, int64_t a_depth, const r
   for (int64_t k = 0; k < depth; k++) {
     vec<real> row[N];
 #pragma GCC unroll 4
-    for (int v = 0; v < N; v++) row[v] = in_register(load(b + k * b_depth + v * LANES<real>));
+    for (int v = 0; v < N; v++) row[v] = in_register(F::load_units(b + k * b_depth + v * LANES<real>));
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) {
-      const vec<real> x = splat(a[m * a_row + k * a_depth]);
+      const vec<real> x = F::splat_unit(a + m * a_row + k * a_depth);
 #pragma GCC unroll 4
-      for (int v = 0; v < N; v++) c[m][v] += x * row[v];
+      for (int v = 0; v < N; v++) c[m][v] = F::multiply_add(c[m][v], x, row[v]);
     }
   }
 #pragma GCC unroll 16
@@ -56,30 +127,57 @@ TITAN_INLINE void with_constant(int n, F f) {
   else with_constant<N - 1>(n, f);
 }
 
-/// Heads lie far apart in memory, a few cache lines in each token's row, where no hardware prefetcher follows: ask for a token well ahead.
-constexpr int64_t AHEAD = 16;
+// ---- heads in memory ----
+
+/// One head of a sequence: a row of K elements per token, far apart, where no hardware prefetcher follows.
+template <class S>
+struct Head {
+  Row<S> first;
+  int64_t step, size, tokens;  // bytes from token to token, bytes of a row
+
+  Head(const Tensor& x, int64_t b, int64_t h)
+      : first(x, b * x.strides[0] + h * x.strides[2]), step(x.strides[1] * int64_t(size_of(x.dtype))), size(x.dims[3] * int64_t(size_of(x.dtype))), tokens(x.dims[1]) {}
+  TITAN_INLINE Row<S> operator[](int64_t t) const {
+    Row<S> row = first;
+    row.data = reinterpret_cast<decltype(row.data)>(reinterpret_cast<char*>(row.data) + t * step);
+    return row;
+  }
+  /// Asks for the row of a token well ahead of t.
+  TITAN_INLINE void prefetch(int64_t t) const {
+    constexpr int64_t AHEAD = 16;
+    const char* row = reinterpret_cast<const char*>(first.data) + (t + AHEAD) * step;
+    for (int64_t byte = 0; byte < size && t + AHEAD < tokens; byte += 64) __builtin_prefetch(row + byte);
+  }
+};
+/// The rows of a rotary table for one sequence; null where there is none.
 template <class real>
-TITAN_INLINE void prefetch(const real* head, int64_t K) {
-  for (int64_t k = 0; k < K; k += 64 / int64_t(sizeof(real))) __builtin_prefetch(head + k);
-}
+struct Angles {
+  const real* first;
+  int64_t step;
+
+  Angles(const Tensor& table, int64_t b) : first(present(table) ? table.as<real>() + b * table.strides[0] : nullptr), step(present(table) ? table.strides[1] : 0) {}
+  TITAN_INLINE const real* operator[](int64_t t) const { return first + t * step; }
+};
 
 /// to[0..P) = factor * from[0..K), turned by a row of the rotary table if there is one, then zeros.
-template <class real>
-TITAN_INLINE void load_head(real* to, const real* from, const real* table, int64_t K, int64_t P, real factor) {
+template <class F>
+TITAN_INLINE void load_head(typename F::real* to, Row<typename F::storage> from, const typename F::real* table, int64_t K, int64_t P, typename F::real factor) {
+  using real = typename F::real;
   for_lanes<real>(K, [&](int64_t k, int64_t lanes) {
-    vec<real> x = load(from + k, lanes);
+    vec<real> x = from.load(k, lanes);
     if (table) x = rotate<real>(x, load(table + k, lanes), 1);
     store(to + k, x * factor);
   });
   for (int64_t k = round_up(K, LANES<real>); k < P; k += LANES<real>) store(to + k, vec<real>{});
 }
 /// to[0..K) = factor * from, turned back.
-template <class real>
-TITAN_INLINE void store_head(real* to, const real* from, const real* table, int64_t K, real factor) {
+template <class F>
+TITAN_INLINE void store_head(Row<typename F::storage> to, const typename F::real* from, const typename F::real* table, int64_t K, typename F::real factor) {
+  using real = typename F::real;
   for_lanes<real>(K, [&](int64_t k, int64_t lanes) {
     vec<real> x = load(from + k);
     if (table) x = rotate<real>(x, load(table + k, lanes), -1);
-    store(to + k, x * factor, lanes);
+    to.store(k, x * factor, lanes);
   });
 }
 /// to[j, i] = from[i, j]; rows and columns are multiples of LANES.
@@ -112,11 +210,16 @@ inline Visible visible(const Range& keys, const Range& queries) {
   return one_document && keys.last_position <= queries.first_position ? Visible::ALL : Visible::SOME;
 }
 
-/// Positions and documents of the tokens of one side; without documents all are in document 0.
+/// Positions and documents of the tokens of a sequence; without documents all are in document 0.
 struct Tokens {
-  const Tensor &positions, &documents;
-  int32_t position(int64_t b, int64_t t) const { return positions.as<int32_t>()[b * positions.strides[0] + t * positions.strides[1]]; }
-  int32_t document(int64_t b, int64_t t) const { return present(documents) ? documents.as<int32_t>()[b * documents.strides[0] + t * documents.strides[1]] : 0; }
+  const int32_t *positions, *documents;
+  int64_t step, document_step;
+
+  Tokens(const Tensor& position, const Tensor& document, int64_t b)
+      : positions(position.as<int32_t>() + b * position.strides[0]), documents(present(document) ? document.as<int32_t>() + b * document.strides[0] : nullptr), step(position.strides[1]),
+        document_step(documents ? document.strides[1] : 0) {}
+  int32_t position(int64_t t) const { return positions[t * step]; }
+  int32_t document(int64_t t) const { return documents ? documents[t * document_step] : 0; }
 };
 
 /// The queries of a block in lanes, compared with the keys of a block one by one. Missing keys are hidden by position, missing queries see nothing.
@@ -128,7 +231,7 @@ struct Mask {
   int first[tile::KEYS / tile::GROUP];  // query vectors before this one see none of the group's keys
   Range queries;
 
-  void set_queries(const Tokens& tokens, int64_t b, int64_t begin, int64_t count) {
+  void set_queries(const Tokens& tokens, int64_t begin, int64_t count) {
     queries = Range();
     for (int v = 0; v < tile::VECTORS; v++) {
       vector_last[v] = INT32_MIN;
@@ -136,7 +239,7 @@ struct Mask {
         const int64_t t = v * LANES<real> + l;
         query_position[v][l] = INT32_MIN, query_document[v][l] = -1;
         if (t >= count) continue;
-        const int32_t position = tokens.position(b, begin + t), document = tokens.document(b, begin + t);
+        const int32_t position = tokens.position(begin + t), document = tokens.document(begin + t);
         query_position[v][l] = position, query_document[v][l] = document;
         vector_last[v] = std::max(vector_last[v], position);
         queries.add(position, document);
@@ -144,12 +247,12 @@ struct Mask {
     }
   }
   void see_all() { std::fill(first, first + tile::KEYS / tile::GROUP, 0); }
-  void set_keys(const Tokens& tokens, int64_t b, int64_t begin, int64_t count) {
+  void set_keys(const Tokens& tokens, int64_t begin, int64_t count) {
     for (int g = 0; g < tile::KEYS / tile::GROUP; g++) {
       int32_t earliest = INT32_MAX;
       for (int k = g * tile::GROUP; k < (g + 1) * tile::GROUP; k++) {
-        key_position[k] = k < count ? tokens.position(b, begin + k) : INT32_MAX;
-        key_document[k] = k < count ? tokens.document(b, begin + k) : 0;
+        key_position[k] = k < count ? tokens.position(begin + k) : INT32_MAX;
+        key_document[k] = k < count ? tokens.document(begin + k) : 0;
         earliest = std::min(earliest, key_position[k]);
       }
       first[g] = 0;
@@ -164,45 +267,57 @@ struct Mask {
 
 /// The operands that forward and backward have in common, found from the place of q_table in the list.
 struct Heads {
-  const Tensor &q, &k, &v, &q_table, &k_table;
-  const Tokens queries, keys;
+  const Tensor &q, &k, &v, &q_table, &k_table, &q_positions, &k_positions, &q_documents, &k_documents;
   const int64_t B, T, S, H, G, K, P, padded_keys;
 
   Heads(const Call& call, int q_table_at)
-      : q(call[0]), k(call[1]), v(call[2]), q_table(call[q_table_at]), k_table(call[q_table_at + 1]),
-        queries{call[q_table_at + 2], call[q_table_at + 4]}, keys{call[q_table_at + 3], call[q_table_at + 5]},
+      : q(call[0]), k(call[1]), v(call[2]), q_table(call[q_table_at]), k_table(call[q_table_at + 1]), q_positions(call[q_table_at + 2]), k_positions(call[q_table_at + 3]),
+        q_documents(call[q_table_at + 4]), k_documents(call[q_table_at + 5]),
         B(q.dims[0]), T(q.dims[1]), S(k.dims[1]), H(q.dims[2]), G(k.dims[2]), K(q.dims[3]), P(round_up(K, 16)), padded_keys(round_up(S, BLOCK_KEYS)) {}
 
-  template <class real>
-  static real* row(const Tensor& x, int64_t b, int64_t t, int64_t h) {
-    return x.as<real>() + b * x.strides[0] + t * x.strides[1] + h * x.strides[2];
-  }
-  template <class real>
-  static const real* angles(const Tensor& table, int64_t b, int64_t t) {
-    return present(table) ? table.as<real>() + b * table.strides[0] + t * table.strides[1] : nullptr;
-  }
-  /// Keys (rotated) and values of one head, padded with zeros to whole blocks, and the range of each block.
-  template <class real>
-  void load_keys(int64_t b, int64_t g, real* keys_SP, real* values_SP, Range* ranges) const {
-    for (int64_t s = 0; s < S; s++) {
-      if (s + AHEAD < S) prefetch(row<real>(k, b, s + AHEAD, g), K), prefetch(row<real>(v, b, s + AHEAD, g), K);
-      load_head(keys_SP + s * P, row<real>(k, b, s, g), angles<real>(k_table, b, s), K, P, real(1));
-      load_head<real>(values_SP + s * P, row<real>(v, b, s, g), nullptr, K, P, real(1));
+  Tokens queries(int64_t b) const { return Tokens(q_positions, q_documents, b); }
+  Tokens keys(int64_t b) const { return Tokens(k_positions, k_documents, b); }
+  /// Keys (rotated) and values of one head from `begin` to `end`, whole blocks of them, padded with zeros; and the range of each block. The `_SP`
+  /// are rows [S, P]; the `_pairs` [S / PAIR, P] hold units of neighbouring keys. What is null is not wanted.
+  template <class F>
+  void load_keys(int64_t b, int64_t g, int64_t begin, int64_t end, typename F::number* keys_SP, typename F::unit* key_pairs, typename F::number* values_SP, typename F::unit* value_pairs, Range* ranges) const {
+    using real = typename F::real;
+    const auto put = [&](int64_t s, const real (&rows)[F::PAIR][MOST_HEAD_SIZE], typename F::number* to_SP, typename F::unit* to_pairs) {
+      for (int64_t p = 0; p < P; p += LANES<real>) {
+        vec<real> x[F::PAIR];
+        for (int i = 0; i < F::PAIR; i++) x[i] = load(rows[i] + p);
+        if (to_pairs) F::put_unit(to_pairs + s / F::PAIR * P + p, x);
+        for (int i = 0; i < F::PAIR && to_SP; i++) F::put(to_SP + (s + i) * P + p, x[i]);
+      }
+    };
+    const Head<typename F::storage> key_head(k, b, g), value_head(v, b, g);
+    const Angles<real> angles(k_table, b);
+    for (int64_t s = begin; s < end; s += F::PAIR) {
+      alignas(64) real key[F::PAIR][MOST_HEAD_SIZE], value[F::PAIR][MOST_HEAD_SIZE];
+      for (int i = 0; i < F::PAIR; i++) {
+        key_head.prefetch(s + i), value_head.prefetch(s + i);
+        if (s + i < S) {
+          load_head<F>(key[i], key_head[s + i], angles[s + i], K, P, real(1));
+          load_head<F>(value[i], value_head[s + i], nullptr, K, P, real(1));
+        } else {
+          std::fill(key[i], key[i] + P, real(0)), std::fill(value[i], value[i] + P, real(0));
+        }
+      }
+      put(s, key, keys_SP, key_pairs), put(s, value, values_SP, value_pairs);
     }
-    std::fill(keys_SP + S * P, keys_SP + padded_keys * P, real(0));
-    std::fill(values_SP + S * P, values_SP + padded_keys * P, real(0));
-    for (int64_t s = 0; s < padded_keys; s += BLOCK_KEYS) {
+    const Tokens tokens = keys(b);
+    for (int64_t s = begin; s < end; s += BLOCK_KEYS) {
       Range& range = ranges[s / BLOCK_KEYS] = Range();
-      for (int64_t i = s; i < std::min(s + BLOCK_KEYS, S); i++) range.add(keys.position(b, i), keys.document(b, i));
+      for (int64_t i = s; i < std::min(s + BLOCK_KEYS, S); i++) range.add(tokens.position(i), tokens.document(i));
       if (s + BLOCK_KEYS > S) range.last_position = INT32_MAX;  // a block with missing keys is never seen whole
     }
   }
 };
 
-/// Complains about the operands in common; `check` has the names.
-inline void check_heads(Check& check, const Call& call, DType real, int q_table_at) {
+/// Complains about the operands in common, of which those in `stored` may be bf16; `check` has the names. The attributes are scale and bf16.
+inline void check_heads(Check& check, const Call& call, DType real, int q_table_at, std::initializer_list<int> stored) {
   const int64_t B = check.dim(0, 0), T = check.dim(0, 1), H = check.dim(0, 2), K = check.dim(0, 3), S = check.dim(1, 1), G = check.dim(1, 2);
-  check.operand(0, real, {-1, -1, -1, -1}).operand(1, real, {B, -1, -1, K}).operand(2, real, {B, S, G, K}).rows(0).rows(1).rows(2);
+  check.real_or_bf16(0, real, {-1, -1, -1, -1}).real_or_bf16(1, real, {B, -1, -1, K}).real_or_bf16(2, real, {B, S, G, K}).rows(0).rows(1).rows(2);
   check.operand(q_table_at + 2, DType::i32, {B, T}).operand(q_table_at + 3, DType::i32, {B, S});
   if (!check.ok()) return;
   check.require(present(call[q_table_at]) == present(call[q_table_at + 1]), "only one of q_table and k_table is given; expected: both or neither");
@@ -211,6 +326,10 @@ inline void check_heads(Check& check, const Call& call, DType real, int q_table_
   if (check.ok() && present(call[q_table_at + 4])) check.operand(q_table_at + 4, DType::i32, {B, T}).operand(q_table_at + 5, DType::i32, {B, S});
   check.require(K > 0 && K % 2 == 0 && K <= MOST_HEAD_SIZE, "the head size is " + std::to_string(K) + "; expected: even, 2 to " + std::to_string(MOST_HEAD_SIZE));
   check.require(G > 0 && H % G == 0, "there are " + std::to_string(H) + " query heads for " + std::to_string(G) + " key heads; expected: a multiple");
+  const int64_t rounds = call.attributes[1].i;
+  check.require(rounds == 0 || rounds == 1, "bf16 is " + std::to_string(rounds) + "; expected: 0 or 1");
+  check.require(rounds == 0 || real == DType::f32, std::string("bf16 is 1 and the operands are ") + name_of(real) + "; expected: f32 or bf16");
+  for (int i : stored) check.require(rounds == 1 || call[i].dtype != DType::bf16, "operand " + std::to_string(i) + " is stored as bf16 and the attribute bf16 is 0; expected: 1, or f32 operands");
 }
 
 }  // namespace titan::cpu
