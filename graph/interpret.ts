@@ -1,9 +1,11 @@
-/** The meaning of a graph: runs any graph in f64 with the ops' reference meanings; what is stored as bf16 is rounded to it. Slow,
- * and right: passes and kernels are tested against it.
+/** The meaning of a graph: runs any graph in f64 with the ops' reference meanings, and the graphs of many ranks in lockstep; what is
+ * stored as bf16 is rounded to it. Slow, and right: passes and kernels are tested against it.
  * @module */
 import { type Arr, arr, roundBf16, roundedToBf16 } from "./array.ts";
 import { opOf } from "./builder.ts";
-import { type Graph, type Node, numel } from "./ir.ts";
+import { type Graph, type Node, numel, typeText } from "./ir.ts";
+import { nums } from "./op.ts";
+import { nodeText } from "./print.ts";
 
 /** State memory of an interpreter: name to array. Missing states are zeros. */
 export type Memory = Map<string, Arr>;
@@ -21,8 +23,42 @@ export interface RunOptions {
 }
 
 /** Runs a graph and returns its outputs by name.
- * @throws {TypeError} when an input is missing or has the wrong number of elements. */
+ * @throws {TypeError} when an input is missing or has the wrong number of elements, or when the graph is one of many ranks'. */
 export function interpret(graph: Graph, options: RunOptions = {}): Record<string, Arr> {
+  const step = execute(graph, options).next();
+  if (step.done) return step.value;
+  throw new TypeError(
+    `Cannot run graph "${graph.name}" alone: ${nodeText(step.value.node)} needs other ranks; use interpretRanks`,
+  );
+}
+
+/** Runs the graphs of all ranks together, and returns the outputs of each: at a collective every rank waits for the others.
+ * @param graphs one for each rank, with the groups of its collectives (`graphOfRank`). @param options what each is given.
+ * @throws {Error} when ranks are at different collectives: all run the same ones in the same order. */
+export function interpretRanks(graphs: readonly Graph[], options: readonly RunOptions[]): Record<string, Arr>[] {
+  const runs = graphs.map((graph, rank) => execute(graph, options[rank]));
+  let steps = runs.map((run) => run.next());
+  for (;;) {
+    if (steps.every((step) => step.done)) return steps.map((step) => step.value as Record<string, Arr>);
+    const waiting = steps.map((step) => step.done ? undefined : step.value);
+    const places = waiting.map((w) => w ? `${w.node.op} of ${typeText(w.node.inputs[0])}` : "the end");
+    const stray = places.findIndex((place) => place !== places[0]);
+    if (stray > 0) throw new Error(`Cannot go on: rank 0 is at ${places[0]}, rank ${stray} at ${places[stray]}`);
+    steps = waiting.map((meeting, rank) => {
+      const { op, attrs } = meeting!.node, group = nums(attrs.group), parts = group.map((r) => waiting[r]!.operand);
+      return runs[rank].next(opOf(op).together!(parts, attrs, group.indexOf(rank)));
+    });
+  }
+}
+
+/** A rank at a collective. */
+interface Meeting {
+  readonly node: Node;
+  readonly operand: Arr;
+}
+
+/** Runs a graph; at each collective it gives its operand and is given the result. */
+function* execute(graph: Graph, options: RunOptions): Generator<Meeting, Record<string, Arr>, Arr> {
   const { inputs = {}, memory = new Map(), first = true, trace } = options;
   const values = new Map<number, Arr>();
   for (const { name, value } of graph.inputs) {
@@ -61,7 +97,8 @@ export function interpret(graph: Graph, options: RunOptions = {}): Record<string
     } else if (node.op === "assign") store(names, args[0], (_old, x) => x);
     else if (node.op === "accumulate") store(names, args[0], put);
     else {
-      outputs = opOf(node.op).reference!(args, node.attrs, node.outputs)
+      const { together, reference } = opOf(node.op);
+      outputs = (together ? [yield { node, operand: args[0] }] : reference!(args, node.attrs, node.outputs))
         .map((x, i) => node.outputs[i].dtype === "bf16" ? roundedToBf16(x) : x);
       if (node.attrs.into) store(names, outputs[opOf(node.op).accumulates!], put);
     }

@@ -3,6 +3,7 @@
 import type { Arr } from "./array.ts";
 import { inferShapes } from "./dims.ts";
 import { type Attr, type Attrs, isReal, type Node, numel, type Type, wide } from "./ir.ts";
+import type { Reduction } from "./layout.ts";
 import type { Tensor } from "./tensor.ts";
 import type { View } from "./view.ts";
 
@@ -28,6 +29,42 @@ export interface KernelCall {
   readonly operands?: <T>(inputs: readonly T[], outputs: readonly T[]) => (T | undefined)[];
 }
 
+/** Sets of operands by index, or one set of all. */
+export type Linear = readonly (readonly number[])[] | "all";
+
+/** How an op may be divided among ranks, label by label of its signature. Cut along a label, each rank has a slice of the dims
+ * that hold it; an operand without the label is given whole, and a result without it is partial. A dim of several labels can be cut
+ * along its outermost; `1` is never cut. */
+export interface Split {
+  /** The signature, where `dims` is not it. */
+  readonly dims?: (node: Node) => string;
+  /** Labels that must be seen whole. */
+  readonly whole?: readonly string[];
+  /** How results without the label add up; default `sum`. */
+  readonly by?: (attrs: Attrs) => Reduction;
+  /** Label that indices count along: each rank must be told by the attribute `start` where its slice begins. */
+  readonly offset?: string;
+  /** The label along which the parts need each other, and how they get what they need: results are whole on every rank. */
+  readonly across?: { readonly label: string; readonly emit: (context: Across) => readonly Tensor[] };
+  /** Sets of operands in which the op is linear together while the others are fixed, so that it may work on summands. */
+  readonly linear?: Linear | ((attrs: Attrs) => Linear);
+  /** Pairs [output, input]: the output is the gradient of the input. */
+  readonly gradients?: readonly (readonly [number, number])[];
+  /** May a slice have padding? What lies there stays there, or counts as zero. */
+  readonly padded?: boolean;
+  /** One sum over all elements of all operands, so that each may be cut along any dim of its own. */
+  readonly additive?: boolean;
+}
+
+/** What an op across ranks is made from: this rank's operands, and how its results are shared. */
+export interface Across {
+  readonly inputs: readonly Tensor[];
+  readonly attrs: Attrs;
+  /** Value of the attribute `start`: where this rank's slice begins. */
+  readonly start: Attr;
+  readonly allReduce: (x: Tensor, by: Reduction) => Tensor;
+}
+
 /** An op: its name and what the passes ask of it. */
 export interface Op {
   readonly name: string;
@@ -43,6 +80,10 @@ export interface Op {
   readonly infer?: (inputs: readonly Type[], attrs: Attrs) => Type[];
   /** Reference meaning in f64, on arrays. `types` are the output types. */
   readonly reference?: (inputs: readonly Arr[], attrs: Attrs, types: readonly Type[]) => Arr[];
+  /** Meaning of a collective instead: the operands of all ranks of the group in order, and which of them this one is. */
+  readonly together?: (parts: readonly Arr[], attrs: Attrs, at: number) => Arr;
+  /** How it may be divided among ranks; without it every rank does it whole. */
+  readonly split?: Split;
   /** Cotangents of the inputs (`undefined`: none, e.g. for integers). */
   readonly vjp?: (context: Vjp) => (Tensor | undefined)[];
   readonly recompute?: Recompute;
@@ -121,6 +162,18 @@ function computedTypes(op: Op, inputs: readonly Type[], attrs: Attrs): Type[] {
 
 /** `views` of a kernel that follows any strides. */
 export const anyViews = (_node: Node, views: readonly View[]): readonly View[] => views;
+
+/** `kernel` of an op that only the interpreter runs.
+ * @throws {TypeError} always. */
+export function withoutKernel(node: Node): never {
+  throw new TypeError(`Cannot run "${node.op}" natively: it has no kernel; expected a graph of one rank alone`);
+}
+
+/** `kernel` of an op whose kernel knows nothing of slices.
+ * @throws {TypeError} when the node is one rank's slice of the op. */
+export function wholeOnly(node: Node, kernel: KernelCall): KernelCall {
+  return node.attrs.start === undefined && node.attrs.whole === undefined ? kernel : withoutKernel(node);
+}
 
 /** FLOPs of a node. */
 export function flopsOf(op: Op, node: Node): number {

@@ -103,6 +103,10 @@ const BLOCK = 64;
 
 const padded = (n: number, to: number): number => Math.ceil(n / to) * to;
 
+/** q, k and v: the r query heads of one key/value head stay together. */
+const HEADS = "b t (g r) k, b s g k, b s g k";
+const documents = (attrs: Attrs): string => attrs.documents ? ", b t, b s" : "";
+
 /** `q, k, v, positions... -> o, lse [B,H,T]` */
 export const attention: Op = defineOp({
   name: "attention",
@@ -131,6 +135,7 @@ export const attention: Op = defineOp({
     if (dlse) throw new TypeError(`Cannot differentiate through "lse" of attention`);
     return q.apply("attention_backward", [k, v, o, lse, dout!, ...rest], attrs);
   },
+  split: { dims: ({ attrs }) => `${HEADS}, b t, b s${documents(attrs)} -> b t (g r) k, b (g r) t`, whole: ["s", "k"] },
   recompute: "attention",
   // Half of the pairs are visible: q k^T and p v, 2 flops each.
   flops: ({ inputs: [q, k] }) => 2 * numel(q.shape) * k.shape[1],
@@ -178,6 +183,12 @@ export const attentionBackward: Op = defineOp({
     });
     const back = (x: Arr, table: Arr | undefined) => table ? rope.reference!([x, table], { inverse: true }, [])[0] : x;
     return [back(dq, tables[0]), back(dk, tables[1]), dv];
+  },
+  split: {
+    dims: ({ attrs }) =>
+      `${HEADS}, b t (g r) k, b (g r) t, b t (g r) k, b t, b s${documents(attrs)} -> b t (g r) k, b s g k, b s g k`,
+    whole: ["s", "k"],
+    gradients: [[0, 0], [1, 1], [2, 2]],
   },
   recompute: "attention",
   flops: ({ inputs: [q, k] }) => 5 * numel(q.shape) * k.shape[1],

@@ -54,6 +54,7 @@ export const contract: Op = defineOp({
     dy!.contract(permuteTerms(str(attrs.dims), [2, 1, 0]), b),
     dy!.contract(permuteTerms(str(attrs.dims), [2, 0, 1]), a),
   ],
+  split: { linear: [[0], [1]] },
   recompute: "matmul",
   accumulates: 0,
   kernel: (node) => ({

@@ -3,7 +3,8 @@
  * @module */
 import { arr } from "../array.ts";
 import { dtypeBytes, numel } from "../ir.ts";
-import { defineOp, num, type Op } from "../op.ts";
+import { type Across, defineOp, num, type Op, wholeOnly, withoutKernel } from "../op.ts";
+import type { Tensor } from "../tensor.ts";
 
 /** `logits, targets -> loss [], count [], lse [...]` */
 export const crossEntropy: Op = defineOp({
@@ -26,12 +27,42 @@ export const crossEntropy: Op = defineOp({
     const scale = dloss ?? logits.constant(0);
     return [logits.apply("cross_entropy_backward", [targets, lse, scale], attrs)[0], undefined];
   },
+  split: { across: { label: "v", emit: acrossVocabulary } },
   recompute: "cheap",
   flops: (node) => 4 * numel(node.inputs[0].shape),
   scratch: (node) => 2 * numel(node.inputs[1].shape) * dtypeBytes[node.inputs[0].dtype],
 });
 
-/** `logits, targets, lse, dloss [] -> dlogits` = dloss (softmax(logits) - onehot(target)), 0 for ignored rows. */
+/** Where each rank has a slice of the vocabulary: one maximum and two sums for each token. */
+function acrossVocabulary({ inputs: [logits, targets], attrs, start, allReduce }: Across): Tensor[] {
+  const [part, own] = logits.apply("cross_entropy_part", [targets], { start });
+  const max = allReduce(part, "max"), sum = allReduce(part.sub(max).exp(), "sum"), logit = allReduce(own, "sum");
+  const lse = max.add(sum.log()), ids = targets.cast(logits.dtype);
+  const valid = ids.equal(num(attrs.ignore_index)).neg().add(1);
+  return [lse.sub(logit).mul(valid).sum(), valid.sum(), lse];
+}
+
+/** `logits, targets -> lse [...], logit [...]` of a slice of the vocabulary that begins at `start`: log sum exp of its logits, and
+ * the target's logit, 0 where the target is not in it. */
+export const crossEntropyPart: Op = defineOp({
+  name: "cross_entropy_part",
+  integers: [1],
+  dims: "... v, ... -> ..., ...",
+  reference: ([logits, targets], attrs, [type]) => {
+    const v = logits.shape.at(-1)!, logit = arr(type.shape);
+    targets.data.forEach((target, n) => {
+      const k = target - num(attrs.start);
+      if (k >= 0 && k < v) logit.data[n] = logits.data[n * v + k];
+    });
+    return [crossEntropy.reference!([logits, targets], { ignore_index: NaN }, [type, type, type])[2], logit];
+  },
+  recompute: "cheap",
+  flops: (node) => 4 * numel(node.inputs[0].shape),
+  kernel: withoutKernel,
+});
+
+/** `logits, targets, lse, dloss [] -> dlogits` = dloss (softmax(logits) - onehot(target)), 0 for ignored rows. With `start`, of the
+ * slice of the vocabulary that begins there. */
 export const crossEntropyBackward: Op = defineOp({
   name: "cross_entropy_backward",
   integers: [1],
@@ -41,11 +72,14 @@ export const crossEntropyBackward: Op = defineOp({
     targets.data.forEach((target, n) => {
       if (target === num(attrs.ignore_index)) return;
       for (let k = 0; k < v; k++) out.data[n * v + k] = dloss.data[0] * Math.exp(logits.data[n * v + k] - lse.data[n]);
-      out.data[n * v + target] -= dloss.data[0];
+      const own = target - num(attrs.start ?? 0);
+      if (own >= 0 && own < v) out.data[n * v + own] -= dloss.data[0];
     });
     return [out];
   },
+  split: { offset: "v", linear: [[3]] },
   recompute: "cheap",
   flops: (node) => 3 * numel(node.inputs[0].shape),
+  kernel: (node) => wholeOnly(node, { kernel: node.op, attrs: { ignore_index: num(node.attrs.ignore_index) } }),
   inPlace: () => [[0, 0]],
 });

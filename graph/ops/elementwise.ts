@@ -2,7 +2,7 @@
  * @module */
 import { zip } from "../array.ts";
 import { type DType, dtypeBytes, isReal, type Node, sameType, typeText, wide } from "../ir.ts";
-import { anyViews, defineOp, type KernelCall, type Op, str, type Vjp } from "../op.ts";
+import { anyViews, defineOp, type KernelCall, type Linear, type Op, str, type Vjp } from "../op.ts";
 import { mapOps } from "../kernels.ts";
 import type { Tensor } from "../tensor.ts";
 
@@ -15,7 +15,12 @@ export function singleMap(op: keyof typeof mapOps, arity: number): (node: Node) 
   return () => ({ kernel: "map", attrs: { inputs: arity, registers: arity + 1, code: [code, arity], constants: [] } });
 }
 
-function elementwise(name: keyof typeof mapOps, f: (...x: number[]) => number, grad: Grad): Op {
+function elementwise(
+  name: keyof typeof mapOps,
+  f: (...x: number[]) => number,
+  grad: Grad,
+  linear: Linear = [],
+): Op {
   return defineOp({
     name,
     infer(inputs) {
@@ -29,6 +34,7 @@ function elementwise(name: keyof typeof mapOps, f: (...x: number[]) => number, g
     },
     bf16: () => true,
     reference: (inputs) => [zip(inputs, f)],
+    split: { dims: () => `${Array(f.length).fill("...").join(", ")} -> ...`, linear },
     vjp: ({ inputs, outputs, cotangents }: Vjp) => grad(inputs, outputs[0], cotangents[0]!),
     recompute: "cheap",
     views: anyViews,
@@ -42,10 +48,10 @@ const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 
 /** All element-wise ops, with their derivatives. */
 export const elementwiseOps: readonly Op[] = [
-  elementwise("add", (a, b) => a + b, (_x, _y, dy) => [dy, dy]),
-  elementwise("sub", (a, b) => a - b, (_x, _y, dy) => [dy, dy.neg()]),
-  elementwise("mul", (a, b) => a * b, ([a, b], _y, dy) => [dy.mul(b), dy.mul(a)]),
-  elementwise("div", (a, b) => a / b, ([_a, b], y, dy) => [dy.div(b), dy.mul(y).div(b).neg()]),
+  elementwise("add", (a, b) => a + b, (_x, _y, dy) => [dy, dy], "all"),
+  elementwise("sub", (a, b) => a - b, (_x, _y, dy) => [dy, dy.neg()], "all"),
+  elementwise("mul", (a, b) => a * b, ([a, b], _y, dy) => [dy.mul(b), dy.mul(a)], [[0], [1]]),
+  elementwise("div", (a, b) => a / b, ([_a, b], y, dy) => [dy.div(b), dy.mul(y).div(b).neg()], [[0]]),
   // Ties go to the first operand.
   elementwise("maximum", (a, b) => a >= b ? a : b, ([a, b], _y, dy) => {
     const first = b.lessEqual(a);
@@ -55,7 +61,7 @@ export const elementwiseOps: readonly Op[] = [
     const first = a.lessEqual(b);
     return [dy.mul(first), dy.sub(dy.mul(first))];
   }),
-  elementwise("neg", (a) => -a, (_x, _y, dy) => [dy.neg()]),
+  elementwise("neg", (a) => -a, (_x, _y, dy) => [dy.neg()], "all"),
   elementwise("abs", (a) => Math.abs(a), ([x], _y, dy) => {
     const negative = x.less(0);
     return [negative.select(dy.neg(), dy)];
@@ -80,7 +86,7 @@ export const elementwiseOps: readonly Op[] = [
   elementwise("select", (c, a, b) => c !== 0 ? a : b, ([c], _y, dy) => {
     const zero = dy.constant(0, dy.shape);
     return [undefined, c.select(dy, zero), c.select(zero, dy)];
-  }),
+  }, [[1, 2]]),
 ];
 
 /** Names of the element-wise ops. */
@@ -99,6 +105,7 @@ export const cast: Op = defineOp({
     return [{ dtype, shape: x.shape }];
   },
   reference: ([x]) => [x],
+  split: { dims: () => "... -> ...", linear: "all", padded: true },
   vjp: ({ inputs: [x], cotangents: [dy] }) => [isReal(x.dtype) ? dy!.cast(x.dtype) : undefined],
   recompute: "cheap",
   views: anyViews,

@@ -1,29 +1,34 @@
 import { arr } from "../array.ts";
 import { numel } from "../ir.ts";
-import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
+import { defineOp, mayBeBf16, num, type Op, wholeOnly } from "../op.ts";
 import { accumulateMode } from "./state.ts";
 
-/** Row `ids[n]` of a table `[V, D]`. */
+/** Row `ids[n]` of a table `[V, D]`. With `start`, the table is a slice of a larger one that begins there: rows outside are 0. */
 export const embedding: Op = defineOp({
   name: "embedding",
   integers: [0],
   dims: "..., v d -> ... d",
   bf16: mayBeBf16([1], [0]),
-  reference: ([ids, table], _attrs, [type]) => {
-    const [, d] = table.shape, out = arr(type.shape);
-    ids.data.forEach((id, n) => out.data.set(table.data.subarray(id * d, id * d + d), n * d));
+  reference: ([ids, table], attrs, [type]) => {
+    const [rows, d] = table.shape, out = arr(type.shape);
+    ids.data.forEach((id, n) => {
+      const row = id - num(attrs.start ?? 0);
+      if (row >= 0 && row < rows) out.data.set(table.data.subarray(row * d, row * d + d), n * d);
+    });
     return [out];
   },
   vjp: ({ inputs: [ids, table], cotangents: [dy] }) => [
     undefined,
     ids.apply("embedding_backward", [dy!], { rows: table.shape[0] })[0],
   ],
+  split: { offset: "v", linear: [[1]] },
   recompute: "cheap",
   flops: () => 0,
-  kernel: () => ({ kernel: "embedding", attrs: {} }),
+  kernel: (node) => wholeOnly(node, { kernel: "embedding", attrs: {} }),
 });
 
-/** Gradient of the table `[rows, D]`: the sum of `dy[n]` over the places where `ids[n]` is the row. */
+/** Gradient of the table `[rows, D]`: the sum of `dy[n]` over the places where `ids[n]` is the row. With `start`, of
+ * the slice of the table that begins there. */
 export const embeddingBackward: Op = defineOp({
   name: "embedding_backward",
   integers: [0],
@@ -33,15 +38,18 @@ export const embeddingBackward: Op = defineOp({
     if (numel(dy.shape) / dy.shape.at(-1)! !== numel(ids.shape)) throw new TypeError("ids and dy differ in rows");
     return [{ dtype: dy.dtype, shape: [num(attrs.rows), dy.shape.at(-1)!] }];
   },
-  reference: ([ids, dy], _attrs, [type]) => {
-    const d = type.shape[1], out = arr(type.shape);
+  reference: ([ids, dy], attrs, [type]) => {
+    const [rows, d] = type.shape, out = arr(type.shape);
     ids.data.forEach((id, n) => {
-      for (let k = 0; k < d; k++) out.data[id * d + k] += dy.data[n * d + k];
+      const row = id - num(attrs.start ?? 0);
+      for (let k = 0; k < d && row >= 0 && row < rows; k++) out.data[row * d + k] += dy.data[n * d + k];
     });
     return [out];
   },
   vjp: ({ inputs: [ids], cotangents: [dtable] }) => [undefined, ids.apply("embedding", [dtable!])[0]],
+  split: { offset: "v", linear: [[1]] },
   recompute: "cheap",
   accumulates: 0,
-  kernel: (node) => ({ kernel: "embedding_backward", attrs: { accumulate: accumulateMode(node.attrs) } }),
+  kernel: (node) =>
+    wholeOnly(node, { kernel: "embedding_backward", attrs: { accumulate: accumulateMode(node.attrs) } }),
 });

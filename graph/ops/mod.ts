@@ -3,6 +3,7 @@
  * @module */
 import type { Op } from "../op.ts";
 import * as attention from "./attention.ts";
+import * as collective from "./collective.ts";
 import * as constant from "./constant.ts";
 import * as contract from "./contract.ts";
 import * as crossEntropy from "./cross_entropy.ts";
@@ -20,6 +21,7 @@ import * as state from "./state.ts";
 
 const files: readonly Record<string, unknown>[] = [
   attention,
+  collective,
   constant,
   contract,
   crossEntropy,

@@ -13,10 +13,18 @@ export const sumSquares: Op = defineOp({
   bf16: (side) => side === "input",
   reference: (inputs) => [arr([], [inputs.reduce((s, x) => s + x.data.reduce((t, v) => t + v * v, 0), 0)])],
   vjp: ({ inputs, cotangents: [dy] }) => inputs.map((x) => x.mul(2).mul(dy!)),
+  split: { additive: true, padded: true },
   recompute: "cheap",
   flops: (node) => 2 * node.inputs.reduce((n, v) => n + numel(v.shape), 0),
   scratch: (node) => 8 * node.inputs.reduce((n, v) => n + Math.ceil(numel(v.shape) / 4096), 0),
 });
+
+/** A parameter, its moments and its gradient are cut alike. Several parameters are joined behind `partition`, and not cut. */
+function adamwDims({ inputs }: Node): string {
+  const n = parameters({ inputs });
+  const terms = inputs.map((v) => v.shape.map((_, d) => n === 1 ? `dim${d}` : "1").join(" "));
+  return `${terms.join(", ")} -> ${terms.slice(0, 3 * n).join(", ")}`;
+}
 
 const parameters = (node: { readonly inputs: readonly unknown[] }): number => (node.inputs.length - 3) / 4;
 
@@ -56,6 +64,7 @@ export const adamw: Op = defineOp({
     }
     return out;
   },
+  split: { dims: adamwDims, padded: true },
   recompute: "cheap",
   flops: (node) => 15 * node.inputs.slice(0, parameters(node)).reduce((n, v) => n + numel(v.shape), 0),
   inPlace: (node: Node) => Array.from({ length: 3 * parameters(node) }, (_, i): [number, number] => [i, i]),

@@ -1,9 +1,9 @@
 /** Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011), keyed by the run's seed and a name (a parameter's FQN),
  * counted by the global element index. So an element's value does not depend on how the tensor is laid out.
  * @module */
-import { arr } from "../array.ts";
-import { type Attrs, numel } from "../ir.ts";
-import { defineOp, num, nums, type Op, str } from "../op.ts";
+import { arr, stridesOf } from "../array.ts";
+import type { Attrs } from "../ir.ts";
+import { defineOp, num, nums, type Op, str, wholeOnly } from "../op.ts";
 
 const MASK = 0xffffffffn;
 
@@ -142,7 +142,8 @@ function sample(u: number, attrs: Attrs): number {
 }
 
 /** `seed i32[2] -> shape`. Attributes: `kind` uniform in (a, b), normal of mean a and deviation b, or such a normal cut off at
- * the absolute bounds `low` and `high`; `name` of the stream; `shape`; `dtype`. */
+ * the absolute bounds `low` and `high`; `name` of the stream; `shape`; `dtype`. With `starts`, it is the box that starts there of the
+ * shape `whole`, and 0 from `ends` on. */
 export const random: Op = defineOp({
   name: "random",
   dims: "z -> ...",
@@ -152,17 +153,25 @@ export const random: Op = defineOp({
   },
   reference: ([seed], attrs, [type]) => {
     const key = nameKey(str(attrs.name)), out = arr(type.shape);
-    for (let i = 0; i < numel(type.shape); i++) out.data[i] = sample(uniform(seed.data, key, i), attrs);
+    const whole = nums(attrs.whole ?? attrs.shape), starts = nums(attrs.starts ?? whole.map(() => 0));
+    const ends = nums(attrs.ends ?? whole);
+    const strides = stridesOf(whole), own = stridesOf(type.shape);
+    for (let i = 0; i < out.data.length; i++) {
+      const index = own.map((stride, d) => starts[d] + Math.floor(i / stride) % type.shape[d]);
+      if (index.some((x, d) => x >= ends[d])) continue;
+      out.data[i] = sample(uniform(seed.data, key, index.reduce((sum, x, d) => sum + x * strides[d], 0)), attrs);
+    }
     return [out];
   },
   vjp: () => [],
   recompute: "cheap",
-  kernel: ({ attrs }) => ({
-    kernel: "random",
-    attrs: {
-      kind: KINDS.indexOf(str(attrs.kind)),
-      key: BigInt.asIntN(64, nameKey(str(attrs.name))),
-      ...Object.fromEntries(["a", "b", "low", "high"].map((k) => [k, num(attrs[k] ?? 0)])),
-    },
-  }),
+  kernel: (node) =>
+    wholeOnly(node, {
+      kernel: "random",
+      attrs: {
+        kind: KINDS.indexOf(str(node.attrs.kind)),
+        key: BigInt.asIntN(64, nameKey(str(node.attrs.name))),
+        ...Object.fromEntries(["a", "b", "low", "high"].map((k) => [k, num(node.attrs[k] ?? 0)])),
+      },
+    }),
 });

@@ -37,6 +37,7 @@ export const reduce: Op = defineOp({
     const count = hit.apply("reduce", [], { dims: str(attrs.dims), kind: "sum" })[0];
     return [hit.mul(spread(dy!.div(count)))];
   },
+  split: { by: (attrs) => attrs.kind === "max" ? "max" : "sum", linear: (attrs) => attrs.kind === "max" ? [] : "all" },
   recompute: "cheap",
   flops: (node) => numel(node.inputs[0].shape),
   views: (node, [x, y]) => [x, { ...y, shape: x.shape, strides: reducedStrides(str(node.attrs.dims), y.strides) }],

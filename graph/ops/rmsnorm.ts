@@ -29,6 +29,7 @@ export const rmsnorm: Op = defineOp({
     }
     return x.apply("rmsnorm_backward", [rstd, w, dy!]);
   },
+  split: { whole: ["d"] },
   recompute: "cheap",
   flops: (node) => 4 * node.inputs[0].shape.reduce((n, s) => n * s, 1),
 });
@@ -43,6 +44,7 @@ export const addRmsnorm: Op = defineOp({
     const s = arr(x.shape, x.data.map((v, i) => v + r.data[i]));
     return [s, ...norm(s, w, num(attrs.eps))];
   },
+  split: { whole: ["d"] },
   recompute: "cheap",
   flops: (node) => 5 * node.inputs[0].shape.reduce((n, s) => n * s, 1),
   inPlace: () => [[0, 0], [0, 1]],
@@ -68,6 +70,7 @@ export const rmsnormBackward: Op = defineOp({
     }
     return [dx, dw];
   },
+  split: { whole: ["d"] },
   recompute: "cheap",
   flops: (node) => 10 * node.inputs[0].shape.reduce((n, s) => n * s, 1),
   // dw is summed in up to 64 fixed runs of rows, whatever the number of threads.

@@ -39,6 +39,7 @@ export const ropeTable: Op = defineOp({
     return [out];
   },
   vjp: () => [],
+  split: { whole: ["k"] },
   recompute: "cheap",
   kernel: ({ attrs }) => ({
     kernel: "rope_table",
@@ -63,6 +64,7 @@ export const rope: Op = defineOp({
     return [out];
   },
   vjp: ({ inputs: [, table], cotangents: [dy], attrs }) => dy!.apply("rope", [table], { inverse: !attrs.inverse }),
+  split: { whole: ["k"], linear: [[0]] },
   recompute: "cheap",
   inPlace: () => [[0, 0]],
   kernel: (node) => ({ kernel: "rope", attrs: { inverse: node.attrs.inverse ? 1 : 0 } }),

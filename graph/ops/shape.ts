@@ -3,7 +3,7 @@
  * @module */
 import { arr, forEachIndex, stridesOf } from "../array.ts";
 import { bindDims, parseDims, type Sizes } from "../dims.ts";
-import { type Attrs, numel, sameType, typeText } from "../ir.ts";
+import { type Attrs, type Node, numel, sameType, typeText } from "../ir.ts";
 import { anyViews, defineOp, num, nums, type Op, str } from "../op.ts";
 import { throughDims } from "../view.ts";
 
@@ -32,6 +32,7 @@ export const reshape: Op = defineOp({
   },
   reference: ([x], _attrs, [type]) => [arr(type.shape, x.data)],
   vjp: ({ inputs: [x], cotangents: [dy], attrs }) => [dy!.reshape(reversed(attrs.dims), sizesOf(attrs, x.shape))],
+  split: { linear: "all" },
   recompute: "cheap",
   flops: () => 0,
   // Where strides cannot say it, the numbers are copied: the result is dense, so it can be seen as the operand is.
@@ -58,6 +59,7 @@ export const transpose: Op = defineOp({
     return [out];
   },
   vjp: ({ cotangents: [dy], attrs }) => [dy!.transpose(reversed(attrs.dims))],
+  split: { linear: "all" },
   recompute: "cheap",
   flops: () => 0,
   views: anyViews,
@@ -81,11 +83,18 @@ export const broadcast: Op = defineOp({
     return [out];
   },
   vjp: ({ cotangents: [dy], attrs }) => dy!.apply("reduce", [], { dims: reversed(attrs.dims), kind: "sum" }),
+  split: { linear: "all" },
   recompute: "cheap",
   flops: () => 0,
   views: anyViews,
   kernel: copy,
 });
+
+/** `"1 b -> 1 b"`: a dim that is cut must be whole. */
+function sliceDims({ inputs: [x], outputs: [y] }: Node): string {
+  const term = x.shape.map((n, d) => n === y.shape[d] ? `dim${d}` : "1").join(" ");
+  return `${term} -> ${term}`;
+}
 
 /** The box that starts at `starts` with shape `shape`. */
 export const slice: Op = defineOp({
@@ -119,11 +128,18 @@ export const slice: Op = defineOp({
     });
     return [padded];
   },
+  split: { dims: sliceDims, linear: "all" },
   recompute: "cheap",
   flops: () => 0,
   views: anyViews,
   kernel: copy,
 });
+
+/** `"a 1, a 1 -> a 1"`: what is joined must be whole. */
+function concatDims({ inputs, outputs: [y], attrs }: Node): string {
+  const term = y.shape.map((_, d) => d === attrs.dim ? "1" : `dim${d}`).join(" ");
+  return `${inputs.map(() => term).join(", ")} -> ${term}`;
+}
 
 /** Its inputs, one after another along `dim`. */
 export const concat: Op = defineOp({
@@ -162,6 +178,7 @@ export const concat: Op = defineOp({
       return dy!.slice(starts, x.shape);
     });
   },
+  split: { dims: concatDims, linear: "all" },
   recompute: "cheap",
   flops: () => 0,
   views: anyViews,
@@ -175,6 +192,7 @@ export const copyOp: Op = defineOp({
   dims: "... -> ...",
   reference: ([x]) => [x],
   vjp: ({ cotangents: [dy] }) => [dy],
+  split: { linear: "all" },
   recompute: "cheap",
   flops: () => 0,
   views: anyViews,

@@ -20,6 +20,7 @@ export const softmax: Op = defineOp({
     const weighted = y.mul(dy!);
     return [weighted.sub(y.mul(weighted.sum(-1, { keepDims: true })))];
   },
+  split: { whole: ["d"] },
   recompute: "cheap",
   flops: (node) => 5 * numel(node.inputs[0].shape),
   inPlace: () => [[0, 0]],

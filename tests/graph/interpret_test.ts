@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { arr } from "../../graph/array.ts";
 import { Builder, f64, i32 } from "../../graph/builder.ts";
-import { interpret, type Memory } from "../../graph/interpret.ts";
+import { interpret, interpretRanks, type Memory } from "../../graph/interpret.ts";
 import type { Graph, State } from "../../graph/ir.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { trace, traceGraph } from "../../graph/trace.ts";
@@ -90,4 +90,44 @@ Deno.test("every node and what it made can be looked at", () => {
   const graph = trace((x, ids) => ids.apply("embedding", [x.exp()])[0], f64(2, 1), i32(1));
   interpret(graph, { inputs: { x0: [0, 0], x1: [1] }, trace: (node, [y]) => seen.push(`${node.op} ${[...y.data]}`) });
   assertEquals(seen, ["exp 1,1", "embedding 1"]);
+});
+
+/** The sum of `x` over two ranks, after one of them has done more work. */
+const summing = (more: boolean, op = "all_reduce") =>
+  traceGraph("g", [state("s", 2)], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(2)));
+    const attrs = { axes: ["tp"], size: 2, group: [0, 1], by: "sum", dim: 0 };
+    const y = (more ? x.exp().log() : x).apply(op, [], attrs)[0];
+    builder.accumulate("s", y.value);
+    return { y };
+  });
+
+Deno.test("ranks wait for each other at a collective, each with inputs and memory of its own", () => {
+  const memories: Memory[] = [new Map([["s", arr([2], [1, 1])]]), new Map()];
+  const out = interpretRanks([summing(false), summing(true)], [
+    { inputs: { x: [1, 2] }, memory: memories[0], first: false },
+    { inputs: { x: [10, 20] }, memory: memories[1], first: false },
+  ]);
+  assertEquals(out.map((o) => [...o.y.data].map(Math.round)), [[11, 22], [11, 22]]);
+  assertEquals(memories.map((m) => [...m.get("s")!.data].map(Math.round)), [[12, 23], [11, 22]]);
+});
+
+Deno.test("a graph with collectives cannot run alone", () => {
+  assertThrows(
+    () => interpret(summing(false), { inputs: { x: [1, 2] } }),
+    TypeError,
+    `Cannot run graph "g" alone: %1: f64[2] = all_reduce(%0)`,
+  );
+});
+
+Deno.test("ranks that meet at different collectives are an error that says where each is", () => {
+  const inputs = [{ inputs: { x: [1, 2] } }, { inputs: { x: [1, 2] } }];
+  assertThrows(
+    () => interpretRanks([summing(false), summing(false, "reduce_scatter")], inputs),
+    Error,
+    "rank 0 is at all_reduce of f64[2], rank 1 at reduce_scatter of f64[2]",
+  );
+  const alone = trace((x) => x.exp(), f64(2));
+  const given = [inputs[0], { inputs: { x0: [1, 2] } }];
+  assertThrows(() => interpretRanks([summing(false), alone], given), Error, "rank 1 at the end");
 });

@@ -2,10 +2,10 @@
  * mean, is its vjp its derivative, and does it refuse operands that do not fit?
  * @module */
 import { assertEquals, assertThrows } from "@std/assert";
-import { arr } from "../../graph/array.ts";
+import { type Arr, arr } from "../../graph/array.ts";
 import { opOf } from "../../graph/builder.ts";
 import { interpret } from "../../graph/interpret.ts";
-import { isReal, numel, typeText } from "../../graph/ir.ts";
+import { type Attrs, isReal, numel, type Type, typeText } from "../../graph/ir.ts";
 import { flopsOf } from "../../graph/op.ts";
 import { ops } from "../../graph/ops/mod.ts";
 import { nameKey, normalCdf, normalQuantile, philox } from "../../graph/ops/random.ts";
@@ -19,6 +19,8 @@ import { assertClose, Random } from "./random_graphs.ts";
 
 /** Ops whose meaning is the interpreter's: `interpret_test.ts`. */
 const STATE_OPS = ["read", "assign", "accumulate"];
+/** Ops that mean something among ranks alone: `ops/collective_test.ts`, `parallel/rank_graph_test.ts`, and one test below. */
+const RANK_OPS = ["all_gather", "reduce_scatter", "all_reduce", "slice_by_rank", "keep_on_first", "cross_entropy_part"];
 
 for (const c of cases) {
   Deno.test(`${titleOf(c)} infers the types that its reference gives`, () => {
@@ -96,7 +98,7 @@ function checkGradient(c: OpCase): void {
 }
 
 Deno.test("every op has a row in the table or is tested with the interpreter", () => {
-  const tested = new Set([...cases.map((c) => c.op), ...STATE_OPS]);
+  const tested = new Set([...cases.map((c) => c.op), ...STATE_OPS, ...RANK_OPS]);
   assertEquals([...ops.keys()].filter((name) => !tested.has(name)), []);
   assertEquals([...tested].filter((name) => !ops.has(name)), []);
 });
@@ -190,6 +192,56 @@ Deno.test("random numbers have the mean, spread and bounds of their distribution
   near(cut.mean, 0);
   near(cut.deviation, 0.5397);
   assertEquals(cut.min >= -1 && cut.max <= 1, true);
+});
+
+Deno.test("a box of random elements is cut out of the whole, and zeros behind its end", () => {
+  const draw = (attrs: Attrs) => {
+    const all = { kind: "normal", name: "w", dtype: "f64", a: 0, b: 1, ...attrs };
+    const graph = graphOf([{ dtype: "i32", shape: [2], low: 0, high: 0 }], (builder, [t]) => [
+      new Tensor(builder, builder.emit("random", [t.value], all)[0]),
+    ]);
+    return [...interpret(graph, { inputs: { x0: [1, 2] } }).y0.data];
+  };
+  const whole = draw({ shape: [3, 4] });
+  const box = draw({ shape: [2, 3], whole: [3, 4], starts: [1, 2], ends: [3, 4] });
+  assertEquals(box, [whole[6], whole[7], 0, whole[10], whole[11], 0]);
+});
+
+Deno.test("the slices of embedding, its gradient and that of cross_entropy make the whole", () => {
+  const ids = [3, 0, 2, 1], table = Array.from({ length: 8 }, (_, i) => i + 1), dy = table.map((x) => x / 2);
+  const sliceOf = (x: number[], start: number, rows: number) => arr([rows, 2], x.slice(2 * start, 2 * (start + rows)));
+  const run = (
+    op: string,
+    inputs: Arr[],
+    attrs: Attrs,
+    shape: number[],
+  ) => [...opOf(op).reference!(inputs, attrs, [{ dtype: "f64", shape }])[0].data];
+  const add = (a: number[], b: number[]) => a.map((x, i) => x + b[i]);
+  const lookup = (start: number, rows: number) =>
+    run("embedding", [arr([4], ids), sliceOf(table, start, rows)], { start }, [4, 2]);
+  assertEquals(add(lookup(0, 1), lookup(1, 3)), lookup(0, 4));
+  const back = (start: number, rows: number) =>
+    run("embedding_backward", [arr([4], ids), arr([4, 2], dy)], { start }, [rows, 2]);
+  assertEquals([...back(0, 1), ...back(1, 3)], back(0, 4));
+  const gradient = (logits: number[], start: number) =>
+    run("cross_entropy_backward", [arr([1, logits.length], logits), arr([1], [2]), arr([1], [2]), arr([], [1])], {
+      ignore_index: -1,
+      start,
+    }, [1, logits.length]);
+  assertEquals([...gradient([0.5], 0), ...gradient([1, 1.5], 1)], gradient([0.5, 1, 1.5], 0));
+});
+
+Deno.test("of a slice of the vocabulary, the target's logit is 0 where it lies elsewhere", () => {
+  const logits = arr([3, 2], [0, 0, 1, 1, 2, 3]), type: Type = { dtype: "f64", shape: [3] };
+  const [lse, logit] = opOf("cross_entropy_part").reference!([logits, arr([3], [1, 2, 3])], { start: 2 }, [type, type]);
+  const expected = [Math.log(2), 1 + Math.log(2), Math.log(Math.exp(2) + Math.exp(3))];
+  assertClose(lse, arr([3], expected), 1e-12, "lse");
+  assertEquals([...logit.data], [0, 1, 3]);
+  const node = graphOf(
+    [{ ...type, shape: [3, 2], low: 0, high: 0 }, { dtype: "i32", shape: [3], low: 0, high: 0 }],
+    (_, t) => t[0].apply("cross_entropy_part", [t[1]], { start: 2 }),
+  ).nodes[0];
+  assertEquals(node.outputs.map(typeText), ["f64[3]", "f64[3]"]);
 });
 
 Deno.test("a random element depends on seed, name and index alone, not on the shape", () => {

@@ -54,6 +54,10 @@ export class Random {
 export interface RandomGraphOptions {
   /** Real dtype of the graph; default f64. */
   readonly dtype?: DType;
+  /** Least and most steps of work; default 10 to 40. */
+  readonly steps?: readonly [number, number];
+  /** Sizes of the dims to choose from; default 1 to 5. */
+  readonly sizes?: readonly number[];
   /** Shall the loss be the cross-entropy of a head over the other work? Default: sometimes. */
   readonly head?: boolean;
 }
@@ -277,11 +281,12 @@ const steps: Readonly<Record<string, Step>> = {
 
 const sum = (name: string, dtype: DType): State => ({ name, dtype, shape: [], kind: "sum" });
 
-/** A random graph of 10 to 40 steps of work over inputs and states. Its output `loss` is a real scalar that depends on
+/** A random graph of some steps of work over inputs and states. Its output `loss` is a real scalar that depends on
  * several values; the states `weight0`, ... are parameters, which are read; other states are read, accumulated and assigned. */
 export function randomGraph(seed: number, options: RandomGraphOptions = {}): Graph {
   const { dtype = "f64" } = options, random = new Random(seed);
-  const [D, E, B, T] = [random.int(2, 5), random.int(1, 4), random.int(1, 3), random.int(1, 4)];
+  const { sizes } = options, size = (low: number, high: number) => sizes ? random.pick(sizes) : random.int(low, high);
+  const [D, E, B, T] = [size(2, 5), size(1, 4), size(1, 3), size(1, 4)];
   const states: State[] = [[D, E], [E, D], [D]].map((shape, i) => ({
     name: `weight${i}`,
     dtype,
@@ -296,7 +301,7 @@ export function randomGraph(seed: number, options: RandomGraphOptions = {}): Gra
   const read = (...names: string[]) => keep(pool, wrap(builder.read(...names)), 2);
   states.forEach((s) => read(s.name));
   read("moment0", "moment1");
-  const count = random.int(10, 40), names = Object.keys(steps);
+  const [least, most] = options.steps ?? [10, 40], count = random.int(least, most), names = Object.keys(steps);
   for (let i = 0; i < count; i++) {
     builder.scope = `layers.${Math.floor(4 * i / count)}`;
     steps[random.pick(names)](pool);

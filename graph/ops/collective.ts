@@ -1,0 +1,106 @@
+/** What ranks do together, and what a rank does because of where it stands. Pass `partition` makes these nodes; `axes` names the
+ * axes of the mesh whose ranks take part, the outermost first, and `size` is their number. `graphOfRank` then gives collectives
+ * their `group`, the ranks in that order, and turns the rest into ordinary ops. Their meaning needs all ranks: `interpretRanks`.
+ * @module */
+import { type Arr, zip } from "../array.ts";
+import { type Attrs, type Node, numel, sizeBytes, type Type } from "../ir.ts";
+import { defineOp, num, nums, type Op, withoutKernel } from "../op.ts";
+import { concat, slice } from "./shape.ts";
+
+const times = (shape: readonly number[], dim: number, factor: number): number[] =>
+  shape.map((n, d) => d === dim ? n * factor : n);
+
+function piece({ dtype, shape }: Type, attrs: Attrs): Type {
+  const dim = num(attrs.dim), size = num(attrs.size);
+  if (!(dim in shape) || shape[dim] % size !== 0) {
+    throw new TypeError(`dim ${dim} of [${shape}] is not a multiple of ${size}`);
+  }
+  return { dtype, shape: times(shape, dim, 1 / size) };
+}
+
+function reduced(parts: readonly Arr[], attrs: Attrs): Arr {
+  return parts.reduce((a, b) => zip([a, b], attrs.by === "max" ? (x, y) => Math.max(x, y) : (x, y) => x + y));
+}
+
+function pieceAt(x: Arr, attrs: Attrs, at: number): Arr {
+  const { shape } = piece({ dtype: "f64", shape: x.shape }, attrs), dim = num(attrs.dim);
+  const starts = shape.map((n, d) => d === dim ? at * n : 0);
+  return slice.reference!([x], { starts, shape }, [{ dtype: "f64", shape }])[0];
+}
+
+/** The pieces of all ranks, one after another along `dim`. */
+export const allGather: Op = defineOp({
+  name: "all_gather",
+  infer: ([x], attrs) => [{ dtype: x.dtype, shape: times(x.shape, num(attrs.dim), num(attrs.size)) }],
+  together: (parts, attrs) => {
+    const shape = times(parts[0].shape, num(attrs.dim), parts.length);
+    return concat.reference!(parts, { dim: attrs.dim }, [{ dtype: "f64", shape }])[0];
+  },
+  bf16: "kept",
+  recompute: "collective",
+  kernel: withoutKernel,
+  flops: () => 0,
+});
+
+/** Each rank's piece along `dim` of the sum (or, `by` max, the maximum) of what all have. */
+export const reduceScatter: Op = defineOp({
+  name: "reduce_scatter",
+  infer: ([x], attrs) => [piece(x, attrs)],
+  together: (parts, attrs, at) => pieceAt(reduced(parts, attrs), attrs, at),
+  bf16: "kept",
+  recompute: "collective",
+  kernel: withoutKernel,
+  flops: (node) => numel(node.inputs[0].shape),
+});
+
+/** The sum (or, `by` max, the maximum) of what all ranks have. */
+export const allReduce: Op = defineOp({
+  name: "all_reduce",
+  infer: ([x]) => [{ dtype: x.dtype, shape: x.shape }],
+  together: (parts, attrs) => reduced(parts, attrs),
+  bf16: "kept",
+  recompute: "collective",
+  kernel: withoutKernel,
+  flops: (node) => numel(node.inputs[0].shape),
+  inPlace: () => [[0, 0]],
+});
+
+/** The rank's own piece along `dim` of what all have. */
+export const sliceByRank: Op = defineOp({
+  name: "slice_by_rank",
+  infer: ([x], attrs) => [piece(x, attrs)],
+  bf16: "kept",
+  recompute: "cheap",
+  flops: () => 0,
+  kernel: withoutKernel,
+});
+
+/** The value on the first rank of the group, zeros on the others: the free way from a whole to summands. */
+export const keepOnFirst: Op = defineOp({
+  name: "keep_on_first",
+  infer: ([x]) => [{ dtype: x.dtype, shape: x.shape }],
+  bf16: "kept",
+  recompute: "cheap",
+  flops: () => 0,
+  kernel: withoutKernel,
+});
+
+/** Number of bytes that each rank sends in a collective done by rings; 0 for other nodes. */
+export function sentBytes(node: Node): number {
+  const size = num(node.attrs.size), [x] = node.inputs;
+  switch (node.op) {
+    case "all_gather":
+      return sizeBytes(x) * (size - 1);
+    case "reduce_scatter":
+      return sizeBytes(x) * (size - 1) / size;
+    case "all_reduce":
+      return 2 * sizeBytes(x) * (size - 1) / size;
+    default:
+      return 0;
+  }
+}
+
+/** The group of a collective of one rank's graph: rank numbers in order. */
+export function groupOf(node: Node): readonly number[] {
+  return nums(node.attrs.group);
+}
