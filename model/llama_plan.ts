@@ -1,0 +1,24 @@
+/** What tensor parallelism may cut in a Llama, by role; which axis does it, and whether, is the mesh's business.
+ * @module */
+import type { ModelPlan } from "../graph/layout.ts";
+import type { LlamaConfig } from "./llama.ts";
+
+/** The plan of a Llama: what follows a norm is cut by what it gives, what leads back to the residual stream by what it takes, so
+ * that each half of a block has one exchange on the way in and one on the way out. */
+export function llamaPlan({ numHeads, numKvHeads, ffnHiddenDim, vocabSize }: LlamaConfig): ModelPlan {
+  return {
+    parameters: [
+      { pattern: "tok_embeddings.weight", role: "table", units: vocabSize },
+      { pattern: "layers.*.attention.wq.weight", role: "column", units: numHeads },
+      { pattern: "layers.*.attention.wk.weight", role: "column", units: numKvHeads },
+      { pattern: "layers.*.attention.wv.weight", role: "column", units: numKvHeads },
+      { pattern: "layers.*.attention.wo.weight", role: "row", units: numHeads },
+      { pattern: "layers.*.feed_forward.w1.weight", role: "column", units: ffnHiddenDim },
+      { pattern: "layers.*.feed_forward.w2.weight", role: "row", units: ffnHiddenDim },
+      { pattern: "layers.*.feed_forward.w3.weight", role: "column", units: ffnHiddenDim },
+      { pattern: "output.weight", role: "column", units: vocabSize },
+    ],
+    logits: "output",
+    residualRank: 3,
+  };
+}

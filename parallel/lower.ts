@@ -1,0 +1,219 @@
+/** From decisions to the graph of a rank: every node on local shapes, and conversions between (rule 5).
+ * @module */
+import { Builder, opOf } from "../graph/builder.ts";
+import { touchedStates } from "../graph/edit.ts";
+import type { Attr, Attrs, Graph, Node, State, Value } from "../graph/ir.ts";
+import {
+  axesOfDim,
+  degreeOf,
+  type Layout,
+  layoutText,
+  localShape,
+  paddedAxes,
+  type Placement,
+  placementOn,
+  type Reduction,
+  replicated,
+  samePlacement,
+} from "../graph/layout.ts";
+import { Tensor } from "../graph/tensor.ts";
+import { conversion, type Step } from "./conversion.ts";
+import type { Axis, Mesh } from "./mesh.ts";
+import type { Layouts } from "./plan.ts";
+import { rankNumber } from "./rank_graph.ts";
+import { type Decisions, labelsOf } from "./strategy.ts";
+
+/** The graph of every rank. */
+export function lower(graph: Graph, mesh: Mesh, layouts: Layouts, decisions: Decisions): Graph {
+  return new Lowering(graph, mesh, layouts, decisions).run();
+}
+
+class Lowering {
+  readonly #builder: Builder;
+  readonly #states: ReadonlyMap<string, State>;
+  /** Layout of each value once it is made. */
+  readonly #layoutOf = new Map<Value, Layout>();
+  /** Local values by global value and layout: a conversion is made once. */
+  readonly #local = new Map<Value, Map<string, Value>>();
+  /** Constants and random values: each rank makes its part where one is asked for. */
+  readonly #sources = new Map<Value, Node>();
+
+  constructor(
+    readonly graph: Graph,
+    readonly mesh: Mesh,
+    readonly layouts: Layouts,
+    readonly decisions: Decisions,
+  ) {
+    const local = (s: State): State => ({ ...s, shape: this.#localShape(s, layouts.state(s), `state "${s.name}"`) });
+    this.#builder = new Builder(graph.name, graph.states.map(local));
+    this.#states = new Map(graph.states.map((s) => [s.name, s]));
+  }
+
+  run(): Graph {
+    for (const { name, value } of this.graph.inputs) {
+      const layout = this.layouts.input(name);
+      const shape = this.#localShape(value, layout, `input "${name}"`);
+      this.#place(value, this.#builder.input(name, { dtype: value.dtype, shape }), layout);
+    }
+    for (const node of this.graph.nodes) this.#node(node);
+    this.#builder.scope = "";
+    for (const { name, value } of this.graph.outputs) this.#builder.output(name, this.#convert(value, replicated));
+    return this.#builder.finish();
+  }
+
+  #localShape({ shape }: { readonly shape: readonly number[] }, layout: Layout, what?: string): number[] {
+    return localShape(shape, layout, this.mesh.degrees, what);
+  }
+
+  #place(value: Value, local: Value, layout: Layout): void {
+    this.#layoutOf.set(value, layout);
+    this.#local.set(value, new Map([[layoutText(layout), local]]));
+  }
+
+  #node(node: Node): void {
+    this.#builder.scope = node.scope;
+    if (node.op === "constant" || node.op === "random") {
+      const [value] = node.outputs;
+      this.#sources.set(value, node);
+      this.#layoutOf.set(value, replicated);
+      this.#local.set(value, new Map());
+      return;
+    }
+    const { inputs, outputs } = this.#layoutsOf(node);
+    const operands = node.inputs.map((v, i) => this.#convert(v, inputs[i]));
+    const made = this.#emit(node, operands, outputs);
+    node.outputs.forEach((value, i) => {
+      this.#place(value, made[i], outputs[i]);
+      // Rules 3 and 4: resolved where it is made.
+      const layout = this.#resolved(value, outputs[i]);
+      this.#place(value, this.#convert(value, layout), layout);
+    });
+  }
+
+  /** Layouts of operands and results: placements by axis, in an order of cuts that all dims of a label share. */
+  #layoutsOf(node: Node): { inputs: Layout[]; outputs: Layout[] } {
+    const [state] = touchedStates(node);
+    const stored = state === undefined ? undefined : this.layouts.state(this.#states.get(state)!);
+    const cuts = [...this.#cuts(node).values()].flat();
+    const layout = (side: "inputs" | "outputs", i: number, own: Layout | undefined): Layout => {
+      const placements = this.decisions.axes.map((
+        a,
+      ): [Axis, Placement] => [a, this.decisions.strategy(node, a)[side][i]]);
+      const order = own ? [...own.keys()] : cuts;
+      const at = (axis: Axis) => order.includes(axis) ? order.indexOf(axis) : order.length;
+      return new Map(placements.filter(([, p]) => p.kind !== "replicate").sort(([a], [b]) => at(a) - at(b)));
+    };
+    const additive = opOf(node.op).split?.additive;
+    return {
+      inputs: node.inputs.map((v, i) => layout("inputs", i, stored ?? (additive ? this.#layoutOf.get(v) : undefined))),
+      outputs: node.outputs.map((_, i) => layout("outputs", i, stored)),
+    };
+  }
+
+  /** The axes that cut each label, in the order in which some operand is cut already, else in that of the mesh. */
+  #cuts(node: Node): Map<string, readonly string[]> {
+    const labels = labelsOf(node), cuts = new Map<string, Axis[]>();
+    for (const axis of this.decisions.axes) {
+      const { label } = this.decisions.strategy(node, axis);
+      if (label !== undefined) cuts.set(label, [...cuts.get(label) ?? [], axis]);
+    }
+    const ordered = ([label, axes]: [string, Axis[]]): [string, readonly string[]] => {
+      const orders = node.inputs.map((v, i) => axesOfDim(this.#layoutOf.get(v)!, labels!.inputs[i].indexOf(label)));
+      return [label, orders.find((o) => o.length === axes.length && axes.every((a) => o.includes(a))) ?? axes];
+    };
+    return new Map([...cuts].map(ordered));
+  }
+
+  /** Where a value is after rules 3 and 4: as it was made, or in the mesh's order of axes where that changes. */
+  #resolved(value: Value, made: Layout): Layout {
+    const placements = this.decisions.axes.map((a): [Axis, Placement] => [a, this.decisions.placement(value, a)]);
+    if (placements.every(([axis, p]) => samePlacement(p, placementOn(made, axis)))) return made;
+    const kept = (axis: Axis) => samePlacement(placementOn(made, axis), this.decisions.placement(value, axis));
+    const order = [...made.keys()];
+    const unchanged = placements.filter(([axis]) => kept(axis)).sort(([a], [b]) => order.indexOf(a) - order.indexOf(b));
+    const changed = placements.filter(([axis]) => !kept(axis));
+    return new Map([...unchanged, ...changed].filter(([, p]) => p.kind !== "replicate"));
+  }
+
+  /** The local value in a layout, converted where it is not there yet. */
+  #convert(value: Value, to: Layout): Value {
+    const known = this.#local.get(value)!, from = this.#layoutOf.get(value)!;
+    const once = (layout: Layout, make: () => Value): Value => {
+      const text = layoutText(layout);
+      if (!known.has(text)) known.set(text, make());
+      return known.get(text)!;
+    };
+    return once(to, () => {
+      const source = this.#sources.get(value), steps = conversion(from, to, value.shape.length);
+      const made = (layout: Layout) =>
+        this.#emit(source!, source!.inputs.map((v) => this.#convert(v, replicated)), [layout])[0];
+      const isSlice = steps.every((s) => s.op === "slice_by_rank");
+      if (source && isSlice && value.shape.every((_, d) => canMake(source, to, d))) return made(to);
+      const first = once(from, () => made(from));
+      return steps.reduce((local, step) => once(step.to, () => this.#step(value, local, step)), first);
+    });
+  }
+
+  #step(value: Value, local: Value, { op, axes, dim, by, to }: Step): Value {
+    const size = this.#pieces(axes), expected = this.#localShape(value, to);
+    const emit = (name: string, operands: readonly Value[], attrs: Attrs) =>
+      this.#builder.emit(name, operands, attrs)[0];
+    const attrs = { axes, size, ...(dim === undefined ? {} : { dim }), ...(by === undefined ? {} : { by }) };
+    let operand = local;
+    if (op === "reduce_scatter" || op === "slice_by_rank") {
+      // Uneven slices: zeros make the last ones as long as the others.
+      const more = expected[dim!] * size - local.shape[dim!];
+      const shape = local.shape.map((n, d) => d === dim ? more : n);
+      const zeros = () => emit("constant", [], { value: 0, dtype: local.dtype, shape });
+      if (more > 0) operand = emit("concat", [local, zeros()], { dim: dim! });
+    }
+    const made = emit(op, [operand], attrs);
+    if (String(made.shape) === String(expected)) return made;
+    return emit("slice", [made], { starts: expected.map(() => 0), shape: expected });
+  }
+
+  /** The node on local operands. */
+  #emit(node: Node, operands: readonly Value[], outputs: readonly Layout[]): readonly Value[] {
+    const { across, offset } = opOf(node.op).split ?? {}, cuts = this.#cuts(node);
+    const attrs: Record<string, Attr> = { ...node.attrs }, [y] = node.outputs;
+    // Attributes that hold sizes hold local ones.
+    if (attrs.shape !== undefined) attrs.shape = this.#localShape(y, outputs[0]);
+    if (attrs.rows !== undefined) [attrs.rows] = this.#localShape(y, outputs[0]);
+    if (attrs.sizes !== undefined) {
+      const sizes = Object.entries(attrs.sizes as Record<string, number>);
+      attrs.sizes = Object.fromEntries(sizes.map(([label, n]) => [label, n / this.#pieces(cuts.get(label) ?? [])]));
+    }
+    if (node.op === "random" && outputs[0].size > 0) Object.assign(attrs, this.#box(y, outputs[0]));
+    const start = (label: string, axes: readonly string[]) =>
+      rankNumber(0, [{ axes, step: labelsOf(node)!.sizes.get(label)! / this.#pieces(axes) }]);
+    const counted = offset === undefined ? undefined : cuts.get(offset);
+    if (counted) attrs.start = start(offset!, counted);
+    const axes = across && cuts.get(across.label);
+    if (!axes) return this.#builder.emit(node.op, operands, attrs);
+    const allReduce = (x: Tensor, by: Reduction) =>
+      x.apply("all_reduce", [], { axes, size: this.#pieces(axes), by })[0];
+    const inputs = operands.map((v) => new Tensor(this.#builder, v));
+    return across.emit({ inputs, attrs, start: start(across.label, axes), allReduce }).map((t) => t.value);
+  }
+
+  #pieces(axes: readonly string[]): number {
+    return degreeOf(axes, this.mesh.degrees);
+  }
+
+  /** Which box of the whole value a rank makes. */
+  #box(value: Value, layout: Layout): { whole: Attr; starts: Attr; ends: Attr } {
+    const local = this.#localShape(value, layout);
+    const dims = value.shape.map((size, dim) => {
+      const padded = paddedAxes(layout, dim), even = axesOfDim(layout, dim).filter((a) => !padded.includes(a));
+      const step = size / this.#pieces(even);
+      const start = rankNumber(0, [{ axes: even, step }, { axes: padded, step: local[dim] }]);
+      return { start, end: rankNumber(step, [{ axes: even, step }]) };
+    });
+    return { whole: value.shape, starts: dims.map((d) => d.start), ends: dims.map((d) => d.end) };
+  }
+}
+
+/** A constant fills its padding too, where zeros are expected. */
+function canMake(source: Node, to: Layout, dim: number): boolean {
+  return source.op === "random" || paddedAxes(to, dim).length === 0;
+}

@@ -1,0 +1,252 @@
+/** Pass `partition`: from a graph on global tensors to the one graph that every rank of a mesh runs on its parts. Axis by axis, in
+ * topological order over the whole graph, each node is given a strategy by the rules below; there is no cost model.
+ *
+ * 1. A sharded dim stays sharded through an op that keeps it; one that is summed away makes the result partial; an operand that the op
+ *    must see whole is gathered.
+ * 2. Parameters are pinned to their layout of use and activations move: (a) the gradient of a parameter that is used in shards takes
+ *    the strategy whose result is in that layout; (b) else an op with a sharded parameter takes the parameter's strategy; (c) else
+ *    operands that are sharded must agree, and partial ones are brought to them; (d) else an op that is linear in its partial
+ *    operands may stay partial.
+ * 3. A partial value of more than one use is resolved where it is made, to the plan's residual layout if it has that many dims, else
+ *    it becomes whole; with one use it may travel through linear ops.
+ * 4. The gradient of a value takes that value's layout; the gradient of a partial value is whole.
+ * 5. A conversion is made once for each value and target: `lower.ts`. It sinks below casts that shrink what it moves.
+ * @module */
+import { Builder, opOf } from "../graph/builder.ts";
+import { touchedStates } from "../graph/edit.ts";
+import { consumers, dtypeBytes, type Graph, type Node, producers, type State, type Value } from "../graph/ir.ts";
+import { type Layout, partial, type Placement, placementOn, replicate, samePlacement, shard } from "../graph/layout.ts";
+import { lower } from "./lower.ts";
+import { AXES, type Axis, type Mesh } from "./mesh.ts";
+import type { Layouts } from "./plan.ts";
+import { cutAlong, type Decisions, type Labels, labelsOf, onSummands, type Strategy, whole } from "./strategy.ts";
+
+/** The graph that every rank runs: shapes are those of a rank's parts, and what depends on the rank is said by axes, for `graphOfRank`
+ * to resolve. Pipeline stages (`pp`) are none of its business.
+ * @throws {RangeError} when an input, a state or a named activation cannot be cut as the plan says. */
+export function partition(graph: Graph, mesh: Mesh, layouts: Layouts): Graph {
+  const single = separateReads(graph), rules = new Rules(single, mesh, layouts);
+  for (const axis of rules.axes) rules.decide(axis);
+  return lower(single, mesh, layouts, rules);
+}
+
+/** Reads of several states at once become reads of one each: their parts do not lie one after another. */
+function separateReads(graph: Graph): Graph {
+  const several = (n: Node) => n.op === "read" && touchedStates(n).length > 1;
+  if (!graph.nodes.some(several)) return graph;
+  const builder = Builder.extend(graph), nodes: Node[] = [], now = new Map<Value, Value>();
+  const current = (v: Value): Value => now.get(v) ?? v;
+  for (const node of graph.nodes) {
+    if (several(node)) {
+      const from = builder.nodes.length;
+      builder.scope = node.scope;
+      const parts = touchedStates(node).map((name) => builder.read(name));
+      now.set(node.outputs[0], builder.emit("concat", parts, { dim: 0 })[0]);
+      nodes.push(...builder.nodes.slice(from));
+    } else nodes.push({ ...node, inputs: node.inputs.map(current) });
+  }
+  return { ...graph, nodes, outputs: graph.outputs.map(({ name, value }) => ({ name, value: current(value) })) };
+}
+
+class Rules implements Decisions {
+  readonly axes: readonly Axis[];
+  readonly #strategies = new Map<Node, Map<Axis, Strategy>>();
+  readonly #placements = new Map<Value, Map<Axis, Placement>>();
+  readonly #states: ReadonlyMap<string, State>;
+  readonly #made: ReadonlyMap<Value, Node>;
+  /** Number of uses of each value, among them those as a result of the graph. */
+  readonly #uses = new Map<Value, number>();
+  /** Values of parameters, as they are stored. */
+  readonly #parameters: ReadonlyMap<Value, Layout>;
+  /** What is added into the gradient sum of a parameter, and the layout of the parameter's use. */
+  readonly #gradients: ReadonlyMap<Value, Layout>;
+  /** Results of modules that the plan names. */
+  readonly #activations: ReadonlyMap<Value, Readonly<Partial<Record<Axis, Placement>>>>;
+
+  constructor(readonly graph: Graph, readonly mesh: Mesh, readonly layouts: Layouts) {
+    this.axes = AXES.filter((axis) => axis !== "pp" && mesh.degrees[axis] > 1);
+    this.#states = new Map(graph.states.map((s) => [s.name, s]));
+    this.#made = producers(graph);
+    for (const [value, nodes] of consumers(graph)) this.#uses.set(value, nodes.length);
+    for (const { value } of graph.outputs) this.#uses.set(value, (this.#uses.get(value) ?? 0) + 1);
+    this.#parameters = this.#parameterValues();
+    this.#gradients = this.#parameterGradients();
+    this.#activations = this.#namedActivations();
+  }
+
+  strategy(node: Node, axis: Axis): Strategy {
+    return this.#strategies.get(node)!.get(axis)!;
+  }
+
+  placement(value: Value, axis: Axis): Placement {
+    return this.#placements.get(value)!.get(axis)!;
+  }
+
+  /** Decides all nodes on one axis; earlier axes stay as they are. */
+  decide(axis: Axis): void {
+    const place = (value: Value, placement: Placement) => {
+      if (!this.#placements.has(value)) this.#placements.set(value, new Map());
+      this.#placements.get(value)!.set(axis, placement);
+    };
+    for (const { name, value } of this.graph.inputs) place(value, placementOn(this.layouts.input(name), axis));
+    for (const node of this.graph.nodes) {
+      const strategy = this.#choose(node, axis);
+      if (!this.#strategies.has(node)) this.#strategies.set(node, new Map());
+      this.#strategies.get(node)!.set(axis, strategy);
+      node.outputs.forEach((v, i) => place(v, this.#resolve(node, i, strategy.outputs[i], axis)));
+    }
+  }
+
+  /** The strategy of a node on an axis: rules 1 and 2. */
+  #choose(node: Node, axis: Axis): Strategy {
+    const [state] = touchedStates(node);
+    if (state !== undefined) {
+      // Rule 4 for parameters: a gradient is added up in the layout of its sum.
+      const stored = placementOn(this.layouts.state(this.#states.get(state)!), axis);
+      return { inputs: node.inputs.map(() => stored), outputs: node.outputs.map(() => stored) };
+    }
+    const operands = node.inputs.map((v) => this.#seenBy(node, v, axis)), labels = labelsOf(node);
+    if (opOf(node.op).split?.additive) return this.#sumOfAll(node, operands, axis);
+    if (!labels) return whole(node);
+    const cut = (terms: Labels["inputs"], at: number, placement: Placement) => {
+      if (placement.kind !== "shard") return;
+      const label = terms[at][placement.dim];
+      const { padded } = placement;
+      return this.#canCut(node, labels, label, axis, padded) ? cutAlong(node, labels, label, padded) : undefined;
+    };
+    // Rule 2a.
+    for (const [i, value] of node.outputs.entries()) {
+      const used = this.#gradients.get(value), strategy = used && cut(labels.outputs, i, placementOn(used, axis));
+      if (strategy) return strategy;
+    }
+    // Rule 2b, then 2c, and through the labels rule 1: the first operand in shards that the op can keep decides.
+    const indices = operands.map((_, i) => i), pinned = indices.filter((i) => this.#parameters.has(node.inputs[i]));
+    for (const i of [...pinned, ...indices]) {
+      const strategy = cut(labels.inputs, i, operands[i]);
+      if (strategy) return strategy;
+    }
+    // Rule 2d.
+    const summands = operands.map((p) => samePlacement(p, partial()));
+    if (summands.some((p) => p)) {
+      const strategy = onSummands(node, summands);
+      if (strategy && this.#staysPartial(node, strategy, summands)) return strategy;
+    }
+    return whole(node);
+  }
+
+  /** Where an operand is for the rules: a parameter where it is used, all else where it was made. */
+  #seenBy(node: Node, value: Value, axis: Axis): Placement {
+    const used = this.#parameters.get(value);
+    // Rule 5: a parameter is converted behind the casts that shrink it.
+    const sinks = node.outputs.some((v) => this.#parameters.has(v));
+    return used && !sinks ? placementOn(used, axis) : this.placement(value, axis);
+  }
+
+  #canCut(node: Node, labels: Labels, label: string | undefined, axis: Axis, padded: boolean): label is string {
+    if (label === undefined) return false;
+    if (padded && opOf(node.op).split!.padded) return true;
+    const same = (a: Axis) => this.strategy(node, a).label === label && !this.strategy(node, a).padded;
+    return labels.sizes.get(label)! % this.#pieces(same, axis) === 0;
+  }
+
+  /** Number of pieces that an axis makes together with the axes before it that do the same. */
+  #pieces(same: (axis: Axis) => boolean, axis: Axis): number {
+    const earlier = this.axes.slice(0, this.axes.indexOf(axis)).filter(same);
+    return [...earlier, axis].reduce((n, a) => n * this.mesh.degrees[a], 1);
+  }
+
+  /** Does staying partial save anything? Not where the result is resolved at once and a whole operand would have to become summands. */
+  #staysPartial(node: Node, strategy: Strategy, summands: readonly boolean[]): boolean {
+    const mixed = strategy.inputs.some((p, i) => p.kind === "partial" && !summands[i]);
+    return !mixed || this.#uses.get(node.outputs[0])! <= 1;
+  }
+
+  /** One sum over all operands: each stays in its shards, and what is whole counts on one rank only (rule 3). */
+  #sumOfAll(node: Node, operands: readonly Placement[], axis: Axis): Strategy {
+    if (operands.every((p) => p.kind === "replicate")) return whole(node);
+    const inputs = operands.map((placement, i) => {
+      if (placement.kind !== "partial") return placement.kind === "shard" ? placement : partial();
+      // The square of a sum is not the sum of squares.
+      return this.#fits(node.inputs[i], shard(0), axis) ? shard(0) : replicate;
+    });
+    return inputs.some((p) => p.kind === "replicate") ? whole(node) : { inputs, outputs: [partial()] };
+  }
+
+  /** Where a result is from then on: rules 3 and 4, and what the plan says of named activations. */
+  #resolve(node: Node, index: number, made: Placement, axis: Axis): Placement {
+    const value = node.outputs[index], named = this.#activations.get(value)?.[axis];
+    if (named) {
+      if (!this.#fits(value, named, axis)) {
+        throw new RangeError(
+          `Cannot cut the result of "${node.scope}", [${value.shape}], over ${axis} as the plan says`,
+        );
+      }
+      return named;
+    }
+    // On an earlier axis it may have been resolved to shards that leave no room for these.
+    if (made.kind === "shard") return made.padded || this.#fits(value, made, axis) ? made : replicate;
+    if (made.kind === "replicate") return made;
+    // Rule 4.
+    const gradient = opOf(node.op).split?.gradients?.find(([output]) => output === index);
+    if (gradient) {
+      const of = this.placement(node.inputs[gradient[1]], axis);
+      return of.kind === "shard" ? of : replicate;
+    }
+    // Rule 3.
+    if ((this.#uses.get(value) ?? 0) <= 1) return made;
+    const residual = this.layouts.residual(value.shape.length)[axis] ?? replicate;
+    return this.#fits(value, residual, axis) ? residual : replicate;
+  }
+
+  /** Can the value be cut like this, on top of how earlier axes cut it? */
+  #fits(value: Value, placement: Placement, axis: Axis): boolean {
+    if (placement.kind !== "shard") return true;
+    const same = (a: Axis) => samePlacement(this.placement(value, a), placement);
+    return (value.shape[placement.dim] ?? 1) % this.#pieces(same, axis) === 0;
+  }
+
+  /** Parameters that are read, and casts of them that shrink, with the layout of use. Those that the graph changes are used as they
+   * are stored. */
+  #parameterValues(): Map<Value, Layout> {
+    const { nodes } = this.graph, found = new Map<Value, Layout>();
+    const changed = new Set(nodes.filter((n) => n.op === "assign").flatMap(touchedStates));
+    for (const node of nodes) {
+      const state = node.op === "read" ? this.#states.get(touchedStates(node)[0])! : undefined;
+      if (state?.kind === "parameter" && !changed.has(state.name)) {
+        found.set(node.outputs[0], this.layouts.used(state));
+      }
+      // Rule 5.
+      const [x] = node.inputs, [y] = node.outputs;
+      const shrinks = node.op === "cast" && dtypeBytes[y.dtype] < dtypeBytes[x.dtype];
+      if (shrinks && found.has(x)) found.set(y, found.get(x)!);
+    }
+    return found;
+  }
+
+  /** Values that end in a gradient sum, through sums and casts. */
+  #parameterGradients(): Map<Value, Layout> {
+    const found = new Map<Value, Layout>();
+    const visit = (value: Value, used: Layout): void => {
+      found.set(value, used);
+      const node = this.#made.get(value);
+      if (node?.op === "add" || node?.op === "cast") node.inputs.forEach((v) => visit(v, used));
+    };
+    for (const node of this.graph.nodes) {
+      const state = node.op === "accumulate" ? this.#states.get(touchedStates(node)[0])! : undefined;
+      const parameter = state?.kind === "gradient" && this.#states.get(state.name.slice("gradient/".length));
+      if (parameter) visit(node.inputs[0], this.layouts.used(parameter));
+    }
+    return found;
+  }
+
+  /** A module's result is what the last node in its scope, or in one inside, gives in forward. */
+  #namedActivations(): Map<Value, Readonly<Partial<Record<Axis, Placement>>>> {
+    const last = new Map<string, Value>();
+    for (const { scope, outputs: [value] } of this.graph.nodes) {
+      if (scope.endsWith("'") || value === undefined) continue;
+      const parts = scope.split(".");
+      parts.forEach((_, i) => last.set(parts.slice(0, i + 1).join("."), value));
+    }
+    return new Map([...last].map(([scope, value]) => [value, this.layouts.activation(scope)]));
+  }
+}

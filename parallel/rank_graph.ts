@@ -1,0 +1,53 @@
+/** From the graph of all ranks to the graph of one: what depends on where the rank stands becomes plain numbers.
+ * @module */
+import { Builder } from "../graph/builder.ts";
+import type { Attr, Graph, Node, Value } from "../graph/ir.ts";
+import { type Degrees, pieceOf } from "../graph/layout.ts";
+import { num } from "../graph/op.ts";
+import type { Mesh } from "./mesh.ts";
+
+/** A number that depends on the rank, as an attribute: `plus` and, for each term, the rank's piece along `axes` times `step`. */
+export interface RankNumber {
+  readonly plus: number;
+  readonly terms: readonly { readonly axes: readonly string[]; readonly step: number }[];
+  readonly [key: string]: Attr;
+}
+
+/** Such a number; a plain one where no axis has a say. */
+export function rankNumber(plus: number, terms: RankNumber["terms"]): Attr {
+  const some = terms.filter(({ axes }) => axes.length > 0);
+  return some.length > 0 ? { plus, terms: some } : plus;
+}
+
+/** The graph that one rank runs: collectives have their `group`, ranks in order; slices by rank and values that only the first rank
+ * keeps are ordinary ops. */
+export function graphOfRank(graph: Graph, mesh: Mesh, rank: number): Graph {
+  const coordinates = mesh.coordinates(rank), now = new Map<Value, Value>();
+  const builder = Builder.extend({ ...graph, nodes: [], outputs: [] });
+  const current = (v: Value): Value => now.get(v) ?? v;
+  for (const node of graph.nodes) {
+    const inputs = node.inputs.map(current), axes = (node.attrs.axes ?? []) as string[];
+    const emit = (op: string, operands: readonly Value[], attrs: Node["attrs"]) =>
+      builder.emit(op, operands, attrs, node.scope).forEach((v, i) => now.set(node.outputs[i], v));
+    const attrs = resolved(node.attrs, mesh.degrees, coordinates) as Node["attrs"], [y] = node.outputs;
+    if (node.op === "slice_by_rank") {
+      const at = pieceOf(axes, mesh.degrees, coordinates), { shape } = y;
+      emit("slice", inputs, { starts: shape.map((n, d) => d === num(attrs.dim) ? at * n : 0), shape });
+    } else if (node.op === "keep_on_first") {
+      if (pieceOf(axes, mesh.degrees, coordinates) === 0) now.set(y, inputs[0]);
+      else emit("constant", [], { value: 0, dtype: y.dtype, shape: y.shape });
+    } else emit(node.op, inputs, axes.length > 0 ? { ...attrs, group: mesh.group(rank, axes) } : attrs);
+  }
+  for (const { name, value } of graph.outputs) builder.output(name, current(value));
+  return builder.finish();
+}
+
+function resolved(attr: Attr, degrees: Degrees, coordinates: Degrees): Attr {
+  if (Array.isArray(attr)) return attr.map((a: Attr) => resolved(a, degrees, coordinates));
+  if (typeof attr !== "object") return attr;
+  if ("terms" in attr) {
+    const { plus, terms } = attr as RankNumber;
+    return terms.reduce((sum, { axes, step }) => sum + pieceOf(axes, degrees, coordinates) * step, plus);
+  }
+  return Object.fromEntries(Object.entries(attr).map(([key, a]) => [key, resolved(a, degrees, coordinates)]));
+}

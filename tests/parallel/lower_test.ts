@@ -1,0 +1,69 @@
+import { assert, assertEquals } from "@std/assert";
+import { type DType, type Graph, sizeBytes } from "../../graph/ir.ts";
+import { precision } from "../../graph/passes/precision.ts";
+import { simplify } from "../../graph/passes/simplify.ts";
+import { verify } from "../../graph/verify.ts";
+import { partition } from "../../parallel/partition.ts";
+import { tinyLlama } from "../model/tiny.ts";
+import { boundPlan, meshOf, type StepGraphs, stepGraphs } from "./step_graphs.ts";
+
+/** The microbatch of a small Llama on a mesh, in bf16 where it may be. */
+function inBf16(stored: "f32" | "bf16"): Graph {
+  const model = tinyLlama({ numLayers: 1 }), mesh = meshOf({ dp_shard: 2, tp: 2 });
+  const exact = Object.entries(stepGraphs(model, { batch: 4, seqLen: 8, dtype: "f32" }));
+  const rounded = exact.map(([name, g]) => [name, simplify(precision(g, { param: "bf16", reduce: "bf16", stored }))]);
+  const graphs = Object.fromEntries(rounded) as StepGraphs, plan = boundPlan(model, mesh, graphs);
+  Object.values(graphs).forEach((g) => verify(partition(g, mesh, plan)));
+  return partition(graphs.microbatch, mesh, plan);
+}
+
+/** Element types of what a collective moves for products, over an axis. */
+function moved(graph: Graph, op: string, axis: string, scope: RegExp): DType[] {
+  return graph.nodes.filter((n) => n.op === op && (n.attrs.axes as string[]).includes(axis) && scope.test(n.scope))
+    .map((n) => n.inputs[0].dtype);
+}
+
+Deno.test("rule 5: parameters and activations are gathered behind the casts that shrink them", () => {
+  const graph = inBf16("f32");
+  assertEquals(moved(graph, "all_gather", "dp_shard", /attention\.w|feed_forward/), Array(7).fill("bf16"));
+  assertEquals(moved(graph, "all_gather", "tp", /attention|feed_forward/), Array(4).fill("bf16"));
+  // Norms and embeddings take f32.
+  assertEquals(moved(graph, "all_gather", "dp_shard", /norm|tok_embeddings/), Array(4).fill("f32"));
+});
+
+Deno.test("rule 5: what is stored in bf16 is gathered before it is widened", () => {
+  assertEquals(moved(inBf16("bf16"), "all_gather", "dp_shard", /norm|tok_embeddings/), Array(4).fill("bf16"));
+});
+
+Deno.test("rule 5: a gradient is reduced in the type that its cast asks for", () => {
+  assertEquals(moved(inBf16("f32"), "reduce_scatter", "dp_shard", /./), Array(12).fill("bf16"));
+});
+
+Deno.test("a rank makes no more of constants and random values than its part", () => {
+  const model = tinyLlama({ numLayers: 1 }), mesh = meshOf({ dp_shard: 2, tp: 2 });
+  const graphs = stepGraphs(model, { batch: 4, seqLen: 8, dtype: "f32" });
+  const { nodes, states } = partition(graphs.initialize, mesh, boundPlan(model, mesh, graphs));
+  const bytes = (list: readonly Graph["states"][number][]) => list.reduce((sum, s) => sum + sizeBytes(s), 0);
+  const made = nodes.flatMap((n) => n.outputs).reduce((sum, v) => sum + sizeBytes(v), 0);
+  assert(made <= bytes(states), `${made} bytes are made for ${bytes(states)}`);
+  assertEquals(nodes.every((n) => ["constant", "random", "assign"].includes(n.op)), true);
+});
+
+Deno.test("a dim that data axes do not divide is padded with zeros before slices and cut off behind a gather", () => {
+  const model = tinyLlama({ numLayers: 1, vocabSize: 33 }), mesh = meshOf({ dp_shard: 4 });
+  const graphs = stepGraphs(model, { batch: 4, seqLen: 8, dtype: "f32" });
+  const { nodes } = partition(graphs.microbatch, mesh, boundPlan(model, mesh, graphs));
+  const text = nodes.filter((n) => n.scope.startsWith("output")).map((n) => `${n.op} ${n.outputs[0]?.shape ?? ""}`);
+  assertEquals(text, [
+    "read 9,16",
+    "all_gather 36,16",
+    "slice 33,16",
+    "contract 1,8,33",
+    "contract 1,8,16",
+    "contract 33,16",
+    "constant 3,16",
+    "concat 36,16",
+    "reduce_scatter 9,16",
+    "accumulate ",
+  ]);
+});

@@ -1,0 +1,123 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { f64 } from "../../graph/builder.ts";
+import type { Graph, State, StateKind } from "../../graph/ir.ts";
+import { layoutText, shard } from "../../graph/layout.ts";
+import { traceGraph } from "../../graph/trace.ts";
+import { llamaPlan } from "../../model/llama_plan.ts";
+import { BoundPlan, dataPlan, type Plan, planOf } from "../../parallel/plan.ts";
+import { tinyLlama } from "../model/tiny.ts";
+import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
+
+const state = (name: string, kind: StateKind, ...shape: number[]): State => ({ name, kind, ...f64(...shape) });
+
+/** A graph that knows some states, and reads one in a scope. */
+function graphWith(...states: State[]): Graph {
+  return traceGraph("g", states, (builder) => {
+    builder.input("tokens", { dtype: "i32", shape: [8, 8] });
+    builder.input("lr", f64());
+    builder.scope = "layers.0.mixer";
+    builder.read(states[0].name);
+  });
+}
+
+const all = [
+  state("w", "parameter", 8, 6),
+  state("scale", "parameter"),
+  state("moment1/w", "moment", 8, 6),
+  state("gradient/w", "gradient", 8, 6),
+  state("gradient/scale", "gradient"),
+  state("loss_sum", "sum"),
+];
+const mesh = meshOf({ dp_replicate: 2, dp_shard: 2, cp: 2, tp: 2 });
+const bound = (parameters: Plan["parameters"], states = all) =>
+  new BoundPlan({ ...dataPlan, parameters }, mesh, [graphWith(...states)]);
+
+Deno.test("without a word, data axes shard dim 0 of parameters, moments and gradient sums, and copies keep summands", () => {
+  const plan = bound([]), text = (name: string) => layoutText(plan.state(all.find((s) => s.name === name)!));
+  assertEquals(text("w"), "dp_shard: Shard(0), cp: Shard(0)");
+  assertEquals(text("moment1/w"), text("w"));
+  assertEquals(text("gradient/w"), "dp_shard: Shard(0), cp: Shard(0), dp_replicate: Partial(sum)");
+  assertEquals(layoutText(plan.used(all[0])), "Replicate");
+});
+
+Deno.test("a scalar is whole, and its gradient what each rank has added up, as sums are", () => {
+  const plan = bound([]), summands = "cp: Partial(sum), dp_replicate: Partial(sum), dp_shard: Partial(sum)";
+  assertEquals([1, 4, 5].map((i) => layoutText(plan.state(all[i]))), ["Replicate", summands, summands]);
+});
+
+Deno.test("the batch and the sequence of inputs are shared out, scalars are everybody's", () => {
+  const plan = bound([]);
+  assertEquals(layoutText(plan.input("tokens")), "dp_replicate: Shard(0), dp_shard: Shard(0), cp: Shard(1)");
+  assertEquals(layoutText(plan.input("lr")), "Replicate");
+});
+
+Deno.test("tp cuts a dim before data axes do, so that what they gather is one box", () => {
+  const tp = { tp: shard(0) }, plan = bound([{ pattern: "w", stored: tp, used: tp, gradient: tp }]);
+  assertEquals(layoutText(plan.state(all[0])), "tp: Shard(0), dp_shard: Shard(0), cp: Shard(0)");
+  assertEquals(layoutText(plan.used(all[0])), "tp: Shard(0)");
+});
+
+Deno.test("a pattern that matches nothing is an error that names what there is", () => {
+  assertThrows(
+    () => bound([{ pattern: "layers.*.w" }]),
+    RangeError,
+    `The plan's pattern "layers.*.w" matches no parameter: expected one of w, scale; remove the pattern, or correct it`,
+  );
+  const activations = [{ pattern: "layers.*.attention", layout: {} }];
+  assertThrows(
+    () => new BoundPlan({ ...dataPlan, activations }, mesh, [graphWith(...all)]),
+    RangeError,
+    `matches no module: expected one of layers, layers.0, layers.0.mixer`,
+  );
+});
+
+Deno.test("a name that two patterns match is an error that names both", () => {
+  assertThrows(
+    () => bound([{ pattern: "w" }, { pattern: "*" }]),
+    RangeError,
+    `The plan's patterns "w" and "*" both match parameter "w": expected one`,
+  );
+});
+
+Deno.test("a star stands for one part of a name, and a dot for a dot", () => {
+  const states = ["layers.0.wq", "layers.0.sub.wq", "layersx0.wq"].map((name) => state(name, "parameter", 4, 4));
+  const tp = { tp: shard(1) };
+  const plan = bound([{ pattern: "layers.*.wq", used: tp }], states);
+  assertEquals(states.map((s) => layoutText(plan.used(s))), ["tp: Shard(1)", "Replicate", "Replicate"]);
+});
+
+Deno.test("what belongs together is not cut: heads, by the number of them", () => {
+  const graphs = stepGraphs(tinyLlama(), { batch: 4, seqLen: 8, dtype: "f32" });
+  assertThrows(
+    () => boundPlan(tinyLlama(), meshOf({ tp: 4 }), graphs),
+    RangeError,
+    `Cannot cut "layers.0.attention.wk.weight" over tp: dim 0 of [8,16] is 2 parts that belong together, not a multiple ` +
+      `of 4; change parallelism.tensor_parallel_degree, or the model's size`,
+  );
+  assertThrows(
+    () => bound([{ pattern: "w", used: { dp_replicate: shard(1) } }], [state("w", "parameter", 4, 5)]),
+    RangeError,
+    "is 5 parts",
+  );
+});
+
+Deno.test("dims that data axes do not divide are cut with padding, and the plan says so", () => {
+  const plan = bound([], [state("w", "parameter", 7, 6), state("v", "parameter", 8)]);
+  assertEquals(plan.padded().map((s) => s.name), ["w"]);
+  assertEquals(
+    String(plan),
+    "w [7,6]: stored dp_shard: Shard(0, padded), cp: Shard(0, padded); used Replicate; " +
+      "gradient dp_shard: Shard(0, padded), cp: Shard(0, padded), dp_replicate: Partial(sum)\n" +
+      "v [8]: stored dp_shard: Shard(0), cp: Shard(0); used Replicate; " +
+      "gradient dp_shard: Shard(0), cp: Shard(0), dp_replicate: Partial(sum)\n",
+  );
+});
+
+Deno.test("without sequence parallelism the residual stream is whole on tp, without loss parallelism the logits are", () => {
+  const plan = (options: { sequenceParallel?: boolean; lossParallel?: boolean }) =>
+    planOf(llamaPlan(tinyLlama().config), options);
+  assertEquals([plan({}), plan({ sequenceParallel: false })].map((p) => p.residual.layout.tp), [shard(1), undefined]);
+  assertEquals([plan({}), plan({ lossParallel: false })].map((p) => p.activations.map((a) => a.pattern)), [[], [
+    "output",
+  ]]);
+});

@@ -1,0 +1,83 @@
+/** Random meshes, and random layouts for the states and inputs of a graph: any that fit, sensible or not.
+ * @module */
+import { type Graph, isReal } from "../../graph/ir.ts";
+import { type Layout, layoutOf, partial, type Placement, replicate, shard } from "../../graph/layout.ts";
+import { type Axis, Mesh, type MeshOptions } from "../../parallel/mesh.ts";
+import type { Layouts } from "../../parallel/plan.ts";
+import type { Random } from "../graph/random_graphs.ts";
+
+const meshes: readonly MeshOptions[] = [
+  { dp_shard: 2 },
+  { tp: 2 },
+  { tp: 3 },
+  { dp_replicate: 2, dp_shard: 2 },
+  { dp_shard: 2, tp: 2 },
+  { cp: 2, tp: 2 },
+  { pp: 2, cp: 2 },
+  { dp_shard: 2, cp: 2, tp: 2 },
+];
+
+/** One of a few small meshes. */
+export function randomMesh(random: Random): Mesh {
+  const options = random.pick(meshes);
+  return new Mesh({ dp_shard: 1, ...options }, Object.values(options).reduce((n, d) => n * d, 1));
+}
+
+/** The axes that a pass may use, in a random order. */
+function axesOf(mesh: Mesh, random: Random): Axis[] {
+  return random.shuffle((Object.keys(mesh.degrees) as Axis[]).filter((a) => a !== "pp" && mesh.degrees[a] > 1));
+}
+
+/** A layout that fits a shape; `summands`: may it be partial? Sometimes dim 0 is cut with padding. */
+export function randomLayout(shape: readonly number[], mesh: Mesh, random: Random, summands: boolean): Layout {
+  return shape.length > 0 && random.oneIn(4)
+    ? paddedLayout(shape, mesh, random)
+    : evenLayout(shape, mesh, random, summands);
+}
+
+function evenLayout(shape: readonly number[], mesh: Mesh, random: Random, summands: boolean): Layout {
+  const cuts = shape.map(() => 1), by = random.oneIn(4) ? "max" as const : "sum" as const;
+  return layoutOf(
+    axesOf(mesh, random).map((axis): [Axis, Placement] => {
+      const dim = random.int(0, Math.max(0, shape.length - 1));
+      if (summands && random.oneIn(4)) return [axis, partial(by)];
+      if (random.oneIn(4) || !(shape[dim] % (cuts[dim] * mesh.degrees[axis]) === 0)) return [axis, replicate];
+      cuts[dim] *= mesh.degrees[axis];
+      return [axis, shard(dim)];
+    }),
+    mesh.degrees,
+  );
+}
+
+/** Dim 0 over all axes at one go, with padding where it is uneven. */
+function paddedLayout(shape: readonly number[], mesh: Mesh, random: Random): Layout {
+  const axes = axesOf(mesh, random), pieces = axes.reduce((n, a) => n * mesh.degrees[a], 1);
+  const placement = shard(0, { padded: shape[0] % pieces !== 0 });
+  return layoutOf(axes.map((axis) => [axis, placement]), mesh.degrees);
+}
+
+/** Layouts for all that a graph reads and writes. */
+export function randomLayouts(graph: Graph, mesh: Mesh, random: Random): Layouts {
+  const states = new Map<string, Layout>(), used = new Map<string, Layout>();
+  for (const s of graph.states) {
+    states.set(s.name, randomLayout(s.shape, mesh, random, s.kind !== "parameter"));
+    used.set(s.name, evenLayout(s.shape, mesh, random, false));
+  }
+  // The host knows nothing of maxima.
+  for (const [name, layout] of states) {
+    if ([...layout.values()].some((p) => p.kind === "partial" && p.by === "max")) states.set(name, new Map());
+  }
+  const inputs = new Map(graph.inputs.map(({ name, value }) => [
+    name,
+    evenLayout(value.shape, mesh, random, isReal(value.dtype)),
+  ]));
+  const placement = () => random.pick([replicate, shard(0), shard(1), shard(2)]);
+  const residual = Object.fromEntries(axesOf(mesh, random).map((axis) => [axis, placement()]));
+  return {
+    state: (s) => states.get(s.name)!,
+    used: (s) => used.get(s.name)!,
+    input: (name) => inputs.get(name)!,
+    activation: () => ({}),
+    residual: () => residual,
+  };
+}

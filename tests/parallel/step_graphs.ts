@@ -1,0 +1,40 @@
+/** The graphs of a step of a small Llama, as pass `partition` gets them.
+ * @module */
+import type { Graph } from "../../graph/ir.ts";
+import { simplify } from "../../graph/passes/simplify.ts";
+import type { Llama } from "../../model/llama.ts";
+import { llamaPlan } from "../../model/llama_plan.ts";
+import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
+import { BoundPlan, planOf, type PlanOptions } from "../../parallel/plan.ts";
+import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
+import { type BatchShape, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "../../train/step.ts";
+
+/** Graphs by name. */
+export type StepGraphs = Readonly<
+  Record<"initialize" | "microbatch" | "update" | "evaluate" | "evaluate_result", Graph>
+>;
+
+/** All graphs of a step; sizes are those of the whole batch. */
+export function stepGraphs(model: Llama, shape: BatchShape): StepGraphs {
+  const { dtype, batch, seqLen } = shape, globalTokens = batch * seqLen;
+  const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+  const graphs = [
+    traceInitialize(model, dtype),
+    traceMicrobatch(model, { ...shape, globalTokens }),
+    traceUpdate(model, { ...optimizer, dtype, globalTokens }),
+    traceEvaluate(model, shape),
+    traceEvaluateResult(dtype),
+  ].map(simplify);
+  return Object.fromEntries(graphs.map((g) => [g.name, g])) as StepGraphs;
+}
+
+/** A mesh of as many ranks as its degrees make. */
+export function meshOf(options: MeshOptions): Mesh {
+  const degrees = { dp_shard: 1, ...options };
+  return new Mesh(degrees, Object.values(degrees).reduce((n, d) => n * d, 1));
+}
+
+/** The plan of a model, bound to a mesh and the graphs of its step. */
+export function boundPlan(model: Llama, mesh: Mesh, graphs: StepGraphs, options: PlanOptions = {}): BoundPlan {
+  return new BoundPlan(planOf(llamaPlan(model.config), options), mesh, Object.values(graphs));
+}

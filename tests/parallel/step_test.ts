@@ -1,0 +1,58 @@
+/** Whole training steps of a small Llama on meshes: initial values, microbatches, updates and an evaluation are those of one rank.
+ * @module */
+import { assert, assertEquals } from "@std/assert";
+import { type Arr, arr } from "../../graph/array.ts";
+import type { LlamaOptions } from "../../model/llama.ts";
+import type { MeshOptions } from "../../parallel/mesh.ts";
+import type { PlanOptions } from "../../parallel/plan.ts";
+import { someRows, tinyLlama } from "../model/tiny.ts";
+import { type Memories, runBoth } from "./lockstep.ts";
+import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
+
+const batch = 4, seqLen = 8;
+
+/** Two steps of two microbatches each, then an evaluation; every output and every state is compared after each graph. */
+function checkSteps(options: MeshOptions, plan: PlanOptions = {}, model: LlamaOptions = {}, documents = false): void {
+  const llama = tinyLlama(model), mesh = meshOf(options);
+  const graphs = stepGraphs(llama, { batch, seqLen, dtype: "f64", documents });
+  const layouts = boundPlan(llama, mesh, graphs, plan);
+  const memories: Memories = { whole: new Map(), ranks: Array.from({ length: mesh.size }, () => new Map()) };
+  const run = (name: keyof typeof graphs, inputs: Record<string, Arr>, first = true) =>
+    runBoth(graphs[name], mesh, layouts, { inputs, memories, first, tolerance: 1e-12 });
+  const rowsOf = (shift: number): Record<string, Arr> => {
+    const rows = someRows(batch, seqLen, 32), ids = rows.tokens.map((_, i) => Number(i % seqLen > 4));
+    const shifted = {
+      ...rows,
+      tokens: rows.tokens.map((t) => (t + shift) % 32),
+      ...(documents ? { documents: ids } : {}),
+    };
+    return Object.fromEntries(Object.entries(shifted).map(([name, data]) => [name, arr([batch, seqLen], data)]));
+  };
+  run("initialize", { seed: arr([2], [1, 2]) });
+  const losses = [1, 2].map((step) => {
+    for (const shift of [0, 1]) run("microbatch", rowsOf(shift), shift === 0);
+    return run("update", { lr: arr([], [0.01]), step: arr([], [step]) }).loss.data[0];
+  });
+  assert(losses[1] < losses[0], `${losses}`);
+  run("evaluate", rowsOf(2));
+  run("evaluate_result", {});
+  assertEquals(memories.whole.get("eval_token_count")!.data[0], 27);
+}
+
+Deno.test("copies (DDP) train as one rank does", () => checkSteps({ dp_replicate: 2 }));
+Deno.test("shards (FSDP) train as one rank does", () => checkSteps({ dp_shard: 4 }));
+Deno.test("copies of shards (HSDP) train as one rank does", () => checkSteps({ dp_replicate: 2, dp_shard: 2 }));
+Deno.test("slices of the sequence (CP) train as one rank does, inside of documents too", () => {
+  checkSteps({ cp: 2 });
+  checkSteps({ cp: 4 }, {}, { numLayers: 1 }, true);
+});
+Deno.test("slices of tensors (TP) train as one rank does, with sequence and loss parallelism or without", () => {
+  checkSteps({ tp: 2 });
+  checkSteps({ tp: 2 }, { sequenceParallel: false, lossParallel: false });
+});
+Deno.test("all axes together train as one rank does", () => {
+  checkSteps({ dp_replicate: 2, dp_shard: 2, cp: 2, tp: 2 }, {}, { numLayers: 1 });
+});
+Deno.test("sizes that no data axis divides train as one rank does, with padding", () => {
+  checkSteps({ dp_shard: 2, cp: 2 }, {}, { vocabSize: 33, ffnHiddenDim: 23, numLayers: 1 });
+});
