@@ -50,8 +50,8 @@ class Lowering {
   }
 
   run(): Graph {
-    for (const { name, value } of this.graph.inputs) {
-      const layout = this.layouts.input(name);
+    for (const input of this.graph.inputs) {
+      const { name, value } = input, layout = this.layouts.input(input);
       const shape = this.#localShape(value, layout, `input "${name}"`);
       this.#place(value, this.#builder.input(name, { dtype: value.dtype, shape }), layout);
     }

@@ -88,7 +88,7 @@ class Rules implements Decisions {
       if (!this.#placements.has(value)) this.#placements.set(value, new Map());
       this.#placements.get(value)!.set(axis, placement);
     };
-    for (const { name, value } of this.graph.inputs) place(value, placementOn(this.layouts.input(name), axis));
+    for (const input of this.graph.inputs) place(input.value, placementOn(this.layouts.input(input), axis));
     for (const node of this.graph.nodes) {
       const strategy = this.#choose(node, axis);
       if (!this.#strategies.has(node)) this.#strategies.set(node, new Map());

@@ -1,7 +1,7 @@
 /** The plan: which parameter, gradient sum and activation lies how on the mesh. A plan is a short list of patterns; bound to a mesh
  * and the graphs of a step, it gives every state and input its layout.
  * @module */
-import type { Graph, State } from "../graph/ir.ts";
+import type { Graph, Named, State } from "../graph/ir.ts";
 import {
   degreeOf,
   type Layout,
@@ -13,6 +13,7 @@ import {
   partial,
   type Placement,
   replicate,
+  replicated,
   shard,
 } from "../graph/layout.ts";
 import { AXES, type Axis, DEGREE_KEYS, type Mesh } from "./mesh.ts";
@@ -87,8 +88,8 @@ export interface Layouts {
   state(state: State): Layout;
   /** Layout in which a parameter is used. */
   used(parameter: State): Layout;
-  /** Layout of an input by name. */
-  input(name: string): Layout;
+  /** Layout of an input. */
+  input(input: Named): Layout;
   /** Placements asked for the result of a module. */
   activation(scope: string): Placements;
   /** Where partial values with several uses are resolved to. */
@@ -106,7 +107,6 @@ export class BoundPlan implements Layouts {
   readonly #mesh: Mesh;
   readonly #parameters: ReadonlyMap<string, ParameterRule>;
   readonly #activations: ReadonlyMap<string, ActivationRule>;
-  readonly #inputs: ReadonlyMap<string, Layout>;
 
   /** @throws {RangeError} when a pattern matches nothing, a name is matched twice, or what belongs together would be cut. */
   constructor(plan: Plan, mesh: Mesh, graphs: readonly Graph[]) {
@@ -117,13 +117,6 @@ export class BoundPlan implements Layouts {
     const scopes = new Set(graphs.flatMap((g) => g.nodes).flatMap((n) => modulesOf(n.scope)));
     this.#parameters = matched(plan.parameters, parameters, "parameter");
     this.#activations = matched(plan.activations, [...scopes], "module");
-    // What has a batch and a sequence; learning rates and seeds are everybody's.
-    this.#inputs = new Map(
-      graphs.flatMap((g) => g.inputs).map(({ name, value }) => [
-        name,
-        value.shape.length >= 2 ? this.#layout(DATA, AXES) : new Map(),
-      ]),
-    );
     for (const name of parameters) this.#check(this.states.get(name)!);
   }
 
@@ -141,8 +134,9 @@ export class BoundPlan implements Layouts {
     return this.#layout(this.#parameters.get(parameter.name)?.used ?? {}, PARAMETER_ORDER);
   }
 
-  input(name: string): Layout {
-    return this.#inputs.get(name)!;
+  /** What has a batch and a sequence is shared out; learning rates and seeds are everybody's. */
+  input({ value }: Named): Layout {
+    return value.shape.length >= 2 ? this.#layout(DATA, AXES) : replicated;
   }
 
   activation(scope: string): Placements {

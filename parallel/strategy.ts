@@ -44,10 +44,10 @@ function readLabels(node: Node): Labels | undefined {
   const ranks = node.inputs.map((v) => v.shape.length);
   const text = split?.dims?.(node) ?? (typeof dims === "function" ? dims(node.attrs, ranks) : dims);
   if (!split || split.additive || text === undefined) return;
-  const signature = expandDims(text, ranks), sizes = labelSizes(node, [...signature.inputs, ...signature.outputs]);
+  const signature = expandDims(text, ranks), terms = [...signature.inputs, ...signature.outputs];
+  const sizes = labelSizes(node, terms), all = terms.flat();
   /** The outermost label of a dim: slices of any other would not be boxes. */
   const leading = (dim: Dim) => dim.find((l) => l !== "1" && sizes.get(l) !== 1);
-  const all = [...signature.inputs, ...signature.outputs].flat();
   const canCut = (label: string | undefined) =>
     label !== undefined && !split.whole?.includes(label) &&
     all.every((d) => !d.includes(label) || leading(d) === label);

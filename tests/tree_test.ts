@@ -7,6 +7,7 @@ const tree = readTree(fromFileUrl(new URL("..", import.meta.url)).replace(/\/$/,
 const SENTENCES: Record<keyof typeof RULES, string> = {
   layers: "imports point down only",
   browser: "graph, model and parallel run in a browser",
+  models: "parallel names no model",
   mirror: "tests mirror the tree",
   size: "files are short",
   names: "no file names a machine's folders or a registry's host",

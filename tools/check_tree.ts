@@ -56,6 +56,16 @@ export function browser(tree: Tree): string[] {
   });
 }
 
+/** What spreads models over ranks names none: a model says what may be cut in `model/NAME_plan.ts`. */
+export function models(tree: Tree): string[] {
+  const names = [...tree.keys()].flatMap((path) => /^model\/(\w+)_plan\.ts$/.exec(path)?.[1] ?? []);
+  return sources(tree).filter(([path]) => path.startsWith("parallel/")).flatMap(([path, text]) =>
+    names.filter((name) => text.toLowerCase().includes(name)).map((name) =>
+      `${path} names "${name}": let model/${name}_plan.ts say what it needs to know`
+    )
+  );
+}
+
 /** `graph/print.ts` has `tests/graph/print_test.ts`, or its folder has one test over all its files. */
 export function mirror(tree: Tree): string[] {
   return sources(tree).filter(([path, text]) => MIRRORED.test(path) && runs(text) && !isGenerated(text)).flatMap(
@@ -97,7 +107,7 @@ export function names(tree: Tree): string[] {
 }
 
 /** Every rule by its name. */
-export const RULES: Readonly<Record<string, Rule>> = { layers, browser, mirror, size, names };
+export const RULES: Readonly<Record<string, Rule>> = { layers, browser, models, mirror, size, names };
 
 /** Reads all text files under a folder, but those that its `.gitignore` files leave out. */
 export function readTree(root: string): Tree {

@@ -92,7 +92,7 @@ export function layoutsFor(layouts: {
 }): Layouts {
   const { inputs = {}, states = {}, used = {}, activations = {}, residual = {} } = layouts;
   return {
-    input: (name) => inputs[name] ?? replicated,
+    input: ({ name }) => inputs[name] ?? replicated,
     state: ({ name }) => states[name] ?? replicated,
     used: ({ name }) => used[name] ?? replicated,
     activation: (scope) => activations[scope] ?? {},
@@ -131,10 +131,10 @@ export function runBoth(
 ): Record<string, Arr> {
   const { inputs, memories, first = true, seed = 1, tolerance = 1e-12 } = options;
   const graphs = options.graphs ?? rankGraphs(graph, mesh, layouts), random = new Random(seed);
-  const given = graph.inputs.map(({ name, value }): [string, Arr[]] => [
-    name,
-    scatter(arr(value.shape, inputs[name].data), layouts.input(name), mesh, random),
-  ]);
+  const given = graph.inputs.map((input): [string, Arr[]] => {
+    const whole = arr(input.value.shape, inputs[input.name].data);
+    return [input.name, scatter(whole, layouts.input(input), mesh, random)];
+  });
   const expected = interpret(graph, { inputs, memory: memories.whole, first });
   const actual = interpretRanks(
     graphs,

@@ -46,9 +46,9 @@ Deno.test("a scalar is whole, and its gradient what each rank has added up, as s
 });
 
 Deno.test("the batch and the sequence of inputs are shared out, scalars are everybody's", () => {
-  const plan = bound([]);
-  assertEquals(layoutText(plan.input("tokens")), "dp_replicate: Shard(0), dp_shard: Shard(0), cp: Shard(1)");
-  assertEquals(layoutText(plan.input("lr")), "Replicate");
+  const plan = bound([]), [tokens, lr] = graphWith(...all).inputs;
+  assertEquals(layoutText(plan.input(tokens)), "dp_replicate: Shard(0), dp_shard: Shard(0), cp: Shard(1)");
+  assertEquals(layoutText(plan.input(lr)), "Replicate");
 });
 
 Deno.test("tp cuts a dim before data axes do, so that what they gather is one box", () => {

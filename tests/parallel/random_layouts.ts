@@ -76,7 +76,7 @@ export function randomLayouts(graph: Graph, mesh: Mesh, random: Random): Layouts
   return {
     state: (s) => states.get(s.name)!,
     used: (s) => used.get(s.name)!,
-    input: (name) => inputs.get(name)!,
+    input: ({ name }) => inputs.get(name)!,
     activation: () => ({}),
     residual: () => residual,
   };

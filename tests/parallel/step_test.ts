@@ -2,9 +2,13 @@
  * @module */
 import { assert, assertEquals } from "@std/assert";
 import { type Arr, arr } from "../../graph/array.ts";
+import { verify } from "../../graph/verify.ts";
 import type { LlamaOptions } from "../../model/llama.ts";
 import type { MeshOptions } from "../../parallel/mesh.ts";
+import { partition } from "../../parallel/partition.ts";
 import type { PlanOptions } from "../../parallel/plan.ts";
+import { graphOfRank } from "../../parallel/rank_graph.ts";
+import { passes } from "../../train/compile.ts";
 import { someRows, tinyLlama } from "../model/tiny.ts";
 import { type Memories, runBoth } from "./lockstep.ts";
 import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
@@ -55,4 +59,20 @@ Deno.test("all axes together train as one rank does", () => {
 });
 Deno.test("sizes that no data axis divides train as one rank does, with padding", () => {
   checkSteps({ dp_shard: 2, cp: 2 }, {}, { vocabSize: 33, ffnHiddenDim: 23, numLayers: 1 });
+});
+
+Deno.test("passes behind partition keep what the graphs of a step mean", () => {
+  const llama = tinyLlama({ numLayers: 1 }), mesh = meshOf({ dp_shard: 2, cp: 2, tp: 2 });
+  const graphs = stepGraphs(llama, { batch, seqLen, dtype: "f64" }), layouts = boundPlan(llama, mesh, graphs);
+  const memories: Memories = { whole: new Map(), ranks: Array.from({ length: mesh.size }, () => new Map()) };
+  const behind = passes().filter(({ name }) => ["simplify", "tile", "remat", "fuse"].includes(name));
+  const run = (name: keyof typeof graphs, inputs: Record<string, Arr>) => {
+    const fused = behind.reduce((g, pass) => verify(pass.run(g)), partition(graphs[name], mesh, layouts));
+    const ranks = Array.from({ length: mesh.size }, (_, rank) => verify(graphOfRank(fused, mesh, rank)));
+    runBoth(graphs[name], mesh, layouts, { inputs, memories, tolerance: 1e-11, graphs: ranks });
+  };
+  const rows = Object.entries(someRows(batch, seqLen, 32)).map(([name, data]) => [name, arr([batch, seqLen], data)]);
+  run("initialize", { seed: arr([2], [1, 2]) });
+  run("microbatch", Object.fromEntries(rows));
+  run("update", { lr: arr([], [0.01]), step: arr([], [1]) });
 });

@@ -1,5 +1,15 @@
 import { assertEquals } from "@std/assert";
-import { browser, importsOf, layers, mirror, names, readTree, size, type Tree } from "../../tools/check_tree.ts";
+import {
+  browser,
+  importsOf,
+  layers,
+  mirror,
+  models,
+  names,
+  readTree,
+  size,
+  type Tree,
+} from "../../tools/check_tree.ts";
 
 const tree = (files: Record<string, string>): Tree => new Map(Object.entries(files));
 const lines = (count: number): string => "x\n".repeat(count);
@@ -47,6 +57,16 @@ Deno.test("pure parts use neither Deno's API nor Node's, comments aside", () => 
   ]);
   assertEquals(browser(tree({ "model/a.ts": 'import os from "node:os";' })).length, 1);
   assertEquals(browser(tree({ "parallel/a.ts": "// no Deno.exit here\n/** nor Deno.args */" })), []);
+});
+
+Deno.test("parallel names no model that has a plan, not even in a comment", () => {
+  const files = {
+    "model/llama_plan.ts": "",
+    "model/other.ts": "",
+    "parallel/a.ts": "// other, Llama",
+    "train/b.ts": "llama",
+  };
+  assertEquals(models(tree(files)), [`parallel/a.ts names "llama": let model/llama_plan.ts say what it needs to know`]);
 });
 
 Deno.test("a module without a test is named; types alone, generated files and tested folders need none", () => {

@@ -1,0 +1,38 @@
+/** What ranks say to each other in a graph: the part of the plan that costs time.
+ * @module */
+import type { DType, Graph } from "../graph/ir.ts";
+import { num } from "../graph/op.ts";
+import { sentBytes } from "../graph/ops/collective.ts";
+
+/** Collectives of one kind over one group. */
+export interface Exchange {
+  readonly op: string;
+  /** Axes of the group, the outermost first. */
+  readonly axes: readonly string[];
+  /** Ranks of the group. */
+  readonly size: number;
+  readonly dtype: DType;
+  readonly count: number;
+  /** Bytes that each rank sends, in all of them. */
+  readonly bytes: number;
+}
+
+/** The collectives of a partitioned graph, those alike together, in the order in which they are first met. */
+export function exchangesOf(graph: Graph): Exchange[] {
+  const found = new Map<string, Exchange>();
+  for (const node of graph.nodes) {
+    const bytes = sentBytes(node);
+    if (bytes === 0) continue;
+    const { op, attrs, inputs: [{ dtype }] } = node, axes = attrs.axes as string[], key = `${op} ${axes} ${dtype}`;
+    const before = found.get(key) ?? { count: 0, bytes: 0 };
+    found.set(key, { op, axes, size: num(attrs.size), dtype, count: before.count + 1, bytes: before.bytes + bytes });
+  }
+  return [...found.values()];
+}
+
+/** One line for each exchange: `9 all_gather over dp_shard cp (4 ranks), bf16: 12288 bytes sent by each`. */
+export function exchangesText(graph: Graph): string {
+  return exchangesOf(graph).map(({ op, axes, size, dtype, count, bytes }) =>
+    `${count} ${op} over ${axes.join(" ")} (${size} ranks), ${dtype}: ${bytes} bytes sent by each\n`
+  ).join("");
+}

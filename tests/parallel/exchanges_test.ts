@@ -1,0 +1,28 @@
+import { assertEquals } from "@std/assert";
+import { exchangesOf, exchangesText } from "../../parallel/exchanges.ts";
+import { partition } from "../../parallel/partition.ts";
+import { tinyLlama } from "../model/tiny.ts";
+import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
+
+const model = tinyLlama({ numLayers: 1 }), graphs = stepGraphs(model, { batch: 4, seqLen: 8, dtype: "f32" });
+
+Deno.test("collectives alike are counted together, with the bytes that each rank sends", () => {
+  const mesh = meshOf({ dp_shard: 2, tp: 2 });
+  // What a rank of tp uses of the parameters, in halves; 6 times 2 rows of 4 tokens; losses of 2 rows of 8 tokens, and norms.
+  const parameters = 2 * 32 * 16 / 2 + 16 * (16 + 8 + 8 + 16 + 3 * 24) / 2 + 3 * 16,
+    sharded = `${parameters / 2 * 4} bytes`;
+  const sequence = `${6 * 2 * 4 * 16 * 4} bytes`, reduced = `${3 * 2 * 8 * 4 + 3 * 8 * 4} bytes`;
+  assertEquals(
+    exchangesText(partition(graphs.microbatch, mesh, boundPlan(model, mesh, graphs))),
+    `12 all_gather over dp_shard (2 ranks), f32: ${sharded} sent by each\n` +
+      `6 reduce_scatter over tp (2 ranks), f32: ${sequence} sent by each\n` +
+      `6 all_gather over tp (2 ranks), f32: ${sequence} sent by each\n` +
+      `6 all_reduce over tp (2 ranks), f32: ${reduced} sent by each\n` +
+      `12 reduce_scatter over dp_shard (2 ranks), f32: ${sharded} sent by each\n`,
+  );
+});
+
+Deno.test("an update of one rank says nothing", () => {
+  const mesh = meshOf({});
+  assertEquals(exchangesOf(partition(graphs.update, mesh, boundPlan(model, mesh, graphs))), []);
+});
