@@ -129,23 +129,3 @@ export function boxOf(shape: readonly number[], layout: Layout, degrees: Degrees
   });
   return { starts: ranges.map((r) => r.start), sizes: ranges.map((r) => r.size) };
 }
-
-/** What a model says to tensor parallelism; it names no axis. */
-export interface ModelPlan {
-  /** Parameters that may be cut; all others are whole on every rank. */
-  readonly parameters: readonly ParameterRole[];
-  /** Module whose result are the logits `[..., V]`. */
-  readonly logits: string;
-  /** Number of dims of the residual stream: batch, sequence, then features. */
-  readonly residualRank: number;
-}
-
-/** How the weights `[out, in]`, or tables `[rows, width]`, of a name may be cut. */
-export interface ParameterRole {
-  /** Name, in which `*` stands for any part between dots. */
-  readonly pattern: string;
-  /** `column`: by what it gives. `row`: by what it takes. `table`: by rows that are looked up. */
-  readonly role: "column" | "row" | "table";
-  /** That dim is so many equal parts which belong together, such as heads. */
-  readonly units: number;
-}

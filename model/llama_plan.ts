@@ -1,6 +1,6 @@
 /** What tensor parallelism may cut in a Llama, by role; which axis does it, and whether, is the mesh's business.
  * @module */
-import type { ModelPlan } from "../graph/layout.ts";
+import type { ModelPlan } from "../graph/roles.ts";
 import type { LlamaConfig } from "./llama.ts";
 
 /** The plan of a Llama: what follows a norm is cut by what it gives, what leads back to the residual stream by what it takes, so

@@ -7,8 +7,9 @@
  *    the strategy whose result is in that layout; (b) else an op with a sharded parameter takes the parameter's strategy; (c) else
  *    operands that are sharded must agree, and partial ones are brought to them; (d) else an op that is linear in its partial
  *    operands may stay partial.
- * 3. A partial value of more than one use is resolved where it is made, to the plan's residual layout if it has that many dims, else
- *    it becomes whole; with one use it may travel through linear ops.
+ * 3. A partial value of more than one use is resolved where it is made, to the plan's residual layout where it has one for so many
+ *    dims and they can be cut so, else it becomes whole; with one use it may travel through linear ops. From whole to partial is
+ *    free: the first rank keeps the value. So a sum over all parameters, some of them sharded, is one exchange.
  * 4. The gradient of a value takes that value's layout; the gradient of a partial value is whole.
  * 5. A conversion is made once for each value and target: `lower.ts`. It sinks below casts that shrink what it moves.
  * @module */
@@ -18,7 +19,7 @@ import { consumers, dtypeBytes, type Graph, type Node, producers, type State, ty
 import { type Layout, partial, type Placement, placementOn, replicate, samePlacement, shard } from "../graph/layout.ts";
 import { lower } from "./lower.ts";
 import { AXES, type Axis, type Mesh } from "./mesh.ts";
-import type { Layouts } from "./plan.ts";
+import { type Layouts, modulesOf, type Placements } from "./plan.ts";
 import { cutAlong, type Decisions, type Labels, labelsOf, onSummands, type Strategy, whole } from "./strategy.ts";
 
 /** The graph that every rank runs: shapes are those of a rank's parts, and what depends on the rank is said by axes, for `graphOfRank`
@@ -61,7 +62,7 @@ class Rules implements Decisions {
   /** What is added into the gradient sum of a parameter, and the layout of the parameter's use. */
   readonly #gradients: ReadonlyMap<Value, Layout>;
   /** Results of modules that the plan names. */
-  readonly #activations: ReadonlyMap<Value, Readonly<Partial<Record<Axis, Placement>>>>;
+  readonly #activations: ReadonlyMap<Value, Placements>;
 
   constructor(readonly graph: Graph, readonly mesh: Mesh, readonly layouts: Layouts) {
     this.axes = AXES.filter((axis) => axis !== "pp" && mesh.degrees[axis] > 1);
@@ -110,8 +111,7 @@ class Rules implements Decisions {
     if (!labels) return whole(node);
     const cut = (terms: Labels["inputs"], at: number, placement: Placement) => {
       if (placement.kind !== "shard") return;
-      const label = terms[at][placement.dim];
-      const { padded } = placement;
+      const { dim, padded } = placement, label = terms[at][dim];
       return this.#canCut(node, labels, label, axis, padded) ? cutAlong(node, labels, label, padded) : undefined;
     };
     // Rule 2a.
@@ -240,12 +240,11 @@ class Rules implements Decisions {
   }
 
   /** A module's result is what the last node in its scope, or in one inside, gives in forward. */
-  #namedActivations(): Map<Value, Readonly<Partial<Record<Axis, Placement>>>> {
+  #namedActivations(): Map<Value, Placements> {
     const last = new Map<string, Value>();
     for (const { scope, outputs: [value] } of this.graph.nodes) {
       if (scope.endsWith("'") || value === undefined) continue;
-      const parts = scope.split(".");
-      parts.forEach((_, i) => last.set(parts.slice(0, i + 1).join("."), value));
+      for (const module of modulesOf(scope)) last.set(module, value);
     }
     return new Map([...last].map(([scope, value]) => [value, this.layouts.activation(scope)]));
   }

@@ -7,15 +7,14 @@ import {
   type Layout,
   layoutOf,
   layoutText,
-  type ModelPlan,
   paddedAxes,
-  type ParameterRole,
   partial,
   type Placement,
   replicate,
   replicated,
   shard,
 } from "../graph/layout.ts";
+import type { ModelPlan, ParameterRole } from "../graph/roles.ts";
 import { AXES, type Axis, DEGREE_KEYS, type Mesh } from "./mesh.ts";
 
 /** Placements by axis; what is left out stays as it is without the rule. */
@@ -191,7 +190,7 @@ export class BoundPlan implements Layouts {
 }
 
 /** `a`, `a.b` and `a.b.c` of the scope `a.b.c`, in forward as in backward. */
-function modulesOf(scope: string): string[] {
+export function modulesOf(scope: string): string[] {
   const parts = scope.replace(/'$/, "").split(".");
   return parts.map((_, i) => parts.slice(0, i + 1).join("."));
 }
