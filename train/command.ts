@@ -5,6 +5,7 @@ import { DataError } from "../data/error.ts";
 import { Device, type DeviceInfo } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { LibraryError } from "../ffi/library.ts";
+import { MemoryBudgetError } from "../graph/passes/remat_search.ts";
 import { Llama } from "../model/llama.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
 import type { Compiled } from "./compile.ts";
@@ -17,12 +18,14 @@ import {
   lrSchedule,
   modelSizes,
   profileCycle,
+  rematPolicy,
 } from "./config.ts";
 import { fitText, type MachineMemory, machineMemory, MemoryError, neededBytes } from "./machine_memory.ts";
 import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
 import { planText } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
 import { profileAction, Profiler } from "./profiler.ts";
+import { frontierText, rematText } from "./remat_report.ts";
 import { deviceText, modelText, slowPaths } from "./report.ts";
 import { compileStep, DivergedError } from "./step_program.ts";
 import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
@@ -51,6 +54,7 @@ export function trainOptions(config: Config): TrainOptions {
     },
     dtype: training.dtype === "float64" ? "f64" : "f32",
     precision: askedPrecision(config),
+    remat: rematPolicy(config),
     documents: model.attn_mask_type === "block_causal",
     lanes: data.lanes,
     seed: debug.seed,
@@ -86,9 +90,8 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     return await run(config);
   } catch (error) {
-    const known = [ConfigError, DataError, LibraryError, TitanError, MemoryError, DivergedError].some((kind) =>
-      error instanceof kind
-    );
+    const known = [ConfigError, DataError, LibraryError, TitanError, MemoryError, MemoryBudgetError, DivergedError]
+      .some((kind) => error instanceof kind);
     console.error(known ? `error: ${(error as Error).message}` : error);
     return 1;
   }
@@ -111,11 +114,12 @@ function deviceHere(threads: number): DeviceInfo | undefined {
   }
 }
 
-/** Compiles the step of a configuration. */
-function compiledStep(config: Config, info: DeviceInfo | undefined): Compiled {
+/** Compiles the step of a configuration.
+ * @param remat what backward makes again, where it is not what the configuration says. */
+function compiledStep(config: Config, info: DeviceInfo | undefined, remat = rematPolicy(config)): Compiled {
   const options = complete(trainOptions(config)), precision = precisionOf(options.precision, options.dtype, info);
   const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
-  return compileStep({ ...options, precision, threads, evaluate: options.validation });
+  return compileStep({ ...options, precision, remat, threads, evaluate: options.validation });
 }
 
 function printPlan(config: Config): void {
@@ -123,6 +127,12 @@ function printPlan(config: Config): void {
   const compiled = compiledStep(config, info), memory = machineMemory(), needed = neededBytes(compiled);
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
+  console.log(`Backward\n  ${rematText(compiled)}`);
+  const isAsked = config.activation_checkpoint.visualize_memory_budget_pareto;
+  const { search } = compiled.search || !isAsked
+    ? compiled
+    : compiledStep(config, info, { mode: "memory_budget", fraction: 1 });
+  if (search) console.log(frontierText(search.frontier()));
   console.log(`Machine\n  ${fitText(needed, memory)}`);
   if (needed <= memory.availableBytes) return;
   whatFits(config, info, memory).forEach((line) => console.log(`  ${line}`));
@@ -191,6 +201,7 @@ async function run(config: Config): Promise<number> {
   console.log(`  data    ${trainer.dataDescription}`);
   console.log(`  device  ${deviceText(device, gflops)}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype)}`);
+  console.log(`  remat   ${rematText(program.compiled)}`);
   slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));
   const metrics = new Metrics({
     logFreq: log_freq,

@@ -16,7 +16,7 @@ import { nearestSection, sectionNames, sectionOf, suggestion, vocabulary } from 
 export type * from "./config/schema.ts";
 export { ConfigError, type Problem, type ProblemCode } from "./config/problem.ts";
 export { helpText } from "./config/help.ts";
-export { askedPrecision, lrSchedule, modelSizes, profileCycle } from "./config/derive.ts";
+export { askedPrecision, lrSchedule, modelSizes, profileCycle, rematPolicy } from "./config/derive.ts";
 
 /** A configuration, and what else the command line asks for. */
 export interface LoadedConfig {

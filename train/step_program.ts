@@ -9,6 +9,7 @@ import { Flag } from "../ffi/symbols.ts";
 import { numel, type State } from "../graph/ir.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
+import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { HostSlot } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { TrainableModel } from "../model/loss.ts";
@@ -36,7 +37,7 @@ export interface StepOptions {
   /** Sizes of an evaluation's batches; without them there is no evaluation. */
   readonly evaluate?: { readonly batch: number; readonly seqLen: number };
   /** What backward makes again; default: what is nearly free. */
-  readonly remat?: RematPolicy;
+  readonly remat?: RematPolicy | RematBudget;
   /** Threads that the program runs on. */
   readonly threads: number;
 }

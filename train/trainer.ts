@@ -7,6 +7,8 @@ import type { Batch } from "../data/loader.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import { Device, type DeviceInfo } from "../ffi/device.ts";
 import type { Precision } from "../graph/passes/precision.ts";
+import type { RematPolicy } from "../graph/passes/remat.ts";
+import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { lrFactor, type LrScheduleOptions } from "./lr_schedule.ts";
 import { checkMemory, machineMemory } from "./machine_memory.ts";
@@ -42,6 +44,8 @@ export interface TrainOptions {
   readonly dtype?: RealType;
   /** What is multiplied and stored in bf16; default: products take bf16 where the device multiplies it itself. */
   readonly precision?: Partial<Precision>;
+  /** What backward makes again to save memory; default: what is nearly free. */
+  readonly remat?: RematPolicy | RematBudget;
   /** Does attention stay inside of a document? Default: it sees the whole row, across documents. */
   readonly documents?: boolean;
   /** Independent streams of documents. */
@@ -121,6 +125,7 @@ export function complete(options: TrainOptions): CompleteOptions {
     optimizer: { ...defaultOptimizer, ...options.optimizer },
     dtype: options.dtype ?? "f32",
     precision: options.precision ?? {},
+    remat: options.remat ?? { mode: "none" },
     seed: options.seed ?? 0,
     threads: options.threads ?? 0,
   };
@@ -167,7 +172,7 @@ export class Trainer implements AsyncDisposable {
    * @throws {MemoryError} when the run does not fit into memory; nothing was allocated for it then. */
   static async open(options: TrainOptions): Promise<Trainer> {
     const full = complete(options), { model, optimizer, dtype, batch, seqLen, accumulation, documents } = full;
-    const { validation, lanes } = full;
+    const { validation, lanes, remat } = full;
     await using stack = new AsyncDisposableStack();
     const loader = stack.use(
       await prefetch({ dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes }),
@@ -185,6 +190,7 @@ export class Trainer implements AsyncDisposable {
       documents,
       evaluate: validation,
       precision,
+      remat,
       threads,
     });
     checkMemory(compiled, machineMemory());

@@ -233,6 +233,20 @@ function assignInPlace(
       if (base.kind === "state") base.names.forEach((n) => lastRead.set(n, at));
     }
   }
+  const known = new Map<Node, { pairs: readonly [number, number][]; on: ReadonlyMap<string, readonly number[]> }>();
+  /** What a node can do in place, and which of its inputs lie on each state or graph input. AdamW of all parameters is one node with
+   * very many of both, asked about by each assign. */
+  const factsOf = (node: Node) => {
+    let facts = known.get(node);
+    if (!facts) {
+      const on = new Map<string, number[]>();
+      for (const [i, v] of node.inputs.entries()) {
+        for (const name of places.of.get(v)!.base.names) on.set(name, [...on.get(name) ?? [], i]);
+      }
+      known.set(node, facts = { pairs: opOf(node.op).inPlace?.(node) ?? [], on });
+    }
+    return facts;
+  };
   for (const node of graph.nodes) {
     const [value] = node.inputs,
       states = touchedStates(node),
@@ -240,11 +254,11 @@ function assignInPlace(
       life = value && lives.get(places.of.get(value)!.base);
     if (node.op !== "assign" || states.length > 1 || writes.get(states[0]) !== 1 || !by || !life) continue;
     const place = places.of.get(value)!, read = lastRead.get(states[0]) ?? -1;
-    const pairs = opOf(by.op).inPlace?.(by) ?? [], output = by.outputs.indexOf(value);
+    const { pairs, on } = factsOf(by), output = by.outputs.indexOf(value);
     /** The maker reads the old state, element by element as it writes the new one. */
-    const isElementwise = by.inputs.every((v, i) => {
-      const { base, view } = places.of.get(v)!;
-      return !base.names.includes(states[0]) || base.kind === "input" ||
+    const isElementwise = (on.get(states[0]) ?? []).every((i) => {
+      const { base, view } = places.of.get(by.inputs[i])!;
+      return base.kind === "input" ||
         base.names.length === 1 && sameView(view, place.view) && pairs.some(([o, k]) => o === output && k === i);
     });
     if (!ownsBase(place) || !(read < life.first || graph.nodes[read] === by && life.first === read && isElementwise)) {

@@ -146,6 +146,25 @@ Deno.test("a dry run prints the plan of the default run, and needs no library", 
   }
 });
 
+Deno.test("a dry run prints what memory budgets cost, with a budget or when asked to, and refuses what cannot be", async () => {
+  const sizes = ["--model.n_layers", "2", "--training.seq_len", "128", "--validation.no_enable"];
+  const { out: plain } = await command("--dry-run", ...sizes);
+  assertMatch(plain, /\nBackward\n {2}recomputes less than 0\.1 % of FLOPs\n/);
+  assert(!plain.includes("Memory budgets"));
+  const lines = /\nMemory budgets: .*\n( {2,}[\d,]+ B +[\d.]+ GFLOP +[\d.]+ %\n){8}/;
+  const { out: asked } = await command("--dry-run", "--activation_checkpoint.visualize_memory_budget_pareto", ...sizes);
+  assertMatch(asked, lines);
+  const budget = ["--activation_checkpoint.mode", "memory_budget", "--activation_checkpoint.memory_budget"];
+  const { out: within } = await command("--dry-run", ...budget, "0.5", ...sizes);
+  assertMatch(within, lines);
+  assertMatch(within, /\nBackward\n {2}recomputes [1-9][\d.]+ % of FLOPs\n/);
+  assertRefused(
+    await command("--dry-run", ...budget, "1MiB", ...sizes),
+    "a memory budget of 1,048,576 B",
+    "(memory_budget)",
+  );
+});
+
 /** Keys of a model of some 70 billion parameters in one layer, quick to plan and too large for a machine of less than 1 TiB. */
 const huge = { dim: 65536, n_layers: 1, n_heads: 64, ffn_hidden_dim: 262144 };
 const hugeKeys = Object.entries(huge).flatMap(([key, value]) => [`--model.${key}`, `${value}`]);

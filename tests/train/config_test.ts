@@ -7,6 +7,8 @@ import {
   lrSchedule,
   makeConfig,
   modelSizes,
+  type PartialConfig,
+  rematPolicy,
 } from "../../train/config.ts";
 import { vocabulary } from "../../train/config/vocabulary.ts";
 
@@ -307,4 +309,34 @@ Deno.test("the default run trains the debug model and validates at its end, and 
   assert(config.validation.enable && config.training.steps % config.validation.freq === 0);
   const keys = (await Deno.readTextFile(path)).split("\n").filter((line) => /^\w/.test(line));
   assertEquals(keys.filter((line) => !/ # \S.{10}/.test(line)), []);
+});
+
+Deno.test("activation checkpointing is a policy, and a memory budget a fraction or bytes", () => {
+  const policy = (given: PartialConfig["activation_checkpoint"]) =>
+    rematPolicy(makeConfig({ activation_checkpoint: given }));
+  const mode = "memory_budget";
+  assertEquals(policy({}), { mode: "none" });
+  assertEquals(policy({ mode: "full" }), { mode: "full" });
+  assertEquals(policy({ mode: "selective" }), { mode: "selective", option: 2 });
+  assertEquals(policy({ mode: "selective", selective_ac_option: "op" }), { mode: "selective", option: "op" });
+  assertEquals(policy({ mode, memory_budget: 0.25 }), { mode, fraction: 0.25 });
+  const bytes = { "3GiB": 3 * 2 ** 30, "2.5 GB": 2.5e9, "512 KiB": 2 ** 19, "77B": 77, "1TB": 1e12 };
+  for (const [text, n] of Object.entries(bytes)) {
+    assertEquals(policy({ mode, memory_budget: text }), { mode, bytes: n });
+  }
+});
+
+Deno.test("a memory budget that is neither fraction nor bytes is refused, and so is an unknown selective option", async () => {
+  const message = await problem(
+    '[activation_checkpoint]\nmemory_budget = "3 gigs"\nselective_ac_option = "ops"',
+    "--activation_checkpoint.mode",
+    "some",
+  );
+  for (const expected of ['a number >= 0 and <= 1 or bytes such as "3GiB"', '"op" or a whole number in quotes']) {
+    assertStringIncludes(message, `expected: ${expected}`);
+  }
+  assertStringIncludes(message, '"none" or "full" or "selective" or "memory_budget"');
+  await assertRejects(() => load("[activation_checkpoint]\nmemory_budget = 1.5"), ConfigError);
+  const { config } = await load("", "--activation_checkpoint.memory_budget", "40MiB");
+  assertEquals(config.activation_checkpoint.memory_budget, "40MiB");
 });

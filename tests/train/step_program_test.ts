@@ -126,7 +126,8 @@ Deno.test("whatever backward makes again, loss and gradients keep every bit, and
   const plan = memory(graphs, { threads: 2 });
   const without = await run({ graphs, plan, program: encode(plan) });
   const modes: RematPolicy[] = [{ mode: "none" }, { mode: "full" }, { mode: "selective", option: 2 }];
-  for (const remat of [...modes, { mode: "selective", option: "op" } as const]) {
+  const budgets = [0.3, 0.7].map((fraction) => ({ mode: "memory_budget", fraction }) as const);
+  for (const remat of [...modes, { mode: "selective", option: "op" } as const, ...budgets]) {
     const { numbers, gradients, bytes } = await run(compileStep({ ...options, remat }));
     assertEquals(numbers, without.numbers, JSON.stringify(remat));
     for (const [i, gradient] of gradients.entries()) {

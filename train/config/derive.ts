@@ -5,6 +5,8 @@
 import { LLAMA3_ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
 import { type LlamaConfig, llamaConfig, type LlamaOptions } from "../../model/llama.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
+import type { RematPolicy } from "../../graph/passes/remat.ts";
+import type { RematBudget } from "../../graph/passes/remat_search.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { ProfileCycle } from "../profiler.ts";
 import type { Config, ModelConfig } from "./schema.ts";
@@ -68,4 +70,18 @@ export function lrSchedule({ lr_scheduler, training }: Config): LrScheduleOption
     decayType: lr_scheduler.decay_type,
     minLrFactor: lr_scheduler.min_lr_factor,
   };
+}
+
+/** What backward makes again. */
+export function rematPolicy({ activation_checkpoint }: Config): RematPolicy | RematBudget {
+  const { mode, selective_ac_option: option, memory_budget: budget } = activation_checkpoint;
+  if (mode === "selective") return { mode, option: option === "op" ? option : Number(option) };
+  if (mode !== "memory_budget") return { mode };
+  return typeof budget === "number" ? { mode, fraction: budget } : { mode, bytes: bytesOf(budget) };
+}
+
+/** Bytes of a text such as `3GiB` or `2.5 GB`. */
+function bytesOf(text: string): number {
+  const [, number, letter, binary] = /^([\d.]+) ?([KMGT]?)(i?)B$/.exec(text)!;
+  return Math.floor(Number(number) * (binary ? 1024 : 1000) ** " KMGT".indexOf(letter || " "));
 }

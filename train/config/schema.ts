@@ -86,6 +86,14 @@ export interface TrainingConfig {
   mixed_precision_reduce: "float32" | "bfloat16";
 }
 
+/** `[activation_checkpoint]`: what backward makes again to save memory. */
+export interface ActivationCheckpointConfig {
+  mode: "none" | "full" | "selective" | "memory_budget";
+  selective_ac_option: string;
+  memory_budget: number | string;
+  visualize_memory_budget_pareto: boolean;
+}
+
 /** `[data]`: how documents become rows of a batch. */
 export interface DataConfig {
   lanes: number;
@@ -121,6 +129,7 @@ export interface Config {
   readonly optimizer: Readonly<OptimizerConfig>;
   readonly lr_scheduler: Readonly<LrSchedulerConfig>;
   readonly training: Readonly<TrainingConfig>;
+  readonly activation_checkpoint: Readonly<ActivationCheckpointConfig>;
   readonly data: Readonly<DataConfig>;
   readonly validation: Readonly<ValidationConfig>;
   readonly debug: Readonly<DebugConfig>;
@@ -239,6 +248,29 @@ const schema = z.strictObject({
       "What a microbatch's gradients are rounded to before they are summed.",
     ),
   }),
+  activation_checkpoint: section(
+    "What is made again in backward instead of being kept since forward, to save memory.",
+    {
+      mode: key(
+        z.enum(["none", "full", "selective", "memory_budget"]),
+        "none",
+        "What is made again: norms and element-wise work alone, whole blocks, some of it, or as much as the budget wants.",
+      ),
+      selective_ac_option: key(
+        z.string().regex(/^(op|\d+)$/).meta({ expected: '"op" or a whole number in quotes' }),
+        "2",
+        'selective: "2" makes every second block again; "op" every second product of each block, but not attention.',
+      ),
+      memory_budget: key(
+        z.union([fraction, z.string().regex(/^\d+(\.\d+)? ?[KMGT]?i?B$/)]).meta({
+          expected: 'a number >= 0 and <= 1 or bytes such as "3GiB"',
+        }),
+        0.5,
+        "memory_budget: from 0, all is made again that can be, to 1, as mode none; or bytes of the arena, states and all.",
+      ),
+      visualize_memory_budget_pareto: key(flag, false, "--dry-run also prints what each memory budget costs."),
+    },
+  ),
   data: section("How documents become rows of a batch.", {
     lanes: key(count, 8, "Independent streams of documents; keep it when resuming, whatever the batch.", "streams"),
   }),

@@ -39,6 +39,8 @@ interface JsonSchema {
   properties?: Record<string, JsonSchema>;
   description?: string;
   unit?: string;
+  /** The accepted values in words, where the schema cannot say them. */
+  expected?: string;
   default?: unknown;
 }
 
@@ -68,7 +70,7 @@ function makeVocabulary(): Vocabulary {
         section,
         kind: kindOf(options[0]),
         isNullable: options.some((option) => option.type === "null"),
-        expected: options.map(inWords).join(" or "),
+        expected: schema.expected ?? options.map(inWords).join(" or "),
         description: schema.description ?? "",
         unit: schema.unit,
         default: schema.default,

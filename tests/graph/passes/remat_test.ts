@@ -5,6 +5,7 @@ import { type Graph, type Node, producers } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { fuse } from "../../../graph/passes/fuse.ts";
 import { blockOf, recomputedFlops, remake, remat, type RematPolicy } from "../../../graph/passes/remat.ts";
+import { fullPrecision, precision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { tile } from "../../../graph/passes/tile.ts";
 import { print } from "../../../graph/print.ts";
@@ -61,6 +62,18 @@ for (const [name, policy] of Object.entries(policies)) {
     assert(changed > 20, `only ${changed} graphs changed`);
   });
 }
+
+Deno.test("a step in bf16 keeps every bit too, and its casts are made again with what is cast", () => {
+  const sizes = { dim: 16, numLayers: 1, numHeads: 2, numKvHeads: 1, ffnHiddenDim: 24, vocabSize: 19 };
+  const shape = { batch: 2, seqLen: 4, dtype: "f32", globalTokens: 8 } as const;
+  const half = precision(traceMicrobatch(llama("debug", sizes), shape), { ...fullPrecision, param: "bf16" });
+  const step = tile(simplify(half));
+  for (const policy of Object.values(policies)) {
+    const after = verify(remat(step, policy));
+    assert(copies(after).includes("cast layers.0.feed_forward.w2'"), copies(after).join("; "));
+    assertSameMeaning(step, after, 1, 0);
+  }
+});
 
 Deno.test("whatever is chosen to be made again, the meaning stays to the last bit, also when fused", () => {
   forSeeds(150, (seed) => {

@@ -1,0 +1,378 @@
+/** The search behind `remat`'s memory budget: the cheapest recomputation whose memory plan fits. For each block it looks at sets of
+ * values to keep; blocks are combined by dynamic programming over estimates, and what comes out is judged by the plan itself.
+ * Blocks that are built alike share their analysis; no name of a model is known here.
+ * @module */
+import { opOf } from "../builder.ts";
+import { type Graph, type Node, numel, producers, sizeBytes, type Value } from "../ir.ts";
+import { flopsOf, type Recompute } from "../op.ts";
+import { isViewOp } from "../place.ts";
+import { joinedProducts } from "./fuse_products.ts";
+import type { Block } from "./memory.ts";
+import { blockOf, Forward, leastKept, recomputedFlops, remake } from "./remat.ts";
+
+/** What the search shall do. */
+export type RematBudget =
+  /** A share of what lies between making again all that can be (0) and nothing but what is nearly free (1). */
+  | { readonly mode: "memory_budget"; readonly fraction: number }
+  /** The whole arena, states and all. */
+  | { readonly mode: "memory_budget"; readonly bytes: number };
+
+/** Seconds of a node = FLOPs / rate + bytes of its operands / bandwidth. Two cores with AVX-512 are like this; only the ratios matter,
+ * and they are alike on other processors. */
+const FLOPS_PER_SECOND: Readonly<Record<Recompute, number>> = {
+  matmul: 290e9,
+  attention: 230e9,
+  cheap: Infinity,
+  collective: Infinity,
+};
+const BYTES_PER_SECOND = 30e9;
+
+/** More sets than these are not looked at closely. */
+const MOST_ATOMS = 12, MOST_CHOICES = 16;
+/** How many assignments of choices to the first blocks are carried on to the next. */
+const MOST_PARTIALS = 1000;
+/** How many plans are made to find the cheapest one that fits. */
+const MOST_JUDGED = 16;
+/** Part of the arena that an estimate may be off by. */
+const SLACK = 2e-3;
+
+/** A graph as it will run, and its memory. */
+export interface Judged {
+  /** After all passes. */
+  readonly graph: Graph;
+  /** The pieces of the shared region that this graph uses. */
+  readonly blocks: readonly Block[];
+  /** Of all graphs of the step. */
+  readonly arenaBytes: number;
+}
+
+/** Compiles a graph to the end and plans its memory. */
+export type Judge = (graph: Graph) => Judged;
+
+/** A choice of what to keep, with its price. */
+export interface RematPoint {
+  /** The graph with what is made again. */
+  readonly graph: Graph;
+  /** As planned, states and all. */
+  readonly arenaBytes: number;
+  /** FLOPs of what is made again. */
+  readonly recomputedFlops: number;
+  /** Predicted time of a microbatch, as a multiple of what it takes when only what is nearly free is made again. */
+  readonly slowdown: number;
+}
+
+interface EvaluatedPoint extends RematPoint {
+  readonly seconds: number;
+  readonly judged: Judged;
+}
+
+/** No choice fits. */
+export class MemoryBudgetError extends RangeError {
+  /** Always this. */
+  override readonly name = "MemoryBudgetError";
+
+  /** @ignore */
+  constructor(readonly budgetBytes: number, readonly leastBytes: number) {
+    const count = (n: number) => `${n.toLocaleString("en-US")} B`;
+    super(
+      `Cannot keep the arena within a memory budget of ${count(budgetBytes)}: it takes ${count(leastBytes)} ` +
+        `when backward makes again all that it can
+  expected: a budget of at least ${count(leastBytes)}
+  fix: raise activation_checkpoint.memory_budget, or lower training.local_batch_size or training.seq_len   (memory_budget)`,
+    );
+  }
+}
+
+/** Predicted seconds of a graph as it will run. */
+export function predictedSeconds(graph: Graph): number {
+  return graph.nodes.reduce((sum, node) => sum + secondsOf(node), 0);
+}
+
+function secondsOf(node: Node): number {
+  if (isViewOp(node.op) || ["read", "constant", "concat"].includes(node.op)) return 0;
+  const op = opOf(node.op), bytes = [...node.inputs, ...node.outputs].reduce((sum, v) => sum + sizeBytes(v), 0);
+  return flopsOf(op, node) / FLOPS_PER_SECOND[op.recompute ?? "cheap"] + bytes / BYTES_PER_SECOND;
+}
+
+/** Nodes that are kept or made again together: one node, or products that run as one. */
+export type Atom = readonly Node[];
+
+/** One set of atoms of a block to keep, with what it was found to take. Bytes are those of values and scratch, without gaps. */
+interface Choice {
+  readonly keep: ReadonlySet<Atom>;
+  /** Kept from the block's forward to its backward. */
+  kept: number;
+  /** The most that is alive while the block runs, either way, without what earlier blocks keep. */
+  peak: number;
+  /** Seconds more than with all kept. */
+  seconds: number;
+}
+
+interface BlockChoices {
+  readonly name: string;
+  readonly atoms: readonly Atom[];
+  readonly choices: Choice[];
+}
+
+/** A partial assignment of choices to blocks, from the first block on. */
+interface Partial {
+  readonly kept: number;
+  readonly peak: number;
+  readonly seconds: number;
+  readonly choices: readonly Choice[];
+}
+
+/** A search on one graph. Analyses and plans are made once. */
+export class RematSearch {
+  readonly #graph: Graph;
+  readonly #forward: Forward;
+  readonly #judge: Judge;
+  readonly #points = new Map<string, EvaluatedPoint>();
+  readonly #indices: ReadonlyMap<Node, number>;
+  #assignments: (Partial & { readonly bytes: number })[] | undefined;
+  /** Blocks and what in them could be kept or made again. */
+  readonly blocks: readonly { readonly name: string; readonly atoms: readonly Atom[] }[];
+
+  /** @param graph before `remat`. @param judge compiles and plans what is made of it. */
+  constructor(graph: Graph, judge: Judge) {
+    this.#graph = graph;
+    this.#judge = judge;
+    const forward = this.#forward = new Forward(graph);
+    this.#indices = new Map(graph.nodes.map((n, i) => [n, i]));
+    const first = new Map<Node, Node>(), made = producers(graph);
+    for (const nodes of joinedProducts(graph)) nodes.forEach((n) => first.set(n, nodes[0]));
+    const kept = forward.keptWith(leastKept(forward, new Set()));
+    this.blocks = forward.blocks.map((name) => {
+      const inside = new Set(forward.inside(new Set([name])));
+      // Cheap work on one product goes with the product: `fuse` may make it part of what reads it, such as a rotation.
+      const headOf = (node: Node): Node => {
+        const sources = new Set(node.inputs.map((v) => made.get(forward.root(v))).filter((n) => n && inside.has(n)));
+        const [source] = sources;
+        return sources.size === 1 && opOf(node.op).recompute === "cheap" ? headOf(source!) : first.get(node) ?? node;
+      };
+      const nodes = [...inside].filter((n) => n.outputs.some((v) => kept.has(v)));
+      return { name, atoms: smallestJoined([...Map.groupBy(nodes, headOf).values()]) };
+    });
+  }
+
+  /** The point where some atoms are kept, and of blocks that miss one, all else is made again. */
+  point(keep: ReadonlySet<Atom>): RematPoint {
+    return this.#evaluate(keep);
+  }
+
+  #evaluate(keep: ReadonlySet<Atom>): EvaluatedPoint {
+    const key = [...keep].map((atom) => this.#indices.get(atom[0])!).sort((a, b) => a - b).join(" ");
+    let point = this.#points.get(key);
+    if (!point) {
+      const open = this.blocks.filter((b) => b.atoms.some((atom) => !keep.has(atom))).map((b) => b.name);
+      const allowed = new Set(this.#forward.inside(new Set(open)));
+      const remade = leastKept(this.#forward, allowed, new Set([...keep].flat()));
+      const graph = remake(this.#graph, remade), judged = this.#judge(graph);
+      const seconds = predictedSeconds(judged.graph);
+      const { recomputed } = recomputedFlops(graph), { arenaBytes } = judged;
+      const slowdown = keep.size === this.#all.size ? 1 : seconds / this.#evaluate(this.#all).seconds;
+      this.#points.set(key, point = { graph, arenaBytes, recomputedFlops: recomputed, slowdown, seconds, judged });
+    }
+    return point;
+  }
+
+  /** All atoms: nothing but what is nearly free is made again. */
+  get #all(): Set<Atom> {
+    return new Set(this.blocks.flatMap((b) => b.atoms));
+  }
+
+  /** Assignments that are worth a look, the fastest first and each smaller than those before it, by estimate. */
+  #estimates(): readonly (Partial & { readonly bytes: number })[] {
+    if (this.#assignments) return this.#assignments;
+    const all = this.#evaluate(this.#all), outside = this.#outside(all.judged);
+    let partials: Partial[] = [{ kept: 0, peak: 0, seconds: 0, choices: [] }], grid = 1;
+    for (const { choices } of this.#analyse()) {
+      partials = partials.flatMap((before) =>
+        choices.map((choice): Partial => ({
+          kept: before.kept + choice.kept,
+          peak: Math.max(before.peak, before.kept + choice.peak),
+          seconds: before.seconds + choice.seconds,
+          choices: [...before.choices, choice],
+        }))
+      );
+      for (partials = fastestOf(partials, grid); partials.length > MOST_PARTIALS; grid *= 2) {
+        partials = fastestOf(partials, grid);
+      }
+    }
+    const whole = partials.map((p) => ({ ...p, bytes: Math.max(p.peak, p.kept + outside) }));
+    let least = Infinity;
+    this.#assignments = whole.sort((a, b) => a.seconds - b.seconds || a.bytes - b.bytes).filter(({ bytes }) => {
+      const isSmaller = bytes < least;
+      least = Math.min(least, bytes);
+      return isSmaller;
+    });
+    return this.#assignments;
+  }
+
+  /** The most that is alive outside of all blocks, without what blocks keep. */
+  #outside(judged: Judged): number {
+    const { alive, blockAt, kept } = profile(judged), sum = [...kept.values()].reduce((a, b) => a + b, 0);
+    return Math.max(0, ...alive.filter((_, t) => blockAt[t] === undefined)) - sum;
+  }
+
+  /** Measures the choices of every block, on plans in which all blocks of a kind choose alike. */
+  #analyse(): BlockChoices[] {
+    const kinds = Map.groupBy(this.blocks, (b) => this.#kindOf(b.name)), all = this.#all;
+    const base = this.#evaluate(all).seconds, result = new Map<string, BlockChoices>();
+    for (const blocks of kinds.values()) {
+      const entries = blocks.map(({ name, atoms }): BlockChoices => ({ name, atoms, choices: [] }));
+      entries.forEach((e) => result.set(e.name, e));
+      for (const mask of this.#masks(blocks[0])) {
+        const keep = new Set(all);
+        blocks.forEach(({ atoms }) => atoms.forEach((atom, i) => mask[i] || keep.delete(atom)));
+        const { judged, seconds } = this.#evaluate(keep), { alive, blockAt, kept } = profile(judged);
+        let before = 0;
+        for (const { name } of this.blocks) {
+          const entry = entries.find((e) => e.name === name), own = kept.get(name) ?? 0;
+          const peak = Math.max(0, ...alive.filter((_, t) => blockAt[t] === name)) - before;
+          before += own;
+          if (!entry) continue;
+          const chosen = new Set(entry.atoms.filter((_, i) => mask[i]));
+          entry.choices.push({ keep: chosen, kept: own, peak, seconds: (seconds - base) / blocks.length });
+        }
+      }
+    }
+    return this.blocks.map((b) => result.get(b.name)!);
+  }
+
+  /** Sets of atoms of a block, as flags; of many, those that none beats in both bytes and seconds before fusion. */
+  #masks({ name, atoms }: { readonly name: string; readonly atoms: readonly Atom[] }): boolean[][] {
+    const nodes = this.#forward.inside(new Set([name])),
+      masks: { mask: boolean[]; bytes: number; seconds: number }[] = [];
+    for (let bits = 0; bits < 2 ** atoms.length; bits++) {
+      const mask = atoms.map((_, i) => (bits >> i & 1) === 1);
+      const keep = new Set(atoms.filter((_, i) => mask[i]).flat()), needed = new Set(this.#forward.needed);
+      let bytes = 0, seconds = 0;
+      for (const node of nodes.toReversed()) {
+        const used = node.outputs.filter((v) => needed.has(v));
+        if (used.length === 0) continue;
+        if (keep.has(node)) bytes += used.reduce((sum, v) => sum + sizeBytes(v), 0);
+        else {
+          seconds += secondsOf(node);
+          node.inputs.forEach((v) => needed.add(this.#forward.root(v)));
+        }
+      }
+      masks.push({ mask, bytes, seconds });
+    }
+    masks.sort((a, b) => a.bytes - b.bytes || a.seconds - b.seconds);
+    let fastest = Infinity;
+    const useful = masks.length <= MOST_CHOICES ? masks : masks.filter(({ seconds }) => {
+      const isFaster = seconds < fastest;
+      fastest = Math.min(fastest, seconds);
+      return isFaster;
+    });
+    const step = Math.max(1, (useful.length - 1) / (MOST_CHOICES - 1));
+    const picked = new Set(useful.map((_, i) => Math.min(useful.length - 1, Math.round(i * step))));
+    const chosen = [...picked].map((i) => useful[i].mask);
+    return chosen.some((mask) => mask.every((m) => m)) ? chosen : [...chosen, atoms.map(() => true)];
+  }
+
+  /** Text that is equal for blocks that are built alike. */
+  #kindOf(name: string): string {
+    const nodes = this.#graph.nodes.filter((n) => blockOf(n.scope) === name && !n.scope.endsWith("'"));
+    const own = new Map<Value, string>(nodes.flatMap((n, i) => n.outputs.map((v, k) => [v, `${i}.${k}`])));
+    const typeOf = (v: Value) => `${v.dtype}${v.shape}`;
+    return nodes.map(({ op, inputs, outputs, attrs }) => {
+      const rest = Object.entries(attrs).filter(([key]) => key !== "states");
+      return `${op} ${JSON.stringify(rest)} ${inputs.map((v) => own.get(v) ?? typeOf(v))} ${outputs.map(typeOf)}`;
+    }).join("\n");
+  }
+
+  /** Points from the fastest to the smallest, each smaller and slower than the one before it; their bytes are those of plans.
+   * @param count how many are looked for. */
+  frontier(count = 24): RematPoint[] {
+    const list = this.#estimates(), [most, least] = [list[0].bytes, list.at(-1)!.bytes];
+    const wanted = Array.from({ length: count }, (_, i) => most - (most - least) * i / (count - 1));
+    const chosen = new Set(wanted.map((bytes) => list.find((a) => a.bytes <= bytes) ?? list.at(-1)!));
+    const points = [...chosen].map((a) => this.#pointOf(a)).sort((a, b) => a.slowdown - b.slowdown);
+    return points.filter((p, i) => points.slice(0, i).every((q) => q.arenaBytes > p.arenaBytes));
+  }
+
+  #pointOf({ choices }: Partial): RematPoint {
+    return this.#evaluate(new Set(choices.flatMap((c) => [...c.keep])));
+  }
+
+  /** The fewest bytes of an arena that were found, and those when only what is nearly free is made again. */
+  range(): { readonly least: number; readonly most: number } {
+    const ends = [this.#pointOf(this.#estimates().at(-1)!), this.#evaluate(new Set())];
+    return { least: Math.min(...ends.map((p) => p.arenaBytes)), most: this.#evaluate(this.#all).arenaBytes };
+  }
+
+  /** The fastest point within a budget.
+   * @throws {MemoryBudgetError} when there is none. */
+  within(budget: RematBudget): RematPoint {
+    if ("bytes" in budget) return this.#withinBytes(budget.bytes);
+    const { least, most } = this.range();
+    return this.#withinBytes(least + budget.fraction * (most - least));
+  }
+
+  #withinBytes(bytes: number): RematPoint {
+    const list = this.#estimates(), all = this.#evaluate(this.#all);
+    if (all.arenaBytes <= bytes) return all;
+    let best: RematPoint | undefined, gap = all.arenaBytes - list[0].bytes, judged = 0;
+    const judge = (at: number): boolean => {
+      const point = this.#pointOf(list[at]);
+      judged++;
+      gap = point.arenaBytes - list[at].bytes;
+      if (point.arenaBytes > bytes) return false;
+      if (!best || point.slowdown < best.slowdown) best = point;
+      return true;
+    };
+    let low = 0, at = 0;
+    // What the estimates leave out (states, gaps) changes little from one assignment to the next.
+    for (; judged < MOST_JUDGED; low = at + 1) {
+      const next = list.findIndex((a, i) => i >= low && a.bytes + gap <= bytes);
+      at = next < 0 ? list.length - 1 : next;
+      if (judge(at) || at === list.length - 1) break;
+    }
+    // A faster one that was skipped may fit as well.
+    const slack = SLACK * all.arenaBytes;
+    for (let i = at - 1; i >= low && list[i].bytes + gap <= bytes + slack && judged < MOST_JUDGED; i--) judge(i);
+    const { least } = this.range();
+    if (!best && least <= bytes) {
+      best = [this.#pointOf(list.at(-1)!), this.#evaluate(new Set())].find((p) => p.arenaBytes <= bytes);
+    }
+    if (!best) throw new MemoryBudgetError(bytes, least);
+    return best;
+  }
+}
+
+/** Of assignments whose bytes are alike, on a grid of so many bytes, the fastest. */
+function fastestOf(partials: readonly Partial[], grid: number): Partial[] {
+  const best = new Map<string, Partial>();
+  for (const partial of partials) {
+    const key = `${Math.round(partial.kept / grid)} ${Math.round(partial.peak / grid)}`, known = best.get(key);
+    const isBetter = !known || partial.seconds < known.seconds ||
+      partial.seconds === known.seconds && partial.kept < known.kept;
+    if (isBetter) best.set(key, partial);
+  }
+  return [...best.values()];
+}
+
+/** Joins the smallest atoms into one, where there are too many for all their sets to be looked at. */
+function smallestJoined(atoms: readonly Atom[]): Atom[] {
+  const bytes = (atom: Atom) => atom.flatMap((n) => n.outputs).reduce((sum, v) => sum + numel(v.shape), 0);
+  if (atoms.length <= MOST_ATOMS) return [...atoms];
+  const sorted = [...atoms].sort((a, b) => bytes(b) - bytes(a));
+  return [...sorted.slice(0, MOST_ATOMS - 1), sorted.slice(MOST_ATOMS - 1).flat()];
+}
+
+/** Bytes alive at each node, the block that it belongs to, and what each block keeps for its backward. */
+function profile({ graph, blocks }: Judged) {
+  const changes = new Float64Array(graph.nodes.length + 2), kept = new Map<string, number>();
+  const blockAt = graph.nodes.map((n) => blockOf(n.scope));
+  for (const { first, last, bytes, use } of blocks) {
+    changes[first] += bytes;
+    changes[last + 1] -= bytes;
+    const block = blockAt[first];
+    if (use === "kept" && block !== undefined) kept.set(block, (kept.get(block) ?? 0) + bytes);
+  }
+  let sum = 0;
+  const alive = graph.nodes.map((_, t) => sum += changes[t]);
+  return { alive, blockAt, kept };
+}
