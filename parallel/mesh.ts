@@ -1,5 +1,6 @@
 /** The mesh: every rank has a coordinate on each of five axes, and the ranks that differ on some axes alone are a group. Degrees and
- * their rules are torchtitan's, so errors name its keys.
+ * their rules are torchtitan's, so errors name its keys. One rule is not needed here: copies without shards (`dp_replicate` alone)
+ * go together with all other axes.
  * @module */
 import { degreeOf, type Degrees } from "../graph/layout.ts";
 

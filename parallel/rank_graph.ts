@@ -25,6 +25,11 @@ export function graphOfRank(graph: Graph, mesh: Mesh, rank: number): Graph {
   const coordinates = mesh.coordinates(rank), now = new Map<Value, Value>();
   const builder = Builder.extend({ ...graph, nodes: [], outputs: [] });
   const current = (v: Value): Value => now.get(v) ?? v;
+  const groups = new Map<string, readonly number[]>();
+  const groupOf = (axes: readonly string[]): readonly number[] => {
+    if (!groups.has(String(axes))) groups.set(String(axes), mesh.group(rank, axes));
+    return groups.get(String(axes))!;
+  };
   for (const node of graph.nodes) {
     const inputs = node.inputs.map(current), axes = (node.attrs.axes ?? []) as string[];
     const emit = (op: string, operands: readonly Value[], attrs: Node["attrs"]) =>
@@ -36,7 +41,7 @@ export function graphOfRank(graph: Graph, mesh: Mesh, rank: number): Graph {
     } else if (node.op === "keep_on_first") {
       if (pieceOf(axes, mesh.degrees, coordinates) === 0) now.set(y, inputs[0]);
       else emit("constant", [], { value: 0, dtype: y.dtype, shape: y.shape });
-    } else emit(node.op, inputs, axes.length > 0 ? { ...attrs, group: mesh.group(rank, axes) } : attrs);
+    } else emit(node.op, inputs, axes.length > 0 ? { ...attrs, group: groupOf(axes) } : attrs);
   }
   for (const { name, value } of graph.outputs) builder.output(name, current(value));
   return builder.finish();

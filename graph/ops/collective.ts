@@ -4,18 +4,24 @@
  * @module */
 import { type Arr, zip } from "../array.ts";
 import { type Attrs, type Node, numel, sizeBytes, type Type } from "../ir.ts";
-import { defineOp, num, nums, type Op, withoutKernel } from "../op.ts";
+import { defineOp, num, type Op, withoutKernel } from "../op.ts";
 import { concat, slice } from "./shape.ts";
 
-const times = (shape: readonly number[], dim: number, factor: number): number[] =>
-  shape.map((n, d) => d === dim ? n * factor : n);
+const withDim = (shape: readonly number[], dim: number, size: number): number[] =>
+  shape.map((n, d) => d === dim ? size : n);
 
 function piece({ dtype, shape }: Type, attrs: Attrs): Type {
   const dim = num(attrs.dim), size = num(attrs.size);
   if (!(dim in shape) || shape[dim] % size !== 0) {
     throw new TypeError(`dim ${dim} of [${shape}] is not a multiple of ${size}`);
   }
-  return { dtype, shape: times(shape, dim, 1 / size) };
+  return { dtype, shape: withDim(shape, dim, shape[dim] / size) };
+}
+
+function whole({ dtype, shape }: Type, attrs: Attrs): Type {
+  const dim = num(attrs.dim);
+  if (!(dim in shape)) throw new TypeError(`[${shape}] has no dim ${dim}`);
+  return { dtype, shape: withDim(shape, dim, shape[dim] * num(attrs.size)) };
 }
 
 function reduced(parts: readonly Arr[], attrs: Attrs): Arr {
@@ -31,11 +37,9 @@ function pieceAt(x: Arr, attrs: Attrs, at: number): Arr {
 /** The pieces of all ranks, one after another along `dim`. */
 export const allGather: Op = defineOp({
   name: "all_gather",
-  infer: ([x], attrs) => [{ dtype: x.dtype, shape: times(x.shape, num(attrs.dim), num(attrs.size)) }],
-  together: (parts, attrs) => {
-    const shape = times(parts[0].shape, num(attrs.dim), parts.length);
-    return concat.reference!(parts, { dim: attrs.dim }, [{ dtype: "f64", shape }])[0];
-  },
+  infer: ([{ dtype, shape }], attrs) => [whole({ dtype, shape }, attrs)],
+  together: (parts, attrs) =>
+    concat.reference!(parts, attrs, [whole({ dtype: "f64", shape: parts[0].shape }, attrs)])[0],
   bf16: "kept",
   recompute: "collective",
   kernel: withoutKernel,
@@ -98,9 +102,4 @@ export function sentBytes(node: Node): number {
     default:
       return 0;
   }
-}
-
-/** The group of a collective of one rank's graph: rank numbers in order. */
-export function groupOf(node: Node): readonly number[] {
-  return nums(node.attrs.group);
 }

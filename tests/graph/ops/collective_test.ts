@@ -53,6 +53,9 @@ Deno.test("collectives and slices infer the shapes of what a rank holds", () => 
   assertEquals(typeOf("all_reduce", f32(2, 4), { by: "sum" }), "f32[2,4]");
   assertEquals(typeOf("slice_by_rank", f32(2, 4), { dim: 0 }), "f32[1,4]");
   assertEquals(typeOf("keep_on_first", f32(2, 4), {}), "f32[2,4]");
+  assertEquals(typeOf("slice_by_rank", f32(49), { dim: 0, size: 49 }), "f32[1]");
+  const none = assertThrows(() => typeOf("all_gather", f32(3), { dim: 1 }), TypeError);
+  assertEquals(none.message, `Cannot apply "all_gather": [3] has no dim 1`);
   for (const op of ["reduce_scatter", "slice_by_rank"]) {
     const error = assertThrows(() => typeOf(op, f32(3, 4), { dim: 0, by: "sum" }), TypeError);
     assertEquals(error.message, `Cannot apply "${op}": dim 0 of [3,4] is not a multiple of 2`);
