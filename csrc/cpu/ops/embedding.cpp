@@ -1,7 +1,7 @@
 // Token embedding.   ids[N] i32, table[V,D] -> y[N,D]:  y[n] = table[ids[n]]        and      dy[N,D] -> dtable[V,D] (+)= sum over n with ids[n] = v of dy[n]
 // Memory-bound: one row in, one row out. The gradient gives each thread a range of columns of every row, so that no two threads meet
 // in one element, and each element sums its tokens in their order: the same bits for any number of threads. table, y, dy and dtable may each be
-// bf16. Sums are f32 all the same: a bf16 dtable is rounded once per id, whose tokens are then looked for all at once, in time N^2.
+// bf16; sums are f32 all the same. For a bf16 dtable the tokens of an id are taken together, so that it is rounded once for up to 8192 tokens.
 // An id outside 0..V-1 reads nothing: its row of y is NaN (the loss shows it) and its row of dy is left out.
 #include <algorithm>
 #include <cstring>
@@ -39,11 +39,26 @@ struct Ids {
     const int32_t id = ids.as<int32_t>()[n * ids.strides[0]];
     return id >= 0 && id < V ? id : -1;
   }
-  bool seen_before(int64_t n) const {
-    const int32_t id = (*this)[n];
-    bool seen = false;
-    for (int64_t before = 0; before < n; before++) seen |= ids.as<int32_t>()[before * ids.strides[0]] == id;
-    return seen;
+};
+
+/// Tokens begin to begin + count by id: those of an id start at `first` of its slot in a hash table, and each leads to the next.
+struct Chains {
+  static constexpr int64_t MOST = 8192, SLOTS = 2 * MOST;
+  static constexpr uint16_t NONE = 0xffff;
+  uint16_t first[SLOTS], last[SLOTS], next[MOST];
+
+  Chains(const Ids& ids, int64_t begin, int64_t count) {
+    std::fill_n(first, SLOTS, NONE);
+    for (int64_t n = 0; n < count; n++) {
+      const int32_t id = ids[begin + n];
+      if (id < 0) continue;
+      uint32_t slot = uint32_t(id) * 2654435761u >> 18;  // of 2^14
+      while (first[slot] != NONE && ids[begin + first[slot]] != id) slot = (slot + 1) % SLOTS;
+      if (first[slot] == NONE) first[slot] = uint16_t(n);
+      else next[last[slot]] = uint16_t(n);
+      last[slot] = uint16_t(n);
+      next[n] = NONE;
+    }
   }
 };
 
@@ -62,27 +77,28 @@ void add_rows(const Ids& ids, const Tensor& dy, const Tensor& dtable, int64_t N,
   }
 }
 
-/// The same for a bf16 table, whose rows are summed in f32 one after the other.
+/// The same for a bf16 table, each row summed in f32.
 template <class From>
 void add_rows_rounded(const Ids& ids, const Tensor& dy, const Tensor& dtable, int64_t N, int64_t first, int64_t count, bool add) {
-  constexpr int64_t MOST = 1024;
-  float sums[MOST];
+  constexpr int64_t PIECE = 1024;
+  float sums[PIECE];
   bf16* column = dtable.as<bf16>() + first;
   if (!add)
     for (int64_t v = 0; v < ids.V; v++) std::fill_n(column + v * dtable.strides[0], count, bf16(0));
-  for (int64_t n = 0; n < N; n++) {
-    const int32_t id = ids[n];
-    if (id < 0 || ids.seen_before(n)) continue;
-    for (int64_t begin = 0; begin < count; begin += MOST) {
-      const int64_t size = std::min(MOST, count - begin);
-      bf16* to = column + id * dtable.strides[0] + begin;
-      for_lanes<float>(size, [&](int64_t d, int64_t lanes) { store(sums + d, load(to + d, lanes), lanes); });
-      for (int64_t same = n; same < N; same++) {
-        if (ids[same] != id) continue;
-        const From* from = dy.as<From>() + same * dy.strides[0] + first + begin;
-        for_lanes<float>(size, [&](int64_t d, int64_t lanes) { store(sums + d, load(sums + d, lanes) + load(from + d, lanes), lanes); });
+  for (int64_t block = 0; block < N; block += Chains::MOST) {
+    const Chains chains(ids, block, std::min(Chains::MOST, N - block));
+    for (const uint16_t start : chains.first) {
+      if (start == Chains::NONE) continue;
+      for (int64_t piece = 0; piece < count; piece += PIECE) {
+        const int64_t size = std::min(PIECE, count - piece);
+        bf16* to = column + ids[block + start] * dtable.strides[0] + piece;
+        for_lanes<float>(size, [&](int64_t d, int64_t lanes) { store(sums + d, load(to + d, lanes), lanes); });
+        for (uint16_t n = start; n != Chains::NONE; n = chains.next[n]) {
+          const From* from = dy.as<From>() + (block + n) * dy.strides[0] + first + piece;
+          for_lanes<float>(size, [&](int64_t d, int64_t lanes) { store(sums + d, load(sums + d, lanes) + load(from + d, lanes), lanes); });
+        }
+        for_lanes<float>(size, [&](int64_t d, int64_t lanes) { store(to + d, load(sums + d, lanes), lanes); });
       }
-      for_lanes<float>(size, [&](int64_t d, int64_t lanes) { store(to + d, load(sums + d, lanes), lanes); });
     }
   }
 }

@@ -66,12 +66,14 @@ std::string check_sum_squares(const Call& call) {
   for (int i = 0; i < operands; i++) names.push_back("x[" + std::to_string(i) + "]");
   names.insert(names.end(), {"y", "scratch"});
   Check check(call, names, 0);
+  check.require(operands >= 1, "there is no x; expected: at least one");
+  const DType real = operands >= 0 ? check.real(operands) : DType::f32;
   int64_t blocks = 0;
   for (int i = 0; i < operands; i++) {
-    check.require(widened(call[i].dtype) == call[operands].dtype, names[size_t(i)] + " is " + name_of(call[i].dtype) + "; expected: " + name_of(call[operands].dtype)).dense(i);
+    check.require(widened(call[i].dtype) == real, names[size_t(i)] + " is " + name_of(call[i].dtype) + "; expected: " + name_of(real)).dense(i);
     blocks += blocks_of(call[i]);
   }
-  return check.require(operands >= 1, "there is no x; expected: at least one").operand(operands, check.real(operands), {}).scratch(operands + 1, 8 * blocks).error();
+  return check.operand(operands, real, {}).scratch(operands + 1, 8 * blocks).error();
 }
 }  // namespace titan::cpu
 #endif
