@@ -76,5 +76,5 @@ const peakGb = process.resourceUsage().maxRSS * 1024 / 1e9;
 console.log(
   `tokens/s ${rate(median(seconds))} best ${rate(Math.min(...seconds))} peak GB ${peakGb.toFixed(2)}` +
     ` compile s ${compileSeconds.toFixed(2)} loss ${lastLoss.toFixed(4)} threads ${device.info.threads}` +
-    ` version libtitan ${library().version}, ${device.info.blas}`,
+    ` version libtitan ${library().version}, ${device.info.product}`,
 );

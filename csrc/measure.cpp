@@ -25,23 +25,27 @@ double least_seconds(const Kernel& kernel, const Call& call) {
   return least;
 }
 
-}  // namespace
-
-double measure_product(Device& device, int64_t n, int threads) {
+template <class T> double measure_product_of(Device& device, int64_t n, int threads, DType dtype) {
   const uint64_t matrix_bytes = static_cast<uint64_t>(n * n) * sizeof(float);
   Arena arena(3 * matrix_bytes);
   Tensor operands[3];
-  for (int i = 0; i < 3; i++) operands[i] = {arena.data() + static_cast<uint64_t>(i) * matrix_bytes, DType::f32, 3, {1, n, n}, {n * n, n, 1}};
-  const Attribute attributes[] = {{0}, {0}};  // overwrite, in f32
+  for (int i = 0; i < 3; i++) operands[i] = {arena.data() + static_cast<uint64_t>(i) * matrix_bytes, i < 2 ? dtype : DType::f32, 3, {1, n, n}, {n * n, n, 1}};
+  const Attribute attributes[] = {{0}, {dtype == DType::bf16}};  // overwrite
   const Call call{operands, 3, attributes, 2, 0, threads};
   double seconds = 0;
   device.executor.run([&] {
     arena.touch(threads);
-    for (int64_t i = 0; i < 2 * n * n; i++) operands[0].as<float>()[i] = static_cast<float>(i % 7 - 3);
+    for (const Tensor& operand : {operands[0], operands[1]})
+      for (int64_t i = 0; i < n * n; i++) operand.as<T>()[i] = T(static_cast<float>(i % 7 - 3));
     seconds = least_seconds(find_kernel(device.backend, "gemm"), call);
   });
   return 2e-9 * static_cast<double>(n * n * n) / seconds;
 }
+
+}  // namespace
+
+double measure_product(Device& device, int64_t n, int threads) { return measure_product_of<float>(device, n, threads, DType::f32); }
+double measure_product_bf16(Device& device, int64_t n, int threads) { return measure_product_of<bf16>(device, n, threads, DType::bf16); }
 
 double measure_bandwidth(Device& device, int64_t n, int threads) {
   const uint64_t bytes = static_cast<uint64_t>(n) * sizeof(float);

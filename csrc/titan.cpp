@@ -156,12 +156,12 @@ int32_t titan_device_describe(uint64_t device, titan_device_info* info, titan_er
 int32_t titan_device_measure(uint64_t device, uint32_t measure, uint64_t n, uint32_t threads, double* giga_per_second, titan_error* error) {
   return guard(error, [&] {
     require(giga_per_second, "giga_per_second is null; expected: where to write it");
-    require(measure <= TITAN_MEASURE_BANDWIDTH, "the measure is unknown; expected: 0 (product) or 1 (bandwidth)");
-    if (measure == TITAN_MEASURE_PRODUCT) require(n >= 1 && n <= 8192, "n is out of range; expected: 1 to 8192");
+    require(measure <= TITAN_MEASURE_PRODUCT_BF16, "the measure is unknown; expected: 0 (product), 1 (bandwidth) or 2 (bf16 product)");
+    if (measure != TITAN_MEASURE_BANDWIDTH) require(n >= 1 && n <= 8192, "n is out of range; expected: 1 to 8192");
     else require(n >= 1 && n <= uint64_t{1} << 32, "n is out of range; expected: 1 to 2^32");
     const auto object = devices().get(device);
     require(threads <= static_cast<uint32_t>(object->executor.threads()), "more threads than the device has; expected: 0 (all) or fewer");
-    const auto run = measure == TITAN_MEASURE_PRODUCT ? measure_product : measure_bandwidth;
+    const auto run = measure == TITAN_MEASURE_PRODUCT ? measure_product : measure == TITAN_MEASURE_PRODUCT_BF16 ? measure_product_bf16 : measure_bandwidth;
     *giga_per_second = run(*object, static_cast<int64_t>(n), threads ? static_cast<int>(threads) : object->executor.threads());
   });
 }

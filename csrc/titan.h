@@ -44,7 +44,8 @@ typedef enum titan_flag {
 /** What titan_device_measure measures, each in billions a second. */
 typedef enum titan_measure {
   TITAN_MEASURE_PRODUCT = 0,  /* FLOP of an f32 matrix product of n x n x n */
-  TITAN_MEASURE_BANDWIDTH = 1 /* bytes that y += x reads and writes, on two arrays of n f32: take n beyond all caches */
+  TITAN_MEASURE_BANDWIDTH = 1, /* bytes that y += x reads and writes, on two arrays of n f32: take n beyond all caches */
+  TITAN_MEASURE_PRODUCT_BF16 = 2 /* FLOP of such a product of bf16 operands with an f32 result */
 } titan_measure;
 
 /** Why a call failed. Texts are UTF-8 and end with a zero byte; section and instruction are -1 where they do not apply. */
@@ -61,12 +62,11 @@ typedef struct titan_device_info {
   uint32_t kind;
   uint32_t threads;
   uint32_t vector_bits; /* of the vectors that the level uses */
-  uint32_t blas_is_builtin;
-  uint64_t memory_bytes; /* that this process may use in all */
   uint32_t level_is_forced; /* by the environment variable TITAN_CPU */
+  uint64_t memory_bytes; /* that this process may use in all */
   char level[32]; /* of the processor, that the kernels were compiled for: portable, avx2, ... */
   char processor[128];
-  char blas[256];
+  char product[256]; /* who multiplies matrices of f32 and f64: libtitan itself, or a BLAS with its version. TITAN_PRODUCT=own|blas forces it */
 } titan_device_info;
 
 typedef struct titan_memory {

@@ -19,10 +19,9 @@ export interface DeviceInfo {
   readonly memoryBytes: number;
   /** Name of the processor. */
   readonly processor: string;
-  /** The library of matrix products, with its version. */
-  readonly blas: string;
-  /** Whether matrix products are libtitan's own, because the build found no BLAS. */
-  readonly blasIsBuiltin: boolean;
+  /** Who multiplies matrices of f32 and f64: libtitan itself, or a BLAS with its version; `TITAN_PRODUCT=own|blas` forces it.
+   * Those of bf16 are always libtitan's own. */
+  readonly product: string;
 }
 
 /** An open device. */
@@ -51,15 +50,16 @@ export class Device implements Disposable {
       levelIsForced: info.get("level_is_forced") !== 0,
       memoryBytes: info.get("memory_bytes"),
       processor: info.text("processor"),
-      blas: info.text("blas"),
-      blasIsBuiltin: info.get("blas_is_builtin") !== 0,
+      product: info.text("product"),
     };
   }
 
-  /** Speed of an f32 matrix product, n x n x n, in GFLOP/s.
-   * @param options.threads at most those of the device; 0 is all. */
-  async measure(options: { n?: number; threads?: number } = {}): Promise<number> {
-    return await this.#measure(Measure.PRODUCT, options.n ?? 1024, options.threads);
+  /** Speed of a matrix product, n x n x n, in GFLOP/s.
+   * @param options.threads at most those of the device; 0 is all.
+   * @param options.dtype of the operands, f32 unless given; the result is f32. */
+  async measure(options: { n?: number; threads?: number; dtype?: "f32" | "bf16" } = {}): Promise<number> {
+    const what = options.dtype === "bf16" ? Measure.PRODUCT_BF16 : Measure.PRODUCT;
+    return await this.#measure(what, options.n ?? 1024, options.threads);
   }
 
   /** Memory bandwidth in GB/s: bytes that y += x reads and writes.

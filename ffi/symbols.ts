@@ -38,6 +38,8 @@ export const Measure = {
   PRODUCT: 0,
   /** bytes that y += x reads and writes, on two arrays of n f32: take n beyond all caches */
   BANDWIDTH: 1,
+  /** FLOP of such a product of bf16 operands with an f32 result */
+  PRODUCT_BF16: 2,
 } as const;
 
 /** Where each field of a struct is; a text has `length` bytes and ends at its first zero. */
@@ -54,17 +56,16 @@ export const structs = {
     },
   },
   titan_device_info: {
-    bytes: 448,
+    bytes: 440,
     fields: {
       kind: { offset: 0, type: "u32", length: 1 },
       threads: { offset: 4, type: "u32", length: 1 },
       vector_bits: { offset: 8, type: "u32", length: 1 },
-      blas_is_builtin: { offset: 12, type: "u32", length: 1 },
+      level_is_forced: { offset: 12, type: "u32", length: 1 },
       memory_bytes: { offset: 16, type: "u64", length: 1 },
-      level_is_forced: { offset: 24, type: "u32", length: 1 },
-      level: { offset: 28, type: "text", length: 32 },
-      processor: { offset: 60, type: "text", length: 128 },
-      blas: { offset: 188, type: "text", length: 256 },
+      level: { offset: 24, type: "text", length: 32 },
+      processor: { offset: 56, type: "text", length: 128 },
+      product: { offset: 184, type: "text", length: 256 },
     },
   },
   titan_memory: {

@@ -77,7 +77,7 @@ export function nextStep(facts: Facts, installed = false): Step {
     return {
       do: "build",
       notes: [
-        "OpenBLAS is missing: building with the built-in matrix product, which is correct but slower",
+        "OpenBLAS is missing: all matrix products are libtitan's own, which without AVX2 are slower",
         `  fix: ${fix}, then: deno task build`,
       ],
     };

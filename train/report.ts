@@ -11,11 +11,8 @@ const count = (n: number): string => n.toLocaleString("en-US");
 
 /** Device and native library in a line; a slower path that is taken says so. */
 export function deviceText(device: DeviceInfo, gflops: number): string {
-  const blas = device.blasIsBuiltin
-    ? "the built-in matrix product (no BLAS was found when libtitan was built: slower)"
-    : device.blas;
   const level = `level ${device.level}${device.levelIsForced ? ", forced by TITAN_CPU" : ""}`;
-  return `${device.processor}, ${device.threads} threads, ${level} (${device.vectorBits}-bit vectors), ${blas}, ` +
+  return `${device.processor}, ${device.threads} threads, ${level} (${device.vectorBits}-bit vectors), ${device.product}, ` +
     `${gflops.toFixed(0)} GFLOP/s in a product of 1024^3 (f32)`;
 }
 

@@ -53,7 +53,10 @@ Choice choose_level() {
   bool known = false;
   std::string supported;
   for (const Level& level : levels) {
-    if (level.supported && (!forced || level.backend.level == std::string(wanted))) return {level.backend, forced};
+    if (level.supported && (!forced || level.backend.level == std::string(wanted))) {
+      choose_multiplier(level.backend.vector_bits);  // a wrong choice is refused here, not in the first product
+      return {level.backend, forced};
+    }
     if (level.supported) supported += (supported.empty() ? "" : ", ") + std::string(level.backend.level);
     known |= forced && level.backend.level == std::string(wanted);
   }
@@ -62,9 +65,8 @@ Choice choose_level() {
 }
 
 void describe(titan_device_info& info) {
-  info.blas_is_builtin = blas_is_builtin();
   std::snprintf(info.processor, sizeof info.processor, "%s", processor_name().c_str());
-  std::snprintf(info.blas, sizeof info.blas, "%s", blas_name());
+  std::snprintf(info.product, sizeof info.product, "%s", multiplier_text(static_cast<int>(info.vector_bits)).c_str());
 }
 
 }  // namespace titan::cpu

@@ -10,7 +10,7 @@ struct Choice {
 };
 
 /// The backend of the level that the environment variable TITAN_CPU names, else of the best that this machine has.
-/// Throws a Failure where TITAN_CPU names a level that is unknown, was not built or is not supported here.
+/// Throws a Failure where TITAN_CPU names a level that is unknown, was not built or is not supported here, or TITAN_PRODUCT what cannot multiply.
 Choice choose_level();
 
 /// Fills in what all levels have in common: processor and BLAS.

@@ -3,7 +3,9 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <string>
+#include <cstdlib>
+
+#include "../failure.h"
 
 namespace titan::cpu {
 
@@ -19,51 +21,84 @@ char* openblas_get_config(void);
 int openblas_get_parallel(void);  // 0 sequential, 1 its own threads, 2 OpenMP
 #endif
 }
+constexpr bool HAS_BLAS = true;
 constexpr int ROW_MAJOR = 101, AS_IS = 111, TRANSPOSED = 112;
 
 /// How CBLAS is told of a matrix [rows, columns].
-struct Stored {
+struct Told {
   int trans, leading;
-  Stored(int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride) {
-    const bool as_is = (columns == 1 || column_stride == 1) && (rows == 1 || row_stride >= columns);
+  Told(int64_t rows, int64_t columns, const Stored& matrix) {
+    const bool as_is = (columns == 1 || matrix.column == 1) && (rows == 1 || matrix.row >= columns);
     trans = as_is ? AS_IS : TRANSPOSED;
     // The leading dimension of a single row (or column) is never followed, but has to be valid.
-    leading = static_cast<int>(as_is ? (rows == 1 ? columns : row_stride) : (columns == 1 ? rows : column_stride));
+    leading = static_cast<int>(as_is ? (rows == 1 ? columns : matrix.row) : (columns == 1 ? rows : matrix.column));
   }
 };
 
-template <class real, class Gemm> void call_cblas(const Product<real>& p, int threads, Gemm gemm) {
-  if (!omp_in_parallel()) omp_set_num_threads(threads);
-  const Stored a(p.M, p.K, p.a_m, p.a_k), b(p.K, p.N, p.b_k, p.b_n), c(p.M, p.N, p.c_m, 1);
-  gemm(ROW_MAJOR, a.trans, b.trans, static_cast<int>(p.M), static_cast<int>(p.N), static_cast<int>(p.K), real{1}, p.a, a.leading, p.b, b.leading, real(p.adds),
-       p.c, c.leading);
+template <class real, class Gemm> void call_cblas(const Product& p, Gemm gemm) {
+  const Told a(p.M, p.K, p.a), b(p.K, p.N, p.b), c(p.M, p.N, p.c);
+  gemm(ROW_MAJOR, a.trans, b.trans, static_cast<int>(p.M), static_cast<int>(p.N), static_cast<int>(p.K), real{1}, static_cast<const real*>(p.a.data), a.leading,
+       static_cast<const real*>(p.b.data), b.leading, real(p.adds), static_cast<real*>(p.c.data), c.leading);
 }
 }  // namespace
 
-void multiply(const Product<float>& product, int threads) { call_cblas(product, threads, cblas_sgemm); }
-void multiply(const Product<double>& product, int threads) { call_cblas(product, threads, cblas_dgemm); }
-bool blas_is_builtin() { return false; }
+void multiply_blas(const Product& product, int threads) {
+  if (!omp_in_parallel()) omp_set_num_threads(threads);
+  if (product.c.dtype == DType::f64) call_cblas<double>(product, cblas_dgemm);
+  else call_cblas<float>(product, cblas_sgemm);
+}
 
 #ifdef TITAN_OPENBLAS
 bool blas_nests() { return openblas_get_parallel() != 1; }
-const char* blas_name() {
-  static const std::string name = [] {
-    const char* const threading[] = {" (sequential)", " (own threads)", " (OpenMP)"};
-    return std::string(openblas_get_config()) + threading[std::clamp(openblas_get_parallel(), 0, 2)];
-  }();
-  return name.c_str();
+namespace {
+std::string blas_name() {
+  const char* const threading[] = {" (sequential)", " (own threads)", " (OpenMP)"};
+  return std::string(openblas_get_config()) + threading[std::clamp(openblas_get_parallel(), 0, 2)];
 }
+}  // namespace
 #else
 bool blas_nests() { return false; }  // unknown: one call at a time
-const char* blas_name() { return TITAN_CBLAS; }
+namespace {
+std::string blas_name() { return TITAN_CBLAS; }
+}  // namespace
 #endif
 
 #else
 
-bool blas_is_builtin() { return true; }
-bool blas_nests() { return true; }
-const char* blas_name() { return "built-in product (no BLAS was found at configure time)"; }
+namespace {
+constexpr bool HAS_BLAS = false;
+std::string blas_name() { return ""; }
+}  // namespace
+void multiply_blas(const Product&, int) { std::abort(); }
+bool blas_nests() { return false; }
 
 #endif
+
+namespace {
+/// From 256 bits on libtitan's own product was as fast as OpenBLAS 0.3.29 or faster, with 128 bits it has a third of its speed.
+constexpr int OWN_VECTOR_BITS = 256;
+
+std::string wanted_multiplier() {
+  const char* wanted = std::getenv("TITAN_PRODUCT");
+  return wanted ? wanted : "";
+}
+}  // namespace
+
+Multiplier choose_multiplier(int vector_bits) {
+  const std::string wanted = wanted_multiplier();
+  if (wanted.empty()) return HAS_BLAS && vector_bits < OWN_VECTOR_BITS ? Multiplier::blas : Multiplier::own;
+  if (wanted == "own") return Multiplier::own;
+  if (wanted != "blas") throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("TITAN_PRODUCT is ", wanted, "; expected: own or blas; fix: set it to one of these, or unset it to get the faster one"));
+  if (!HAS_BLAS)
+    throw Failure(TITAN_STATUS_INVALID_ARGUMENT, "TITAN_PRODUCT is blas, but no BLAS was found when libtitan was built; expected: own; fix: unset it, or install OpenBLAS and build again");
+  return Multiplier::blas;
+}
+
+std::string multiplier_text(int vector_bits) {
+  const bool own = choose_multiplier(vector_bits) == Multiplier::own;
+  std::string name = own ? "own matrix product" : blas_name();
+  if (!wanted_multiplier().empty()) return name + ", forced by TITAN_PRODUCT";
+  return own && vector_bits < OWN_VECTOR_BITS ? name + " (no BLAS, which is faster at this level, was found when libtitan was built)" : name;
+}
 
 }  // namespace titan::cpu

@@ -1,39 +1,25 @@
-// Matrix products: by the platform's CBLAS where the build found one, else (and in tests) by our own.
+// Matrix products of a BLAS through the plain CBLAS interface, where the build found one, and who multiplies.
 #pragma once
-#include <cstdint>
+#include <string>
+
+#include "product.h"
 
 namespace titan::cpu {
 
-/// c[m,n] = sum over k of a[m,k] b[k,n], added to c if `adds`. Strides are elements; c's columns are next to each other.
-template <class real> struct Product {
-  int64_t M, N, K;
-  const real *a, *b;
-  real* c;
-  int64_t a_m, a_k, b_k, b_n, c_m;
-  bool adds;
-};
+/// Who does the products of f32 and f64; those of bf16 are always libtitan's own.
+enum class Multiplier { own, blas };
 
-/// May our BLAS (or our own product) be called from inside a parallel region, where it runs on the calling thread alone?
+/// The one that the environment variable TITAN_PRODUCT names (own or blas), else the faster one: own with vectors of at least 256 bits, or
+/// where there is no BLAS. Throws a Failure where TITAN_PRODUCT is something else, or a BLAS that the build did not find.
+Multiplier choose_multiplier(int vector_bits);
+/// The same for people, with the BLAS' version and what is unusual.
+std::string multiplier_text(int vector_bits);
+
+/// May BLAS be called from inside a parallel region, where it runs on the calling thread alone?
 bool blas_nests();
-bool blas_is_builtin();
-/// Library and version as text.
-const char* blas_name();
 
-/// On `threads` threads; inside a parallel region on the calling one. M, N and K are at least 1.
-/// With a CBLAS, a has stride 1 or at least K (or M, transposed) as leading dimension, likewise b and c: gemm's check sees to it.
-#ifdef TITAN_CBLAS
-void multiply(const Product<float>& product, int threads);
-void multiply(const Product<double>& product, int threads);
-#endif
+/// Of f32 or f64, on `threads` threads, inside a parallel region on the calling one. Strides of a, b and c are 1 and at least the length of what
+/// it jumps over: gemm's check sees to it. Only where choose_multiplier gives blas.
+void multiply_blas(const Product& product, int threads);
 
-inline namespace TITAN_LEVEL {
-
-/// The built-in product: any strides; two calls of the same shape on as many threads give the same bits.
-template <class real> void multiply_builtin(const Product<real>& product, int threads);
-
-#ifndef TITAN_CBLAS
-template <class real> void multiply(const Product<real>& product, int threads) { multiply_builtin(product, threads); }
-#endif
-
-}  // namespace TITAN_LEVEL
 }  // namespace titan::cpu

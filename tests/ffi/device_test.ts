@@ -7,12 +7,12 @@ library(); // opened here: inside a test the sanitizer would call it a leak
 
 Deno.test("a device says what it is", () => {
   using device = new Device({ threads: 3 });
-  const { threads, vectorBits, level, memoryBytes, processor, blas } = device.info;
+  const { threads, vectorBits, level, memoryBytes, processor, product } = device.info;
   assertEquals(threads, 3);
   assert([128, 256, 512].includes(vectorBits));
   assert(level.length > 2);
   assert(memoryBytes > 2 ** 28);
-  assert(processor.length > 2 && blas.length > 2);
+  assert(processor.length > 2 && product.length > 2);
 });
 
 Deno.test("TITAN_CPU forces a level, and names that are none are an error", () => {
@@ -38,6 +38,22 @@ Deno.test("TITAN_CPU forces a level, and names that are none are an error", () =
   }
 });
 
+Deno.test("TITAN_PRODUCT forces who multiplies matrices, and other values are an error", () => {
+  const before = Deno.env.get("TITAN_PRODUCT");
+  try {
+    Deno.env.set("TITAN_PRODUCT", "own");
+    using device = new Device({ threads: 1 });
+    assertEquals(device.info.product, "own matrix product, forced by TITAN_PRODUCT");
+    Deno.env.set("TITAN_PRODUCT", "mkl");
+    const error = assertThrows(() => new Device({ threads: 1 }), TitanError);
+    assertEquals(error.status, "INVALID_ARGUMENT");
+    assertMatch(error.message, /^TITAN_PRODUCT is mkl\n {2}expected: own or blas\n {2}fix: /);
+  } finally {
+    if (before === undefined) Deno.env.delete("TITAN_PRODUCT");
+    else Deno.env.set("TITAN_PRODUCT", before);
+  }
+});
+
 Deno.test("without a number of threads a device takes all", () => {
   using device = new Device();
   assert(device.info.threads >= 1);
@@ -47,6 +63,7 @@ Deno.test("a device measures its matrix product on some or all of its threads", 
   using device = new Device({ threads: 2 });
   assert(await device.measure({ n: 64 }) > 0);
   assert(await device.measure({ n: 64, threads: 1 }) > 0);
+  assert(await device.measure({ n: 64, dtype: "bf16" }) > 0);
   const error = await assertRejects(() => device.measure({ threads: 3 }), TitanError);
   assertEquals(error.status, "INVALID_ARGUMENT");
 });

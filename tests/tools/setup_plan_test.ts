@@ -42,10 +42,10 @@ Deno.test("who is not root is told the exact commands", () => {
   });
 });
 
-Deno.test("where only OpenBLAS is missing and cannot be installed, the build goes on and says that it is slower", () => {
+Deno.test("where only OpenBLAS is missing and cannot be installed, the build goes on and says what is slower", () => {
   const step = nextStep({ ...ready, blas: undefined });
   assert(step.do === "build");
-  assertStringIncludes(step.notes.join("\n"), "built-in matrix product, which is correct but slower");
+  assertStringIncludes(step.notes.join("\n"), "libtitan's own, which without AVX2 are slower");
   assertStringIncludes(step.notes.join("\n"), "sudo apt-get install -y --no-install-recommends libopenblas-openmp-dev");
 });
 

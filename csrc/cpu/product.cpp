@@ -1,0 +1,376 @@
+// The matrix product. C is cut into one rectangle per thread; threads share nothing. In its rectangle a thread packs a block of B (DEPTH x WIDTH,
+// held in L2) into panels of two vectors' width, and of A one tile of up to ROWS rows at a time, in L1; then tiles of ROWS x two vectors of sums,
+// all in registers, run down the depth. Packing makes rows of any stride and storage alike and keeps them from meeting in the same cache sets.
+#include "product.h"
+
+#include <omp.h>
+
+#include <new>
+
+#include "simd.h"
+
+namespace titan::cpu::inline TITAN_LEVEL {
+namespace {
+
+constexpr int ROWS = MANY_REGISTERS ? 14 : 6;  // 28 (12) registers of sums, out of 32 (16)
+constexpr int TILES = 8;                       // tiles of a transposed A that are packed together, as they share cache lines
+constexpr int64_t DEPTH = 384;                 // units (see below)
+constexpr int64_t B_BYTES = 3 << 19;
+constexpr int64_t HELD_ROWS = 1024, HELD_COLUMNS = 256;  // of f32 sums that wait for more of K before they are rounded to bf16
+
+TITAN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+TITAN_INLINE int64_t parts(int64_t size, int64_t part) { return (size + part - 1) / part; }
+TITAN_INLINE int64_t round_up(int64_t size, int64_t unit) { return parts(size, unit) * unit; }
+
+/// The first `count` lanes, zeros behind them; none if count is not positive.
+template <class T> TITAN_INLINE auto load_first(const T* p, int64_t count) {
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+  constexpr int64_t lanes = sizeof(T) == 8 ? 8 : 16;
+  if (count < lanes) {
+    const uint16_t mask = count > 0 ? uint16_t((1u << count) - 1) : uint16_t{0};
+    if constexpr (sizeof(T) == 8) return (vec<T>)_mm512_maskz_loadu_pd(uint8_t(mask), p);
+    else if constexpr (sizeof(T) == 4) return (vec<T>)_mm512_maskz_loadu_ps(mask, p);
+    else return widen((halves)_mm256_maskz_loadu_epi16(mask, p));
+  }
+  return load(p);
+#else
+  return load(p, count);
+#endif
+}
+
+// ---- arithmetic ----
+// Packed blocks are made of units: PAIR neighbours in K of one row of A or one column of B, in a lane of vec<sum>.
+//   along     units that follow each other in K, from p on, where K is contiguous; `count` elements remain
+//   across    the units of neighbouring rows or columns; the second of a pair is `stride` from the first, and absent unless `whole`
+//   spread    one unit in all lanes
+//   add       s += a b
+
+template <class real> struct Plain {
+  using sum = real;
+  static constexpr int PAIR = 1;
+  static constexpr bool MIXED = false;  // all operands are stored as what is computed in
+  static TITAN_INLINE vec<real> along(const real* p, int64_t count) { return load_first(p, count); }
+  static TITAN_INLINE vec<real> across(const real* p, int64_t, int64_t count, bool) { return load_first(p, count); }
+  static TITAN_INLINE vec<real> spread(const real* p) { return splat(*p); }
+  static TITAN_INLINE void add(vec<real>& s, vec<real> a, vec<real> b) { s += a * b; }
+};
+
+#if defined(__AVX512BF16__)
+struct Bf16 {
+  using sum = float;
+  static constexpr int PAIR = 2;
+  static constexpr bool MIXED = true;
+  static TITAN_INLINE vec<float> along(const bf16* p, int64_t count) {
+    return count >= 32 ? (vec<float>)_mm512_loadu_si512(p) : (vec<float>)_mm512_maskz_loadu_epi16(count > 0 ? (1u << count) - 1 : 0, p);
+  }
+  static TITAN_INLINE vec<float> along(const float* p, int64_t count) { return both(load_first(p, count), load_first(p + 16, count - 16)); }
+  static TITAN_INLINE vec<float> across(const bf16* p, int64_t stride, int64_t count, bool whole) {
+    const words first = (words)load_first(p, count), second = (words)load_first(p + stride, whole ? count : 0);
+    return (vec<float>)(first >> 16 | second);
+  }
+  static TITAN_INLINE vec<float> across(const float* p, int64_t stride, int64_t count, bool whole) {
+    typedef uint16_t all_halves __attribute__((vector_size(64)));
+    constexpr all_halves zip = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return (vec<float>)_mm512_permutexvar_epi16((__m512i)zip, (__m512i)both(load_first(p, count), load_first(p + stride, whole ? count : 0)));
+  }
+  static TITAN_INLINE vec<float> spread(const float* p) {
+    int32_t pair;  // as integer: a pair is no float whose bits arithmetic would keep
+    __builtin_memcpy(&pair, p, sizeof pair);
+    return (vec<float>)_mm512_set1_epi32(pair);
+  }
+  static TITAN_INLINE void add(vec<float>& s, vec<float> a, vec<float> b) { s = (vec<float>)_mm512_dpbf16_ps((__m512)s, (__m512bh)a, (__m512bh)b); }
+
+ private:
+  static TITAN_INLINE vec<float> both(vec<float> low, vec<float> high) { return (vec<float>)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
+};
+#else
+/// The same rounding points, multiplied in f32.
+struct Bf16 : Plain<float> {
+  static constexpr bool MIXED = true;
+  template <class T> static TITAN_INLINE vec<float> along(const T* p, int64_t count) { return rounded(load_first(p, count), p); }
+  template <class T> static TITAN_INLINE vec<float> across(const T* p, int64_t, int64_t count, bool) { return rounded(load_first(p, count), p); }
+
+ private:
+  static TITAN_INLINE vec<float> rounded(vec<float> x, const bf16*) { return x; }
+  static TITAN_INLINE vec<float> rounded(vec<float> x, const float*) { return round_bf16<float>(x); }
+};
+#endif
+
+TITAN_INLINE void store_result(float* p, vec<float> x) { store(p, x); }
+TITAN_INLINE void store_result(double* p, vec<double> x) { store(p, x); }
+TITAN_INLINE void store_result(bf16* p, vec<float> x) {
+#if defined(__AVX512BF16__)
+  *reinterpret_cast<loose_halves*>(p) = (halves)_mm512_cvtneps_pbh((__m512)x);
+#else
+  store(p, x);
+#endif
+}
+
+template <class Math> constexpr int L = LANES<typename Math::sum>;
+template <class Math> constexpr int PANEL = 2 * L<Math>;
+template <class Math> constexpr int64_t WIDTH = B_BYTES / (DEPTH * int64_t(sizeof(typename Math::sum)) * PANEL<Math>)*PANEL<Math>;
+template <class Math> constexpr int64_t DEEP = DEPTH * Math::PAIR;  // elements of K in a block
+
+// A packed tile of A has its rows behind each other, padded so that they do not meet in cache sets; or transposed, all rows of one unit of K
+// next to each other.
+constexpr int64_t A_ROW = DEPTH + 16;
+template <class Math> constexpr int64_t A_COLUMN = (ROWS + L<Math> - 1) / L<Math> * L<Math>;
+template <class Math> constexpr int64_t A_TILE = A_COLUMN<Math> * (DEPTH + 1) + 64 / int64_t(sizeof(typename Math::sum));
+
+/// Memory of one thread, allocated when it first multiplies and kept.
+struct Packed {
+  static constexpr int64_t A_BYTES = TILES * 16 * (DEPTH + 16) * 8, HELD_BYTES = HELD_ROWS * HELD_COLUMNS * 4;
+  char* const memory = static_cast<char*>(::operator new(B_BYTES + A_BYTES + HELD_BYTES, std::align_val_t{64}));
+  ~Packed() { ::operator delete(memory, std::align_val_t{64}); }
+  template <class real> real* b() const { return reinterpret_cast<real*>(memory); }
+  template <class real> real* a() const { return reinterpret_cast<real*>(memory + B_BYTES); }
+  float* held() const { return reinterpret_cast<float*>(memory + B_BYTES + A_BYTES); }
+};
+
+struct Range {
+  int64_t first, end;
+  int64_t size() const { return end - first; }
+};
+/// Part i of n, of nearly equal sizes in units of `unit`.
+TITAN_INLINE Range part(Range whole, int64_t unit, int64_t i, int64_t n) {
+  const int64_t units = parts(whole.size(), unit);
+  return {whole.first + least(whole.size(), units * i / n * unit), whole.first + least(whole.size(), units * (i + 1) / n * unit)};
+}
+
+// ---- packing: `depth` elements of K ----
+
+template <class Math, class T> void pack_a_rows(const T* a, int64_t row, int64_t rows, int64_t depth, typename Math::sum* to) {
+  constexpr int64_t STEP = L<Math> * Math::PAIR;
+  for (int64_t r = 0; r < rows; r++, a += row, to += A_ROW) {
+    int64_t k = 0;
+    for (; k + STEP <= depth; k += STEP) store(to + k / Math::PAIR, Math::along(a + k, STEP));
+    if (k < depth) store(to + k / Math::PAIR, Math::along(a + k, depth - k));
+  }
+}
+
+/// Of a transposed A with `M` rows, tiles first..last of those that `tile_rows` tells.
+template <class Math, class T, class TileRows>
+void pack_a_columns(const T* a, int64_t column, int64_t M, TileRows tile_rows, int64_t first, int64_t last, int64_t depth, typename Math::sum* to) {
+  int64_t starts[TILES];
+  for (int64_t t = first; t < last; t++) starts[t - first] = tile_rows(t).first;
+  for (int64_t k = 0; k < depth; k += Math::PAIR, a += Math::PAIR * column, to += A_COLUMN<Math>)
+    for (int64_t t = 0; t < last - first; t++) {
+      const T* from = a + starts[t];
+      __builtin_prefetch(from + 8 * column);  // columns are far apart: the processor's own prefetch does not see them coming
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < A_COLUMN<Math>; v += L<Math>)
+        store(to + t * A_TILE<Math> + v, Math::across(from + v, column, M - starts[t] - v, k + 1 < depth));
+    }
+}
+
+template <class Math, class T> void pack_b_rows(const T* b, int64_t row, int64_t columns, int64_t depth, typename Math::sum* to) {
+  constexpr int64_t GROUP = 4 * PANEL<Math>;  // several panels at a time: longer reads
+  const int64_t units = parts(depth, Math::PAIR);
+  for (int64_t n = 0; n < columns; n += GROUP) {
+    const T* from = b + n;
+    typename Math::sum* panel = to + n * units;
+    for (int64_t k = 0; k < depth; k += Math::PAIR, from += Math::PAIR * row, panel += PANEL<Math>)
+      for (int64_t j = 0; j < least(GROUP, columns - n); j += PANEL<Math>)
+#pragma GCC unroll 2
+        for (int64_t v = 0; v < PANEL<Math>; v += L<Math>)
+          store(panel + j * units + v, Math::across(from + j + v, row, columns - n - j - v, k + 1 < depth));
+  }
+}
+
+template <class Math, class T> void pack_b_columns(const T* b, int64_t column, int64_t columns, int64_t depth, typename Math::sum* to) {
+  using real = typename Math::sum;
+  constexpr int64_t STEP = L<Math> * Math::PAIR;
+  const int64_t units = parts(depth, Math::PAIR);
+  for (int64_t n = 0; n < columns; n += PANEL<Math>, to += PANEL<Math> * units)
+    for (int64_t k = 0; k < depth; k += STEP)
+      for (int64_t v = 0; v < PANEL<Math>; v += L<Math>) {
+        const T* from = b + (n + v) * column + k;
+        real* block_to = to + k / Math::PAIR * PANEL<Math> + v;
+        vec<real> block[L<Math>];
+        if (n + v + L<Math> <= columns && k + STEP <= depth) {
+#pragma GCC unroll 16
+          for (int i = 0; i < L<Math>; i++) block[i] = Math::along(from + i * column, STEP);
+        } else {
+          for (int i = 0; i < L<Math>; i++) block[i] = n + v + i < columns ? Math::along(from + i * column, depth - k) : vec<real>{};
+        }
+        transpose<real>(block);
+        if (k + STEP <= depth) {
+#pragma GCC unroll 16
+          for (int i = 0; i < L<Math>; i++) store(block_to + i * PANEL<Math>, block[i]);
+        } else {
+          for (int i = 0; i < units - k / Math::PAIR; i++) store(block_to + i * PANEL<Math>, block[i]);
+        }
+      }
+}
+
+// ---- tiles ----
+
+/// c[R, PANEL] (+)= a[R, units] b[units, PANEL]
+template <class Math, int R, bool A_BY_ROWS, class C>
+void multiply_tile(const typename Math::sum* a, const typename Math::sum* b, int64_t units, C* c, int64_t c_row, bool adds) {
+  using real = typename Math::sum;
+  constexpr int64_t ROW = A_BY_ROWS ? A_ROW : 1, COLUMN = A_BY_ROWS ? 1 : A_COLUMN<Math>, AHEAD = 1024 / sizeof(real);
+  vec<real> sums[R][2];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = vec<real>{};
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) {
+    __builtin_prefetch(c + r * c_row, 1);
+    __builtin_prefetch(c + r * c_row + PANEL<Math> - 1, 1);
+  }
+#pragma GCC unroll 1
+  for (int64_t k = 0; k < units; k++, a += COLUMN, b += PANEL<Math>) {
+    const vec<real> left = in_register(load(b)), right = in_register(load(b + L<Math>));
+    __builtin_prefetch(b + AHEAD);
+    __builtin_prefetch(b + AHEAD + L<Math>);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      const vec<real> scale = Math::spread(a + r * ROW);
+      Math::add(sums[r][0], scale, left);
+      Math::add(sums[r][1], scale, right);
+    }
+  }
+  if (adds) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      sums[r][0] += load(c + r * c_row);
+      sums[r][1] += load(c + r * c_row + L<Math>);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) {
+    store_result(c + r * c_row, sums[r][0]);
+    store_result(c + r * c_row + L<Math>, sums[r][1]);
+  }
+}
+
+template <class Math, class C> using Tile = void (*)(const typename Math::sum*, const typename Math::sum*, int64_t, C*, int64_t, bool);
+template <class Math, class C, bool A_BY_ROWS, int... R> constexpr Tile<Math, C> tile_of(int64_t rows, std::integer_sequence<int, R...>) {
+  constexpr Tile<Math, C> tiles[] = {multiply_tile<Math, R + 1, A_BY_ROWS, C>...};
+  return tiles[rows - 1];
+}
+template <class Math, class C> Tile<Math, C> tile_of(int64_t rows, bool a_by_rows) {
+  constexpr std::make_integer_sequence<int, ROWS> all;
+  return a_by_rows ? tile_of<Math, C, true>(rows, all) : tile_of<Math, C, false>(rows, all);
+}
+
+template <class Math, class F> TITAN_INLINE void with_stored(const Stored& matrix, F f) {
+  if constexpr (Math::MIXED)
+    if (matrix.dtype == DType::bf16) return f(static_cast<bf16*>(matrix.data));
+  f(static_cast<typename Math::sum*>(matrix.data));
+}
+
+template <class Math> struct Rectangle {
+  using real = typename Math::sum;
+  const Product& p;
+  real *packed_a, *packed_b;
+
+  /// Rows x columns of `to` = a b over depth elements of K from k on, + `from` where there is one. B is packed.
+  void multiply(Range rows, Range columns, int64_t k, int64_t depth, const Stored* from, const Stored& to) const {
+    const int64_t tiles = parts(rows.size(), ROWS);
+    const auto tile_rows = [&](int64_t t) { return part(rows, 1, t, tiles); };
+    const bool by_rows = p.a.column == 1;
+    for (int64_t first = 0; first < tiles; first += TILES) {
+      const int64_t last = least(first + TILES, tiles);
+      if (!by_rows)
+        with_stored<Math>(p.a, [&](auto* a) { pack_a_columns<Math>(a + k * p.a.column, p.a.column, p.M, tile_rows, first, last, depth, packed_a); });
+      for (int64_t t = first; t < last; t++) {
+        const Range tile = tile_rows(t);
+        if (by_rows) with_stored<Math>(p.a, [&](auto* a) { pack_a_rows<Math>(a + tile.first * p.a.row + k, p.a.row, tile.size(), depth, packed_a); });
+        multiply_row_of_tiles(packed_a + (by_rows ? 0 : (t - first) * A_TILE<Math>), tile, columns, parts(depth, Math::PAIR), from, to);
+      }
+    }
+  }
+
+ private:
+  void multiply_row_of_tiles(const real* a, Range rows, Range columns, int64_t units, const Stored* from, const Stored& to) const {
+    const bool in_place = !from || from->data == to.data;
+    with_stored<Math>(to, [&]<class C>(C* c) {
+      const auto multiply_tile = tile_of<Math, C>(rows.size(), p.a.column == 1);
+      for (int64_t n = columns.first; n < columns.end; n += PANEL<Math>) {
+        const real* b = packed_b + (n - columns.first) * units;
+        const int64_t count = least(PANEL<Math>, columns.end - n);
+        if (in_place && count == PANEL<Math>) {
+          multiply_tile(a, b, units, c + rows.first * to.row + n, to.row, from);
+          continue;
+        }
+        alignas(64) real tile[ROWS * PANEL<Math>];
+        tile_of<Math, real>(rows.size(), p.a.column == 1)(a, b, units, tile, PANEL<Math>, false);
+        for (int64_t r = 0; r < rows.size(); r++)
+          for (int64_t j = 0; j < count; j += L<Math>) {
+            vec<real> sum = load(tile + r * PANEL<Math> + j);
+            const int64_t lanes = least(L<Math>, count - j);
+            if (from) with_stored<Math>(*from, [&](auto* f) { sum += load_first(f + (rows.first + r) * from->row + n + j, lanes); });
+            C* at = c + (rows.first + r) * to.row + n + j;
+            if (lanes == L<Math>) store_result(at, sum);
+            else store(at, sum, lanes);
+          }
+      }
+    });
+  }
+};
+
+template <class Math> void multiply_rectangle(const Product& p, Range rows, Range columns) {
+  using real = typename Math::sum;
+  static thread_local const Packed packed;
+  const Rectangle<Math> rectangle{p, packed.a<real>(), packed.b<real>()};
+  // Blocks of nearly equal size. How K is cut decides how sums are rounded, so it depends on nothing but K.
+  const int64_t depth = round_up(parts(p.K, parts(p.K, DEEP<Math>)), L<Math> * Math::PAIR);
+  const bool holds = p.c.dtype == DType::bf16 && depth < p.K;
+  const int64_t width = holds ? HELD_COLUMNS : WIDTH<Math>, column_parts = parts(columns.size(), width);
+  const int64_t row_parts = holds ? parts(rows.size(), HELD_ROWS) : 1;
+  for (int64_t i = 0; i < column_parts * row_parts; i++) {
+    const Range block_columns = part(columns, PANEL<Math>, i / row_parts, column_parts), block_rows = part(rows, 1, i % row_parts, row_parts);
+    const Stored held{packed.held() - (block_rows.first * HELD_COLUMNS + block_columns.first), DType::f32, HELD_COLUMNS, 1};
+    for (int64_t k = 0; k < p.K; k += depth) {
+      const int64_t block_depth = least(depth, p.K - k);
+      with_stored<Math>(p.b, [&](auto* b) {
+        b += k * p.b.row + block_columns.first * p.b.column;
+        if (p.b.column == 1) pack_b_rows<Math>(b, p.b.row, block_columns.size(), block_depth, rectangle.packed_b);
+        else pack_b_columns<Math>(b, p.b.column, block_columns.size(), block_depth, rectangle.packed_b);
+      });
+      const Stored* from = k ? (holds ? &held : &p.c) : p.adds ? &p.c : nullptr;
+      rectangle.multiply(block_rows, block_columns, k, block_depth, from, holds && k + block_depth < p.K ? held : p.c);
+    }
+  }
+}
+
+/// How many threads stand side by side along N, the others below each other along M: such that a thread has the least to multiply and to pack.
+template <class Math> int threads_across(const Product& p, int threads) {
+  int best = 1;
+  int64_t least_cost = INT64_MAX;
+  for (int across = 1; across <= threads; across++) {
+    if (threads % across) continue;
+    const int64_t rows = parts(p.M, threads / across), columns = round_up(parts(p.N, across), PANEL<Math>);
+    // An element takes as long to pack as 16 to 32 products with it; A is packed anew for each block of columns.
+    const int64_t cost = rows * columns / 32 + rows * parts(columns, WIDTH<Math>) * (p.a.column == 1 ? 1 : 2) + 2 * columns;
+    if (cost < least_cost) best = across, least_cost = cost;
+  }
+  return best;
+}
+
+template <class Math> void multiply(const Product& p, int threads) {
+  if (threads == 1 || omp_in_parallel()) return multiply_rectangle<Math>(p, {0, p.M}, {0, p.N});
+  const int across = threads_across<Math>(p, threads), down = threads / across;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int i = 0; i < threads; i++) {
+    const Range rows = part({0, p.M}, 1, i / across, down), columns = part({0, p.N}, PANEL<Math>, i % across, across);
+    if (rows.size() && columns.size()) multiply_rectangle<Math>(p, rows, columns);
+  }
+}
+
+}  // namespace
+
+void multiply_own(const Product& product, int threads) {
+  Product p = product;
+  // The stride of a dim of size 1 is never followed; the other one then has to be the unit.
+  if (p.a.column != 1 && p.K == 1) p.a.column = 1;
+  if (p.a.column != 1) p.a.row = 1;
+  if (p.b.column != 1 && p.N == 1 && p.b.row != 1) p.b.column = 1;
+  if (p.b.column != 1) p.b.row = 1;
+  if (p.bf16) multiply<Bf16>(p, threads);
+  else if (p.c.dtype == DType::f64) multiply<Plain<double>>(p, threads);
+  else multiply<Plain<float>>(p, threads);
+}
+
+}  // namespace titan::cpu::inline TITAN_LEVEL
