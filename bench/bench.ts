@@ -125,6 +125,7 @@ async function main(args: Arguments): Promise<void> {
   if (args.readme) {
     const file = here("README.md");
     await Deno.writeTextFile(file, withFigures(await Deno.readTextFile(file), results));
+    await run([Deno.execPath(), "fmt", "--quiet", file, here("speed.svg")]);
   }
 }
 
