@@ -205,16 +205,12 @@ class Rules implements Decisions {
     return (value.shape[placement.dim] ?? 1) % this.#pieces(same, axis) === 0;
   }
 
-  /** Parameters that are read, and casts of them that shrink, with the layout of use. Those that the graph changes are used as they
-   * are stored. */
+  /** Parameters that are read, and casts of them that shrink, with the layout of use. */
   #parameterValues(): Map<Value, Layout> {
-    const { nodes } = this.graph, found = new Map<Value, Layout>();
-    const changed = new Set(nodes.filter((n) => n.op === "assign").flatMap(touchedStates));
-    for (const node of nodes) {
+    const found = new Map<Value, Layout>();
+    for (const node of this.graph.nodes) {
       const state = node.op === "read" ? this.#states.get(touchedStates(node)[0])! : undefined;
-      if (state?.kind === "parameter" && !changed.has(state.name)) {
-        found.set(node.outputs[0], this.layouts.used(state));
-      }
+      if (state?.kind === "parameter") found.set(node.outputs[0], this.layouts.used(state));
       // Rule 5.
       const [x] = node.inputs, [y] = node.outputs;
       const shrinks = node.op === "cast" && dtypeBytes[y.dtype] < dtypeBytes[x.dtype];

@@ -1,8 +1,7 @@
 /** The rules one by one on small graphs, then the counts that they lead to, then thousands of graphs on meshes.
  * @module */
 import { assertEquals, assertThrows } from "@std/assert";
-import type { Builder } from "../../graph/builder.ts";
-import { f64, i32 } from "../../graph/builder.ts";
+import { Builder, f64, i32 } from "../../graph/builder.ts";
 import type { Graph, Node, State } from "../../graph/ir.ts";
 import { type Layout, partial, type Placement, replicate, shard } from "../../graph/layout.ts";
 import { autodiff } from "../../graph/passes/autodiff.ts";
@@ -198,6 +197,14 @@ Deno.test("rule 3: a norm over sharded and whole values is one exchange", () => 
   assertEquals(text, ["keep_on_first tp [5]", "sum_squares []", "all_reduce tp []", "sqrt []"]);
 });
 
+Deno.test("rule 3: summands are reduced before they are squared, to shards where they can be", () => {
+  const layouts = layoutsFor({ inputs: { x: layout({ tp: shard(0) }), y: layout({ tp: partial() }) } });
+  const text = (rows: number) =>
+    partitioned((_, input) => ({ y: input("x", 4).apply("sum_squares", [input("y", rows)])[0] }), layouts);
+  assertEquals(text(6), ["reduce_scatter tp 0 [3]", "sum_squares []", "all_reduce tp []"]);
+  assertEquals(text(5), ["all_gather tp 0 [4]", "all_reduce tp [5]", "sum_squares []"]);
+});
+
 /** Attention whose queries, keys and values are cut along the sequence, and the gradients of keys and values. */
 function attention(keys: Placement): string[] {
   const places = layout({ cp: shard(1) }), head = layout({ cp: keys });
@@ -207,7 +214,11 @@ function attention(keys: Placement): string[] {
     return { loss: q.apply("attention", [k, v, positions, positions], { scale: 0.7 })[0].square().sum() };
   });
   const layouts = layoutsFor({ inputs: { q: places, k: head, v: head, positions: places } });
-  const both = simplify(autodiff(graph, { of: "loss", inputs: ["k", "v"], keep: false }));
+  const builder = Builder.extend(simplify(autodiff(graph, { of: "loss", inputs: ["k", "v"], keep: false })));
+  // Linear work on the gradients, through which summands might travel.
+  const negated = builder.outputs.map(({ value }) => new Tensor(builder, value).neg().value);
+  negated.forEach((value, i) => builder.outputs[i] = { name: `y${i}`, value });
+  const both = builder.finish();
   assertSameOnMesh(both, meshOf({ cp: 2 }), layouts, 1);
   const text = textOf(partition(both, meshOf({ cp: 2 }), layouts).nodes);
   return text.slice(text.findIndex((t) => t.startsWith("attention_backward")) + 1);
@@ -215,8 +226,9 @@ function attention(keys: Placement): string[] {
 
 Deno.test("rule 4: the gradient of a value takes its layout, that of summands is whole", () => {
   assertEquals(attention(shard(1)).slice(0, 2), Array(2).fill("reduce_scatter cp 1 [1,2,2,2]"));
-  assertEquals(attention(replicate), Array(2).fill("all_reduce cp [1,4,2,2]"));
-  assertEquals(attention(partial()), Array(2).fill("all_reduce cp [1,4,2,2]"));
+  const reduced = [...Array(2).fill("all_reduce cp [1,4,2,2]"), ...Array(2).fill("neg [1,4,2,2]")];
+  assertEquals(attention(replicate), reduced);
+  assertEquals(attention(partial()), reduced);
 });
 
 Deno.test("rule 5: a conversion is made once for each value and target", () => {
