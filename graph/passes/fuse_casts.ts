@@ -9,9 +9,13 @@ import { elementwiseNames } from "../ops/elementwise.ts";
 const isNarrowing = (node: Node): boolean => node.op === "cast" && node.outputs[0].dtype === "bf16";
 const isWidening = (node: Node): boolean => node.op === "cast" && node.inputs[0].dtype === "bf16";
 
+/** Products and attention take and give bf16 only where they multiply in it. */
+const isExact = (node: Node): boolean =>
+  (node.op === "contract" || node.op.startsWith("attention")) && !node.attrs.round;
+
 /** May the kernel that makes a value store it as bf16? Element-wise nodes become part of a `map`, which may. */
 function storesBf16(node: Node | undefined, value: Value): node is Node {
-  if (!node) return false;
+  if (!node || isExact(node)) return false;
   return takesBf16(opOf(node.op), "output", node.outputs.indexOf(value), node.inputs.length);
 }
 
@@ -54,13 +58,10 @@ function roundAtStores(graph: Graph): Graph {
   return edit.finish();
 }
 
-/** Products and attention take bf16 only where they multiply in it. */
-const multiplies = (node: Node): boolean => node.op === "contract" || node.op.startsWith("attention");
-
 function widenAtLoads(graph: Graph): Graph {
   const made = producers(graph), edit = new Editor(graph);
   for (const node of graph.nodes) {
-    if (opOf(node.op).bf16 === "kept" && node.op !== "accumulate" || multiplies(node) && !node.attrs.round) continue;
+    if (opOf(node.op).bf16 === "kept" && node.op !== "accumulate" || isExact(node)) continue;
     const inputs = node.inputs.map((v, i) => {
       const cast = made.get(v), takes = takesBf16(opOf(node.op), "input", i, node.inputs.length);
       return cast && isWidening(cast) && takes ? cast.inputs[0] : v;

@@ -68,11 +68,12 @@ function repackProduct(edit: Editor, node: Node): void {
   const orders = [[...batch, ...m, ...k], [...batch, ...k, ...n], [...batch, ...m, ...n]];
   const [pa, pb] = [pack(node.inputs[0], a, orders[0]), pack(node.inputs[1], b, orders[1])];
   const [ta, tb, tc] = orders.map((o) => o.join(" "));
-  const product = edit.add(node, "contract", [pa, pb], { dims: `${ta}, ${tb} -> ${tc}` }).outputs[0];
+  const { into, begin, ...own } = node.attrs;
+  const product = edit.add(node, "contract", [pa, pb], { ...own, dims: `${ta}, ${tb} -> ${tc}` }).outputs[0];
   const back = `${tc} -> ${c.map((d) => d[0]).join(" ")}`;
   const result = edit.add(node, "transpose", [product], { dims: back }).outputs[0];
-  if (node.attrs.into) {
-    edit.add(node, "accumulate", [result], { states: node.attrs.into, begin: node.attrs.begin });
+  if (into) {
+    edit.add(node, "accumulate", [result], { states: into, begin });
     edit.drop(node);
   } else edit.replace(node.outputs[0], result);
 }

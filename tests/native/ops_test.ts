@@ -1,10 +1,11 @@
 /** Every op of the table on the native library: whatever strides its operands have, it means what its reference means.
  * @module */
 import { assert, assertEquals } from "@std/assert";
-import { type Arr, arr } from "../../graph/array.ts";
+import { type Arr, arr, roundedToBf16 } from "../../graph/array.ts";
 import { opOf } from "../../graph/builder.ts";
 import { interpret, type Memory } from "../../graph/interpret.ts";
 import { type DType, type Graph, isReal, numel, type State } from "../../graph/ir.ts";
+import { takesBf16 } from "../../graph/op.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { verify } from "../../graph/verify.ts";
@@ -14,8 +15,8 @@ import { Random } from "../graph/random_graphs.ts";
 import { compilePlainly, errorOf, NativeSession } from "./native.ts";
 
 /** Largest error that is allowed, relative to the largest magnitude in the result. */
-const tolerance = { f64: 1e-12, f32: 1e-5 } as const;
-type RealType = keyof typeof tolerance;
+const tolerance = { f64: 1e-12, f32: 1e-5, bf16: 2 ** -6 } as const;
+type RealType = "f32" | "f64";
 
 /** A row in another real type. */
 function inType(c: OpCase, dtype: RealType): OpCase {
@@ -23,11 +24,24 @@ function inType(c: OpCase, dtype: RealType): OpCase {
   return { ...c, attrs, inputs: c.inputs.map((x) => isReal(x.dtype) ? { ...x, dtype } : x) };
 }
 
+/** A row in f32 with all stored as bf16 that may be; products round their operands. */
+function storedAsBf16(row: OpCase): OpCase {
+  const c = inType(row, "f32"), op = opOf(c.op), isProduct = /^(contract|attention)/.test(c.op);
+  const takes = (side: "input" | "output", i: number) => takesBf16(op, side, i, c.inputs.length);
+  const bf16 = [...c.gives.keys()].filter((i) => takes("output", i));
+  return {
+    ...c,
+    attrs: { ...c.attrs, ...(isProduct ? { round: true } : {}), ...(bf16.length > 0 ? { bf16 } : {}) },
+    inputs: c.inputs.map((x, i) => x.dtype === "f32" && takes("input", i) ? { ...x, dtype: "bf16" } : x),
+  };
+}
+
 /** Random operands as the element type holds them. */
 function operandsOf(operands: readonly Operand[], seed: number): Record<string, Arr> {
   const arrays = Object.entries(arraysFor(operands, new Random(seed)));
-  const round = ({ shape, data }: Arr, f32: boolean) => arr(shape, f32 ? data.map(Math.fround) : data);
-  return Object.fromEntries(arrays.map(([name, a], i) => [name, round(a, operands[i].dtype === "f32")]));
+  const round = (a: Arr, dtype: DType) =>
+    dtype === "f32" ? arr(a.shape, a.data.map(Math.fround)) : dtype === "bf16" ? roundedToBf16(a) : a;
+  return Object.fromEntries(arrays.map(([name, a], i) => [name, round(a, operands[i].dtype)]));
 }
 
 const letters = (shape: readonly unknown[]): string[] => shape.map((_, d) => "abcdef"[d]);
@@ -64,9 +78,11 @@ async function errorOn(graph: Graph, inputs: Record<string, Arr>, start: Memory)
   return Math.max(...errors.map((e) => Number.isNaN(e) ? Infinity : e));
 }
 
-for (const dtype of ["f64", "f32"] as const) {
-  for (const row of cases) {
-    const c = inType(row, dtype);
+const takesAny = (c: OpCase): boolean => typeof opOf(c.op).bf16 === "function";
+
+for (const dtype of ["f64", "f32", "bf16"] as const) {
+  for (const row of dtype === "bf16" ? cases.filter(takesAny) : cases) {
+    const c = dtype === "bf16" ? storedAsBf16(row) : inType(row, dtype);
     Deno.test(`native ${titleOf(c)} in ${dtype} means what its reference means, whatever the strides`, async () => {
       for (const [layout, store] of Object.entries(layouts)) {
         const operands = c.inputs.map(store);
@@ -83,6 +99,7 @@ for (const dtype of ["f64", "f32"] as const) {
     });
   }
 
+  if (dtype === "bf16") continue;
   for (const row of cases.filter(({ op }) => opOf(op).accumulates !== undefined)) {
     const c = inType(row, dtype), index = opOf(c.op).accumulates!;
     Deno.test(`native ${titleOf(c)} in ${dtype} adds into state, or overwrites it in the first microbatch`, async () => {
