@@ -296,7 +296,10 @@ function shareMemory(
       const [a, b] = [home(from), home(to)];
       if (a === b || taken.has(a) || assigned.has(a) || assigned.has(b)) continue;
       const [old, fresh] = [lives.get(a), lives.get(b)];
-      if (!old || !fresh || old.last !== at || fresh.first !== at || old.bytes !== fresh.bytes) continue;
+      if (
+        !old || !fresh || old.last !== at || fresh.first !== at || old.bytes !== fresh.bytes ||
+        dtypeBytes[from.dtype] !== dtypeBytes[to.dtype]
+      ) continue;
       const written = node.outputs.filter((v) => places.of.get(v)!.base === to);
       const read = node.inputs.filter((v) => home(places.of.get(v)!.base) === a);
       const viewOf = (v: Value) => places.of.get(v)!.view;
