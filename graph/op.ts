@@ -48,6 +48,8 @@ export interface Split {
   readonly across?: { readonly label: string; readonly emit: (context: Across) => readonly Tensor[] };
   /** Sets of operands in which the op is linear together while the others are fixed, so that it may work on summands. */
   readonly linear?: Linear | ((attrs: Attrs) => Linear);
+  /** Operands that the attribute `round` rounds to bf16 as they come, so that they may as well travel as bf16. */
+  readonly rounds?: readonly number[];
   /** Pairs [output, input]: the output is the gradient of the input. */
   readonly gradients?: readonly (readonly [number, number])[];
   /** May a slice have padding? What lies there stays there, or counts as zero. */

@@ -35,6 +35,8 @@ class Lowering {
   readonly #layoutOf = new Map<Value, Layout>();
   /** Local values by global value and layout: a conversion is made once. */
   readonly #local = new Map<Value, Map<string, Value>>();
+  /** Values as bf16, where they travel as that. */
+  readonly #rounded = new Map<Value, Value>();
   /** Constants and random values: each rank makes its part where one is asked for. */
   readonly #sources = new Map<Value, Node>();
 
@@ -80,7 +82,7 @@ class Lowering {
       return;
     }
     const { inputs, outputs } = this.#layoutsOf(node);
-    const operands = node.inputs.map((v, i) => this.#convert(v, inputs[i]));
+    const operands = node.inputs.map((v, i) => this.#convert(this.#asRounded(node, i, inputs[i]), inputs[i]));
     const made = this.#emit(node, operands, outputs);
     node.outputs.forEach((value, i) => {
       this.#place(value, made[i], outputs[i]);
@@ -88,6 +90,21 @@ class Lowering {
       const layout = this.#resolved(value, outputs[i]);
       this.#place(value, this.#convert(value, layout), layout);
     });
+  }
+
+  /** An operand, or it as bf16 where it has to be gathered and is rounded to that anyway (rule 5). */
+  #asRounded(node: Node, i: number, to: Layout): Value {
+    const value = node.inputs[i], from = this.#layoutOf.get(value)!;
+    if (!node.attrs.round || value.dtype !== "f32" || !opOf(node.op).split?.rounds?.includes(i)) return value;
+    const steps = conversion(from, to, value.shape.length).map((s) => s.op);
+    // Sums are made of what has not been rounded.
+    if (!steps.includes("all_gather") || steps.includes("reduce_scatter") || steps.includes("all_reduce")) return value;
+    if (!this.#rounded.has(value)) {
+      const rounded: Value = { ...value, dtype: "bf16" };
+      this.#place(rounded, this.#builder.emit("cast", [this.#convert(value, from)], { dtype: "bf16" })[0], from);
+      this.#rounded.set(value, rounded);
+    }
+    return this.#rounded.get(value)!;
   }
 
   /** Layouts of operands and results: placements by axis, in an order of cuts that all dims of a label share. */

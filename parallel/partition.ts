@@ -11,7 +11,8 @@
  *    dims and they can be cut so, else it becomes whole; with one use it may travel through linear ops. From whole to partial is
  *    free: the first rank keeps the value. So a sum over all parameters, some of them sharded, is one exchange.
  * 4. The gradient of a value takes that value's layout; the gradient of a partial value is whole.
- * 5. A conversion is made once for each value and target: `lower.ts`. It sinks below casts that shrink what it moves.
+ * 5. A conversion is made once for each value and target: `lower.ts`. It sinks below casts that shrink what it moves, and what is
+ *    rounded to bf16 where it arrives travels as bf16.
  * @module */
 import { Builder, opOf } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";

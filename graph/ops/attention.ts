@@ -135,7 +135,11 @@ export const attention: Op = defineOp({
     if (dlse) throw new TypeError(`Cannot differentiate through "lse" of attention`);
     return q.apply("attention_backward", [k, v, o, lse, dout!, ...rest], attrs);
   },
-  split: { dims: ({ attrs }) => `${HEADS}, b t, b s${documents(attrs)} -> b t (g r) k, b (g r) t`, whole: ["s", "k"] },
+  split: {
+    dims: ({ attrs }) => `${HEADS}, b t, b s${documents(attrs)} -> b t (g r) k, b (g r) t`,
+    whole: ["s", "k"],
+    rounds: [1, 2],
+  },
   recompute: "attention",
   // Half of the pairs are visible: q k^T and p v, 2 flops each.
   flops: ({ inputs: [q, k] }) => 2 * numel(q.shape) * k.shape[1],
@@ -188,6 +192,7 @@ export const attentionBackward: Op = defineOp({
     dims: ({ attrs }) =>
       `${HEADS}, b t (g r) k, b (g r) t, b t (g r) k, b t, b s${documents(attrs)} -> b t (g r) k, b s g k, b s g k`,
     whole: ["s", "k"],
+    rounds: [1, 2],
     gradients: [[0, 0], [1, 1], [2, 2]],
   },
   recompute: "attention",

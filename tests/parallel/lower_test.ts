@@ -3,13 +3,14 @@ import { type DType, type Graph, sizeBytes } from "../../graph/ir.ts";
 import { precision } from "../../graph/passes/precision.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { verify } from "../../graph/verify.ts";
+import type { MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
 import { tinyLlama } from "../model/tiny.ts";
 import { boundPlan, meshOf, type StepGraphs, stepGraphs } from "./step_graphs.ts";
 
 /** The microbatch of a small Llama on a mesh, in bf16 where it may be. */
-function inBf16(stored: "f32" | "bf16"): Graph {
-  const model = tinyLlama({ numLayers: 1 }), mesh = meshOf({ dp_shard: 2, tp: 2 });
+function inBf16(stored: "f32" | "bf16", options: MeshOptions = { dp_shard: 2, tp: 2 }): Graph {
+  const model = tinyLlama({ numLayers: 1 }), mesh = meshOf(options);
   const exact = Object.entries(stepGraphs(model, { batch: 4, seqLen: 8, dtype: "f32" }));
   const rounded = exact.map(([name, g]) => [name, simplify(precision(g, { param: "bf16", reduce: "bf16", stored }))]);
   const graphs = Object.fromEntries(rounded) as StepGraphs, plan = boundPlan(model, mesh, graphs);
@@ -33,6 +34,16 @@ Deno.test("rule 5: parameters and activations are gathered behind the casts that
 
 Deno.test("rule 5: what is stored in bf16 is gathered before it is widened", () => {
   assertEquals(moved(inBf16("bf16"), "all_gather", "dp_shard", /norm|tok_embeddings/), Array(4).fill("bf16"));
+});
+
+Deno.test("rule 5: keys and values are gathered in bf16 where attention rounds them anyway, and once for both ways", () => {
+  const graph = inBf16("f32", { cp: 2 });
+  const gathers = graph.nodes.filter((n) => n.op === "all_gather" && n.outputs[0].shape.length === 4);
+  assertEquals(gathers.map((n) => n.inputs[0].dtype), ["bf16", "bf16"]);
+  const readers = graph.nodes.filter((n) => n.op.startsWith("attention"));
+  assertEquals(readers.map((n) => n.inputs.slice(1, 3)), Array(2).fill(gathers.map((n) => n.outputs[0])));
+  // Their gradients are summed in f32.
+  assertEquals(moved(graph, "reduce_scatter", "cp", /attention'$/), ["f32", "f32"]);
 });
 
 Deno.test("rule 5: a gradient is reduced in the type that its cast asks for", () => {

@@ -2,6 +2,9 @@
  * @module */
 import { assert, assertEquals } from "@std/assert";
 import { type Arr, arr } from "../../graph/array.ts";
+import type { Graph } from "../../graph/ir.ts";
+import { precision } from "../../graph/passes/precision.ts";
+import { simplify } from "../../graph/passes/simplify.ts";
 import { verify } from "../../graph/verify.ts";
 import type { LlamaOptions } from "../../model/llama.ts";
 import type { MeshOptions } from "../../parallel/mesh.ts";
@@ -75,4 +78,15 @@ Deno.test("passes behind partition keep what the graphs of a step mean", () => {
   run("initialize", { seed: arr([2], [1, 2]) });
   run("microbatch", Object.fromEntries(rows));
   run("update", { lr: arr([], [0.01]), step: arr([], [1]) });
+});
+
+Deno.test("a microbatch with products of bf16 rounds on a mesh what it rounds on one rank", () => {
+  const llama = tinyLlama({ numLayers: 1 }), mesh = meshOf({ dp_shard: 2, cp: 2, tp: 2 });
+  const rounded = (g: Graph) => simplify(precision(g, { param: "bf16", reduce: "f32", stored: "f32" }));
+  const { initialize, microbatch, ...others } = stepGraphs(llama, { batch, seqLen, dtype: "f32" });
+  const graphs = { ...others, initialize, microbatch: rounded(microbatch) }, layouts = boundPlan(llama, mesh, graphs);
+  const memories: Memories = { whole: new Map(), ranks: Array.from({ length: mesh.size }, () => new Map()) };
+  runBoth(initialize, mesh, layouts, { inputs: { seed: arr([2], [1, 2]) }, memories });
+  const rows = Object.entries(someRows(batch, seqLen, 32)).map(([name, data]) => [name, arr([batch, seqLen], data)]);
+  runBoth(graphs.microbatch, mesh, layouts, { inputs: Object.fromEntries(rows), memories });
 });
