@@ -82,7 +82,7 @@ class Lowering {
       return;
     }
     const { inputs, outputs } = this.#layoutsOf(node);
-    const operands = node.inputs.map((v, i) => this.#convert(this.#asRounded(node, i, inputs[i]), inputs[i]));
+    const operands = node.inputs.map((_, i) => this.#convert(this.#asRounded(node, i, inputs[i]), inputs[i]));
     const made = this.#emit(node, operands, outputs);
     node.outputs.forEach((value, i) => {
       this.#place(value, made[i], outputs[i]);
