@@ -113,9 +113,8 @@ class Lowering {
     const stored = state === undefined ? undefined : this.layouts.state(this.#states.get(state)!);
     const cuts = [...this.#cuts(node).values()].flat();
     const layout = (side: "inputs" | "outputs", i: number, own: Layout | undefined): Layout => {
-      const placements = this.decisions.axes.map((
-        a,
-      ): [Axis, Placement] => [a, this.decisions.strategy(node, a)[side][i]]);
+      const placement = (a: Axis): [Axis, Placement] => [a, this.decisions.strategy(node, a)[side][i]];
+      const placements = this.decisions.axes.map(placement);
       const order = own ? [...own.keys()] : cuts;
       const at = (axis: Axis) => order.includes(axis) ? order.indexOf(axis) : order.length;
       return new Map(placements.filter(([, p]) => p.kind !== "replicate").sort(([a], [b]) => at(a) - at(b)));
