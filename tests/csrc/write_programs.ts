@@ -1,0 +1,59 @@
+/** Writes encoded programs of real training steps, small ones, for the loader's fuzzer to start from:
+ * `deno run --allow-read --allow-write tests/csrc/write_programs.ts FOLDER`
+ * @module */
+import { f32 } from "../../graph/builder.ts";
+import type { Tensor } from "../../graph/tensor.ts";
+import { grad, trace } from "../../graph/trace.ts";
+import { compileGraphs } from "../../train/compile.ts";
+import { compileStep, type StepOptions } from "../../train/step_program.ts";
+import { fullPrecision } from "../../graph/passes/precision.ts";
+import { tinyLlama } from "../model/tiny.ts";
+
+const defaults: StepOptions = {
+  model: tinyLlama({ numLayers: 1 }),
+  optimizer: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 },
+  dtype: "f32",
+  batch: 2,
+  seqLen: 8,
+  accumulation: 2,
+  threads: 2,
+};
+
+/** What is special about each program. */
+const variants: Readonly<Record<string, Partial<StepOptions>>> = {
+  plain: {},
+  two_layers: { model: tinyLlama(), threads: 1 },
+  documents: { documents: true, evaluate: { batch: 1, seqLen: 8 } },
+  double: { dtype: "f64" },
+  mixed: { precision: { ...fullPrecision, param: "bf16", stored: "bf16" } },
+};
+
+/** A graph of few instructions, which the loader reads in a moment. */
+function small(): Uint8Array {
+  const loss = (a: Tensor, b: Tensor): Tensor => a.matmul(b).softmax(-1).square().sum();
+  return compileGraphs([trace(loss, f32(4, 3), f32(3, 5)), trace(grad(loss), f32(4, 3), f32(3, 5))], { threads: 1 })
+    .program
+    .bytes;
+}
+
+/** Writes them into a folder that is made where it is missing, and returns their paths. */
+export async function writePrograms(folder: string): Promise<string[]> {
+  await Deno.mkdir(folder, { recursive: true });
+  const steps = Object.entries(variants).map(([name, options]) => {
+    return [name, compileStep({ ...defaults, ...options }).program.bytes] as const;
+  });
+  return await Promise.all([["small", small()] as const, ...steps].map(async ([name, bytes]) => {
+    const path = `${folder}/${name}.program`;
+    await Deno.writeFile(path, bytes);
+    return path;
+  }));
+}
+
+if (import.meta.main) {
+  const [folder] = Deno.args;
+  if (!folder) {
+    console.error("expected: a folder to write the programs to");
+    Deno.exit(2);
+  }
+  await writePrograms(folder);
+}
