@@ -92,11 +92,9 @@ template <class X, class Y> void accumulate(const Tensor& x, const Tensor& y, bo
     for (int64_t j = 0; j < column.size; j++) {
       const X* from = x.as<X>() + x_offset + j * column.x;
       Y* to = y.as<Y>() + y_offset + j * column.y;
-      if (row.x == 1 && row.y == 1) for_lanes<real>(row.size, [&](int64_t i, int64_t lanes) {
-        const vec<real> v = load(from + i, lanes);
-        store(to + i, adds ? load(to + i, lanes) + v : v, lanes);
-      });
-      else for (int64_t i = 0; i < row.size; i++) to[i * row.y] = Y(adds ? real(to[i * row.y]) + real(from[i * row.x]) : real(from[i * row.x]));
+      if (row.x != 1 || row.y != 1) for (int64_t i = 0; i < row.size; i++) to[i * row.y] = Y(adds ? real(to[i * row.y]) + real(from[i * row.x]) : real(from[i * row.x]));
+      else if (adds) for_lanes<real>(row.size, [&](int64_t i, int64_t lanes) { store(to + i, load(to + i, lanes) + load(from + i, lanes), lanes); });
+      else for_lanes<real>(row.size, [&](int64_t i, int64_t lanes) { store(to + i, load(from + i, lanes), lanes); });
     }
   });
 }

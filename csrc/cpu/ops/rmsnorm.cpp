@@ -55,7 +55,6 @@ void rmsnorm_backward(const Call& call) {
   const Tensor &x = call[0], &rstd = call[1], &w = call[2], &dy = call[3], &residual = call[4], &dx = call[5], &dw = call[6];
   const int64_t N = x.dims[0], D = x.dims[1], parts = std::min(N, PARTS);
   real* scratch = call[7].as<real>();
-  const Row<S> weight = row<S>(w, 0), total = row<S>(dw, 0);
   const bool add = call.adds(call.attributes[0].i);
 #pragma omp parallel num_threads(call.threads)
   {
@@ -64,7 +63,7 @@ void rmsnorm_backward(const Call& call) {
       real* partial = scratch + part * D;
       std::fill_n(partial, D, real(0));
       for (int64_t n = N * part / parts; n < N * (part + 1) / parts; n++) {
-        const Row<S> a = row<S>(x, n), g = row<S>(dy, n), before = row<S>(residual, n), out = row<S>(dx, n);
+        const Row<S> a = row<S>(x, n), g = row<S>(dy, n), weight = row<S>(w, 0), before = row<S>(residual, n), out = row<S>(dx, n);
         const real q = rstd.as<real>()[n * rstd.strides[0]];
         vec<real> dot = {};
         for_lanes<real>(D, [&](int64_t d, int64_t lanes) {
@@ -81,6 +80,7 @@ void rmsnorm_backward(const Call& call) {
 #pragma omp for schedule(static)
     for (int64_t first = 0; first < D; first += LANES<real>) {
       const int64_t lanes = std::min<int64_t>(LANES<real>, D - first);
+      const Row<S> total = row<S>(dw, 0);
       vec<real> sum = add ? total.load(first, lanes) : vec<real>{};
       for (int64_t part = 0; part < parts; part++) sum += load(scratch + part * D + first, lanes);
       total.store(first, sum, lanes);
