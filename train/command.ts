@@ -199,7 +199,7 @@ async function run(config: Config): Promise<number> {
   console.log(`libtitan: ${job.description}`);
   console.log(`  model   ${modelText(model, tokensPerStep(options), seqLen)}`);
   console.log(`  data    ${trainer.dataDescription}`);
-  console.log(`  device  ${deviceText(device, gflops)}`);
+  console.log(`  device  ${deviceText(device, gflops, precisionOf(options.precision, options.dtype).param)}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype)}`);
   console.log(`  remat   ${rematText(program.compiled)}`);
   slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));

@@ -10,10 +10,10 @@ import type { Compiled } from "./compile.ts";
 const count = (n: number): string => n.toLocaleString("en-US");
 
 /** Device and native library in a line; a slower path that is taken says so. */
-export function deviceText(device: DeviceInfo, gflops: number): string {
+export function deviceText(device: DeviceInfo, gflops: number, dtype: "f32" | "bf16"): string {
   const level = `level ${device.level}${device.levelIsForced ? ", forced by TITAN_CPU" : ""}`;
   return `${device.processor}, ${device.threads} threads, ${level} (${device.vectorBits}-bit vectors), ${device.product}, ` +
-    `${gflops.toFixed(0)} GFLOP/s in a product of 1024^3 (f32)`;
+    `${gflops.toFixed(0)} GFLOP/s in a product of 1024^3 (${dtype})`;
 }
 
 /** Model and step in a line. */

@@ -204,9 +204,9 @@ export class Trainer implements AsyncDisposable {
     return this.#step;
   }
 
-  /** Speed of a large f32 matrix product on this device, in GFLOP/s. */
+  /** Speed of a large matrix product on this device, of the type that the run multiplies in, in GFLOP/s. */
   measure(): Promise<number> {
-    return this.#native.measure();
+    return this.#native.measure({ dtype: precisionOf(this.options.precision, this.options.dtype).param });
   }
 
   /** Memory bandwidth of this device, in GB/s. */

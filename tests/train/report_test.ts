@@ -20,11 +20,11 @@ Deno.test("a device tells its level, whether that was forced, and who multiplies
     product: "A BLAS 1.2",
   };
   assertEquals(
-    deviceText(device, 99.6),
+    deviceText(device, 99.6, "f32"),
     "A CPU, 2 threads, level avx512 (512-bit vectors), A BLAS 1.2, 100 GFLOP/s in a product of 1024^3 (f32)",
   );
   assertStringIncludes(
-    deviceText({ ...device, level: "avx2", levelIsForced: true, vectorBits: 256 }, 9),
+    deviceText({ ...device, level: "avx2", levelIsForced: true, vectorBits: 256 }, 9, "bf16"),
     "level avx2, forced by TITAN_CPU (256-bit vectors)",
   );
 });
