@@ -155,14 +155,17 @@ export function joinUpdates(graph: Graph): Graph {
     if (nodes.length < 2) continue;
     const part = (k: number): Value[] => nodes.flatMap((n) => n.inputs.slice(k * sizeOf(n), (k + 1) * sizeOf(n)));
     const operands = [...[0, 1, 2, 3].flatMap(part), ...nodes[0].inputs.slice(-3)];
-    const joined = edit.add(nodes.at(-1)!, "adamw", operands, nodes[0].attrs);
-    const total = joined.outputs.length / 3;
+    const total = nodes.reduce((sum, node) => sum + sizeOf(node), 0);
     let at = 0;
-    for (const node of nodes) {
-      const n = sizeOf(node);
-      node.outputs.forEach((v, i) => edit.replace(v, joined.outputs[Math.floor(i / n) * total + at + i % n]));
+    const places = nodes.map((node) => {
+      const n = sizeOf(node), first = at;
       at += n;
-    }
+      return node.outputs.map((_, i) => Math.floor(i / n) * total + first + i % n);
+    });
+    const { bf16, ...attrs } = nodes[0].attrs;
+    const stored = bf16 && { bf16: places.flatMap((p) => nums(bf16).map((i) => p[i])).sort((a, b) => a - b) };
+    const joined = edit.add(nodes.at(-1)!, "adamw", operands, { ...attrs, ...stored });
+    nodes.forEach((node, j) => node.outputs.forEach((v, i) => edit.replace(v, joined.outputs[places[j][i]])));
   }
   return edit.finish();
 }

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { type Builder, f64, i32 } from "../../../graph/builder.ts";
+import { type Builder, f32, f64, i32 } from "../../../graph/builder.ts";
 import type { Graph, Node, State } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import {
@@ -267,6 +267,20 @@ Deno.test("AdamW of two parameters is joined with that of a third", () => {
     return Object.fromEntries(moved.map((t, i) => [`y${i}`, t]));
   });
   assertEquals(find(apply(joinUpdates, graph), "adamw").map((n) => n.outputs.length), [9]);
+});
+
+Deno.test("joined AdamW stores in bf16 what each of them did", () => {
+  const graph = traceGraph("g", [], (builder) => {
+    const real = (name: string, ...shape: number[]) => new Tensor(builder, builder.input(name, f32(...shape)));
+    const scalar = real("scalar"), attrs = { ...adamw, bf16: [0, 2] };
+    const moved = ["1", "2", "3"].flatMap((name) => {
+      const [w, ...others] = ["w", "m", "v", "g"].map((kind) => real(kind + name, 2));
+      return w.apply("adamw", [...others, scalar, scalar, scalar], attrs);
+    });
+    return Object.fromEntries(moved.map((t, i) => [`y${i}`, t]));
+  });
+  const [joined] = find(apply(joinUpdates, graph), "adamw");
+  assertEquals(joined.outputs.map((v) => v.dtype), ["bf16", "f32", "bf16"].flatMap((d) => [d, d, d]));
 });
 
 Deno.test("AdamW with other scalars stays apart", () => {
