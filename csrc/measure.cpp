@@ -7,7 +7,7 @@
 namespace titan {
 namespace {
 
-constexpr int REPEATS = 10;
+constexpr int REPEATS = 5;
 
 const Kernel& find_kernel(const Backend& backend, const char* name) {
   return *std::find_if(backend.kernels, backend.kernels + backend.num_kernels, [&](const Kernel& kernel) { return std::strcmp(kernel.name, name) == 0; });

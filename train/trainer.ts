@@ -167,32 +167,35 @@ export class Trainer implements AsyncDisposable {
     this.#owned = owned;
   }
 
-  /** Opens data and device, compiles the step, and draws the initial values.
+  /** Opens data and device, compiles the step while the loader's worker reads, and draws the initial values.
    * @throws {DataError} about data and tokenizer. @throws {LibraryError} when there is no usable library.
    * @throws {MemoryError} when the run does not fit into memory; nothing was allocated for it then. */
   static async open(options: TrainOptions): Promise<Trainer> {
     const full = complete(options), { model, optimizer, dtype, batch, seqLen, accumulation, documents } = full;
     const { validation, lanes, remat } = full;
     await using stack = new AsyncDisposableStack();
-    const loader = stack.use(
-      await prefetch({ dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes }),
-    );
-    checkVocabulary(model, loader.vocabSize);
-    const native = stack.use(new Device({ threads: full.threads }));
-    const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
-    const compiled = compileStep({
-      model,
-      optimizer,
-      dtype,
-      batch,
-      seqLen,
-      accumulation,
-      documents,
-      evaluate: validation,
-      precision,
-      remat,
-      threads,
+    const opening = prefetch({ dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes });
+    const compiling = attempt(() => {
+      const native = stack.use(new Device({ threads: full.threads }));
+      const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
+      const compiled = compileStep({
+        model,
+        optimizer,
+        dtype,
+        batch,
+        seqLen,
+        accumulation,
+        documents,
+        evaluate: validation,
+        precision,
+        remat,
+        threads,
+      });
+      return { native, precision, compiled };
     });
+    const loader = stack.use(await opening); // its worker has read and tokenised meanwhile
+    checkVocabulary(model, loader.vocabSize);
+    const { native, precision, compiled } = compiling();
     checkMemory(compiled, machineMemory());
     const program = stack.use(await StepProgram.load(native, compiled, accumulation));
     await program.initialize(full.seed);
@@ -279,6 +282,18 @@ export class Trainer implements AsyncDisposable {
   /** Frees native memory, and ends the loader's worker. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#owned[Symbol.asyncDispose]();
+  }
+}
+
+/** Does `make` now, and returns what gives its result or throws what it threw: an error that comes first may be of less use. */
+function attempt<T>(make: () => T): () => T {
+  try {
+    const made = make();
+    return () => made;
+  } catch (error) {
+    return () => {
+      throw error;
+    };
   }
 }
 

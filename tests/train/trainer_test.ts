@@ -189,13 +189,21 @@ Deno.test("a run that diverges says in which step, and keeps the parameters of t
   assertEquals(await program.readState(name), before);
 });
 
-Deno.test("a tokenizer with more tokens than the model is refused before anything is opened", async () => {
+Deno.test("a tokenizer with more tokens than the model is refused before memory is taken", async () => {
   await using own = await ownText();
   takeCalls();
   const open = () => Trainer.open({ ...own.options, model: tinyLlama({ vocabSize: 100 }) });
   const { message } = await assertRejects(open, DataError);
   assertStringIncludes(message, "The tokenizer has 2048 tokens, the model only 100");
-  assertEquals([takeCalls(), workers], [{}, 0]);
+  const opened = { titan_device_open: 1, titan_device_describe: 1, titan_device_close: 1 };
+  assertEquals([takeCalls(), workers], [opened, 0]);
+});
+
+Deno.test("what is wrong with the data is told before what is wrong with the device", async () => {
+  await using own = await ownText();
+  const open = () => Trainer.open({ ...own.options, data: texts("nowhere/*.txt"), threads: 5000 });
+  await assertRejects(open, DataError, "nowhere");
+  assertEquals(workers, 0);
 });
 
 Deno.test("a device that cannot be opened leaves no loader behind", async () => {
