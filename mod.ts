@@ -55,6 +55,8 @@ export { main } from "./train/command.ts";
 export type { DecayType, LrScheduleOptions } from "./train/lr_schedule.ts";
 export { type MachineMemory, MemoryError } from "./train/machine_memory.ts";
 export type { OptimizerOptions } from "./train/optimizer.ts";
+export type { InstructionInfo } from "./graph/passes/encode.ts";
+export type { InstructionTime, StepProfile } from "./train/profile.ts";
 export type { RealType } from "./train/step.ts";
 export { DivergedError, type StepNumbers } from "./train/step_program.ts";
 export {
