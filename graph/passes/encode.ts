@@ -34,6 +34,7 @@ export interface EncodedSection {
 
 /** What an instruction runs, and how much that is. */
 export interface InstructionInfo {
+  /** Its name in `csrc/kernels.def`. */
   readonly kernel: string;
   /** Module path, with `'` appended in backward. */
   readonly scope: string;
