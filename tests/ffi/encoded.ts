@@ -3,7 +3,7 @@ import { type KernelName, kernels } from "../../graph/kernels.ts";
 
 export interface TestTensor {
   space?: "arena" | "input" | "output";
-  dtype?: "f32" | "f64" | "i32" | "bytes";
+  dtype?: "f32" | "f64" | "i32" | "bytes" | "bf16";
   offset?: number;
   dims: number[];
   strides?: number[];
@@ -43,7 +43,9 @@ export function encoded(program: TestProgram): Uint8Array<ArrayBuffer> {
     new Words(),
   ];
   for (const { space = "arena", dtype = "f32", offset = 0, dims, strides = rowMajor(dims) } of program.tensors) {
-    tensors.u32(["arena", "input", "output"].indexOf(space), ["f32", "f64", "i32", "bytes"].indexOf(dtype)).u64(offset);
+    tensors.u32(["arena", "input", "output"].indexOf(space), ["f32", "f64", "i32", "bytes", "bf16"].indexOf(dtype)).u64(
+      offset,
+    );
     tensors.u32(dims.length, 0).u64(...padded(dims), ...padded(strides), 0);
   }
   let count = 0;

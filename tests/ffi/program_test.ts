@@ -88,6 +88,29 @@ Deno.test("a run that checks for finite numbers names kernel, scope and output o
   await program.run(checked);
 });
 
+Deno.test("a check for finite numbers looks at what is stored as bf16 too, and passes its largest", async () => {
+  using device = new Device({ threads: 1 });
+  using program = await Program.create(
+    device,
+    encoded({
+      arenaBytes: 64,
+      inputBytes: 8,
+      tensors: [{ space: "input", dtype: "bf16", dims: [2, 2] }, { dtype: "bf16", dims: [2, 2], strides: [3, 1] }],
+      sections: { copy: [{ kernel: "copy", operands: [0, 1] }] },
+    }),
+  );
+  const input = new Uint16Array(program.input.buffer),
+    checked = new Actions([{ section: 0, flags: Flag.CHECK_FINITE }]);
+  input.set([0x3f80, 0x7f7f, 0xff7f, 0x0001]);
+  await program.run(checked);
+  for (const bits of [0x7f80, 0xff80, 0x7fc0, 0x7f81]) {
+    input[2] = bits;
+    const error = await assertRejects(() => program.run(checked), TitanError);
+    assertEquals([error.status, error.kernel], ["NOT_FINITE", "copy"]);
+    assert(error.message.includes("first at element 2"), error.message);
+  }
+});
+
 Deno.test("a run that is to be recorded writes a record per instruction, and the one after it none", async () => {
   using device = new Device({ threads: 1 });
   using program = await Program.create(device, encoded(product));
