@@ -45,6 +45,9 @@ export {
 export { type DatasetSpec, type NamedSpec, texts, type TextsSpec } from "./data/dataset.ts";
 export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
 export type { DeviceInfo } from "./ffi/device.ts";
+export type { Precision } from "./graph/passes/precision.ts";
+export type { RematPolicy } from "./graph/passes/remat.ts";
+export type { RematBudget } from "./graph/passes/remat_search.ts";
 export { type StatusName, TitanError } from "./ffi/error.ts";
 export { Status } from "./ffi/symbols.ts";
 export { LibraryError } from "./ffi/library.ts";

@@ -33,7 +33,7 @@ async function train(name: string, args: readonly string[]): Promise<number[]> {
   const folder = `build/compare_losses/${name}`;
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   const command = ["task", "--quiet", "train", "--job.dump_folder", folder, "--metrics.log_freq", "1"];
-  const all = [...command, "--validation.enable", "false", ...args];
+  const all = [...command, "--validation.no_enable", ...args];
   const { code, stderr } = await new Deno.Command(Deno.execPath(), { args: all, stdout: "null" }).output();
   if (code !== 0) throw new Error(`run "${name}" failed: ${new TextDecoder().decode(stderr)}`);
   return losses(await Deno.readTextFile(`${folder}/metrics.jsonl`));
