@@ -15,6 +15,8 @@
 #include <cstdio>
 #include <utility>
 
+#include "comm/world.h"
+
 namespace titan {
 namespace {
 
@@ -59,6 +61,11 @@ void run_kernel(const Kernel& kernel, const Call& call) {
   running--;
 }
 
+void stop_at_exit() {
+  if (halting)
+    for (;;) pause();
+}
+
 void halt_executors() {
   halting = true;
   for (int waited_ms = 0; running && waited_ms < 10'000; waited_ms++) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -82,13 +89,24 @@ Executor::~Executor() {
   thread_.join();
 }
 
-void Executor::post_and_wait(Job& job) {
-  std::unique_lock lock(mutex_);
+void Executor::post(Job& job) {
+  std::lock_guard lock(mutex_);
   (first_ ? last_->next : first_) = &job;
   last_ = &job;
   posted_.notify_one();
+}
+
+void Executor::wait(Job& job) {
+  std::unique_lock lock(mutex_);
   finished_.wait(lock, [&] { return job.done; });
   if (job.thrown) std::rethrow_exception(job.thrown);
+}
+
+bool Executor::wait_for(Job& job, uint64_t milliseconds) {
+  std::unique_lock lock(mutex_);
+  if (!finished_.wait_for(lock, std::chrono::milliseconds(milliseconds), [&] { return job.done; })) return false;
+  if (job.thrown) std::rethrow_exception(job.thrown);
+  return true;
 }
 
 void Executor::serve() {
@@ -122,13 +140,18 @@ uint64_t memory_limit() {
   return bytes;
 }
 
-Arena::Arena(uint64_t bytes) : bytes_(bytes), mapped_bytes_(std::max(PAGE, (bytes + PAGE - 1) / PAGE * PAGE)) {
+Arena::Arena(uint64_t bytes, char* shared) : bytes_(bytes), mapped_bytes_(std::max(PAGE, (bytes + PAGE - 1) / PAGE * PAGE)) {
   const uint64_t limit = memory_limit();
   const auto refuse = [&] {
     throw Failure(TITAN_STATUS_OUT_OF_MEMORY, text("the program's arena takes ", bytes, " bytes; expected: at most ", limit,
                                                    ", the memory of this machine, less what is in use; fix: a smaller batch or model"));
   };
   if (bytes > limit) refuse();
+  if (shared) {
+    data_ = shared;
+    owns_ = false;
+    return;
+  }
   // Map one huge page more than needed and give back what lies outside the aligned part: what stays is as large as planned.
   void* mapped = mmap(nullptr, mapped_bytes_ + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) refuse();
@@ -145,7 +168,9 @@ Arena::Arena(uint64_t bytes) : bytes_(bytes), mapped_bytes_(std::max(PAGE, (byte
 #endif
 }
 
-Arena::~Arena() { munmap(data_, mapped_bytes_); }
+Arena::~Arena() {
+  if (owns_) munmap(data_, mapped_bytes_);
+}
 
 void Arena::touch(int threads) {
   const auto pages = static_cast<int64_t>((bytes_ + PAGE - 1) / PAGE);
@@ -153,20 +178,83 @@ void Arena::touch(int threads) {
   for (int64_t page = 0; page < pages; page++) static_cast<volatile char*>(data_)[static_cast<uint64_t>(page) * PAGE] = 0;
 }
 
+void Progress::advance(uint32_t stream, uint64_t n) {
+  done_[stream].store(n + 1, std::memory_order_release);
+  done_[stream].notify_all();
+}
+
+void Progress::stop() {
+  stopped_ = true;
+  for (auto& done : done_) {
+    done.store(UINT64_MAX, std::memory_order_release);
+    done.notify_all();
+  }
+}
+
+bool Progress::wait(uint32_t stream, uint64_t n) const {
+  const auto& other = done_[1 - stream];
+  for (uint64_t done; (done = other.load(std::memory_order_acquire)) < n;) other.wait(done, std::memory_order_acquire);
+  return !stopped_;
+}
+
+namespace {
+
+std::vector<comm::Collective> collectives_of(const Device& device, const Program& program) {
+  std::vector<comm::Collective> list;
+  for (uint64_t n = 0; n < program.instructions.size(); n++) {
+    const Instruction& instruction = program.instructions[n];
+    if (instruction.kernel->run) continue;
+    if (!device.world)
+      throw program.failure(TITAN_STATUS_INVALID_PROGRAM, n, text("instruction ", n, " is a collective (", instruction.kernel->name, "), but the device works alone; expected: one that has joined other ranks; fix: titan_comm_open, with processes that mpirun started"));
+    list.push_back(comm::read_collective(static_cast<int>(instruction.index) - device.backend.num_kernels, instruction.call));
+  }
+  return list;
+}
+
+comm::Loading load_together(const Device& device, const Program& program, const std::vector<comm::Collective>& collectives) {
+  comm::Loading loading;
+  if (device.world) device.world->executor().run([&] { loading = device.world->load(program.arena_bytes, collectives); });
+  return loading;
+}
+
+}  // namespace
+
 LoadedProgram::LoadedProgram(std::shared_ptr<Device> device, const uint8_t* bytes, uint64_t num_bytes)
-    : device_(std::move(device)), program_(load_program(device_->backend, device_->executor.threads(), bytes, num_bytes)), arena_(program_.arena_bytes) {
+    : device_(std::move(device)),
+      program_(load_program(device_->backend, device_->executor.threads(), bytes, num_bytes)),
+      collectives_(collectives_of(*device_, program_)),
+      loading_(load_together(*device_, program_, collectives_)),
+      arena_(program_.arena_bytes, loading_.memory) {
   program_.bind(arena_.data());
+  auto it = collectives_.begin();
+  for (const Instruction& instruction : program_.instructions)
+    if (!instruction.kernel->run) *it++ = comm::read_collective(static_cast<int>(instruction.index) - device_->backend.num_kernels, instruction.call);
   device_->executor.run([this] { arena_.touch(program_.threads); });
+}
+
+LoadedProgram::~LoadedProgram() {
+  if (loading_.memory) device_->world->executor().run([this] { device_->world->release(loading_.number); });
 }
 
 void LoadedProgram::run(const titan_action* actions, uint64_t num_actions, const Host& host) {
   for (uint64_t i = 0; i < num_actions; i++) check_action(actions[i], i, host);
-  device_->executor.run([&] {
+  auto run_all = [&] {
     omp_set_num_threads(program_.threads);
-    titan_profile_record* record = std::exchange(records_, nullptr);
-    if (record) check_capacity(actions, num_actions, record_capacity_);
-    for (uint64_t i = 0; i < num_actions; i++) run_action(actions, i, host, record);
-  });
+    titan_profile_record* records = std::exchange(records_, nullptr);
+    if (records) check_capacity(actions, num_actions, record_capacity_);
+    for (uint64_t i = 0; i < num_actions; i++) {
+      run_action(actions, i, host, records);
+      if (records) records += program_.sections[actions[i].section].num_instructions;
+    }
+    has_run_ = true;
+  };
+  try {
+    device_->executor.run(run_all);
+  } catch (const Failure& failure) {
+    const bool refused = failure.status == TITAN_STATUS_INVALID_ARGUMENT;  // before anything was run
+    if (!collectives_.empty() && !refused) device_->world->give_up(failure.message);  // else the others would wait for this rank
+    throw;
+  }
 }
 
 void LoadedProgram::profile(titan_profile_record* records, uint64_t capacity) {
@@ -200,7 +288,7 @@ void LoadedProgram::check_action(const titan_action& action, uint64_t i, const H
   check_buffer("output", host.output, host.output_bytes, action.output_base, section.output_bytes);
 }
 
-void LoadedProgram::run_action(const titan_action* actions, uint64_t i, const Host& host, titan_profile_record*& record) {
+void LoadedProgram::run_action(const titan_action* actions, uint64_t i, const Host& host, titan_profile_record* records) {
   const titan_action& action = actions[i];
   const Section& section = program_.sections[action.section];
   for (const uint32_t operand : section.host_operands) {
@@ -208,17 +296,60 @@ void LoadedProgram::run_action(const titan_action* actions, uint64_t i, const Ho
     program_.operands[operand].data = place.space == Space::input ? const_cast<uint8_t*>(host.input) + action.input_base + place.offset
                                                                   : host.output + action.output_base + place.offset;
   }
+  if (!section.num_collectives) return run_stream(0, action, static_cast<uint32_t>(i), records);
+  // The comm thread runs the section's collectives beside the kernels. Who stops the other has failed: that failure is thrown.
+  progress_.begin();
+  Executor& comm = device_->world->executor();
+  auto run_comm = [&] { run_beside(1, action, static_cast<uint32_t>(i), records); };
+  Executor::Job job;
+  job.work = &run_comm;
+  job.call = [](void* work) { (*static_cast<decltype(run_comm)*>(work))(); };
+  comm.post(job);
+  try {
+    run_beside(0, action, static_cast<uint32_t>(i), records);
+  } catch (const Failure& failure) {
+    device_->world->give_up(failure.message);
+    try {
+      comm.wait(job);
+    } catch (const Failure&) {
+      // It failed as well, because of the first.
+    }
+    throw;
+  }
+  comm.wait(job);
+}
+
+void LoadedProgram::run_beside(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records) {
+  try {
+    run_stream(stream, action, i, records);
+  } catch (...) {
+    progress_.stop();
+    throw;
+  }
+  progress_.end(stream);
+}
+
+void LoadedProgram::run_stream(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records) {
+  const Section& section = program_.sections[action.section];
   for (uint64_t n = section.first_instruction; n < section.first_instruction + section.num_instructions; n++) {
     Instruction& instruction = program_.instructions[n];
+    if (instruction.stream != stream) continue;
+    if (instruction.wait && !progress_.wait(stream, instruction.wait)) return;
     instruction.call.flags = action.flags;
-    if (record) {
-      const uint64_t begin = now_ns();
-      run_kernel(*instruction.kernel, instruction.call);
-      *record++ = {begin, now_ns(), n, static_cast<uint32_t>(i), 0};
-    } else {
-      run_kernel(*instruction.kernel, instruction.call);
-    }
+    const uint64_t begin = records ? now_ns() : 0;
+    if (stream == 0) run_kernel(*instruction.kernel, instruction.call);
+    else run_collective(instruction, n);
+    if (records) records[n - section.first_instruction] = {begin, now_ns(), n, i, stream};
     if (action.flags & FLAG_CHECK_FINITE) check_finite(action, n);
+    if (section.num_collectives) progress_.advance(stream, n);
+  }
+}
+
+void LoadedProgram::run_collective(const Instruction& instruction, uint64_t n) {
+  try {
+    device_->world->run(collectives_[instruction.collective], *loading_.groups[instruction.collective], instruction.scope, !has_run_);
+  } catch (const Failure& failure) {
+    throw program_.failure(failure.status, n, failure.message);
   }
 }
 

@@ -1,11 +1,13 @@
 // A device and what runs on it. Each device has one executor thread, which owns the OpenMP team; callers post work and wait.
 #pragma once
+#include <atomic>
 #include <condition_variable>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
 
+#include "comm/collective.h"
 #include "program.h"
 
 namespace titan {
@@ -19,20 +21,25 @@ class Executor {
     Job job;
     job.work = &work;
     job.call = [](void* work) { (*static_cast<std::remove_reference_t<Work>*>(work))(); };
-    post_and_wait(job);
+    post(job);
+    wait(job);
   }
-  int threads() const { return threads_; }
-
- private:
-  // Jobs live on their callers' stacks: posting allocates nothing.
+  /// Work on its way. Jobs live with whoever posts them until they are done: posting allocates nothing.
   struct Job {
-    void* work;
-    void (*call)(void*);
+    void* work = nullptr;
+    void (*call)(void*) = nullptr;
     Job* next = nullptr;
     bool done = false;
     std::exception_ptr thrown;
   };
-  void post_and_wait(Job& job);
+  void post(Job& job);
+  /// Returns when the job is done; rethrows what it threw.
+  void wait(Job& job);
+  /// Waits so long at most: false where the job is not done by then.
+  bool wait_for(Job& job, uint64_t milliseconds);
+  int threads() const { return threads_; }
+
+ private:
   void serve();
 
   const int threads_;
@@ -43,10 +50,15 @@ class Executor {
   std::thread thread_;
 };
 
+namespace comm {
+class World;
+}
+
 struct Device {
   const Backend& backend;
   bool level_is_forced;
   Executor executor;
+  std::shared_ptr<comm::World> world;  // null where it works alone
 };
 
 /// Memory that this process may use in all.
@@ -55,7 +67,8 @@ uint64_t memory_limit();
 /// One block of zeroed memory, 2 MB aligned, in huge pages where the system gives them.
 class Arena {
  public:
-  explicit Arena(uint64_t bytes);
+  /// `shared` is such memory that the ranks of a host share, and which somebody else owns; null makes it.
+  explicit Arena(uint64_t bytes, char* shared = nullptr);
   ~Arena();
   Arena(const Arena&) = delete;
   char* data() const { return data_; }
@@ -65,12 +78,32 @@ class Arena {
  private:
   char* data_ = nullptr;
   uint64_t bytes_, mapped_bytes_;
+  bool owns_ = true;
+};
+
+/// How far the two streams of an action have come. A stream waits for an instruction of the other: an event.
+class Progress {
+ public:
+  void begin() { done_[0] = done_[1] = 0, stopped_ = false; }
+  /// Instruction n of this stream has ended.
+  void advance(uint32_t stream, uint64_t n);
+  /// No more comes of this stream.
+  void end(uint32_t stream) { advance(stream, UINT64_MAX - 1); }
+  /// The other stream is not to begin anything more.
+  void stop();
+  /// Waits until instruction n - 1 of the other stream has ended; false where it never will.
+  bool wait(uint32_t stream, uint64_t n) const;
+
+ private:
+  std::atomic<uint64_t> done_[2] = {};  // one more than the last instruction that has ended
+  std::atomic<bool> stopped_{false};
 };
 
 /// A program with its memory.
 class LoadedProgram {
  public:
   LoadedProgram(std::shared_ptr<Device> device, const uint8_t* bytes, uint64_t num_bytes);
+  ~LoadedProgram();
 
   struct Host {
     const uint8_t* input;
@@ -88,20 +121,31 @@ class LoadedProgram {
  private:
   void check_action(const titan_action& action, uint64_t i, const Host& host) const;
   void check_capacity(const titan_action* actions, uint64_t num_actions, uint64_t capacity) const;
-  /// `record` is where the next record goes, or null.
-  void run_action(const titan_action* actions, uint64_t i, const Host& host, titan_profile_record*& record);
+  /// `records` is where the action's go, or null.
+  void run_action(const titan_action* actions, uint64_t i, const Host& host, titan_profile_record* records);
+  void run_stream(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records);
+  /// The same, but a failure stops the other stream.
+  void run_beside(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records);
+  void run_collective(const Instruction& instruction, uint64_t n);
   void check_finite(const titan_action& action, uint64_t instruction) const;
   char* range(uint64_t offset, uint64_t num_bytes) const;
 
   std::shared_ptr<Device> device_;
   Program program_;
+  std::vector<comm::Collective> collectives_;  // in the order of their instructions
+  comm::Loading loading_;
   Arena arena_;
+  Progress progress_;
+  bool has_run_ = false;
   titan_profile_record* records_ = nullptr;  // of the next run; only the executor thread looks at these
   uint64_t record_capacity_ = 0;
 };
 
 /// Runs a kernel, unless the process is about to end: then it never returns.
 void run_kernel(const Kernel& kernel, const Call& call);
+
+/// Returns, unless the process is about to end.
+void stop_at_exit();
 
 /// Stops every executor after the instruction it is at, for good: the process is about to end and the libraries below with it.
 void halt_executors();

@@ -6,8 +6,9 @@
 //   tensors      128  u32 space (0 arena, 1 input, 2 output), dtype (0 f32, 1 f64, 2 i32, 3 bytes, 4 bf16); u64 offset; u32 rank, 0;
 //                     i64 dims[6], strides[6] (elements)
 //   sections      32  u32 name_offset, name_bytes; u64 first_instruction, instructions
-//   instructions  48  u32 kernel, stream (0); u64 first_operand; u32 operands, attribute words; u64 first_attribute;
-//                     u32 scope_offset, scope_bytes
+//   instructions  48  u32 kernel, stream (0 kernels, 1 collectives); u64 first_operand; u32 operands, attribute words; u64 first_attribute;
+//                     u32 scope_offset, scope_bytes; u64 wait (the number, from 1 on, of an earlier instruction of the section on the other
+//                     stream that must have ended before; 0: none)
 //   operands       4  u32 tensor, or 0xFFFFFFFF where an optional one is absent; in the order of the instructions
 //   attributes     8  i64, f64, or an array: its length, then its words; in the order of kernels.def
 //   strings        1  UTF-8
@@ -15,6 +16,7 @@
 
 #include <cstring>
 
+#include "comm/collective.h"
 #include "signature.h"
 
 namespace titan {
@@ -169,12 +171,16 @@ class Loader {
     const std::string what = text("instruction ", i);
     const uint32_t kernel = entry.u32(0), num_operands = entry.u32(16), num_attributes = entry.u32(20);
     const uint64_t first_operand = entry.u64(8), first_attribute = entry.u64(24);
-    if (kernel >= static_cast<uint32_t>(backend_.num_kernels))
-      refuse(text(what, " has kernel ", kernel, "; expected: below ", backend_.num_kernels, "; fix: compile the program with the version of this library"));
-    program_.instructions.push_back({kernel, &backend_.kernels[kernel], {}, 0, 0, read_string(what, entry.u32(32), entry.u32(36))});
+    const auto num_kernels = static_cast<uint32_t>(backend_.num_kernels), num_all = num_kernels + static_cast<uint32_t>(comm::NUM_COLLECTIVES);
+    if (kernel >= num_all) refuse(text(what, " has kernel ", kernel, "; expected: below ", num_all, "; fix: compile the program with the version of this library"));
+    const uint32_t stream = kernel < num_kernels ? 0 : 1;
+    program_.instructions.push_back({kernel, stream ? &comm::COLLECTIVES[kernel - num_kernels] : &backend_.kernels[kernel], {}, 0, 0,
+                                     read_string(what, entry.u32(32), entry.u32(36)), stream, entry.u64(40), num_collectives_});
+    num_collectives_ += stream;
     const auto refuse_call = [&](const std::string& why) { throw program_.failure(TITAN_STATUS_INVALID_PROGRAM, i, text(what, ": ", why)); };
-    if (entry.u32(4) != 0) refuse_call(text("is on stream ", entry.u32(4), "; expected: 0"));
-    entry.expect_zero(40, INSTRUCTION_BYTES, what);
+    if (entry.u32(4) != stream) refuse_call(text("is on stream ", entry.u32(4), "; expected: ", stream));
+    if (const uint64_t wait = entry.u64(40); wait && (wait > i || program_.instructions[wait - 1].stream == stream))
+      refuse_call(text("waits for instruction ", wait - 1, "; expected: an earlier one on the other stream"));
     if (first_operand != program_.operands.size() || !operands_.holds(first_operand, num_operands))
       refuse_call(text("has ", num_operands, " operands from ", first_operand, " on; expected: from ", program_.operands.size(), " on, inside the table of ", operands_.size));
     if (!attributes_.holds(first_attribute, num_attributes))
@@ -215,6 +221,7 @@ class Loader {
     }
     if (index >= views_.size()) refuse_call(text(name(), " is tensor ", index, "; expected: below ", views_.size()));
     const auto& [tensor, place] = views_[index];
+    if (program_.instructions.back().stream && place.space != Space::arena) refuse_call(text(name(), " lies in ", SPACE_NAMES[static_cast<uint32_t>(place.space)], "; expected: the arena, which other ranks see"));
     if (is_scratch != (tensor.dtype == DType::bytes)) refuse_call(text(name(), " has the wrong dtype; expected: ", is_scratch ? "bytes" : "f32, f64, bf16 or i32"));
     if (!is_input && place.space == Space::input) refuse_call(text(name(), " is written in the input buffer; expected: the arena or the output buffer"));
     program_.operands.push_back(tensor);
@@ -236,7 +243,11 @@ class Loader {
       refuse(text(what, " (", section.name, ") starts at instruction ", section.first_instruction, "; expected: behind the section before, from ", next_instruction_, " on"));
     next_instruction_ = section.first_instruction + section.num_instructions;
     for (uint64_t n = section.first_instruction; n < next_instruction_; n++) {
-      const Call& call = program_.instructions[n].call;
+      const Instruction& instruction = program_.instructions[n];
+      const Call& call = instruction.call;
+      section.num_collectives += instruction.stream;
+      if (instruction.wait && instruction.wait <= section.first_instruction)
+        throw program_.failure(TITAN_STATUS_INVALID_PROGRAM, n, text("instruction ", n, ": waits for instruction ", instruction.wait - 1, "; expected: one of its own section"));
       for (int j = 0; j < call.num_operands; j++) {
         const auto operand = static_cast<uint32_t>(call.operands + j - program_.operands.data());
         const Place& place = program_.places[operand];
@@ -253,7 +264,7 @@ class Loader {
   const int device_threads_;
   const uint8_t* bytes_;
   const uint64_t num_bytes_;
-  uint64_t space_bytes_[3] = {}, next_instruction_ = 0;
+  uint64_t space_bytes_[3] = {}, next_instruction_ = 0, num_collectives_ = 0;
   Table tensors_, sections_, instructions_, operands_, attributes_, strings_;
   std::vector<View> views_;
   Program program_;

@@ -25,6 +25,9 @@ struct Instruction {
   Call call;  // operands and attributes point into the program's tables
   int first_output, num_outputs;
   std::string scope;
+  uint32_t stream = 0;      // 1: the comm stream, for collectives
+  uint64_t wait = 0;        // runs only when instruction wait - 1, on the other stream, has ended
+  uint64_t collective = 0;  // its number among the collectives
 };
 
 struct Section {
@@ -32,6 +35,7 @@ struct Section {
   uint64_t first_instruction, num_instructions;
   std::vector<uint32_t> host_operands;  // those in the caller's buffers: each action sets their addresses
   uint64_t input_bytes, output_bytes;   // how far their views reach from the action's bases
+  uint64_t num_collectives = 0;
 };
 
 struct Program {

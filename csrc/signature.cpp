@@ -55,6 +55,7 @@ const Signature::Operand* find_operand(const Signature& signature, Split split, 
 const std::vector<Signature>& signatures() {
   static const std::vector<Signature> all = {
 #define KERNEL(name, operands, attributes, dtypes) parse(#name, operands, attributes, dtypes),
+#define COLLECTIVE KERNEL
 #define MAP(name, arity)
 #include "kernels.def"
 #undef KERNEL

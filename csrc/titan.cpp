@@ -7,6 +7,7 @@
 #include <new>
 #include <unordered_map>
 
+#include "comm/world.h"
 #include "cpu/backend.h"
 #include "executor.h"
 #include "measure.h"
@@ -107,6 +108,11 @@ Handles<LoadedProgram>& programs() {
   return handles;
 }
 
+Handles<comm::World>& worlds() {
+  static auto& handles = *new Handles<comm::World>("communicator");
+  return handles;
+}
+
 __attribute__((destructor)) void at_exit() { halt_executors(); }
 
 }  // namespace
@@ -130,7 +136,7 @@ int32_t titan_device_open(uint32_t kind, uint32_t ordinal, uint32_t threads, uin
     require(ordinal == 0, "the cpu has one device; expected: ordinal 0");
     require(threads <= 4096, "more than 4096 threads; expected: 0 (all) to 4096");
     const cpu::Choice choice = cpu::choose_level();
-    *device = devices().add(std::shared_ptr<Device>(new Device{choice.backend, choice.forced, Executor(static_cast<int>(threads))}));
+    *device = devices().add(std::shared_ptr<Device>(new Device{choice.backend, choice.forced, Executor(static_cast<int>(threads)), nullptr}));
   });
 }
 
@@ -209,4 +215,49 @@ int32_t titan_buffer_write(uint64_t program, uint64_t offset, const uint8_t* byt
     require(bytes || !num_bytes, "bytes is null; expected: what to copy");
     programs().get(program)->write(offset, bytes, num_bytes);
   });
+}
+
+int32_t titan_comm_open(uint64_t device, const char* name, uint64_t start_timeout_ms, uint64_t timeout_ms, uint64_t* comm, titan_error* error) {
+  return guard(error, [&] {
+    require(comm, "comm is null; expected: where to write the handle");
+    require(name, "name is null; expected: the name of a communication module");
+    constexpr uint64_t MOST = uint64_t{1} << 40;
+    require(start_timeout_ms && timeout_ms && start_timeout_ms <= MOST && timeout_ms <= MOST, "a time-out is out of range; expected: 1 to 2^40 ms");
+    const auto object = devices().get(device);
+    object->world = comm::World::open(name, {start_timeout_ms, timeout_ms});
+    *comm = worlds().add(object->world);
+  });
+}
+
+int32_t titan_comm_describe(uint64_t comm, titan_comm_info* info, titan_error* error) {
+  return guard(error, [&] {
+    require(info, "info is null; expected: where to write it");
+    worlds().get(comm)->describe(*info);
+  });
+}
+
+int32_t titan_comm_gather(uint64_t comm, const uint8_t* mine, uint64_t num_bytes, uint8_t* all, titan_error* error) {
+  return guard(error, [&] {
+    require((mine && all) || !num_bytes, "mine or all is null; expected: what to give, and where to write it");
+    require(num_bytes <= uint64_t{1} << 30, "more than 2^30 bytes; expected: at most these");
+    worlds().get(comm)->gather(mine, all, num_bytes);
+  });
+}
+
+int32_t titan_comm_record(uint64_t comm, char* text, uint64_t size, titan_error* error) {
+  return guard(error, [&] {
+    require(text && size, "text is null or has no room; expected: where to write it");
+    const std::string record = worlds().get(comm)->record();
+    const size_t length = std::min<size_t>(record.size(), size - 1);
+    std::memcpy(text, record.data(), length);
+    text[length] = 0;
+  });
+}
+
+int32_t titan_comm_abort(uint64_t comm, int32_t exit_code, titan_error* error) {
+  return guard(error, [&] { worlds().get(comm)->abort(exit_code); });
+}
+
+int32_t titan_comm_close(uint64_t comm, titan_error* error) {
+  return guard(error, [&] { worlds().remove(comm)->leave(); });
 }

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Changes whenever a function, a struct or the program format changes. */
-#define TITAN_ABI_VERSION 3
+#define TITAN_ABI_VERSION 4
 
 typedef enum titan_status {
   TITAN_STATUS_OK = 0,
@@ -28,7 +28,8 @@ typedef enum titan_status {
   TITAN_STATUS_INVALID_PROGRAM = 3,  /* malformed, or not for this device */
   TITAN_STATUS_OUT_OF_MEMORY = 4,
   TITAN_STATUS_NOT_FINITE = 5,       /* TITAN_FLAG_CHECK_FINITE found an infinity or a NaN */
-  TITAN_STATUS_INTERNAL = 6          /* a defect of libtitan */
+  TITAN_STATUS_INTERNAL = 6,         /* a defect of libtitan */
+  TITAN_STATUS_COMMUNICATION = 7     /* another rank did not come in time, has ended, or does something else */
 } titan_status;
 
 typedef enum titan_device_kind {
@@ -92,8 +93,17 @@ typedef struct titan_profile_record {
   uint64_t end_ns;
   uint64_t instruction; /* of the program */
   uint32_t action;      /* of the run */
-  uint32_t stream;      /* 0 */
+  uint32_t stream;      /* 0 kernels, 1 collectives */
 } titan_profile_record;
+
+typedef struct titan_comm_info {
+  uint32_t rank;
+  uint32_t size;      /* number of ranks */
+  uint32_t host_rank; /* among the ranks of its host */
+  uint32_t host_size; /* ranks of its host */
+  char exchange[256]; /* how ranks exchange: shared memory or messages, and why */
+  char version[256];  /* of what the module was made with */
+} titan_comm_info;
 
 /** TITAN_ABI_VERSION of the library. */
 TITAN_API uint32_t titan_abi_version(void);
@@ -121,7 +131,7 @@ TITAN_SLOW int32_t titan_program_create(uint64_t device, const uint8_t *bytes, u
 TITAN_SLOW int32_t titan_program_run(uint64_t program, const titan_action *actions, uint64_t num_actions, const uint8_t *input, uint64_t input_bytes,
                                      uint8_t *output, uint64_t output_bytes, titan_error *error);
 
-/** Has the next run write a record per instruction, in the order in which they run. It is refused where they are more than capacity;
+/** Has the next run write a record per instruction, in the order of the program. It is refused where they are more than capacity;
     the memory must stay until it has ended, or until another call replaces it (null: the next run is not recorded either). */
 TITAN_SLOW int32_t titan_program_profile(uint64_t program, titan_profile_record *records, uint64_t capacity, titan_error *error);
 
@@ -136,6 +146,26 @@ TITAN_SLOW int32_t titan_buffer_read(uint64_t program, uint64_t offset, uint8_t 
 
 /** Copies bytes into the program's arena. */
 TITAN_SLOW int32_t titan_buffer_write(uint64_t program, uint64_t offset, const uint8_t *bytes, uint64_t num_bytes, titan_error *error);
+
+/** Joins the other ranks, with which mpirun or srun started this one, through the module libtitan_<name>, which lies beside this library. The
+    device's programs may then have collectives, and all ranks load them in the same order. Who waits for a rank gives up after start_timeout_ms
+    (opening, loading and the first run of a program) or timeout_ms, and so do the others then. Once in a process. */
+TITAN_SLOW int32_t titan_comm_open(uint64_t device, const char *name, uint64_t start_timeout_ms, uint64_t timeout_ms, uint64_t *comm, titan_error *error);
+
+/** Describes the communicator. */
+TITAN_API int32_t titan_comm_describe(uint64_t comm, titan_comm_info *info, titan_error *error);
+
+/** Fills all with num_bytes from each rank, in their order; of none it is a barrier. Not while a program of the device runs. */
+TITAN_SLOW int32_t titan_comm_gather(uint64_t comm, const uint8_t *mine, uint64_t num_bytes, uint8_t *all, titan_error *error);
+
+/** The last collectives of each rank of this host as text, cut to size - 1 bytes: what each does or has done, where, and how long ago. */
+TITAN_API int32_t titan_comm_record(uint64_t comm, char *text, uint64_t size, titan_error *error);
+
+/** Ends the processes of all ranks at once, this one too. */
+TITAN_API int32_t titan_comm_abort(uint64_t comm, int32_t exit_code, titan_error *error);
+
+/** Leaves the other ranks, who do so too, and makes the handle invalid. A process that ends without it counts as failed. */
+TITAN_SLOW int32_t titan_comm_close(uint64_t comm, titan_error *error);
 
 #ifdef __cplusplus
 }

@@ -3,7 +3,7 @@
  * @module */
 
 /** The library must answer this to `titan_abi_version`. */
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 
 /** `titan_status` of titan.h. */
 export const Status = {
@@ -19,6 +19,8 @@ export const Status = {
   NOT_FINITE: 5,
   /** a defect of libtitan */
   INTERNAL: 6,
+  /** another rank did not come in time, has ended, or does something else */
+  COMMUNICATION: 7,
 } as const;
 
 /** `titan_device_kind` of titan.h. */
@@ -96,6 +98,17 @@ export const structs = {
       instruction: { offset: 16, type: "u64", length: 1 },
       action: { offset: 24, type: "u32", length: 1 },
       stream: { offset: 28, type: "u32", length: 1 },
+    },
+  },
+  titan_comm_info: {
+    bytes: 528,
+    fields: {
+      rank: { offset: 0, type: "u32", length: 1 },
+      size: { offset: 4, type: "u32", length: 1 },
+      host_rank: { offset: 8, type: "u32", length: 1 },
+      host_size: { offset: 12, type: "u32", length: 1 },
+      exchange: { offset: 16, type: "text", length: 256 },
+      version: { offset: 272, type: "text", length: 256 },
     },
   },
 } as const;
@@ -183,7 +196,7 @@ export const symbols = {
     result: "i32",
     nonblocking: true,
   },
-  /** Has the next run write a record per instruction, in the order in which they run. It is refused where they are more than capacity; the memory must stay until it has ended, or until another call replaces it (null: the next run is not recorded either). */
+  /** Has the next run write a record per instruction, in the order of the program. It is refused where they are more than capacity; the memory must stay until it has ended, or until another call replaces it (null: the next run is not recorded either). */
   titan_program_profile: {
     parameters: [
       "u64", // uint64_t program
@@ -230,6 +243,68 @@ export const symbols = {
       "u64", // uint64_t offset
       "buffer", // const uint8_t *bytes
       "u64", // uint64_t num_bytes
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** Joins the other ranks, with which mpirun or srun started this one, through the module libtitan_<name>, which lies beside this library. The device's programs may then have collectives, and all ranks load them in the same order. Who waits for a rank gives up after start_timeout_ms (opening, loading and the first run of a program) or timeout_ms, and so do the others then. Once in a process. */
+  titan_comm_open: {
+    parameters: [
+      "u64", // uint64_t device
+      "buffer", // const char *name
+      "u64", // uint64_t start_timeout_ms
+      "u64", // uint64_t timeout_ms
+      "buffer", // uint64_t *comm
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** Describes the communicator. */
+  titan_comm_describe: {
+    parameters: [
+      "u64", // uint64_t comm
+      "buffer", // titan_comm_info *info
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** Fills all with num_bytes from each rank, in their order; of none it is a barrier. Not while a program of the device runs. */
+  titan_comm_gather: {
+    parameters: [
+      "u64", // uint64_t comm
+      "buffer", // const uint8_t *mine
+      "u64", // uint64_t num_bytes
+      "buffer", // uint8_t *all
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** The last collectives of each rank of this host as text, cut to size - 1 bytes: what each does or has done, where, and how long ago. */
+  titan_comm_record: {
+    parameters: [
+      "u64", // uint64_t comm
+      "buffer", // char *text
+      "u64", // uint64_t size
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** Ends the processes of all ranks at once, this one too. */
+  titan_comm_abort: {
+    parameters: [
+      "u64", // uint64_t comm
+      "i32", // int32_t exit_code
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** Leaves the other ranks, who do so too, and makes the handle invalid. A process that ends without it counts as failed. */
+  titan_comm_close: {
+    parameters: [
+      "u64", // uint64_t comm
       "buffer", // titan_error *error
     ],
     result: "i32",

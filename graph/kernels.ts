@@ -18,6 +18,8 @@ export interface KernelOperand {
 export interface Kernel {
   /** Its number in programs. */
   readonly index: number;
+  /** Whether ranks do it together, on the comm stream. */
+  readonly collective: boolean;
   /** Tensors that it reads. */
   readonly inputs: readonly KernelOperand[];
   /** Tensors that it writes. */
@@ -51,12 +53,16 @@ export type KernelName =
   | "sum_squares"
   | "adamw"
   | "random"
-  | "softmax";
+  | "softmax"
+  | "all_gather"
+  | "reduce_scatter"
+  | "all_reduce";
 
 /** All kernels. */
 export const kernels: { readonly [K in KernelName]: Kernel } = {
   gemm: {
     index: 0,
+    collective: false,
     inputs: [
       { name: "a", variadic: false, optional: false, bf16: true },
       { name: "b", variadic: false, optional: false, bf16: true },
@@ -73,6 +79,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   map: {
     index: 1,
+    collective: false,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: true },
     ],
@@ -90,6 +97,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   reduce: {
     index: 2,
+    collective: false,
     inputs: [
       { name: "x", variadic: false, optional: false, bf16: false },
     ],
@@ -104,6 +112,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   copy: {
     index: 3,
+    collective: false,
     inputs: [
       { name: "x", variadic: false, optional: false, bf16: false },
     ],
@@ -116,6 +125,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   accumulate: {
     index: 4,
+    collective: false,
     inputs: [
       { name: "x", variadic: false, optional: false, bf16: true },
     ],
@@ -130,6 +140,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   embedding: {
     index: 5,
+    collective: false,
     inputs: [
       { name: "ids", variadic: false, optional: false, bf16: false },
       { name: "table", variadic: false, optional: false, bf16: true },
@@ -143,6 +154,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   embedding_backward: {
     index: 6,
+    collective: false,
     inputs: [
       { name: "ids", variadic: false, optional: false, bf16: false },
       { name: "dy", variadic: false, optional: false, bf16: true },
@@ -158,6 +170,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   rmsnorm: {
     index: 7,
+    collective: false,
     inputs: [
       { name: "x", variadic: false, optional: false, bf16: true },
       { name: "w", variadic: false, optional: false, bf16: true },
@@ -174,6 +187,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   add_rmsnorm: {
     index: 8,
+    collective: false,
     inputs: [
       { name: "x", variadic: false, optional: false, bf16: true },
       { name: "r", variadic: false, optional: false, bf16: true },
@@ -192,6 +206,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   rmsnorm_backward: {
     index: 9,
+    collective: false,
     inputs: [
       { name: "x", variadic: false, optional: false, bf16: true },
       { name: "rstd", variadic: false, optional: false, bf16: false },
@@ -211,6 +226,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   rope_table: {
     index: 10,
+    collective: false,
     inputs: [
       { name: "positions", variadic: false, optional: false, bf16: false },
     ],
@@ -229,6 +245,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   rope: {
     index: 11,
+    collective: false,
     inputs: [
       { name: "x", variadic: false, optional: false, bf16: true },
       { name: "table", variadic: false, optional: false, bf16: false },
@@ -244,6 +261,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   attention: {
     index: 12,
+    collective: false,
     inputs: [
       { name: "q", variadic: false, optional: false, bf16: true },
       { name: "k", variadic: false, optional: false, bf16: true },
@@ -268,6 +286,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   attention_backward: {
     index: 13,
+    collective: false,
     inputs: [
       { name: "q", variadic: false, optional: false, bf16: true },
       { name: "k", variadic: false, optional: false, bf16: true },
@@ -296,6 +315,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   cross_entropy: {
     index: 14,
+    collective: false,
     inputs: [
       { name: "logits", variadic: false, optional: false, bf16: false },
       { name: "targets", variadic: false, optional: false, bf16: false },
@@ -313,6 +333,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   cross_entropy_backward: {
     index: 15,
+    collective: false,
     inputs: [
       { name: "logits", variadic: false, optional: false, bf16: false },
       { name: "targets", variadic: false, optional: false, bf16: false },
@@ -330,6 +351,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   sum_squares: {
     index: 16,
+    collective: false,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: true },
     ],
@@ -342,6 +364,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   adamw: {
     index: 17,
+    collective: false,
     inputs: [
       { name: "p", variadic: true, optional: false, bf16: true },
       { name: "m", variadic: true, optional: false, bf16: true },
@@ -368,6 +391,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   random: {
     index: 18,
+    collective: false,
     inputs: [
       { name: "seed", variadic: false, optional: false, bf16: false },
     ],
@@ -387,6 +411,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
   },
   softmax: {
     index: 19,
+    collective: false,
     inputs: [
       { name: "x", variadic: false, optional: false, bf16: false },
     ],
@@ -396,6 +421,58 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     scratch: false,
     attributes: [],
     dtypes: ["f32", "f64"],
+  },
+  all_gather: {
+    index: 20,
+    collective: true,
+    inputs: [
+      { name: "x", variadic: true, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: true, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "n", type: "i64" },
+      { name: "group", type: "i64[]" },
+      { name: "dims", type: "i64[]" },
+    ],
+    dtypes: ["f32", "f64", "i32", "bf16"],
+  },
+  reduce_scatter: {
+    index: 21,
+    collective: true,
+    inputs: [
+      { name: "x", variadic: true, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: true, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "n", type: "i64" },
+      { name: "group", type: "i64[]" },
+      { name: "dims", type: "i64[]" },
+      { name: "by", type: "i64" },
+    ],
+    dtypes: ["f32", "f64", "i32", "bf16"],
+  },
+  all_reduce: {
+    index: 22,
+    collective: true,
+    inputs: [
+      { name: "x", variadic: true, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: true, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "n", type: "i64" },
+      { name: "group", type: "i64[]" },
+      { name: "by", type: "i64" },
+    ],
+    dtypes: ["f32", "f64", "i32", "bf16"],
   },
 };
 

@@ -120,7 +120,9 @@ function ffiType(ctype: string): string {
 
 /** `graph/kernels.ts` for the text of `kernels.def`. */
 export function kernelsSource(definitions: string): string {
-  const kernels = matches(definitions, /^KERNEL\((\w+), "([^"]*)", "([^"]*)", "([^"]*)"\)$/gm);
+  const all = matches(definitions, /^(KERNEL|COLLECTIVE)\((\w+), "([^"]*)", "([^"]*)", "([^"]*)"\)$/gm);
+  const of = (kind: string) => all.filter(([, own]) => own === kind);
+  const kernels = [...of("KERNEL"), ...of("COLLECTIVE")];
   const maps = matches(definitions, /^MAP\((\w+), (\d+)\)$/gm);
   return [
     "// Generated from csrc/kernels.def by tools/generate.ts. Do not edit.",
@@ -143,6 +145,8 @@ export function kernelsSource(definitions: string): string {
     "export interface Kernel {",
     "  /** Its number in programs. */",
     "  readonly index: number;",
+    "  /** Whether ranks do it together, on the comm stream. */",
+    "  readonly collective: boolean;",
     "  /** Tensors that it reads. */",
     "  readonly inputs: readonly KernelOperand[];",
     "  /** Tensors that it writes. */",
@@ -156,15 +160,16 @@ export function kernelsSource(definitions: string): string {
     "}",
     "",
     "/** Name of a kernel. */",
-    ...union("KernelName", kernels.map(([, name]) => name)),
+    ...union("KernelName", kernels.map(([, , name]) => name)),
     "",
     "/** All kernels. */",
     "export const kernels: { readonly [K in KernelName]: Kernel } = {",
-    ...kernels.flatMap(([, name, operands, attributes, dtypes], index) => {
+    ...kernels.flatMap(([, kind, name, operands, attributes, dtypes], index) => {
       const [inputs, outputs] = operands.split("->").map((side) => side.trim().split(" ").filter((word) => word));
       return [
         `  ${name}: {`,
         `    index: ${index},`,
+        `    collective: ${kind === "COLLECTIVE"},`,
         ...array("inputs", inputs.map(operand)),
         ...array("outputs", outputs.filter((word) => word !== "scratch").map(operand)),
         `    scratch: ${outputs.includes("scratch")},`,

@@ -20,6 +20,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "../comm/collective.h"
 #include "../cpu/backend.h"
 #include "../program.h"
 #ifdef __SANITIZE_ADDRESS__
@@ -206,6 +207,28 @@ class Mutator {
   std::vector<Bytes> pool_;
 };
 
+/// The pieces of a collective's tensors are what the operands hold.
+template <class Demand> void verify_collective(const Program& program, const Instruction& instruction, const Demand& demand) {
+  const comm::Collective collective = comm::read_collective(static_cast<int>(instruction.index) - cpu::choose_level().backend.num_kernels, instruction.call);
+  demand(!collective.ranks.empty() && collective.tensors.size() * 2 == static_cast<size_t>(instruction.call.num_operands), "a collective has no ranks, or other tensors than operands");
+  const auto elements = [](const Tensor& tensor) {
+    uint64_t n = 1;
+    for (int d = 0; d < tensor.rank; d++) n *= static_cast<uint64_t>(tensor.dims[d]);
+    return n;
+  };
+  for (size_t i = 0; i < collective.tensors.size(); i++) {
+    const int in = static_cast<int>(i), out = static_cast<int>(collective.tensors.size() + i);
+    const uint64_t part = collective.tensors[i].outer * collective.tensors[i].chunk, whole = part * collective.ranks.size();
+    const uint32_t kind = collective.call.kind;
+    demand(elements(instruction.call[in]) == (kind == TITAN_COMM_REDUCE_SCATTER ? whole : part), "a collective's input is not what its ranks take");
+    demand(elements(instruction.call[out]) == (kind == TITAN_COMM_ALL_GATHER ? whole : part), "a collective's output is not what its ranks give");
+    for (const int operand : {in, out}) {
+      const Place& place = program.places[static_cast<size_t>(instruction.call.operands + operand - program.operands.data())];
+      demand(place.space == Space::arena, "a collective's tensor lies where other ranks do not see it");
+    }
+  }
+}
+
 /// Holds an accepted program to what running it relies on, by arithmetic of its own.
 void verify(Program& program) {
   const auto demand = [](bool holds, const char* what) {
@@ -220,6 +243,10 @@ void verify(Program& program) {
   const uint64_t space_bytes[] = {program.arena_bytes, program.input_bytes, program.output_bytes};
   for (const Instruction& instruction : program.instructions) {
     const Call& call = instruction.call;
+    const auto number = static_cast<uint64_t>(&instruction - program.instructions.data());
+    demand(instruction.stream == (instruction.kernel->run ? 0 : 1), "a kernel is on the comm stream, or a collective on that of kernels");
+    demand(!instruction.wait || (instruction.wait <= number && program.instructions[instruction.wait - 1].stream != instruction.stream), "it waits for what does not come before, or for its own stream");
+    if (instruction.stream) verify_collective(program, instruction, demand);
     const Attribute* attributes = program.attributes.data();
     demand(call.operands >= program.operands.data() && call.operands + call.num_operands <= program.operands.data() + program.operands.size(), "operands are outside of their table");
     demand(call.num_attributes == 0 || (call.attributes >= attributes && call.attributes + call.num_attributes <= attributes + program.attributes.size()),

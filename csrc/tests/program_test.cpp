@@ -1,4 +1,5 @@
 // The loader on programs cut short, with flipped bytes and with wild numbers in every field: it answers or refuses, and never crashes.
+#include "../comm/collective.h"
 #include "../program.h"
 #include "../titan.h"
 #include "encode.h"
@@ -107,9 +108,12 @@ void check_messages(const Bytes& program) {
   expect(sections + 16, uint64_t{5}, "section 0 (run) has 5 instructions from 0 on");
   expect(sections + 16, uint64_t{3}, "section 1 (run) starts at instruction 2; expected: behind the section before, from 3 on");
   expect(sections, 7u, "'s name is 3 bytes from 7 on");
-  const uint32_t kernels = cpu::choose_level().backend.num_kernels;
-  expect(instructions, kernels, ("instruction 0 has kernel " + std::to_string(kernels) + "; expected: below " + std::to_string(kernels)).c_str());
-  expect(instructions + 4, 1u, "instruction 0: is on stream 1");
+  const uint32_t kernels = cpu::choose_level().backend.num_kernels, all = kernels + comm::NUM_COLLECTIVES;
+  expect(instructions, all, ("instruction 0 has kernel " + std::to_string(all) + "; expected: below " + std::to_string(all)).c_str());
+  expect(instructions, kernels, "instruction 0: is on stream 0; expected: 1");
+  expect(instructions + 4, 1u, "instruction 0: is on stream 1; expected: 0");
+  expect(instructions + INSTRUCTION + 40, uint64_t{1}, "instruction 1: waits for instruction 0; expected: an earlier one on the other stream");
+  expect(instructions + 40, uint64_t{5}, "instruction 0: waits for instruction 4; expected: an earlier one on the other stream");
   expect(instructions + 8, uint64_t{1}, "expected: from 0 on");
   expect(instructions + 16, 2u, "operands, which do not fit gemm");
   expect(instructions + 20, 0u, "attribute accumulate is missing");

@@ -15,6 +15,8 @@ export interface TestInstruction {
   operands: number[];
   attributes?: bigint[];
   scope?: string;
+  /** Number, from 1 on, of the instruction of the other stream that it waits for. */
+  wait?: number;
 }
 
 export interface TestProgram {
@@ -52,9 +54,10 @@ export function encoded(program: TestProgram): Uint8Array<ArrayBuffer> {
   for (const [name, list] of Object.entries(program.sections)) {
     sections.u32(...string(name)).u64(count, list.length, 0);
     count += list.length;
-    for (const { kernel, operands: indices, attributes: words = [], scope = "" } of list) {
-      instructions.u32(kernels[kernel].index, 0).u64(operands.bytes.length / 4).u32(indices.length, words.length);
-      instructions.u64(attributes.bytes.length / 8).u32(...string(scope)).u64(0);
+    for (const { kernel, operands: indices, attributes: words = [], scope = "", wait = 0 } of list) {
+      const { index, collective } = kernels[kernel];
+      instructions.u32(index, collective ? 1 : 0).u64(operands.bytes.length / 4).u32(indices.length, words.length);
+      instructions.u64(attributes.bytes.length / 8).u32(...string(scope)).u64(wait);
       operands.u32(...indices.map((index) => index >>> 0));
       for (const word of words) attributes.u64(word);
     }

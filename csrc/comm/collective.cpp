@@ -1,0 +1,101 @@
+#include "collective.h"
+
+#include <algorithm>
+
+#include "../cpu/check.h"
+#include "../failure.h"
+
+namespace titan::comm {
+namespace {
+
+using cpu::elements, cpu::to_text;
+
+/// The attribute words of a collective: n, the group, then (but for all_reduce) the dims, then (but for all_gather) `by`.
+struct Words {
+  int64_t n = 0, by = 0;
+  const Attribute *group = nullptr, *dims = nullptr;
+  int64_t group_size = 0, num_dims = 0;
+
+  Words(uint32_t kind, const Call& call) {
+    const Attribute* at = call.attributes;
+    n = at++->i;
+    group_size = at++->i;
+    group = at;
+    at += group_size;
+    if (kind != TITAN_COMM_ALL_REDUCE) {
+      num_dims = at++->i;
+      dims = at;
+      at += num_dims;
+    }
+    if (kind != TITAN_COMM_ALL_GATHER) by = at->i;
+  }
+};
+
+std::string check(uint32_t kind, const Call& call) {
+  const Words words(kind, call);
+  if (words.group_size < 1) return "has a group of no ranks; expected: at least 1";
+  for (int64_t i = 0; i < words.group_size; i++) {
+    const int64_t rank = words.group[i].i;
+    if (rank < 0 || rank >= int64_t{1} << 31) return text("has rank ", rank, " in its group; expected: from 0 on");
+    for (int64_t j = 0; j < i; j++)
+      if (words.group[j].i == rank) return text("has rank ", rank, " in its group twice; expected: different ranks");
+  }
+  if (words.by != 0 && words.by != 1) return text("combines by ", words.by, "; expected: 0 (sum) or 1 (max)");
+  if (kind != TITAN_COMM_ALL_REDUCE && words.num_dims != words.n) return text("has ", words.num_dims, " dims for ", words.n, " tensors; expected: one for each");
+  for (int64_t i = 0; i < words.n; i++) {
+    const Tensor &in = call[static_cast<int>(i)], &out = call[static_cast<int>(words.n + i)];
+    const std::string name = text("tensor ", i);
+    if (in.dtype != out.dtype || in.dtype != call[0].dtype) return text(name, " has another dtype than the first input; expected: the same for all");
+    if (!cpu::is_dense(in) || !cpu::is_dense(out)) return text(name, " is not dense; expected: unbroken row-major runs");
+    std::vector<int64_t> expected(in.dims, in.dims + in.rank);
+    if (kind != TITAN_COMM_ALL_REDUCE) {
+      const int64_t dim = words.dims[i].i;
+      if (dim < 0 || dim >= in.rank) return text(name, " is cut along dim ", dim, " of ", in.rank, "; expected: one that it has");
+      int64_t& size = expected[static_cast<size_t>(dim)];
+      if (kind == TITAN_COMM_REDUCE_SCATTER && size % words.group_size) return text(name, " has ", size, " along dim ", dim, "; expected: a multiple of the ", words.group_size, " ranks");
+      size = kind == TITAN_COMM_ALL_GATHER ? size * words.group_size : size / words.group_size;
+      if (in.data == out.data && elements(in)) return text(name, " is made in place; expected: memory of its own");
+    }
+    if (out.rank != in.rank || !std::equal(expected.begin(), expected.end(), out.dims))
+      return text(name, " becomes ", to_text(out.dims, out.rank), "; expected: ", to_text(expected.data(), in.rank));
+  }
+  return "";
+}
+
+std::string check_all_gather(const Call& call) { return check(TITAN_COMM_ALL_GATHER, call); }
+std::string check_reduce_scatter(const Call& call) { return check(TITAN_COMM_REDUCE_SCATTER, call); }
+std::string check_all_reduce(const Call& call) { return check(TITAN_COMM_ALL_REDUCE, call); }
+
+}  // namespace
+
+const Kernel COLLECTIVES[] = {
+#define KERNEL(name, operands, attributes, dtypes)
+#define MAP(name, arity)
+#define COLLECTIVE(name, operands, attributes, dtypes) {#name, check_##name, nullptr},
+#include "../kernels.def"
+#undef KERNEL
+#undef MAP
+};
+const int NUM_COLLECTIVES = sizeof COLLECTIVES / sizeof *COLLECTIVES;
+
+Collective read_collective(int index, const Call& call) {
+  const auto kind = static_cast<uint32_t>(index);
+  const Words words(kind, call);
+  Collective collective;
+  for (int64_t i = 0; i < words.group_size; i++) collective.ranks.push_back(static_cast<int>(words.group[i].i));
+  for (int64_t i = 0; i < words.n; i++) {
+    const Tensor &in = call[static_cast<int>(i)], &out = call[static_cast<int>(words.n + i)];
+    titan_comm_tensor tensor{in.data, out.data, 1, static_cast<uint64_t>(elements(in))};
+    if (kind != TITAN_COMM_ALL_REDUCE) {
+      const Tensor& part = kind == TITAN_COMM_ALL_GATHER ? in : out;
+      for (int64_t d = 0; d < words.dims[i].i; d++) tensor.outer *= static_cast<uint64_t>(part.dims[d]);
+      tensor.chunk = tensor.outer ? static_cast<uint64_t>(elements(part)) / tensor.outer : 0;
+    }
+    collective.tensors.push_back(tensor);
+    collective.bytes += static_cast<uint64_t>(elements(in)) * size_of(in.dtype);
+  }
+  collective.call = {kind, static_cast<uint32_t>(call[0].dtype), static_cast<uint32_t>(words.by), static_cast<uint32_t>(words.n), nullptr};
+  return collective;
+}
+
+}  // namespace titan::comm

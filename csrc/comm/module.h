@@ -1,0 +1,79 @@
+// What libtitan asks of a communication module: a library of its own (libtitan_mpi) that it opens on demand, since a single process needs none
+// and every MPI has its own binary interface. A module gets processes together and carries messages between them. Ranks of one host exchange
+// through memory that all of them see (world.h): then the module only brings them together.
+//
+// - libtitan makes all calls but `abort` from one thread.
+// - A function returns 0, or a titan_comm_result and an error text of at most TITAN_COMM_TEXT bytes.
+// - A group is an ordered list of ranks of the world; null is the world itself.
+#pragma once
+#include <stdint.h>
+
+#define TITAN_COMM_ABI 1
+#define TITAN_COMM_TEXT 512
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum titan_comm_result {
+  TITAN_COMM_OK = 0,
+  TITAN_COMM_GAVE_UP = 1, /* `go_on` said so */
+  TITAN_COMM_FAILED = 2   /* see the error text */
+} titan_comm_result;
+
+typedef enum titan_comm_kind {
+  TITAN_COMM_ALL_GATHER = 0,
+  TITAN_COMM_REDUCE_SCATTER = 1,
+  TITAN_COMM_ALL_REDUCE = 2
+} titan_comm_kind;
+
+/** A dense tensor of a collective. The whole is `outer` rows, each of one piece of `chunk` elements for every rank, in the order of the group;
+ * a rank's part is `outer` rows of one piece. all_gather makes wholes of parts, reduce_scatter parts of wholes. In an all_reduce `in` and `out`
+ * have `chunk` elements, outer is 1, and they may be the same memory. */
+typedef struct titan_comm_tensor {
+  const void *in;
+  void *out;
+  uint64_t outer, chunk;
+} titan_comm_tensor;
+
+/** A collective over several tensors of one dtype, numbered as in backend.h. `by` is 0 for sums, added in the order of the ranks, and 1 for maxima. */
+typedef struct titan_comm_call {
+  uint32_t kind, dtype, by, num_tensors;
+  const titan_comm_tensor *tensors;
+} titan_comm_call;
+
+/** Whoever waits asks this again and again: 0 means to give up. It also sleeps when it was asked often. */
+typedef struct titan_comm_wait {
+  int32_t (*go_on)(void *context);
+  void *context;
+} titan_comm_wait;
+
+typedef struct titan_comm_place {
+  int32_t rank, size;
+  int32_t host; /* the lowest rank on this rank's host */
+  char version[TITAN_COMM_TEXT];
+} titan_comm_place;
+
+typedef struct titan_comm_module {
+  uint32_t abi; /* TITAN_COMM_ABI */
+  /** Joins the other processes; the only call without a time-out. */
+  int32_t (*open)(titan_comm_place *place, char *error);
+  /** Makes a group; all its ranks do, in the same order where they share several. */
+  int32_t (*group)(const int32_t *ranks, int32_t size, void **group, char *error);
+  /** Every rank's `bytes` of host memory, one after another, for all of them. */
+  int32_t (*gather)(void *group, const void *mine, void *all, uint64_t bytes, const titan_comm_wait *wait, char *error);
+  /** A collective by messages. */
+  int32_t (*run)(void *group, const titan_comm_call *call, const titan_comm_wait *wait, char *error);
+  /** Leaves the others, who do so too. */
+  int32_t (*close)(char *error);
+  /** Ends all processes at once, this one too. */
+  void (*abort)(int32_t exit_code);
+} titan_comm_module;
+
+/** The one function of a module's library. */
+typedef const titan_comm_module *titan_comm_module_function(void);
+#define TITAN_COMM_MODULE titan_comm_module_of_this_library
+
+#ifdef __cplusplus
+}
+#endif

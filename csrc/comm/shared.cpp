@@ -1,0 +1,215 @@
+#include "shared.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "../failure.h"
+#include "combine.h"
+
+namespace titan::comm {
+namespace {
+
+constexpr uint64_t HUGE_PAGE = uint64_t{2} << 20;
+
+[[noreturn]] void refuse(const std::string& what) {
+  throw Failure(TITAN_STATUS_COMMUNICATION, text(what, ": ", std::strerror(errno), "; expected: memory that the ranks of a host can share; fix: TITAN_EXCHANGE=messages does without"));
+}
+
+/// Maps a file at a multiple of 2 MB, so that the system may use huge pages.
+char* map(int descriptor, uint64_t bytes, int protection) {
+  char* reserved = static_cast<char*>(mmap(nullptr, bytes + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  if (reserved == MAP_FAILED) refuse(text("cannot reserve ", bytes, " bytes of addresses"));
+  char* data = reserved + (HUGE_PAGE - reinterpret_cast<uintptr_t>(reserved) % HUGE_PAGE) % HUGE_PAGE;
+  if (data != reserved) munmap(reserved, static_cast<size_t>(data - reserved));
+  if (data != reserved + HUGE_PAGE) munmap(data + bytes, static_cast<size_t>(reserved + HUGE_PAGE - data));
+  if (mmap(data, bytes, protection, MAP_SHARED | MAP_FIXED, descriptor, 0) == MAP_FAILED) refuse(text("cannot map ", bytes, " bytes of shared memory"));
+#ifdef MADV_HUGEPAGE
+  if (bytes >= HUGE_PAGE) madvise(data, bytes, MADV_HUGEPAGE);
+#endif
+  return data;
+}
+
+uint64_t whole_pages(uint64_t bytes) {
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  return std::max(page, (bytes + page - 1) / page * page);
+}
+
+/// Elements from which on piece `piece` of an all_reduce begins: whole cache lines.
+uint64_t piece_start(uint64_t elements, uint64_t size, uint64_t piece) {
+  const uint64_t each = (elements + size - 1) / size;
+  return std::min(elements, piece * ((each + 63) / 64 * 64));
+}
+
+uint64_t bytes_of(const titan_comm_call& call) { return size_of(DType{call.dtype}); }
+
+}  // namespace
+
+// A file without a name, which other processes open through /proc: it has no limit of its own, as /dev/shm has, and is gone with the last process.
+Window::Window(uint64_t bytes) : bytes_(whole_pages(bytes)) {
+#ifdef __linux__
+  descriptor_ = static_cast<int>(syscall(SYS_memfd_create, "libtitan arena", 1u /* close on exec */));
+#else
+  descriptor_ = -1;
+  errno = ENOSYS;
+#endif
+  if (descriptor_ < 0) refuse("cannot make shared memory");
+  if (ftruncate(descriptor_, static_cast<off_t>(bytes_))) {
+    close(descriptor_);
+    refuse(text("cannot make ", bytes_, " bytes of shared memory"));
+  }
+  try {
+    data_ = map(descriptor_, bytes_, PROT_READ | PROT_WRITE);
+  } catch (...) {
+    close(descriptor_);
+    throw;
+  }
+}
+
+Window::~Window() {
+  settle();
+  munmap(data_, bytes_);
+}
+
+void Window::settle() {
+  if (descriptor_ >= 0) close(descriptor_);
+  descriptor_ = -1;
+}
+
+Mapping::Mapping(int32_t pid, int descriptor, uint64_t bytes) : bytes_(whole_pages(bytes)) {
+  const std::string path = text("/proc/", pid, "/fd/", descriptor);
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) refuse(text("cannot open the memory of process ", pid, " (", path, ")"));
+  try {
+    data_ = map(file, bytes_, PROT_READ);
+  } catch (...) {
+    close(file);
+    throw;
+  }
+  close(file);
+}
+
+Mapping::~Mapping() { munmap(data_, bytes_); }
+
+bool SharedGroup::meet(const titan_comm_wait& wait) {
+  meetings_++;
+  members_[static_cast<size_t>(self_)].seat->arrived.store(meetings_, std::memory_order_release);
+  for (const Member& member : members_)
+    for (int looked = 0; member.seat->arrived.load(std::memory_order_acquire) < meetings_; looked++)
+      if (looked > 200 && !wait.go_on(wait.context)) return false;
+  return true;
+}
+
+std::vector<int> SharedGroup::missing() const {
+  std::vector<int> list;
+  for (size_t m = 0; m < members_.size(); m++)
+    if (members_[m].seat->arrived.load(std::memory_order_acquire) < meetings_) list.push_back(static_cast<int>(m));
+  return list;
+}
+
+std::string SharedGroup::disagreement() const {
+  const Post& own = members_[static_cast<size_t>(self_)].seat->post;
+  for (size_t m = 0; m < members_.size(); m++) {
+    const Post& other = members_[m].seat->post;
+    bool same = own.kind == other.kind && own.dtype == other.dtype && own.by == other.by && own.num_tensors == other.num_tensors;
+    for (uint32_t i = 0; same && i < own.num_tensors; i++) same = own.tensors[i].outer == other.tensors[i].outer && own.tensors[i].chunk == other.tensors[i].chunk;
+    if (!same) return text("member ", m, " of the group is at another collective");
+  }
+  return "";
+}
+
+const char* SharedGroup::in_of(size_t member, uint32_t i) const {
+  const auto& tensor = members_[member].seat->post.tensors[i];
+  return (*members_[member].windows)[tensor.in_window] + tensor.in_offset;
+}
+
+const char* SharedGroup::out_of(size_t member, uint32_t i) const {
+  const auto& tensor = members_[member].seat->post.tensors[i];
+  return (*members_[member].windows)[tensor.out_window] + tensor.out_offset;
+}
+
+void SharedGroup::gather(const titan_comm_tensor& tensor, uint32_t i, uint64_t size) {
+  const uint64_t piece = tensor.chunk * size, row = piece * members_.size();
+  for (size_t m = 0; m < members_.size(); m++) {
+    const char* from = in_of(m, i);
+    char* to = static_cast<char*>(tensor.out) + m * piece;
+    for (uint64_t o = 0; o < tensor.outer; o++) std::memcpy(to + o * row, from + o * piece, piece);
+  }
+}
+
+void SharedGroup::scatter(const titan_comm_call& call, uint32_t i, uint64_t size) {
+  const titan_comm_tensor& tensor = call.tensors[i];
+  const uint64_t piece = tensor.chunk * size, row = piece * members_.size();
+  for (uint64_t o = 0; o < tensor.outer; o++) {
+    for (size_t m = 0; m < members_.size(); m++) parts_[m] = in_of(m, i) + o * row + static_cast<uint64_t>(self_) * piece;
+    combine(DType{call.dtype}, call.by, parts_.data(), static_cast<int>(parts_.size()), static_cast<char*>(tensor.out) + o * piece, static_cast<int64_t>(tensor.chunk));
+  }
+}
+
+void SharedGroup::reduce_piece(const titan_comm_call& call, uint32_t i, uint64_t size) {
+  const titan_comm_tensor& tensor = call.tensors[i];
+  const uint64_t self = static_cast<uint64_t>(self_), start = piece_start(tensor.chunk, members_.size(), self), end = piece_start(tensor.chunk, members_.size(), self + 1);
+  for (size_t m = 0; m < members_.size(); m++) parts_[m] = in_of(m, i) + start * size;
+  combine(DType{call.dtype}, call.by, parts_.data(), static_cast<int>(parts_.size()), static_cast<char*>(tensor.out) + start * size, static_cast<int64_t>(end - start));
+}
+
+void SharedGroup::gather_pieces(const titan_comm_tensor& tensor, uint32_t i, uint64_t size) {
+  for (size_t m = 0; m < members_.size(); m++) {
+    const uint64_t start = piece_start(tensor.chunk, members_.size(), m), end = piece_start(tensor.chunk, members_.size(), m + 1);
+    if (m != static_cast<size_t>(self_)) std::memcpy(static_cast<char*>(tensor.out) + start * size, out_of(m, i) + start * size, (end - start) * size);
+  }
+}
+
+titan_comm_result SharedGroup::run(const titan_comm_call& call, const std::vector<uint64_t>& window_bytes, const titan_comm_wait& wait, std::string* error) {
+  const Member& self = members_[static_cast<size_t>(self_)];
+  const uint64_t size = bytes_of(call);
+  const auto locate = [&](const void* address, uint32_t* window, uint64_t* offset) {
+    const auto* at = static_cast<const char*>(address);
+    for (uint32_t w = 0; w < window_bytes.size(); w++) {
+      const char* base = (*self.windows)[w];
+      if (std::less_equal<>()(base, at) && std::less<>()(at, base + window_bytes[w])) return *window = w, *offset = static_cast<uint64_t>(at - base), true;
+    }
+    return false;
+  };
+  for (uint32_t first = 0; first < call.num_tensors; first += MOST_POSTED) {
+    titan_comm_call part = call;
+    part.tensors += first;
+    part.num_tensors = std::min<uint32_t>(MOST_POSTED, call.num_tensors - first);
+    Post& post = self.seat->post;
+    post = {part.kind, part.dtype, part.by, part.num_tensors, {}};
+    for (uint32_t i = 0; i < part.num_tensors; i++) {
+      auto& place = post.tensors[i];
+      place.outer = part.tensors[i].outer, place.chunk = part.tensors[i].chunk;
+      if (!place.outer || !place.chunk) continue;
+      if (!locate(part.tensors[i].in, &place.in_window, &place.in_offset) || !locate(part.tensors[i].out, &place.out_window, &place.out_offset)) {
+        *error = "a tensor lies in memory that the other ranks do not see";
+        return TITAN_COMM_FAILED;
+      }
+    }
+    if (!meet(wait)) return TITAN_COMM_GAVE_UP;
+    *error = disagreement();
+    if (!error->empty()) return TITAN_COMM_FAILED;
+    for (uint32_t i = 0; i < part.num_tensors; i++) {
+      const auto& tensor = part.tensors[i];
+      if (!tensor.outer || !tensor.chunk) continue;
+      if (part.kind == TITAN_COMM_ALL_GATHER) gather(tensor, i, size);
+      else if (part.kind == TITAN_COMM_REDUCE_SCATTER) scatter(part, i, size);
+      else reduce_piece(part, i, size);
+    }
+    if (part.kind == TITAN_COMM_ALL_REDUCE) {
+      if (!meet(wait)) return TITAN_COMM_GAVE_UP;
+      for (uint32_t i = 0; i < part.num_tensors; i++)
+        if (part.tensors[i].chunk) gather_pieces(part.tensors[i], i, size);
+    }
+    // Nobody changes what others may still be reading.
+    if (!meet(wait)) return TITAN_COMM_GAVE_UP;
+  }
+  return TITAN_COMM_OK;
+}
+
+}  // namespace titan::comm

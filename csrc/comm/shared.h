@@ -1,0 +1,91 @@
+// Collectives of ranks on one host: everybody posts where its tensors lie, waits for the others, and reads their memory directly. A rank sums
+// its own piece of what all have; nothing is copied but into the results. Memory that all ranks see is mapped by each of them (Window).
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "module.h"
+
+namespace titan::comm {
+
+/// Memory of this process that others can map: `open` gives them the place where the system has it, until `settle`.
+class Window {
+ public:
+  explicit Window(uint64_t bytes);
+  ~Window();
+  Window(const Window&) = delete;
+  char* data() const { return data_; }
+  uint64_t bytes() const { return bytes_; }
+  int descriptor() const { return descriptor_; }
+  /// All others have mapped it.
+  void settle();
+
+ private:
+  char* data_;
+  uint64_t bytes_;
+  int descriptor_;
+};
+
+/// Memory of another process of this host, as this one sees it.
+class Mapping {
+ public:
+  Mapping(int32_t pid, int descriptor, uint64_t bytes);
+  ~Mapping();
+  Mapping(const Mapping&) = delete;
+  char* data() const { return data_; }
+
+ private:
+  char* data_;
+  uint64_t bytes_;
+};
+
+constexpr int MOST_POSTED = 32;  // tensors of one meeting; more meet again
+
+/// What a rank is about to do together with others, and where its tensors lie: windows by their number, offsets in bytes.
+struct Post {
+  uint32_t kind, dtype, by, num_tensors;
+  struct Tensor {
+    uint32_t in_window, out_window;
+    uint64_t in_offset, out_offset, outer, chunk;
+  } tensors[MOST_POSTED];
+};
+
+/// A rank's place in a group, in memory that all its ranks see.
+struct alignas(64) Seat {
+  std::atomic<uint64_t> arrived;  // at how many meetings it has been
+  Post post;
+};
+
+/// One rank's view of a group on one host.
+class SharedGroup {
+ public:
+  struct Member {
+    Seat* seat;
+    const std::vector<char*>* windows;  // where this process sees the member's windows
+  };
+  SharedGroup(std::vector<Member> members, int self) : members_(std::move(members)), self_(self), parts_(members_.size()) {}
+
+  /// Runs a collective. Its tensors lie in this rank's windows, of which `window_bytes` says how large each is.
+  titan_comm_result run(const titan_comm_call& call, const std::vector<uint64_t>& window_bytes, const titan_comm_wait& wait, std::string* error);
+  /// Members that have not come to the meeting at which this one waits.
+  std::vector<int> missing() const;
+
+ private:
+  bool meet(const titan_comm_wait& wait);
+  std::string disagreement() const;
+  const char* in_of(size_t member, uint32_t tensor) const;
+  const char* out_of(size_t member, uint32_t tensor) const;
+  void gather(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);
+  void scatter(const titan_comm_call& call, uint32_t i, uint64_t size);
+  void reduce_piece(const titan_comm_call& call, uint32_t i, uint64_t size);
+  void gather_pieces(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);
+
+  std::vector<Member> members_;
+  const int self_;
+  std::vector<const char*> parts_;
+  uint64_t meetings_ = 0;
+};
+
+}  // namespace titan::comm

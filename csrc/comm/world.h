@@ -1,0 +1,106 @@
+// All ranks that train together, as one of them sees them: who they are, the groups that exchange, whose memory this process reads, how long it
+// waits for whom, and what each has done last (the flight recorder). Everything happens on the world's own thread, in the order of the calls.
+#pragma once
+#include <atomic>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../executor.h"
+#include "collective.h"
+#include "module.h"
+#include "shared.h"
+
+namespace titan::comm {
+
+constexpr int NUM_RECORDS = 32, MOST_GROUPS = 64;
+
+/// A collective that a rank began; `end_ns` is 0 until it has ended.
+struct Record {
+  uint64_t number, begin_ns, end_ns, bytes;
+  uint32_t kind, dtype, num_tensors, group_size;
+  char scope[96];
+};
+
+/// What a rank shows the others of its host.
+struct Block {
+  enum State : uint32_t { works, gives_up, gave_up };
+  std::atomic<uint32_t> state;
+  int32_t pid;
+  char reason[256];  // why it gave up
+  std::atomic<uint64_t> num_records;
+  Record records[NUM_RECORDS];  // number n is at n % NUM_RECORDS
+  Seat seats[MOST_GROUPS];      // of its groups
+};
+
+struct Group {
+  std::vector<int> ranks;
+  void* handle;                         // of the module
+  std::unique_ptr<SharedGroup> shared;  // where all its ranks see each other's memory
+};
+
+class World {
+ public:
+  struct Timeouts {
+    uint64_t start_ms, train_ms;  // start: opening, loading, the first run of a program
+  };
+  /// Opens the module and joins the others. One world for each process.
+  static std::shared_ptr<World> open(const std::string& module, Timeouts timeouts);
+  ~World();
+
+  int rank() const { return place_.rank; }
+  int size() const { return place_.size; }
+  void describe(titan_comm_info& info) const;
+  /// The last collectives of all ranks of this host, for people.
+  std::string record() const;
+  /// Every rank's bytes, one after another.
+  void gather(const void* mine, void* all, uint64_t bytes);
+  void leave();
+  void abort(int32_t exit_code) { module_->abort(exit_code); }
+  /// The thread on which all below are called.
+  Executor& executor() { return executor_; }
+
+  /// All ranks load a program together, in the same order: they agree on groups, and share the memory of its arena.
+  Loading load(uint64_t arena_bytes, const std::vector<Collective>& collectives);
+  void release(int number);
+  /// Throws a Failure where another rank does not come, has ended, or is at another collective.
+  void run(const Collective& collective, Group& group, const std::string& scope, bool starting);
+  /// Tells the others that this rank does not go on.
+  void give_up(const std::string& why);
+
+ private:
+  struct Peer {
+    Block* block = nullptr;  // null on another host
+    std::vector<std::unique_ptr<Mapping>> mappings;
+    std::vector<char*> windows;  // the blocks are window 0
+  };
+  struct Wait;
+
+  World(const titan_comm_module* module, Timeouts timeouts) : module_(module), timeouts_(timeouts) {}
+  void join();
+  int add_window(uint64_t bytes, bool* mapped, std::string* why);
+  Group* group_of(const std::vector<int>& ranks);
+  void agree_on_groups(const std::vector<Collective>& collectives);
+  /// `all` has room for every rank of the world.
+  void gather_all(const void* mine, void* all, uint64_t bytes, const char* what);
+  [[noreturn]] void fail(titan_comm_result result, const Wait& wait, const std::string& error, const std::vector<int>& missing);
+  std::string last_of(int rank) const;
+
+  const titan_comm_module* const module_;
+  const Timeouts timeouts_;
+  Executor executor_{1};
+  Executor::Job opening_;
+  titan_comm_place place_ = {};
+  bool shares_ = false;
+  std::string exchange_, broken_;
+  std::vector<int> hosts_;  // by rank: the lowest rank on its host
+  std::vector<Peer> peers_;  // by rank, this one too
+  std::vector<std::unique_ptr<Window>> windows_;
+  std::vector<uint64_t> window_bytes_;
+  std::unique_ptr<Block> own_block_;  // where memory is not shared
+  Block* block_ = nullptr;
+  std::map<std::vector<int>, Group> groups_;
+};
+
+}  // namespace titan::comm

@@ -1,0 +1,247 @@
+// Collectives through shared memory, with threads in the place of processes: the right pieces, sums in the order of the ranks, several tensors
+// at once, and what happens when a rank does not come or comes for something else. Then the events between the streams of a program.
+#include <unistd.h>
+
+#include <thread>
+
+#include "../comm/collective.h"
+#include "../comm/combine.h"
+#include "../comm/shared.h"
+#include "../executor.h"
+#include "test.h"
+
+using namespace titan;
+using namespace titan::test;
+using namespace titan::comm;
+
+namespace {
+
+/// One address space stands for the windows of all ranks: each sees it from address 1 on, as null is no place.
+struct Ranks {
+  std::vector<std::unique_ptr<Seat>> seats;
+  std::vector<char*> windows{reinterpret_cast<char*>(1)};
+  std::vector<uint64_t> window_bytes{UINT64_MAX >> 1};
+
+  explicit Ranks(int size) {
+    for (int r = 0; r < size; r++) seats.emplace_back(new Seat());
+  }
+  SharedGroup group(int rank) {
+    std::vector<SharedGroup::Member> members;
+    for (auto& seat : seats) members.push_back({seat.get(), &windows});
+    return SharedGroup(std::move(members), rank);
+  }
+  /// Runs body(rank, run) for each rank at once; `run` is a collective.
+  template <class Body> void at_once(Body body) {
+    std::vector<std::thread> threads;
+    for (int r = 0; r < static_cast<int>(seats.size()); r++)
+      threads.emplace_back([this, r, &body] {
+        SharedGroup own = group(r);
+        std::string error;
+        const titan_comm_wait forever{[](void*) -> int32_t { return std::this_thread::yield(), 1; }, nullptr};
+        body(r, [&](const titan_comm_call& call) {
+          EXPECT(own.run(call, window_bytes, forever, &error) == TITAN_COMM_OK);
+          EXPECT(error.empty());
+        });
+      });
+    for (auto& thread : threads) thread.join();
+  }
+};
+
+template <class T> std::vector<T> values(size_t n, int rank) {
+  std::vector<T> list;
+  std::mt19937 engine(static_cast<unsigned>(rank + 1));
+  std::uniform_real_distribution<double> number(-100, 100);
+  for (size_t i = 0; i < n; i++) list.push_back(T(static_cast<float>(number(engine))));
+  return list;
+}
+
+template <class T> titan_comm_call call_of(titan_comm_kind kind, const titan_comm_tensor* tensors, uint32_t num_tensors = 1, uint32_t by = 0) {
+  return {kind, static_cast<uint32_t>(dtype_of<T>()), by, num_tensors, tensors};
+}
+
+/// What element i of a sum must be, to the bit: added in the order of the ranks, bf16 in f32 and rounded once.
+template <class T> T sum_of(const std::vector<std::vector<T>>& parts, size_t i, bool maximum) {
+  using W = typename Wide<T>::type;
+  W sum = static_cast<W>(parts[0][i]);
+  for (size_t r = 1; r < parts.size(); r++) sum = maximum ? static_cast<W>(std::max(static_cast<double>(static_cast<T>(sum)), static_cast<double>(parts[r][i]))) : sum + static_cast<W>(parts[r][i]);
+  return static_cast<T>(sum);
+}
+template <class T> bool same(const T& a, const T& b) { return !std::memcmp(&a, &b, sizeof a); }
+
+template <class T> void sums_are_in_the_order_of_the_ranks(int size, uint64_t outer, uint64_t chunk, bool maximum) {
+  Ranks ranks(size);
+  const size_t whole = outer * chunk * static_cast<size_t>(size);
+  std::vector<std::vector<T>> in, scattered(static_cast<size_t>(size)), reduced;
+  for (int r = 0; r < size; r++) in.push_back(values<T>(whole, r));
+  reduced = in;  // in place
+  ranks.at_once([&](int r, auto run) {
+    auto& piece = scattered[static_cast<size_t>(r)];
+    piece.resize(outer * chunk);
+    const titan_comm_tensor scatter{in[static_cast<size_t>(r)].data(), piece.data(), outer, chunk};
+    run(call_of<T>(TITAN_COMM_REDUCE_SCATTER, &scatter, 1, maximum));
+    T* own = reduced[static_cast<size_t>(r)].data();
+    const titan_comm_tensor reduce{own, own, 1, whole};
+    run(call_of<T>(TITAN_COMM_ALL_REDUCE, &reduce, 1, maximum));
+  });
+  for (int r = 0; r < size; r++)
+    for (size_t o = 0; o < outer; o++)
+      for (size_t c = 0; c < chunk; c++) {
+        const size_t i = (o * static_cast<size_t>(size) + static_cast<size_t>(r)) * chunk + c;
+        EXPECT(same(scattered[static_cast<size_t>(r)][o * chunk + c], sum_of(in, i, maximum)));
+      }
+  for (int r = 0; r < size; r++)
+    for (size_t i = 0; i < whole; i++) EXPECT(same(reduced[static_cast<size_t>(r)][i], sum_of(in, i, maximum)));
+}
+
+void gathers_put_pieces_one_after_another() {
+  constexpr int SIZE = 3;
+  Ranks ranks(SIZE);
+  std::vector<std::vector<float>> out(SIZE, std::vector<float>(2 * 5 * SIZE, -1));
+  ranks.at_once([&](int r, auto run) {
+    std::vector<float> in(2 * 5);
+    for (size_t i = 0; i < in.size(); i++) in[i] = static_cast<float>(100 * r + static_cast<int>(i));
+    const titan_comm_tensor tensor{in.data(), out[static_cast<size_t>(r)].data(), 2, 5};
+    run(call_of<float>(TITAN_COMM_ALL_GATHER, &tensor));
+  });
+  for (const auto& whole : out)
+    for (size_t o = 0; o < 2; o++)
+      for (size_t r = 0; r < SIZE; r++)
+        for (size_t c = 0; c < 5; c++) EXPECT(whole[(o * SIZE + r) * 5 + c] == static_cast<float>(100 * r + 5 * o + c));
+}
+
+/// More tensors than one meeting has room for, one of them empty.
+void many_tensors_are_one_collective() {
+  constexpr uint32_t SIZE = 2, TENSORS = 2 * MOST_POSTED + 3;
+  Ranks ranks(SIZE);
+  std::vector<std::vector<double>> out(SIZE, std::vector<double>(TENSORS));
+  ranks.at_once([&](int r, auto run) {
+    std::vector<double> in(TENSORS);
+    std::vector<titan_comm_tensor> tensors;
+    for (uint32_t i = 0; i < TENSORS; i++) {
+      in[i] = (r + 1) * static_cast<double>(i);
+      tensors.push_back({&in[i], &out[static_cast<size_t>(r)][i], 1, i != 7});
+    }
+    run(call_of<double>(TITAN_COMM_ALL_REDUCE, tensors.data(), TENSORS));
+  });
+  for (const auto& sums : out)
+    for (uint32_t i = 0; i < TENSORS; i++) EXPECT(sums[i] == (i == 7 ? 0 : 3.0 * i));
+}
+
+/// Asked a few times, then gives up.
+struct Patience {
+  int left = 1000;
+  titan_comm_wait wait() {
+    return {[](void* self) -> int32_t { return std::this_thread::yield(), static_cast<Patience*>(self)->left-- > 0; }, this};
+  }
+};
+
+void who_does_not_come_is_named() {
+  Ranks ranks(3);
+  SharedGroup group = ranks.group(1);
+  float x = 1;
+  std::string error;
+  Patience patience;
+  const titan_comm_tensor tensor{&x, &x, 1, 1};
+  EXPECT(group.run(call_of<float>(TITAN_COMM_ALL_REDUCE, &tensor), ranks.window_bytes, patience.wait(), &error) == TITAN_COMM_GAVE_UP);
+  EXPECT((group.missing() == std::vector<int>{0, 2}));
+}
+
+void who_comes_for_something_else_is_refused() {
+  Ranks ranks(2);
+  std::vector<std::thread> threads;
+  for (int r = 0; r < 2; r++)
+    threads.emplace_back([&ranks, r] {
+      SharedGroup group = ranks.group(r);
+      float in[4] = {}, out[8] = {};
+      std::string error;
+      Patience patience{1 << 20};
+      const titan_comm_tensor tensor{in, out, 1, r ? uint64_t{4} : uint64_t{3}};
+      EXPECT(group.run(call_of<float>(TITAN_COMM_ALL_GATHER, &tensor), ranks.window_bytes, patience.wait(), &error) == TITAN_COMM_FAILED);
+      EXPECT(error == (r ? "member 0 of the group is at another collective" : "member 1 of the group is at another collective"));
+    });
+  for (auto& thread : threads) thread.join();
+}
+
+void malformed_collectives_are_refused() {
+  const Array<float> part({2, 3}), whole({2, 6});
+  const Array<double> other({2, 6});
+  const auto refusal = [&](int kind, const auto& in, const auto& out, std::initializer_list<int64_t> words) {
+    CallBuilder builder;
+    builder.add(in).add(out);
+    for (const int64_t word : words) builder.integer(word);
+    return COLLECTIVES[kind].check(builder.call(1));
+  };
+  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 1}) == "");
+  EXPECT(refusal(1, whole, part, {1, 2, 1, 0, 1, 1, 0}) == "");
+  EXPECT(refusal(2, whole, whole, {1, 1, 5, 1}) == "");
+  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 0}) == "tensor 0 becomes [2, 6]; expected: [4, 3]");
+  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 2}) == "tensor 0 is cut along dim 2 of 2; expected: one that it has");
+  EXPECT(refusal(0, part, other, {1, 2, 0, 1, 1, 1}) == "tensor 0 has another dtype than the first input; expected: the same for all");
+  EXPECT(refusal(1, whole, part, {1, 4, 0, 1, 2, 3, 1, 1, 0}) == "tensor 0 has 6 along dim 1; expected: a multiple of the 4 ranks");
+  EXPECT(refusal(1, whole, part, {1, 2, 0, 1, 1, 1, 2}) == "combines by 2; expected: 0 (sum) or 1 (max)");
+  EXPECT(refusal(2, part, part, {1, 0, 0}) == "has a group of no ranks; expected: at least 1");
+  EXPECT(refusal(2, part, part, {1, 2, 3, 3, 0}) == "has rank 3 in its group twice; expected: different ranks");
+  EXPECT(refusal(2, part, Array<float>({2, 3}, {1, 2}), {1, 1, 0, 0}) == "tensor 0 is not dense; expected: unbroken row-major runs");
+}
+
+/// A stream that waits goes on when the other has come so far, has ended, or has stopped.
+void streams_wait_for_each_other() {
+  for (int round = 0; round < 200; round++) {
+    Progress progress;
+    progress.begin();
+    int done = 0;
+    std::thread other([&] {
+      EXPECT(progress.wait(1, 3));
+      EXPECT(done == 1);
+      done = 2;
+      progress.advance(1, 5);
+      progress.end(1);
+    });
+    progress.advance(0, 1);
+    done = 1;
+    progress.advance(0, 2);
+    EXPECT(progress.wait(0, 6));
+    EXPECT(done == 2);
+    EXPECT(progress.wait(0, 100));  // it has ended
+    other.join();
+    progress.begin();
+    std::thread stopped([&] { EXPECT(!progress.wait(1, 1)); });
+    progress.stop();
+    stopped.join();
+  }
+}
+
+/// Memory of one process as another sees it: here the same process twice.
+void windows_can_be_mapped() {
+  Window window(10000);
+  std::strcpy(window.data() + 9000, "seen");
+  const Mapping mapping(getpid(), window.descriptor(), 10000);
+  EXPECT(!std::strcmp(mapping.data() + 9000, "seen"));
+  EXPECT(reinterpret_cast<uintptr_t>(window.data()) % (2 << 20) == 0);
+  window.settle();
+  std::strcpy(window.data() + 9000, "again");
+  EXPECT(!std::strcmp(mapping.data() + 9000, "again"));
+}
+
+}  // namespace
+
+int main() {
+  for (const int size : {1, 2, 3, 4})
+    for (const bool maximum : {false, true}) {
+      sums_are_in_the_order_of_the_ranks<float>(size, 3, 7, maximum);
+      sums_are_in_the_order_of_the_ranks<float>(size, 1, 2500, maximum);
+      sums_are_in_the_order_of_the_ranks<double>(size, 2, 300, maximum);
+      sums_are_in_the_order_of_the_ranks<bf16>(size, 5, 333, maximum);
+      sums_are_in_the_order_of_the_ranks<int32_t>(size, 2, 100, maximum);
+    }
+  gathers_put_pieces_one_after_another();
+  many_tensors_are_one_collective();
+  who_does_not_come_is_named();
+  who_comes_for_something_else_is_refused();
+  malformed_collectives_are_refused();
+  streams_wait_for_each_other();
+#ifdef __linux__
+  windows_can_be_mapped();
+#endif
+  return finish("comm");
+}
