@@ -9,9 +9,11 @@ export function touchedStates(node: Node): readonly string[] {
   return (node.attrs.states ?? node.attrs.into ?? []) as readonly string[];
 }
 
-/** Does the node change state? */
+/** Does the node change state, or do other ranks wait for it? In the graph of one rank a collective is done even where this rank has no
+ * use for what it gives: the others have. */
 export function hasEffect(node: Node): boolean {
-  return opOf(node.op).effect === true || node.attrs.into !== undefined;
+  const { effect, together } = opOf(node.op);
+  return effect === true || node.attrs.into !== undefined || (together !== undefined && node.attrs.group !== undefined);
 }
 
 /** Does the node make a forward value again in backward? Pass `remat` makes such copies; they have the attribute `copy`. */

@@ -142,9 +142,15 @@ export function placeValues(graph: Graph): Places {
   return { of: places, isView: (node) => views.has(node), copiedPieces: (node) => pieces.get(node) ?? [] };
 }
 
-/** Does the node's kernel have to be given copies of its inputs, because it cannot follow their strides? */
+/** Does the base lie in the host's memory, where the node's kernel needs the arena, which other ranks see? */
+export function isForeign(node: Node, base: Base): boolean {
+  return base.kind === "input" && opOf(node.op).together !== undefined;
+}
+
+/** Does the node's kernel have to be given copies of its inputs, because it cannot follow their strides, or read them there? */
 export function needsCopies(node: Node, places: Places): boolean {
   if (node.op === "read" || node.op === "concat" || places.isView(node)) return false;
+  if (node.inputs.some((v) => isForeign(node, places.of.get(v)!.base))) return true;
   return typeof kernelViews(node, [...node.inputs, ...node.outputs].map((v) => places.of.get(v)!.view)) === "string";
 }
 

@@ -4,7 +4,8 @@
  * @module */
 import { type Arr, zip } from "../array.ts";
 import { type Attrs, type Node, numel, sizeBytes, type Type } from "../ir.ts";
-import { defineOp, num, type Op, withoutKernel } from "../op.ts";
+import { defineOp, type KernelCall, num, nums, type Op, withoutKernel } from "../op.ts";
+import { isPacked, type View } from "../view.ts";
 import { concat, slice } from "./shape.ts";
 
 const withDim = (shape: readonly number[], dim: number, size: number): number[] =>
@@ -34,6 +35,20 @@ function pieceAt(x: Arr, attrs: Attrs, at: number): Arr {
   return slice.reference!([x], { starts, shape }, [{ dtype: "f64", shape }])[0];
 }
 
+/** The kernel of a collective: the ranks of the group, and along which dim pieces are cut. */
+function together(node: Node): KernelCall {
+  const { group, dim, by } = node.attrs;
+  if (group === undefined) return withoutKernel(node);
+  const attrs = { n: 1, group: nums(group), dims: dim === undefined ? [] : [num(dim)], by: by === "max" ? 1 : 0 };
+  return { kernel: node.op, attrs };
+}
+
+/** Others read the memory as it lies. */
+function packedViews(_node: Node, views: readonly View[]): readonly View[] | string {
+  const strided = views.findIndex((view) => !isPacked(view));
+  return strided < 0 ? views : `operand ${strided} is not packed`;
+}
+
 /** The pieces of all ranks, one after another along `dim`. */
 export const allGather: Op = defineOp({
   name: "all_gather",
@@ -42,7 +57,8 @@ export const allGather: Op = defineOp({
     concat.reference!(parts, attrs, [whole({ dtype: "f64", shape: parts[0].shape }, attrs)])[0],
   bf16: "kept",
   recompute: "collective",
-  kernel: withoutKernel,
+  kernel: together,
+  views: packedViews,
   flops: () => 0,
 });
 
@@ -53,7 +69,8 @@ export const reduceScatter: Op = defineOp({
   together: (parts, attrs, at) => pieceAt(reduced(parts, attrs), attrs, at),
   bf16: "kept",
   recompute: "collective",
-  kernel: withoutKernel,
+  kernel: together,
+  views: packedViews,
   flops: (node) => numel(node.inputs[0].shape),
 });
 
@@ -64,7 +81,8 @@ export const allReduce: Op = defineOp({
   together: (parts, attrs) => reduced(parts, attrs),
   bf16: "kept",
   recompute: "collective",
-  kernel: withoutKernel,
+  kernel: together,
+  views: packedViews,
   flops: (node) => numel(node.inputs[0].shape),
   inPlace: () => [[0, 0]],
 });

@@ -1,6 +1,7 @@
 /** Pass `encode`: the planned graphs of a step as one binary program for `titan_program_create`; the format is in csrc/program.h.
  * @module */
 import { opOf } from "../builder.ts";
+import { type Range, waitsOf } from "../events.ts";
 import { type DType, dtypeBytes, type Node, numel } from "../ir.ts";
 import { kernels } from "../kernels.ts";
 import { flopsOf, type KernelCall } from "../op.ts";
@@ -57,7 +58,14 @@ interface Instruction {
   readonly scope: string;
   readonly flops: number;
   readonly operands: readonly (Operand | undefined)[];
+  /** Those of the operands that it writes. */
+  readonly written: readonly Operand[];
   readonly attrs: KernelCall["attrs"];
+}
+
+/** Kernels run on stream 0, collectives on stream 1. */
+function streamOf({ kernel }: Instruction): number {
+  return kernels[kernel as keyof typeof kernels].collective ? 1 : 0;
 }
 
 /** Bytes that a tensor takes, where every element is there once. */
@@ -65,6 +73,25 @@ function touchedBytes(operand: Operand | undefined): number {
   if (!operand || operand.dtype === "bytes") return 0;
   const { shape, strides } = operand.view;
   return dtypeBytes[operand.dtype] * numel(shape.filter((_, d) => strides[d] !== 0));
+}
+
+/** The bytes of the arena from an operand's first to its last. */
+function rangeOf({ dtype, offset, view: { shape, strides } }: Operand): Range {
+  const last = shape.reduce((sum, n, d) => sum + (n - 1) * strides[d], 0),
+    size = dtype === "bytes" ? 1 : dtypeBytes[dtype];
+  return { start: offset, end: shape.includes(0) ? offset : offset + (last + 1) * size };
+}
+
+/** What each instruction waits for on the other stream. */
+function eventsOf(instructions: readonly Instruction[]): number[] {
+  if (instructions.every((i) => streamOf(i) === 0)) return instructions.map(() => 0);
+  const ranges = (operands: readonly (Operand | undefined)[]): Range[] =>
+    operands.filter((o): o is Operand => o?.space === "arena").map(rangeOf);
+  return waitsOf(instructions.map((i) => ({
+    stream: streamOf(i),
+    reads: ranges(i.operands),
+    writes: ranges(i.written),
+  })));
 }
 
 /** Encodes a memory plan with its graphs, one section a graph.
@@ -108,6 +135,7 @@ function lower(section: SectionMemory): Instruction[] {
     scope,
     flops: 0,
     operands: [from, to],
+    written: [to],
     attrs: {},
   });
   const instructions: Instruction[] = [];
@@ -140,12 +168,15 @@ function lowerNode(
   const views = kernelViews(node, all.map((v) => section.places.of.get(v)!.view));
   if (typeof views === "string") throw new Error(`Cannot run "${node.op}" of ${node.scope || "the graph"}: ${views}`);
   const given = all.map((v, i) => operandAt(section.places.of.get(v)!, views[i])), { length } = node.inputs;
-  const operands: (Operand | undefined)[] = call.operands?.(given.slice(0, length), given.slice(length)) ?? given;
+  const written = given.slice(length);
+  const operands: (Operand | undefined)[] = call.operands?.(given.slice(0, length), written) ?? given;
   if (kernels[call.kernel as keyof typeof kernels].scratch) {
     const { offset, bytes } = section.scratchOf(node) ?? { offset: 0, bytes: 0 };
-    operands.push({ space: "arena", dtype: "bytes", offset, view: packed([bytes]) });
+    const scratch: Operand = { space: "arena", dtype: "bytes", offset, view: packed([bytes]) };
+    operands.push(scratch);
+    written.push(scratch);
   }
-  return [{ kernel: call.kernel, scope: node.scope, flops: flopsOf(op, node), operands, attrs: call.attrs }];
+  return [{ kernel: call.kernel, scope: node.scope, flops: flopsOf(op, node), operands, written, attrs: call.attrs }];
 }
 
 /** A value goes into its states piece by piece: they need not be neighbours. */
@@ -171,7 +202,7 @@ function statePieces(
     const target = operandAt({ base, view: packed(view.shape) });
     const flops = node.op === "accumulate" ? numel(view.shape) : 0;
     const operands = [operandAt(place, view), target];
-    return { kernel: call.kernel, scope: node.scope, flops, operands, attrs: call.attrs };
+    return { kernel: call.kernel, scope: node.scope, flops, operands, written: [target], attrs: call.attrs };
   });
 }
 
@@ -184,6 +215,7 @@ class ProgramWriter {
     scope: [number, number];
     operands: [number, number];
     attrs: [number, number];
+    wait: number;
   }[] = [];
   readonly #operands: number[] = [];
   readonly #attributes: { value: number | bigint; real: boolean }[] = [];
@@ -191,8 +223,9 @@ class ProgramWriter {
   readonly #texts = new Map<string, [number, number]>();
 
   section(name: string, instructions: readonly Instruction[]): void {
-    this.#sections.push({ name: this.#text(name), first: this.#instructions.length, count: instructions.length });
-    for (const at of instructions) {
+    const sectionFirst = this.#instructions.length, waits = eventsOf(instructions);
+    this.#sections.push({ name: this.#text(name), first: sectionFirst, count: instructions.length });
+    for (const [i, at] of instructions.entries()) {
       const operands: [number, number] = [this.#operands.length, at.operands.length];
       at.operands.forEach((o) => this.#operands.push(o ? this.#tensor(o, at) : ABSENT));
       const first = this.#attributes.length;
@@ -202,6 +235,7 @@ class ProgramWriter {
         scope: this.#text(at.scope),
         operands,
         attrs: [first, this.#attributes.length - first],
+        wait: waits[i] && sectionFirst + waits[i],
       });
     }
   }
@@ -280,15 +314,15 @@ class ProgramWriter {
       u64(count);
       u64(0);
     }
-    for (const { at: { kernel }, scope, operands, attrs } of this.#instructions) {
-      u32(kernels[kernel as keyof typeof kernels].index);
-      u32(0);
+    for (const { at, scope, operands, attrs, wait } of this.#instructions) {
+      u32(kernels[at.kernel as keyof typeof kernels].index);
+      u32(streamOf(at));
       u64(operands[0]);
       u32(operands[1]);
       u32(attrs[1]);
       u64(attrs[0]);
       scope.forEach(u32);
-      u64(0);
+      u64(wait);
     }
     this.#operands.forEach(u32);
     at = pad(at);

@@ -1,5 +1,6 @@
-/** Pass `materialize`: a copy where a view will not do: in front of a kernel that cannot follow an operand's strides, and of a
- * state that is changed before its old value was last used. Nearly every view is free; this pass makes the others visible in
+/** Pass `materialize`: a copy where a view will not do: in front of a kernel that cannot follow an operand's strides, of a
+ * collective on an input, which lies where other ranks cannot read, and of a state that is changed before its old value was last
+ * used. Nearly every view is free; this pass makes the others visible in
  * the graph.
  * @module */
 import { parseDims } from "../dims.ts";
@@ -7,7 +8,7 @@ import { Editor, hasEffect, touchedStates } from "../edit.ts";
 import { gemmLabels } from "../gemm.ts";
 import type { Graph, Node, Value } from "../ir.ts";
 import { str } from "../op.ts";
-import { type Base, needsCopies, placeValues } from "../place.ts";
+import { type Base, isForeign, needsCopies, placeValues } from "../place.ts";
 import { isPacked } from "../view.ts";
 
 /** Inserts `copy` where it is needed. */
@@ -25,7 +26,9 @@ function packOperands(graph: Graph): Graph {
     if (node.op === "contract") repackProduct(edit, node);
     else {
       const inputs = node.inputs.map((v) =>
-        isPacked(places.of.get(v)!.view) ? v : edit.add(node, "copy", [v]).outputs[0]
+        isPacked(places.of.get(v)!.view) && !isForeign(node, places.of.get(v)!.base)
+          ? v
+          : edit.add(node, "copy", [v]).outputs[0]
       );
       const again = edit.add(node, node.op, inputs, node.attrs);
       node.outputs.forEach((v, i) => edit.replace(v, again.outputs[i]));

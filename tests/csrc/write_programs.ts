@@ -2,8 +2,9 @@
  * `deno run --allow-read --allow-write tests/csrc/write_programs.ts FOLDER`
  * @module */
 import { f32 } from "../../graph/builder.ts";
-import type { Tensor } from "../../graph/tensor.ts";
-import { grad, trace } from "../../graph/trace.ts";
+import type { Attrs } from "../../graph/ir.ts";
+import { Tensor } from "../../graph/tensor.ts";
+import { grad, trace, traceGraph } from "../../graph/trace.ts";
 import { compileGraphs } from "../../train/compile.ts";
 import { compileStep, type StepOptions } from "../../train/step_program.ts";
 import { fullPrecision } from "../../graph/passes/precision.ts";
@@ -36,17 +37,31 @@ function small(): Uint8Array {
     .bytes;
 }
 
+/** What one of three ranks runs: every collective. */
+function collectives(): Uint8Array {
+  const graph = traceGraph("g", [], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f32(6, 3))), attrs = { axes: ["tp"], size: 3, group: [2, 0, 1] };
+    const apply = (op: string, t: Tensor, own: Attrs) => t.apply(op, [], { ...attrs, ...own })[0];
+    const piece = apply("reduce_scatter", x.exp(), { dim: 0, by: "max" }),
+      whole = apply("all_gather", piece, { dim: 1 });
+    return { y: apply("all_reduce", whole.square(), { by: "sum" }).add(whole), z: x.neg() };
+  });
+  return compileGraphs([graph, { ...graph, name: "again" }], { threads: 1 }).program.bytes;
+}
+
 /** Writes them into a folder that is made where it is missing, and returns their paths. */
 export async function writePrograms(folder: string): Promise<string[]> {
   await Deno.mkdir(folder, { recursive: true });
   const steps = Object.entries(variants).map(([name, options]) => {
     return [name, compileStep({ ...defaults, ...options }).program.bytes] as const;
   });
-  return await Promise.all([["small", small()] as const, ...steps].map(async ([name, bytes]) => {
-    const path = `${folder}/${name}.program`;
-    await Deno.writeFile(path, bytes);
-    return path;
-  }));
+  return await Promise.all(
+    [["small", small()] as const, ["collectives", collectives()] as const, ...steps].map(async ([name, bytes]) => {
+      const path = `${folder}/${name}.program`;
+      await Deno.writeFile(path, bytes);
+      return path;
+    }),
+  );
 }
 
 if (import.meta.main) {

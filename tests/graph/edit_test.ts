@@ -86,3 +86,15 @@ Deno.test("effects are state changes, by op or by the attribute into", () => {
   const into = { ...graph.nodes[0], attrs: { into: ["a"] } };
   assertEquals([hasEffect(into), touchedStates(into)], [true, ["a"]]);
 });
+
+Deno.test("a collective of one rank's graph stays where nothing needs it, as other ranks wait for it there", () => {
+  const left = (group: Record<string, number[]>) => {
+    const graph = traceGraph("g", [], (builder) => {
+      const x = new Tensor(builder, builder.input("x", f64(2))).exp();
+      x.apply("all_reduce", [], { axes: ["tp"], size: 2, by: "sum", ...group });
+      return { y: x.log() };
+    });
+    return ops(new Editor(graph).finish());
+  };
+  assertEquals([left({ group: [0, 1] }), left({})], ["exp all_reduce log", "exp log"]);
+});

@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { arr } from "../../../graph/array.ts";
-import { f32, f64, i32 } from "../../../graph/builder.ts";
+import { f32, f64, i32, opOf } from "../../../graph/builder.ts";
 import { interpretRanks } from "../../../graph/interpret.ts";
 import { type Attrs, type Graph, type Type, typeText } from "../../../graph/ir.ts";
 import { sentBytes } from "../../../graph/ops/collective.ts";
@@ -60,6 +60,19 @@ Deno.test("collectives and slices infer the shapes of what a rank holds", () => 
     const error = assertThrows(() => typeOf(op, f32(3, 4), { dim: 0, by: "sum" }), TypeError);
     assertEquals(error.message, `Cannot apply "${op}": dim 0 of [3,4] is not a multiple of 2`);
   }
+});
+
+Deno.test("a collective's kernel is given the ranks of its group, and runs only where there are some", () => {
+  const kernelOf = (graph: Graph) => opOf(graph.nodes[0].op).kernel!(graph.nodes[0]);
+  const scatter = collective("reduce_scatter", f32(8, 4), { dim: 1, by: "max" }, [3, 1]);
+  assertEquals(kernelOf(scatter), { kernel: "reduce_scatter", attrs: { n: 1, group: [3, 1], dims: [1], by: 1 } });
+  const reduce = collective("all_reduce", f32(8), { by: "sum" });
+  assertEquals(kernelOf(reduce), { kernel: "all_reduce", attrs: { n: 1, group: [0, 1], dims: [], by: 0 } });
+  const all = traceGraph("g", [], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f32(2)));
+    return { y: x.apply("all_reduce", [], { axes: ["tp"], size: 2, by: "sum" })[0] };
+  });
+  assertThrows(() => kernelOf(all), TypeError, "it has no kernel");
 });
 
 Deno.test("a rank sends as many bytes as rings need", () => {

@@ -16,6 +16,10 @@ export interface DecodedTensor {
 export interface DecodedInstruction {
   readonly kernel: KernelName;
   readonly scope: string;
+  /** 0 for kernels, 1 for collectives. */
+  readonly stream: number;
+  /** Number, from 1 on, of the instruction of the other stream that it waits for; 0: none. */
+  readonly wait: number;
   readonly operands: readonly (DecodedTensor | undefined)[];
   readonly attrs: Readonly<Record<string, bigint | number | readonly (bigint | number)[]>>;
 }
@@ -77,7 +81,8 @@ export function decode(bytes: Uint8Array): DecodedProgram {
       type.endsWith("[]") ? range(Number(view.getBigInt64(next(), true)), () => scalar(type)) : scalar(type),
     ]));
     need(word === end, `attributes of instruction ${i}`);
-    return { kernel: kernel as KernelName, scope: text(u32(at + 32), u32(at + 36)), operands, attrs };
+    const scope = text(u32(at + 32), u32(at + 36));
+    return { kernel: kernel as KernelName, scope, stream: u32(at + 4), wait: u64(at + 40), operands, attrs };
   };
   let first = 0;
   const sections = range(counts[1], (i) => {

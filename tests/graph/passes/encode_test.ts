@@ -165,6 +165,19 @@ Deno.test("sections are numbered in order, share equal tensors and texts, and th
   assertEquals(twice.length - once, 32 + 2 * 48 + 4 * 4 + 6 * 8 + 16);
 });
 
+Deno.test("collectives are on a stream of their own, and each stream waits for what it needs of the other", () => {
+  const graph = traceGraph("g", [], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(4, 2))), attrs = { axes: ["tp"], size: 2, group: [0, 1] };
+    const a = x.exp(), sum = a.apply("all_reduce", [], { ...attrs, by: "sum" })[0];
+    const beside = x.neg();
+    return { y: sum.add(beside) };
+  });
+  const plain = { ...graph, name: "before" }, [, section] = decode(encode(planOf(plain, graph)).bytes).sections;
+  const lines = section.instructions.map(({ kernel, stream, wait }) => [kernel, stream, wait]);
+  // Five instructions of the section before are counted too.
+  assertEquals(lines, [["map", 0, 0], ["all_reduce", 1, 6], ["map", 0, 0], ["map", 0, 7], ["copy", 0, 0]]);
+});
+
 Deno.test("map programs are one word an instruction, then the results' registers", () => {
   const graph = fuse(trace((c, x, y) => [c.select(x.mul(2.5), y), x.exp()], f64(3), f64(3), f64(3)));
   const [{ attrs }] = only(graph),

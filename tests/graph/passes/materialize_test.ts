@@ -45,6 +45,19 @@ Deno.test("where kernels can follow every view the graph stays the same one", ()
   assertEquals(print(apply(graph)), print(graph));
 });
 
+Deno.test("a collective is given packed memory that other ranks see: copies of what is strided, and of the host's inputs", () => {
+  const graph = traceGraph("g", [], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(2, 3))),
+      attrs = { axes: ["tp"], size: 2, group: [0, 1], by: "sum" };
+    const reduce = (t: Tensor) => t.apply("all_reduce", [], attrs)[0];
+    return { x: reduce(x), y: reduce(x.exp()), z: reduce(x.exp().transpose(0, 1)) };
+  });
+  const after = verify(materialize(graph)), inputs = new Map(after.nodes.map((n) => [n.outputs[0], n]));
+  assertRuns(after);
+  const reduced = after.nodes.filter((n) => n.op === "all_reduce").map((n) => inputs.get(n.inputs[0])!.op);
+  assertEquals(reduced, ["copy", "exp", "copy"]);
+});
+
 Deno.test("a step of a Llama needs no copy at all", () => {
   const fused = fuse(llamaBlock());
   assertEquals(print(apply(fused)), print(fused));
