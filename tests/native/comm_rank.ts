@@ -1,0 +1,237 @@
+/** What one rank does in the tests of communication: `mpirun -n N deno run -A comm_rank.ts TASK`. Prints one line of JSON at the end.
+ * @module */
+import { Comm } from "../../ffi/comm.ts";
+import { Actions } from "../../ffi/buffer.ts";
+import { Device } from "../../ffi/device.ts";
+import { TitanError } from "../../ffi/error.ts";
+import { Program } from "../../ffi/program.ts";
+import { Flag } from "../../ffi/symbols.ts";
+import { type Arr, arr, roundBf16 } from "../../graph/array.ts";
+import { opOf } from "../../graph/builder.ts";
+import { interpret, interpretRanks, type Memory } from "../../graph/interpret.ts";
+import { type DType, type Graph, numel, type Type } from "../../graph/ir.ts";
+import { localShape } from "../../graph/layout.ts";
+import { autodiff } from "../../graph/passes/autodiff.ts";
+import { Tensor } from "../../graph/tensor.ts";
+import { traceGraph } from "../../graph/trace.ts";
+import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
+import { partition } from "../../parallel/partition.ts";
+import { graphOfRank } from "../../parallel/rank_graph.ts";
+import { passes } from "../../train/compile.ts";
+import { newArray, numbersOf, setNumbers, typedArray } from "../../train/typed_array.ts";
+import { Random, randomGraph, randomInputs } from "../graph/random_graphs.ts";
+import { scatter } from "../parallel/lockstep.ts";
+import { randomLayouts } from "../parallel/random_layouts.ts";
+import { compilePlainly, errorOf } from "./native.ts";
+
+const MESHES: Readonly<Record<number, readonly MeshOptions[]>> = {
+  2: [{ dp_shard: 2 }, { tp: 2 }],
+  3: [{ tp: 3 }, { dp_shard: 3 }],
+  4: [{ dp_replicate: 2, dp_shard: 2 }, { dp_shard: 2, tp: 2 }, { cp: 2, tp: 2 }, { pp: 2, cp: 2 }],
+};
+
+/** A graph of one rank as a native program. */
+class Rank implements Disposable {
+  readonly #compiled;
+  readonly #program: Program;
+
+  private constructor(compiled: ReturnType<typeof compilePlainly>, program: Program) {
+    this.#compiled = compiled;
+    this.#program = program;
+  }
+
+  static async load(device: Device, graph: Graph): Promise<Rank> {
+    const compiled = compilePlainly([graph], { threads: 1 });
+    return new Rank(compiled, await Program.create(device, compiled.program.bytes));
+  }
+
+  /** Outputs, and states afterwards. */
+  async run(inputs: Readonly<Record<string, Arr>>, memory: Memory, first = true): Promise<Map<string, Arr>> {
+    const [section] = this.#compiled.program.sections,
+      { input, output } = this.#program,
+      found = new Map<string, Arr>();
+    const { states } = this.#compiled.plan;
+    for (const [name, { state, offset }] of states) {
+      const data = newArray(state);
+      setNumbers(data, state.dtype, memory.get(name)!.data);
+      await this.#program.write(offset, data);
+    }
+    for (const { name, value, offset } of section.inputs) {
+      setNumbers(typedArray(value.dtype, input.buffer, offset, numel(value.shape)), value.dtype, inputs[name].data);
+    }
+    await this.#program.run(new Actions([{ section: 0, flags: first ? Flag.FIRST : 0 }]));
+    const read = ({ dtype, shape }: Type, buffer: ArrayBuffer, offset: number): Arr =>
+      arr(shape, Float64Array.from(numbersOf(typedArray(dtype, buffer, offset, numel(shape)), dtype)));
+    for (const { name, value, offset } of section.outputs) found.set(name, read(value, output.buffer, offset));
+    for (const [name, { state, offset }] of states) {
+      const data = newArray(state);
+      await this.#program.read(offset, data);
+      found.set(`state ${name}`, arr(state.shape, Float64Array.from(numbersOf(data, state.dtype))));
+    }
+    return found;
+  }
+
+  [Symbol.dispose](): void {
+    this.#program[Symbol.dispose]();
+  }
+}
+
+/** Text that tells any two lists of numbers apart. */
+async function digest(values: Iterable<Arr>): Promise<string> {
+  const bytes = [...values].flatMap(({ data }) => [...new Uint8Array(Float64Array.from(data).buffer)]);
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", Uint8Array.from(bytes)));
+  return [...hash].map((b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+/** Does some node need a kernel that there is not yet? */
+function lacksKernel(graph: Graph): boolean {
+  return graph.nodes.some((node) => {
+    try {
+      opOf(node.op).kernel?.(node);
+      return false;
+    } catch (error) {
+      if (error instanceof TypeError && error.message.includes("it has no kernel")) return true;
+      throw error;
+    }
+  });
+}
+
+/** Random graphs on random meshes, natively and interpreted: how many, the largest error, and a digest of all results. */
+async function runGraphs(device: Device, { rank, size }: Comm["info"], seeds: number) {
+  const results: Arr[] = [];
+  let [ran, collectives, worst] = [0, 0, 0];
+  for (let seed = 1; seed <= seeds; seed++) {
+    const random = new Random(seed), forward = randomGraph(seed, { steps: [3, 12], sizes: [2, 4, 6] });
+    const parameters = forward.states.filter((s) => s.kind === "parameter").map((s) => s.name);
+    const graph = random.oneIn(2) ? forward : autodiff(forward, { of: "loss", states: parameters });
+    const mesh = new Mesh({ dp_shard: 1, ...random.pick(MESHES[size]) }, size);
+    const layouts = randomLayouts(graph, mesh, random), parts = partition(graph, mesh, layouts);
+    // Every other time with all passes that come before a graph is that of one rank.
+    const lowered = seed % 2
+      ? parts
+      : passes().filter((p) => p.name !== "materialize").reduce((g, p) => p.run(g), parts);
+    const graphs = Array.from({ length: size }, (_, r) => graphOfRank(lowered, mesh, r));
+    if (graphs.some(lacksKernel)) continue;
+    ran++;
+    collectives += graphs[rank].nodes.filter((n) => opOf(n.op).together).length;
+    const { inputs, memory } = randomInputs(graph, seed), first = seed % 3 > 0;
+    const given = graph.inputs.map((input) =>
+      [
+        input.name,
+        scatter(arr(input.value.shape, inputs[input.name].data), layouts.input(input), mesh, random),
+      ] as const
+    );
+    const inputsOf = (r: number) => Object.fromEntries(given.map(([name, list]) => [name, list[r]]));
+    const memories = graphs.map((): Memory => new Map());
+    for (const state of graph.states) {
+      scatter(memory.get(state.name)!, layouts.state(state), mesh, random).forEach((part, r) =>
+        memories[r].set(state.name, part)
+      );
+    }
+    const before: Memory = new Map(graph.states.map((s) => {
+      const { data } = memories[rank].get(s.name)!;
+      return [s.name, arr(localShape(s.shape, layouts.state(s), mesh.degrees), Float64Array.from(data))];
+    }));
+    using program = await Rank.load(device, graphs[rank]);
+    const actual = await program.run(inputsOf(rank), before, first);
+    const again = await program.run(inputsOf(rank), before, first);
+    if (await digest(actual.values()) !== await digest(again.values())) {
+      throw new Error(`seed ${seed}: two runs differ`);
+    }
+    const expected = interpret(graph, { inputs, memory, first });
+    interpretRanks(graphs, graphs.map((_, r) => ({ inputs: inputsOf(r), memory: memories[r], first })));
+    const wanted = new Map([
+      ...Object.entries(expected),
+      ...graphs[rank].states.map((s) => [`state ${s.name}`, memories[rank].get(s.name)!] as const),
+    ]);
+    for (const [name, value] of wanted) {
+      const error = errorOf(actual.get(name)!, value);
+      worst = Math.max(worst, error);
+      if (!(error <= 1e-12)) throw new Error(`seed ${seed}: ${name} of rank ${rank} is off by ${error}`);
+    }
+    results.push(...actual.values());
+  }
+  return { ran, collectives, worst, digest: await digest(results) };
+}
+
+/** A graph with one collective. */
+function one(op: string, type: Type, attrs: { group: readonly number[]; dim?: number; by?: string }): Graph {
+  return traceGraph("g", [], (builder) => {
+    builder.scope = "layers.3.attention";
+    const x = new Tensor(builder, builder.input("x", type));
+    return { y: x.apply(op, [], { axes: ["tp"], size: attrs.group.length, ...attrs })[0] };
+  });
+}
+
+/** Every collective in every dtype, along every dim, over groups in any order: exactly what it means. */
+async function runCollectives(device: Device, { rank, size }: Comm["info"]) {
+  const results: Arr[] = [], random = new Random(7);
+  const group = random.shuffle(Array.from({ length: size }, (_, r) => r));
+  for (const dtype of ["f32", "f64", "i32", "bf16"] as DType[]) {
+    for (const shape of [[12, 5, 3], [2, 12, 700], [5, 3, 24]]) {
+      for (const op of ["all_gather", "reduce_scatter", "all_reduce"]) {
+        const dim = shape.findIndex((n) => n % 12 === 0), by = random.pick(["sum", "max"]);
+        const graph = one(op, { dtype, shape }, { group, dim, by });
+        const inputs = group.map(() => ({
+          x: arr(shape, Float64Array.from({ length: numel(shape) }, () => roundBf16(random.int(-60, 60)))),
+        }));
+        const expected = interpretRanks(group.map(() => graph), inputs.map((x) => ({ inputs: x })));
+        using program = await Rank.load(device, graph);
+        const actual = (await program.run(inputs[rank], new Map())).get("y")!;
+        if (errorOf(actual, expected[rank].y) !== 0) throw new Error(`${op} of ${dtype} [${shape}] by ${by} is wrong`);
+        results.push(actual);
+      }
+    }
+  }
+  return { digest: await digest(results) };
+}
+
+/** Rank 1 does what it should not, behind a first run in which all is well. */
+async function runWith(device: Device, comm: Comm, trouble: (run: () => Promise<unknown>) => Promise<unknown>) {
+  const group = Array.from({ length: comm.info.size }, (_, r) => r);
+  using program = await Rank.load(device, one("all_reduce", { dtype: "f32", shape: [100] }, { group, by: "sum" }));
+  const run = () => program.run({ x: arr([100]) }, new Map());
+  await run();
+  await comm.barrier();
+  return comm.info.rank === 1 ? await trouble(run) : await run();
+}
+
+const tasks: Readonly<Record<string, (device: Device, comm: Comm) => Promise<unknown>>> = {
+  graphs: (device, comm) => runGraphs(device, comm.info, 60),
+  collectives: (device, comm) => runCollectives(device, comm.info),
+  gather: async (_, comm) => {
+    const all = await comm.gather(Uint8Array.of(comm.info.rank, 7));
+    return { all: all.map((bytes) => [...bytes]), exchange: comm.info.exchange, hostSize: comm.info.hostSize };
+  },
+  sleep: (device, comm) => runWith(device, comm, () => new Promise((resolve) => setTimeout(resolve, 60_000))),
+  die: (device, comm) =>
+    runWith(device, comm, () => {
+      console.error("rank 1: the disk is full");
+      Deno.exit(3);
+    }),
+  disagree: async (device, comm) => {
+    const shape = [comm.info.rank === 1 ? 3 : 2], group = Array.from({ length: comm.info.size }, (_, r) => r);
+    await Rank.load(device, one("all_reduce", { dtype: "f32", shape }, { group, by: "sum" }));
+  },
+  record: async (device, comm) => {
+    await runWith(device, comm, (run) => run());
+    return { record: comm.record() };
+  },
+};
+
+const device = new Device({ threads: 1 });
+try {
+  const [task, timeout = "30000"] = Deno.args;
+  const comm = await Comm.open(device, { startTimeoutMs: 60_000, timeoutMs: Number(timeout) });
+  try {
+    const result = await tasks[task](device, comm);
+    await comm.close();
+    console.log(JSON.stringify({ rank: comm.info.rank, ...result as Record<string, unknown> }));
+  } catch (error) {
+    if (error instanceof TitanError && error.status === "COMMUNICATION") console.error(comm.record());
+    throw error;
+  }
+} catch (error) {
+  console.error(error);
+  Deno.exit(1);
+}

@@ -1,0 +1,135 @@
+/** Ranks as real processes: what they compute together, and how it ends when one of them does not keep up. Needs `mpirun` and the
+ * communication module (`deno task setup --mpi`); without them the tests are skipped.
+ * @module */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { library } from "../../ffi/library.ts";
+
+const script = new URL("comm_rank.ts", import.meta.url).pathname;
+
+function exists(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
+
+const mpirun = (Deno.env.get("PATH") ?? "").split(":").map((folder) => `${folder}/mpirun`).find(exists);
+const skipped = mpirun === undefined || !exists(library().path.replace(/[^/]*$/, "libtitan_mpi.so"));
+if (skipped) console.error("Tests of communication are skipped: no mpirun, or no libtitan_mpi beside the library");
+
+/** How a job ended. */
+interface Ended {
+  readonly code: number;
+  readonly stderr: string;
+  readonly seconds: number;
+  /** What each rank says, by rank. */
+  readonly results: readonly Record<string, unknown>[];
+}
+
+/** Starts ranks on this machine. */
+async function ranks(size: number, task: string, env: Record<string, string> = {}, ...args: string[]): Promise<Ended> {
+  const begun = performance.now();
+  const { code, stdout, stderr } = await new Deno.Command(mpirun!, {
+    args: ["-n", `${size}`, Deno.execPath(), "run", "-A", "--quiet", script, task, ...args],
+    // Open MPI: containers run as root, and test machines have fewer processors than there are ranks.
+    env: {
+      OMPI_ALLOW_RUN_AS_ROOT: "1",
+      OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
+      PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
+      PRTE_MCA_hwloc_default_binding_policy: "none",
+      OMPI_MCA_btl: "self,sm",
+      OMP_WAIT_POLICY: "passive",
+      TITAN_LIB: library().path,
+      ...env,
+    },
+  }).output();
+  const lines = new TextDecoder().decode(stdout).split("\n").filter((line) => line.startsWith("{"));
+  return {
+    code,
+    stderr: new TextDecoder().decode(stderr),
+    seconds: (performance.now() - begun) / 1000,
+    results: lines.map((line) => JSON.parse(line)).sort((a, b) => a.rank - b.rank),
+  };
+}
+
+async function succeed(...args: Parameters<typeof ranks>): Promise<readonly Record<string, unknown>[]> {
+  const { code, stderr, results } = await ranks(...args);
+  assertEquals(code, 0, stderr);
+  assertEquals(results.map((r) => r.rank), Array.from({ length: args[0] }, (_, rank) => rank), stderr);
+  return results;
+}
+
+function test(name: string, fn: () => Promise<void>): void {
+  Deno.test({ name, ignore: skipped, fn });
+}
+
+const MESSAGES = { TITAN_EXCHANGE: "messages" };
+
+test("ranks gather bytes, and say how they exchange", async () => {
+  const all = [[0, 7], [1, 7], [2, 7]];
+  for (const result of await succeed(3, "gather")) {
+    const { rank: _, ...rest } = result;
+    assertEquals(rest, { all, exchange: "shared memory", hostSize: 3 });
+  }
+  for (const { all: found, exchange } of await succeed(3, "gather", MESSAGES)) {
+    assertEquals([found, exchange], [all, "messages (TITAN_EXCHANGE)"]);
+  }
+});
+
+for (const size of [2, 3, 4]) {
+  test(`${size} processes run every collective in every dtype as it means, by shared memory and by messages`, async () => {
+    const shared = await succeed(size, "collectives");
+    assertEquals(await succeed(size, "collectives", MESSAGES), shared);
+  });
+
+  test(`random graphs on ${size} processes run as they mean on one, the same to the last bit however they exchange`, async () => {
+    const shared = await succeed(size, "graphs");
+    for (const { ran, collectives } of shared) {
+      assert(ran as number >= 20 && collectives as number >= 40, `only ${ran} graphs with ${collectives} collectives`);
+    }
+    assertEquals(await succeed(size, "graphs", MESSAGES), shared);
+  });
+}
+
+test("who waits for a rank that does not come is told so in time: who, where, and what each did last", async () => {
+  const { code, stderr, seconds } = await ranks(3, "sleep", {}, "1500");
+  assert(code !== 0 && seconds < 40, `it ended after ${seconds} s with ${code}\n${stderr}`);
+  assertMatch(
+    stderr,
+    /all_reduce 1 over ranks 0, 1, 2 in layers\.3\.attention did not end within 1\.5 s: rank 1 has not come/,
+  );
+  assertMatch(
+    stderr,
+    /rank 1's last: all_reduce 0 of 400 bytes of f32 over 3 ranks in layers\.3\.attention, ended \d+\.\d s ago/,
+  );
+  assertMatch(stderr, /fix: /);
+  assertMatch(stderr, /rank 1: 1 collectives, the last of them:\n {2}all_reduce 0 /); // the flight recorder
+});
+
+test("by messages, who waits is told what it waits for", async () => {
+  const { code, stderr, seconds } = await ranks(2, "sleep", MESSAGES, "1500");
+  assert(code !== 0 && seconds < 40, `it ended after ${seconds} s with ${code}\n${stderr}`);
+  assertMatch(stderr, /all_reduce 1 over ranks 0, 1 in layers\.3\.attention did not end within 1\.5 s/);
+});
+
+test("a rank that ends takes the others with it, and its own error is there", async () => {
+  const { code, stderr, seconds } = await ranks(3, "die");
+  assert(code !== 0 && seconds < 25, `it ended after ${seconds} s with ${code}\n${stderr}`);
+  assertMatch(stderr, /rank 1: the disk is full/);
+});
+
+test("ranks with different programs are told so before anything hangs", async () => {
+  const { code, stderr, seconds } = await ranks(2, "disagree");
+  assert(code !== 0 && seconds < 40, `it ended after ${seconds} s with ${code}\n${stderr}`);
+  assertMatch(stderr, /load different programs: their 1 collectives over ranks 0, 1 differ in kind, dtype or shape/);
+});
+
+test("the flight recorder has the last collectives of every rank", async () => {
+  for (const { record } of await succeed(2, "record")) {
+    assertMatch(
+      record as string,
+      /rank 0: 2 collectives, the last of them:\n {2}all_reduce 0 .*\n {2}all_reduce 1 .*\nrank 1: 2/,
+    );
+  }
+});
