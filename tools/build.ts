@@ -13,7 +13,7 @@ const SOURCE = "csrc";
 const STAMP = `${BUILD}/.stamp`;
 const LIBRARY = `${BUILD}/libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
 
-/** What a build depends on: the text of every native source file, and the place, tools and BLAS. */
+/** What a build depends on: the text of every native source file, and the place, tools, BLAS and MPI. */
 export interface Stamp {
   sources: string;
   machine: string;
@@ -23,8 +23,8 @@ export interface Stamp {
 export function currentStamp(facts: Facts, source = SOURCE): Stamp {
   const hash = createHash("sha256");
   for (const path of nativeSources(source)) hash.update(path).update("\0").update(Deno.readFileSync(path)).update("\0");
-  const { compiler, cmake, make, blas } = facts;
-  const machine = [Deno.cwd(), ...[compiler, cmake, make, blas].map(identity)].join(" ");
+  const { compiler, cmake, make, blas, mpi } = facts;
+  const machine = [Deno.cwd(), ...[compiler, cmake, make, blas, mpi].map(identity)].join(" ");
   return { sources: hash.digest("hex"), machine };
 }
 

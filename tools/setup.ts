@@ -1,12 +1,13 @@
 /**
  * Makes this machine ready: installs what is missing (Debian, as root), then builds the native library into `build/`.
  * Once that is done a call says nothing and takes a few milliseconds. With `--again` it looks anew: it tries again to
- * install what is missing, and lets CMake decide what is out of date.
+ * install what is missing, and lets CMake decide what is out of date. With `--mpi` it also installs MPI where there is
+ * none; where there is, the communication module `libtitan_mpi` is built with the library.
  * @module
  */
 import { BUILD, build, currentStamp, isUpToDate } from "./build.ts";
 import { runStep, StepError } from "./run_step.ts";
-import { type Facts, nameAll, nextStep, type PackageManager } from "./setup_plan.ts";
+import { type Facts, missing, nameAll, nextStep, type PackageManager, type Wanted } from "./setup_plan.ts";
 
 /** Looks for the tools and libraries of a build; starts no process. */
 export function gatherFacts(): Facts {
@@ -19,6 +20,7 @@ export function gatherFacts(): Facts {
     cmake: onPath("cmake"),
     make: onPath("ninja") ?? onPath("make"),
     blas: findBlas(os),
+    mpi: onPath("mpicxx"),
   };
 }
 
@@ -48,15 +50,19 @@ function firstFile(paths: string[]): string | undefined {
   });
 }
 
-async function setup(again: boolean): Promise<void> {
-  if (!again && isUpToDate(currentStamp(gatherFacts()))) return;
+async function setup(again: boolean, wanted: Wanted): Promise<void> {
+  const isReady = () => {
+    const facts = gatherFacts();
+    return missing(facts, wanted).every((need) => need !== "mpi") && isUpToDate(currentStamp(facts));
+  };
+  if (!again && isReady()) return;
   Deno.mkdirSync(BUILD, { recursive: true });
   using lock = Deno.openSync(`${BUILD}/.lock`, { write: true, create: true });
   lock.lockSync(true); // two runs that start together build once
-  if (!again && isUpToDate(currentStamp(gatherFacts()))) return;
+  if (!again && isReady()) return;
   for (let installed = false;; installed = true) {
     const facts = gatherFacts();
-    const step = nextStep(facts, installed);
+    const step = nextStep(facts, installed, wanted);
     switch (step.do) {
       case "stop":
         throw new StepError(step.message);
@@ -86,7 +92,7 @@ async function install(commands: string[][]): Promise<void> {
 
 if (import.meta.main) {
   try {
-    await setup(Deno.args.includes("--again"));
+    await setup(Deno.args.includes("--again"), { mpi: Deno.args.includes("--mpi") });
   } catch (error) {
     if (!(error instanceof StepError)) throw error;
     console.error(error.message);

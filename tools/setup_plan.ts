@@ -16,6 +16,7 @@ export interface Facts {
   cmake?: string;
   make?: string;
   blas?: string;
+  mpi?: string;
 }
 
 /** What to do next. */
@@ -25,30 +26,44 @@ export type Step =
   | { do: "stop"; message: string };
 
 export type PackageManager = "apt-get" | "dnf" | "pacman" | "brew";
-export type Need = "compiler" | "cmake" | "make" | "blas";
+export type Need = "compiler" | "cmake" | "make" | "blas" | "mpi";
 
 const NAMES: Record<Need, string> = {
   compiler: "a C++ compiler",
   cmake: "CMake",
   make: "Make or Ninja",
   blas: "OpenBLAS",
+  mpi: "MPI",
 };
 
 const PACKAGES: Record<PackageManager, Record<Need, string>> = {
-  "apt-get": { compiler: "g++", cmake: "cmake", make: "make", blas: "libopenblas-openmp-dev" },
-  dnf: { compiler: "gcc-c++", cmake: "cmake", make: "make", blas: "openblas-devel" },
-  pacman: { compiler: "gcc", cmake: "cmake", make: "make", blas: "blas-openblas" },
-  brew: { compiler: "llvm", cmake: "cmake", make: "make", blas: "openblas" },
+  "apt-get": {
+    compiler: "g++",
+    cmake: "cmake",
+    make: "make",
+    blas: "libopenblas-openmp-dev",
+    mpi: "libopenmpi-dev openmpi-bin",
+  },
+  dnf: { compiler: "gcc-c++", cmake: "cmake", make: "make", blas: "openblas-devel", mpi: "openmpi-devel" },
+  pacman: { compiler: "gcc", cmake: "cmake", make: "make", blas: "blas-openblas", mpi: "openmpi" },
+  brew: { compiler: "llvm", cmake: "cmake", make: "make", blas: "openblas", mpi: "open-mpi" },
 };
 
+/** What is asked for beyond one process on this machine. */
+export interface Wanted {
+  /** Also runs of several processes. */
+  readonly mpi?: boolean;
+}
+
 /** What the machine lacks, in the order in which it is named to the user. */
-export function missing(facts: Facts): Need[] {
-  return (["compiler", "cmake", "make", "blas"] as const).filter((need) => facts[need] === undefined);
+export function missing(facts: Facts, wanted: Wanted = {}): Need[] {
+  const needs: Need[] = ["compiler", "cmake", "make", "blas", ...(wanted.mpi ? ["mpi"] as const : [])];
+  return needs.filter((need) => facts[need] === undefined);
 }
 
 /** The commands that install `needs`, without `sudo`. */
 export function installCommands(manager: PackageManager, needs: readonly Need[]): string[][] {
-  const packages = needs.map((need) => PACKAGES[manager][need]);
+  const packages = needs.flatMap((need) => PACKAGES[manager][need].split(" "));
   switch (manager) {
     case "apt-get":
       return [["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", ...packages]];
@@ -63,11 +78,11 @@ export function installCommands(manager: PackageManager, needs: readonly Need[])
 
 /** Decides what to do on a machine. Packages are installed by Debian's tool alone, as root alone, and at most once: after
  * an attempt the caller sets `installed`, and what is still missing is reported. */
-export function nextStep(facts: Facts, installed = false): Step {
+export function nextStep(facts: Facts, installed = false, wanted: Wanted = {}): Step {
   if (facts.os === "windows") {
     return stop("Cannot build libtitan on Windows", "Linux or macOS", "run this inside WSL (wsl --install)");
   }
-  const needs = missing(facts);
+  const needs = missing(facts, wanted);
   if (needs.length === 0) return { do: "build", notes: [] };
   if (facts.root && facts.packageManager === "apt-get" && !installed) {
     return { do: "install", what: needs, commands: installCommands("apt-get", needs) };

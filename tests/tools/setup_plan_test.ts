@@ -88,3 +88,19 @@ Deno.test("whatever is missing, only OpenBLAS can be done without", () => {
     assertEquals(nextStep(facts).do, onlyBlas ? "build" : "stop");
   }
 });
+
+Deno.test("MPI is installed where it is asked for, and only there", () => {
+  assertEquals(nextStep({ ...ready, root: true }).do, "build");
+  const step = nextStep({ ...ready, root: true }, false, { mpi: true });
+  assert(step.do === "install");
+  assertEquals(step.what, ["mpi"]);
+  assertEquals(
+    step.commands.at(-1)!.join(" "),
+    "apt-get install -y --no-install-recommends libopenmpi-dev openmpi-bin",
+  );
+  assertEquals(nextStep({ ...ready, mpi: "/usr/bin/mpicxx" }, false, { mpi: true }).do, "build");
+  const other = nextStep({ ...ready, packageManager: "dnf" }, false, { mpi: true });
+  assert(other.do === "stop");
+  assertStringIncludes(other.message, "MPI missing");
+  assertStringIncludes(other.message, "fix: sudo dnf install -y openmpi-devel");
+});
