@@ -34,13 +34,13 @@ h2 { font-size: 18px; margin: 0 0 10px; }
 .sub { color: #5b6875; margin: 2px 0 18px; }
 section { background: #fff; border: 1px solid #dfe4e9; border-radius: 8px; padding: 16px 18px; margin: 14px 0; }
 .tiles { display: flex; flex-wrap: wrap; gap: 10px; }
-.tile { flex: 1 1 150px; background: #fff; border: 1px solid #dfe4e9; border-radius: 8px; padding: 10px 14px; }
-.tile b { display: block; font-size: 20px; }
+.tile { flex: 1 1 140px; box-sizing: border-box; background: #fff; border: 1px solid #dfe4e9; border-radius: 8px; padding: 10px 14px; }
+.tile b { display: block; font-size: 18px; white-space: nowrap; }
 .tile span, .note { color: #5b6875; font-size: 13px; }
 table { border-collapse: collapse; width: 100%; table-layout: fixed; }
 th { text-align: left; font-weight: 600; font-size: 13px; color: #5b6875; }
 th, td { padding: 5px 8px 5px 0; border-bottom: 1px solid #edf0f3; vertical-align: top; overflow-wrap: break-word; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.n, th.n { padding-right: 14px; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font: 13px/1.4 ui-monospace, Menlo, Consolas, monospace; }
 .bar { background: #edf0f3; height: 14px; border-radius: 3px; margin-top: 3px; }
 .bar div { height: 14px; border-radius: 3px; min-width: 1px; }
@@ -67,7 +67,9 @@ function chips(layout: string): string {
 }
 
 const bar = (share: number, color: string): string =>
-  `<div class="bar"><div style="width:${(100 * share).toFixed(2)}%;background:${color}"></div></div>`;
+  `<div class="bar">${
+    share > 0 ? `<div style="width:${(100 * share).toFixed(2)}%;background:${color}"></div>` : ""
+  }</div>`;
 
 /** Most ranks that are drawn along each axis: beyond, a picture says no more. */
 const DRAWN: Readonly<Record<Axis, number>> = { pp: 1, dp_replicate: 4, dp_shard: 64, cp: 16, tp: 32 };
@@ -105,8 +107,8 @@ function meshPicture({ mesh }: MeshPlan): string {
   const words = [
     ...(mesh.dp_replicate > 1 ? ["a row of boxes for each copy (dp_replicate)"] : []),
     "a box for each data-parallel shard (dp_shard)",
-    ...(mesh.cp > 1 ? ["in it a line for each part of the sequence (cp)"] : []),
-    ...(mesh.tp > 1 ? ["in it a column for each part of the tensors (tp)"] : []),
+    ...(mesh.cp > 1 ? ["a line in it for each part of the sequence (cp)"] : []),
+    ...(mesh.tp > 1 ? ["a column in it for each part of the tensors (tp)"] : []),
   ];
   return `<svg viewBox="0 0 ${size[0]} ${size[1]}" width="${size[0]}" height="${
     size[1]

@@ -26,7 +26,7 @@ export function memoryRows({ memory: m }: MeshPlan): { readonly name: string; re
     { name: "gradient sums", bytes: m.gradientSums },
     { name: "moments", bytes: m.moments },
     { name: "sums of loss and tokens", bytes: m.sums },
-    { name: "kept activations, at the peak", bytes: m.kept },
+    { name: "kept for backward, at the peak", bytes: m.kept },
     { name: "transient, at the peak", bytes: m.transient },
     { name: "scratch of kernels, at the peak", bytes: m.scratch },
     { name: "gaps", bytes: m.gaps },
