@@ -1,11 +1,10 @@
 /** What a step on a mesh of ranks would take, without running it: the graphs of a rank are compiled up to their memory, and the facts
  * are gathered as plain data. `mesh_plan_text.ts` and `mesh_plan_page.ts` show them.
  * @module */
-import type { State } from "../graph/ir.ts";
+import { sizeBytes, type State } from "../graph/ir.ts";
 import { type Degrees, layoutText, localShape, paddedAxes } from "../graph/layout.ts";
 import { recomputedFlops } from "../graph/passes/remat.ts";
 import { fullPrecision } from "../graph/passes/precision.ts";
-import { sizeBytes } from "../graph/ir.ts";
 import { llamaPlan } from "../model/llama_plan.ts";
 import type { Llama } from "../model/llama.ts";
 import { numParameters } from "../model/module.ts";
