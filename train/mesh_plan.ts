@@ -79,7 +79,9 @@ export interface MeshPlan {
   readonly parameters: readonly ParameterPlan[];
   readonly collectives: readonly CollectivePlan[];
   readonly memory: MemoryUse;
-  /** The largest values of the section that needs most memory. */
+  /** The section that needs most memory: its peak is that of `memory`. */
+  readonly largestIn: string;
+  /** Its largest values. */
   readonly largest: readonly { readonly label: string; readonly bytes: number; readonly kept: boolean }[];
   readonly sections: readonly SectionPlan[];
   /** FLOPs of a step. */
@@ -95,7 +97,7 @@ export interface MeshPlanOptions extends Omit<StepOptions, "model"> {
   readonly plan?: PlanOptions;
 }
 
-/** Plans a step for the first rank of a mesh; the others differ by scalars at most. Needs no native library and no processes.
+/** Plans a step for the first rank of a mesh; the others hold the same sizes. Needs no native library and no processes.
  * @throws {RangeError} when the model cannot be cut as the mesh asks.
  * @throws {MemoryBudgetError} when the memory budget cannot be kept. */
 export function planMesh(options: MeshPlanOptions): MeshPlan {
@@ -151,6 +153,7 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
     parameters: parameters.map((s) => parameterPlan(s, stored.get(s.name)!, layouts, mesh)),
     collectives: collectives.filter(({ count }) => count > 0).toSorted((a, b) => b.bytes - a.bytes),
     memory: use,
+    largestIn: largest.graph.name,
     largest: largest.blocks.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10)
       .map(({ label, bytes, use }) => ({ label, bytes, kept: use === "kept" })),
     sections,

@@ -46,7 +46,7 @@ code { font: 13px/1.4 ui-monospace, Menlo, Consolas, monospace; }
 .bar div { height: 14px; border-radius: 3px; min-width: 1px; }
 .stack { display: flex; height: 34px; border-radius: 4px; overflow: hidden; margin: 4px 0 14px; }
 .key { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 7px; }
-.axis { display: inline-block; border-radius: 3px; padding: 0 5px; margin: 1px 4px 1px 0; background: #e6eef6; font-size: 13px; white-space: nowrap; }
+.axis { display: inline-block; border-radius: 3px; padding: 0 5px; margin: 1px 4px 1px 0; background: #e6eef6; font-size: 13px; }
 .axis.tp { background: #fdebd9; } .axis.partial { background: #e7f1e3; } .axis.none { background: #f0f1f3; color: #5b6875; }
 details { margin-top: 10px; } summary { cursor: pointer; color: #2f5d8a; }
 svg { display: block; max-width: 100%; height: auto; }
@@ -80,8 +80,8 @@ function meshPicture({ mesh }: MeshPlan): string {
   const [copies, shards, lines, columns] = [drawn("dp_replicate"), drawn("dp_shard"), drawn("cp"), drawn("tp")];
   const cell = 12, pad = 4, gap = 6, left = mesh.dp_replicate > 1 ? 110 : 0;
   const width = columns * cell + 2 * pad, height = lines * cell + 2 * pad;
-  const perRow = Math.max(1, Math.min(shards, Math.floor((1040 - left) / (width + gap))));
-  const rows = Math.ceil(shards / perRow), copyHeight = rows * (height + gap) + 10;
+  const fitting = Math.max(1, Math.floor((1040 - left) / (width + gap)));
+  const rows = Math.ceil(shards / fitting), perRow = Math.ceil(shards / rows), copyHeight = rows * (height + gap) + 10;
   const parts: string[] = [];
   for (let r = 0; r < copies; r++) {
     if (left > 0) parts.push(`<text x="0" y="${r * copyHeight + 16}">dp_replicate ${r}</text>`);
@@ -140,7 +140,7 @@ function memorySection(plan: MeshPlan): string {
 <table><colgroup><col style="width:32%"><col><col style="width:110px"><col style="width:80px"></colgroup>${
     lines.join("\n")
   }</table>
-<details><summary>Largest values</summary>
+<details><summary>Largest values of ${name(plan.largestIn)}</summary>
 <table><colgroup><col><col style="width:110px"></colgroup>${values.join("\n")}</table></details></section>`;
 }
 
@@ -213,7 +213,7 @@ export function meshPlanPage(plan: MeshPlan): string {
 ${memorySection(plan)}
 ${collectivesSection(plan)}
 <section><h2>Parameters by layout</h2>
-<table><colgroup><col style="width:27%"><col style="width:17%"><col><col><col><col style="width:90px"></colgroup>
+<table><colgroup><col style="width:25%"><col style="width:15%"><col><col><col><col style="width:90px"></colgroup>
 <tr><th>parameter</th><th>shape</th><th>stored</th><th>used</th><th>gradient sum</th><th class="n">of a rank</th></tr>
 ${parameterGroups(plan.parameters).map(parameterRow).join("\n")}</table></section>
 <section><h2>FLOPs of a rank</h2>

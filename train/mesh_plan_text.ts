@@ -81,7 +81,7 @@ ${
         ["arena", `${bytesText(memory.arena)} = ${count(memory.arena)} B`],
       ])
     }
-Largest values
+Largest values of ${plan.largestIn}
 ${table(plan.largest.map((v) => [v.kept ? `${v.label}, kept` : v.label, bytesText(v.bytes)] as const))}
 FLOPs of rank ${plan.rank} in a step: ${flopsText(plan.flops)}
 ${table(flops)}`;
