@@ -1,11 +1,13 @@
 /** What ranks say to each other in a graph: the part of the plan that costs time.
  * @module */
-import type { DType, Graph } from "../graph/ir.ts";
+import type { DType, Graph, Node } from "../graph/ir.ts";
 import { num } from "../graph/op.ts";
 import { sentBytes } from "../graph/ops/collective.ts";
 
 /** Collectives of one kind over one group. */
 export interface Exchange {
+  /** Where in the graph, as the caller tells places apart; "" where it does not. */
+  readonly where: string;
   readonly op: string;
   /** Axes of the group, the outermost first. */
   readonly axes: readonly string[];
@@ -17,15 +19,25 @@ export interface Exchange {
   readonly bytes: number;
 }
 
-/** The collectives of a partitioned graph, those alike together, in the order in which they are first met. */
-export function exchangesOf(graph: Graph): Exchange[] {
+/** The collectives of a partitioned graph, those alike together, in the order in which they are first met.
+ * @param placeOf tells those of one place from those of others; by default the graph is one place. */
+export function exchangesOf(graph: Graph, placeOf: (node: Node) => string = () => ""): Exchange[] {
   const found = new Map<string, Exchange>();
   for (const node of graph.nodes) {
     const bytes = sentBytes(node);
     if (bytes === 0) continue;
-    const { op, attrs, inputs: [{ dtype }] } = node, axes = attrs.axes as string[], key = `${op} ${axes} ${dtype}`;
+    const { op, attrs, inputs: [{ dtype }] } = node, axes = attrs.axes as string[], where = placeOf(node);
+    const key = `${op} ${axes} ${dtype} ${where}`;
     const before = found.get(key) ?? { count: 0, bytes: 0 };
-    found.set(key, { op, axes, size: num(attrs.size), dtype, count: before.count + 1, bytes: before.bytes + bytes });
+    found.set(key, {
+      where,
+      op,
+      axes,
+      size: num(attrs.size),
+      dtype,
+      count: before.count + 1,
+      bytes: before.bytes + bytes,
+    });
   }
   return [...found.values()];
 }

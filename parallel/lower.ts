@@ -231,5 +231,5 @@ class Lowering {
 
 /** A constant fills its padding too, where zeros are expected. */
 function canMake(source: Node, to: Layout, dim: number): boolean {
-  return source.op === "random" || paddedAxes(to, dim).length === 0;
+  return source.op === "random" || source.attrs.value === 0 || paddedAxes(to, dim).length === 0;
 }

@@ -5,22 +5,30 @@ import { DataError } from "../data/error.ts";
 import { Device, type DeviceInfo } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { LibraryError } from "../ffi/library.ts";
+import { degreeOf } from "../graph/layout.ts";
 import { MemoryBudgetError } from "../graph/passes/remat_search.ts";
 import { Llama } from "../model/llama.ts";
+import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
 import type { Compiled } from "./compile.ts";
 import {
   askedPrecision,
   type Config,
   ConfigError,
+  cut,
   helpText,
   loadConfig,
   lrSchedule,
+  meshOf,
   modelSizes,
+  type PlanArguments,
   profileCycle,
   rematPolicy,
 } from "./config.ts";
 import { fitText, type MachineMemory, machineMemory, MemoryError, neededBytes } from "./machine_memory.ts";
+import { planMesh } from "./mesh_plan.ts";
+import { meshPlanPage } from "./mesh_plan_page.ts";
+import { meshPlanText } from "./mesh_plan_text.ts";
 import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
 import { planText } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
@@ -77,7 +85,7 @@ export async function main(args: readonly string[]): Promise<number> {
   try {
     const named = args.some((a) => /^--(config|job[._-]config[_-]file)(=|$)/.test(a));
     const defaults = named ? [] : ["--config", new URL("../configs/debug.toml", import.meta.url).href];
-    const { config, warnings, help, dryRun } = await loadConfig([...defaults, ...args], readText);
+    const { config, warnings, help, dryRun, plan } = await loadConfig([...defaults, ...args], readText);
     if (help) {
       console.log(helpText());
       return 0;
@@ -85,7 +93,9 @@ export async function main(args: readonly string[]): Promise<number> {
     warnings.forEach((w) => console.log(`warning: ${w}`));
     if (config.job.print_config) console.log(JSON.stringify(config, null, 2));
     if (dryRun) {
-      printPlan(config);
+      const mesh = meshOf(config, plan.nproc);
+      if (mesh.size > 1 || Object.keys(plan).length > 0) printMeshPlan(config, mesh, plan);
+      else printPlan(config);
       return 0;
     }
     return await run(config);
@@ -138,6 +148,30 @@ function printPlan(config: Config): void {
   whatFits(config, info, memory).forEach((line) => console.log(`  ${line}`));
 }
 
+/** The plan of a rank of a mesh, on the console and in the files that are asked for. */
+function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments): void {
+  const options = complete(trainOptions(config)), info = deviceHere(options.threads), { model, training } = config;
+  const local = training.local_batch_size, once = local * degreeOf(BATCH_AXES, mesh.degrees);
+  const plan = cut(() =>
+    planMesh({
+      ...options,
+      model: new Llama(modelSizes(config)),
+      name: `${model.name}/${model.flavor}`,
+      mesh,
+      plan: { lossParallel: !config.parallelism.disable_loss_parallel },
+      precision: precisionOf(options.precision, options.dtype, info),
+      threads: info?.threads ?? (options.threads || navigator.hardwareConcurrency),
+      accumulation: training.global_batch_size < 0 ? 1 : training.global_batch_size / once,
+      evaluate: options.validation,
+    })
+  );
+  console.log(meshPlanText(plan));
+  const files = [[json, () => `${JSON.stringify(plan, null, 2)}\n`], [page, () => meshPlanPage(plan)]] as const;
+  for (const [path, text] of files) {
+    if (path !== undefined) writing(path, "name another file", () => Deno.writeTextFileSync(path, text()));
+  }
+}
+
 /** What to change in a configuration that does not fit, a line each. */
 function whatFits(config: Config, info: DeviceInfo | undefined, { availableBytes }: MachineMemory): string[] {
   const plan = (changed: Config): Need => {
@@ -185,7 +219,7 @@ function writing<T>(path: string, fix: string, open: () => T): T {
     return open();
   } catch (error) {
     const what = `Cannot write ${path}: ${(error as Error).message}`;
-    throw new ConfigError([{ code: "cannot_write", what, expected: "a folder that can be written to", fix }]);
+    throw new ConfigError([{ code: "cannot_write", what, expected: "a place that can be written to", fix }]);
   }
 }
 

@@ -25,13 +25,23 @@ export interface PassOptions {
   readonly precision?: Precision;
   /** What backward makes again; default: what is nearly free. */
   readonly remat?: RematPolicy | RematBudget;
+  /** The ranks of a mesh; default: one rank has everything. */
+  readonly ranks?: Ranks;
+}
+
+/** How graphs are shared out among ranks. */
+export interface Ranks {
+  /** From a graph over whole values to the one that every rank runs. */
+  partition(graph: Graph): Graph;
+  /** From that to the graph of the one rank that is planned. */
+  graphOfRank(graph: Graph): Graph;
 }
 
 /** The passes over each graph of a step, in order. `autodiff` comes before them: `traceMicrobatch` appends the gradient to the
  * forward graph that it traces.
  * @param found what a search for a memory budget has found; without it `remat` then makes again what is nearly free. */
 export function passes(options: PassOptions = {}, found?: RematPoint): readonly Pass[] {
-  const { remat: policy } = options;
+  const { remat: policy, ranks } = options;
   const rematGraph = (graph: Graph): Graph =>
     policy?.mode !== "memory_budget"
       ? remat(graph, policy)
@@ -41,33 +51,45 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
   return [
     { name: "precision", run: (graph) => precision(graph, options.precision ?? fullPrecision) }, // bf16 where it is asked for
     { name: "simplify", run: simplify }, // common subexpressions, dead code, merged casts and reshapes
+    ...(ranks ? [{ name: "partition", run: (graph: Graph) => ranks.partition(graph) }] : []), // a rank's parts, collectives
     { name: "tile", run: tile }, // head and cross-entropy in chunks: the logits are never whole
     { name: "remat", run: rematGraph }, // what is kept for backward, what is made again there
     { name: "fuse", run: fuse }, // joined products, norms with residuals, gradients added in place, map programs
     { name: "materialize", run: materialize }, // copies where a kernel cannot follow strides
+    ...(ranks ? [{ name: "rank", run: (graph: Graph) => ranks.graphOfRank(graph) }] : []), // where the rank stands
   ];
 }
 
-/** The graphs of a step as they run, their memory, and the native program. */
-export interface Compiled {
+/** The graphs of a step as they run, and their memory. */
+export interface Planned {
   readonly graphs: readonly Graph[];
   readonly plan: MemoryPlan;
-  readonly program: EncodedProgram;
   /** How what backward makes again was found, where a memory budget asked for it. */
   readonly search?: RematSearch;
+}
+
+/** A planned step with its native program. */
+export interface Compiled extends Planned {
+  readonly program: EncodedProgram;
 }
 
 /** Called after each pass with its name and what it made; `input` comes first. */
 export type Watch = (pass: string, graph: Graph) => void;
 
+/** What a step is compiled with: `threads` that its program will run on; `watch` sees each graph after each pass. */
+export type CompileOptions = PassOptions & { readonly threads: number; readonly watch?: Watch };
+
 /** Compiles the graphs of a step.
- * @param options `threads` that the program will run on; `watch` sees each graph after each pass.
  * @throws {MemoryBudgetError} when the memory budget cannot be kept.
  * @throws {Error} when a node cannot be run: which, and why. */
-export function compileGraphs(
-  graphs: readonly Graph[],
-  options: PassOptions & { readonly threads: number; readonly watch?: Watch },
-): Compiled {
+export function compileGraphs(graphs: readonly Graph[], options: CompileOptions): Compiled {
+  const planned = planGraphs(graphs, options);
+  return { ...planned, program: encode(planned.plan) };
+}
+
+/** All of {@linkcode compileGraphs} but the program: what asks for no kernels.
+ * @throws {MemoryBudgetError} when the memory budget cannot be kept. */
+export function planGraphs(graphs: readonly Graph[], options: CompileOptions): Planned {
   const watch = options.watch ?? printing(), budget = options.remat;
   const search = budget?.mode === "memory_budget" ? rematSearch(graphs, options) : undefined;
   const found = budget?.mode === "memory_budget" ? search?.within(budget) : undefined;
@@ -79,8 +101,7 @@ export function compileGraphs(
       return after;
     }, graph);
   });
-  const plan = memory(compiled, { threads: options.threads });
-  return { graphs: compiled, plan, program: encode(plan), search };
+  return { graphs: compiled, plan: memory(compiled, { threads: options.threads }), search };
 }
 
 /** `remat` within a budget is a search around the passes behind it: what it tries is judged by the memory plan of all graphs.
@@ -89,7 +110,8 @@ function rematSearch(
   graphs: readonly Graph[],
   options: PassOptions & { readonly threads: number },
 ): RematSearch | undefined {
-  const list = passes({ precision: options.precision }), at = list.findIndex((p) => p.name === "remat");
+  const list = passes({ precision: options.precision, ranks: options.ranks }),
+    at = list.findIndex((p) => p.name === "remat");
   const run = (graph: Graph, part: readonly Pass[]): Graph => part.reduce((g, p) => p.run(g), graph);
   const before = graphs.map((graph) => run(graph, list.slice(0, at)));
   const graph = before.find((g) => new Forward(g).needed.size > 0);

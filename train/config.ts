@@ -4,8 +4,8 @@
  * everything that is wrong, where it is written, and what to write instead.
  * @module
  */
-import { readArguments } from "./config/arguments.ts";
-import { contradictions, surprises } from "./config/check.ts";
+import { type PlanArguments, readArguments } from "./config/arguments.ts";
+import { contradictions, rankProblems, surprises } from "./config/check.ts";
 import { type Entry, flatten } from "./config/entry.ts";
 import { ConfigError, type Problem, show } from "./config/problem.ts";
 import { type Config, configSchema } from "./config/schema.ts";
@@ -15,7 +15,9 @@ import { nearestSection, sectionNames, sectionOf, suggestion, vocabulary } from 
 
 export type * from "./config/schema.ts";
 export { ConfigError, type Problem, type ProblemCode } from "./config/problem.ts";
+export type { PlanArguments } from "./config/arguments.ts";
 export { helpText } from "./config/help.ts";
+export { cut, meshOf } from "./config/mesh.ts";
 export { askedPrecision, lrSchedule, modelSizes, profileCycle, rematPolicy } from "./config/derive.ts";
 
 /** A configuration, and what else the command line asks for. */
@@ -27,6 +29,8 @@ export interface LoadedConfig {
   readonly help: boolean;
   /** `--dry-run`: print the plan and stop. */
   readonly dryRun: boolean;
+  /** What a dry run is asked for on top: number of ranks, and files to write. */
+  readonly plan: PlanArguments;
 }
 
 /** Sections and keys, all optional. */
@@ -52,11 +56,11 @@ export async function loadConfig(
   args: readonly string[],
   readTextFile: (path: string) => string | Promise<string>,
 ): Promise<LoadedConfig> {
-  const { entries, configFile, help, dryRun, problems } = readArguments(args);
-  if (help) return { config: makeConfig(), warnings: [], help, dryRun };
+  const { entries, configFile, help, dryRun, plan, problems } = readArguments(args);
+  if (help) return { config: makeConfig(), warnings: [], help, dryRun, plan };
   const fromFile = configFile === null ? [] : tomlEntries(await readConfigFile(configFile, readTextFile), configFile);
-  const config = resolve([...fromFile, ...entries], problems);
-  return { config, warnings: surprises(config), help, dryRun };
+  const config = resolve([...fromFile, ...entries], problems, { dryRun });
+  return { config, warnings: surprises(config), help, dryRun, plan };
 }
 
 /** A configuration from values given by a program; throws {@linkcode ConfigError} as {@linkcode loadConfig} does. */
@@ -78,7 +82,7 @@ async function readConfigFile(path: string, read: (path: string) => string | Pro
 }
 
 /** Joins entries, of which later ones win, into a configuration. */
-function resolve(entries: readonly Entry[], earlier: readonly Problem[]): Config {
+function resolve(entries: readonly Entry[], earlier: readonly Problem[], options = { dryRun: false }): Config {
   const problems = [...earlier, ...unknownNames(entries)];
   const given = new Map<string, Entry>();
   const tree: Record<string, Record<string, unknown>> = {};
@@ -94,7 +98,8 @@ function resolve(entries: readonly Entry[], earlier: readonly Problem[]): Config
     problems.push(...[...names].map((name) => badValue(given.get(name)!)));
     throw new ConfigError(problems);
   }
-  problems.push(...contradictions(result.data, (name) => inParentheses(given.get(name)?.place ?? "")));
+  const place = (name: string) => inParentheses(given.get(name)?.place ?? "");
+  problems.push(...contradictions(result.data, place), ...(options.dryRun ? [] : rankProblems(result.data, place)));
   if (problems.length > 0) throw new ConfigError(problems);
   return result.data;
 }

@@ -38,32 +38,54 @@ function peakOf(blocks: readonly Block[]): Record<Block["use"] | "all", number> 
   return peak;
 }
 
-function table(rows: readonly (readonly [string, string])[]): string {
+/** Rows of a name and a value, both aligned. */
+export function table(rows: readonly (readonly [string, string])[]): string {
   const width = Math.max(...rows.map(([name]) => name.length));
   const right = Math.max(...rows.map(([, value]) => value.length));
   return rows.map(([name, value]) => `  ${name.padEnd(width)}  ${value.padStart(right)}`).join("\n");
 }
 
-/** Planned memory by what it is for, at the moment when most is alive, and the largest values by module path. */
-export function memoryText(plan: MemoryPlan): string {
+/** Planned bytes by what they are for, at the moment when most is alive; they add up to the arena. */
+export interface MemoryUse {
+  readonly parameters: number;
+  readonly gradientSums: number;
+  readonly moments: number;
+  /** Sums of loss and tokens. */
+  readonly sums: number;
+  readonly kept: number;
+  readonly transient: number;
+  readonly scratch: number;
+  readonly gaps: number;
+  readonly arena: number;
+}
+
+/** What memory is for, and the section that needs most of the region that sections share. */
+export function memoryUse(plan: MemoryPlan): { readonly use: MemoryUse; readonly largest: SectionMemory } {
   const { parameter, gradient, moment, sum, transient: shared } = plan.categories;
   const end = (s: SectionMemory) => s.blocks.reduce((n, b) => Math.max(n, b.offset + b.bytes), 0);
   // The shared region is as large as the section that needs most of it: mostly that of forward and backward.
   const largest = plan.sections.reduce((a, b) => end(b) > end(a) ? b : a);
-  const peak = peakOf(largest.blocks);
+  const { kept, transient, scratch, all } = peakOf(largest.blocks), gaps = shared - all;
+  const states = { parameters: parameter, gradientSums: gradient, moments: moment, sums: sum };
+  return { use: { ...states, kept, transient, scratch, gaps, arena: plan.arenaBytes }, largest };
+}
+
+/** Planned memory by what it is for, at the moment when most is alive, and the largest values by module path. */
+export function memoryText(plan: MemoryPlan): string {
+  const { use, largest } = memoryUse(plan);
   const values = largest.blocks.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10);
   return `Memory (bytes are planned; nothing else is allocated while training)
 ${
     table([
-      ["parameters", bytesText(parameter)],
-      ["gradient sums", bytesText(gradient)],
-      ["moments", bytesText(moment)],
-      ["sums of loss and tokens", bytesText(sum)],
-      ["kept for backward, at the peak", bytesText(peak.kept)],
-      ["transient, at the peak", bytesText(peak.transient)],
-      ["scratch of kernels, at the peak", bytesText(peak.scratch)],
-      ["gaps", bytesText(shared - peak.all)],
-      ["arena", `${bytesText(plan.arenaBytes)} = ${count(plan.arenaBytes)} B`],
+      ["parameters", bytesText(use.parameters)],
+      ["gradient sums", bytesText(use.gradientSums)],
+      ["moments", bytesText(use.moments)],
+      ["sums of loss and tokens", bytesText(use.sums)],
+      ["kept for backward, at the peak", bytesText(use.kept)],
+      ["transient, at the peak", bytesText(use.transient)],
+      ["scratch of kernels, at the peak", bytesText(use.scratch)],
+      ["gaps", bytesText(use.gaps)],
+      ["arena", `${bytesText(use.arena)} = ${count(use.arena)} B`],
     ])
   }
 Largest values of ${largest.graph.name}

@@ -6,7 +6,7 @@ import type { Device } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { Program } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
-import { numel, type State } from "../graph/ir.ts";
+import { type Graph, numel, type State } from "../graph/ir.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
@@ -86,18 +86,22 @@ export class DivergedError extends Error {
   }
 }
 
-/** Compiles the graphs of a step; needs no native library. Sections are named by their graphs. */
-export function compileStep(options: StepOptions): Compiled {
-  const { model, optimizer, dtype, batch, seqLen, accumulation, documents, evaluate, precision, remat, threads } =
-    options;
+/** The graphs of a step as they are traced: over whole values, before any pass. */
+export function stepGraphs(options: Omit<StepOptions, "precision" | "remat" | "threads">): Graph[] {
+  const { model, optimizer, dtype, batch, seqLen, accumulation, documents, evaluate } = options;
   const globalTokens = batch * seqLen * accumulation;
-  const graphs = [
+  return [
     traceInitialize(model, dtype),
     traceMicrobatch(model, { batch, seqLen, dtype, documents, globalTokens }),
     traceUpdate(model, { ...optimizer, dtype, globalTokens }),
     ...(evaluate ? [traceEvaluate(model, { ...evaluate, dtype, documents }), traceEvaluateResult(dtype)] : []),
   ];
-  return compileGraphs(graphs, { precision, remat, threads });
+}
+
+/** Compiles the graphs of a step; needs no native library. Sections are named by their graphs. */
+export function compileStep(options: StepOptions): Compiled {
+  const { precision, remat, threads } = options;
+  return compileGraphs(stepGraphs(options), { precision, remat, threads });
 }
 
 /** A compiled step in native memory. */

@@ -26,3 +26,9 @@ Deno.test("an update of one rank says nothing", () => {
   const mesh = meshOf({});
   assertEquals(exchangesOf(partition(graphs.update, mesh, boundPlan(model, mesh, graphs))), []);
 });
+
+Deno.test("collectives of different places are told apart where that is asked for", () => {
+  const mesh = meshOf({ tp: 2 }), graph = partition(graphs.microbatch, mesh, boundPlan(model, mesh, graphs));
+  const places = exchangesOf(graph, ({ scope }) => scope).filter((e) => e.where.startsWith("cross_entropy"));
+  assertEquals(places.map(({ where, op, count }) => [where, op, count]), [["cross_entropy", "all_reduce", 3]]);
+});

@@ -3,6 +3,7 @@ import { type DType, type Graph, sizeBytes } from "../../graph/ir.ts";
 import { precision } from "../../graph/passes/precision.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { verify } from "../../graph/verify.ts";
+import type { LlamaOptions } from "../../model/llama.ts";
 import type { MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
 import { tinyLlama } from "../model/tiny.ts";
@@ -50,14 +51,22 @@ Deno.test("rule 5: a gradient is reduced in the type that its cast asks for", ()
   assertEquals(moved(inBf16("f32"), "reduce_scatter", "dp_shard", /./), Array(12).fill("bf16"));
 });
 
-Deno.test("a rank makes no more of constants and random values than its part", () => {
-  const model = tinyLlama({ numLayers: 1 }), mesh = meshOf({ dp_shard: 2, tp: 2 });
+/** A rank's part of the initial values is all that it makes. */
+function checkInitialize(options: MeshOptions, sizes: LlamaOptions = {}): void {
+  const model = tinyLlama({ numLayers: 1, ...sizes }), mesh = meshOf(options);
   const graphs = stepGraphs(model, { batch: 4, seqLen: 8, dtype: "f32" });
   const { nodes, states } = partition(graphs.initialize, mesh, boundPlan(model, mesh, graphs));
   const bytes = (list: readonly Graph["states"][number][]) => list.reduce((sum, s) => sum + sizeBytes(s), 0);
   const made = nodes.flatMap((n) => n.outputs).reduce((sum, v) => sum + sizeBytes(v), 0);
   assert(made <= bytes(states), `${made} bytes are made for ${bytes(states)}`);
   assertEquals(nodes.every((n) => ["constant", "random", "assign"].includes(n.op)), true);
+}
+
+Deno.test("a rank makes no more of constants and random values than its part", () =>
+  checkInitialize({ dp_shard: 2, tp: 2 }));
+
+Deno.test("a rank makes no more of zeros than its part, padding included", () => {
+  checkInitialize({ dp_shard: 4 }, { vocabSize: 33 });
 });
 
 Deno.test("a dim that data axes do not divide is padded with zeros before slices and cut off behind a gather", () => {

@@ -1,8 +1,10 @@
 /**
  * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch`, `--section.no_switch`, where
- * `-` and `_` are the same within names, and `--config FILE`, `--dry-run`, `--help`.
+ * `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
+ * `--mesh`, `--nproc`, `--plan-json`, `--plan-page`, `--help`.
  * @module
  */
+import { AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
 import type { Entry } from "./entry.ts";
 import { type Problem, show } from "./problem.ts";
 import { foreignKey, foreignKind } from "./torchtitan.ts";
@@ -14,7 +16,19 @@ export interface Arguments {
   readonly configFile: string | null;
   readonly help: boolean;
   readonly dryRun: boolean;
+  /** What a dry run is asked for on top. */
+  readonly plan: PlanArguments;
   readonly problems: readonly Problem[];
+}
+
+/** Of a mesh that is planned: how many ranks, and files to write. */
+export interface PlanArguments {
+  /** `--nproc`: number of ranks; without it, the product of the degrees. */
+  readonly nproc?: number;
+  /** `--plan-json`. */
+  readonly json?: string;
+  /** `--plan-page`. */
+  readonly page?: string;
 }
 
 /** Splits arguments into entries; names are not looked up here, but for whether they take a value. */
@@ -23,8 +37,16 @@ export function readArguments(args: readonly string[]): Arguments {
   const problems: Problem[] = [];
   let [help, dryRun] = [false, false];
   let configFile: string | null = null;
+  const plan: { nproc?: number; json?: string; page?: string } = {};
   const bad = (what: string, expected: string, fix: string) =>
     problems.push({ code: "bad_argument", what: `command line: ${what}`, expected, fix });
+  const special = (flag: string, value: string) => {
+    if (flag === "mesh") return readMesh(value, add, bad);
+    if (flag === "plan_json") plan.json = value;
+    else if (flag === "plan_page") plan.page = value;
+    else if (/^[1-9]\d*$/.test(value)) plan.nproc = Number(value);
+    else bad(`--nproc ${show(value)}`, "a whole number from 1", "write the number of ranks, such as --nproc 8");
+  };
   const add = (name: string, value: unknown) => entries.push({ name, value, place: "command line" });
 
   for (let i = 0; i < args.length; i++) {
@@ -36,6 +58,12 @@ export function readArguments(args: readonly string[]): Arguments {
     } else {
       const flag = written.replaceAll("-", "_");
       const name = flag === "config" ? "job.config_file" : flag;
+      if (flag in PLAN_FLAGS) {
+        const value = inline ?? (args[i + 1]?.startsWith("--") ? undefined : args[++i]);
+        if (value) special(flag, value);
+        else bad(`--${written} lacks its value`, "a value after it", `write --${written} ${PLAN_FLAGS[flag]}`);
+        continue;
+      }
       const positive = name.replace(/\.no_([^.]+)$/, ".$1");
       const kind = kindOf(name) ?? (positive !== name && kindOf(positive) === "boolean" ? "boolean" : undefined);
       if (kind === "boolean") {
@@ -54,7 +82,44 @@ export function readArguments(args: readonly string[]): Arguments {
       if (name === "job.config_file") configFile = String(value);
     }
   }
-  return { entries, configFile, help, dryRun, problems };
+  const asked = Object.keys(plan);
+  if (asked.length > 0 && !dryRun && !help) {
+    const flags = asked.map((key) => key === "nproc" ? "--nproc" : `--plan-${key}`).join(" and ");
+    bad(
+      `${flags} without --dry-run`,
+      "--dry-run: a mesh is planned, and not in a run yet",
+      "add --dry-run, or delete it",
+    );
+  }
+  return { entries, configFile, help, dryRun, plan, problems };
+}
+
+/** Flags about the mesh that is planned, each with an example of its value. */
+const PLAN_FLAGS: Readonly<Record<string, string>> = {
+  mesh: "dp_shard=8,tp=8",
+  nproc: "64",
+  plan_json: "plan.json",
+  plan_page: "plan.html",
+};
+
+/** `dp_shard=8,tp=8` as the keys of its axes. */
+function readMesh(
+  text: string,
+  add: (name: string, value: unknown) => void,
+  bad: (what: string, expected: string, fix: string) => void,
+): void {
+  for (const part of text.split(",")) {
+    const [axis, degree] = part.split("=").map((s) => s.trim());
+    const isKnown = (AXES as readonly string[]).includes(axis);
+    if (isKnown && /^-?\d+$/.test(degree ?? "")) add(DEGREE_KEYS[axis as Axis], Number(degree));
+    else {
+      bad(
+        `--mesh has ${show(part)}`,
+        `axis=degree, where the axes are ${AXES.join(", ")}`,
+        `write for instance --mesh ${PLAN_FLAGS.mesh}`,
+      );
+    }
+  }
 }
 
 function kindOf(name: string): Kind | undefined {

@@ -18,6 +18,7 @@ export type ProblemCode =
   | "batch_not_a_multiple"
   | "precision_of_float64"
   | "cannot_write"
+  | "mesh"
   | "model_shape"
   | "no_such_file"
   | "not_supported_yet"

@@ -86,6 +86,16 @@ export interface TrainingConfig {
   mixed_precision_reduce: "float32" | "bfloat16";
 }
 
+/** `[parallelism]`: the mesh of ranks. */
+export interface ParallelismConfig {
+  pipeline_parallel_degree: number;
+  data_parallel_replicate_degree: number;
+  data_parallel_shard_degree: number;
+  context_parallel_degree: number;
+  tensor_parallel_degree: number;
+  disable_loss_parallel: boolean;
+}
+
 /** `[activation_checkpoint]`: what backward makes again to save memory. */
 export interface ActivationCheckpointConfig {
   mode: "none" | "full" | "selective" | "memory_budget";
@@ -129,6 +139,7 @@ export interface Config {
   readonly optimizer: Readonly<OptimizerConfig>;
   readonly lr_scheduler: Readonly<LrSchedulerConfig>;
   readonly training: Readonly<TrainingConfig>;
+  readonly parallelism: Readonly<ParallelismConfig>;
   readonly activation_checkpoint: Readonly<ActivationCheckpointConfig>;
   readonly data: Readonly<DataConfig>;
   readonly validation: Readonly<ValidationConfig>;
@@ -247,6 +258,19 @@ const schema = z.strictObject({
       "float32",
       "What a microbatch's gradients are rounded to before they are summed.",
     ),
+  }),
+  parallelism: section("The mesh of ranks, for --dry-run alone: a run has one rank. --mesh is short for the degrees.", {
+    pipeline_parallel_degree: key(count, 1, "Axis pp: stages of the pipeline; not planned yet, only 1.", "ranks"),
+    data_parallel_replicate_degree: key(count, 1, "Axis dp_replicate: copies of the shards.", "ranks"),
+    data_parallel_shard_degree: key(
+      countOrMinusOne,
+      -1,
+      "Axis dp_shard: ranks that share out batch and parameters; -1: what the other axes leave of --nproc.",
+      "ranks",
+    ),
+    context_parallel_degree: key(count, 1, "Axis cp: ranks that share out the sequence.", "ranks"),
+    tensor_parallel_degree: key(count, 1, "Axis tp: ranks that share out each layer.", "ranks"),
+    disable_loss_parallel: key(flag, false, "Gather the logits before the loss, instead of a loss on slices of them."),
   }),
   activation_checkpoint: section(
     "What is made again in backward instead of being kept since forward, to save memory.",

@@ -95,3 +95,26 @@ Deno.test("--help and --dry-run are flags of their own", () => {
     false,
   ]);
 });
+
+Deno.test("a mesh is the keys of its axes, and what is planned on it has flags of its own", () => {
+  const { entries, plan, problems } = readArguments([
+    ...["--dry-run", "--mesh", "dp_shard=-1,tp=8", "--nproc=64", "--plan-json", "a.json", "--plan_page", "a.html"],
+  ]);
+  assertEquals(entries.map(({ name, value }) => [name, value]), [
+    ["parallelism.data_parallel_shard_degree", -1],
+    ["parallelism.tensor_parallel_degree", 8],
+  ]);
+  assertEquals([plan, problems], [{ nproc: 64, json: "a.json", page: "a.html" }, []]);
+});
+
+Deno.test("an axis that there is not, a degree that is no number and a flag without its value are told how to be said", () => {
+  const what = (...args: string[]) => readArguments(["--dry-run", ...args]).problems.map((p) => p.what);
+  assertEquals(what("--mesh", "dp=2,tp=x,cp"), ["dp=2", "tp=x", "cp"].map((s) => `command line: --mesh has "${s}"`));
+  assertEquals(what("--nproc", "0"), ['command line: --nproc "0"']);
+  assertEquals(what("--plan-json", "--help"), ["command line: --plan-json lacks its value"]);
+});
+
+Deno.test("a mesh is planned only by a dry run", () => {
+  const [problem] = readArguments(["--nproc", "8", "--plan-page", "a.html"]).problems;
+  assertEquals(problem.what, "command line: --nproc and --plan-page without --dry-run");
+});

@@ -1,0 +1,67 @@
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { ConfigError, cut, loadConfig, meshOf } from "../../../train/config.ts";
+
+async function mesh(axes: string, ...args: string[]) {
+  const { config, plan } = await loadConfig(["--dry-run", "--mesh", axes, ...args], () => "");
+  return meshOf(config, plan.nproc);
+}
+
+async function refusal(axes: string, ...args: string[]): Promise<string> {
+  try {
+    await mesh(axes, ...args);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message;
+    throw error;
+  }
+  throw new Error(`${axes} is accepted`);
+}
+
+Deno.test("a mesh has the axes that are given, and without a number of ranks their product", async () => {
+  assertEquals((await mesh("dp_shard=8,tp=4")).degrees, { pp: 1, dp_replicate: 1, dp_shard: 8, cp: 1, tp: 4 });
+  assertEquals((await mesh("dp_replicate=2, cp=2")).size, 4);
+});
+
+Deno.test("dp_shard is what the others leave of the ranks", async () => {
+  for (const axes of ["tp=8", "dp_shard=-1,tp=8"]) {
+    assertEquals((await mesh(axes, "--nproc", "64")).degrees.dp_shard, 8);
+    assertEquals((await mesh(axes)).degrees.dp_shard, 1);
+  }
+});
+
+Deno.test("degrees come from torchtitan's keys too, and --mesh counts more where it comes later", async () => {
+  const keys = ["--parallelism.tensor_parallel_degree", "2", "--parallelism.context_parallel_degree", "2"];
+  const { config } = await loadConfig(["--dry-run", ...keys, "--mesh", "tp=4"], () => "");
+  assertEquals(meshOf(config).size, 8);
+});
+
+Deno.test("pipeline stages are refused by name", async () => {
+  assertEquals(
+    await refusal("pp=2,tp=2"),
+    "parallelism.pipeline_parallel_degree = 2 (axis pp) is not planned yet: this version has no pipeline\n" +
+      "  expected: 1\n  fix: leave pp out, and give its ranks to dp_shard, cp or tp   (not_supported_yet)",
+  );
+});
+
+Deno.test("ranks that the degrees do not make are refused, and sizes that they do not divide", async () => {
+  const ranks = await refusal("dp_shard=3,tp=2", "--nproc", "8");
+  assertStringIncludes(ranks, "The degrees make 6 ranks, but there are 8\n  expected: the product of ");
+  assertStringIncludes(ranks, "start 6 ranks   (mesh)");
+  assertStringIncludes(
+    await refusal("tp=2", "--training.seq_len", "15"),
+    "training.seq_len is 15\n  expected: a multiple of 4 (",
+  );
+});
+
+Deno.test("what cannot be cut is a fault of the configuration, and other errors are not", () => {
+  const cannot = () =>
+    cut(() => {
+      throw new RangeError("Cannot cut a over tp: dim 0 is 3, not a multiple of 2; change it");
+    });
+  const error = assertThrows(cannot, ConfigError);
+  assertEquals(
+    error.message,
+    "Cannot cut a over tp: dim 0 is 3, not a multiple of 2\n  expected: sizes that the axes divide\n" +
+      "  fix: change it   (mesh)",
+  );
+  assertThrows(() => cut(() => JSON.parse("{")), SyntaxError);
+});

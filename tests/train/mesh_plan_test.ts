@@ -1,0 +1,90 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { numParameters } from "../../model/module.ts";
+import { collectiveTotals, parameterGroups, placeOf } from "../../train/mesh_plan.ts";
+import { memoryUse } from "../../train/plan_report.ts";
+import { compileStep } from "../../train/step_program.ts";
+import { tinyLlama } from "../model/tiny.ts";
+import { tinyPlan } from "./mesh_plans.ts";
+
+const plan = tinyPlan({ dp_shard: 2, tp: 2 });
+
+Deno.test("each parameter has its shapes and its layouts", () => {
+  const [w2] = plan.parameters.filter((p) => p.name === "layers.1.feed_forward.w2.weight");
+  assertEquals(w2, {
+    name: "layers.1.feed_forward.w2.weight",
+    shape: [16, 24],
+    localShape: [8, 12],
+    stored: "dp_shard: Shard(0), tp: Shard(1)",
+    used: "tp: Shard(1)",
+    gradient: "dp_shard: Shard(0), tp: Shard(1)",
+    padded: false,
+    bytes: 4 * 8 * 12,
+  });
+});
+
+Deno.test("on one rank memory and FLOPs are those that a run is compiled to", () => {
+  const one = tinyPlan({}), optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+  const model = tinyLlama(), sizes = { batch: 2, seqLen: 16, accumulation: 3, dtype: "f32", threads: 2 } as const;
+  const { plan: compiled } = compileStep({ model, optimizer, ...sizes });
+  const { use, largest } = memoryUse(compiled);
+  assertEquals([one.memory, one.largestIn, one.collectives], [use, largest.graph.name, []]);
+  assert(one.flops > 6 * (numParameters(model) - 32 * 16) * one.step.tokens);
+});
+
+Deno.test("the parts of memory add up to the arena, and states are those of the rank's parts", () => {
+  const { arena, ...parts } = plan.memory, bytes = plan.parameters.reduce((n, p) => n + p.bytes, 0);
+  assertEquals(Object.values(parts).reduce((a, b) => a + b), arena);
+  // Every state starts at a cache line.
+  for (const [of, times] of [[parts.parameters, 1], [parts.gradientSums, 1], [parts.moments, 2]]) {
+    assert(of >= times * bytes && of < times * (bytes + 64 * plan.parameters.length));
+  }
+});
+
+Deno.test("collectives of a microbatch are counted once for each microbatch of a step, at their place", () => {
+  const at = plan.collectives.filter((c) => c.where === "layers.*.attention.wq" && c.op === "all_gather");
+  const sequence = { section: "microbatch", where: "layers.*.attention.wq", op: "all_gather", size: 2, dtype: "f32" };
+  assertEquals(at.map((c) => ({ ...c })), [
+    // Two layers; two rows of 8 of the 16 tokens, and half of what tp uses of the parameter.
+    { ...sequence, axes: ["tp"], dtype: "f32", count: 6, bytes: 6 * 2 * 8 * 16 * 4 },
+    { ...sequence, axes: ["dp_shard"], dtype: "f32", count: 6, bytes: 6 * 16 * 16 / 4 * 4 },
+  ]);
+  const totals = collectiveTotals(plan.collectives),
+    sum = (list: readonly { bytes: number; count: number }[]) =>
+      list.reduce((n, c) => [n[0] + c.bytes, n[1] + c.count], [0, 0]);
+  assertEquals(sum(totals), sum(plan.collectives));
+  assert(totals.length < plan.collectives.length);
+});
+
+Deno.test("a step is that of all ranks", () => {
+  assertEquals(plan.step, { seqLen: 16, localBatchSize: 2, globalBatchSize: 12, microbatches: 3, tokens: 192 });
+  assertEquals([plan.ranks, plan.mesh.tp, plan.model.parameters], [4, 2, numParameters(tinyLlama())]);
+  assertEquals(plan.sections.map((s) => [s.name, s.runs]), [["initialize", 0], ["microbatch", 3], ["update", 1]]);
+});
+
+Deno.test("parameters that lie alike in every layer are one group", () => {
+  const groups = parameterGroups(plan.parameters),
+    [wq] = groups.filter((g) => g.name === "layers.*.attention.wq.weight");
+  assertEquals(wq.names, ["layers.0.attention.wq.weight", "layers.1.attention.wq.weight"]);
+  assertEquals(groups.flatMap((g) => g.names).toSorted(), plan.parameters.map((p) => p.name).toSorted());
+  assertEquals(["layers.12.attention'", "layers.3'", "norm"].map(placeOf), [
+    "layers.*.attention'",
+    "layers.*'",
+    "norm",
+  ]);
+});
+
+Deno.test("the plan is plain data", () => assertEquals(JSON.parse(JSON.stringify(plan)), plan));
+
+Deno.test("every axis is planned, also with padding, bf16 and a memory budget", () => {
+  const axes = { dp_replicate: 2, dp_shard: 2, cp: 2, tp: 2 };
+  const uneven = tinyPlan({ dp_shard: 4 }, { model: tinyLlama({ vocabSize: 33 }) });
+  assertEquals(uneven.parameters.filter((p) => p.padded).map((p) => p.localShape), [[9, 16], [9, 16]]);
+  const rounded = tinyPlan(axes, { precision: { param: "bf16", reduce: "f32", stored: "f32" } });
+  assert(rounded.collectives.some((c) => c.dtype === "bf16"));
+  const all = tinyPlan(axes), none = tinyPlan(axes, { remat: { mode: "memory_budget", fraction: 0 } });
+  assert(none.memory.kept < all.memory.kept && none.flops > all.flops);
+});
+
+Deno.test("a model that the mesh cannot cut is refused", () => {
+  assertThrows(() => tinyPlan({ tp: 8 }), RangeError, "change parallelism.tensor_parallel_degree");
+});
