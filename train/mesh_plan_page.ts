@@ -74,7 +74,7 @@ const bar = (share: number, color: string): string =>
 /** Most ranks that are drawn along each axis: beyond, a picture says no more. */
 const DRAWN: Readonly<Record<Axis, number>> = { pp: 1, dp_replicate: 4, dp_shard: 64, cp: 16, tp: 32 };
 
-/** The mesh: a row for each copy, in it a box for each shard, in it a column for each rank of `tp` and a line for each of `cp`. */
+/** The mesh: a block for each copy, in it a box for each shard, in it a column for each rank of `tp` and a line for each of `cp`. */
 function meshPicture({ mesh }: MeshPlan): string {
   const drawn = (axis: Axis) => Math.min(mesh[axis], DRAWN[axis]);
   const [copies, shards, lines, columns] = [drawn("dp_replicate"), drawn("dp_shard"), drawn("cp"), drawn("tp")];
@@ -105,7 +105,7 @@ function meshPicture({ mesh }: MeshPlan): string {
     ? ""
     : ` Drawn are the first ${cut.map((a) => `${DRAWN[a]} of ${mesh[a]} along ${a}`).join(", ")}.`;
   const words = [
-    ...(mesh.dp_replicate > 1 ? ["a row of boxes for each copy (dp_replicate)"] : []),
+    ...(mesh.dp_replicate > 1 ? ["a block of boxes for each copy (dp_replicate)"] : []),
     "a box for each data-parallel shard (dp_shard)",
     ...(mesh.cp > 1 ? ["a line in it for each part of the sequence (cp)"] : []),
     ...(mesh.tp > 1 ? ["a column in it for each part of the tensors (tp)"] : []),
