@@ -135,7 +135,7 @@ function compiledStep(config: Config, info: DeviceInfo | undefined, remat = rema
 function printPlan(config: Config): void {
   const options = complete(trainOptions(config)), info = deviceHere(options.threads);
   const compiled = compiledStep(config, info), memory = machineMemory(), needed = neededBytes(compiled);
-  console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype)}`);
+  console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
   console.log(`Backward\n  ${rematText(compiled)}`);
   const isAsked = config.activation_checkpoint.visualize_memory_budget_pareto;
@@ -234,7 +234,7 @@ async function run(config: Config): Promise<number> {
   console.log(`  model   ${modelText(model, tokensPerStep(options), seqLen)}`);
   console.log(`  data    ${trainer.dataDescription}`);
   console.log(`  device  ${deviceText(device, gflops, precisionOf(options.precision, options.dtype).param)}`);
-  console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype)}`);
+  console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   console.log(`  remat   ${rematText(program.compiled)}`);
   slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));
   const metrics = new Metrics({

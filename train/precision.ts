@@ -35,10 +35,13 @@ export function precisionOf(
   return fullPrecision;
 }
 
-/** A run's precision in a line of its header. */
-export function precisionText({ param, reduce, stored }: Precision, dtype: RealType): string {
+/** A run's precision in a line of its header; a device that has to multiply bf16 in f32 is told. */
+export function precisionText({ param, reduce, stored }: Precision, dtype: RealType, device?: BySpeed): string {
   if (dtype === "f64") return "everything in f64";
   const state = `parameters, gradient sums and moments in ${stored}`;
   const rounded = reduce === "bf16" ? ", gradients rounded to bf16 before they are summed" : "";
-  return `${param === "bf16" ? "products of bf16 with f32 sums" : "products of f32"}, ${state}${rounded}`;
+  const slow = device && !multipliesBf16(device)
+    ? " (multiplied in f32: the processor has no bf16 products, so no faster)"
+    : "";
+  return `${param === "bf16" ? `products of bf16 with f32 sums${slow}` : "products of f32"}, ${state}${rounded}`;
 }

@@ -4,6 +4,7 @@
 import { Builder } from "../builder.ts";
 import { touchedStates } from "../edit.ts";
 import { consumers, type Graph, type Node, type State, type StateKind, type Value } from "../ir.ts";
+import { isViewOp } from "../place.ts";
 
 /** Element types of a step, in torchtitan's terms. */
 export interface Precision {
@@ -57,7 +58,6 @@ function rewrite(
   return { ...builder.finish(), outputs };
 }
 
-const isView = (node: Node): boolean => ["reshape", "transpose", "broadcast", "slice", "concat"].includes(node.op);
 /** What takes a product's f32 sums as they are. */
 const sums: ReadonlySet<string> = new Set([
   ...["add", "sub", "reduce", "accumulate", "assign"],
@@ -69,7 +69,9 @@ function roundProducts(graph: Graph): Graph {
   const uses = consumers(graph), results = new Set(graph.outputs.map((o) => o.value));
   const isSummed = (value: Value): boolean =>
     results.has(value) ||
-    (uses.get(value) ?? []).every((n) => isView(n) ? n.outputs.every(isSummed) : sums.has(n.op));
+    (uses.get(value) ?? []).every((n) =>
+      isViewOp(n.op) || n.op === "concat" ? n.outputs.every(isSummed) : sums.has(n.op)
+    );
   const summed = new Set(
     graph.nodes.filter((n) => n.op === "contract" && isSummed(n.outputs[0])).map((n) => n.outputs[0]),
   );

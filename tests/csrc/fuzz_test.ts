@@ -1,16 +1,8 @@
 /** The loader's fuzzer, for a moment and without sanitizers: `.ci/run` runs it longer and under them. */
 import { assertEquals, assertMatch } from "@std/assert";
 import { temporaryFolder } from "../data/fixture.ts";
+import { build, run } from "./run.ts";
 import { writePrograms } from "./write_programs.ts";
-
-const build = new URL("../../build", import.meta.url).pathname;
-
-async function run(command: string, ...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await new Deno.Command(command, { args }).output();
-  const text = new TextDecoder().decode(stdout);
-  assertEquals(code, 0, `${command} ${args.join(" ")}\n${text}${new TextDecoder().decode(stderr)}`);
-  return text;
-}
 
 Deno.test("mutants of real programs are refused, or stay inside of their buffers", async () => {
   await using folder = await temporaryFolder();

@@ -1,15 +1,7 @@
 /** The native tests, built where `deno task build` configured, and allocations counted in a process of their own. */
 import { assertEquals, assertMatch } from "@std/assert";
 import { encoded, type TestProgram } from "../ffi/encoded.ts";
-
-const build = new URL("../../build", import.meta.url).pathname;
-
-async function run(command: string, ...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await new Deno.Command(command, { args }).output();
-  const text = new TextDecoder().decode(stdout);
-  assertEquals(code, 0, `${command} ${args.join(" ")}\n${text}${new TextDecoder().decode(stderr)}`);
-  return text;
-}
+import { build, run } from "./run.ts";
 
 await run("cmake", "--build", build, "--target", "titan_tests", "--parallel", "2");
 

@@ -32,3 +32,10 @@ Deno.test("the header says what is multiplied, stored and summed", () => {
   );
   assertEquals(precisionText(precisionOf({}, "f64"), "f64"), "everything in f64");
 });
+
+Deno.test("the header says where bf16 is asked for and the processor does not multiply it", () => {
+  const asked = precisionOf({ param: "bf16" }, "f32", slow), words = "multiplied in f32";
+  assertEquals(precisionText(asked, "f32", slow).includes(words), true);
+  assertEquals(precisionText(asked, "f32", fast).includes(words), false);
+  assertEquals(precisionText(precisionOf({}, "f32", slow), "f32", slow).includes(words), false);
+});
