@@ -92,6 +92,7 @@ export interface ParallelismConfig {
   data_parallel_replicate_degree: number;
   data_parallel_shard_degree: number;
   context_parallel_degree: number;
+  context_parallel_load_balancer: "headtail" | null;
   tensor_parallel_degree: number;
   disable_loss_parallel: boolean;
 }
@@ -269,6 +270,11 @@ const schema = z.strictObject({
       "ranks",
     ),
     context_parallel_degree: key(count, 1, "Axis cp: ranks that share out the sequence.", "ranks"),
+    context_parallel_load_balancer: key(
+      z.enum(["headtail"]).nullable(),
+      "headtail",
+      "Which tokens a rank of cp gets: chunks r and 2 cp - 1 - r, which is the same work for all; None: the r-th slice.",
+    ),
     tensor_parallel_degree: key(count, 1, "Axis tp: ranks that share out each layer.", "ranks"),
     disable_loss_parallel: key(flag, false, "Gather the logits before the loss, instead of a loss on slices of them."),
   }),
