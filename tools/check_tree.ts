@@ -39,8 +39,7 @@ export function layers(tree: Tree): string[] {
       const other = partOf(target);
       if (other === part) return [];
       if (other === "std") return [`${path} imports ${target}: import it by its name, "@std/..."`];
-      // launch.ts starts processes for train/, and may load the native library
-      const allowed = path === "parallel/launch.ts" ? ["graph", "ffi"] : LAYERS[part];
+      const allowed = LAYERS[part];
       if (allowed === undefined || allowed.includes(other)) return [];
       const may = allowed.length === 0 ? "nothing of ours" : allowed.join(", ") + " alone";
       return [`${path} imports ${target}: ${part} may import ${may} (move the shared part down)`];
