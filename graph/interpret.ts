@@ -41,12 +41,13 @@ export function interpretRanks(graphs: readonly Graph[], options: readonly RunOp
   for (;;) {
     if (steps.every((step) => step.done)) return steps.map((step) => step.value as Record<string, Arr>);
     const waiting = steps.map((step) => step.done ? undefined : step.value);
-    const places = waiting.map((w) => w ? `${w.node.op} of ${typeText(w.node.inputs[0])}` : "the end");
+    const places = waiting.map((w) => w ? `${w.node.op} of ${w.node.inputs.map(typeText).join(", ")}` : "the end");
     const stray = places.findIndex((place) => place !== places[0]);
     if (stray > 0) throw new Error(`Cannot go on: rank 0 is at ${places[0]}, rank ${stray} at ${places[stray]}`);
     steps = waiting.map((meeting, rank) => {
-      const { op, attrs } = meeting!.node, group = nums(attrs.group), parts = group.map((r) => waiting[r]!.operand);
-      return runs[rank].next(opOf(op).together!(parts, attrs, group.indexOf(rank)));
+      const { op, attrs } = meeting!.node, group = nums(attrs.group);
+      const operands = group.map((r) => waiting[r]!.operands);
+      return runs[rank].next(opOf(op).together!(operands, attrs, group.indexOf(rank)));
     });
   }
 }
@@ -54,11 +55,11 @@ export function interpretRanks(graphs: readonly Graph[], options: readonly RunOp
 /** A rank at a collective. */
 interface Meeting {
   readonly node: Node;
-  readonly operand: Arr;
+  readonly operands: readonly Arr[];
 }
 
-/** Runs a graph; at each collective it gives its operand and is given the result. */
-function* execute(graph: Graph, options: RunOptions): Generator<Meeting, Record<string, Arr>, Arr> {
+/** Runs a graph; at each collective it gives its operands and is given the results. */
+function* execute(graph: Graph, options: RunOptions): Generator<Meeting, Record<string, Arr>, readonly Arr[]> {
   const { inputs = {}, memory = new Map(), first = true, trace } = options;
   const values = new Map<number, Arr>();
   for (const { name, value } of graph.inputs) {
@@ -98,7 +99,7 @@ function* execute(graph: Graph, options: RunOptions): Generator<Meeting, Record<
     else if (node.op === "accumulate") store(names, args[0], put);
     else {
       const { together, reference } = opOf(node.op);
-      outputs = (together ? [yield { node, operand: args[0] }] : reference!(args, node.attrs, node.outputs))
+      outputs = (together ? yield { node, operands: args } : reference!(args, node.attrs, node.outputs))
         .map((x, i) => node.outputs[i].dtype === "bf16" ? roundedToBf16(x) : x);
       if (node.attrs.into) store(names, outputs[opOf(node.op).accumulates!], put);
     }

@@ -56,7 +56,8 @@ export type KernelName =
   | "softmax"
   | "all_gather"
   | "reduce_scatter"
-  | "all_reduce";
+  | "all_reduce"
+  | "ring_shift";
 
 /** All kernels. */
 export const kernels: { readonly [K in KernelName]: Kernel } = {
@@ -471,6 +472,22 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
       { name: "n", type: "i64" },
       { name: "group", type: "i64[]" },
       { name: "by", type: "i64" },
+    ],
+    dtypes: ["f32", "f64", "i32", "bf16"],
+  },
+  ring_shift: {
+    index: 23,
+    collective: true,
+    inputs: [
+      { name: "x", variadic: true, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: true, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "n", type: "i64" },
+      { name: "group", type: "i64[]" },
     ],
     dtypes: ["f32", "f64", "i32", "bf16"],
   },

@@ -82,8 +82,8 @@ export interface Op {
   readonly infer?: (inputs: readonly Type[], attrs: Attrs) => Type[];
   /** Reference meaning in f64, on arrays. `types` are the output types. */
   readonly reference?: (inputs: readonly Arr[], attrs: Attrs, types: readonly Type[]) => Arr[];
-  /** Meaning of a collective instead: the operands of all ranks of the group in order, and which of them this one is. */
-  readonly together?: (parts: readonly Arr[], attrs: Attrs, at: number) => Arr;
+  /** Meaning of a collective instead: the operands of all ranks of the group, in order, and which of the ranks this one is. */
+  readonly together?: (operands: readonly (readonly Arr[])[], attrs: Attrs, at: number) => readonly Arr[];
   /** How it may be divided among ranks; without it every rank does it whole. */
   readonly split?: Split;
   /** Cotangents of the inputs (`undefined`: none, e.g. for integers). */

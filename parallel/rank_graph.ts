@@ -36,7 +36,8 @@ export function graphOfRank(graph: Graph, mesh: Mesh, rank: number): Graph {
       builder.emit(op, operands, attrs, node.scope).forEach((v, i) => now.set(node.outputs[i], v));
     const attrs = resolved(node.attrs, mesh.degrees, coordinates) as Node["attrs"], [y] = node.outputs;
     if (node.op === "slice_by_rank") {
-      const at = pieceOf(axes, mesh.degrees, coordinates), { shape } = y;
+      const own = pieceOf(axes, mesh.degrees, coordinates), { shape } = y, size = num(attrs.size);
+      const at = (own + size - num(attrs.back ?? 0)) % size;
       emit("slice", inputs, { starts: shape.map((n, d) => d === num(attrs.dim) ? at * n : 0), shape });
     } else if (node.op === "keep_on_first") {
       if (pieceOf(axes, mesh.degrees, coordinates) === 0) now.set(y, inputs[0]);

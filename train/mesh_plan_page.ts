@@ -23,6 +23,7 @@ const OP_COLORS: Readonly<Record<string, string>> = {
   all_gather: "#4f8fbf",
   reduce_scatter: "#d98a3d",
   all_reduce: "#6a9a58",
+  ring_shift: "#8064a2",
 };
 
 const STYLE = `

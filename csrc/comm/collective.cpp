@@ -10,7 +10,11 @@ namespace {
 
 using cpu::elements, cpu::to_text;
 
-/// The attribute words of a collective: n, the group, then (but for all_reduce) the dims, then (but for all_gather) `by`.
+/// Does it cut tensors into pieces, or take them as they are?
+bool cuts(uint32_t kind) { return kind == TITAN_COMM_ALL_GATHER || kind == TITAN_COMM_REDUCE_SCATTER; }
+bool reduces(uint32_t kind) { return kind == TITAN_COMM_REDUCE_SCATTER || kind == TITAN_COMM_ALL_REDUCE; }
+
+/// The attribute words of a collective: n, the group, then (where it cuts) the dims, then (where it reduces) `by`.
 struct Words {
   int64_t n = 0, by = 0;
   const Attribute *group = nullptr, *dims = nullptr;
@@ -22,12 +26,12 @@ struct Words {
     group_size = at++->i;
     group = at;
     at += group_size;
-    if (kind != TITAN_COMM_ALL_REDUCE) {
+    if (cuts(kind)) {
       num_dims = at++->i;
       dims = at;
       at += num_dims;
     }
-    if (kind != TITAN_COMM_ALL_GATHER) by = at->i;
+    if (reduces(kind)) by = at->i;
   }
 };
 
@@ -41,21 +45,21 @@ std::string check(uint32_t kind, const Call& call) {
       if (words.group[j].i == rank) return text("has rank ", rank, " in its group twice; expected: different ranks");
   }
   if (words.by != 0 && words.by != 1) return text("combines by ", words.by, "; expected: 0 (sum) or 1 (max)");
-  if (kind != TITAN_COMM_ALL_REDUCE && words.num_dims != words.n) return text("has ", words.num_dims, " dims for ", words.n, " tensors; expected: one for each");
+  if (cuts(kind) && words.num_dims != words.n) return text("has ", words.num_dims, " dims for ", words.n, " tensors; expected: one for each");
   for (int64_t i = 0; i < words.n; i++) {
     const Tensor &in = call[static_cast<int>(i)], &out = call[static_cast<int>(words.n + i)];
     const std::string name = text("tensor ", i);
     if (in.dtype != out.dtype || in.dtype != call[0].dtype) return text(name, " has another dtype than the first input; expected: the same for all");
     if (!cpu::is_dense(in) || !cpu::is_dense(out)) return text(name, " is not dense; expected: unbroken row-major runs");
     std::vector<int64_t> expected(in.dims, in.dims + in.rank);
-    if (kind != TITAN_COMM_ALL_REDUCE) {
+    if (cuts(kind)) {
       const int64_t dim = words.dims[i].i;
       if (dim < 0 || dim >= in.rank) return text(name, " is cut along dim ", dim, " of ", in.rank, "; expected: one that it has");
       int64_t& size = expected[static_cast<size_t>(dim)];
       if (kind == TITAN_COMM_REDUCE_SCATTER && size % words.group_size) return text(name, " has ", size, " along dim ", dim, "; expected: a multiple of the ", words.group_size, " ranks");
       size = kind == TITAN_COMM_ALL_GATHER ? size * words.group_size : size / words.group_size;
-      if (in.data == out.data && elements(in)) return text(name, " is made in place; expected: memory of its own");
     }
+    if (kind != TITAN_COMM_ALL_REDUCE && in.data == out.data && elements(in)) return text(name, " is made in place; expected: memory of its own");
     if (out.rank != in.rank || !std::equal(expected.begin(), expected.end(), out.dims))
       return text(name, " becomes ", to_text(out.dims, out.rank), "; expected: ", to_text(expected.data(), in.rank));
   }
@@ -65,6 +69,7 @@ std::string check(uint32_t kind, const Call& call) {
 std::string check_all_gather(const Call& call) { return check(TITAN_COMM_ALL_GATHER, call); }
 std::string check_reduce_scatter(const Call& call) { return check(TITAN_COMM_REDUCE_SCATTER, call); }
 std::string check_all_reduce(const Call& call) { return check(TITAN_COMM_ALL_REDUCE, call); }
+std::string check_ring_shift(const Call& call) { return check(TITAN_COMM_RING_SHIFT, call); }
 
 }  // namespace
 
@@ -86,7 +91,7 @@ Collective read_collective(int index, const Call& call) {
   for (int64_t i = 0; i < words.n; i++) {
     const Tensor &in = call[static_cast<int>(i)], &out = call[static_cast<int>(words.n + i)];
     titan_comm_tensor tensor{in.data, out.data, 1, static_cast<uint64_t>(elements(in))};
-    if (kind != TITAN_COMM_ALL_REDUCE) {
+    if (cuts(kind)) {
       const Tensor& part = kind == TITAN_COMM_ALL_GATHER ? in : out;
       for (int64_t d = 0; d < words.dims[i].i; d++) tensor.outer *= static_cast<uint64_t>(part.dims[d]);
       tensor.chunk = tensor.outer ? static_cast<uint64_t>(elements(part)) / tensor.outer : 0;

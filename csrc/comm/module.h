@@ -8,7 +8,7 @@
 #pragma once
 #include <stdint.h>
 
-#define TITAN_COMM_ABI 1
+#define TITAN_COMM_ABI 2
 #define TITAN_COMM_TEXT 512
 
 #ifdef __cplusplus
@@ -24,12 +24,14 @@ typedef enum titan_comm_result {
 typedef enum titan_comm_kind {
   TITAN_COMM_ALL_GATHER = 0,
   TITAN_COMM_REDUCE_SCATTER = 1,
-  TITAN_COMM_ALL_REDUCE = 2
+  TITAN_COMM_ALL_REDUCE = 2,
+  TITAN_COMM_RING_SHIFT = 3
 } titan_comm_kind;
 
 /** A dense tensor of a collective. The whole is `outer` rows, each of one piece of `chunk` elements for every rank, in the order of the group;
  * a rank's part is `outer` rows of one piece. all_gather makes wholes of parts, reduce_scatter parts of wholes. In an all_reduce `in` and `out`
- * have `chunk` elements, outer is 1, and they may be the same memory. */
+ * have `chunk` elements, outer is 1, and they may be the same memory. A ring_shift is alike, but `out` is the `in` of the member before, the last
+ * being before the first, and memory of its own. */
 typedef struct titan_comm_tensor {
   const void *in;
   void *out;

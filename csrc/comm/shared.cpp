@@ -142,6 +142,11 @@ void SharedGroup::gather(const titan_comm_tensor& tensor, uint32_t i, uint64_t s
   }
 }
 
+void SharedGroup::shift(const titan_comm_tensor& tensor, uint32_t i, uint64_t size) {
+  const size_t members = members_.size(), before = (static_cast<size_t>(self_) + members - 1) % members;
+  std::memcpy(tensor.out, in_of(before, i), tensor.chunk * size);
+}
+
 void SharedGroup::scatter(const titan_comm_call& call, uint32_t i, uint64_t size) {
   const titan_comm_tensor& tensor = call.tensors[i];
   const uint64_t piece = tensor.chunk * size, row = piece * members_.size();
@@ -199,6 +204,7 @@ titan_comm_result SharedGroup::run(const titan_comm_call& call, const std::vecto
       if (!tensor.outer || !tensor.chunk) continue;
       if (part.kind == TITAN_COMM_ALL_GATHER) gather(tensor, i, size);
       else if (part.kind == TITAN_COMM_REDUCE_SCATTER) scatter(part, i, size);
+      else if (part.kind == TITAN_COMM_RING_SHIFT) shift(tensor, i, size);
       else reduce_piece(part, i, size);
     }
     if (part.kind == TITAN_COMM_ALL_REDUCE) {

@@ -78,6 +78,7 @@ class SharedGroup {
   const char* in_of(size_t member, uint32_t tensor) const;
   const char* out_of(size_t member, uint32_t tensor) const;
   void gather(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);
+  void shift(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);
   void scatter(const titan_comm_call& call, uint32_t i, uint64_t size);
   void reduce_piece(const titan_comm_call& call, uint32_t i, uint64_t size);
   void gather_pieces(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);

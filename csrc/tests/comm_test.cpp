@@ -109,6 +109,21 @@ void gathers_put_pieces_one_after_another() {
         for (size_t c = 0; c < 5; c++) EXPECT(whole[(o * SIZE + r) * 5 + c] == static_cast<float>(100 * r + 5 * o + c));
 }
 
+void shifts_hand_tensors_to_the_next() {
+  for (const int size : {1, 2, 3}) {
+    Ranks ranks(size);
+    std::vector<std::vector<float>> out(static_cast<size_t>(size), std::vector<float>(7, -1));
+    ranks.at_once([&](int r, auto run) {
+      std::vector<float> in(7, static_cast<float>(r));
+      float* to = out[static_cast<size_t>(r)].data();
+      const titan_comm_tensor tensors[] = {{in.data(), to, 1, 5}, {in.data() + 5, to + 5, 1, 2}};
+      run(call_of<float>(TITAN_COMM_RING_SHIFT, tensors, 2));
+    });
+    for (int r = 0; r < size; r++)
+      for (const float x : out[static_cast<size_t>(r)]) EXPECT(x == static_cast<float>((r + size - 1) % size));
+  }
+}
+
 /// More tensors than one meeting has room for, one of them empty.
 void many_tensors_are_one_collective() {
   constexpr uint32_t SIZE = 2, TENSORS = 2 * MOST_POSTED + 3;
@@ -174,6 +189,9 @@ void malformed_collectives_are_refused() {
   EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 1}) == "");
   EXPECT(refusal(1, whole, part, {1, 2, 1, 0, 1, 1, 0}) == "");
   EXPECT(refusal(2, whole, whole, {1, 1, 5, 1}) == "");
+  EXPECT(refusal(3, part, part, {1, 2, 4, 2}) == "tensor 0 is made in place; expected: memory of its own");
+  EXPECT(refusal(3, part, Array<float>({2, 3}), {1, 2, 4, 2}) == "");
+  EXPECT(refusal(3, part, whole, {1, 2, 4, 2}) == "tensor 0 becomes [2, 6]; expected: [2, 3]");
   EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 0}) == "tensor 0 becomes [2, 6]; expected: [4, 3]");
   EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 2}) == "tensor 0 is cut along dim 2 of 2; expected: one that it has");
   EXPECT(refusal(0, part, other, {1, 2, 0, 1, 1, 1}) == "tensor 0 has another dtype than the first input; expected: the same for all");
@@ -235,6 +253,7 @@ int main() {
       sums_are_in_the_order_of_the_ranks<int32_t>(size, 2, 100, maximum);
     }
   gathers_put_pieces_one_after_another();
+  shifts_hand_tensors_to_the_next();
   many_tensors_are_one_collective();
   who_does_not_come_is_named();
   who_comes_for_something_else_is_refused();

@@ -39,7 +39,12 @@ function pieceAt(x: Arr, attrs: Attrs, at: number): Arr {
 function together(node: Node): KernelCall {
   const { group, dim, by } = node.attrs;
   if (group === undefined) return withoutKernel(node);
-  const attrs = { n: 1, group: nums(group), dims: dim === undefined ? [] : [num(dim)], by: by === "max" ? 1 : 0 };
+  const attrs = {
+    n: node.inputs.length,
+    group: nums(group),
+    dims: dim === undefined ? [] : [num(dim)],
+    by: by === "max" ? 1 : 0,
+  };
   return { kernel: node.op, attrs };
 }
 
@@ -49,12 +54,18 @@ function packedViews(_node: Node, views: readonly View[]): readonly View[] | str
   return strided < 0 ? views : `operand ${strided} is not packed`;
 }
 
+/** Tensor by tensor: what makes one of the parts that the ranks have of it. */
+const each =
+  (make: (parts: readonly Arr[], attrs: Attrs, at: number) => Arr): Op["together"] => (operands, attrs, at) =>
+    operands[0].map((_, i) => make(operands.map((own) => own[i]), attrs, at));
+
 /** The pieces of all ranks, one after another along `dim`. */
 export const allGather: Op = defineOp({
   name: "all_gather",
   infer: ([{ dtype, shape }], attrs) => [whole({ dtype, shape }, attrs)],
-  together: (parts, attrs) =>
-    concat.reference!(parts, attrs, [whole({ dtype: "f64", shape: parts[0].shape }, attrs)])[0],
+  together: each((parts, attrs) =>
+    concat.reference!(parts, attrs, [whole({ dtype: "f64", shape: parts[0].shape }, attrs)])[0]
+  ),
   bf16: "kept",
   recompute: "collective",
   kernel: together,
@@ -66,7 +77,7 @@ export const allGather: Op = defineOp({
 export const reduceScatter: Op = defineOp({
   name: "reduce_scatter",
   infer: ([x], attrs) => [piece(x, attrs)],
-  together: (parts, attrs, at) => pieceAt(reduced(parts, attrs), attrs, at),
+  together: each((parts, attrs, at) => pieceAt(reduced(parts, attrs), attrs, at)),
   bf16: "kept",
   recompute: "collective",
   kernel: together,
@@ -78,7 +89,7 @@ export const reduceScatter: Op = defineOp({
 export const allReduce: Op = defineOp({
   name: "all_reduce",
   infer: ([x]) => [{ dtype: x.dtype, shape: x.shape }],
-  together: (parts, attrs) => reduced(parts, attrs),
+  together: each(reduced),
   bf16: "kept",
   recompute: "collective",
   kernel: together,
@@ -87,7 +98,19 @@ export const allReduce: Op = defineOp({
   inPlace: () => [[0, 0]],
 });
 
-/** The rank's own piece along `dim` of what all have. */
+/** Every rank hands its tensors to the next of the group, and is given those of the one before; the last one's go to the first. */
+export const ringShift: Op = defineOp({
+  name: "ring_shift",
+  infer: (inputs) => inputs.map(({ dtype, shape }) => ({ dtype, shape })),
+  together: (operands, _attrs, at) => operands[(at + operands.length - 1) % operands.length],
+  bf16: "kept",
+  recompute: "collective",
+  kernel: together,
+  views: packedViews,
+  flops: () => 0,
+});
+
+/** The rank's own piece along `dim` of what all have; with `back`, that of the rank so many places before it in the group's ring. */
 export const sliceByRank: Op = defineOp({
   name: "slice_by_rank",
   infer: ([x], attrs) => [piece(x, attrs)],
@@ -109,14 +132,16 @@ export const keepOnFirst: Op = defineOp({
 
 /** Number of bytes that each rank sends in a collective done by rings; 0 for other nodes. */
 export function sentBytes(node: Node): number {
-  const size = num(node.attrs.size), [x] = node.inputs;
+  const size = num(node.attrs.size), bytes = node.inputs.reduce((sum, v) => sum + sizeBytes(v), 0);
   switch (node.op) {
     case "all_gather":
-      return sizeBytes(x) * (size - 1);
+      return bytes * (size - 1);
     case "reduce_scatter":
-      return sizeBytes(x) * (size - 1) / size;
+      return bytes * (size - 1) / size;
     case "all_reduce":
-      return 2 * sizeBytes(x) * (size - 1) / size;
+      return 2 * bytes * (size - 1) / size;
+    case "ring_shift":
+      return bytes;
     default:
       return 0;
   }

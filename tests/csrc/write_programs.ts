@@ -44,7 +44,8 @@ function collectives(): Uint8Array {
     const apply = (op: string, t: Tensor, own: Attrs) => t.apply(op, [], { ...attrs, ...own })[0];
     const piece = apply("reduce_scatter", x.exp(), { dim: 0, by: "max" }),
       whole = apply("all_gather", piece, { dim: 1 });
-    return { y: apply("all_reduce", whole.square(), { by: "sum" }).add(whole), z: x.neg() };
+    const sum = apply("all_reduce", whole.square(), { by: "sum" });
+    return { y: sum.add(apply("ring_shift", whole, {})), z: x.neg() };
   });
   return compileGraphs([graph, { ...graph, name: "again" }], { threads: 1 }).program.bytes;
 }

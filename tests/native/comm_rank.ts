@@ -169,7 +169,7 @@ async function runCollectives(device: Device, { rank, size }: Comm["info"]) {
   const group = random.shuffle(Array.from({ length: size }, (_, r) => r));
   for (const dtype of ["f32", "f64", "i32", "bf16"] as DType[]) {
     for (const shape of [[12, 5, 3], [2, 12, 700], [5, 3, 24]]) {
-      for (const op of ["all_gather", "reduce_scatter", "all_reduce"]) {
+      for (const op of ["all_gather", "reduce_scatter", "all_reduce", "ring_shift"]) {
         const dim = shape.findIndex((n) => n % 12 === 0), by = random.pick(["sum", "max"]);
         const graph = one(op, { dtype, shape }, { group, dim, by });
         const inputs = group.map(() => ({

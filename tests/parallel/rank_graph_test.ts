@@ -34,6 +34,11 @@ Deno.test("a slice by rank is a slice", () => {
   assertEquals(ranks(graph), [slice(0), slice(2), slice(1), slice(3)]);
 });
 
+Deno.test("a slice by rank may be that of a rank before it in the ring", () => {
+  const graph = graphOf("slice_by_rank", { axes: ["tp", "dp_shard"], size: 4, dim: 0, back: 3 });
+  assertEquals(ranks(graph).map(([[, attrs]]) => (attrs as Attrs).starts), [[1, 0], [3, 0], [2, 0], [0, 0]]);
+});
+
 Deno.test("what the first rank keeps is the value itself there, and zeros elsewhere", () => {
   const zeros = [["constant", { value: 0, dtype: "f64", shape: [4, 6] }]];
   assertEquals(ranks(graphOf("keep_on_first", { axes: ["tp"], size: 2 })), [[], zeros, [], zeros]);

@@ -171,6 +171,22 @@ int all_reduce(Group& group, const titan_comm_call& call, const titan_comm_tenso
   return TITAN_COMM_OK;
 }
 
+/// From the member before, to the one behind, as it lies.
+int ring_shift(Group& group, const titan_comm_tensor& tensor, int64_t size, const titan_comm_wait* wait, char* error) {
+  constexpr int64_t MOST = int64_t{1} << 30;
+  const int64_t total = static_cast<int64_t>(tensor.chunk) * size;
+  const int before = (group.rank + group.size - 1) % group.size, behind = (group.rank + 1) % group.size;
+  for (int64_t start = 0; start < total; start += MOST) {
+    const int bytes = static_cast<int>(std::min(MOST, total - start));
+    MPI_Request received, sent;
+    MUST(MPI_Irecv(static_cast<char*>(tensor.out) + start, bytes, MPI_BYTE, before, 0, group.comm, &received), "MPI_Irecv");
+    MUST(MPI_Isend(static_cast<const char*>(tensor.in) + start, bytes, MPI_BYTE, behind, 0, group.comm, &sent), "MPI_Isend");
+    for (MPI_Request* request : {&received, &sent})
+      if (const int result = finish(request, wait, error)) return result;
+  }
+  return TITAN_COMM_OK;
+}
+
 int run(void* handle, const titan_comm_call* call, const titan_comm_wait* wait, char* error) {
   Group& group = group_of(handle);
   const auto size = static_cast<int64_t>(titan::size_of(DType{call->dtype}));
@@ -179,6 +195,7 @@ int run(void* handle, const titan_comm_call* call, const titan_comm_wait* wait, 
     if (!tensor.outer || !tensor.chunk) continue;
     const int result = call->kind == TITAN_COMM_ALL_GATHER       ? all_gather(group, tensor, size, wait, error)
                        : call->kind == TITAN_COMM_REDUCE_SCATTER ? reduce_scatter(group, *call, tensor, size, wait, error)
+                       : call->kind == TITAN_COMM_RING_SHIFT     ? ring_shift(group, tensor, size, wait, error)
                                                                  : all_reduce(group, *call, tensor, size, wait, error);
     if (result) return result;
   }

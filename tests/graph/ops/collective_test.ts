@@ -39,6 +39,16 @@ Deno.test("all_reduce gives every rank the sum or the maximum", () => {
   assertEquals(results("all_reduce", [2], { by: "max" }, [[1, 5], [2, 4]]), [[2, 5], [2, 5]]);
 });
 
+Deno.test("ring_shift hands all tensors to the next rank of the group, the last one's to the first", () => {
+  const graph = traceGraph("g", [], (builder) => {
+    const [x, y] = ["x", "y"].map((name) => new Tensor(builder, builder.input(name, f64(1))));
+    const [nextX, nextY] = x.apply("ring_shift", [y], { axes: ["cp"], size: 3, group: [2, 0, 1] });
+    return { x: nextX, y: nextY };
+  });
+  const out = interpretRanks([graph, graph, graph], [1, 2, 3].map((n) => ({ inputs: { x: [n], y: [10 * n] } })));
+  assertEquals(out.map(({ x, y }) => [...x.data, ...y.data]), [[3, 30], [1, 10], [2, 20]]);
+});
+
 Deno.test("pieces are in the order of the group, not of the ranks", () => {
   const graph = collective("all_gather", f64(1), { dim: 0 }, [2, 0, 1]);
   const out = interpretRanks([graph, graph, graph], [[1], [2], [3]].map((x) => ({ inputs: { x } })));
@@ -51,6 +61,7 @@ Deno.test("collectives and slices infer the shapes of what a rank holds", () => 
   assertEquals(typeOf("all_gather", i32(2, 3), { dim: 0 }), "i32[4,3]");
   assertEquals(typeOf("reduce_scatter", f32(2, 4), { dim: 1, by: "sum" }), "f32[2,2]");
   assertEquals(typeOf("all_reduce", f32(2, 4), { by: "sum" }), "f32[2,4]");
+  assertEquals(typeOf("ring_shift", f32(2, 4), {}), "f32[2,4]");
   assertEquals(typeOf("slice_by_rank", f32(2, 4), { dim: 0 }), "f32[1,4]");
   assertEquals(typeOf("keep_on_first", f32(2, 4), {}), "f32[2,4]");
   assertEquals(typeOf("slice_by_rank", f32(49), { dim: 0, size: 49 }), "f32[1]");
@@ -81,5 +92,6 @@ Deno.test("a rank sends as many bytes as rings need", () => {
   assertEquals(bytes("all_gather", [0, 1, 2, 3], { dim: 0 }), 3 * 128);
   assertEquals(bytes("reduce_scatter", [0, 1, 2, 3], { dim: 0, by: "sum" }), 3 * 32);
   assertEquals(bytes("all_reduce", [0, 1, 2, 3], { by: "sum" }), 2 * 3 * 32);
+  assertEquals(bytes("ring_shift", [0, 1, 2, 3], {}), 128);
   assertEquals(bytes("slice_by_rank", [0, 1], { dim: 0 }), 0);
 });
