@@ -273,6 +273,8 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
       { name: "k_positions", variadic: false, optional: false, bf16: false },
       { name: "q_documents", variadic: false, optional: true, bf16: false },
       { name: "k_documents", variadic: false, optional: true, bf16: false },
+      { name: "other_o", variadic: false, optional: true, bf16: false },
+      { name: "other_lse", variadic: false, optional: true, bf16: false },
     ],
     outputs: [
       { name: "o", variadic: false, optional: false, bf16: true },

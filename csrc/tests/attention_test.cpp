@@ -1,6 +1,6 @@
 // attention and its gradient against naive f64 loops, in f32, f64, and bf16 products of operands stored as bf16 or f32: head sizes, ragged
 // lengths, grouped heads, rotary tables, documents, permuted and offset positions, q|k|v as views of one product and dq|dk|dv of one buffer,
-// queries that see nothing, NaN, thread counts.
+// keys in slices, queries that see nothing, NaN, thread counts.
 #include "test.h"
 
 using namespace titan;
@@ -54,6 +54,10 @@ struct Problem {
     call.add(q_positions).add(k_positions);
     c.documents ? call.add(q_documents).add(k_documents) : call.absent().absent();
   }
+  static Tensor slice(Tensor t, int64_t begin, int64_t end) {
+    if (t.data) t.data = t.as<char>() + begin * t.strides[1] * int64_t(size_of(t.dtype)), t.dims[1] = end - begin;
+    return t;
+  }
   int64_t scratch(bool backward, int threads) const {
     const int64_t P = (c.K + 15) / 16 * 16, keys = (c.S + 63) / 64 * 64, e = sizeof(real);
     const int64_t one = backward ? e * (4 * keys * P + 5 * 64 * P + 2 * 64 * 64) : e * (2 * keys * P + 2 * 64 * P + 64 * 64);
@@ -63,8 +67,34 @@ struct Problem {
     CallBuilder call;
     call.operands = {part(0, false), part(1, false), part(2, false)};
     add_tokens(call);
-    call.add(o).add(lse).scratch(scratch(false, threads)).real(scale).integer(rounds);
+    call.absent().absent().add(o).add(lse).scratch(scratch(false, threads)).real(scale).integer(rounds);
     RUN(call, attention, threads);
+  }
+  /// Keys in slices, the last one first, each on top of what came before: in place, or from elsewhere, padded with what may not be read.
+  void forward_in_slices(int slices, int threads, bool in_place) {
+    Array<real> exact(o.dims, o.strides), other_o({c.B, c.T, c.H, c.K + 7}), other_lse({c.B, c.H, c.T + 1});
+    for (int n = slices - 1; n >= 0; n--) {
+      const int64_t begin = c.S * n / slices, end = c.S * (n + 1) / slices;
+      CallBuilder call;
+      call.operands = {part(0, false), part(1, false), part(2, false)};
+      add_tokens(call);
+      for (int i : {1, 2, 4, 6, 8}) call.operands[size_t(i)] = slice(call.operands[size_t(i)], begin, end);
+      if (n == slices - 1) {
+        call.absent().absent();
+      } else if (in_place) {
+        call.add(exact).add(lse);
+      } else {
+        other_o.fill([](int64_t) { return NAN; }), other_lse.fill([](int64_t) { return NAN; });
+        for (int64_t i = 0; i < exact.size(); i++) other_o[i / c.K * (c.K + 7) + i % c.K] = exact[i];
+        for (int64_t i = 0; i < lse.size(); i++) other_lse[i / c.T * (c.T + 1) + i % c.T] = lse[i];
+        call.add(other_o).add(other_lse);
+        call.operands[9].dims[3] = c.K, call.operands[10].dims[2] = c.T;
+      }
+      call.add(exact).add(lse).scratch(scratch(false, threads)).real(scale).integer(rounds);
+      RUN(call, attention, threads);
+    }
+    EXPECT(exact.guarded() && lse.guarded());
+    o.fill([&](int64_t i) { return double(exact[i]); });
   }
   void backward(int threads) {
     CallBuilder call;
@@ -188,6 +218,13 @@ void compare(const Case& c) {
   const double bound = rounds ? 1.0 / 128 : sizeof(S) == 4 ? 4e-6 : 1e-14;
   for (int64_t i = 0; i < one.lse.size(); i++) EXPECT_NEAR(double(one.lse[i]), expected.lse[size_t(i)], bound);
   expect_near<S, rounds>("o", c, one.o.tensor(), expected.o, bound);
+  const auto same_in_slices = [&](int slices, bool in_place) {
+    Problem<S, rounds> parts(c);
+    parts.forward_in_slices(slices, slices, in_place);
+    for (int64_t i = 0; i < parts.lse.size(); i++) EXPECT_NEAR(double(parts.lse[i]), expected.lse[size_t(i)], bound);
+    expect_near<S, rounds>("o of slices", c, parts.o.tensor(), expected.o, bound);
+  };
+  if (c.S >= 3) same_in_slices(2, false), same_in_slices(3, true);
   expect_near<S, rounds>("dq", c, one.part(0, true), expected.dq, bound);
   expect_near<S, rounds>("dk", c, one.part(1, true), expected.dk, bound);
   expect_near<S, rounds>("dv", c, one.part(2, true), expected.dv, bound);
@@ -235,7 +272,7 @@ void mixed_storage() {
   CallBuilder call;
   call.add(wide.q).add(narrow.k).add(wide.v);
   wide.add_tokens(call);
-  call.add(narrow.o).add(narrow.lse).scratch(wide.scratch(false, 2)).real(wide.scale).integer(1);
+  call.absent().absent().add(narrow.o).add(narrow.lse).scratch(wide.scratch(false, 2)).real(wide.scale).integer(1);
   RUN(call, attention, 2);
   EXPECT(narrow.lse == wide.lse);
   for (int64_t i = 0; i < wide.o.size(); i++) EXPECT(narrow.o[i] == bf16(wide.o[i]));
@@ -246,7 +283,7 @@ std::string refusal(Problem<S, rounds> problem) {
   CallBuilder call;
   call.add(problem.q).add(problem.k).add(problem.v);
   problem.add_tokens(call);
-  call.add(problem.o).add(problem.lse).scratch(1 << 20).real(1).integer(rounds);
+  call.absent().absent().add(problem.o).add(problem.lse).scratch(1 << 20).real(1).integer(rounds);
   return REFUSAL(call, attention);
 }
 

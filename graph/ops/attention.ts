@@ -2,6 +2,8 @@
  * query's and, where document ids are given, the documents are equal. o = softmax(scale q k^T) v, lse = log of the softmax's sum.
  * Inputs: q `[B,T,H,K]`, k, v `[B,S,G,K]`, then q and k positions `[B,T]`, `[B,S]`, then (attribute `documents`) document ids of
  * both, then (attribute `rope`, set by `fuse`) rotation tables of both: q and k are then turned while a head is loaded.
+ * With the attribute `others`, o and lse of other keys come in right behind v, and those that come out are of both sets of keys:
+ * o = exp(lse_1 - lse) o_1 + exp(lse_2 - lse) o_2, so that keys may come in slices.
  * With the attribute `round` the products take bf16: q (turned, times scale log2 e), k (turned), v, and the gradient of o are
  * rounded first. The native kernels round the probabilities and their gradients too, the reference does not.
  * @module */
@@ -21,6 +23,9 @@ const inKernelOrder = <T>(rest: readonly T[], attrs: Attrs): (T | undefined)[] =
   const { qPositions, kPositions, documents, tables } = extras(rest, attrs);
   return [tables[0], tables[1], qPositions, kPositions, documents[0], documents[1]];
 };
+
+/** How many operands come before the positions. */
+const numFirst = (attrs: Attrs): number => attrs.others ? 5 : 3;
 
 function check(q: Type, k: Type, v: Type): void {
   const [b, , h, size] = q.shape, [kb, , g, ksize] = k.shape;
@@ -106,37 +111,55 @@ const padded = (n: number, to: number): number => Math.ceil(n / to) * to;
 /** q, k and v: the r query heads of one key/value head stay together. */
 const HEADS = "b t (g r) k, b s g k, b s g k";
 const documents = (attrs: Attrs): string => attrs.documents ? ", b t, b s" : "";
+const others = (attrs: Attrs): string => attrs.others ? ", b t (g r) k, b (g r) t" : "";
 
-/** `q, k, v, positions... -> o, lse [B,H,T]` */
+/** `q, k, v, (o, lse,) positions... -> o, lse [B,H,T]` */
 export const attention: Op = defineOp({
   name: "attention",
   bf16: mayBeBf16([0, 1, 2], [0]),
-  infer: ([q, k, v, ...rest], attrs) => {
+  infer: (inputs, attrs) => {
+    const [q, k, v] = inputs, [b, t, h] = q.shape, others = inputs.slice(3, numFirst(attrs));
     check(q, k, v);
-    checkPlaces(q, k, rest, attrs);
-    const [b, t, h] = q.shape;
-    return [{ dtype: q.dtype, shape: q.shape }, { dtype: q.dtype, shape: [b, h, t] }];
+    checkPlaces(q, k, inputs.slice(numFirst(attrs)), attrs);
+    const types = [{ dtype: q.dtype, shape: q.shape }, { dtype: q.dtype, shape: [b, h, t] }];
+    const stray = others.findIndex((type, i) => typeText(type) !== typeText(types[i]));
+    if (stray >= 0) {
+      const name = ["o", "lse"][stray];
+      throw new TypeError(
+        `${name} of the other keys is ${typeText(others[stray])}, expected ${typeText(types[stray])}`,
+      );
+    }
+    return types;
   },
   reference: (inputs, attrs, [oType, lseType]) => {
-    const { q, k, v, each } = load(inputs, inputs.slice(3), attrs);
+    const { q, k, v, each } = load(inputs, inputs.slice(numFirst(attrs)), attrs);
+    const [otherO, otherLse] = inputs.slice(3, numFirst(attrs));
     const o = arr(oType.shape), lse = arr(lseType.shape), size = q.shape[3];
     each((i, keys, bht) => {
-      const scores = keys.map((j) => num(attrs.scale) * dot(q, i, k, j, size));
-      const max = Math.max(...scores), sum = scores.reduce((s, x) => s + Math.exp(x - max), 0);
-      lse.data[bht] = keys.length ? max + Math.log(sum) : -Infinity;
+      const scores = keys.map((j) => num(attrs.scale) * dot(q, i, k, j, size)),
+        other = otherLse?.data[bht] ?? -Infinity;
+      const max = Math.max(...scores, other), sum = scores.reduce((s, x) => s + Math.exp(x - max), 0);
+      if (max === -Infinity) {
+        lse.data[bht] = max;
+        return;
+      }
+      const all = sum + Math.exp(other - max);
+      lse.data[bht] = max + Math.log(all);
       keys.forEach((j, n) => {
-        const p = Math.exp(scores[n] - max) / sum;
+        const p = Math.exp(scores[n] - max) / all;
         for (let d = 0; d < size; d++) o.data[i + d] += p * v.data[j + d];
       });
+      if (otherO) { for (let d = 0; d < size; d++) o.data[i + d] += Math.exp(other - max) / all * otherO.data[i + d]; }
     });
     return [o, lse];
   },
   vjp: ({ inputs: [q, k, v, ...rest], outputs: [o, lse], cotangents: [dout, dlse], attrs }) => {
     if (dlse) throw new TypeError(`Cannot differentiate through "lse" of attention`);
+    if (attrs.others) throw new TypeError(`op "attention" has no vjp with "others": differentiate it whole`);
     return q.apply("attention_backward", [k, v, o, lse, dout!, ...rest], attrs);
   },
   split: {
-    dims: ({ attrs }) => `${HEADS}, b t, b s${documents(attrs)} -> b t (g r) k, b (g r) t`,
+    dims: ({ attrs }) => `${HEADS}${others(attrs)}, b t, b s${documents(attrs)} -> b t (g r) k, b (g r) t`,
     whole: ["s", "k"],
     rounds: [1, 2],
   },
@@ -147,8 +170,13 @@ export const attention: Op = defineOp({
   kernel: (node) => ({
     kernel: "attention",
     attrs: { scale: num(node.attrs.scale), bf16: node.attrs.round ? 1 : 0 },
-    operands: (inputs, outputs) => [...inputs.slice(0, 3), ...inKernelOrder(inputs.slice(3), node.attrs), ...outputs],
+    operands: (inputs, outputs) => {
+      const first = numFirst(node.attrs), [o, lse] = inputs.slice(3, first);
+      return [...inputs.slice(0, 3), ...inKernelOrder(inputs.slice(first), node.attrs), o, lse, ...outputs];
+    },
   }),
+  // A block of queries is read before it is written.
+  inPlace: ({ attrs }) => attrs.others ? [[0, 3], [1, 4]] : [],
 });
 
 /** Bytes per thread, as csrc/cpu/ops/attention*.cpp lay them out: `whole` tensors of a head's padded keys, `blocks` of a block of

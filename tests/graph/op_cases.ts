@@ -469,6 +469,34 @@ export const cases: readonly OpCase[] = [
     },
   },
   {
+    op: "attention",
+    title: "on top of that to other keys",
+    inputs: [...qkv, r([B, T, H, K]), r([B, H, T], -1, 2), ...places],
+    attrs: { scale: 0.7, documents: false, others: true },
+    gives: ["f64[2,3,4,2]", "f64[2,4,3]"],
+    gradient: false,
+    flops: 2 * B * T * H * K * S,
+    like: (q, k, v, o, otherLse, ...places) => {
+      const [own, ownLse] = attentionLike(q, k, v, ...places as [Tensor, Tensor]);
+      const lse = ownLse.exp().add(otherLse.exp()).log();
+      const weigh = (x: Tensor, part: Tensor) =>
+        x.mul(part.sub(lse).exp().reshape("b h t -> b h t 1").transpose(1, 2).broadcastTo([B, T, H, K]));
+      return [weigh(own, ownLse).add(weigh(o, otherLse)), lse];
+    },
+    refuses: [
+      {
+        inputs: [...qkv, r([B, T, H, 1]), r([B, H, T]), ...places],
+        attrs: { scale: 1, others: true },
+        says: "o of the other keys is f64[2,3,4,1], expected f64[2,3,4,2]",
+      },
+      {
+        inputs: [...qkv, r([B, T, H, K]), r([B, T, H]), ...places],
+        attrs: { scale: 1, others: true },
+        says: "lse of the other keys is f64[2,3,4], expected f64[2,4,3]",
+      },
+    ],
+  },
+  {
     op: "attention_backward",
     title: "with rotation",
     inputs: [...qkv, r([B, T, H, K]), r([B, H, T], 2, 3), r([B, T, H, K]), ...places, ...tables],

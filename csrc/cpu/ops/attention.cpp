@@ -1,6 +1,8 @@
 // Attention forward.  q[B,T,H,K], k[B,S,G,K], v[B,S,G,K] -> o[B,T,H,K], lse[B,H,T]
 //   s[t,j] = scale rope(q[t]) . rope(k[j]) for the keys j that t sees (position j <= position t, same document)
 //   lse[t] = log sum_j exp s[t,j],   o[t] = sum_j exp(s[t,j] - lse[t]) v[j];     a query that sees no key: o = 0, lse = -inf
+// With other_o and other_lse, those of other keys: as if lse had the summand exp other_lse, and o had exp(other_lse - lse) other_o. They may be
+// o and lse themselves, read block by block before these are written.
 // Query head h uses key head h / (H/G). q, k, v and o are views of any strides but the last: of the one product that made them, and of
 // the one that follows. With bf16 = 1 they may be stored as bf16, and the products take bf16: scale log2(e) rope(q), rope(k), v and the
 // unnormalized probabilities are rounded; sums, maximum and lse stay f32.
@@ -94,10 +96,30 @@ struct Block {
       }
   }
 
-  /// All keys for the loaded queries: the output (not yet divided) in output_PQ, the running maximum and sum in base 2.
-  void attend(int64_t b, vec<real> (&most)[V], vec<real> (&sum)[V]) {
+  /// No keys yet: the output (not yet divided) in output_PQ, the running maximum and sum in base 2.
+  void begin(vec<real> (&most)[V], vec<real> (&sum)[V]) {
     for (int v = 0; v < V; v++) most[v] = splat(real(-1e30)), sum[v] = vec<real>{};  // finite, so that -inf - most is no NaN
     std::fill(output_PQ, output_PQ + heads.P * Q, real(0));
+  }
+  /// Other keys: they count as one, with a power of 1. The scores' place holds rows until they are columns.
+  void begin_with(const Tensor& o, const Tensor& lse, int64_t b, int64_t h, int64_t first, int64_t count, vec<real> (&most)[V], vec<real> (&sum)[V]) {
+    begin(most, sum);
+    const Head<storage> rows(o, b, h);
+    for (int64_t p = 0; p < heads.P; p += BLOCK_KEYS) {
+      const int64_t width = std::min(BLOCK_KEYS, heads.P - p);
+      std::fill(scores_JQ, scores_JQ + Q * width, real(0));
+      for (int64_t i = 0; i < count; i++)
+        for (int64_t k = 0; k < width && p + k < heads.K; k += L) store(scores_JQ + i * width + k, rows[first + i].load(p + k, std::min<int64_t>(L, heads.K - p - k)));
+      transpose(scores_JQ, Q, width, output_PQ + p * Q);
+    }
+    for (int64_t i = 0; i < count; i++) {
+      const real natural = lse.as<real>()[b * lse.strides[0] + h * lse.strides[1] + (first + i) * lse.strides[2]];
+      if (natural != -std::numeric_limits<real>::infinity()) most[i / L][i % L] = natural * real(LOG2E), sum[i / L][i % L] = 1;
+    }
+  }
+
+  /// Adds all keys for the loaded queries.
+  void attend(int64_t b, vec<real> (&most)[V], vec<real> (&sum)[V]) {
     for (int64_t begin = 0; begin < heads.padded_keys; begin += BLOCK_KEYS) {
       const Visible seen = visible(ranges[begin / BLOCK_KEYS], mask.queries);
       if (seen == Visible::NONE) continue;
@@ -131,7 +153,7 @@ void attention(const Call& call) {
   using tile = Tile<real>;
   constexpr int V = tile::VECTORS, L = LANES<real>;
   const Heads heads(call, 3);
-  const Tensor &o = call[9], &lse = call[10];
+  const Tensor &other_o = call[9], &other_lse = call[10], &o = call[11], &lse = call[12];
   const real scale = real(call.attributes[0].f * LOG2E);
   const int64_t per_group = heads.H / heads.G, blocks = (heads.T + tile::QUERIES - 1) / tile::QUERIES * per_group;
   const int64_t groups = heads.B * heads.G, parts = std::clamp<int64_t>(groups >= 4 * call.threads ? 1 : (4 * call.threads + groups - 1) / groups, 1, std::max<int64_t>(blocks, 1));
@@ -139,12 +161,14 @@ void attention(const Call& call) {
 #pragma omp parallel for num_threads(call.threads) schedule(dynamic, 1)
   for (int64_t task = 0; task < groups * parts; task++) {
     const int64_t b = task / parts / heads.G, g = task / parts % heads.G, part = task % parts;
-    Block<F> block(heads, call[11].as<char>() + omp_get_thread_num() * bytes);
+    Block<F> block(heads, call[13].as<char>() + omp_get_thread_num() * bytes);
     heads.load_keys<F>(b, g, 0, heads.padded_keys, block.keys_SP, nullptr, nullptr, block.value_pairs, block.ranges);
     for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; i++) {
       const int64_t h = g * per_group + i % per_group, begin = i / per_group * tile::QUERIES, count = std::min<int64_t>(tile::QUERIES, heads.T - begin);
       block.load_queries(b, h, begin, count, scale);
       vec<real> most[V], sum[V];
+      if (present(other_o)) block.begin_with(other_o, other_lse, b, h, begin, count, most, sum);
+      else block.begin(most, sum);
       block.attend(b, most, sum);
       real logarithms[tile::QUERIES];
       for (int v = 0; v < V; v++) {
@@ -175,12 +199,14 @@ void run_attention(const Call& call) {
 #ifdef TITAN_CHECKS
 namespace titan::cpu {
 std::string check_attention(const Call& call) {
-  Check check(call, {"q", "k", "v", "q_table", "k_table", "q_positions", "k_positions", "q_documents", "k_documents", "o", "lse", "scratch"}, 2);
+  Check check(call, {"q", "k", "v", "q_table", "k_table", "q_positions", "k_positions", "q_documents", "k_documents", "other_o", "other_lse", "o", "lse", "scratch"}, 2);
   const DType real = check.real_or_bf16(0);
   const int64_t B = check.dim(0, 0), T = check.dim(0, 1), H = check.dim(0, 2), K = check.dim(0, 3);
-  if (check.ok()) check_heads(check, call, real, 3, {0, 1, 2, 9});
-  check.real_or_bf16(9, real, {B, T, H, K}).rows(9).writable(9).operand(10, real, {B, H, T}).writable(10);
-  return check.scratch(11, call.threads * scratch_bytes(check.dim(1, 1), K, int64_t(size_of(real)))).error();
+  if (check.ok()) check_heads(check, call, real, 3, {0, 1, 2, 11});
+  check.require(present(call[9]) == present(call[10]), "only one of other_o and other_lse is given; expected: both or neither");
+  if (check.ok() && present(call[9])) check.operand(9, real, {B, T, H, K}).rows(9).operand(10, real, {B, H, T});
+  check.real_or_bf16(11, real, {B, T, H, K}).rows(11).writable(11).operand(12, real, {B, H, T}).writable(12).in_place(9, 11);
+  return check.scratch(13, call.threads * scratch_bytes(check.dim(1, 1), K, int64_t(size_of(real)))).error();
 }
 }  // namespace titan::cpu
 #endif
