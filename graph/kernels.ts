@@ -49,6 +49,7 @@ export type KernelName =
   | "attention"
   | "attention_backward"
   | "cross_entropy"
+  | "cross_entropy_part"
   | "cross_entropy_backward"
   | "sum_squares"
   | "adamw"
@@ -150,7 +151,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
       { name: "y", variadic: false, optional: false, bf16: true },
     ],
     scratch: false,
-    attributes: [],
+    attributes: [
+      { name: "start", type: "i64" },
+      { name: "whole", type: "i64" },
+    ],
     dtypes: ["f32", "f64"],
   },
   embedding_backward: {
@@ -166,6 +170,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     scratch: false,
     attributes: [
       { name: "accumulate", type: "i64" },
+      { name: "start", type: "i64" },
     ],
     dtypes: ["f32", "f64"],
   },
@@ -334,8 +339,27 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     ],
     dtypes: ["f32", "f64"],
   },
-  cross_entropy_backward: {
+  cross_entropy_part: {
     index: 15,
+    collective: false,
+    inputs: [
+      { name: "logits", variadic: false, optional: false, bf16: false },
+      { name: "targets", variadic: false, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "lse", variadic: false, optional: false, bf16: false },
+      { name: "logit", variadic: false, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "ignore_index", type: "i64" },
+      { name: "start", type: "i64" },
+      { name: "whole", type: "i64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  cross_entropy_backward: {
+    index: 16,
     collective: false,
     inputs: [
       { name: "logits", variadic: false, optional: false, bf16: false },
@@ -349,11 +373,12 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     scratch: false,
     attributes: [
       { name: "ignore_index", type: "i64" },
+      { name: "start", type: "i64" },
     ],
     dtypes: ["f32", "f64"],
   },
   sum_squares: {
-    index: 16,
+    index: 17,
     collective: false,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: true },
@@ -366,7 +391,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64"],
   },
   adamw: {
-    index: 17,
+    index: 18,
     collective: false,
     inputs: [
       { name: "p", variadic: true, optional: false, bf16: true },
@@ -393,7 +418,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64"],
   },
   random: {
-    index: 18,
+    index: 19,
     collective: false,
     inputs: [
       { name: "seed", variadic: false, optional: false, bf16: false },
@@ -409,11 +434,14 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
       { name: "b", type: "f64" },
       { name: "low", type: "f64" },
       { name: "high", type: "f64" },
+      { name: "whole", type: "i64[]" },
+      { name: "starts", type: "i64[]" },
+      { name: "ends", type: "i64[]" },
     ],
     dtypes: ["f32", "f64"],
   },
   softmax: {
-    index: 19,
+    index: 20,
     collective: false,
     inputs: [
       { name: "x", variadic: false, optional: false, bf16: false },
@@ -426,7 +454,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64"],
   },
   all_gather: {
-    index: 20,
+    index: 21,
     collective: true,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: false },
@@ -443,7 +471,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64", "i32", "bf16"],
   },
   reduce_scatter: {
-    index: 21,
+    index: 22,
     collective: true,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: false },
@@ -461,7 +489,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64", "i32", "bf16"],
   },
   all_reduce: {
-    index: 22,
+    index: 23,
     collective: true,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: false },
@@ -478,7 +506,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64", "i32", "bf16"],
   },
   ring_shift: {
-    index: 23,
+    index: 24,
     collective: true,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: false },

@@ -42,7 +42,8 @@ export interface Split {
   readonly whole?: readonly string[];
   /** How results without the label add up; default `sum`. */
   readonly by?: (attrs: Attrs) => Reduction;
-  /** Label that indices count along: each rank must be told by the attribute `start` where its slice begins. */
+  /** Label that indices count along: each rank must be told by the attribute `start` where its slice begins, and by `whole` how many
+   * there are in all. */
   readonly offset?: string;
   /** The label along which the parts need each other, and how they get what they need: results are whole on every rank. */
   readonly across?: { readonly label: string; readonly emit: (context: Across) => readonly Tensor[] };
@@ -64,6 +65,8 @@ export interface Across {
   readonly attrs: Attrs;
   /** Value of the attribute `start`: where this rank's slice begins. */
   readonly start: Attr;
+  /** How many there are in all slices. */
+  readonly whole: number;
   readonly allReduce: (x: Tensor, by: Reduction) => Tensor;
 }
 
@@ -169,12 +172,6 @@ export const anyViews = (_node: Node, views: readonly View[]): readonly View[] =
  * @throws {TypeError} always. */
 export function withoutKernel(node: Node): never {
   throw new TypeError(`Cannot run "${node.op}" natively: it has no kernel; expected a graph of one rank alone`);
-}
-
-/** `kernel` of an op whose kernel knows nothing of slices.
- * @throws {TypeError} when the node is one rank's slice of the op. */
-export function wholeOnly(node: Node, kernel: KernelCall): KernelCall {
-  return node.attrs.start === undefined && node.attrs.whole === undefined ? kernel : withoutKernel(node);
 }
 
 /** FLOPs of a node. */

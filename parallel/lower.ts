@@ -200,16 +200,18 @@ class Lowering {
       attrs.sizes = Object.fromEntries(sizes.map(([label, n]) => [label, n / this.#pieces(cuts.get(label) ?? [])]));
     }
     if (node.op === "random" && outputs[0].size > 0) Object.assign(attrs, this.#box(y, outputs[0]));
-    const start = (label: string, axes: readonly string[]) =>
-      rankNumber(0, [{ axes, step: labelsOf(node)!.sizes.get(label)! / this.#pieces(axes) }]);
+    const slice = (label: string, axes: readonly string[]) => {
+      const whole = labelsOf(node)!.sizes.get(label)!;
+      return { start: rankNumber(0, [{ axes, step: whole / this.#pieces(axes) }]), whole };
+    };
     const counted = offset === undefined ? undefined : cuts.get(offset);
-    if (counted) attrs.start = start(offset!, counted);
+    if (counted) Object.assign(attrs, slice(offset!, counted));
     const axes = across && cuts.get(across.label);
     if (!axes) return this.#builder.emit(node.op, operands, attrs);
     const allReduce = (x: Tensor, by: Reduction) =>
       x.apply("all_reduce", [], { axes, size: this.#pieces(axes), by })[0];
     const inputs = operands.map((v) => new Tensor(this.#builder, v));
-    return across.emit({ inputs, attrs, start: start(across.label, axes), allReduce }).map((t) => t.value);
+    return across.emit({ inputs, attrs, ...slice(across.label, axes), allReduce }).map((t) => t.value);
   }
 
   #pieces(axes: readonly string[]): number {

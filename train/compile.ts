@@ -55,8 +55,8 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
     { name: "tile", run: tile }, // head and cross-entropy in chunks: the logits are never whole
     { name: "remat", run: rematGraph }, // what is kept for backward, what is made again there
     { name: "fuse", run: fuse }, // joined products, norms with residuals, gradients added in place, map programs
-    { name: "materialize", run: materialize }, // copies where a kernel cannot follow strides
     ...(ranks ? [{ name: "rank", run: (graph: Graph) => ranks.graphOfRank(graph) }] : []), // where the rank stands
+    { name: "materialize", run: materialize }, // copies where a kernel cannot follow strides
   ];
 }
 

@@ -153,8 +153,8 @@ void copies() {
 void embeddings() {
   std::vector<int32_t> ids;
   for (int i = 0; i < 300; i++) ids.push_back(i * i % 41);
-  Case("embedding").ids(ids).input({41, 37}).output({300, 37}, MAY_BE_BF16, {40, 1}).check();
-  for (const int64_t accumulate : {0, 1}) Case("embedding_backward").ids(ids).input({300, 37}, MAY_BE_BF16, {39, 1}).output({41, 37}).integer(accumulate).check();
+  Case("embedding").ids(ids).input({41, 37}).output({300, 37}, MAY_BE_BF16, {40, 1}).integer(0).integer(41).check();
+  for (const int64_t accumulate : {0, 1}) Case("embedding_backward").ids(ids).input({300, 37}, MAY_BE_BF16, {39, 1}).output({41, 37}).integer(accumulate).integer(0).check();
   // 7200 tokens of one id, among others and unknown ones: a sum in bf16 would stop at 256.
   ids.assign(8000, 5);
   for (size_t i = 0; i < ids.size(); i += 10) ids[i] = int32_t(i);
@@ -163,14 +163,14 @@ void embeddings() {
   Array<bf16> dy({8000, 3}), dtable({7000, 3});
   dy.fill([](int64_t) { return 1; });
   CallBuilder call;
-  call.add(tokens).add(dy).add(dtable).integer(0);
+  call.add(tokens).add(dy).add(dtable).integer(0).integer(0);
   RUN(call, embedding_backward, 2);
   EXPECT(dtable[5 * 3] == to_bf16(7200) && dtable[20 * 3 + 2] == 1 && dtable[21 * 3] == 0 && dtable.guarded());
   Array<int32_t> unknown({1});
   Array<bf16> row({1, 3});
   unknown[0] = -1;
   CallBuilder missing;
-  missing.add(unknown).add(dtable).add(row);
+  missing.add(unknown).add(dtable).add(row).integer(0).integer(7000);
   RUN(missing, embedding, 1);
   EXPECT(std::isnan(row[0]) && std::isnan(row[2]));
 }
@@ -218,7 +218,10 @@ void randoms() {
     Array<bf16> narrow({3, 333});
     CallBuilder one, two;
     one.add(seed).add(wide), two.add(seed).add(narrow);
-    for (CallBuilder* call : {&one, &two}) call->integer(kind).integer(99).real(0.1).real(2).real(-1).real(3);
+    for (CallBuilder* call : {&one, &two}) {
+      call->integer(kind).integer(99).real(0.1).real(2).real(-1).real(3);
+      for (int64_t word : {2, 3, 333, 2, 0, 0, 2, 3, 333}) call->integer(word);
+    }
     RUN(one, random, 2);
     RUN(two, random, 2);
     for (int64_t i = 0; i < wide.size(); i++) EXPECT(narrow[i].bits == bf16(wide[i]).bits);

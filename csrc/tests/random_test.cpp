@@ -1,4 +1,4 @@
-// random: Philox's published test vector, the stated definition, moments, the cut, f32 = cast of f64, threads.
+// random: Philox's published test vector, the stated definition, moments, the cut, f32 = cast of f64, threads; boxes of a larger tensor.
 #include "test.h"
 
 using namespace titan;
@@ -11,6 +11,7 @@ Array<real> draw(int64_t n, int kind, double a, double b, double low = 0, double
   Array<real> y({n});
   CallBuilder call;
   call.add(seeds).add(y).integer(kind).integer(key).real(a).real(b).real(low).real(high);
+  for (int64_t word : {int64_t(1), n, int64_t(1), int64_t(0), int64_t(1), n}) call.integer(word);
   RUN(call, random, threads);
   EXPECT(y.guarded());
   return y;
@@ -23,6 +24,7 @@ void known_answer() {
   Array<double> y({1});
   CallBuilder call;
   call.add(seeds).add(y).integer(0).integer(0x0000002200000011).real(0).real(1).real(0).real(0);
+  for (int64_t word : {1, 1, 1, 0, 1, 1}) call.integer(word);
   RUN(call, random, 1);
   EXPECT(y[0] == (double(0x6627e8d5u >> 5) * 67108864 + double(0xe169c58du >> 6) + 0.5) / 9007199254740992.0);
 }
@@ -60,7 +62,27 @@ void independence() {
   EXPECT(draw<double>(4, 0, 0, 1, 0, 0, 1, 7, 1)[0] != draw<double>(4, 0, 0, 1)[0]);
 }
 
+/// Elements [2..5, 3..7) of a matrix of 4 x 9, the last row outside of it, written to every other row of a larger one.
+void boxes() {
+  const auto whole = draw<double>(4 * 9, 1, 0, 1);
+  Array<int32_t> seeds({2});
+  seeds[0] = 7, seeds[1] = -5;
+  Array<double> y({3, 4}, {11, 1});
+  CallBuilder call, short_list, outside;
+  for (CallBuilder* c : {&call, &short_list, &outside}) c->add(seeds).add(y).integer(1).integer(0x123456789abcdef0).real(0).real(1).real(0).real(0);
+  for (int64_t word : {2, 4, 9, 2, 2, 3, 2, 4, 9}) call.integer(word);
+  RUN(call, random, 2);
+  for (int64_t i = 0; i < 3; i++)
+    for (int64_t j = 0; j < 4; j++) EXPECT(y[i * 4 + j] == (i < 2 ? whole[(2 + i) * 9 + 3 + j] : 0));
+  EXPECT(y.guarded());
+  for (int64_t word : {1, 4, 2, 2, 3, 2, 4, 9}) short_list.integer(word);
+  EXPECT(REFUSAL(short_list, random).find("expected: 2 numbers each") != std::string::npos);
+  for (int64_t word : {2, 4, 9, 2, 2, 3, 2, 5, 9}) outside.integer(word);
+  EXPECT(REFUSAL(outside, random).find("the box of dim 0 starts at 2 and ends at 5") != std::string::npos);
+}
+
 int main() {
+  boxes();
   known_answer();
   quantiles();
   independence();
@@ -68,6 +90,7 @@ int main() {
   Array<float> y({4});
   CallBuilder call;
   call.add(seeds).add(y).integer(1).integer(0).real(0).real(0).real(0).real(0);
+  for (int64_t word : {1, 4, 1, 0, 1, 4}) call.integer(word);
   EXPECT(REFUSAL(call, random).find("standard deviation") != std::string::npos);
   return finish("random");
 }

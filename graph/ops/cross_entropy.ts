@@ -3,7 +3,7 @@
  * @module */
 import { arr } from "../array.ts";
 import { dtypeBytes, numel } from "../ir.ts";
-import { type Across, defineOp, num, type Op, wholeOnly, withoutKernel } from "../op.ts";
+import { type Across, defineOp, num, type Op } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 
 /** `logits, targets -> loss [], count [], lse [...]` */
@@ -34,16 +34,16 @@ export const crossEntropy: Op = defineOp({
 });
 
 /** Where each rank has a slice of the vocabulary: one maximum and two sums for each token. */
-function acrossVocabulary({ inputs: [logits, targets], attrs, start, allReduce }: Across): Tensor[] {
-  const [part, own] = logits.apply("cross_entropy_part", [targets], { start });
+function acrossVocabulary({ inputs: [logits, targets], attrs, start, whole, allReduce }: Across): Tensor[] {
+  const [part, own] = logits.apply("cross_entropy_part", [targets], { ...attrs, start, whole });
   const max = allReduce(part, "max"), sum = allReduce(part.sub(max).exp(), "sum"), logit = allReduce(own, "sum");
   const lse = max.add(sum.log()), ids = targets.cast(logits.dtype);
   const valid = ids.equal(num(attrs.ignore_index)).neg().add(1);
   return [lse.sub(logit).mul(valid).sum(), valid.sum(), lse];
 }
 
-/** `logits, targets -> lse [...], logit [...]` of a slice of the vocabulary that begins at `start`: log sum exp of its logits, and
- * the target's logit, 0 where the target is not in it. */
+/** `logits, targets -> lse [...], logit [...]` of the slice that begins at `start` of a vocabulary of `whole`: log sum exp of its logits,
+ * and the target's logit, 0 where the target is in another slice or ignored, NaN where it is in none. */
 export const crossEntropyPart: Op = defineOp({
   name: "cross_entropy_part",
   integers: [1],
@@ -52,13 +52,14 @@ export const crossEntropyPart: Op = defineOp({
     const v = logits.shape.at(-1)!, logit = arr(type.shape);
     targets.data.forEach((target, n) => {
       const k = target - num(attrs.start);
+      if (target === num(attrs.ignore_index)) return;
       if (k >= 0 && k < v) logit.data[n] = logits.data[n * v + k];
+      else if (target < 0 || target >= num(attrs.whole)) logit.data[n] = NaN;
     });
     return [crossEntropy.reference!([logits, targets], { ignore_index: NaN }, [type, type, type])[2], logit];
   },
   recompute: "cheap",
   flops: (node) => 4 * numel(node.inputs[0].shape),
-  kernel: withoutKernel,
 });
 
 /** `logits, targets, lse, dloss [] -> dlogits` = dloss (softmax(logits) - onehot(target)), 0 for ignored rows. With `start`, of the
@@ -80,6 +81,9 @@ export const crossEntropyBackward: Op = defineOp({
   split: { offset: "v", linear: [[3]] },
   recompute: "cheap",
   flops: (node) => 3 * numel(node.inputs[0].shape),
-  kernel: (node) => wholeOnly(node, { kernel: node.op, attrs: { ignore_index: num(node.attrs.ignore_index) } }),
+  kernel: ({ op, attrs }) => ({
+    kernel: op,
+    attrs: { ignore_index: num(attrs.ignore_index), start: num(attrs.start ?? 0) },
+  }),
   inPlace: () => [[0, 0]],
 });

@@ -1,30 +1,35 @@
 import { arr } from "../array.ts";
 import { numel } from "../ir.ts";
-import { defineOp, mayBeBf16, num, type Op, wholeOnly } from "../op.ts";
+import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
 import { accumulateMode } from "./state.ts";
 
-/** Row `ids[n]` of a table `[V, D]`. With `start`, the table is a slice of a larger one that begins there: rows outside are 0. */
+/** Row `ids[n]` of a table `[V, D]`. With `start`, the table is a slice that begins there of a larger one of `whole` rows: rows of other
+ * slices are 0. Ids outside of all give NaN. */
 export const embedding: Op = defineOp({
   name: "embedding",
   integers: [0],
   dims: "..., v d -> ... d",
   bf16: mayBeBf16([1], [0]),
   reference: ([ids, table], attrs, [type]) => {
-    const [rows, d] = table.shape, out = arr(type.shape);
+    const [rows, d] = table.shape, out = arr(type.shape), whole = num(attrs.whole ?? rows);
     ids.data.forEach((id, n) => {
       const row = id - num(attrs.start ?? 0);
       if (row >= 0 && row < rows) out.data.set(table.data.subarray(row * d, row * d + d), n * d);
+      else if (id < 0 || id >= whole) out.data.fill(NaN, n * d, n * d + d);
     });
     return [out];
   },
-  vjp: ({ inputs: [ids, table], cotangents: [dy] }) => [
+  vjp: ({ inputs: [ids, table], cotangents: [dy], attrs }) => [
     undefined,
-    ids.apply("embedding_backward", [dy!], { rows: table.shape[0] })[0],
+    ids.apply("embedding_backward", [dy!], { ...attrs, rows: table.shape[0] })[0],
   ],
   split: { offset: "v", linear: [[1]] },
   recompute: "cheap",
   flops: () => 0,
-  kernel: (node) => wholeOnly(node, { kernel: "embedding", attrs: {} }),
+  kernel: ({ attrs, inputs: [, table] }) => ({
+    kernel: "embedding",
+    attrs: { start: num(attrs.start ?? 0), whole: num(attrs.whole ?? table.shape[0]) },
+  }),
 });
 
 /** Gradient of the table `[rows, D]`: the sum of `dy[n]` over the places where `ids[n]` is the row. With `start`, of
@@ -46,10 +51,15 @@ export const embeddingBackward: Op = defineOp({
     });
     return [out];
   },
-  vjp: ({ inputs: [ids], cotangents: [dtable] }) => [undefined, ids.apply("embedding", [dtable!])[0]],
+  vjp: ({ inputs: [ids], cotangents: [dtable], attrs: { rows: _, ...slice } }) => [
+    undefined,
+    ids.apply("embedding", [dtable!], slice)[0],
+  ],
   split: { offset: "v", linear: [[1]] },
   recompute: "cheap",
   accumulates: 0,
-  kernel: (node) =>
-    wholeOnly(node, { kernel: "embedding_backward", attrs: { accumulate: accumulateMode(node.attrs) } }),
+  kernel: ({ attrs }) => ({
+    kernel: "embedding_backward",
+    attrs: { accumulate: accumulateMode(attrs), start: num(attrs.start ?? 0) },
+  }),
 });

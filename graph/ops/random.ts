@@ -3,7 +3,7 @@
  * @module */
 import { arr, stridesOf } from "../array.ts";
 import type { Attrs } from "../ir.ts";
-import { defineOp, num, nums, type Op, str, wholeOnly } from "../op.ts";
+import { anyViews, defineOp, num, nums, type Op, str } from "../op.ts";
 
 const MASK = 0xffffffffn;
 
@@ -141,6 +141,12 @@ function sample(u: number, attrs: Attrs): number {
   return Math.min(Math.max(x, num(attrs.low)), num(attrs.high));
 }
 
+function boxOf(
+  { shape, whole = shape, starts, ends = whole }: Attrs,
+): Record<"whole" | "starts" | "ends", readonly number[]> {
+  return { whole: nums(whole), starts: nums(starts ?? nums(whole).map(() => 0)), ends: nums(ends) };
+}
+
 /** `seed i32[2] -> shape`. Attributes: `kind` uniform in (a, b), normal of mean a and deviation b, or such a normal cut off at
  * the absolute bounds `low` and `high`; `name` of the stream; `shape`; `dtype`. With `starts`, it is the box that starts there of the
  * shape `whole`, and 0 from `ends` on. */
@@ -153,8 +159,7 @@ export const random: Op = defineOp({
   },
   reference: ([seed], attrs, [type]) => {
     const key = nameKey(str(attrs.name)), out = arr(type.shape);
-    const whole = nums(attrs.whole ?? attrs.shape), starts = nums(attrs.starts ?? whole.map(() => 0));
-    const ends = nums(attrs.ends ?? whole);
+    const { whole, starts, ends } = boxOf(attrs);
     const strides = stridesOf(whole), own = stridesOf(type.shape);
     for (let i = 0; i < out.data.length; i++) {
       const index = own.map((stride, d) => starts[d] + Math.floor(i / stride) % type.shape[d]);
@@ -165,13 +170,14 @@ export const random: Op = defineOp({
   },
   vjp: () => [],
   recompute: "cheap",
-  kernel: (node) =>
-    wholeOnly(node, {
-      kernel: "random",
-      attrs: {
-        kind: KINDS.indexOf(str(node.attrs.kind)),
-        key: BigInt.asIntN(64, nameKey(str(node.attrs.name))),
-        ...Object.fromEntries(["a", "b", "low", "high"].map((k) => [k, num(node.attrs[k] ?? 0)])),
-      },
-    }),
+  views: anyViews,
+  kernel: ({ attrs }) => ({
+    kernel: "random",
+    attrs: {
+      kind: KINDS.indexOf(str(attrs.kind)),
+      key: BigInt.asIntN(64, nameKey(str(attrs.name))),
+      ...Object.fromEntries(["a", "b", "low", "high"].map((k) => [k, num(attrs[k] ?? 0)])),
+      ...boxOf(attrs),
+    },
+  }),
 });

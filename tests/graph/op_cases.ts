@@ -1,59 +1,9 @@
 /** One row for each op: the only table to extend when an op is added. `ops_test.ts` asks the same questions of every row.
  * @module */
-import { type Attrs, type DType, typeText } from "../../graph/ir.ts";
+import { typeText } from "../../graph/ir.ts";
 import type { Tensor } from "../../graph/tensor.ts";
-
-/** An operand: its type and the range of its random elements. */
-export interface Operand {
-  readonly dtype: DType;
-  readonly shape: readonly number[];
-  readonly low: number;
-  readonly high: number;
-  /** Whole numbers only (integers always are). */
-  readonly whole?: boolean;
-}
-
-/** Operands that an op must refuse, with part of the message. */
-export interface Refusal {
-  readonly inputs: readonly Operand[];
-  readonly attrs?: Attrs;
-  readonly says: string;
-}
-
-/** One row. */
-export interface OpCase {
-  readonly op: string;
-  /** What is special about this row, if an op has several. */
-  readonly title?: string;
-  readonly inputs: readonly Operand[];
-  readonly attrs?: Attrs;
-  /** Types of the outputs. */
-  readonly gives: readonly string[];
-  /** FLOPs, where the default does not hold. */
-  readonly flops?: number;
-  /** The same made of simpler ops (or already tested ones): values must agree. */
-  readonly like?: (...inputs: Tensor[]) => readonly Tensor[];
-  /** Is there a gradient to be checked? Default true. False: the op has no vjp, since it is one or is made by `fuse`. */
-  readonly gradient?: boolean;
-  /** Outputs that have a gradient; default all real ones. */
-  readonly outputs?: readonly number[];
-  /** Inputs that have a gradient; default all real ones. */
-  readonly wrt?: readonly number[];
-  readonly refuses?: readonly Refusal[];
-}
-
-/** A real operand. */
-function r(shape: readonly number[], low = -1.5, high = 1.5): Operand {
-  return { dtype: "f64", shape, low, high };
-}
-/** A real operand of whole numbers. */
-function w(shape: readonly number[], low: number, high: number): Operand {
-  return { dtype: "f64", shape, low, high, whole: true };
-}
-/** Integers. */
-function n(shape: readonly number[], low: number, high: number): Operand {
-  return { dtype: "i32", shape, low, high };
-}
+import { n, onehot, type OpCase, type Operand, r, type Refusal, w } from "./op_case.ts";
+import { sliceCases } from "./slice_cases.ts";
 
 const s23 = [2, 3], s4 = [4];
 const unequal: Refusal[] = [
@@ -91,13 +41,6 @@ function adamwLike(p: Tensor, m: Tensor, v: Tensor, g: Tensor, lr: Tensor, step:
   return [decayed.sub(mHat.mul(lr).div(vHat.sqrt().add(eps))), m1, v1];
 }
 
-/** 1 where class ids `[b,t]` are the class, `[b,t,v]`. */
-function onehot(ids: Tensor, like: Tensor): Tensor {
-  const [B, T, V] = like.shape;
-  let classes = like.constant(0, [1]);
-  for (let k = 1; k < V; k++) classes = classes.concat([like.constant(k, [1])]);
-  return ids.cast(like.dtype).reshape("b t -> b t 1").broadcastTo([B, T, V]).equal(classes.broadcastTo([B, T, V]));
-}
 const valid = (targets: Tensor, like: Tensor): Tensor =>
   like.constant(0, [...targets.shape]).lessEqual(targets.cast(like.dtype));
 
@@ -603,10 +546,25 @@ export const cases: readonly OpCase[] = [
     inputs: [n([2], 0, 1000)],
     attrs: { kind: "uniform", name: "w", a: 0, b: 1, dtype: "f64", shape: s23 },
     gives: same,
+    like: (seed) => {
+      const box = (starts: number[]) => ({
+        kind: "uniform",
+        name: "w",
+        a: 0,
+        b: 1,
+        dtype: "f64",
+        shape: [1, 3],
+        whole: s23,
+        starts,
+        ends: s23,
+      });
+      return [seed.apply("random", [], box([0, 0]))[0].concat(seed.apply("random", [], box([1, 0])), 0)];
+    },
     refuses: [{
       inputs: [n([2], 0, 1)],
       attrs: { kind: "gauss", dtype: "f64", shape: [] },
       says: `kind "gauss" is none of uniform, normal, truncated_normal`,
     }],
   },
+  ...sliceCases,
 ];

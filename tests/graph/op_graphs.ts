@@ -6,7 +6,7 @@ import { type Graph, numel } from "../../graph/ir.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { verify } from "../../graph/verify.ts";
-import type { OpCase, Operand } from "./op_cases.ts";
+import type { OpCase, Operand } from "./op_case.ts";
 import type { Random } from "./random_graphs.ts";
 
 /** A row's name in test titles. */

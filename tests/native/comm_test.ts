@@ -85,9 +85,7 @@ for (const size of [2, 3, 4]) {
 
   test(`random graphs on ${size} processes run as they mean on one, the same to the last bit however they exchange`, async () => {
     const shared = await succeed(size, "graphs");
-    for (const { ran, collectives } of shared) {
-      assert(ran as number >= 20 && collectives as number >= 40, `only ${ran} graphs with ${collectives} collectives`);
-    }
+    for (const { collectives } of shared) assert(collectives as number >= 200, `only ${collectives} collectives`);
     assertEquals(await succeed(size, "graphs", MESSAGES), shared);
   });
 }

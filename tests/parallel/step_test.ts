@@ -2,6 +2,7 @@
  * @module */
 import { assert, assertEquals } from "@std/assert";
 import { type Arr, arr } from "../../graph/array.ts";
+import { Builder, f32 } from "../../graph/builder.ts";
 import type { Graph } from "../../graph/ir.ts";
 import { precision } from "../../graph/passes/precision.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
@@ -11,7 +12,7 @@ import type { MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
 import type { PlanOptions } from "../../parallel/plan.ts";
 import { graphOfRank } from "../../parallel/rank_graph.ts";
-import { passes } from "../../train/compile.ts";
+import { compileGraphs, passes } from "../../train/compile.ts";
 import { someRows, tinyLlama } from "../model/tiny.ts";
 import { type Memories, runBoth } from "./lockstep.ts";
 import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
@@ -78,6 +79,47 @@ Deno.test("passes behind partition keep what the graphs of a step mean", () => {
   run("initialize", { seed: arr([2], [1, 2]) });
   run("microbatch", Object.fromEntries(rows));
   run("update", { lr: arr([], [0.01]), step: arr([], [1]) });
+});
+
+for (
+  const [title, options, plan, model] of [
+    ["DDP", { dp_replicate: 2 }],
+    ["FSDP of uneven sizes", { dp_shard: 4 }, {}, { vocabSize: 33, ffnHiddenDim: 23 }],
+    ["CP", { cp: 2 }],
+    ["TP", { tp: 2 }, { sequenceParallel: false, lossParallel: false }],
+    ["TP with loss parallelism", { tp: 2 }, { sequenceParallel: false }],
+    ["TP, SP and loss parallelism", { tp: 4 }, {}, { numKvHeads: 4 }],
+    ["FSDP and TP", { dp_shard: 2, tp: 2 }],
+    ["all axes", { dp_replicate: 2, dp_shard: 2, cp: 2, tp: 2 }],
+  ] as readonly [string, MeshOptions, PlanOptions?, LlamaOptions?][]
+) {
+  Deno.test(`every rank's part of a step has its kernels: ${title}`, () => {
+    const llama = tinyLlama({ numLayers: 1, ...model }), mesh = meshOf(options);
+    for (const dtype of ["f64", "f32"] as const) {
+      const graphs = stepGraphs(llama, { batch, seqLen, dtype, documents: true });
+      const layouts = boundPlan(llama, mesh, graphs, plan);
+      // In bf16 too, where it is stored beside f32.
+      const rounding = dtype === "f32" ? { param: "bf16", reduce: "bf16", stored: "f32" } as const : undefined;
+      for (let rank = 0; rank < mesh.size; rank++) {
+        const ranks = {
+          partition: (g: Graph) => partition(g, mesh, layouts),
+          graphOfRank: (g: Graph) => graphOfRank(g, mesh, rank),
+        };
+        const { program } = compileGraphs(Object.values(graphs), { threads: 1, ranks, precision: rounding });
+        assertEquals(program.sections.map((s) => s.name), Object.keys(graphs));
+      }
+    }
+  });
+}
+
+Deno.test("what a rank slices is copied where a kernel cannot follow it", () => {
+  const mesh = meshOf({ tp: 2 }), builder = new Builder("g");
+  const [x, w] = [f32(2, 4, 6), f32(6)].map((type, i) => builder.input(`x${i}`, type));
+  const slice = builder.emit("slice_by_rank", [builder.emit("exp", [x])[0]], { axes: ["tp"], size: 2, dim: 1 });
+  builder.output("y", builder.emit("rmsnorm", [slice[0], w], { eps: 1e-5 })[0]);
+  const ranks = { partition: (g: Graph) => g, graphOfRank: (g: Graph) => graphOfRank(g, mesh, 1) };
+  const { graphs: [graph] } = compileGraphs([builder.finish()], { threads: 1, ranks });
+  assertEquals(graph.nodes.map((n) => n.op), ["map", "slice", "copy", "rmsnorm"]);
 });
 
 Deno.test("a microbatch with products of bf16 rounds on a mesh what it rounds on one rank", () => {

@@ -12,7 +12,7 @@ for (const { path, text } of await generated(root)) {
 
 Deno.test("the kernel table tells optional, repeated and scratch operands apart", () => {
   const { index, inputs, outputs, scratch, attributes } = kernels.adamw;
-  assertEquals([index, scratch, attributes[0]], [17, false, { name: "n", type: "i64" }]);
+  assertEquals([index, scratch, attributes[0]], [18, false, { name: "n", type: "i64" }]);
   assertEquals(inputs.map(({ variadic }) => variadic), [true, true, true, true, false, false, false]);
   assertEquals(outputs.map(({ name }) => name), ["p", "m", "v"]);
   assertEquals(kernels.rmsnorm_backward.inputs.at(-1), {

@@ -1,8 +1,9 @@
-// Token embedding.   ids[N] i32, table[V,D] -> y[N,D]:  y[n] = table[ids[n]]        and      dy[N,D] -> dtable[V,D] (+)= sum over n with ids[n] = v of dy[n]
+// Token embedding.   ids[N] i32, table[V,D] -> y[N,D]:  y[n] = table[ids[n] - start]    and    dy[N,D] -> dtable[V,D] (+)= sum over n with ids[n] - start = v of dy[n]
+// The table is rows start to start + V of a larger one of `whole` rows: where an id belongs to another slice, y is 0, so that slices add up.
 // Memory-bound: one row in, one row out. The gradient gives each thread a range of columns of every row, so that no two threads meet
 // in one element, and each element sums its tokens in their order: the same bits for any number of threads. table, y, dy and dtable may each be
 // bf16; sums are f32 all the same. For a bf16 dtable the tokens of an id are taken together, so that it is rounded once for up to 8192 tokens.
-// An id outside 0..V-1 reads nothing: its row of y is NaN (the loss shows it) and its row of dy is left out.
+// An id outside 0..whole-1 reads nothing: its row of y is NaN (the loss shows it) and its row of dy is left out.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -16,28 +17,28 @@ namespace {
 template <class From, class To>
 void embedding(const Call& call) {
   const Tensor &ids = call[0], &table = call[1], &y = call[2];
-  const int64_t N = ids.dims[0], V = table.dims[0], D = table.dims[1];
+  const int64_t N = ids.dims[0], V = table.dims[0], D = table.dims[1], start = call.attributes[0].i, whole = call.attributes[1].i;
 #pragma omp parallel for num_threads(call.threads) schedule(static)
   for (int64_t n = 0; n < N; n++) {
-    const int32_t id = ids.as<int32_t>()[n * ids.strides[0]];
+    const int64_t id = ids.as<int32_t>()[n * ids.strides[0]], row = id - start;
     To* to = y.as<To>() + n * y.strides[0];
-    if (id >= 0 && id < V) {
-      const From* from = table.as<From>() + id * table.strides[0];
+    if (row >= 0 && row < V) {
+      const From* from = table.as<From>() + row * table.strides[0];
       if constexpr (std::is_same_v<From, To>) std::memcpy(to, from, size_t(D) * sizeof(To));
       else for_lanes<float>(D, [&](int64_t d, int64_t lanes) { store(to + d, load(from + d, lanes), lanes); });
     } else {
-      for (int64_t d = 0; d < D; d++) to[d] = To(std::numeric_limits<float>::quiet_NaN());
+      std::fill_n(to, D, To(id >= 0 && id < whole ? 0.f : std::numeric_limits<float>::quiet_NaN()));
     }
   }
 }
 
-/// The ids of a call, those outside of the table as -1.
+/// The rows of the table that the ids of a call mean, -1 for ids outside.
 struct Ids {
   const Tensor& ids;
-  int64_t V;
-  int32_t operator[](int64_t n) const {
-    const int32_t id = ids.as<int32_t>()[n * ids.strides[0]];
-    return id >= 0 && id < V ? id : -1;
+  int64_t V, start;
+  int64_t operator[](int64_t n) const {
+    const int64_t row = ids.as<int32_t>()[n * ids.strides[0]] - start;
+    return row >= 0 && row < V ? row : -1;
   }
 };
 
@@ -50,7 +51,7 @@ struct Chains {
   Chains(const Ids& ids, int64_t begin, int64_t count) {
     std::fill_n(first, SLOTS, NONE);
     for (int64_t n = 0; n < count; n++) {
-      const int32_t id = ids[begin + n];
+      const int64_t id = ids[begin + n];
       if (id < 0) continue;
       uint32_t slot = uint32_t(id) * 2654435761u >> 18;  // of 2^14
       while (first[slot] != NONE && ids[begin + first[slot]] != id) slot = (slot + 1) % SLOTS;
@@ -69,7 +70,7 @@ void add_rows(const Ids& ids, const Tensor& dy, const Tensor& dtable, int64_t N,
   if (!add)
     for (int64_t v = 0; v < ids.V; v++) std::fill_n(column + v * dtable.strides[0], count, real(0));
   for (int64_t n = 0; n < N; n++) {
-    const int32_t id = ids[n];
+    const int64_t id = ids[n];
     if (id < 0) continue;
     const From* from = dy.as<From>() + n * dy.strides[0] + first;
     real* to = column + id * dtable.strides[0];
@@ -106,7 +107,7 @@ void add_rows_rounded(const Ids& ids, const Tensor& dy, const Tensor& dtable, in
 template <class From, class To>
 void embedding_backward(const Call& call) {
   const Tensor &dy = call[1], &dtable = call[2];
-  const Ids ids{call[0], dtable.dims[0]};
+  const Ids ids{call[0], dtable.dims[0], call.attributes[1].i};
   const int64_t N = dy.dims[0], D = dtable.dims[1];
   constexpr int64_t LINE = 64 / sizeof(To);  // columns are handed out by cache lines
   const int64_t lines = (D + LINE - 1) / LINE;
@@ -134,13 +135,15 @@ void run_embedding_backward(const Call& call) {
 #ifdef TITAN_CHECKS
 namespace titan::cpu {
 std::string check_embedding(const Call& call) {
-  Check check(call, {"ids", "table", "y"}, 0);
+  Check check(call, {"ids", "table", "y"}, 2);
+  if (!check.ok()) return check.error();
   const DType real = check.real_or_bf16(1);
-  const int64_t N = check.dim(0, 0), V = check.dim(1, 0), D = check.dim(1, 1);
+  const int64_t N = check.dim(0, 0), V = check.dim(1, 0), D = check.dim(1, 1), start = call.attributes[0].i, whole = call.attributes[1].i;
+  check.require(start >= 0 && start <= whole - V, "the slice is rows " + std::to_string(start) + " to " + std::to_string(start + V) + " of " + std::to_string(whole) + "; expected: rows of the whole table");
   return check.operand(0, DType::i32, {N}).real_or_bf16(1, real, {V, D}).real_or_bf16(2, real, {N, D}).rows(1).rows(2).writable(2).error();
 }
 std::string check_embedding_backward(const Call& call) {
-  Check check(call, {"ids", "dy", "dtable"}, 1);
+  Check check(call, {"ids", "dy", "dtable"}, 2);
   const DType real = check.real_or_bf16(1);
   const int64_t N = check.dim(0, 0), D = check.dim(1, 1);
   return check.operand(0, DType::i32, {N}).real_or_bf16(1, real, {N, D}).real_or_bf16(2, real, {-1, D}).rows(1).rows(2).writable(2).error();

@@ -1,6 +1,6 @@
 // Initial values: y = random numbers that depend on (seed, key, element index) alone, never on threads, vector width or layout. y may be bf16.
 //
-// Element i of y (row-major) takes Philox 4x32-10 (Salmon et al., SC'11; Random123's constants) with
+// y is the box of a tensor of dims `whole` that begins at `starts`, and 0 from `ends` on. Its element whose row-major index in the whole is i takes Philox 4x32-10 (Salmon et al., SC'11; Random123's constants) with
 //   counter = (lo32(i), hi32(i), 0, 0)        key = (seed[0] ^ lo32(key), seed[1] ^ hi32(key))        key: the attribute, a hash of the parameter's name
 // whose first two output words x0, x1 give 53 bits:   u = min(((x0 >>> 5) 2^26 + (x1 >>> 6) + 1/2) / 2^53,  1 - 2^-53)   in (0, 1)
 // All arithmetic is f64 in the order written, without fused multiply-adds; the result is cast to the dtype of y at the end (to bf16 by way of f32).
@@ -74,6 +74,31 @@ double phi(double z) { return 0.5 * std::erfc(-z / std::sqrt(2.0)); }
 
 enum Kind { UNIFORM, NORMAL, TRUNCATED_NORMAL };
 
+/// The attributes behind the first six: whole, starts and ends, each its length and then one word for each dim.
+struct Box {
+  const Attribute *whole, *starts, *ends;
+  explicit Box(const Call& call) : whole(call.attributes + 7), starts(whole + call[1].rank + 1), ends(starts + call[1].rank + 1) {}
+
+  struct Element {
+    int64_t offset;  // in y
+    uint64_t index;  // in the whole
+    bool inside;
+  };
+  /// Element i of y, row-major.
+  Element operator()(const Tensor& y, int64_t i) const {
+    Element element = {0, 0, true};
+    uint64_t stride = 1;
+    for (int d = y.rank - 1; d >= 0; i /= y.dims[d], stride *= uint64_t(whole[d].i), d--) {
+      const int64_t own = i % y.dims[d];
+      const uint64_t at = uint64_t(starts[d].i) + uint64_t(own);
+      element.offset += own * y.strides[d];
+      element.index += at * stride;
+      element.inside &= at < uint64_t(ends[d].i);
+    }
+    return element;
+  }
+};
+
 template <class T>
 void random(const Call& call) {
   const int32_t* seed = call[0].as<int32_t>();
@@ -83,13 +108,16 @@ void random(const Call& call) {
   const double a = call.attributes[2].f, b = call.attributes[3].f, low = call.attributes[4].f, high = call.attributes[5].f;
   const double phi_low = phi((low - a) / b), phi_high = phi((high - a) / b);
   T* y = call[1].as<T>();
+  const Box box(call);
   const int64_t n = elements(call[1]);
 #pragma omp parallel for num_threads(call.threads) schedule(static)
   for (int64_t i = 0; i < n; i++) {
-    const double u = uniform(key, uint64_t(i));
-    if (kind == UNIFORM) y[i] = T(a + (b - a) * u);
-    else if (kind == NORMAL) y[i] = T(a + b * quantile(u));
-    else y[i] = T(std::min(std::max(a + b * quantile(phi_low + u * (phi_high - phi_low)), low), high));
+    const auto [offset, index, inside] = box(call[1], i);
+    const double u = uniform(key, index);
+    if (!inside) y[offset] = T(0.);
+    else if (kind == UNIFORM) y[offset] = T(a + (b - a) * u);
+    else if (kind == NORMAL) y[offset] = T(a + b * quantile(u));
+    else y[offset] = T(std::min(std::max(a + b * quantile(phi_low + u * (phi_high - phi_low)), low), high));
   }
 }
 
@@ -104,14 +132,21 @@ void run_random(const Call& call) {
 #ifdef TITAN_CHECKS
 namespace titan::cpu {
 std::string check_random(const Call& call) {
-  Check check(call, {"seed", "y"}, 6);
+  Check check(call, {"seed", "y"}, 9);
   check.real_or_bf16(1);
-  if (!check.operand(0, DType::i32, {2}).dense(1).ok()) return check.error();
+  if (!check.operand(0, DType::i32, {2}).writable(1).ok()) return check.error();
   const Attribute* attributes = call.attributes;
   const int64_t kind = attributes[0].i;
   check.require(kind >= UNIFORM && kind <= TRUNCATED_NORMAL, "kind is " + std::to_string(kind) + "; expected: 0 (uniform), 1 (normal) or 2 (truncated normal)");
   check.require(kind == UNIFORM || attributes[3].f > 0, "b, the standard deviation, is " + std::to_string(attributes[3].f) + "; expected: more than 0");
   check.require(kind != TRUNCATED_NORMAL || attributes[4].f < attributes[5].f, "low is " + std::to_string(attributes[4].f) + " and high " + std::to_string(attributes[5].f) + "; expected: low < high");
+  const int rank = call[1].rank;
+  const Box box(call);
+  check.require(call.num_attributes == 6 + 3 * (1 + rank) && box.whole[-1].i == rank && box.starts[-1].i == rank && box.ends[-1].i == rank,
+                "whole, starts and ends differ from y in length; expected: " + std::to_string(rank) + " numbers each, one for each dim");
+  for (int d = 0; check.ok() && d < rank; d++)
+    check.require(box.starts[d].i >= 0 && box.ends[d].i >= 0 && box.ends[d].i <= box.whole[d].i,
+                  "the box of dim " + std::to_string(d) + " starts at " + std::to_string(box.starts[d].i) + " and ends at " + std::to_string(box.ends[d].i) + "; expected: numbers inside of the whole, " + std::to_string(box.whole[d].i));
   return check.error();
 }
 }  // namespace titan::cpu
