@@ -151,31 +151,35 @@ async function findShards(url: URL, split: Split): Promise<URL[]> {
 
 /** Token frequencies: counted as text goes by, without keeping it. */
 export class Unigrams {
-  readonly #counts: Float64Array;
-  #total = 0;
+  /** How often each id was counted. */
+  readonly counts: Float64Array;
 
   /** @param vocabSize ids are below it. */
   constructor(vocabSize: number) {
-    this.#counts = new Float64Array(vocabSize);
+    this.counts = new Float64Array(vocabSize);
   }
 
   /** Counts ids; negative ones, which are ignored targets, are left out.
    * @throws {RangeError} when an id is not below the vocabulary's size. */
   add(ids: Iterable<number>): void {
-    const vocabSize = this.#counts.length;
+    const vocabSize = this.counts.length;
     for (const id of ids) {
       if (id < 0) continue;
       if (!(id < vocabSize)) throw new RangeError(`Token ${id} is not in a vocabulary of ${vocabSize}`);
-      this.#counts[id]++;
-      this.#total++;
+      this.counts[id]++;
     }
+  }
+
+  /** Adds what was counted elsewhere, over the same vocabulary. */
+  addCounts(counts: ArrayLike<number>): void {
+    this.counts.forEach((n, id) => this.counts[id] = n + counts[id]);
   }
 
   /** Entropy of the frequencies in nats: the loss of a model that knows only how often each token occurs.
    * @throws {RangeError} when nothing was counted. */
   entropy(): number {
-    const total = this.#total;
+    const total = this.counts.reduce((sum, n) => sum + n, 0);
     if (total === 0) throw new RangeError("Cannot take the entropy of no tokens");
-    return this.#counts.reduce((sum, n) => n === 0 ? sum : sum - n / total * Math.log(n / total), 0);
+    return this.counts.reduce((sum, n) => n === 0 ? sum : sum - n / total * Math.log(n / total), 0);
   }
 }

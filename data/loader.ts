@@ -16,8 +16,12 @@ export interface LoaderOptions {
   readonly dataset: DatasetSpec;
   /** Folder of the tokenizer; default: the sample's. */
   readonly tokenizer?: string | URL;
-  /** B, rows of a batch. */
+  /** B, rows of a batch: of this data rank's part, where there are several. */
   readonly batchSize: number;
+  /** Which of `dataRanks` loaders this is: each has its B consecutive rows of every batch of dataRanks * B. Default: the only one. */
+  readonly dataRank?: number;
+  /** Number of loaders that share the rows of a batch. */
+  readonly dataRanks?: number;
   /** T, tokens of a row. */
   readonly seqLen: number;
   /** Independent streams of documents. Default: those of `state`, else 8, or one for each text file if there are fewer. */
@@ -37,7 +41,7 @@ export interface Batch {
   readonly positions: Int32Array;
   /** Number of EOS tokens before each token in its row: tokens with one number belong to one document. */
   readonly documents: Int32Array;
-  /** Rows that hold text: B, but in the last batch of a loader that is not infinite. */
+  /** Rows that hold text: B, but in the last batch of a loader that is not infinite, where other data ranks may have all of them. */
   rows: number;
   /** Batches before this one; goes on after a restore. */
   step: number;
@@ -54,6 +58,7 @@ export interface LoaderState {
   readonly step: number;
   /** The lane that the next row comes from. */
   readonly nextLane: number;
+  /** Of lanes that give rows to other data ranks alone, the place where this loader began. */
   readonly lanes: readonly Cursor[];
 }
 
@@ -79,11 +84,15 @@ export class Loader {
   readonly dataset: Dataset;
   readonly tokenizer: Tokenizer;
   readonly #infinite: boolean;
+  readonly #dataRank: number;
+  readonly #dataRanks: number;
   readonly #window: Int32Array;
   readonly #batch: Batch;
   #lanes: Lane[] = [];
   /** Lanes of a finite loader that have no window left. */
   #ended = new Set<Lane>();
+  /** Lanes whose windows all go to other data ranks: nothing is read of them. */
+  #foreign = new Set<Lane>();
   #nextLane = 0;
   #step = 0;
 
@@ -91,6 +100,8 @@ export class Loader {
     this.dataset = dataset;
     this.tokenizer = tokenizer;
     this.#infinite = options.infinite ?? true;
+    this.#dataRank = options.dataRank ?? 0;
+    this.#dataRanks = options.dataRanks ?? 1;
     this.#window = new Int32Array(options.seqLen + 1);
     this.#batch = makeBatch(options.batchSize, options.seqLen);
   }
@@ -98,7 +109,7 @@ export class Loader {
   /** Opens the tokenizer and finds the dataset's shards.
    * @throws {DataError} when there is something wrong with either, with a size, or with the state. */
   static async open(options: LoaderOptions): Promise<Loader> {
-    for (const name of ["batchSize", "seqLen", "lanes"] as const) {
+    for (const name of ["batchSize", "seqLen", "lanes", "dataRanks"] as const) {
       const value = options[name];
       if (value !== undefined && !(Number.isSafeInteger(value) && value > 0)) throw notACount(name, value);
     }
@@ -119,18 +130,21 @@ export class Loader {
   /** Puts the next batch where `batch` has its arrays (of the loader's B and T); false at the end.
    * @throws {DataError} when the data cannot be read, or is too little. */
   async fill(batch: Batch): Promise<boolean> {
-    const seqLen = this.#window.length - 1;
-    const batchSize = batch.tokens.length / seqLen;
-    let rows = 0;
-    while (rows < batchSize && this.#ended.size < this.#lanes.length) {
+    const seqLen = this.#window.length - 1, batchSize = batch.tokens.length / seqLen;
+    const first = this.#dataRank * batchSize;
+    /** Rows of all data ranks, and of this one. */
+    let [all, rows] = [0, 0];
+    while (all < batchSize * this.#dataRanks && this.#ended.size < this.#lanes.length) {
       const lane = this.#lanes[this.#nextLane];
       if (!this.#ended.has(lane)) {
-        if (await lane.take(this.#window)) this.#pack(batch, rows++);
-        else this.#ended.add(lane);
+        if (this.#foreign.has(lane) || await lane.take(this.#window)) {
+          if (all >= first && all < first + batchSize) this.#pack(batch, rows++);
+          all++;
+        } else this.#ended.add(lane);
       }
       this.#nextLane = (this.#nextLane + 1) % this.#lanes.length;
     }
-    if (rows === 0) return false;
+    if (all === 0) return false;
     batch.tokens.fill(0, rows * seqLen);
     batch.documents.fill(0, rows * seqLen);
     batch.targets.fill(IGNORE_INDEX, rows * seqLen);
@@ -161,6 +175,18 @@ export class Loader {
     this.#ended.clear();
     this.#nextLane = state.nextLane;
     this.#step = state.step;
+    this.#foreign = new Set(this.#infinite ? this.#lanes.filter((_, lane) => !this.#isOwn(lane)) : []);
+  }
+
+  /** Does any row of this data rank ever come from the lane? Row r of any batch comes from lanes that are r + nextLane modulo `cycle`. A
+   * finite loader has to know when the lanes of others end. */
+  #isOwn(lane: number): boolean {
+    const batchSize = this.#batch.tokens.length / (this.#window.length - 1);
+    let [cycle, rest] = [batchSize * this.#dataRanks, this.#lanes.length];
+    while (rest > 0) [cycle, rest] = [rest, cycle % rest];
+    const row = (((lane - this.#nextLane) % cycle) + cycle) % cycle, first = this.#dataRank * batchSize;
+    // The first row at or behind this rank's first that is `row` modulo `cycle`.
+    return Math.ceil((first - row) / cycle) * cycle + row < first + batchSize;
   }
 
   /** Closes what is open. */

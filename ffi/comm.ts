@@ -68,9 +68,19 @@ export class Comm implements AsyncDisposable {
 
   /** The bytes of every rank, by rank; all give as many. Ranks do it in the same order as everything else: not while a program runs. */
   async gather(mine: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]> {
-    const error = errorStruct(), { length } = mine, all = new Uint8Array(length * this.info.size);
-    check(await this.#symbols.titan_comm_gather(this.#handle, mine, BigInt(length), all, error.bytes), error);
+    const { length } = mine, all = new Uint8Array(length * this.info.size);
+    await this.gatherInto(mine, all);
     return Array.from({ length: this.info.size }, (_, rank) => all.slice(rank * length, (rank + 1) * length));
+  }
+
+  /** `gather` into an array that has room for what all ranks give.
+   * @throws {RangeError} if it has not. */
+  async gatherInto<T extends Uint8Array<ArrayBuffer> | Float64Array<ArrayBuffer>>(mine: T, all: T): Promise<void> {
+    const error = errorStruct(), { byteLength } = mine;
+    if (all.byteLength !== byteLength * this.info.size) {
+      throw new RangeError(`Cannot gather ${byteLength} bytes of ${this.info.size} ranks into ${all.byteLength} bytes`);
+    }
+    check(await this.#symbols.titan_comm_gather(this.#handle, mine, BigInt(byteLength), all, error.bytes), error);
   }
 
   /** Settles when every rank has called it. */

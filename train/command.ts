@@ -8,6 +8,7 @@ import { LibraryError } from "../ffi/library.ts";
 import { degreeOf } from "../graph/layout.ts";
 import { MemoryBudgetError } from "../graph/passes/remat_search.ts";
 import { Llama } from "../model/llama.ts";
+import { worldOf } from "../parallel/launch.ts";
 import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
 import type { Compiled } from "./compile.ts";
@@ -19,6 +20,7 @@ import {
   helpText,
   loadConfig,
   lrSchedule,
+  meshChoices,
   meshOf,
   modelSizes,
   type PlanArguments,
@@ -34,22 +36,26 @@ import { planText } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
 import { profileAction, Profiler } from "./profiler.ts";
 import { frontierText, rematText } from "./remat_report.ts";
-import { deviceText, modelText, slowPaths } from "./report.ts";
+import { deviceText, modelText, ranksText, slowPaths } from "./report.ts";
 import { compileStep, DivergedError } from "./step_program.ts";
 import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
 
-/** What the training of a config is. */
-export function trainOptions(config: Config): TrainOptions {
+/** What the training of a config is.
+ * @param mesh of the ranks that run it. */
+export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): TrainOptions {
   const { training, optimizer, validation, model, data, debug, device } = config;
   const dataset = (name: string, path: string | null): DatasetSpec => ({ name, path });
-  const batch = training.local_batch_size, cycle = profileCycle(config);
+  const batch = training.local_batch_size, once = batch * degreeOf(BATCH_AXES, mesh.degrees);
+  const cycle = profileCycle(config);
   return {
     model: new Llama(modelSizes(config)),
     data: dataset(training.dataset, training.dataset_path),
     tokenizer: model.hf_assets_path ?? undefined,
     steps: training.steps,
     batch,
-    accumulation: training.global_batch_size < 0 ? 1 : training.global_batch_size / batch,
+    accumulation: training.global_batch_size < 0 ? 1 : training.global_batch_size / once,
+    mesh: mesh.degrees,
+    parallelism: meshChoices(config),
     seqLen: training.seq_len,
     lr: optimizer.lr,
     lrSchedule: lrSchedule(config),
@@ -150,18 +156,15 @@ function printPlan(config: Config): void {
 
 /** The plan of a rank of a mesh, on the console and in the files that are asked for. */
 function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments): void {
-  const options = complete(trainOptions(config)), info = deviceHere(options.threads), { model, training } = config;
-  const local = training.local_batch_size, once = local * degreeOf(BATCH_AXES, mesh.degrees);
+  const options = complete(trainOptions(config, mesh)), info = deviceHere(options.threads), { model } = config;
   const plan = cut(() =>
     planMesh({
       ...options,
       model: new Llama(modelSizes(config)),
       name: `${model.name}/${model.flavor}`,
-      mesh,
-      plan: { lossParallel: !config.parallelism.disable_loss_parallel },
+      ranks: { mesh, ...meshChoices(config) },
       precision: precisionOf(options.precision, options.dtype, info),
       threads: info?.threads ?? (options.threads || navigator.hardwareConcurrency),
-      accumulation: training.global_batch_size < 0 ? 1 : training.global_batch_size / once,
       evaluate: options.validation,
     })
   );
@@ -186,7 +189,7 @@ function whatFits(config: Config, info: DeviceInfo | undefined, { availableBytes
  * @throws {MemoryError} that says what to change when it does not fit. */
 async function openTrainer(config: Config): Promise<Trainer> {
   try {
-    return await Trainer.open(trainOptions(config));
+    return await Trainer.open(trainOptions(config, meshOf(config, worldOf()?.size ?? 1)));
   } catch (error) {
     if (!(error instanceof MemoryError)) throw error;
     const { compiled, memory } = error;
@@ -194,7 +197,8 @@ async function openTrainer(config: Config): Promise<Trainer> {
   }
 }
 
-const tokensPerStep = (o: CompleteOptions): number => o.batch * o.accumulation * o.seqLen;
+const tokensPerStep = (o: CompleteOptions, mesh?: Mesh): number =>
+  o.batch * o.accumulation * o.seqLen * (mesh ? degreeOf(BATCH_AXES, mesh.degrees) : 1);
 
 /** The file of the run's numbers, if it is to have one. */
 function openJsonLines(config: Config): JsonLines | null {
@@ -227,16 +231,18 @@ function writing<T>(path: string, fix: string, open: () => T): T {
 async function run(config: Config): Promise<number> {
   const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   await using trainer = await openTrainer(config);
-  const jsonl = openJsonLines(config);
-  const { options, device, program } = trainer, { model, seqLen, steps } = options;
+  const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
+  const isFirst = (ranks?.rank ?? 0) === 0, print = isFirst ? console.log : () => {};
+  const jsonl = isFirst ? openJsonLines(config) : null;
   const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops);
-  console.log(`libtitan: ${job.description}`);
-  console.log(`  model   ${modelText(model, tokensPerStep(options), seqLen)}`);
-  console.log(`  data    ${trainer.dataDescription}`);
-  console.log(`  device  ${deviceText(device, gflops, precisionOf(options.precision, options.dtype).param)}`);
-  console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
-  console.log(`  remat   ${rematText(program.compiled)}`);
-  slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));
+  print(`libtitan: ${job.description}`);
+  print(`  model   ${modelText(model, tokensPerStep(options, ranks?.mesh), seqLen)}`);
+  print(`  data    ${trainer.dataDescription}`);
+  print(`  device  ${deviceText(device, gflops, precisionOf(options.precision, options.dtype).param)}`);
+  if (ranks && group) print(`  ranks   ${ranksText(ranks.mesh, group.info)}`);
+  print(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
+  print(`  remat   ${rematText(program.compiled)}`);
+  slowPaths(program.compiled).forEach((line) => print(`  slower  ${line}`));
   const metrics = new Metrics({
     logFreq: log_freq,
     lastStep: steps,
@@ -244,32 +250,33 @@ async function run(config: Config): Promise<number> {
     peakFlops: gflops * 1e9,
     memory: () => processMemory(program.compiled.plan.arenaBytes),
     colors: colorsWanted(disable_color_printing),
-    print: console.log,
+    print,
     jsonl,
     now: () => performance.now(),
   });
   const signal = stopOnSignal(trainer);
   try {
-    for await (const { step, loss, gradNorm, lr, tokensSeen, tokenCount, loadingMs, profile } of trainer) {
-      metrics.batch(tokenCount, loadingMs);
-      metrics.step({ step, loss, maxLoss: loss, gradNorm, lr, tokensSeen });
+    for await (const { tokenCount, loadingMs, profile, ...result } of trainer) {
+      const { step } = result;
+      metrics.batch(tokenCount / (ranks?.mesh.size ?? 1), loadingMs);
+      metrics.step(result);
       if (profile) profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
-      if (validation.enable && due && !signal.received()) await validate(trainer, metrics);
+      if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics, print);
     }
   } finally {
     signal.off();
   }
-  if (signal.received() === undefined) return 0;
-  console.log(`stopped by ${signal.received()} after step ${trainer.step} of ${steps}`);
+  if (!trainer.stopped) return 0;
+  print(`stopped by ${signal.received() ?? "another rank"} after step ${trainer.step} of ${steps}`);
   return signal.received() === "SIGINT" ? 130 : 143;
 }
 
-async function validate(trainer: Trainer, metrics: Metrics): Promise<void> {
+async function validate(trainer: Trainer, metrics: Metrics, print: (line: string) => void): Promise<void> {
   const { loss, tokens, unigramEntropy, ms } = await trainer.evaluate();
   metrics.validation({ step: trainer.step, loss, tokens, unigramEntropy, ms });
   const gain = unigramEntropy - loss;
-  console.log(
+  print(
     `  ${tokens.toLocaleString("en-US")} held-out tokens: loss ${loss.toFixed(4)}, their unigram entropy ` +
       `${unigramEntropy.toFixed(4)}: ${Math.abs(gain).toFixed(4)} nats ${gain >= 0 ? "below" : "above"} it`,
   );

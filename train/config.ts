@@ -5,7 +5,7 @@
  * @module
  */
 import { type PlanArguments, readArguments } from "./config/arguments.ts";
-import { contradictions, rankProblems, surprises } from "./config/check.ts";
+import { contradictions, surprises } from "./config/check.ts";
 import { type Entry, flatten } from "./config/entry.ts";
 import { ConfigError, type Problem, show } from "./config/problem.ts";
 import { type Config, configSchema } from "./config/schema.ts";
@@ -18,7 +18,7 @@ export { ConfigError, type Problem, type ProblemCode } from "./config/problem.ts
 export type { PlanArguments } from "./config/arguments.ts";
 export { helpText } from "./config/help.ts";
 export { cut, meshOf } from "./config/mesh.ts";
-export { askedPrecision, lrSchedule, modelSizes, profileCycle, rematPolicy } from "./config/derive.ts";
+export { askedPrecision, lrSchedule, meshChoices, modelSizes, profileCycle, rematPolicy } from "./config/derive.ts";
 
 /** A configuration, and what else the command line asks for. */
 export interface LoadedConfig {
@@ -59,7 +59,7 @@ export async function loadConfig(
   const { entries, configFile, help, dryRun, plan, problems } = readArguments(args);
   if (help) return { config: makeConfig(), warnings: [], help, dryRun, plan };
   const fromFile = configFile === null ? [] : tomlEntries(await readConfigFile(configFile, readTextFile), configFile);
-  const config = resolve([...fromFile, ...entries], problems, { dryRun });
+  const config = resolve([...fromFile, ...entries], problems);
   return { config, warnings: surprises(config), help, dryRun, plan };
 }
 
@@ -82,7 +82,7 @@ async function readConfigFile(path: string, read: (path: string) => string | Pro
 }
 
 /** Joins entries, of which later ones win, into a configuration. */
-function resolve(entries: readonly Entry[], earlier: readonly Problem[], options = { dryRun: false }): Config {
+function resolve(entries: readonly Entry[], earlier: readonly Problem[]): Config {
   const problems = [...earlier, ...unknownNames(entries)];
   const given = new Map<string, Entry>();
   const tree: Record<string, Record<string, unknown>> = {};
@@ -99,7 +99,7 @@ function resolve(entries: readonly Entry[], earlier: readonly Problem[], options
     throw new ConfigError(problems);
   }
   const place = (name: string) => inParentheses(given.get(name)?.place ?? "");
-  problems.push(...contradictions(result.data, place), ...(options.dryRun ? [] : rankProblems(result.data, place)));
+  problems.push(...contradictions(result.data, place));
   if (problems.length > 0) throw new ConfigError(problems);
   return result.data;
 }

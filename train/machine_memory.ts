@@ -8,17 +8,18 @@ import { bytesText, memoryText } from "./plan_report.ts";
 export interface MachineMemory {
   /** All of it. */
   readonly totalBytes: number;
-  /** Free now, or held by caches that give way. */
+  /** Free now, or held by caches that give way: this process's share of it. */
   readonly availableBytes: number;
 }
 
-/** Memory as it is now. Needs `--allow-sys=systemMemoryInfo`. */
-export function machineMemory(): MachineMemory {
+/** Memory as it is now. Needs `--allow-sys=systemMemoryInfo`.
+ * @param processes of the run on this machine, which share what is free. */
+export function machineMemory(processes = 1): MachineMemory {
   const { total, available } = Deno.systemMemoryInfo();
   const limit = process.constrainedMemory();
   return {
     totalBytes: Math.min(total, limit),
-    availableBytes: Math.min(available, Math.max(0, limit - Deno.memoryUsage().rss)),
+    availableBytes: Math.min(available / processes, Math.max(0, limit - Deno.memoryUsage().rss)),
   };
 }
 

@@ -5,17 +5,15 @@ import { sizeBytes, type State } from "../graph/ir.ts";
 import { type Degrees, layoutText, localShape, paddedAxes } from "../graph/layout.ts";
 import { recomputedFlops } from "../graph/passes/remat.ts";
 import { fullPrecision } from "../graph/passes/precision.ts";
-import { llamaPlan } from "../model/llama_plan.ts";
 import type { Llama } from "../model/llama.ts";
 import { numParameters } from "../model/module.ts";
 import { type Exchange, exchangesOf } from "../parallel/exchanges.ts";
-import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
-import { partition } from "../parallel/partition.ts";
-import { BoundPlan, planOf, type PlanOptions } from "../parallel/plan.ts";
-import { graphOfRank } from "../parallel/rank_graph.ts";
+import type { Mesh } from "../parallel/mesh.ts";
+import type { BoundPlan } from "../parallel/plan.ts";
 import { planGraphs } from "./compile.ts";
 import { graphFlops, type MemoryUse, memoryUse } from "./plan_report.ts";
 import { precisionText } from "./precision.ts";
+import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
 import { stepGraphs, type StepOptions } from "./step_program.ts";
 
 /** A parameter on the mesh. Layouts are text as `layoutText` writes it. */
@@ -88,37 +86,25 @@ export interface MeshPlan {
   readonly flops: number;
 }
 
-/** What is planned. `batch` is that of a data-parallel rank, as is `evaluate.batch`. */
-export interface MeshPlanOptions extends Omit<StepOptions, "model"> {
+/** What is planned. */
+export interface MeshPlanOptions extends Omit<StepOptions, "model" | "ranks"> {
   readonly model: Llama;
   /** The model's name, for people. */
   readonly name: string;
-  readonly mesh: Mesh;
-  readonly plan?: PlanOptions;
+  readonly ranks: Omit<MeshLayout, "rank">;
 }
 
 /** Plans a step for the first rank of a mesh; the others hold the same sizes. Needs no native library and no processes.
  * @throws {RangeError} when the model cannot be cut as the mesh asks.
  * @throws {MemoryBudgetError} when the memory budget cannot be kept. */
 export function planMesh(options: MeshPlanOptions): MeshPlan {
-  const { model, name, mesh, precision, remat, threads, batch, seqLen, accumulation, dtype, evaluate } = options,
-    rank = 0;
-  const dataRanks = BATCH_AXES.reduce((n, axis) => n * mesh.degrees[axis], 1);
-  const graphs = stepGraphs({
-    ...options,
-    batch: batch * dataRanks,
-    evaluate: evaluate && { ...evaluate, batch: evaluate.batch * dataRanks },
-  });
-  const layouts = new BoundPlan(planOf(llamaPlan(model.config), options.plan), mesh, graphs);
-  const planned = planGraphs(graphs, {
-    precision,
-    remat,
-    threads,
-    ranks: {
-      partition: (graph) => partition(graph, mesh, layouts),
-      graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
-    },
-  });
+  const { model, name, precision, remat, threads, batch, seqLen, accumulation, dtype } = options,
+    { mesh } = options.ranks;
+  const rank = 0, layout = { ...options.ranks, rank }, { dataRanks } = dataRankOf(mesh, rank);
+  const graphs = stepGraphs({ ...options, ranks: layout }),
+    ranks = bindRanks(model, graphs, layout),
+    { layouts } = ranks;
+  const planned = planGraphs(graphs, { precision, remat, threads, ranks });
   const { use, largest } = memoryUse(planned.plan);
   const sections = planned.graphs.map((graph): SectionPlan => ({
     name: graph.name,

@@ -1,10 +1,12 @@
 /** What a run says before it starts: the lines of its header. Its whole plan is in `plan_report.ts`.
  * @module */
+import type { CommInfo } from "../ffi/comm.ts";
 import type { DeviceInfo } from "../ffi/device.ts";
 import { numel } from "../graph/ir.ts";
 import { CHUNK_ROWS } from "../graph/passes/tile.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { numParameters } from "../model/module.ts";
+import { AXES, type Mesh } from "../parallel/mesh.ts";
 import type { Compiled } from "./compile.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
@@ -21,6 +23,12 @@ export function modelText(model: TrainableModel, tokensPerStep: number, seqLen: 
   const flops = model.flopsPerToken?.(seqLen);
   const perToken = flops === undefined ? "" : `, ${(flops / 1e6).toFixed(1)} MFLOP per token`;
   return `${count(numParameters(model))} parameters, ${count(tokensPerStep)} tokens per step${perToken}`;
+}
+
+/** The mesh and how its ranks exchange in a line: `8 = dp_shard 4 x tp 2, 8 of them on this host, by shared memory (Open MPI v5.0.7)`. */
+export function ranksText({ size, degrees }: Mesh, { hostSize, exchange, version }: CommInfo): string {
+  const axes = AXES.filter((axis) => degrees[axis] > 1).map((axis) => `${axis} ${degrees[axis]}`);
+  return `${size} = ${axes.join(" x ")}, ${hostSize} of them on this host, by ${exchange} (${version})`;
 }
 
 /** Slower paths that a step takes, a line each; none where everything runs as it is meant to. */

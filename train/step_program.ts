@@ -14,6 +14,7 @@ import type { HostSlot } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { type Compiled, compileGraphs } from "./compile.ts";
+import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
 import { newArray, numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
 import type { InstructionTime } from "./profile.ts";
 import { type OptimizerOptions, traceInitialize, traceUpdate } from "./optimizer.ts";
@@ -26,23 +27,26 @@ export interface StepOptions {
   readonly dtype: RealType;
   /** What is multiplied and stored in bf16; default: nothing. */
   readonly precision?: Precision;
-  /** Sequences of a microbatch. */
+  /** Sequences of a microbatch, on each data rank. */
   readonly batch: number;
-  /** Tokens of a sequence. */
+  /** Tokens of a sequence, over all its ranks. */
   readonly seqLen: number;
   /** Microbatches of a step. */
   readonly accumulation: number;
   /** Does attention stay inside of a document? Default: it sees the whole row. */
   readonly documents?: boolean;
-  /** Sizes of an evaluation's batches; without them there is no evaluation. */
+  /** Sizes of an evaluation's batches, on each data rank; without them there is no evaluation. */
   readonly evaluate?: { readonly batch: number; readonly seqLen: number };
   /** What backward makes again; default: what is nearly free. */
   readonly remat?: RematPolicy | RematBudget;
   /** Threads that the program runs on. */
   readonly threads: number;
+  /** The ranks that share the step; default: one has everything. */
+  readonly ranks?: MeshLayout;
 }
 
-/** Token ids and the like of one microbatch, row-major `[batch, seqLen]`, in the program's input buffer. */
+/** Token ids and the like of one microbatch, row-major `[batch, seqLen]`, in the program's input buffer; where ranks share sequences,
+ * this rank's part of each. */
 export interface BatchViews {
   readonly tokens: TypedArray;
   readonly targets: TypedArray;
@@ -88,7 +92,10 @@ export class DivergedError extends Error {
 
 /** The graphs of a step as they are traced: over whole values, before any pass. */
 export function stepGraphs(options: Omit<StepOptions, "precision" | "remat" | "threads">): Graph[] {
-  const { model, optimizer, dtype, batch, seqLen, accumulation, documents, evaluate } = options;
+  const { model, optimizer, dtype, seqLen, accumulation, documents, ranks } = options;
+  const { dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRanks: 1 };
+  const whole = <T extends { readonly batch: number }>(sizes: T): T => ({ ...sizes, batch: sizes.batch * dataRanks });
+  const { batch } = whole(options), evaluate = options.evaluate && whole(options.evaluate);
   const globalTokens = batch * seqLen * accumulation;
   return [
     traceInitialize(model, dtype),
@@ -98,10 +105,12 @@ export function stepGraphs(options: Omit<StepOptions, "precision" | "remat" | "t
   ];
 }
 
-/** Compiles the graphs of a step; needs no native library. Sections are named by their graphs. */
+/** Compiles the graphs of a step; needs no native library. Sections are named by their graphs.
+ * @throws {RangeError} when the model cannot be cut as the mesh asks. */
 export function compileStep(options: StepOptions): Compiled {
-  const { precision, remat, threads } = options;
-  return compileGraphs(stepGraphs(options), { precision, remat, threads });
+  const { model, precision, remat, threads } = options, graphs = stepGraphs(options);
+  const ranks = options.ranks && bindRanks(model, graphs, options.ranks);
+  return compileGraphs(graphs, { precision, remat, threads, ranks });
 }
 
 /** A compiled step in native memory. */
@@ -119,6 +128,8 @@ export class StepProgram implements Disposable {
   readonly #step: TypedArray;
   readonly #numbers: readonly TypedArray[];
   readonly #evaluated: readonly TypedArray[];
+  /** A rank's own loss and number of valid tokens. */
+  readonly #sums: readonly { readonly offset: number; readonly data: TypedArray }[];
   #records: Struct<"titan_profile_record"> | undefined;
   readonly #actions: {
     readonly initialize: Actions;
@@ -161,6 +172,10 @@ export class StepProgram implements Disposable {
     [this.#lr, this.#step] = ["lr", "step"].map((n) => view(input.buffer, last, update.inputs, n));
     const after = microbatch.outputBytes;
     this.#numbers = ["loss", "grad_norm", "token_count"].map((n) => view(output.buffer, after, update.outputs, n));
+    this.#sums = ["loss_sum", "token_count"].map((name) => {
+      const { state, offset } = compiled.plan.states.get(name)!;
+      return { offset, data: newArray(state) };
+    });
     this.#evaluated = result ? ["loss", "token_count"].map((n) => view(output.buffer, 0, result.outputs, n)) : [];
     const step = (flags: number): Action[] => [
       ...bases.map((inputBase, k) => ({
@@ -211,6 +226,12 @@ export class StepProgram implements Disposable {
     const numbers = { loss: this.#numbers[0][0], gradNorm: this.#numbers[1][0], tokenCount: this.#numbers[2][0] };
     if (!Number.isFinite(numbers.loss) || !Number.isFinite(numbers.gradNorm)) await this.#explain(step, numbers);
     return numbers;
+  }
+
+  /** Mean loss over the valid tokens that this rank alone has seen in the last step; not a number where there were none. */
+  async ownLoss(): Promise<number> {
+    for (const { offset, data } of this.#sums) await this.#program.read(offset, data);
+    return this.#sums[0].data[0] / this.#sums[1].data[0];
   }
 
   /** Has the next step's instructions recorded. */

@@ -3,20 +3,26 @@
  * @module */
 import { DataError } from "../data/error.ts";
 import { type DatasetSpec, Unigrams } from "../data/dataset.ts";
-import type { Batch } from "../data/loader.ts";
+
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
+import type { CommOptions } from "../ffi/comm.ts";
 import { Device, type DeviceInfo } from "../ffi/device.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { TrainableModel } from "../model/loss.ts";
+import { worldOf } from "../parallel/launch.ts";
+import { BATCH_AXES, Mesh, type MeshOptions, stepProblems } from "../parallel/mesh.ts";
+import { BatchPart } from "./batch_part.ts";
 import { lrFactor, type LrScheduleOptions } from "./lr_schedule.ts";
 import { checkMemory, machineMemory } from "./machine_memory.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
 import type { StepProfile } from "./profile.ts";
 import { precisionOf } from "./precision.ts";
+import { ProcessGroup } from "./process_group.ts";
+import { dataRankOf, type MeshChoices, type MeshLayout } from "./ranks.ts";
 import type { RealType } from "./step.ts";
-import { type BatchViews, compileStep, type StepNumbers, StepProgram } from "./step_program.ts";
+import { compileStep, type StepNumbers, StepProgram } from "./step_program.ts";
 
 /** What to train, on what, and how. Everything but model, data and steps has a default. */
 export interface TrainOptions {
@@ -28,7 +34,7 @@ export interface TrainOptions {
   readonly steps: number;
   /** Folder of the tokenizer; default: the sample's, of 2,048 tokens. */
   readonly tokenizer?: string | URL;
-  /** Sequences of a microbatch; default 8. */
+  /** Sequences of a microbatch, on each data rank; default 8. */
   readonly batch?: number;
   /** Microbatches of a step, whose gradients are added; default 1. */
   readonly accumulation?: number;
@@ -54,6 +60,12 @@ export interface TrainOptions {
   readonly seed?: number;
   /** CPU threads; default 0: all. */
   readonly threads?: number;
+  /** Degrees of the mesh, for processes that `mpirun` started: an absent axis is 1, an absent `dp_shard` what the others leave. */
+  readonly mesh?: MeshOptions;
+  /** How the model is spread over the mesh. */
+  readonly parallelism?: MeshChoices;
+  /** How ranks find each other, and how long they wait. */
+  readonly comm?: CommOptions;
   /** Held-out text for `evaluate`. */
   readonly validation?: ValidationOptions;
   /** Is this step, counted from 1, to be recorded? It then comes with its `profile`. Default: none is, which costs nothing. */
@@ -64,7 +76,7 @@ export interface TrainOptions {
 export interface ValidationOptions {
   /** The text. */
   readonly data: DatasetSpec;
-  /** Sequences of a batch. */
+  /** Sequences of a batch, on each data rank. */
   readonly batch: number;
   /** Tokens of a sequence. */
   readonly seqLen: number;
@@ -76,6 +88,8 @@ export interface ValidationOptions {
 export interface TrainStep extends StepNumbers {
   /** From 1. */
   readonly step: number;
+  /** Largest of the ranks' mean losses, each over the valid tokens that the rank alone has seen. */
+  readonly maxLoss: number;
   /** Learning rate of the step. */
   readonly lr: number;
   /** Tokens seen since the start. */
@@ -128,7 +142,20 @@ export function complete(options: TrainOptions): CompleteOptions {
     remat: options.remat ?? { mode: "none" },
     seed: options.seed ?? 0,
     threads: options.threads ?? 0,
+    mesh: options.mesh ?? {},
+    parallelism: options.parallelism ?? {},
+    comm: options.comm ?? {},
   };
+}
+
+/** What a trainer is made of. */
+interface Opened {
+  readonly native: Device;
+  readonly program: StepProgram;
+  readonly loader: Prefetcher;
+  readonly ranks: MeshLayout | undefined;
+  readonly group: ProcessGroup | undefined;
+  readonly owned: AsyncDisposable;
 }
 
 /** A run in progress. Iterate over it for its steps; dispose of it with `await using`. */
@@ -142,69 +169,76 @@ export class Trainer implements AsyncDisposable {
   readonly program: StepProgram;
   /** Where the training data comes from, for people. */
   readonly dataDescription: string;
+  /** Mesh and rank; `undefined` for a process alone. */
+  readonly ranks: MeshLayout | undefined;
+  /** The processes of the run; `undefined` for one alone.
+   * @internal */
+  readonly group: ProcessGroup | undefined;
   readonly #native: Device;
   readonly #loader: Prefetcher;
+  readonly #part: BatchPart;
   readonly #owned: AsyncDisposable;
   #step = 0;
   #tokensSeen = 0;
+  #stopping = false;
   #stopped = false;
 
-  private constructor(
-    options: CompleteOptions,
-    { native, program, loader, owned }: {
-      native: Device;
-      program: StepProgram;
-      loader: Prefetcher;
-      owned: AsyncDisposable;
-    },
-  ) {
+  private constructor(options: CompleteOptions, opened: Opened) {
+    const { native, program, loader, ranks, group, owned } = opened;
     this.options = options;
     this.device = native.info;
     this.program = program;
     this.dataDescription = loader.description;
+    this.ranks = ranks;
+    this.group = group;
     this.#native = native;
     this.#loader = loader;
+    this.#part = new BatchPart(options.seqLen, ranks);
     this.#owned = owned;
   }
 
-  /** Opens data and device, compiles the step while the loader's worker reads, and draws the initial values.
+  /** Opens data and device, joins the other ranks, compiles the step while the loader's worker reads, and draws the initial values.
    * @throws {DataError} about data and tokenizer. @throws {LibraryError} when there is no usable library.
+   * @throws {RangeError} when mesh, ranks, sizes and model do not fit together.
    * @throws {MemoryError} when the run does not fit into memory; nothing was allocated for it then. */
   static async open(options: TrainOptions): Promise<Trainer> {
-    const full = complete(options), { model, optimizer, dtype, batch, seqLen, accumulation, documents } = full;
-    const { validation, lanes, remat } = full;
+    const full = complete(options), { dtype, batch, seqLen, accumulation, lanes } = full, ranks = ranksOf(full);
+    const share = ranks && dataRankOf(ranks.mesh, ranks.rank);
+    let group: ProcessGroup | undefined;
     await using stack = new AsyncDisposableStack();
-    const opening = prefetch({ dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes });
-    const compiling = attempt(() => {
-      const native = stack.use(new Device({ threads: full.threads }));
-      const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
-      const compiled = compileStep({
-        model,
-        optimizer,
-        dtype,
-        batch,
-        seqLen,
-        accumulation,
-        documents,
-        evaluate: validation,
-        precision,
-        remat,
-        threads,
+    try {
+      const data = { dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes };
+      const opening = prefetch({ ...data, ...share });
+      const compiling = attempt(() => {
+        const native = stack.use(new Device({ threads: full.threads }));
+        const joining = ranks && ProcessGroup.open(native, { rank: ranks.rank, size: ranks.mesh.size }, full.comm);
+        joining?.catch(() => {}); // awaited below, behind what may fail before
+        const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
+        const compiled = compileStep({ ...full, evaluate: full.validation, precision, threads, ranks });
+        return { native, joining, precision, compiled };
       });
-      return { native, precision, compiled };
-    });
-    const loader = stack.use(await opening); // its worker has read and tokenised meanwhile
-    checkVocabulary(model, loader.vocabSize);
-    const { native, precision, compiled } = compiling();
-    checkMemory(compiled, machineMemory());
-    const program = stack.use(await StepProgram.load(native, compiled, accumulation));
-    await program.initialize(full.seed);
-    return new Trainer({ ...full, precision }, { native, program, loader, owned: stack.move() });
+      const loader = stack.use(await opening); // its worker has read and tokenised meanwhile
+      checkVocabulary(full.model, loader.vocabSize);
+      const { native, joining, precision, compiled } = compiling();
+      group = stack.use(await joining);
+      checkMemory(compiled, machineMemory(group?.info.hostSize));
+      const program = stack.use(await StepProgram.load(native, compiled, accumulation));
+      await program.initialize(full.seed);
+      return new Trainer({ ...full, precision }, { native, program, loader, ranks, group, owned: stack.move() });
+    } catch (error) {
+      group?.fail();
+      throw error;
+    }
   }
 
   /** The last step that was made. */
   get step(): number {
     return this.#step;
+  }
+
+  /** Has the iteration ended, or is it about to, since a rank asked for it? */
+  get stopped(): boolean {
+    return this.#stopped;
   }
 
   /** Speed of a large matrix product on this device, of the type that the run multiplies in, in GFLOP/s. */
@@ -217,35 +251,61 @@ export class Trainer implements AsyncDisposable {
     return this.#native.measureBandwidth();
   }
 
-  /** Ends the iteration after the step that is under way. */
+  /** Ends the iteration after the step that is under way, or the next one, as the ranks agree: any of them may ask for it. */
   stop(): void {
-    this.#stopped = true;
+    this.#stopping = true;
+    if (!this.group) this.#stopped = true;
   }
 
   /** The remaining steps, one after another.
    * @throws {DivergedError} when a loss or gradient is not a number. @throws {DataError} when the data cannot be read. */
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainStep, void> {
-    const { steps, lr: peak, lrSchedule } = this.options;
-    while (this.#step < steps && !this.#stopped) {
-      const step = this.#step + 1, lr = peak * lrFactor(this.#step, lrSchedule);
-      const recorded = this.options.profile?.(step) ?? false;
-      if (recorded) await this.program.recordNext();
-      const start = performance.now();
-      for (const views of this.program.microbatches) await this.#load(views);
-      const loaded = performance.now();
-      const numbers = await this.program.step(step, lr);
-      this.#step = step;
-      this.#tokensSeen += numbers.tokenCount;
-      const ended = performance.now();
-      yield {
-        step,
-        lr,
-        ...numbers,
-        tokensSeen: this.#tokensSeen,
-        loadingMs: loaded - start,
-        nativeMs: ended - loaded,
-        ...(recorded ? { profile: this.#profile(step, [start, loaded, ended]) } : {}),
-      };
+    while (this.#step < this.options.steps && !this.#stopped) yield await this.#guarded(() => this.#next());
+  }
+
+  async #next(): Promise<TrainStep> {
+    const { lr: peak, lrSchedule } = this.options;
+    const step = this.#step + 1, lr = peak * lrFactor(this.#step, lrSchedule);
+    const recorded = this.options.profile?.(step) ?? false;
+    if (recorded) await this.program.recordNext();
+    const start = performance.now();
+    for (const views of this.program.microbatches) this.#part.put(views, (await this.#loader.next())!);
+    const loaded = performance.now();
+    const numbers = await this.program.step(step, lr);
+    this.#step = step;
+    this.#tokensSeen += numbers.tokenCount;
+    const ended = performance.now();
+    return {
+      step,
+      lr,
+      ...numbers,
+      maxLoss: await this.#agree(numbers.loss),
+      tokensSeen: this.#tokensSeen,
+      loadingMs: loaded - start,
+      nativeMs: ended - loaded,
+      ...(recorded ? { profile: this.#profile(step, [start, loaded, ended]) } : {}),
+    };
+  }
+
+  /** What ranks tell each other behind a step: whether to stop, and their own losses, of which it returns the largest. */
+  async #agree(loss: number): Promise<number> {
+    if (!this.group) return loss;
+    const all = await this.group.exchange([this.#stopping ? 1 : 0, await this.program.ownLoss()]);
+    let largest = -Infinity;
+    for (let i = 0; i < all.length; i += 2) {
+      this.#stopped ||= all[i] > 0;
+      if (all[i + 1] > largest) largest = all[i + 1]; // not a number where all of a rank's tokens are ignored
+    }
+    return largest;
+  }
+
+  /** Does what ranks do together; one that fails does not wait for the others when it is disposed of. */
+  async #guarded<T>(run: () => Promise<T>): Promise<T> {
+    try {
+      return await run();
+    } catch (error) {
+      this.group?.fail();
+      throw error;
     }
   }
 
@@ -253,30 +313,40 @@ export class Trainer implements AsyncDisposable {
     return { step, startMs, calledMs, endMs, instructions: this.program.recorded() };
   }
 
-  async #load(views: BatchViews): Promise<void> {
-    put(views, (await this.#loader.next())!);
-  }
-
   /** Loss on the held-out text.
    * @throws {RangeError} when the run was opened without `validation`. */
-  async evaluate(): Promise<Evaluation> {
+  evaluate(): Promise<Evaluation> {
+    return this.#guarded(() => this.#evaluate());
+  }
+
+  async #evaluate(): Promise<Evaluation> {
     const { validation, tokenizer } = this.options, views = this.program.evaluation;
     if (!validation || !views) {
       throw new RangeError("Cannot evaluate: the run has no validation data; give the option `validation`");
     }
-    const start = performance.now();
-    const { data: dataset, batch: batchSize, seqLen, steps } = validation;
-    await using loader = await prefetch({ dataset, tokenizer, batchSize, seqLen, infinite: false });
+    const start = performance.now(), { data: dataset, batch: batchSize, seqLen, steps } = validation;
+    const share = this.ranks && dataRankOf(this.ranks.mesh, this.ranks.rank), part = new BatchPart(seqLen, this.ranks);
+    await using loader = await prefetch({ dataset, tokenizer, batchSize, seqLen, infinite: false, ...share });
     checkVocabulary(this.options.model, loader.vocabSize);
     const unigrams = new Unigrams(loader.vocabSize);
     let batches = 0;
     for (let batch; batches !== steps && (batch = await loader.next()); batches++) {
-      put(views, batch);
+      part.put(views, batch);
       unigrams.add(batch.targets);
       await this.program.evaluate(batches === 0);
     }
     const { loss, tokenCount } = await this.program.evaluated();
+    await this.#addUnigrams(unigrams);
     return { loss, tokens: tokenCount, unigramEntropy: unigrams.entropy(), ms: performance.now() - start };
+  }
+
+  /** Adds what the other data ranks have counted. */
+  async #addUnigrams(unigrams: Unigrams): Promise<void> {
+    if (!this.group || !this.ranks) return;
+    const { mesh, rank } = this.ranks, { length } = unigrams.counts, all = await this.group.exchange(unigrams.counts);
+    for (const other of mesh.group(rank, BATCH_AXES).filter((r) => r !== rank)) {
+      unigrams.addCounts(all.subarray(other * length, (other + 1) * length));
+    }
   }
 
   /** Frees native memory, and ends the loader's worker. */
@@ -297,12 +367,16 @@ function attempt<T>(make: () => T): () => T {
   }
 }
 
-/** Copies a batch to where the program reads it. */
-function put(views: BatchViews, batch: Batch): void {
-  views.tokens.set(batch.tokens);
-  views.targets.set(batch.targets);
-  views.positions.set(batch.positions);
-  views.documents?.set(batch.documents);
+/** The mesh of a run and this process's rank in it; `undefined` for one process alone.
+ * @throws {RangeError} when degrees, processes and sizes do not fit together. */
+function ranksOf({ mesh: degrees, parallelism, batch, seqLen, validation }: CompleteOptions): MeshLayout | undefined {
+  const place = worldOf(), mesh = new Mesh(degrees, place?.size ?? 1);
+  if (!place || place.size === 1) return;
+  const problems = [seqLen, ...(validation ? [validation.seqLen] : [])].flatMap((tokens) =>
+    stepProblems(mesh, { seqLen: tokens, localBatchSize: batch, globalBatchSize: -1 })
+  );
+  if (problems.length > 0) throw new RangeError(problems.join("\n"));
+  return { ...parallelism, mesh, rank: place.rank };
 }
 
 /** Ids beyond the embedding's rows must not reach the kernels. */

@@ -280,3 +280,36 @@ Deno.test("sizes that are no whole number from 1 on are errors", async () => {
     assertEquals(error.code, "bad_option");
   }
 });
+
+Deno.test("data ranks have the rows of one loader between them, whatever divides what", async () => {
+  await using folder = await corpus();
+  const dataset = { name: "c4", path: folder.path };
+  for (const [lanes, batchSize, dataRanks] of [[8, 2, 2], [3, 2, 2], [4, 1, 3], [6, 3, 4], [12, 2, 3]]) {
+    for (const infinite of [true, false]) {
+      const common = { dataset, seqLen: 9, lanes, infinite }, steps = infinite ? 5 : 1000;
+      await using whole = await Loader.open({ ...common, batchSize: batchSize * dataRanks });
+      const expected = await take(whole, steps), parts: typeof expected[] = [];
+      for (let dataRank = 0; dataRank < dataRanks; dataRank++) {
+        await using loader = await Loader.open({ ...common, batchSize, dataRank, dataRanks });
+        parts.push(await take(loader, steps));
+      }
+      const where = `${lanes} lanes, ${dataRanks} x ${batchSize}, ${infinite ? "infinite" : "finite"}`;
+      assertEquals(parts.map((p) => p.length), parts.map(() => expected.length), where);
+      expected.forEach((batch, n) => {
+        for (const name of ["tokens", "targets", "documents"]) {
+          assertEquals(parts.flatMap((p) => p[n][name] as number[]), batch[name], `${name} of batch ${n}, ${where}`);
+        }
+      });
+    }
+  }
+});
+
+Deno.test("a data rank reads no lane that gives it no rows", async () => {
+  await using folder = await corpus();
+  const options = { dataset: { name: "c4", path: folder.path }, batchSize: 2, seqLen: 9, lanes: 8 };
+  await using loader = await Loader.open({ ...options, dataRank: 1, dataRanks: 4 });
+  const before = loader.state();
+  await take(loader, 3);
+  const moved = loader.state().lanes.map((cursor, i) => JSON.stringify(cursor) !== JSON.stringify(before.lanes[i]));
+  assertEquals(moved, [false, false, true, true, false, false, false, false]);
+});

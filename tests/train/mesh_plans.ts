@@ -10,5 +10,5 @@ const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNor
 /** A data-parallel rank has two rows of 16 tokens in each of three microbatches. */
 export function tinyPlan(axes: MeshOptions, options: Partial<MeshPlanOptions> = {}): MeshPlan {
   const sizes = { batch: 2, seqLen: 16, accumulation: 3, dtype: "f32", threads: 2 } as const;
-  return planMesh({ model: tinyLlama(), name: "tiny", mesh: meshOf(axes), optimizer, ...sizes, ...options });
+  return planMesh({ model: tinyLlama(), name: "tiny", ranks: { mesh: meshOf(axes) }, optimizer, ...sizes, ...options });
 }

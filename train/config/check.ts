@@ -4,7 +4,6 @@
  */
 import { closest } from "fastest-levenshtein";
 import { llamaConfig, llamaFlavors } from "../../model/llama.ts";
-import { AXES, DEGREE_KEYS } from "../../parallel/mesh.ts";
 import { askedDecaySteps } from "../lr_schedule.ts";
 import { lrSchedule } from "./derive.ts";
 import { type Problem, show } from "./problem.ts";
@@ -14,20 +13,6 @@ import type { Config } from "./schema.ts";
 export function contradictions(config: Config, place: (name: string) => string): Problem[] {
   const groups = [batchProblems, precisionProblems, modelProblems, profileProblems];
   return groups.flatMap((problems) => problems(config, place));
-}
-
-/** A run has one rank: a mesh is planned, and not run yet. */
-export function rankProblems({ parallelism }: Config, place: (name: string) => string): Problem[] {
-  const degrees = AXES.map((axis) => [DEGREE_KEYS[axis], DEGREE_KEYS[axis].split(".")[1]] as const)
-    .map(([name, key]) => ({ name, degree: parallelism[key as keyof Config["parallelism"]] as number }));
-  return degrees.filter(({ degree }) => degree > 1).map(({ name, degree }) => ({
-    code: "not_supported_yet",
-    what: `${name} = ${degree}${
-      place(name)
-    } is not in a run yet: this version plans more than one rank, with --dry-run`,
-    expected: name === DEGREE_KEYS.dp_shard ? "-1 or 1" : "1",
-    fix: `add --dry-run, or leave the key out`,
-  }));
 }
 
 /** A cycle holds its warm-up and its recorded steps. */

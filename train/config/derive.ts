@@ -9,6 +9,7 @@ import type { RematPolicy } from "../../graph/passes/remat.ts";
 import type { RematBudget } from "../../graph/passes/remat_search.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { ProfileCycle } from "../profiler.ts";
+import type { MeshChoices } from "../ranks.ts";
 import type { Config, ModelConfig } from "./schema.ts";
 
 /** The sizes of the model that a configuration asks for: the flavor's, where `[model]` does not replace them. */
@@ -59,6 +60,14 @@ export function profileCycle({ profiling }: Config): ProfileCycle | undefined {
   if (!profiling.enable_profiling) return undefined;
   const { profile_freq: freq, profiler_warmup: warmup, profiler_active: active } = profiling;
   return { freq, warmup, active };
+}
+
+/** What a configuration leaves to choose within its mesh. */
+export function meshChoices({ parallelism }: Config): MeshChoices {
+  return {
+    lossParallel: !parallelism.disable_loss_parallel,
+    balancer: parallelism.context_parallel_load_balancer,
+  };
 }
 
 /** The schedule that a configuration asks for. */

@@ -260,7 +260,7 @@ const schema = z.strictObject({
       "What a microbatch's gradients are rounded to before they are summed.",
     ),
   }),
-  parallelism: section("The mesh of ranks, for --dry-run alone: a run has one rank. --mesh is short for the degrees.", {
+  parallelism: section("The mesh of ranks. --mesh is short for the degrees.", {
     pipeline_parallel_degree: key(count, 1, "Axis pp: stages of the pipeline; not planned yet, only 1.", "ranks"),
     data_parallel_replicate_degree: key(count, 1, "Axis dp_replicate: copies of the shards.", "ranks"),
     data_parallel_shard_degree: key(

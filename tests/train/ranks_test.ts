@@ -1,0 +1,59 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { Embedding, Linear } from "../../model/layers.ts";
+import { type Batch, CrossEntropy } from "../../model/loss.ts";
+import { Module } from "../../model/module.ts";
+import { bindRanks, dataRankOf } from "../../train/ranks.ts";
+import { stepGraphs } from "../../train/step_program.ts";
+import { tinyLlama } from "../model/tiny.ts";
+import { meshOf } from "../parallel/step_graphs.ts";
+
+const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+const sizes = { optimizer, dtype: "f32", batch: 2, seqLen: 8, accumulation: 3 } as const;
+
+/** A model that nobody knows. */
+class Own extends Module {
+  readonly first = new Embedding(32, 8);
+  readonly second = new Linear(8, 16);
+  readonly #loss = new CrossEntropy();
+  loss({ tokens, targets }: Batch) {
+    return this.#loss.forward(this.second.forward(this.first.forward(tokens)), targets);
+  }
+}
+
+Deno.test("data ranks are numbered over dp_replicate and dp_shard, whatever the other axes", () => {
+  const mesh = meshOf({ dp_replicate: 2, dp_shard: 2, cp: 2, tp: 2 });
+  const all = Array.from({ length: 16 }, (_, rank) => dataRankOf(mesh, rank));
+  assertEquals(all.map((r) => r.dataRank), [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]);
+  assertEquals(new Set(all.map((r) => r.dataRanks)), new Set([4]));
+});
+
+Deno.test("the graphs of a step are over the batches of all data ranks", () => {
+  const mesh = meshOf({ dp_replicate: 3, dp_shard: 2, cp: 2 });
+  const graphs = stepGraphs({ model: tinyLlama(), ...sizes, ranks: { mesh, rank: 7 } });
+  assertEquals(graphs.find((g) => g.name === "microbatch")!.inputs[0].value.shape, [12, 8]);
+});
+
+Deno.test("a model without a plan is shared out by the data axes, and refused by tp with what to give", () => {
+  const model = new Own(), mesh = meshOf({ dp_shard: 2 });
+  const graphs = stepGraphs({ model, ...sizes, ranks: { mesh, rank: 0 } });
+  const { layouts } = bindRanks(model, graphs, { mesh, rank: 0 });
+  assertEquals(
+    `${layouts}`.split("\n")[0],
+    "first.weight [32,8]: stored dp_shard: Shard(0); used Replicate; gradient dp_shard: Shard(0)",
+  );
+  assertThrows(
+    () => bindRanks(model, graphs, { mesh: meshOf({ tp: 2 }), rank: 0 }),
+    RangeError,
+    "Cannot cut Own over tp, 2 ranks: expected a plan that names the parameters to cut; give the option plan",
+  );
+  const plan = {
+    parameters: [{ pattern: "first.weight", role: "table", units: 32 }],
+    logits: "second",
+    residualRank: 3,
+  } as const;
+  const own = bindRanks(model, graphs, { mesh: meshOf({ tp: 2 }), rank: 0, plan }).layouts;
+  assertEquals(
+    `${own}`.split("\n")[0],
+    "first.weight [32,8]: stored tp: Shard(0); used tp: Shard(0); gradient tp: Shard(0)",
+  );
+});

@@ -1,0 +1,60 @@
+/** The processes that train together, as the trainer sees them.
+ * @module */
+import { Comm, type CommInfo, type CommOptions } from "../ffi/comm.ts";
+import type { Device } from "../ffi/device.ts";
+
+/** This process among the others. */
+export class ProcessGroup implements AsyncDisposable {
+  /** Who this is. */
+  readonly info: CommInfo;
+  /** Native membership. */
+  readonly comm: Comm;
+  readonly #numbers = new Map<
+    number,
+    { readonly mine: Float64Array<ArrayBuffer>; readonly all: Float64Array<ArrayBuffer> }
+  >();
+  #failed = false;
+
+  private constructor(comm: Comm) {
+    this.comm = comm;
+    this.info = comm.info;
+  }
+
+  /** Joins the others.
+   * @throws {TitanError} if they do not come. @throws {RangeError} if this is not who the environment says. */
+  static async open(
+    device: Device,
+    place: { readonly rank: number; readonly size: number },
+    options?: CommOptions,
+  ): Promise<ProcessGroup> {
+    const comm = await Comm.open(device, options), { rank, size } = comm.info;
+    if (rank === place.rank && size === place.size) return new ProcessGroup(comm);
+    throw new RangeError(
+      `This process is rank ${place.rank} of ${place.size} to the environment, and rank ${rank} of ${size} to ${comm.info.version}: ` +
+        `expected the same; start all ranks with the mpirun of that library, or with --nproc`,
+    );
+  }
+
+  /** The numbers of all ranks, one rank after another; all give as many, in the same order of calls. The array is used again by the
+   * next call with as many. */
+  async exchange(mine: ArrayLike<number>): Promise<Float64Array> {
+    const { length } = mine, { size } = this.info;
+    if (!this.#numbers.has(length)) {
+      this.#numbers.set(length, { mine: new Float64Array(length), all: new Float64Array(length * size) });
+    }
+    const buffers = this.#numbers.get(length)!;
+    buffers.mine.set(mine);
+    await this.comm.gatherInto(buffers.mine, buffers.all);
+    return buffers.all;
+  }
+
+  /** Something went wrong here, so that the others are not to be met again: they learn of it when this process ends. */
+  fail(): void {
+    this.#failed = true;
+  }
+
+  /** Leaves the others, who do so too. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#failed) await this.comm.close();
+  }
+}

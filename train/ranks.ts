@@ -1,0 +1,61 @@
+/** How the graphs of a step are shared out among the ranks of a mesh.
+ * @module */
+import type { Graph } from "../graph/ir.ts";
+import type { ModelPlan } from "../graph/roles.ts";
+import { Llama } from "../model/llama.ts";
+import { llamaPlan } from "../model/llama_plan.ts";
+import type { TrainableModel } from "../model/loss.ts";
+import type { LoadBalancer } from "../parallel/balance.ts";
+import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
+import { partition } from "../parallel/partition.ts";
+import { BoundPlan, dataPlan, planOf, type PlanOptions } from "../parallel/plan.ts";
+import { graphOfRank } from "../parallel/rank_graph.ts";
+import type { Ranks } from "./compile.ts";
+
+/** Choices that a mesh leaves open. */
+export interface MeshChoices extends PlanOptions {
+  /** What tensor parallelism may cut; a Llama's is known, and other models without one are shared out by the data axes alone. */
+  readonly plan?: ModelPlan;
+  /** Which tokens of a sequence the ranks of `cp` work on; default `headtail`. */
+  readonly balancer?: LoadBalancer;
+}
+
+/** A mesh, and how a model is spread over it. */
+export interface MeshLayout extends MeshChoices {
+  readonly mesh: Mesh;
+  /** The rank that is compiled for. */
+  readonly rank: number;
+}
+
+/** What the passes ask, and the layouts that it comes from. */
+export interface BoundRanks extends Ranks {
+  readonly layouts: BoundPlan;
+}
+
+/** Binds a mesh to a model and the graphs of its step.
+ * @throws {RangeError} when the model cannot be cut as the mesh asks. */
+export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layout: MeshLayout): BoundRanks {
+  const { mesh, rank } = layout;
+  const roles = layout.plan ?? (model instanceof Llama ? llamaPlan(model.config) : undefined);
+  if (!roles && mesh.degrees.tp > 1) {
+    throw new RangeError(
+      `Cannot cut ${model.constructor.name} over tp, ${mesh.degrees.tp} ranks: expected a plan that names the parameters to ` +
+        `cut; give the option plan, or leave tp at 1`,
+    );
+  }
+  const layouts = new BoundPlan(roles ? planOf(roles, layout) : dataPlan, mesh, graphs);
+  return {
+    layouts,
+    partition: (graph) => partition(graph, mesh, layouts),
+    graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
+  };
+}
+
+/** Number of ranks that share out a batch, and which of them a rank is. */
+export function dataRankOf(mesh: Mesh, rank: number): { readonly dataRank: number; readonly dataRanks: number } {
+  const at = mesh.coordinates(rank);
+  return BATCH_AXES.reduce(({ dataRank, dataRanks }, axis) => ({
+    dataRank: dataRank * mesh.degrees[axis] + at[axis],
+    dataRanks: dataRanks * mesh.degrees[axis],
+  }), { dataRank: 0, dataRanks: 1 });
+}
