@@ -44,7 +44,14 @@ export {
 } from "./model/module.ts";
 export { type DatasetSpec, type NamedSpec, texts, type TextsSpec } from "./data/dataset.ts";
 export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
+export type { CommOptions } from "./ffi/comm.ts";
 export type { DeviceInfo } from "./ffi/device.ts";
+export type { ModelPlan, ParameterRole } from "./graph/roles.ts";
+export type { Degrees } from "./graph/layout.ts";
+export type { LoadBalancer } from "./parallel/balance.ts";
+export { type Axis, Mesh, type MeshOptions } from "./parallel/mesh.ts";
+export type { PlanOptions } from "./parallel/plan.ts";
+export type { MeshChoices, MeshLayout } from "./train/ranks.ts";
 export type { Precision } from "./graph/passes/precision.ts";
 export type { RematPolicy } from "./graph/passes/remat.ts";
 export type { RematBudget } from "./graph/passes/remat_search.ts";

@@ -5,10 +5,10 @@
 import { degreeOf, type Degrees } from "../graph/layout.ts";
 
 /** The axes, outermost first: ranks that differ on the last one alone are neighbours. */
-export const AXES = ["pp", "dp_replicate", "dp_shard", "cp", "tp"] as const;
+export const AXES: readonly Axis[] = ["pp", "dp_replicate", "dp_shard", "cp", "tp"];
 
 /** An axis: pipeline stages, copies of the data-parallel group, its shards, parts of the sequence, parts of the tensors. */
-export type Axis = typeof AXES[number];
+export type Axis = "pp" | "dp_replicate" | "dp_shard" | "cp" | "tp";
 
 /** Axes that share out the batch, outermost first. */
 export const BATCH_AXES: readonly Axis[] = ["dp_replicate", "dp_shard"];
@@ -32,7 +32,8 @@ export class Mesh {
   /** Number of ranks. */
   readonly size: number;
 
-  /** @param options degrees. @param worldSize number of ranks that there are.
+  /** Resolves degrees.
+   * @param options degrees. @param worldSize number of ranks that there are.
    * @throws {RangeError} with all of {@linkcode meshProblems}. */
   constructor(options: MeshOptions, worldSize: number) {
     const problems = meshProblems(options, worldSize);

@@ -21,6 +21,7 @@ import {
   loadConfig,
   lrSchedule,
   meshChoices,
+  meshError,
   meshOf,
   modelSizes,
   type PlanArguments,
@@ -191,7 +192,7 @@ async function openTrainer(config: Config): Promise<Trainer> {
   try {
     return await Trainer.open(trainOptions(config, meshOf(config, worldOf()?.size ?? 1)));
   } catch (error) {
-    if (!(error instanceof MemoryError)) throw error;
+    if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
     throw new MemoryError(compiled, memory, whatFits(config, deviceHere(config.device.threads), memory));
   }

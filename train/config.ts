@@ -17,7 +17,7 @@ export type * from "./config/schema.ts";
 export { ConfigError, type Problem, type ProblemCode } from "./config/problem.ts";
 export type { PlanArguments } from "./config/arguments.ts";
 export { helpText } from "./config/help.ts";
-export { cut, meshOf } from "./config/mesh.ts";
+export { cut, meshError, meshOf } from "./config/mesh.ts";
 export { askedPrecision, lrSchedule, meshChoices, modelSizes, profileCycle, rematPolicy } from "./config/derive.ts";
 
 /** A configuration, and what else the command line asks for. */

@@ -22,6 +22,7 @@ export interface MeshChoices extends PlanOptions {
 
 /** A mesh, and how a model is spread over it. */
 export interface MeshLayout extends MeshChoices {
+  /** Its axes and ranks. */
   readonly mesh: Mesh;
   /** The rank that is compiled for. */
   readonly rank: number;

@@ -2,67 +2,13 @@
  * communication module (`deno task setup --mpi`); without them the tests are skipped.
  * @module */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { library } from "../../ffi/library.ts";
+import { type Job, ranks as runRanks, results, testRanks as test } from "./mpirun.ts";
 
-const script = new URL("comm_rank.ts", import.meta.url).pathname;
-
-function exists(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
-}
-
-const mpirun = (Deno.env.get("PATH") ?? "").split(":").map((folder) => `${folder}/mpirun`).find(exists);
-const skipped = mpirun === undefined || !exists(library().path.replace(/[^/]*$/, "libtitan_mpi.so"));
-if (skipped) console.error("Tests of communication are skipped: no mpirun, or no libtitan_mpi beside the library");
-
-/** How a job ended. */
-interface Ended {
-  readonly code: number;
-  readonly stderr: string;
-  readonly seconds: number;
-  /** What each rank says, by rank. */
-  readonly results: readonly Record<string, unknown>[];
-}
-
-/** Starts ranks on this machine. */
-async function ranks(size: number, task: string, env: Record<string, string> = {}, ...args: string[]): Promise<Ended> {
-  const begun = performance.now();
-  const { code, stdout, stderr } = await new Deno.Command(mpirun!, {
-    args: ["-n", `${size}`, Deno.execPath(), "run", "-A", "--quiet", script, task, ...args],
-    // Open MPI: containers run as root, and test machines have fewer processors than there are ranks.
-    env: {
-      OMPI_ALLOW_RUN_AS_ROOT: "1",
-      OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
-      PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
-      PRTE_MCA_hwloc_default_binding_policy: "none",
-      OMPI_MCA_btl: "self,sm",
-      OMP_WAIT_POLICY: "passive",
-      TITAN_LIB: library().path,
-      ...env,
-    },
-  }).output();
-  const lines = new TextDecoder().decode(stdout).split("\n").filter((line) => line.startsWith("{"));
-  return {
-    code,
-    stderr: new TextDecoder().decode(stderr),
-    seconds: (performance.now() - begun) / 1000,
-    results: lines.map((line) => JSON.parse(line)).sort((a, b) => a.rank - b.rank),
-  };
-}
-
-async function succeed(...args: Parameters<typeof ranks>): Promise<readonly Record<string, unknown>[]> {
-  const { code, stderr, results } = await ranks(...args);
-  assertEquals(code, 0, stderr);
-  assertEquals(results.map((r) => r.rank), Array.from({ length: args[0] }, (_, rank) => rank), stderr);
-  return results;
-}
-
-function test(name: string, fn: () => Promise<void>): void {
-  Deno.test({ name, ignore: skipped, fn });
-}
+const script = new URL("comm_rank.ts", import.meta.url);
+type Options = [size: number, task: string, env?: Record<string, string>, ...args: string[]];
+const job = (...[size, task, env, ...args]: Options): Job => ({ size, script, args: [task, ...args], env });
+const ranks = (...options: Options) => runRanks(job(...options));
+const succeed = (...options: Options) => results(job(...options));
 
 const MESSAGES = { TITAN_EXCHANGE: "messages" };
 

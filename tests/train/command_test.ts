@@ -178,7 +178,7 @@ Deno.test("a dry run of what does not fit says so, and what to change", async ()
   assertMatch(small.out, /\nMachine\n {2}a run needs [\d.]+ MiB, .* are available: it fits$/);
 });
 
-Deno.test("a dry run plans a mesh, writes its files, and needs no library; a run on a mesh is refused", async () => {
+Deno.test("a dry run plans a mesh, writes its files, and needs no library; a run with too few ranks is refused", async () => {
   await using tiny = await tinyRun();
   const mesh = [...tiny.config, "--mesh", "dp_shard=-1,tp=2"], [json, page] = ["plan.json", "plan.html"];
   const files = ["--plan-json", `${tiny.folder}/${json}`, "--plan-page", `${tiny.folder}/${page}`];
@@ -189,7 +189,7 @@ Deno.test("a dry run plans a mesh, writes its files, and needs no library; a run
   assertStringIncludes(out, "dp_shard 2 x tp 2 = 4 ranks");
   assertEquals(JSON.parse(await Deno.readTextFile(`${tiny.folder}/${json}`)).step.globalBatchSize, 4);
   assertStringIncludes(await Deno.readTextFile(`${tiny.folder}/${page}`), "tok_<wbr>embeddings.<wbr>weight");
-  assertRefused(await command(...mesh), "parallelism.tensor_parallel_degree = 2 (command line) is not in a run yet");
+  assertRefused(await command(...mesh), "but there are 1", "parallelism.tensor_parallel_degree = 2", "start 2 ranks");
   assertRefused(await command("--dry-run", ...tiny.config, "--mesh", "tp=4"), "2 parts that belong together", "(mesh)");
   const nowhere = ["--plan-page", `${tiny.folder}/nowhere/plan.html`];
   assertRefused(await command("--dry-run", ...mesh, ...nowhere), "Cannot write", "nowhere/plan.html");

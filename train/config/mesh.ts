@@ -46,9 +46,13 @@ export function cut<T>(run: () => T): T {
   try {
     return run();
   } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    throw new ConfigError([meshProblem(error.message)]);
+    throw meshError(error);
   }
+}
+
+/** A `RangeError` of what cuts a model as a {@linkcode ConfigError}; others as they are. */
+export function meshError(error: unknown): unknown {
+  return error instanceof RangeError ? new ConfigError([meshProblem(error.message)]) : error;
 }
 
 /** A problem out of a text `what: expected what; fix`; where it says less, what is left is said for it. */

@@ -1,0 +1,75 @@
+/** Real processes: starts ranks of a script and gathers what each says. Needs `mpirun` and the communication module
+ * (`deno task setup --mpi`); without them such tests are skipped.
+ * @module */
+import { assertEquals } from "@std/assert";
+import { library } from "../../ffi/library.ts";
+
+function exists(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
+
+const mpirun = (Deno.env.get("PATH") ?? "").split(":").map((folder) => `${folder}/mpirun`).find(exists);
+const skipped = mpirun === undefined || !exists(library().path.replace(/[^/]*$/, "libtitan_mpi.so"));
+if (skipped) console.error("Tests of communication are skipped: no mpirun, or no libtitan_mpi beside the library");
+
+/** How a job ended. */
+export interface Ended {
+  readonly code: number;
+  readonly stderr: string;
+  readonly seconds: number;
+  /** What each rank says, by rank. */
+  readonly results: readonly Record<string, unknown>[];
+}
+
+/** What is started. */
+export interface Job {
+  /** Number of ranks. */
+  readonly size: number;
+  /** Script of a rank; it prints one line of JSON, with its `rank`. */
+  readonly script: URL;
+  readonly args: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** Starts ranks on this machine. */
+export async function ranks({ size, script, args, env }: Job): Promise<Ended> {
+  const begun = performance.now();
+  const { code, stdout, stderr } = await new Deno.Command(mpirun!, {
+    args: ["-n", `${size}`, Deno.execPath(), "run", "-A", "--quiet", script.pathname, ...args],
+    // Open MPI: containers run as root, and test machines have fewer processors than there are ranks.
+    env: {
+      OMPI_ALLOW_RUN_AS_ROOT: "1",
+      OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
+      PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
+      PRTE_MCA_hwloc_default_binding_policy: "none",
+      OMPI_MCA_btl: "self,sm",
+      OMP_WAIT_POLICY: "passive",
+      TITAN_LIB: library().path,
+      ...env,
+    },
+  }).output();
+  const lines = new TextDecoder().decode(stdout).split("\n").filter((line) => line.startsWith("{"));
+  return {
+    code,
+    stderr: new TextDecoder().decode(stderr),
+    seconds: (performance.now() - begun) / 1000,
+    results: lines.map((line) => JSON.parse(line)).sort((a, b) => a.rank - b.rank),
+  };
+}
+
+/** What the ranks say of a job that ends well. */
+export async function results(job: Job): Promise<readonly Record<string, unknown>[]> {
+  const { code, stderr, results } = await ranks(job);
+  assertEquals(code, 0, stderr);
+  assertEquals(results.map((r) => r.rank), Array.from({ length: job.size }, (_, rank) => rank), stderr);
+  return results;
+}
+
+/** A test that needs ranks. */
+export function testRanks(name: string, fn: () => Promise<void>): void {
+  Deno.test({ name, ignore: skipped, fn });
+}

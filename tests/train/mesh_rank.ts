@@ -1,0 +1,178 @@
+/** What one rank does in the matrix of meshes: `mpirun -n N deno run -A mesh_rank.ts CASES`, where CASES is JSON. For each case, all ranks
+ * train some steps on a mesh, twice; then the first rank trains the same alone and compares. Prints one line of JSON for each rank.
+ * @module */
+import { Comm } from "../../ffi/comm.ts";
+import { Device } from "../../ffi/device.ts";
+import { arr, forEachIndex, stridesOf } from "../../graph/array.ts";
+import { numel, type State } from "../../graph/ir.ts";
+import { boxOf, type Layout, localShape, placementOn } from "../../graph/layout.ts";
+import type { Precision } from "../../graph/passes/precision.ts";
+import type { RematPolicy } from "../../graph/passes/remat.ts";
+import { makeBatch } from "../../data/loader.ts";
+import type { LlamaOptions } from "../../model/llama.ts";
+import { AXES, Mesh, type MeshOptions } from "../../parallel/mesh.ts";
+import { BatchPart } from "../../train/batch_part.ts";
+import { bindRanks, dataRankOf, type MeshChoices, type MeshLayout } from "../../train/ranks.ts";
+import { compileStep, stepGraphs, type StepOptions, StepProgram } from "../../train/step_program.ts";
+import type { TypedArray } from "../../train/typed_array.ts";
+import { someRows, tinyLlama } from "../model/tiny.ts";
+
+/** A run on a mesh. */
+export interface MeshCase {
+  readonly mesh: MeshOptions;
+  readonly choices?: MeshChoices;
+  readonly model?: LlamaOptions;
+  readonly dtype?: "f32" | "f64";
+  readonly precision?: Partial<Precision>;
+  readonly accumulation?: number;
+  readonly remat?: RematPolicy;
+  readonly documents?: boolean;
+}
+
+/** How a run on a mesh compares to one process. */
+export interface MeshResult {
+  /** Are all initial parameters, bit for bit, those of one process? */
+  readonly sameStart: boolean;
+  /** Largest difference of first gradients, over the largest gradient. */
+  readonly gradient: number;
+  /** Largest difference of losses of all steps. */
+  readonly loss: number;
+  /** Are two runs bit for bit the same, and the same on all ranks? */
+  readonly repeats: boolean;
+  /** Loss of the last step. */
+  readonly last: number;
+}
+
+const STEPS = 10, SEQ_LEN = 16, GLOBAL_BATCH = 24;
+const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+
+const optionsOf = (run: MeshCase, ranks?: MeshLayout): StepOptions => {
+  const { dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRanks: 1 };
+  const { accumulation = 1, dtype = "f64", remat, documents } = run;
+  return {
+    model: tinyLlama({ vocabSize: 64, ...run.model }),
+    optimizer,
+    dtype,
+    precision: run.precision ? { param: "f32", reduce: "f32", stored: "f32", ...run.precision } : undefined,
+    batch: GLOBAL_BATCH / dataRanks,
+    seqLen: SEQ_LEN,
+    accumulation,
+    remat,
+    documents,
+    threads: 1,
+    ranks,
+  };
+};
+
+/** Losses, first values of all parameters, and gradients of the first step. */
+interface Run {
+  readonly losses: readonly number[];
+  readonly start: ReadonlyMap<string, TypedArray>;
+  readonly gradients: ReadonlyMap<string, TypedArray>;
+}
+
+/** Trains on rows that a formula makes. */
+async function train(device: Device, options: StepOptions, compiled = compileStep(options)): Promise<Run> {
+  const { ranks, accumulation, batch, model } = options;
+  const { dataRank, dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRank: 0, dataRanks: 1 };
+  using program = await StepProgram.load(device, compiled, accumulation);
+  const part = new BatchPart(SEQ_LEN, ranks), own = makeBatch(batch, SEQ_LEN);
+  const read = async (kind: string) => {
+    const names = [...program.compiled.plan.states.values()].filter((s) => s.state.kind === kind).map((s) =>
+      s.state.name
+    );
+    const found = new Map<string, TypedArray>();
+    for (const name of names) found.set(name, await program.readState(name));
+    return found;
+  };
+  await program.initialize(42);
+  const start = await read("parameter"), losses: number[] = [];
+  let gradients: ReadonlyMap<string, TypedArray> = new Map();
+  for (let step = 1; step <= STEPS; step++) {
+    program.microbatches.forEach((views, k) => {
+      const rows = someRows(GLOBAL_BATCH * STEPS * accumulation, SEQ_LEN, model.vocabSize!);
+      const from = (((step - 1) * accumulation + k) * GLOBAL_BATCH + dataRank * (GLOBAL_BATCH / dataRanks)) * SEQ_LEN;
+      const cut = (list: readonly number[]) => list.slice(from, from + own.tokens.length);
+      own.tokens.set(cut(rows.tokens));
+      own.targets.set(cut(rows.targets));
+      own.documents.set(cut(rows.tokens).map((_, i) => Math.floor((i % SEQ_LEN) / 5)));
+      part.put(views, own);
+    });
+    const { loss } = await program.step(step, 0.02);
+    losses.push(loss);
+    if (step === 1) gradients = await read("gradient");
+  }
+  return { losses, start, gradients };
+}
+
+/** A whole value of what each rank holds; copies have to be the same, bit for bit. */
+function whole(state: State, layout: Layout, mesh: Mesh, parts: readonly Float64Array[]): Float64Array {
+  const kept = AXES.filter((axis) => placementOn(layout, axis).kind === "replicate"),
+    copies = new Map<string, Float64Array>();
+  parts.forEach((data, rank) => {
+    const at = mesh.coordinates(rank), key = kept.map((axis) => at[axis]).join();
+    if (!copies.has(key)) copies.set(key, arr(state.shape).data);
+    const copy = copies.get(key)!, { starts, sizes } = boxOf(state.shape, layout, mesh.degrees, at);
+    const strides = [stridesOf(state.shape), stridesOf(localShape(state.shape, layout, mesh.degrees))];
+    const begin = starts.reduce((sum, s, d) => sum + s * strides[0][d], 0);
+    forEachIndex(sizes, strides, ([i, j]) => copy[begin + i] += data[j]);
+  });
+  const [first, ...others] = copies.values();
+  if (others.some((copy) => copy.some((x, i) => !Object.is(x, first[i])))) {
+    throw new Error(`copies of ${state.name} differ`);
+  }
+  return first;
+}
+
+async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshResult> {
+  const { rank, size } = comm.info, mesh = new Mesh(run.mesh, size), ranks = { ...run.choices, mesh, rank };
+  const options = optionsOf(run, ranks), first = await train(device, options), second = await train(device, options);
+  const graphs = stepGraphs(options), { layouts } = bindRanks(options.model, graphs, ranks);
+  const gathered = async (state: State, data: TypedArray): Promise<Float64Array> => {
+    const layout = layouts.state(state), all = await comm.gather(new Uint8Array(Float64Array.from(data).buffer));
+    if (data.length !== numel(localShape(state.shape, layout, mesh.degrees))) {
+      throw new Error(`${state.name} has another size`);
+    }
+    return whole(state, layout, mesh, all.map((bytes) => new Float64Array(bytes.buffer)));
+  };
+  const bits = (r: Run) =>
+    new Uint8Array(Float64Array.from([...r.losses, ...[...r.gradients.values()].flatMap((g) => [...g])]).buffer);
+  const [a, b] = [bits(first), bits(second)];
+  const losses = await comm.gather(new Uint8Array(Float64Array.from(first.losses).buffer));
+  const own = a.every((x, i) => x === b[i]) && losses.every((l) => l.every((x, i) => x === losses[0][i]));
+  const repeats = (await comm.gather(Uint8Array.of(own ? 1 : 0))).every(([same]) => same === 1);
+  // On a device of its own, which has joined nobody.
+  const single = rank === 0 ? await train(new Device({ threads: 1 }), optionsOf(run)) : undefined;
+  let [sameStart, difference, largest] = [true, 0, 0];
+  for (const state of layouts.states.values()) {
+    if (state.kind === "parameter") {
+      const value = await gathered(state, first.start.get(state.name)!), alone = single?.start.get(state.name);
+      sameStart &&= alone?.every((x, i) => Object.is(x, value[i])) ?? true;
+    } else if (state.kind === "gradient") {
+      const value = await gathered(state, first.gradients.get(state.name)!);
+      single?.gradients.get(state.name)!.forEach((x, i) => {
+        largest = Math.max(largest, Math.abs(x));
+        difference = Math.max(difference, Math.abs(x - value[i]));
+      });
+    }
+  }
+  const loss = Math.max(...first.losses.map((x, i) => Math.abs(x - (single ?? first).losses[i])));
+  return { sameStart, gradient: difference / (largest || 1), loss, repeats, last: first.losses.at(-1)! };
+}
+
+const device = new Device({ threads: 1 });
+try {
+  const comm = await Comm.open(device, { startTimeoutMs: 60_000, timeoutMs: 60_000 }), found: MeshResult[] = [];
+  for (const [i, run] of (JSON.parse(Deno.args[0]) as MeshCase[]).entries()) {
+    try {
+      found.push(await compare(device, comm, run));
+    } catch (error) {
+      throw new Error(`case ${i}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+  await comm.close();
+  console.log(JSON.stringify({ rank: comm.info.rank, found }));
+} catch (error) {
+  console.error(error);
+  Deno.exit(1);
+}

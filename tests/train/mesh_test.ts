@@ -1,0 +1,117 @@
+/** Training on meshes of real processes: a matrix of configurations, each compared with one process that trains the same.
+ * @module */
+import { assert, assertEquals } from "@std/assert";
+import type { MeshOptions } from "../../parallel/mesh.ts";
+import { results, testRanks } from "../native/mpirun.ts";
+import type { MeshCase, MeshResult } from "./mesh_rank.ts";
+
+const script = new URL("mesh_rank.ts", import.meta.url);
+
+/** Heads, width and vocabulary that four ranks of tp can cut. */
+const wide = { numHeads: 8, numKvHeads: 4, dim: 32, ffnHiddenDim: 48 };
+
+/** Cases by number of ranks; every degree that is not named is 1. */
+const cases: Readonly<Record<string, readonly MeshCase[]>> = {
+  "each axis alone": [
+    { mesh: { dp_replicate: 2 } },
+    { mesh: { dp_shard: 2 } },
+    { mesh: { cp: 2 } },
+    { mesh: { tp: 2 } },
+    { mesh: { dp_replicate: 4 } },
+    { mesh: { dp_shard: 4 } },
+    { mesh: { cp: 4 } },
+    { mesh: { tp: 4 }, model: wide },
+    { mesh: { dp_shard: 8 } },
+  ],
+  "pairs of axes": [
+    { mesh: { dp_replicate: 2, dp_shard: 2 } },
+    { mesh: { dp_replicate: 2, cp: 2 } },
+    { mesh: { dp_replicate: 2, tp: 2 } },
+    { mesh: { dp_shard: 2, cp: 2 } },
+    { mesh: { dp_shard: 2, tp: 2 } },
+    { mesh: { cp: 2, tp: 2 } },
+    { mesh: { dp_shard: 4, tp: 2 } },
+    { mesh: { cp: 2, tp: 4 }, model: wide },
+    { mesh: { dp_replicate: 2, dp_shard: 4 } },
+  ],
+  "three axes": [
+    { mesh: { dp_replicate: 2, dp_shard: 2, cp: 2 } },
+    { mesh: { dp_replicate: 2, dp_shard: 2, tp: 2 } },
+    { mesh: { dp_replicate: 2, cp: 2, tp: 2 } },
+    { mesh: { dp_shard: 2, cp: 2, tp: 2 } },
+  ],
+  "gradients that accumulate over microbatches": [
+    { mesh: { dp_replicate: 2 }, accumulation: 3 },
+    { mesh: { dp_shard: 2 }, accumulation: 3 },
+    { mesh: { dp_replicate: 2, dp_shard: 2 }, accumulation: 2 },
+    { mesh: { dp_shard: 2, tp: 2 }, accumulation: 2 },
+    { mesh: { cp: 2, tp: 2 }, accumulation: 2 },
+  ],
+  "activation checkpointing": [
+    { mesh: { dp_shard: 2 }, remat: { mode: "full" } },
+    { mesh: { tp: 2 }, remat: { mode: "full" } },
+    { mesh: { cp: 2 }, remat: { mode: "full" } },
+    { mesh: { dp_shard: 2, tp: 2 }, remat: { mode: "selective", option: "op" } },
+    { mesh: { cp: 2, tp: 2 }, remat: { mode: "selective", option: 1 } },
+  ],
+  "documents that attention stays inside of": [
+    { mesh: { dp_shard: 2 }, documents: true },
+    { mesh: { cp: 2 }, documents: true },
+    { mesh: { cp: 4 }, documents: true },
+    { mesh: { cp: 2, tp: 2 }, documents: true },
+  ],
+  "sizes that do not divide, which are padded": [
+    { mesh: { dp_shard: 4 }, model: { dim: 24, numHeads: 4, numKvHeads: 1, ffnHiddenDim: 18, vocabSize: 66 } },
+    { mesh: { dp_shard: 3 }, model: { ffnHiddenDim: 25 } },
+    { mesh: { dp_shard: 2, cp: 2 }, model: { ffnHiddenDim: 25, vocabSize: 67 } },
+    { mesh: { dp_shard: 2, tp: 2 }, model: { ffnHiddenDim: 26, vocabSize: 66 } },
+  ],
+  "other choices of the plan": [
+    { mesh: { tp: 2 }, choices: { sequenceParallel: false } },
+    { mesh: { tp: 2 }, choices: { lossParallel: false } },
+    { mesh: { dp_shard: 2, tp: 2 }, choices: { lossParallel: false, sequenceParallel: false } },
+    { mesh: { cp: 2 }, choices: { balancer: null } },
+    { mesh: { cp: 2, tp: 2 }, choices: { balancer: null, lossParallel: false } },
+  ],
+};
+
+const nameOf = (run: MeshCase): string => JSON.stringify(run).replaceAll(/["{}]/g, "");
+const sizeOf = (mesh: MeshOptions): number => Object.values(mesh).reduce((n, degree) => n * degree, 1);
+const withDefaults = (run: MeshCase): MeshCase => ({ ...run, mesh: { dp_shard: 1, ...run.mesh } });
+
+/** Runs cases, those of as many ranks in one job. */
+async function run(list: readonly MeshCase[]): Promise<Map<MeshCase, MeshResult>> {
+  const found = new Map<MeshCase, MeshResult>();
+  for (const [size, group] of Map.groupBy(list, ({ mesh }) => sizeOf(mesh))) {
+    const said = await results({ size, script, args: [JSON.stringify(group.map(withDefaults))] });
+    group.forEach((run, i) => found.set(run, (said[0].found as MeshResult[])[i]));
+  }
+  return found;
+}
+
+/** Fails unless all ran as one process does. */
+function assertAsOne(found: ReadonlyMap<MeshCase, MeshResult>, tolerance: { gradient: number; loss: number }): void {
+  for (const [run, { sameStart, repeats, gradient, loss, last }] of found) {
+    assertEquals({ sameStart, repeats }, { sameStart: true, repeats: true }, nameOf(run));
+    assert(gradient <= tolerance.gradient, `${nameOf(run)}: gradients are off by ${gradient}`);
+    assert(loss <= tolerance.loss, `${nameOf(run)}: losses are off by ${loss}`);
+    assert(last < 4.1, `${nameOf(run)}: it has not learned, loss ${last}`); // ln 64 = 4.16
+  }
+}
+
+for (const [name, list] of Object.entries(cases)) {
+  testRanks(`in f64, ten steps on a mesh are those of one process: ${name}`, async () => {
+    assertAsOne(await run(list), { gradient: 1e-12, loss: 1e-10 });
+  });
+}
+
+testRanks("in f32 they agree to 1e-4", async () => {
+  const meshes: MeshOptions[] = [{ dp_shard: 2 }, { tp: 2 }, { cp: 2 }, { dp_shard: 2, tp: 2 }, { cp: 2, tp: 2 }];
+  assertAsOne(await run(meshes.map((mesh) => ({ mesh, dtype: "f32" }))), { gradient: 1e-5, loss: 1e-4 });
+});
+
+testRanks("with products of bf16 they agree as closely as bf16 can", async () => {
+  const meshes: MeshOptions[] = [{ dp_shard: 2 }, { tp: 2 }, { cp: 2 }, { dp_replicate: 2, dp_shard: 2 }];
+  const list = meshes.map((mesh): MeshCase => ({ mesh, dtype: "f32", precision: { param: "bf16" } }));
+  assertAsOne(await run(list), { gradient: 0.02, loss: 0.02 });
+});
