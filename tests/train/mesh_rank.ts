@@ -150,7 +150,7 @@ async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshR
       sameStart &&= alone?.every((x, i) => Object.is(x, value[i])) ?? true;
     } else if (state.kind === "gradient") {
       const value = await gathered(state, first.gradients.get(state.name)!);
-      single?.gradients.get(state.name)!.forEach((x, i) => {
+      single?.gradients.get(state.name)?.forEach((x, i) => {
         largest = Math.max(largest, Math.abs(x));
         difference = Math.max(difference, Math.abs(x - value[i]));
       });

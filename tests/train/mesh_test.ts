@@ -40,6 +40,9 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { dp_replicate: 2, cp: 2, tp: 2 } },
     { mesh: { dp_shard: 2, cp: 2, tp: 2 } },
   ],
+  "all four axes": [
+    { mesh: { dp_replicate: 2, dp_shard: 2, cp: 2, tp: 2 } },
+  ],
   "gradients that accumulate over microbatches": [
     { mesh: { dp_replicate: 2 }, accumulation: 3 },
     { mesh: { dp_shard: 2 }, accumulation: 3 },
