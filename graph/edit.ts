@@ -96,6 +96,11 @@ export class Editor {
     return node;
   }
 
+  /** Lets a new node stand where `at` stands instead (or later, once its inputs are made). */
+  move(node: Node, at: Node): void {
+    this.#position.set(node, this.#position.get(at) ?? at);
+  }
+
   /** Reads states; see {@linkcode Builder.read}. */
   read(at: Node, names: readonly string[]): Value {
     const states = names.map((n) => this.#builder.states.get(n)!);

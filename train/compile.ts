@@ -11,6 +11,7 @@ import { Forward, remat, type RematPolicy } from "../graph/passes/remat.ts";
 import { type RematBudget, type RematPoint, RematSearch } from "../graph/passes/remat_search.ts";
 import { simplify } from "../graph/passes/simplify.ts";
 import { tile } from "../graph/passes/tile.ts";
+import { tileRing } from "../graph/passes/tile_ring.ts";
 import { print } from "../graph/print.ts";
 
 /** A pass over one graph. */
@@ -35,6 +36,8 @@ export interface Ranks {
   partition(graph: Graph): Graph;
   /** From that to the graph of the one rank that is planned. */
   graphOfRank(graph: Graph): Graph;
+  /** Do the keys and values of a sequence go around its ranks, instead of being gathered? */
+  readonly ringAttention?: boolean;
 }
 
 /** The passes over each graph of a step, in order. `autodiff` comes before them: `traceMicrobatch` appends the gradient to the
@@ -53,6 +56,7 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
     { name: "simplify", run: simplify }, // common subexpressions, dead code, merged casts and reshapes
     ...(ranks ? [{ name: "partition", run: (graph: Graph) => ranks.partition(graph) }] : []), // a rank's parts, collectives
     { name: "tile", run: tile }, // head and cross-entropy in chunks: the logits are never whole
+    ...(ranks?.ringAttention ? [{ name: "tile_ring", run: tileRing }] : []), // attention to one rank's keys after another's
     { name: "remat", run: rematGraph }, // what is kept for backward, what is made again there
     { name: "fuse", run: fuse }, // joined products, norms with residuals, gradients added in place, map programs
     ...(ranks ? [{ name: "rank", run: (graph: Graph) => ranks.graphOfRank(graph) }] : []), // where the rank stands

@@ -18,6 +18,8 @@ export interface MeshChoices extends PlanOptions {
   readonly plan?: ModelPlan;
   /** Which tokens of a sequence the ranks of `cp` work on; default `headtail`. */
   readonly balancer?: LoadBalancer;
+  /** How keys and values get to the ranks of `cp`: all at once, or around a ring, slice by slice; default `allgather`. */
+  readonly rotateMethod?: "allgather" | "alltoall";
 }
 
 /** A mesh, and how a model is spread over it. */
@@ -49,6 +51,7 @@ export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layou
     layouts,
     partition: (graph) => partition(graph, mesh, layouts),
     graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
+    ringAttention: layout.rotateMethod === "alltoall",
   };
 }
 

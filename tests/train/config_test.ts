@@ -6,6 +6,7 @@ import {
   loadConfig,
   lrSchedule,
   makeConfig,
+  meshChoices,
   modelSizes,
   type PartialConfig,
   rematPolicy,
@@ -339,4 +340,17 @@ Deno.test("a memory budget that is neither fraction nor bytes is refused, and so
   await assertRejects(() => load("[activation_checkpoint]\nmemory_budget = 1.5"), ConfigError);
   const { config } = await load("", "--activation_checkpoint.memory_budget", "40MiB");
   assertEquals(config.activation_checkpoint.memory_budget, "40MiB");
+});
+
+Deno.test("torchtitan's keys of context parallelism choose the order of tokens and how keys travel", async () => {
+  const { balancer, rotateMethod } = meshChoices(makeConfig());
+  assertEquals({ balancer, rotateMethod }, { balancer: "headtail", rotateMethod: "allgather" });
+  const keys = [
+    "--parallelism.context_parallel_load_balancer=None",
+    "--parallelism.context_parallel_rotate_method=alltoall",
+  ];
+  const chosen = meshChoices((await load("", ...keys)).config);
+  assertEquals([chosen.balancer, chosen.rotateMethod], [null, "alltoall"]);
+  const flexible = await problem('[parallelism]\ncontext_parallel_load_balancer = "ptrr"');
+  assertStringIncludes(flexible, '"headtail" or None');
 });

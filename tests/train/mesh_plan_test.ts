@@ -4,6 +4,7 @@ import { collectiveTotals, parameterGroups, placeOf } from "../../train/mesh_pla
 import { memoryUse } from "../../train/plan_report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
+import { meshOf } from "../parallel/step_graphs.ts";
 import { tinyPlan } from "./mesh_plans.ts";
 
 const plan = tinyPlan({ dp_shard: 2, tp: 2 });
@@ -83,6 +84,25 @@ Deno.test("every axis is planned, also with padding, bf16 and a memory budget", 
   assert(rounded.collectives.some((c) => c.dtype === "bf16"));
   const all = tinyPlan(axes), none = tinyPlan(axes, { remat: { mode: "memory_budget", fraction: 0 } });
   assert(none.memory.kept < all.memory.kept && none.flops > all.flops);
+});
+
+Deno.test("keys and values that go around a ring are planned as that", () => {
+  const plan = (rotateMethod: "allgather" | "alltoall") =>
+    tinyPlan({ cp: 4 }, { ranks: { mesh: meshOf({ cp: 4 }), rotateMethod } }).collectives
+      .filter((c) => /^layers\.\*\.attention'?$/.test(c.where))
+      .map(({ where, op, dtype, count, bytes }) => [where, op, dtype, count, bytes]);
+  // Keys and values of 4 of the 16 tokens of two rows: 2 heads of 4. Three microbatches of two layers.
+  const slices = 2 * 2 * 4 * 2 * 4 * 4, times = 3 * 2;
+  assertEquals(plan("allgather"), [
+    ["layers.*.attention", "all_gather", "f32", 2 * times, 3 * slices * times],
+    ["layers.*.attention'", "reduce_scatter", "f32", 2 * times, 3 * slices * times],
+    ["layers.*.attention", "all_gather", "i32", 3, 3 * 3 * 2 * 4 * 4],
+  ]);
+  assertEquals(plan("alltoall"), [
+    ["layers.*.attention'", "ring_shift", "f32", 6 * times, 6 * slices * times],
+    ["layers.*.attention", "ring_shift", "f32", 3 * times, 3 * slices * times],
+    ["layers.*.attention", "all_gather", "i32", 3, 3 * 3 * 2 * 4 * 4],
+  ]);
 });
 
 Deno.test("a model that the mesh cannot cut is refused", () => {

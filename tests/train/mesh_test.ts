@@ -2,6 +2,7 @@
  * @module */
 import { assert, assertEquals } from "@std/assert";
 import type { MeshOptions } from "../../parallel/mesh.ts";
+import type { MeshChoices } from "../../train/ranks.ts";
 import { results, testRanks } from "../native/mpirun.ts";
 import type { MeshCase, MeshResult } from "./mesh_rank.ts";
 
@@ -9,6 +10,8 @@ const script = new URL("mesh_rank.ts", import.meta.url);
 
 /** Heads, width and vocabulary that four ranks of tp can cut. */
 const wide = { numHeads: 8, numKvHeads: 4, dim: 32, ffnHiddenDim: 48 };
+
+const ring: MeshChoices = { rotateMethod: "alltoall" };
 
 /** Cases by number of ranks; every degree that is not named is 1. */
 const cases: Readonly<Record<string, readonly MeshCase[]>> = {
@@ -63,6 +66,14 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { cp: 4 }, documents: true },
     { mesh: { cp: 2, tp: 2 }, documents: true },
   ],
+  "keys and values that go around a ring": [
+    { mesh: { cp: 2 }, choices: ring },
+    { mesh: { cp: 4 }, choices: { ...ring, balancer: null } },
+    { mesh: { cp: 4 }, choices: ring, documents: true, accumulation: 2 },
+    { mesh: { cp: 2, tp: 2 }, choices: ring, documents: true },
+    { mesh: { cp: 2 }, choices: ring, remat: { mode: "full" } },
+    { mesh: { dp_shard: 2, cp: 2, tp: 2 }, choices: ring },
+  ],
   "sizes that do not divide, which are padded": [
     { mesh: { dp_shard: 4 }, model: { dim: 24, numHeads: 4, numKvHeads: 1, ffnHiddenDim: 18, vocabSize: 66 } },
     { mesh: { dp_shard: 3 }, model: { ffnHiddenDim: 25 } },
@@ -116,5 +127,6 @@ testRanks("in f32 they agree to 1e-4", async () => {
 testRanks("with products of bf16 they agree as closely as bf16 can", async () => {
   const meshes: MeshOptions[] = [{ dp_shard: 2 }, { tp: 2 }, { cp: 2 }, { dp_replicate: 2, dp_shard: 2 }];
   const list = meshes.map((mesh): MeshCase => ({ mesh, dtype: "f32", precision: { param: "bf16" } }));
+  list.push({ ...list[2], choices: ring });
   assertAsOne(await run(list), { gradient: 0.02, loss: 0.02 });
 });

@@ -67,6 +67,7 @@ export function meshChoices({ parallelism }: Config): MeshChoices {
   return {
     lossParallel: !parallelism.disable_loss_parallel,
     balancer: parallelism.context_parallel_load_balancer,
+    rotateMethod: parallelism.context_parallel_rotate_method,
   };
 }
 

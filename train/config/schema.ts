@@ -93,6 +93,7 @@ export interface ParallelismConfig {
   data_parallel_shard_degree: number;
   context_parallel_degree: number;
   context_parallel_load_balancer: "headtail" | null;
+  context_parallel_rotate_method: "allgather" | "alltoall";
   tensor_parallel_degree: number;
   disable_loss_parallel: boolean;
 }
@@ -274,6 +275,11 @@ const schema = z.strictObject({
       z.enum(["headtail"]).nullable(),
       "headtail",
       "Which tokens a rank of cp gets: chunks r and 2 cp - 1 - r, which is the same work for all; None: the r-th slice.",
+    ),
+    context_parallel_rotate_method: key(
+      z.enum(["allgather", "alltoall"]),
+      "allgather",
+      "How keys and values get to the ranks of cp: gathered; or around a ring, slice by slice, in much less memory.",
     ),
     tensor_parallel_degree: key(count, 1, "Axis tp: ranks that share out each layer.", "ranks"),
     disable_loss_parallel: key(flag, false, "Gather the logits before the loss, instead of a loss on slices of them."),

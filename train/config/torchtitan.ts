@@ -64,7 +64,6 @@ const withoutEffect: Readonly<Record<string, unknown>> = {
   "parallelism.pipeline_parallel_schedule_csv": "",
   "parallelism.pipeline_parallel_microbatch_size": 1,
   "parallelism.pipeline_parallel_expert_parallel_overlap": true,
-  "parallelism.context_parallel_rotate_method": "allgather",
   "parallelism.expert_parallel_comm_backend": "standard",
   "checkpoint.enable_ft_dataloader_checkpoints": true,
   "checkpoint.folder": "checkpoint",
