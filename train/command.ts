@@ -35,6 +35,7 @@ import { meshPlanText } from "./mesh_plan_text.ts";
 import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
 import { planText } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
+import type { StepProfile } from "./profile.ts";
 import { profileAction, Profiler } from "./profiler.ts";
 import { frontierText, rematText } from "./remat_report.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "./report.ts";
@@ -210,11 +211,21 @@ function openJsonLines(config: Config): JsonLines | null {
 }
 
 /** What records where time goes, if that is asked for. */
-async function openProfiler(config: Config, trainer: Trainer, gflops: number): Promise<Profiler | null> {
+async function openProfiler(
+  config: Config,
+  trainer: Trainer,
+  gflops: number,
+  print: (text: string) => void,
+): Promise<Profiler | null> {
   const cycle = profileCycle(config), folder = `${config.job.dump_folder}/${config.profiling.save_traces_folder}`;
   if (!cycle) return null;
+  const { group } = trainer;
+  const gather = group && (async (own: readonly StepProfile[]) => {
+    const all = await group.exchangeJson(own);
+    return group.info.rank === 0 ? all : undefined;
+  });
   const rates = { gflops, gbytes: await trainer.measureBandwidth() };
-  const open = () => new Profiler({ ...cycle, folder, rates, print: console.log });
+  const open = () => new Profiler({ ...cycle, folder, rates, gather, print });
   return writing(folder, "set job.dump_folder to another, or leave profiling.enable_profiling out", open);
 }
 
@@ -235,7 +246,7 @@ async function run(config: Config): Promise<number> {
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
   const isFirst = (ranks?.rank ?? 0) === 0, print = isFirst ? console.log : () => {};
   const jsonl = isFirst ? openJsonLines(config) : null;
-  const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops);
+  const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops, print);
   print(`libtitan: ${job.description}`);
   print(`  model   ${modelText(model, tokensPerStep(options, ranks?.mesh), seqLen)}`);
   print(`  data    ${trainer.dataDescription}`);
@@ -247,6 +258,7 @@ async function run(config: Config): Promise<number> {
   const metrics = new Metrics({
     logFreq: log_freq,
     lastStep: steps,
+    devices: ranks?.mesh.size ?? 1,
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
     peakFlops: gflops * 1e9,
     memory: () => processMemory(program.compiled.plan.arenaBytes),
@@ -259,9 +271,9 @@ async function run(config: Config): Promise<number> {
   try {
     for await (const { tokenCount, loadingMs, profile, ...result } of trainer) {
       const { step } = result;
-      metrics.batch(tokenCount / (ranks?.mesh.size ?? 1), loadingMs);
+      metrics.batch(tokenCount, loadingMs);
       metrics.step(result);
-      if (profile) profiler?.add(profile);
+      if (profile) await profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
       if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics, print);
     }

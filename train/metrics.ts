@@ -237,6 +237,8 @@ export interface MetricsOptions {
   readonly logFreq: number;
   /** Reported whatever `logFreq` is. */
   readonly lastStep: number;
+  /** Devices that share the tokens of a step, so that tokens a second are those of one. */
+  readonly devices: number;
   /** FLOPs of forward and backward per token, as the model tells them; null where it does not. */
   readonly flopsPerToken: number | null;
   /** FLOPs a second that the device can do: on a CPU, its measured matrix product. */
@@ -268,9 +270,9 @@ export class Metrics {
     return step === 1 || step === this.#options.lastStep || step % this.#options.logFreq === 0;
   }
 
-  /** Counts a batch that took `loadingMs` to get. */
+  /** Counts a batch, of all devices, that took `loadingMs` to get. */
   batch(tokens: number, loadingMs: number): void {
-    this.#throughput.batch(tokens, loadingMs);
+    this.#throughput.batch(tokens / this.#options.devices, loadingMs);
   }
 
   /** Counts a step, and reports it if it is to be reported. */
@@ -288,9 +290,9 @@ export class Metrics {
 
   /** Reports a validation, whose time then does not count as training. */
   validation({ step, loss, tokens, unigramEntropy, ms }: ValidationResult): void {
-    const { memory, colors, print, jsonl } = this.#options;
+    const { devices, memory, colors, print, jsonl } = this.#options;
     this.#throughput.exclude(ms);
-    const report = { step, loss, unigramEntropy, tps: 1000 * tokens / ms, memory: memory() };
+    const report = { step, loss, unigramEntropy, tps: 1000 * tokens / devices / ms, memory: memory() };
     print(validationLine(report, { colors }));
     jsonl?.write(validationTags(report));
   }

@@ -48,6 +48,15 @@ export class ProcessGroup implements AsyncDisposable {
     return buffers.all;
   }
 
+  /** The values of all ranks, by rank, through JSON. */
+  async exchangeJson<T>(mine: T): Promise<T[]> {
+    const bytes = new TextEncoder().encode(JSON.stringify(mine)), lengths = [...await this.exchange([bytes.length])];
+    const padded = new Uint8Array(Math.max(...lengths));
+    padded.set(bytes);
+    const all = await this.comm.gather(padded);
+    return all.map((one, rank) => JSON.parse(new TextDecoder().decode(one.subarray(0, lengths[rank]))));
+  }
+
   /** Something went wrong here, so that the others are not to be met again: they learn of it when this process ends. */
   fail(): void {
     this.#failed = true;

@@ -9,7 +9,7 @@ export interface InstructionTime extends InstructionInfo {
   readonly section: string;
   /** Which action of the step ran it: a section runs once for each microbatch. */
   readonly action: number;
-  /** 0: the only one there is. */
+  /** 0: kernels. 1: collectives, beside them. */
   readonly stream: number;
   /** Nanoseconds of the machine's steady clock. */
   readonly beginNs: number;
@@ -27,7 +27,7 @@ export interface StepProfile {
   readonly calledMs: number;
   /** When that returned. */
   readonly endMs: number;
-  /** In the order in which they ran. */
+  /** Those of each stream in the order in which they ran. */
   readonly instructions: readonly InstructionTime[];
 }
 
@@ -92,13 +92,34 @@ export function kernelRows(profiles: readonly StepProfile[], rates: DeviceRates)
   }).toSorted((a, b) => b.ms - a.ms);
 }
 
+/** Milliseconds of collectives, and of those the ones in which no kernel ran, in the mean of the recorded steps. */
+export function commMs(profiles: readonly StepProfile[]): { readonly all: number; readonly exposed: number } {
+  let [all, exposed] = [0, 0];
+  for (const { instructions } of profiles) {
+    const [kernels, collectives] = [0, 1].map((stream) => instructions.filter((i) => i.stream === stream));
+    let k = 0;
+    for (const collective of collectives) {
+      let free = collective.endNs - collective.beginNs;
+      all += free;
+      // Both lists are in order: kernels that ended before this collective began have to do with no later one.
+      while (k < kernels.length && kernels[k].endNs <= collective.beginNs) k++;
+      for (let j = k; j < kernels.length && kernels[j].beginNs < collective.endNs; j++) {
+        free -= Math.min(kernels[j].endNs, collective.endNs) - Math.max(kernels[j].beginNs, collective.beginNs);
+      }
+      exposed += free;
+    }
+  }
+  return { all: all / 1e6 / profiles.length, exposed: exposed / 1e6 / profiles.length };
+}
+
 /** The table of recorded steps, for people.
  * @param most kernels that get a line of their own */
 export function profileText(profiles: readonly StepProfile[], rates: DeviceRates, most = 16): string {
   const rows = kernelRows(profiles, rates), { length } = profiles, total = callMs(profiles) / length;
   const ms = (n: number): string => n.toFixed(n < 10 ? 2 : 1),
     percent = (n: number): string => `${(100 * n).toFixed(1)}%`;
-  const phases = Map.groupBy(profiles.flatMap((p) => p.instructions), phaseOf);
+  const kernels = profiles.flatMap((p) => p.instructions).filter((i) => i.stream === 0), comm = commMs(profiles);
+  const phases = Map.groupBy(kernels, phaseOf);
   const parts = [...phases].map(([phase, list]) => [phase, sum(list.map(instructionMs)) / length] as const);
   const between = total - sum(parts.map(([, time]) => time));
   const waited = sum(profiles.map((p) => p.calledMs - p.startMs)) / length;
@@ -131,7 +152,13 @@ export function profileText(profiles: readonly StepProfile[], rates: DeviceRates
   );
   return `Profile of ${steps}: ${ms(total)} ms a step (${
     [...parts, ["between instructions", between] as const].map(([name, time]) => `${name} ${ms(time)}`).join(", ")
-  }), ${ms(waited)} ms wait for data
+  }), ${ms(waited)} ms wait for data${
+    comm.all === 0
+      ? ""
+      : `\n  collectives took ${ms(comm.all)} ms beside the kernels; for ${
+        ms(comm.exposed)
+      } ms of that no kernel ran (${percent(1 - comm.exposed / comm.all)} hidden)`
+  }
 ${lines.map((line) => `  ${line}`).join("\n")}
   of device: the larger of GFLOP/s by ${rates.gflops.toFixed(0)} and GB/s by ${rates.gbytes.toFixed(1)}, as measured`;
 }

@@ -19,8 +19,10 @@ export function profileAction(step: number, { freq, warmup, active }: ProfileCyc
 
 /** What {@linkcode Profiler} is made with. */
 export interface ProfilerOptions extends ProfileCycle {
-  /** Receives `iteration_N/rank0_trace.json`. */
+  /** Receives `iteration_N/rank0_trace.json`, which the first rank writes for all. */
   readonly folder: string;
+  /** The recorded steps of every rank, where there are several: all call it at the end of a cycle; those that write nothing get none. */
+  readonly gather?: (own: readonly StepProfile[]) => Promise<readonly (readonly StepProfile[])[] | undefined>;
   readonly rates: DeviceRates;
   /** Receives the table of a cycle, and the path of its trace. */
   readonly print: (text: string) => void;
@@ -38,7 +40,7 @@ export class Profiler {
   }
 
   /** Takes a step that was to be recorded. */
-  add(profile: StepProfile): void {
+  async add(profile: StepProfile): Promise<void> {
     const { folder, rates, print, freq, active } = this.#options, { step } = profile;
     if (profileAction(step, this.#options) !== "record") return;
     this.#recorded.push(profile);
@@ -46,8 +48,10 @@ export class Profiler {
     // After a resume the cycle's first steps are another run's.
     const recorded = this.#recorded.slice(-active), path = `${folder}/iteration_${step}/rank0_trace.json`;
     this.#recorded = [];
+    const ranks = await (this.#options.gather?.(recorded) ?? Promise.resolve([recorded]));
+    if (!ranks) return;
     mkdirSync(`${folder}/iteration_${step}`, { recursive: true });
-    writeFileSync(path, traceJson(recorded));
+    writeFileSync(path, traceJson(ranks));
     print(
       `${profileText(recorded, rates)}\n  trace: ${path} (open it in https://ui.perfetto.dev)`,
     );

@@ -86,12 +86,13 @@ Deno.test("time spent on something else is not counted", () => {
 });
 
 /** A run on a clock that is set by hand. */
-function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: number | null = 1e9) {
+function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: number | null = 1e9, devices = 1) {
   const clock = { ms: 0 };
   const lines: string[] = [];
   const metrics = new Metrics({
     logFreq,
     lastStep: 8,
+    devices,
     flopsPerToken,
     peakFlops: 4e12,
     memory: () => memory,
@@ -124,6 +125,14 @@ Deno.test("a model that does not tell its FLOPs has no MFU", () => {
   const { lines, step } = run(1, null, null);
   step(1);
   assertEquals(lines[0].split("  ").slice(-3), ["tps: 2,000", "tflops: N/A", "mfu: N/A%"]);
+});
+
+Deno.test("speed is that of one device", () => {
+  const { lines, metrics, step } = run(1, null, 1e9, 4);
+  step(1);
+  assertEquals(lines[0].split("  ").slice(-3), ["tps: 500", "tflops: 0.50", "mfu: 12.50%"]);
+  metrics.validation({ step: 1, loss: 7, tokens: 2000, unigramEntropy: 6, ms: 1000 });
+  assertEquals(lines[1].split("  ").at(-1), "tps: 500");
 });
 
 Deno.test("a validation has its own speed and does not slow training down", () => {

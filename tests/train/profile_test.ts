@@ -1,5 +1,5 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import { kernelRows, phaseOf, profileText } from "../../train/profile.ts";
+import { commMs, type InstructionTime, kernelRows, phaseOf, profileText } from "../../train/profile.ts";
 import { someProfile, twoMicrobatches } from "./profiles.ts";
 
 const rates = { gflops: 2000, gbytes: 10 };
@@ -60,4 +60,24 @@ Deno.test("a single step of no more kernels than the table has lines", () => {
   adamw   update      1  0.10    33.3%     10.0  10.0  100% memory
   of device: the larger of GFLOP/s by 2000 and GB/s by 10.0, as measured`,
   );
+});
+
+Deno.test("collectives run beside kernels: what of their time no kernel covers is told", () => {
+  const profile = someProfile(7, [{ section: "microbatch", ran: [["gemm", "a", 100], ["gemm", "b", 100]] }]);
+  const [first, second] = profile.instructions, { beginNs } = first;
+  const collective = (fromUs: number, toUs: number): InstructionTime => ({
+    ...first,
+    kernel: "all_gather",
+    stream: 1,
+    beginNs: beginNs + 1000 * fromUs,
+    endNs: beginNs + 1000 * toUs,
+  });
+  // The second product waits for the first collective, from 100 to 150 us.
+  const later = { ...second, beginNs: second.beginNs + 5e4, endNs: second.endNs + 5e4 };
+  const instructions = [first, later, collective(10, 150), collective(160, 180), collective(240, 290)];
+  const recorded = [{ ...profile, instructions }], comm = commMs(recorded);
+  assertAlmostEquals(comm.all, 0.21, 1e-9);
+  assertAlmostEquals(comm.exposed, 0.05 + 0.04, 1e-9);
+  const [, line] = profileText(recorded, rates).split("\n");
+  assertEquals(line, "  collectives took 0.21 ms beside the kernels; for 0.09 ms of that no kernel ran (57.1% hidden)");
 });

@@ -1,4 +1,5 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import type { StepProfile } from "../../train/profile.ts";
 import { profileAction, type ProfileCycle, Profiler } from "../../train/profiler.ts";
 import { temporaryFolder } from "../data/fixture.ts";
 import { twoMicrobatches } from "./profiles.ts";
@@ -26,7 +27,7 @@ Deno.test("each cycle leaves a trace of its recorded steps and a table, warm-up 
   const folder = `${temporary.path}/out/profile_traces`, printed: string[] = [];
   const cycle = { freq: 4, warmup: 1, active: 2 };
   const profiler = new Profiler({ ...cycle, folder, rates, print: (text) => printed.push(text) });
-  for (const step of range(9)) if (profileAction(step, cycle) !== "wait") profiler.add(twoMicrobatches(step));
+  for (const step of range(9)) if (profileAction(step, cycle) !== "wait") await profiler.add(twoMicrobatches(step));
   assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), ["iteration_4", "iteration_8"]);
   for (const [i, step] of [4, 8].entries()) {
     const path = `${folder}/iteration_${step}/rank0_trace.json`;
@@ -37,6 +38,23 @@ Deno.test("each cycle leaves a trace of its recorded steps and a table, warm-up 
     assertEquals(printed[i].split("\n").at(-1), `  trace: ${path} (open it in https://ui.perfetto.dev)`);
   }
   assertEquals(printed.length, 2);
+});
+
+Deno.test("the first rank writes one trace for all, the others none", async () => {
+  await using temporary = await temporaryFolder();
+  for (const rank of [1, 0]) {
+    const folder = `${temporary.path}/rank${rank}`, printed: string[] = [];
+    const gather = (own: readonly StepProfile[]) => Promise.resolve(rank === 0 ? [own, own, own] : undefined);
+    const cycle = { freq: 1, warmup: 0, active: 1 };
+    const profiler = new Profiler({ ...cycle, folder, rates, gather, print: (text) => printed.push(text) });
+    await profiler.add(twoMicrobatches(1));
+    const files = [...Deno.readDirSync(folder)].map(({ name }) => name);
+    assertEquals([files, printed.length], rank === 0 ? [["iteration_1"], 1] : [[], 0]);
+    if (rank > 0) continue;
+    const { traceEvents } = JSON.parse(await Deno.readTextFile(`${folder}/iteration_1/rank0_trace.json`));
+    const names = traceEvents.filter((e: { name: string }) => e.name === "process_name");
+    assertEquals(names.map((e: { args: { name: string } }) => e.args.name), ["rank 0", "rank 1", "rank 2"]);
+  }
 });
 
 Deno.test("a folder that cannot be made is an error before any step", async () => {
