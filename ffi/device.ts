@@ -11,7 +11,7 @@ export interface DeviceInfo {
   readonly threads: number;
   /** Width of the vectors that the kernels were compiled for. */
   readonly vectorBits: number;
-  /** Of the processor, that the kernels were compiled for: `portable`, `avx2`, `avx512`, `avx512_bf16`. */
+  /** Of the processor, that the kernels were compiled for: `portable`, `avx2`, `avx512`, `avx512_bf16`, `amx`. */
   readonly level: string;
   /** Was it forced by the environment variable TITAN_CPU? */
   readonly levelIsForced: boolean;

@@ -4,7 +4,7 @@ import { fullPrecision, type Precision } from "../graph/passes/precision.ts";
 import type { RealType } from "./step.ts";
 
 /** Processor levels that multiply bf16 themselves. */
-const nativeLevels: ReadonlySet<string> = new Set(["avx512_bf16"]);
+const nativeLevels: ReadonlySet<string> = new Set(["amx", "avx512_bf16"]);
 
 /** What decides about bf16. */
 export interface BySpeed {

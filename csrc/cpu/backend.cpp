@@ -7,6 +7,7 @@
 
 #include "../failure.h"
 #include "blas.h"
+#include "grants.h"
 
 namespace titan::cpu {
 
@@ -43,9 +44,11 @@ std::string processor_name() {
 Choice choose_level() {
   const Level levels[] = {
 #define HAS(feature) &&__builtin_cpu_supports(#feature)
+#define GRANTED(what) &&grants_##what()
 #define LEVEL(name, features) {level_##name, true features},
 #include "built_levels.def"
 #undef LEVEL
+#undef GRANTED
 #undef HAS
   };
   const char* wanted = std::getenv("TITAN_CPU");

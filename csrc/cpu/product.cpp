@@ -7,7 +7,7 @@
 
 #include <new>
 
-#include "simd.h"
+#include "packing.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -17,94 +17,6 @@ constexpr int TILES = 8;                       // tiles of a transposed A that a
 constexpr int64_t DEPTH = 384;                 // units (see below)
 constexpr int64_t B_BYTES = 3 << 19;
 constexpr int64_t HELD_ROWS = 1024, HELD_COLUMNS = 256;  // of f32 sums that wait for more of K before they are rounded to bf16
-
-TITAN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-TITAN_INLINE int64_t parts(int64_t size, int64_t part) { return (size + part - 1) / part; }
-TITAN_INLINE int64_t round_up(int64_t size, int64_t unit) { return parts(size, unit) * unit; }
-
-/// The first `count` lanes, zeros behind them; none if count is not positive.
-template <class T> TITAN_INLINE auto load_first(const T* p, int64_t count) {
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-  constexpr int64_t lanes = sizeof(T) == 8 ? 8 : 16;
-  if (count < lanes) {
-    const uint16_t mask = count > 0 ? uint16_t((1u << count) - 1) : uint16_t{0};
-    if constexpr (sizeof(T) == 8) return (vec<T>)_mm512_maskz_loadu_pd(uint8_t(mask), p);
-    else if constexpr (sizeof(T) == 4) return (vec<T>)_mm512_maskz_loadu_ps(mask, p);
-    else return widen((halves)_mm256_maskz_loadu_epi16(mask, p));
-  }
-  return load(p);
-#else
-  return load(p, count);
-#endif
-}
-
-// ---- arithmetic ----
-// Packed blocks are made of units: PAIR neighbours in K of one row of A or one column of B, in a lane of vec<sum>.
-//   along     units that follow each other in K, from p on, where K is contiguous; `count` elements remain
-//   across    the units of neighbouring rows or columns; the second of a pair is `stride` from the first, and absent unless `whole`
-//   spread    one unit in all lanes
-//   add       s += a b
-
-template <class real> struct Plain {
-  using sum = real;
-  static constexpr int PAIR = 1;
-  static constexpr bool MIXED = false;  // all operands are stored as what is computed in
-  static TITAN_INLINE vec<real> along(const real* p, int64_t count) { return load_first(p, count); }
-  static TITAN_INLINE vec<real> across(const real* p, int64_t, int64_t count, bool) { return load_first(p, count); }
-  static TITAN_INLINE vec<real> spread(const real* p) { return splat(*p); }
-  static TITAN_INLINE void add(vec<real>& s, vec<real> a, vec<real> b) { s += a * b; }
-};
-
-#if defined(__AVX512BF16__)
-struct Bf16 {
-  using sum = float;
-  static constexpr int PAIR = 2;
-  static constexpr bool MIXED = true;
-  static TITAN_INLINE vec<float> along(const bf16* p, int64_t count) {
-    return count >= 32 ? (vec<float>)_mm512_loadu_si512(p) : (vec<float>)_mm512_maskz_loadu_epi16(count > 0 ? (1u << count) - 1 : 0, p);
-  }
-  static TITAN_INLINE vec<float> along(const float* p, int64_t count) { return both(load_first(p, count), load_first(p + 16, count - 16)); }
-  static TITAN_INLINE vec<float> across(const bf16* p, int64_t stride, int64_t count, bool whole) {
-    const words first = (words)load_first(p, count), second = (words)load_first(p + stride, whole ? count : 0);
-    return (vec<float>)(first >> 16 | second);
-  }
-  static TITAN_INLINE vec<float> across(const float* p, int64_t stride, int64_t count, bool whole) {
-    typedef uint16_t all_halves __attribute__((vector_size(64)));
-    constexpr all_halves zip = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    return (vec<float>)_mm512_permutexvar_epi16((__m512i)zip, (__m512i)both(load_first(p, count), load_first(p + stride, whole ? count : 0)));
-  }
-  static TITAN_INLINE vec<float> spread(const float* p) {
-    int32_t pair;  // as integer: a pair is no float whose bits arithmetic would keep
-    __builtin_memcpy(&pair, p, sizeof pair);
-    return (vec<float>)_mm512_set1_epi32(pair);
-  }
-  static TITAN_INLINE void add(vec<float>& s, vec<float> a, vec<float> b) { s = (vec<float>)_mm512_dpbf16_ps((__m512)s, (__m512bh)a, (__m512bh)b); }
-
- private:
-  static TITAN_INLINE vec<float> both(vec<float> low, vec<float> high) { return (vec<float>)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
-};
-#else
-/// The same rounding points, multiplied in f32.
-struct Bf16 : Plain<float> {
-  static constexpr bool MIXED = true;
-  template <class T> static TITAN_INLINE vec<float> along(const T* p, int64_t count) { return rounded(load_first(p, count), p); }
-  template <class T> static TITAN_INLINE vec<float> across(const T* p, int64_t, int64_t count, bool) { return rounded(load_first(p, count), p); }
-
- private:
-  static TITAN_INLINE vec<float> rounded(vec<float> x, const bf16*) { return x; }
-  static TITAN_INLINE vec<float> rounded(vec<float> x, const float*) { return round_bf16<float>(x); }
-};
-#endif
-
-TITAN_INLINE void store_result(float* p, vec<float> x) { store(p, x); }
-TITAN_INLINE void store_result(double* p, vec<double> x) { store(p, x); }
-TITAN_INLINE void store_result(bf16* p, vec<float> x) {
-#if defined(__AVX512BF16__)
-  *reinterpret_cast<loose_halves*>(p) = (halves)_mm512_cvtneps_pbh((__m512)x);
-#else
-  store(p, x);
-#endif
-}
 
 template <class Math> constexpr int L = LANES<typename Math::sum>;
 template <class Math> constexpr int PANEL = 2 * L<Math>;
@@ -126,16 +38,6 @@ struct Packed {
   template <class real> real* a() const { return reinterpret_cast<real*>(memory + B_BYTES); }
   float* held() const { return reinterpret_cast<float*>(memory + B_BYTES + A_BYTES); }
 };
-
-struct Range {
-  int64_t first, end;
-  int64_t size() const { return end - first; }
-};
-/// Part i of n, of nearly equal sizes in units of `unit`.
-TITAN_INLINE Range part(Range whole, int64_t unit, int64_t i, int64_t n) {
-  const int64_t units = parts(whole.size(), unit);
-  return {whole.first + least(whole.size(), units * i / n * unit), whole.first + least(whole.size(), units * (i + 1) / n * unit)};
-}
 
 // ---- packing: `depth` elements of K ----
 
@@ -254,19 +156,13 @@ template <class Math, class C> Tile<Math, C> tile_of(int64_t rows, bool a_by_row
   return a_by_rows ? tile_of<Math, C, true>(rows, all) : tile_of<Math, C, false>(rows, all);
 }
 
-template <class Math, class F> TITAN_INLINE void with_stored(const Stored& matrix, F f) {
-  if constexpr (Math::MIXED)
-    if (matrix.dtype == DType::bf16) return f(static_cast<bf16*>(matrix.data));
-  f(static_cast<typename Math::sum*>(matrix.data));
-}
-
 template <class Math> struct Rectangle {
   using real = typename Math::sum;
   const Product& p;
   real *packed_a, *packed_b;
 
   /// Rows x columns of `to` = a b over depth elements of K from k on, + `from` where there is one. B is packed.
-  void multiply(Range rows, Range columns, int64_t k, int64_t depth, const Stored* from, const Stored& to) const {
+  void multiply(Span rows, Span columns, int64_t k, int64_t depth, const Stored* from, const Stored& to) const {
     const int64_t tiles = parts(rows.size(), ROWS);
     const auto tile_rows = [&](int64_t t) { return part(rows, 1, t, tiles); };
     const bool by_rows = p.a.column == 1;
@@ -275,7 +171,7 @@ template <class Math> struct Rectangle {
       if (!by_rows)
         with_stored<Math>(p.a, [&](auto* a) { pack_a_columns<Math>(a + k * p.a.column, p.a.column, p.M, tile_rows, first, last, depth, packed_a); });
       for (int64_t t = first; t < last; t++) {
-        const Range tile = tile_rows(t);
+        const Span tile = tile_rows(t);
         if (by_rows) with_stored<Math>(p.a, [&](auto* a) { pack_a_rows<Math>(a + tile.first * p.a.row + k, p.a.row, tile.size(), depth, packed_a); });
         multiply_row_of_tiles(packed_a + (by_rows ? 0 : (t - first) * A_TILE<Math>), tile, columns, parts(depth, Math::PAIR), from, to);
       }
@@ -283,7 +179,7 @@ template <class Math> struct Rectangle {
   }
 
  private:
-  void multiply_row_of_tiles(const real* a, Range rows, Range columns, int64_t units, const Stored* from, const Stored& to) const {
+  void multiply_row_of_tiles(const real* a, Span rows, Span columns, int64_t units, const Stored* from, const Stored& to) const {
     const bool in_place = !from || from->data == to.data;
     with_stored<Math>(to, [&]<class C>(C* c) {
       const auto multiply_tile = tile_of<Math, C>(rows.size(), p.a.column == 1);
@@ -310,7 +206,7 @@ template <class Math> struct Rectangle {
   }
 };
 
-template <class Math> void multiply_rectangle(const Product& p, Range rows, Range columns) {
+template <class Math> void multiply_rectangle(const Product& p, Span rows, Span columns) {
   using real = typename Math::sum;
   static thread_local const Packed packed;
   const Rectangle<Math> rectangle{p, packed.a<real>(), packed.b<real>()};
@@ -320,7 +216,7 @@ template <class Math> void multiply_rectangle(const Product& p, Range rows, Rang
   const int64_t width = holds ? HELD_COLUMNS : WIDTH<Math>, column_parts = parts(columns.size(), width);
   const int64_t row_parts = holds ? parts(rows.size(), HELD_ROWS) : 1;
   for (int64_t i = 0; i < column_parts * row_parts; i++) {
-    const Range block_columns = part(columns, PANEL<Math>, i / row_parts, column_parts), block_rows = part(rows, 1, i % row_parts, row_parts);
+    const Span block_columns = part(columns, PANEL<Math>, i / row_parts, column_parts), block_rows = part(rows, 1, i % row_parts, row_parts);
     const Stored held{packed.held() - (block_rows.first * HELD_COLUMNS + block_columns.first), DType::f32, HELD_COLUMNS, 1};
     for (int64_t k = 0; k < p.K; k += depth) {
       const int64_t block_depth = least(depth, p.K - k);
@@ -354,7 +250,7 @@ template <class Math> void multiply(const Product& p, int threads) {
   const int across = threads_across<Math>(p, threads), down = threads / across;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int i = 0; i < threads; i++) {
-    const Range rows = part({0, p.M}, 1, i / across, down), columns = part({0, p.N}, PANEL<Math>, i % across, across);
+    const Span rows = part({0, p.M}, 1, i / across, down), columns = part({0, p.N}, PANEL<Math>, i % across, across);
     if (rows.size() && columns.size()) multiply_rectangle<Math>(p, rows, columns);
   }
 }
@@ -368,8 +264,12 @@ void multiply_own(const Product& product, int threads) {
   if (p.a.column != 1) p.a.row = 1;
   if (p.b.column != 1 && p.N == 1 && p.b.row != 1) p.b.column = 1;
   if (p.b.column != 1) p.b.row = 1;
-  if (p.bf16) multiply<Bf16>(p, threads);
-  else if (p.c.dtype == DType::f64) multiply<Plain<double>>(p, threads);
+#if defined(__AMX_BF16__)
+  if (p.bf16) return multiply_in_tiles(p, threads);
+#else
+  if (p.bf16) return multiply<Bf16>(p, threads);
+#endif
+  if (p.c.dtype == DType::f64) multiply<Plain<double>>(p, threads);
   else multiply<Plain<float>>(p, threads);
 }
 

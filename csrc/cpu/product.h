@@ -22,11 +22,13 @@ struct Product {
 inline namespace TITAN_LEVEL {
 
 /// On `threads` threads, inside a parallel region on the calling one; the result depends on shapes and strides but on no number of threads.
-/// A thread's first call allocates 3 MB for packed blocks, which it keeps; later ones allocate nothing. NaN and infinities follow IEEE.
+/// A thread's first call allocates 3 MB for packed blocks, which it keeps (4 MB under AMX); later ones allocate nothing. NaN and infinities follow IEEE.
 ///
 /// |error| <= (K + 8) 2^-24 sum |a||b| in f32 (2^-53 in f64); with `bf16` the same for the rounded a and b, and 2^-8 |c| more where c is stored as
-/// bf16. Under AVX512-BF16, bf16 numbers and f32 sums below 2^-126 count as 0.
+/// bf16. Under AVX512-BF16 and AMX, bf16 numbers and f32 sums below 2^-126 count as 0.
 void multiply_own(const Product& product, int threads);
+/// The same for `bf16` products, where the processor has tiles (AMX).
+void multiply_in_tiles(const Product& product, int threads);
 
 }  // namespace TITAN_LEVEL
 }  // namespace titan::cpu

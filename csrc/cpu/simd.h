@@ -60,6 +60,10 @@ constexpr int LANES = VECTOR_BYTES / int(sizeof(real));
 
 #define TITAN_INLINE inline __attribute__((always_inline))
 
+/// How many parts of a size there are, and the least whole number of them.
+TITAN_INLINE int64_t parts(int64_t size, int64_t part) { return (size + part - 1) / part; }
+TITAN_INLINE int64_t round_up(int64_t size, int64_t unit) { return parts(size, unit) * unit; }
+
 // ---- memory ----
 template <class real>
 TITAN_INLINE vec<real> load(const real* p) {

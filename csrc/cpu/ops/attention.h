@@ -24,8 +24,6 @@ struct Tile {
 };
 constexpr int64_t MOST_HEAD_SIZE = 256, BLOCK_KEYS = 64, MOST_QUERIES = 64;
 
-inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
 // ---- the numbers that are multiplied ----
 // A format says how operands of a product lie in scratch. A unit is what one multiply-add takes of each: PAIR neighbours along the summed index.
 
