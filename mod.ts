@@ -49,6 +49,7 @@ export type { DeviceInfo } from "./ffi/device.ts";
 export type { ModelPlan, ParameterRole } from "./graph/roles.ts";
 export type { Degrees } from "./graph/layout.ts";
 export type { LoadBalancer } from "./parallel/balance.ts";
+export { type Environment, LaunchError, type World, worldOf } from "./parallel/launch.ts";
 export { type Axis, Mesh, type MeshOptions } from "./parallel/mesh.ts";
 export type { PlanOptions } from "./parallel/plan.ts";
 export type { MeshChoices, MeshLayout } from "./train/ranks.ts";

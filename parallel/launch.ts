@@ -15,6 +15,7 @@ export interface World {
 
 /** Environment variables by name; `Deno.env` is one. */
 export interface Environment {
+  /** The value of a variable, or undefined where it is not set. */
   get(name: string): string | undefined;
 }
 
@@ -23,7 +24,8 @@ export class LaunchError extends Error {
   /** Tells it from other errors. */
   override readonly name = "LaunchError";
 
-  /** @param what what happened. @param expected what should have been. @param fix what to do. */
+  /** Says it in one message.
+   * @param what what happened. @param expected what should have been. @param fix what to do. */
   constructor(what: string, expected: string, fix: string) {
     super(`${what}\n  expected: ${expected}\n  fix: ${fix}   (launch)`);
   }

@@ -19,6 +19,7 @@ if (skipped) console.error("Tests of communication are skipped: no mpirun, or no
 /** How a job ended. */
 export interface Ended {
   readonly code: number;
+  readonly stdout: string;
   readonly stderr: string;
   readonly seconds: number;
   /** What each rank says, by rank. */
@@ -52,13 +53,21 @@ export async function ranks({ size, script, args, env }: Job): Promise<Ended> {
       ...env,
     },
   }).output();
-  const lines = new TextDecoder().decode(stdout).split("\n").filter((line) => line.startsWith("{"));
+  const said = new TextDecoder().decode(stdout), lines = said.split("\n").filter((line) => line.startsWith("{"));
   return {
     code,
+    stdout: said,
     stderr: new TextDecoder().decode(stderr),
     seconds: (performance.now() - begun) / 1000,
     results: lines.map((line) => JSON.parse(line)).sort((a, b) => a.rank - b.rank),
   };
+}
+
+/** What the ranks of a job that ends well print, all together. */
+export async function output(job: Job): Promise<string> {
+  const { code, stdout, stderr } = await ranks(job);
+  assertEquals(code, 0, stderr);
+  return stdout;
 }
 
 /** What the ranks say of a job that ends well. */
