@@ -67,7 +67,8 @@ export interface Across {
   readonly start: Attr;
   /** How many there are in all slices. */
   readonly whole: number;
-  readonly allReduce: (x: Tensor, by: Reduction) => Tensor;
+  /** One exchange, of any number of tensors. */
+  readonly allReduce: (by: Reduction, ...parts: Tensor[]) => Tensor[];
 }
 
 /** An op: its name and what the passes ask of it. */

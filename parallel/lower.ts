@@ -208,8 +208,8 @@ class Lowering {
     if (counted) Object.assign(attrs, slice(offset!, counted));
     const axes = across && cuts.get(across.label);
     if (!axes) return this.#builder.emit(node.op, operands, attrs);
-    const allReduce = (x: Tensor, by: Reduction) =>
-      x.apply("all_reduce", [], { axes, size: this.#pieces(axes), by })[0];
+    const allReduce = (by: Reduction, x: Tensor, ...others: Tensor[]) =>
+      x.apply("all_reduce", others, { axes, size: this.#pieces(axes), by });
     const inputs = operands.map((v) => new Tensor(this.#builder, v));
     return across.emit({ inputs, attrs, ...slice(across.label, axes), allReduce }).map((t) => t.value);
   }

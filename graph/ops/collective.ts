@@ -85,17 +85,17 @@ export const reduceScatter: Op = defineOp({
   flops: (node) => numel(node.inputs[0].shape),
 });
 
-/** The sum (or, `by` max, the maximum) of what all ranks have. */
+/** The sum (or, `by` max, the maximum) of what all ranks have, of any number of tensors. */
 export const allReduce: Op = defineOp({
   name: "all_reduce",
-  infer: ([x]) => [{ dtype: x.dtype, shape: x.shape }],
+  infer: (inputs) => inputs.map(({ dtype, shape }) => ({ dtype, shape })),
   together: each(reduced),
   bf16: "kept",
   recompute: "collective",
   kernel: together,
   views: packedViews,
-  flops: (node) => numel(node.inputs[0].shape),
-  inPlace: () => [[0, 0]],
+  flops: (node) => node.inputs.reduce((sum, v) => sum + numel(v.shape), 0),
+  inPlace: (node) => node.inputs.map((_, i) => [i, i]),
 });
 
 /** Every rank hands its tensors to the next of the group, and is given those of the one before; the last one's go to the first. */

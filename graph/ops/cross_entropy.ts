@@ -36,7 +36,7 @@ export const crossEntropy: Op = defineOp({
 /** Where each rank has a slice of the vocabulary: one maximum and two sums for each token. */
 function acrossVocabulary({ inputs: [logits, targets], attrs, start, whole, allReduce }: Across): Tensor[] {
   const [part, own] = logits.apply("cross_entropy_part", [targets], { ...attrs, start, whole });
-  const max = allReduce(part, "max"), sum = allReduce(part.sub(max).exp(), "sum"), logit = allReduce(own, "sum");
+  const [max] = allReduce("max", part), [sum, logit] = allReduce("sum", part.sub(max).exp(), own);
   const lse = max.add(sum.log()), ids = targets.cast(logits.dtype);
   const valid = ids.equal(num(attrs.ignore_index)).neg().add(1);
   return [lse.sub(logit).mul(valid).sum(), valid.sum(), lse];

@@ -1,26 +1,30 @@
 /** Pass `tile`: clones a subgraph for each slice of its rows and combines by concat or sum. Now used for head + cross-entropy:
- * the logits are never whole, and their gradient is made in the chunk that made them.
+ * the logits are never whole, and their gradient is made in the chunk that made them. Where ranks have slices of the vocabulary, a
+ * chunk holds the exchanges about its rows.
  * @module */
 import { Builder, opOf } from "../builder.ts";
 import { type Dim, expandDims, type Signature } from "../dims.ts";
 import { dependencies, touchedStates } from "../edit.ts";
 import { type Graph, type Node, numel, producers, type Value } from "../ir.ts";
+import { num } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 import { nodeText } from "../print.ts";
 import { removeDeadNodes } from "./simplify.ts";
 
-/** Rows of logits that are made at once: few enough for the cache, enough for a fast product. */
+/** Rows of logits that are made at once: few enough for the cache, enough for a fast product. Of a slice of the vocabulary as many more
+ * as it is smaller, so that ranks exchange less often. */
 export const CHUNK_ROWS = 512;
 
 /** How to tile. */
 export interface TileOptions {
-  /** Most rows of a chunk (a row is one token's logits); default {@linkcode CHUNK_ROWS}. */
+  /** Most rows of a chunk (a row is one token's logits, over the whole vocabulary); default {@linkcode CHUNK_ROWS}. */
   readonly rows?: number;
   /** Values to be made chunk by chunk, with all work on them; default: {@linkcode lossRegions}. */
   readonly values?: readonly Value[];
 }
 
-/** The subgraph that makes a value and works on all of its elements. The value's last dim stays whole, the others are its rows. */
+/** The subgraph that makes a value and works on all of its elements, with what it needs in between of each row. The value's last dim
+ * stays as it is, the others are its rows. */
 interface Region {
   readonly value: Value;
   readonly nodes: ReadonlySet<Node>;
@@ -32,7 +36,14 @@ interface Region {
 
 const isElementwise = (op: string): boolean => elementwiseNames.has(op) || op === "cast";
 /** Row by row, and what they sum over rows is a plain sum. */
-const TILED: ReadonlySet<string> = new Set(["contract", "cross_entropy", "cross_entropy_backward"]);
+const TILED: ReadonlySet<string> = new Set([
+  "contract",
+  "cross_entropy",
+  "cross_entropy_part",
+  "cross_entropy_backward",
+]);
+/** Row by row as well, unless `dim` is one of the rows' dims. */
+const EXCHANGED: ReadonlySet<string> = new Set(["all_reduce", "all_gather", "reduce_scatter", "slice_by_rank"]);
 
 const refuse = (value: Value, node: Node, why: string): never => {
   throw new TypeError(`Cannot tile %${value.id}: ${why} in ${nodeText(node)}`);
@@ -40,9 +51,9 @@ const refuse = (value: Value, node: Node, why: string): never => {
 
 function signatureOf(node: Node, value: Value): Signature {
   const ranks = node.inputs.map((v) => v.shape.length);
-  if (isElementwise(node.op)) {
+  if (isElementwise(node.op) || EXCHANGED.has(node.op)) {
     const term: Dim[] = node.outputs[0].shape.map((_, d) => [`dim${d}`]);
-    return { inputs: ranks.map(() => term), outputs: [term] };
+    return { inputs: ranks.map(() => term), outputs: node.outputs.map(() => term) };
   }
   if (!TILED.has(node.op) || touchedStates(node).length > 0) {
     refuse(value, node, `"${node.op}" is not known to work row by row`);
@@ -75,21 +86,42 @@ function bind(
 /** The region of a value.
  * @throws {TypeError} when it cannot be tiled, with the reason. */
 function regionOf(graph: Graph, value: Value): Region {
-  const all = value.shape.map((_, d) => d), rows = all.slice(0, -1);
   const source = producers(graph).get(value);
   if (!source) {
     throw new TypeError(`Cannot tile %${value.id}: expected a value that a node of graph "${graph.name}" makes`);
   }
+  const region = regionWhere(graph, value, (node, hasLarge) => node === source || hasLarge);
+  const needed = between(graph, region.nodes);
+  return needed.size === 0 ? region : regionWhere(graph, value, (node) => region.nodes.has(node) || needed.has(node));
+}
+
+/** The nodes outside of some that need what those make, and that those need. */
+function between(graph: Graph, nodes: ReadonlySet<Node>): Set<Node> {
+  const needs = dependencies(graph.nodes), late = new Set<Node>(), found = new Set<Node>();
+  for (const node of graph.nodes) if (needs.get(node)!.some((n) => nodes.has(n) || late.has(n))) late.add(node);
+  for (const node of graph.nodes.toReversed()) {
+    if (!nodes.has(node) && !found.has(node)) continue;
+    for (const n of needs.get(node)!) if (late.has(n) && !nodes.has(n)) found.add(n);
+  }
+  return found;
+}
+
+/** The region of chosen nodes; a choice is told whether the node has an operand with all dims of the value. */
+function regionWhere(graph: Graph, value: Value, isChosen: (node: Node, hasLarge: boolean) => boolean): Region {
+  const all = value.shape.map((_, d) => d), rows = all.slice(0, -1);
   const nodes = new Set<Node>(), bindings = new Map<Node, Map<string, number>>(), carried = new Map<Value, number[]>();
   const isLarge = (v: Value) => all.every((d) => carried.get(v)?.includes(d));
   for (const node of graph.nodes) {
-    if (node !== source && !node.inputs.some(isLarge)) continue;
-    const { inputs, outputs } = signatureOf(node, value);
+    if (!isChosen(node, node.inputs.some(isLarge))) continue;
+    const { inputs, outputs } = signatureOf(node, value), at = node.outputs.indexOf(value);
     const made = node.inputs.flatMap((v, i) => carried.has(v) ? [[inputs[i], carried.get(v)!] as const] : []);
     if (made.some(([, dims]) => !rows.every((d) => dims.includes(d)))) {
-      refuse(value, node, "a sum over all rows is needed");
+      refuse(value, node, "a result of all rows comes back");
     }
-    const binding = bind(node, value, node === source ? [[outputs[node.outputs.indexOf(value)], all]] : made);
+    const binding = bind(node, value, at < 0 ? made : [[outputs[at], all]]);
+    if (EXCHANGED.has(node.op) && rows.includes(binding.get(`dim${node.attrs.dim}`) ?? -1)) {
+      refuse(value, node, "ranks exchange rows");
+    }
     nodes.add(node);
     bindings.set(node, binding);
     node.outputs.forEach((v, i) => carried.set(v, outputs[i].map(([label]) => binding.get(label) ?? -1)));
@@ -97,14 +129,15 @@ function regionOf(graph: Graph, value: Value): Region {
   return { value, nodes, bindings, carried };
 }
 
-/** The logits of each cross-entropy that a product makes and that can be tiled: found through element-wise work on them. */
+/** The logits of each cross-entropy that a product makes and that can be tiled: found through element-wise work on them
+ * and what ranks exchange of them. */
 export function lossRegions(graph: Graph): Value[] {
   const made = producers(graph), results = new Set(graph.outputs.map((o) => o.value));
   const found = new Set<Value>();
   for (const node of graph.nodes) {
-    if (node.op !== "cross_entropy") continue;
+    if (node.op !== "cross_entropy" && node.op !== "cross_entropy_part") continue;
     let logits = node.inputs[0], source = made.get(logits);
-    while (source && isElementwise(source.op)) {
+    while (source && (isElementwise(source.op) || EXCHANGED.has(source.op))) {
       const inputs = source.inputs.filter((v) => made.get(v)?.op !== "constant");
       if (inputs.length !== 1) break;
       logits = inputs[0];
@@ -113,7 +146,6 @@ export function lossRegions(graph: Graph): Value[] {
     if (source?.op !== "contract") continue;
     try {
       const region = regionOf(graph, logits);
-      split(graph, region);
       const whole = [...region.carried].some(([v, dims]) =>
         results.has(v) && logits.shape.every((_, d) => dims.includes(d))
       );
@@ -126,8 +158,7 @@ export function lossRegions(graph: Graph): Value[] {
 }
 
 /** The nodes outside a region in two parts, each in its old order: what can stand in front of all chunks, and what comes after
- * them since it uses what they make (or was behind everything that the region needs).
- * @throws {TypeError} when a node of the region needs something that is made from the whole result of another. */
+ * them since it uses what they make (or was behind everything that the region needs). */
 function split(graph: Graph, region: Region): { before: Node[]; after: Node[] } {
   const needs = dependencies(graph.nodes),
     position = new Map(graph.nodes.map((n, at) => [n, at])),
@@ -137,10 +168,7 @@ function split(graph: Graph, region: Region): { before: Node[]; after: Node[] } 
     const sources = needs.get(node)!;
     if (!region.nodes.has(node)) {
       if (sources.some((n) => late.has(n) || region.nodes.has(n))) late.add(node);
-      continue;
-    }
-    if (sources.some((n) => late.has(n))) refuse(region.value, node, "a result of all chunks comes back");
-    for (const n of sources) if (!region.nodes.has(n)) last = Math.max(last, position.get(n)!);
+    } else for (const n of sources) if (!region.nodes.has(n)) last = Math.max(last, position.get(n)!);
   }
   const outside = graph.nodes.filter((n) => !region.nodes.has(n));
   const isBefore = (n: Node) => position.get(n)! <= last && !late.has(n);
@@ -198,7 +226,9 @@ function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, N
 /** Clones one region chunk by chunk, so that the memory of one chunk serves all. */
 function tileRegion(graph: Graph, value: Value, limit: number): Graph {
   const region = regionOf(graph, value), { before, after } = split(graph, region);
-  const boxes = rowBoxes(value.shape.slice(0, -1), limit);
+  const part = [...region.nodes].find((n) => n.op === "cross_entropy_part");
+  const slices = part ? num(part.attrs.whole) / value.shape.at(-1)! : 1;
+  const boxes = rowBoxes(value.shape.slice(0, -1), limit * slices);
   if (boxes.length < 2) return graph;
   const builder = Builder.extend(graph), made = producers(graph), old = builder.nodes.length;
   const needed = new Set([...after.flatMap((n) => n.inputs), ...graph.outputs.map((o) => o.value)]);

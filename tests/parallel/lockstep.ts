@@ -100,9 +100,12 @@ export function layoutsFor(layouts: {
   };
 }
 
+/** A pass behind `partition`. */
+export type Behind = (graph: Graph) => Graph;
+
 /** The graphs of all ranks. */
-export function rankGraphs(graph: Graph, mesh: Mesh, layouts: Layouts): Graph[] {
-  const parts = verify(partition(graph, mesh, layouts));
+export function rankGraphs(graph: Graph, mesh: Mesh, layouts: Layouts, behind: Behind = (g) => g): Graph[] {
+  const parts = verify(behind(verify(partition(graph, mesh, layouts))));
   const graphs = ranksOf(mesh).map((rank) => graphOfRank(parts, mesh, rank));
   [graphs[0], graphs.at(-1)!].forEach(verify);
   return graphs;
@@ -162,8 +165,8 @@ export function runBoth(
 
 /** Fails unless a graph means the same on a mesh, from random inputs and memory, in a first microbatch or (even seeds) in a later one.
  * @throws {Error} that names the seed and shows the graph of all ranks. */
-export function assertSameOnMesh(graph: Graph, mesh: Mesh, layouts: Layouts, seed: number): void {
-  const graphs = rankGraphs(graph, mesh, layouts);
+export function assertSameOnMesh(graph: Graph, mesh: Mesh, layouts: Layouts, seed: number, behind?: Behind): void {
+  const graphs = rankGraphs(graph, mesh, layouts, behind);
   try {
     const { inputs, memory } = randomInputs(graph, seed), random = new Random(seed);
     const ranks = ranksOf(mesh).map((): Memory => new Map());

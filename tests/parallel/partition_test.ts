@@ -339,9 +339,14 @@ Deno.test("DDP reduces nothing in a microbatch, and every gradient once in the u
   assertEquals(nodes.filter((n) => n.op === "all_gather" || n.op === "reduce_scatter"), []);
 });
 
-Deno.test("loss parallelism reduces one maximum and two sums for each token", () => {
-  const { all_reduce, ...others } = counts({ tp: 2 }, {}, "tp", "cross_entropy");
-  assertEquals([all_reduce, others], [3, {}]);
+Deno.test("loss parallelism reduces one maximum, then two sums for each token", () => {
+  const model = tinyLlama(),
+    mesh = meshOf({ tp: 2 }),
+    graphs = stepGraphs(model, { batch: 4, seqLen: 8, dtype: "f32" });
+  const { nodes } = partition(graphs.microbatch, mesh, boundPlan(model, mesh, graphs));
+  const exchanges = nodes.filter((n) => n.scope.startsWith("cross_entropy") && n.attrs.axes);
+  assertEquals(textOf(exchanges), Array(2).fill("all_reduce tp [4,8]"));
+  assertEquals(exchanges.map((n) => [n.attrs.by, n.inputs.length]), [["max", 1], ["sum", 2]]);
   assertEquals(counts({ tp: 2 }, { lossParallel: false }, "tp", "output"), {
     all_gather: 2,
     "slice_by_rank'": 1,

@@ -1,7 +1,7 @@
 /** Graphs that several passes are tested on.
  * @module */
-import { i32 } from "../../../graph/builder.ts";
-import type { Graph } from "../../../graph/ir.ts";
+import { f64, i32 } from "../../../graph/builder.ts";
+import type { Graph, State } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { fullPrecision, type Precision, precision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
@@ -63,3 +63,36 @@ export function llamaBlock(dtype: "f32" | "f64" = "f64"): Graph {
   const states = [...namedParameters(block).keys()];
   return simplify(autodiff(forward, { of: "loss", states, inputs: ["x"], keep: false }));
 }
+
+/** Sizes of a head: batch, sequence, width, vocabulary. */
+export interface HeadSizes {
+  readonly B: number;
+  readonly T: number;
+  readonly D: number;
+  readonly V: number;
+}
+
+/** Head and cross-entropy over an input h `[B,T,D]`; `between` is work on the logits before the loss. */
+export function headGraph({ B, T, D, V }: HeadSizes, between: (logits: Tensor) => Tensor = (x) => x): Graph {
+  const sum = (name: string): State => ({ name, kind: "sum", ...f64() });
+  const states: State[] = [
+    { name: "output.weight", kind: "parameter", ...f64(V, D) },
+    sum("loss_sum"),
+    sum("token_count"),
+  ];
+  return traceGraph("microbatch", states, (builder) => {
+    const h = new Tensor(builder, builder.input("h", f64(B, T, D)));
+    const targets = new Tensor(builder, builder.input("targets", i32(B, T)));
+    builder.scope = "output";
+    const logits = h.contract("b t d, v d -> b t v", new Tensor(builder, builder.read("output.weight")));
+    builder.scope = "loss";
+    const [loss, count] = between(logits).apply("cross_entropy", [targets], { ignore_index: -1 });
+    builder.accumulate("loss_sum", loss.value);
+    builder.accumulate("token_count", count.value);
+    return { loss };
+  });
+}
+
+/** A head with its gradients. */
+export const headGradients = (graph: Graph): Graph =>
+  autodiff(graph, { of: "loss", seed: 0.125, states: ["output.weight"], inputs: ["h"], keep: false });

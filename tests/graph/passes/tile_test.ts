@@ -1,6 +1,6 @@
 import { assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { f64, i32 } from "../../../graph/builder.ts";
-import type { Graph, State, Value } from "../../../graph/ir.ts";
+import type { Graph, Value } from "../../../graph/ir.ts";
 import { numel } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
@@ -11,37 +11,7 @@ import { traceGraph } from "../../../graph/trace.ts";
 import { verify } from "../../../graph/verify.ts";
 import { golden } from "../../golden.ts";
 import { assertSameMeaning, forSeeds, Random, randomGraph } from "../random_graphs.ts";
-
-interface Sizes {
-  readonly B: number;
-  readonly T: number;
-  readonly D: number;
-  readonly V: number;
-}
-
-/** Head and cross-entropy over an input h `[B,T,D]`; `between` is work on the logits before the loss. */
-function headGraph({ B, T, D, V }: Sizes, between: (logits: Tensor) => Tensor = (x) => x): Graph {
-  const sum = (name: string): State => ({ name, kind: "sum", ...f64() });
-  const states: State[] = [
-    { name: "output.weight", kind: "parameter", ...f64(V, D) },
-    sum("loss_sum"),
-    sum("token_count"),
-  ];
-  return traceGraph("microbatch", states, (builder) => {
-    const h = new Tensor(builder, builder.input("h", f64(B, T, D)));
-    const targets = new Tensor(builder, builder.input("targets", i32(B, T)));
-    builder.scope = "output";
-    const logits = h.contract("b t d, v d -> b t v", new Tensor(builder, builder.read("output.weight")));
-    builder.scope = "loss";
-    const [loss, count] = between(logits).apply("cross_entropy", [targets], { ignore_index: -1 });
-    builder.accumulate("loss_sum", loss.value);
-    builder.accumulate("token_count", count.value);
-    return { loss };
-  });
-}
-
-const backward = (graph: Graph): Graph =>
-  autodiff(graph, { of: "loss", seed: 0.125, states: ["output.weight"], inputs: ["h"], keep: false });
+import { headGradients, headGraph } from "./graphs.ts";
 
 Deno.test("rows are cut into boxes: whole sequences while they fit, else parts of one sequence", () => {
   const text = (shape: number[], limit: number) =>
@@ -72,7 +42,7 @@ Deno.test("tile keeps the meaning of head and cross-entropy of any size, forward
     // Work on the logits joins the chunk; a D that happens to be V must not confuse.
     const betweens = [(x: Tensor) => x, (x: Tensor) => x.mul(0.5), (x: Tensor) => x.div(3).tanh().mul(3)];
     const forward = verify(headGraph(sizes, random.pick(betweens))), whole = `${[sizes.B, sizes.T, V]}`;
-    for (const graph of [forward, simplify(backward(forward))]) {
+    for (const graph of [forward, simplify(headGradients(forward))]) {
       const text = print(graph), after = verify(tile(graph, { rows }));
       assertEquals(print(graph), text, "the graph it was given has changed");
       assertSameMeaning(graph, after, seed);
@@ -99,7 +69,7 @@ Deno.test("tile keeps the meaning of random graphs with a head", () => {
 });
 
 Deno.test("all work on one chunk comes before the next, and sums are folded as the chunks go by", () => {
-  const after = tile(simplify(backward(headGraph({ B: 1, T: 6, D: 3, V: 5 }))), { rows: 2 });
+  const after = tile(simplify(headGradients(headGraph({ B: 1, T: 6, D: 3, V: 5 }))), { rows: 2 });
   const chunk = "slice contract slice cross_entropy cross_entropy_backward contract contract";
   const fold = "add add add";
   assertEquals(
@@ -227,15 +197,20 @@ function badGraph(use: (logits: Tensor, loss: Tensor) => Record<string, Tensor>)
 const refusals: [name: string, says: string, use: (logits: Tensor, loss: Tensor) => Record<string, Tensor>][] = [
   ["an op that does not work row by row", `"reduce" is not known to work row by row`, (x) => ({ y: x.max(1) })],
   [
-    "a result of all chunks that comes back",
-    "a result of all chunks comes back",
+    "a sum over all rows that comes back",
+    "a result of all rows comes back",
     (x, loss) => ({ y: x.mul(loss.exp().broadcastTo(x.shape)) }),
   ],
   ["rows that are mixed", "rows are mixed", (x) => ({ y: x.contract("b t v, c t v -> b c", x) })],
   [
     "a sum over all rows inside",
-    "a sum over all rows is needed",
+    "a result of all rows comes back",
     (x) => ({ y: x.contract("b t v, v w -> b t w", x.contract("b t v, b t w -> v w", x)) }),
+  ],
+  [
+    "rows that ranks exchange",
+    "ranks exchange rows",
+    (x) => ({ y: x.apply("all_gather", [], { axes: ["cp"], size: 2, dim: 1 })[0] }),
   ],
 ];
 for (const [name, says, use] of refusals) {
@@ -278,7 +253,7 @@ Deno.test("a loss that is computed in front of later state stays in front of it"
 });
 
 Deno.test("tile prints head and cross-entropy in chunks", () => {
-  const graph = simplify(backward(headGraph({ B: 2, T: 4, D: 3, V: 5 })));
+  const graph = simplify(headGradients(headGraph({ B: 2, T: 4, D: 3, V: 5 })));
   const text = (g: Graph, rows: number) => `rows ${rows}\n\n${print(verify(tile(g, { rows })))}`;
   golden("graph/tile", [`before\n\n${print(graph)}`, text(graph, 4), text(graph, 3)].join("\n"));
 });
