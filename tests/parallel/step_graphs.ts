@@ -1,5 +1,6 @@
 /** The graphs of a step of a small Llama, as pass `partition` gets them.
  * @module */
+import { isCopy } from "../../graph/edit.ts";
 import type { Graph } from "../../graph/ir.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import type { Llama } from "../../model/llama.ts";
@@ -26,6 +27,18 @@ export function stepGraphs(model: Llama, shape: BatchShape): StepGraphs {
     traceEvaluateResult(dtype),
   ].map(simplify);
   return Object.fromEntries(graphs.map((g) => [g.name, g])) as StepGraphs;
+}
+
+/** Number of collectives over an axis in some modules: `all_gather` in forward, `all_gather'` in backward,
+ * `all_gather again` where backward makes again what forward made. */
+export function collectivesOf(graph: Graph, axis: string, modules: RegExp): Record<string, number> {
+  const found: Record<string, number> = {};
+  for (const node of graph.nodes.filter((n) => modules.test(n.scope.replace("'", "")))) {
+    if (!(node.attrs.axes as string[] | undefined)?.includes(axis) || node.outputs[0].dtype === "i32") continue;
+    const name = `${node.op}${isCopy(node) ? " again" : node.scope.endsWith("'") ? "'" : ""}`;
+    found[name] = (found[name] ?? 0) + 1;
+  }
+  return found;
 }
 
 /** A mesh of as many ranks as its degrees make. */

@@ -5,17 +5,18 @@ import { type Arr, arr } from "../../graph/array.ts";
 import { Builder, f32 } from "../../graph/builder.ts";
 import type { Graph } from "../../graph/ir.ts";
 import { precision } from "../../graph/passes/precision.ts";
+import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { verify } from "../../graph/verify.ts";
 import type { LlamaOptions } from "../../model/llama.ts";
-import type { MeshOptions } from "../../parallel/mesh.ts";
+import type { Mesh, MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
-import type { PlanOptions } from "../../parallel/plan.ts";
+import type { Layouts, PlanOptions } from "../../parallel/plan.ts";
 import { graphOfRank } from "../../parallel/rank_graph.ts";
-import { compileGraphs, passes } from "../../train/compile.ts";
+import { compileGraphs, passes, planGraphs, type Ranks } from "../../train/compile.ts";
 import { someRows, tinyLlama } from "../model/tiny.ts";
 import { type Memories, runBoth } from "./lockstep.ts";
-import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
+import { boundPlan, collectivesOf, meshOf, stepGraphs } from "./step_graphs.ts";
 
 const batch = 4, seqLen = 8;
 
@@ -81,6 +82,14 @@ Deno.test("passes behind partition keep what the graphs of a step mean", () => {
   run("update", { lr: arr([], [0.01]), step: arr([], [1]) });
 });
 
+/** A step's graphs as some rank of a mesh runs them. */
+function ranksOf(mesh: Mesh, layouts: Layouts, rank: number): Ranks {
+  return {
+    partition: (graph) => partition(graph, mesh, layouts),
+    graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
+  };
+}
+
 for (
   const [title, options, plan, model] of [
     ["DDP", { dp_replicate: 2 }],
@@ -101,16 +110,39 @@ for (
       // In bf16 too, where it is stored beside f32.
       const rounding = dtype === "f32" ? { param: "bf16", reduce: "bf16", stored: "f32" } as const : undefined;
       for (let rank = 0; rank < mesh.size; rank++) {
-        const ranks = {
-          partition: (g: Graph) => partition(g, mesh, layouts),
-          graphOfRank: (g: Graph) => graphOfRank(g, mesh, rank),
-        };
+        const ranks = ranksOf(mesh, layouts, rank);
         const { program } = compileGraphs(Object.values(graphs), { threads: 1, ranks, precision: rounding });
         assertEquals(program.sections.map((s) => s.name), Object.keys(graphs));
       }
     }
   });
 }
+
+/** Collectives of the middle one of three blocks over an axis, behind all passes; over cp those of keys and values. */
+function counts(axis: string, options: MeshOptions, plan: PlanOptions, remat?: RematPolicy): Record<string, number> {
+  const llama = tinyLlama({ numLayers: 3 }), mesh = meshOf(options);
+  const graphs = stepGraphs(llama, { batch, seqLen, dtype: "f32" });
+  const layouts = boundPlan(llama, mesh, graphs, plan), ranks = ranksOf(mesh, layouts, 0);
+  const { graphs: [microbatch] } = planGraphs([graphs.microbatch], { threads: 1, ranks, remat });
+  return collectivesOf(microbatch, axis, axis === "cp" ? /^layers\.1\.attention$/ : /^layers\.1\b/);
+}
+
+Deno.test("behind all passes a block exchanges what partition said, and again only where all is made again", () => {
+  const sequence = { all_gather: 2, reduce_scatter: 2, "all_gather'": 2, "reduce_scatter'": 2, "all_reduce'": 2 };
+  const whole = { all_reduce: 2, "all_reduce'": 2 };
+  for (const options of [{ tp: 2 }, { dp_shard: 2, cp: 2, tp: 2 }]) {
+    for (const remat of [undefined, { mode: "none" }, { mode: "selective", option: "op" }] as const) {
+      assertEquals(counts("tp", options, {}, remat), sequence, JSON.stringify(remat));
+      assertEquals(counts("tp", options, { sequenceParallel: false }, remat), whole, JSON.stringify(remat));
+      const keys = counts("cp", { ...options, cp: 2 }, {}, remat);
+      assertEquals(keys, { all_gather: 2, "reduce_scatter'": 2 }, JSON.stringify(remat));
+    }
+    // What leaves the block is kept, so the last exchange is not made again.
+    const full = { mode: "full" } as const;
+    assertEquals(counts("tp", options, {}, full), { ...sequence, "all_gather again": 2, "reduce_scatter again": 1 });
+    assertEquals(counts("tp", options, { sequenceParallel: false }, full), { ...whole, "all_reduce again": 1 });
+  }
+});
 
 Deno.test("what a rank slices is copied where a kernel cannot follow it", () => {
   const mesh = meshOf({ tp: 2 }), builder = new Builder("g");
