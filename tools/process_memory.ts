@@ -37,10 +37,11 @@ export async function mappingsOf(pid: number): Promise<Mapping[]> {
   return parseSmaps(new TextDecoder().decode(stdout));
 }
 
-/** The mapping of an arena: by its name where the kernel keeps names, else by its size. */
+/** The mapping of an arena: by its name where the kernel keeps names, else by its size. Of arenas that ranks of one host share with this
+ * process, which has mapped them too, its own is the one that it has touched. */
 export function arenaOf(mappings: readonly Mapping[], arenaBytes: number): Mapping | undefined {
-  return mappings.find((m) => m.name === "[anon:libtitan arena]" && m.bytes === arenaBytes) ??
-    mappings.find((m) => m.name === "" && m.bytes === arenaBytes);
+  const sized = mappings.filter((m) => m.bytes === arenaBytes).sort((a, b) => b.residentBytes - a.residentBytes);
+  return sized.find((m) => /^(\[anon|\/memfd):libtitan arena/.test(m.name)) ?? sized.find((m) => m.name === "");
 }
 
 /** Resident bytes by name, largest first. Files are named without their folders. */

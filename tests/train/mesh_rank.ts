@@ -15,6 +15,7 @@ import { BatchPart } from "../../train/batch_part.ts";
 import { bindRanks, dataRankOf, type MeshChoices, type MeshLayout } from "../../train/ranks.ts";
 import { compileStep, stepGraphs, type StepOptions, StepProgram } from "../../train/step_program.ts";
 import type { TypedArray } from "../../train/typed_array.ts";
+import { arenaOf, mappingsOf } from "../../tools/process_memory.ts";
 import { someRows, tinyLlama } from "../model/tiny.ts";
 
 /** A run on a mesh. */
@@ -41,6 +42,8 @@ export interface MeshResult {
   readonly repeats: boolean;
   /** Loss of the last step. */
   readonly last: number;
+  /** Bytes of the first rank's arena: as planned, and as the system has it after the last step. */
+  readonly arena: { readonly planned: number; readonly mapped: number; readonly resident: number };
 }
 
 const STEPS = 10, SEQ_LEN = 16, GLOBAL_BATCH = 24;
@@ -69,6 +72,7 @@ interface Run {
   readonly losses: readonly number[];
   readonly start: ReadonlyMap<string, TypedArray>;
   readonly gradients: ReadonlyMap<string, TypedArray>;
+  readonly arena: MeshResult["arena"];
 }
 
 /** Trains on rows that a formula makes. */
@@ -102,7 +106,13 @@ async function train(device: Device, options: StepOptions, compiled = compileSte
     losses.push(loss);
     if (step === 1) gradients = await read("gradient");
   }
-  return { losses, start, gradients };
+  const planned = program.compiled.plan.arenaBytes, arena = arenaOf(await mappingsOf(Deno.pid), planned);
+  return {
+    losses,
+    start,
+    gradients,
+    arena: { planned, mapped: arena?.bytes ?? 0, resident: arena?.residentBytes ?? 0 },
+  };
 }
 
 /** A whole value of what each rank holds; copies have to be the same, bit for bit. */
@@ -157,7 +167,14 @@ async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshR
     }
   }
   const loss = Math.max(...first.losses.map((x, i) => Math.abs(x - (single ?? first).losses[i])));
-  return { sameStart, gradient: difference / (largest || 1), loss, repeats, last: first.losses.at(-1)! };
+  return {
+    sameStart,
+    gradient: difference / (largest || 1),
+    loss,
+    repeats,
+    last: first.losses.at(-1)!,
+    arena: first.arena,
+  };
 }
 
 const device = new Device({ threads: 1 });
