@@ -8,6 +8,7 @@ import { interpret, type Memory } from "../../../graph/interpret.ts";
 import { type Graph, type Node, producers, type Value } from "../../../graph/ir.ts";
 import { type Layout, shard } from "../../../graph/layout.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
+import { materialize } from "../../../graph/passes/materialize.ts";
 import { type Block, memory } from "../../../graph/passes/memory.ts";
 import { precision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
@@ -182,6 +183,15 @@ Deno.test("at four ranks, a rank has at most half of the keys and values that it
   assertEquals([slices("evaluate", gathered), slices("evaluate", tileRing)], [4.5, 2]);
   // The own slices of both layers are kept for backward.
   assertEquals([slices("microbatch", gathered), slices("microbatch", tileRing)], [8.5, 4]);
+});
+
+Deno.test("what attention gives for one slice takes the place of what it gave for those before", () => {
+  const mesh = meshOf({ cp: 4 }), graph = attentionGraph({ B: 1, T: 8, H: 2, G: 1, K: 2 }, bothWays);
+  const local = graphOfRank(tileRing(partition(graph, mesh, layouts(mesh))), mesh, 1);
+  const [{ places, offsetOf }] = memory([materialize(local)], { threads: 1 }).sections;
+  const results = [...places.of.keys()].filter((v) => producers(local).get(v)?.op === "attention");
+  assertEquals(results.length, 8);
+  assertEquals(new Set(results.map((v) => offsetOf(places.of.get(v)!.base))).size, 2);
 });
 
 Deno.test("the slice after the one at work is on its way, forward and backward", () => {
