@@ -30,9 +30,23 @@ export function gemmLabels(dims: string): GemmLabels {
   };
 }
 
+/** Fewest rows of a block that are worth a product of their own, rather than a copy of all. */
+const BLOCK_ROWS = 64;
+
 /** The product of views as one (batched) matrix product; a reason (text) when strides cannot say it. */
 export function gemmOf(dims: string, a: View, b: View, c: View): Gemm | string {
-  const labels = gemmLabels(dims), { inputs: [ta, tb], outputs: [tc] } = parseDims(dims);
+  const labels = gemmLabels(dims), product = productOf(dims, labels, a, b, c), [outer, ...inner] = labels.m;
+  if (typeof product !== "string" || labels.batch.length > 0 || inner.length === 0) return product;
+  // Blocks of rows that lie apart, such as a slice of every sequence, are a batch with one right side for all.
+  const { inputs: [term] } = parseDims(dims), sizes = bindDims(dims, [a.shape, b.shape]);
+  const isSlice = term[0][0] === outer && inner.reduce((n, l) => n * sizes.get(l)!, 1) >= BLOCK_ROWS;
+  if (!isSlice) return product;
+  const batched = productOf(dims, { ...labels, batch: [outer], m: inner }, a, b, c);
+  return typeof batched === "string" ? product : batched;
+}
+
+function productOf(dims: string, labels: GemmLabels, a: View, b: View, c: View): Gemm | string {
+  const { inputs: [ta, tb], outputs: [tc] } = parseDims(dims);
   const sizes = bindDims(dims, [a.shape, b.shape]);
   const terms = [{ name: "first operand", view: a, term: ta }, { name: "second operand", view: b, term: tb }, {
     name: "result",
@@ -42,7 +56,7 @@ export function gemmOf(dims: string, a: View, b: View, c: View): Gemm | string {
   const wanted = [["batch", "m", "k"], ["batch", "k", "n"], ["batch", "m", "n"]] as const;
   const views: View[] = [];
   for (const [i, { name, view, term }] of terms.entries()) {
-    const strideOf = (l: string) => view.strides[term.findIndex((d) => d[0] === l)];
+    const strideOf = (l: string) => view.strides[term.findIndex((d) => d[0] === l)] ?? 0;
     const shape: number[] = [], strides: number[] = [];
     for (const part of wanted[i]) {
       const own = labels[part], lengths = own.map((l) => sizes.get(l)!);

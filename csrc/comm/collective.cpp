@@ -50,7 +50,10 @@ std::string check(uint32_t kind, const Call& call) {
     const Tensor &in = call[static_cast<int>(i)], &out = call[static_cast<int>(words.n + i)];
     const std::string name = text("tensor ", i);
     if (in.dtype != out.dtype || in.dtype != call[0].dtype) return text(name, " has another dtype than the first input; expected: the same for all");
-    if (!cpu::is_dense(in) || !cpu::is_dense(out)) return text(name, " is not dense; expected: unbroken row-major runs");
+    if (kind == TITAN_COMM_RING_SHIFT) {
+      for (const Tensor* t : {&in, &out})
+        if (t->rank != 2 || (t->dims[1] > 1 && t->strides[1] != 1) || (t->dims[0] > 1 && t->strides[0] < t->dims[1])) return text(name, " is not rows without gaps; expected: two dims, the last of stride 1");
+    } else if (!cpu::is_dense(in) || !cpu::is_dense(out)) return text(name, " is not dense; expected: unbroken row-major runs");
     std::vector<int64_t> expected(in.dims, in.dims + in.rank);
     if (cuts(kind)) {
       const int64_t dim = words.dims[i].i;
@@ -90,7 +93,11 @@ Collective read_collective(int index, const Call& call) {
   for (int64_t i = 0; i < words.group_size; i++) collective.ranks.push_back(static_cast<int>(words.group[i].i));
   for (int64_t i = 0; i < words.n; i++) {
     const Tensor &in = call[static_cast<int>(i)], &out = call[static_cast<int>(words.n + i)];
-    titan_comm_tensor tensor{in.data, out.data, 1, static_cast<uint64_t>(elements(in))};
+    titan_comm_tensor tensor{in.data, out.data, 1, static_cast<uint64_t>(elements(in)), 0, 0};
+    if (kind == TITAN_COMM_RING_SHIFT) {
+      tensor.outer = static_cast<uint64_t>(in.dims[0]), tensor.chunk = static_cast<uint64_t>(in.dims[1]);
+      tensor.in_step = static_cast<uint64_t>(in.strides[0]), tensor.out_step = static_cast<uint64_t>(out.strides[0]);
+    }
     if (cuts(kind)) {
       const Tensor& part = kind == TITAN_COMM_ALL_GATHER ? in : out;
       for (int64_t d = 0; d < words.dims[i].i; d++) tensor.outer *= static_cast<uint64_t>(part.dims[d]);

@@ -8,7 +8,7 @@
 #pragma once
 #include <stdint.h>
 
-#define TITAN_COMM_ABI 2
+#define TITAN_COMM_ABI 3
 #define TITAN_COMM_TEXT 512
 
 #ifdef __cplusplus
@@ -30,12 +30,13 @@ typedef enum titan_comm_kind {
 
 /** A dense tensor of a collective. The whole is `outer` rows, each of one piece of `chunk` elements for every rank, in the order of the group;
  * a rank's part is `outer` rows of one piece. all_gather makes wholes of parts, reduce_scatter parts of wholes. In an all_reduce `in` and `out`
- * have `chunk` elements, outer is 1, and they may be the same memory. A ring_shift is alike, but `out` is the `in` of the member before, the last
- * being before the first, and memory of its own. */
+ * have `chunk` elements, outer is 1, and they may be the same memory. In a ring_shift `out` takes the `in` of the member before, the last being
+ * before the first: `outer` rows of `chunk` elements, each `in_step` or `out_step` elements behind the one before. */
 typedef struct titan_comm_tensor {
   const void *in;
   void *out;
   uint64_t outer, chunk;
+  uint64_t in_step, out_step; /* of a ring_shift */
 } titan_comm_tensor;
 
 /** A collective over several tensors of one dtype, numbered as in backend.h. `by` is 0 for sums, added in the order of the ranks, and 1 for maxima. */

@@ -144,7 +144,9 @@ void SharedGroup::gather(const titan_comm_tensor& tensor, uint32_t i, uint64_t s
 
 void SharedGroup::shift(const titan_comm_tensor& tensor, uint32_t i, uint64_t size) {
   const size_t members = members_.size(), before = (static_cast<size_t>(self_) + members - 1) % members;
-  std::memcpy(tensor.out, in_of(before, i), tensor.chunk * size);
+  const char* from = in_of(before, i);
+  const uint64_t from_step = members_[before].seat->post.tensors[i].in_step * size, to_step = tensor.out_step * size;
+  for (uint64_t o = 0; o < tensor.outer; o++) std::memcpy(static_cast<char*>(tensor.out) + o * to_step, from + o * from_step, tensor.chunk * size);
 }
 
 void SharedGroup::scatter(const titan_comm_call& call, uint32_t i, uint64_t size) {
@@ -189,7 +191,7 @@ titan_comm_result SharedGroup::run(const titan_comm_call& call, const std::vecto
     post = {part.kind, part.dtype, part.by, part.num_tensors, {}};
     for (uint32_t i = 0; i < part.num_tensors; i++) {
       auto& place = post.tensors[i];
-      place.outer = part.tensors[i].outer, place.chunk = part.tensors[i].chunk;
+      place.outer = part.tensors[i].outer, place.chunk = part.tensors[i].chunk, place.in_step = part.tensors[i].in_step;
       if (!place.outer || !place.chunk) continue;
       if (!locate(part.tensors[i].in, &place.in_window, &place.in_offset) || !locate(part.tensors[i].out, &place.out_window, &place.out_offset)) {
         *error = "a tensor lies in memory that the other ranks do not see";

@@ -48,7 +48,7 @@ struct Post {
   uint32_t kind, dtype, by, num_tensors;
   struct Tensor {
     uint32_t in_window, out_window;
-    uint64_t in_offset, out_offset, outer, chunk;
+    uint64_t in_offset, out_offset, outer, chunk, in_step;
   } tensors[MOST_POSTED];
 };
 

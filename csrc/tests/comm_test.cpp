@@ -55,6 +55,8 @@ template <class T> std::vector<T> values(size_t n, int rank) {
   return list;
 }
 
+titan_comm_tensor pieces(const void* in, void* out, uint64_t outer, uint64_t chunk) { return {in, out, outer, chunk, 0, 0}; }
+
 template <class T> titan_comm_call call_of(titan_comm_kind kind, const titan_comm_tensor* tensors, uint32_t num_tensors = 1, uint32_t by = 0) {
   return {kind, static_cast<uint32_t>(dtype_of<T>()), by, num_tensors, tensors};
 }
@@ -77,10 +79,10 @@ template <class T> void sums_are_in_the_order_of_the_ranks(int size, uint64_t ou
   ranks.at_once([&](int r, auto run) {
     auto& piece = scattered[static_cast<size_t>(r)];
     piece.resize(outer * chunk);
-    const titan_comm_tensor scatter{in[static_cast<size_t>(r)].data(), piece.data(), outer, chunk};
+    const titan_comm_tensor scatter = pieces(in[static_cast<size_t>(r)].data(), piece.data(), outer, chunk);
     run(call_of<T>(TITAN_COMM_REDUCE_SCATTER, &scatter, 1, maximum));
     T* own = reduced[static_cast<size_t>(r)].data();
-    const titan_comm_tensor reduce{own, own, 1, whole};
+    const titan_comm_tensor reduce = pieces(own, own, 1, whole);
     run(call_of<T>(TITAN_COMM_ALL_REDUCE, &reduce, 1, maximum));
   });
   for (int r = 0; r < size; r++)
@@ -100,7 +102,7 @@ void gathers_put_pieces_one_after_another() {
   ranks.at_once([&](int r, auto run) {
     std::vector<float> in(2 * 5);
     for (size_t i = 0; i < in.size(); i++) in[i] = static_cast<float>(100 * r + static_cast<int>(i));
-    const titan_comm_tensor tensor{in.data(), out[static_cast<size_t>(r)].data(), 2, 5};
+    const titan_comm_tensor tensor = pieces(in.data(), out[static_cast<size_t>(r)].data(), 2, 5);
     run(call_of<float>(TITAN_COMM_ALL_GATHER, &tensor));
   });
   for (const auto& whole : out)
@@ -116,11 +118,12 @@ void shifts_hand_tensors_to_the_next() {
     ranks.at_once([&](int r, auto run) {
       std::vector<float> in(7, static_cast<float>(r));
       float* to = out[static_cast<size_t>(r)].data();
-      const titan_comm_tensor tensors[] = {{in.data(), to, 1, 5}, {in.data() + 5, to + 5, 1, 2}};
+      // Two rows of two with a gap, from rows without; and one of two.
+      const titan_comm_tensor tensors[] = {{in.data(), to, 2, 2, 2, 3}, {in.data() + 5, to + 5, 1, 2, 2, 2}};
       run(call_of<float>(TITAN_COMM_RING_SHIFT, tensors, 2));
     });
     for (int r = 0; r < size; r++)
-      for (const float x : out[static_cast<size_t>(r)]) EXPECT(x == static_cast<float>((r + size - 1) % size));
+      for (size_t i = 0; i < 7; i++) EXPECT(out[static_cast<size_t>(r)][i] == (i == 2 ? -1 : static_cast<float>((r + size - 1) % size)));
   }
 }
 
@@ -134,7 +137,7 @@ void many_tensors_are_one_collective() {
     std::vector<titan_comm_tensor> tensors;
     for (uint32_t i = 0; i < TENSORS; i++) {
       in[i] = (r + 1) * static_cast<double>(i);
-      tensors.push_back({&in[i], &out[static_cast<size_t>(r)][i], 1, i != 7});
+      tensors.push_back(pieces(&in[i], &out[static_cast<size_t>(r)][i], 1, i != 7));
     }
     run(call_of<double>(TITAN_COMM_ALL_REDUCE, tensors.data(), TENSORS));
   });
@@ -156,7 +159,7 @@ void who_does_not_come_is_named() {
   float x = 1;
   std::string error;
   Patience patience;
-  const titan_comm_tensor tensor{&x, &x, 1, 1};
+  const titan_comm_tensor tensor = pieces(&x, &x, 1, 1);
   EXPECT(group.run(call_of<float>(TITAN_COMM_ALL_REDUCE, &tensor), ranks.window_bytes, patience.wait(), &error) == TITAN_COMM_GAVE_UP);
   EXPECT((group.missing() == std::vector<int>{0, 2}));
 }
@@ -170,7 +173,7 @@ void who_comes_for_something_else_is_refused() {
       float in[4] = {}, out[8] = {};
       std::string error;
       Patience patience{1 << 20};
-      const titan_comm_tensor tensor{in, out, 1, r ? uint64_t{4} : uint64_t{3}};
+      const titan_comm_tensor tensor = pieces(in, out, 1, r ? uint64_t{4} : uint64_t{3});
       EXPECT(group.run(call_of<float>(TITAN_COMM_ALL_GATHER, &tensor), ranks.window_bytes, patience.wait(), &error) == TITAN_COMM_FAILED);
       EXPECT(error == (r ? "member 0 of the group is at another collective" : "member 1 of the group is at another collective"));
     });
@@ -191,6 +194,9 @@ void malformed_collectives_are_refused() {
   EXPECT(refusal(2, whole, whole, {1, 1, 5, 1}) == "");
   EXPECT(refusal(3, part, part, {1, 2, 4, 2}) == "tensor 0 is made in place; expected: memory of its own");
   EXPECT(refusal(3, part, Array<float>({2, 3}), {1, 2, 4, 2}) == "");
+  EXPECT(refusal(3, part, Array<float>({2, 3}, {4, 1}), {1, 2, 4, 2}) == "");
+  EXPECT(refusal(3, part, Array<float>({2, 3}, {2, 1}), {1, 2, 4, 2}) == "tensor 0 is not rows without gaps; expected: two dims, the last of stride 1");
+  EXPECT(refusal(3, Array<float>({6}), Array<float>({6}), {1, 2, 4, 2}) == "tensor 0 is not rows without gaps; expected: two dims, the last of stride 1");
   EXPECT(refusal(3, part, whole, {1, 2, 4, 2}) == "tensor 0 becomes [2, 6]; expected: [2, 3]");
   EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 0}) == "tensor 0 becomes [2, 6]; expected: [4, 3]");
   EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 2}) == "tensor 0 is cut along dim 2 of 2; expected: one that it has");

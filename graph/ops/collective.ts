@@ -59,6 +59,16 @@ const each =
   (make: (parts: readonly Arr[], attrs: Attrs, at: number) => Arr): Op["together"] => (operands, attrs, at) =>
     operands[0].map((_, i) => make(operands.map((own) => own[i]), attrs, at));
 
+/** Rows that may lie apart, each packed: what a shift moves, from rank to rank into another place. */
+function rowViews(_node: Node, views: readonly View[]): readonly View[] | string {
+  const rows = views.map(({ offset, shape, strides }): View | undefined => {
+    const row = { offset, shape: shape.slice(1), strides: strides.slice(1) }, size = numel(row.shape);
+    return isPacked(row) ? { offset, shape: [shape[0] ?? 1, size], strides: [strides[0] ?? 1, 1] } : undefined;
+  });
+  const strided = rows.findIndex((view) => view === undefined);
+  return strided < 0 ? rows as View[] : `operand ${strided} is not made of packed rows`;
+}
+
 /** The pieces of all ranks, one after another along `dim`. */
 export const allGather: Op = defineOp({
   name: "all_gather",
@@ -106,7 +116,7 @@ export const ringShift: Op = defineOp({
   bf16: "kept",
   recompute: "collective",
   kernel: together,
-  views: packedViews,
+  views: rowViews,
   flops: () => 0,
 });
 

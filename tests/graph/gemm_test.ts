@@ -112,6 +112,26 @@ Deno.test("a linear layer and its gradients are one product over all tokens, wit
   assertEquals([dw.a.shape, dw.a.strides, dw.b.shape, dw.c.shape], [[1, 5, 6], [1, 1, 5], [1, 6, 4], [1, 5, 4]]);
 });
 
+Deno.test("a slice of every sequence is a batch of products, where it is long enough", () => {
+  const random = new Random(1), dims = "b t i, o i -> b t o";
+  const slice = (rows: number): View => ({ offset: 8, shape: [3, rows, 4], strides: [2 * rows * 4, 4, 1] });
+  const [a, b, c] = [slice(64), packed([5, 4]), { ...packed([3, 64, 5]), strides: [1000, 5, 1] }];
+  const gemm = gemmOf(dims, a, b, c);
+  if (typeof gemm === "string") throw new Error(gemm);
+  const memory = (n: number) => Float64Array.from({ length: n }, () => random.real(-1, 1));
+  const [left, right, out] = [memory(1600), memory(20), new Float64Array(3000)];
+  multiply(gemm, left, right, out);
+  const of = (view: View, memory: Float64Array) => {
+    const x = arr(view.shape);
+    forEachIndex(view.shape, [view.strides], ([at], flat) => x.data[flat] = memory[view.offset + at]);
+    return x;
+  };
+  const [expected] = contract.reference!([of(a, left), of(b, right)], { dims }, [{ dtype: "f64", shape: c.shape }]);
+  assertClose(of(c, out), expected, 1e-14, dims);
+  const few = gemmOf(dims, slice(63), packed([5, 4]), packed([3, 63, 5]));
+  assertEquals(few, 'dims "b t" of the first operand have no common stride');
+});
+
 Deno.test("dims that lie apart, and rows that nothing makes dense, are refused by name", () => {
   const turned = throughDims(packed([2, 3, 4]), "b t i -> t b i")!;
   assertEquals(

@@ -174,16 +174,17 @@ int all_reduce(Group& group, const titan_comm_call& call, const titan_comm_tenso
 /// From the member before, to the one behind, as it lies.
 int ring_shift(Group& group, const titan_comm_tensor& tensor, int64_t size, const titan_comm_wait* wait, char* error) {
   constexpr int64_t MOST = int64_t{1} << 30;
-  const int64_t total = static_cast<int64_t>(tensor.chunk) * size;
+  const int64_t row = static_cast<int64_t>(tensor.chunk) * size, in_step = static_cast<int64_t>(tensor.in_step) * size, out_step = static_cast<int64_t>(tensor.out_step) * size;
   const int before = (group.rank + group.size - 1) % group.size, behind = (group.rank + 1) % group.size;
-  for (int64_t start = 0; start < total; start += MOST) {
-    const int bytes = static_cast<int>(std::min(MOST, total - start));
-    MPI_Request received, sent;
-    MUST(MPI_Irecv(static_cast<char*>(tensor.out) + start, bytes, MPI_BYTE, before, 0, group.comm, &received), "MPI_Irecv");
-    MUST(MPI_Isend(static_cast<const char*>(tensor.in) + start, bytes, MPI_BYTE, behind, 0, group.comm, &sent), "MPI_Isend");
-    for (MPI_Request* request : {&received, &sent})
-      if (const int result = finish(request, wait, error)) return result;
-  }
+  for (int64_t o = 0; o < static_cast<int64_t>(tensor.outer); o++)
+    for (int64_t start = 0; start < row; start += MOST) {
+      const int bytes = static_cast<int>(std::min(MOST, row - start));
+      MPI_Request received, sent;
+      MUST(MPI_Irecv(static_cast<char*>(tensor.out) + o * out_step + start, bytes, MPI_BYTE, before, 0, group.comm, &received), "MPI_Irecv");
+      MUST(MPI_Isend(static_cast<const char*>(tensor.in) + o * in_step + start, bytes, MPI_BYTE, behind, 0, group.comm, &sent), "MPI_Isend");
+      for (MPI_Request* request : {&received, &sent})
+        if (const int result = finish(request, wait, error)) return result;
+    }
   return TITAN_COMM_OK;
 }
 
