@@ -39,6 +39,9 @@ export function graphOfRank(graph: Graph, mesh: Mesh, rank: number): Graph {
       const own = pieceOf(axes, mesh.degrees, coordinates), { shape } = y, size = num(attrs.size);
       const at = (own + size - num(attrs.back ?? 0)) % size;
       emit("slice", inputs, { starts: shape.map((n, d) => d === num(attrs.dim) ? at * n : 0), shape });
+    } else if (node.op === "concat_by_rank") {
+      const own = pieceOf(axes, mesh.degrees, coordinates), size = inputs.length;
+      emit("concat", inputs.map((_, piece) => inputs[(own + size - piece) % size]), { dim: attrs.dim });
     } else if (node.op === "keep_on_first") {
       if (pieceOf(axes, mesh.degrees, coordinates) === 0) now.set(y, inputs[0]);
       else emit("constant", [], { value: 0, dtype: y.dtype, shape: y.shape });

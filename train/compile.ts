@@ -11,6 +11,7 @@ import { Forward, remat, type RematPolicy } from "../graph/passes/remat.ts";
 import { type RematBudget, type RematPoint, RematSearch } from "../graph/passes/remat_search.ts";
 import { simplify } from "../graph/passes/simplify.ts";
 import { tile } from "../graph/passes/tile.ts";
+import { tileAsyncTp } from "../graph/passes/tile_async_tp.ts";
 import { tileRing } from "../graph/passes/tile_ring.ts";
 import { print } from "../graph/print.ts";
 
@@ -38,6 +39,8 @@ export interface Ranks {
   graphOfRank(graph: Graph): Graph;
   /** Do the keys and values of a sequence go around its ranks, instead of being gathered? */
   readonly ringAttention?: boolean;
+  /** The axis whose exchanges are cut up, so that they go on beside the products that they belong to; default: none. */
+  readonly asyncAxis?: string;
 }
 
 /** The passes over each graph of a step, in order. `autodiff` comes before them: `traceMicrobatch` appends the gradient to the
@@ -59,6 +62,9 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
     ...(ranks?.ringAttention ? [{ name: "tile_ring", run: tileRing }] : []), // attention to one rank's keys after another's
     { name: "remat", run: rematGraph }, // what is kept for backward, what is made again there
     { name: "fuse", run: fuse }, // joined products, norms with residuals, gradients added in place, map programs
+    ...(ranks?.asyncAxis
+      ? [{ name: "tile_async_tp", run: (graph: Graph) => tileAsyncTp(graph, ranks.asyncAxis!) }]
+      : []),
     ...(ranks ? [{ name: "rank", run: (graph: Graph) => ranks.graphOfRank(graph) }] : []), // where the rank stands
     { name: "materialize", run: materialize }, // copies where a kernel cannot follow strides
   ];

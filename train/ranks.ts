@@ -20,6 +20,8 @@ export interface MeshChoices extends PlanOptions {
   readonly balancer?: LoadBalancer;
   /** How keys and values get to the ranks of `cp`: all at once, or around a ring, slice by slice; default `allgather`. */
   readonly rotateMethod?: "allgather" | "alltoall";
+  /** Do the exchanges of `tp` go on beside the products that they belong to? Needs sequence parallelism; default false. */
+  readonly asyncTensorParallel?: boolean;
 }
 
 /** A mesh, and how a model is spread over it. */
@@ -46,12 +48,19 @@ export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layou
         `cut; give the option plan, or leave tp at 1`,
     );
   }
+  if (layout.asyncTensorParallel && layout.sequenceParallel === false) {
+    throw new RangeError(
+      "Cannot hide the exchanges of tp without sequence parallelism: expected rows that are gathered and scattered; leave " +
+        "sequenceParallel at true, or asyncTensorParallel at false",
+    );
+  }
   const layouts = new BoundPlan(roles ? planOf(roles, layout) : dataPlan, mesh, graphs);
   return {
     layouts,
     partition: (graph) => partition(graph, mesh, layouts),
     graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
     ringAttention: layout.rotateMethod === "alltoall",
+    asyncAxis: layout.asyncTensorParallel ? "tp" : undefined,
   };
 }
 

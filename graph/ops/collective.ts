@@ -3,7 +3,7 @@
  * their `group`, the ranks in that order, and turns the rest into ordinary ops. Their meaning needs all ranks: `interpretRanks`.
  * @module */
 import { type Arr, zip } from "../array.ts";
-import { type Attrs, type Node, numel, sizeBytes, type Type } from "../ir.ts";
+import { type Attrs, type Node, numel, sizeBytes, type Type, typeText } from "../ir.ts";
 import { defineOp, type KernelCall, num, nums, type Op, withoutKernel } from "../op.ts";
 import { isPacked, type View } from "../view.ts";
 import { concat, slice } from "./shape.ts";
@@ -124,6 +124,24 @@ export const ringShift: Op = defineOp({
 export const sliceByRank: Op = defineOp({
   name: "slice_by_rank",
   infer: ([x], attrs) => [piece(x, attrs)],
+  bf16: "kept",
+  recompute: "cheap",
+  flops: () => 0,
+  kernel: withoutKernel,
+});
+
+/** Pieces of all ranks as they come around the ring, the own one first, then that of the rank before: one after another along `dim`, in
+ * the order of the group. */
+export const concatByRank: Op = defineOp({
+  name: "concat_by_rank",
+  infer: ([x, ...others], attrs) => {
+    const other = others.find((type) => typeText(type) !== typeText(x));
+    if (other) throw new TypeError(`pieces are ${typeText(x)} and ${typeText(other)}`);
+    if (1 + others.length !== num(attrs.size)) {
+      throw new TypeError(`${1 + others.length} pieces for ${attrs.size} ranks`);
+    }
+    return [whole(x, attrs)];
+  },
   bf16: "kept",
   recompute: "cheap",
   flops: () => 0,

@@ -21,7 +21,15 @@ import { assertClose, Random } from "./random_graphs.ts";
 /** Ops whose meaning is the interpreter's: `interpret_test.ts`. */
 const STATE_OPS = ["read", "assign", "accumulate"];
 /** Ops that mean something among ranks alone: `ops/collective_test.ts`, `parallel/rank_graph_test.ts`. */
-const RANK_OPS = ["all_gather", "reduce_scatter", "all_reduce", "ring_shift", "slice_by_rank", "keep_on_first"];
+const RANK_OPS = [
+  "all_gather",
+  "reduce_scatter",
+  "all_reduce",
+  "ring_shift",
+  "slice_by_rank",
+  "concat_by_rank",
+  "keep_on_first",
+];
 
 for (const c of cases) {
   Deno.test(`${titleOf(c)} infers the types that its reference gives`, () => {

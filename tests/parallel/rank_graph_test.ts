@@ -39,6 +39,19 @@ Deno.test("a slice by rank may be that of a rank before it in the ring", () => {
   assertEquals(ranks(graph).map(([[, attrs]]) => (attrs as Attrs).starts), [[1, 0], [3, 0], [2, 0], [0, 0]]);
 });
 
+Deno.test("pieces in the order of the ring are put into that of the group", () => {
+  const builder = new Builder("g"), pieces = ["a", "b", "c", "d"].map((name) => builder.input(name, f64(1, 2)));
+  builder.output("y", builder.emit("concat_by_rank", pieces, { axes: ["tp", "dp_shard"], size: 4, dim: 0 })[0]);
+  const graph = builder.finish();
+  // Ranks 0 to 3 are at 0, 2, 1 and 3 of the group: "a" is their own piece, "b" that of the one before.
+  const order = [0, 1, 2, 3].map((rank) => {
+    const { nodes: [node], inputs } = verify(graphOfRank(graph, mesh, rank));
+    assertEquals([node.op, node.attrs], ["concat", { dim: 0 }]);
+    return node.inputs.map((v) => inputs.find((i) => i.value === v)!.name).join("");
+  });
+  assertEquals(order, ["adcb", "cbad", "badc", "dcba"]);
+});
+
 Deno.test("what the first rank keeps is the value itself there, and zeros elsewhere", () => {
   const zeros = [["constant", { value: 0, dtype: "f64", shape: [4, 6] }]];
   assertEquals(ranks(graphOf("keep_on_first", { axes: ["tp"], size: 2 })), [[], zeros, [], zeros]);

@@ -354,3 +354,9 @@ Deno.test("torchtitan's keys of context parallelism choose the order of tokens a
   const flexible = await problem('[parallelism]\ncontext_parallel_load_balancer = "ptrr"');
   assertStringIncludes(flexible, '"headtail" or None');
 });
+
+Deno.test("asynchronous tensor parallelism is a key of its own, and needs no compile", async () => {
+  assertEquals(meshChoices(makeConfig()).asyncTensorParallel, false);
+  const { config } = await load("[parallelism]\nenable_async_tensor_parallel = true\n[compile]\nenable = false");
+  assertEquals(meshChoices(config).asyncTensorParallel, true);
+});

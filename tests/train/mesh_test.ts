@@ -12,6 +12,7 @@ const script = new URL("mesh_rank.ts", import.meta.url);
 const wide = { numHeads: 8, numKvHeads: 4, dim: 32, ffnHiddenDim: 48 };
 
 const ring: MeshChoices = { rotateMethod: "alltoall" };
+const hidden: MeshChoices = { asyncTensorParallel: true };
 
 /** Cases by number of ranks; every degree that is not named is 1. */
 const cases: Readonly<Record<string, readonly MeshCase[]>> = {
@@ -74,6 +75,14 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { cp: 2 }, choices: ring, remat: { mode: "full" } },
     { mesh: { dp_shard: 2, cp: 2, tp: 2 }, choices: ring },
   ],
+  "exchanges of tensor parallelism beside products": [
+    { mesh: { tp: 2 }, choices: hidden },
+    { mesh: { tp: 4 }, model: wide, choices: hidden, accumulation: 2 },
+    { mesh: { dp_shard: 2, tp: 2 }, choices: hidden, documents: true },
+    { mesh: { cp: 2, tp: 2 }, choices: { ...hidden, ...ring } },
+    { mesh: { tp: 2 }, choices: hidden, remat: { mode: "full" } },
+    { mesh: { tp: 2 }, choices: { ...hidden, lossParallel: false }, remat: { mode: "selective", option: "op" } },
+  ],
   "sizes that do not divide, which are padded": [
     { mesh: { dp_shard: 4 }, model: { dim: 24, numHeads: 4, numKvHeads: 1, ffnHiddenDim: 18, vocabSize: 66 } },
     { mesh: { dp_shard: 3 }, model: { ffnHiddenDim: 25 } },
@@ -128,6 +137,6 @@ testRanks("in f32 they agree to 1e-4", async () => {
 testRanks("with products of bf16 they agree as closely as bf16 can", async () => {
   const meshes: MeshOptions[] = [{ dp_shard: 2 }, { tp: 2 }, { cp: 2 }, { dp_replicate: 2, dp_shard: 2 }];
   const list = meshes.map((mesh): MeshCase => ({ mesh, dtype: "f32", precision: { param: "bf16" } }));
-  list.push({ ...list[2], choices: ring });
+  list.push({ ...list[1], choices: hidden }, { ...list[2], choices: ring });
   assertAsOne(await run(list), { gradient: 0.02, loss: 0.02 });
 });

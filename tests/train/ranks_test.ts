@@ -57,3 +57,11 @@ Deno.test("a model without a plan is shared out by the data axes, and refused by
     "first.weight [32,8]: stored tp: Shard(0); used tp: Shard(0); gradient tp: Shard(0)",
   );
 });
+
+Deno.test("hidden exchanges of tp without sequence parallelism are refused", () => {
+  const model = tinyLlama(), mesh = meshOf({ tp: 2 }), layout = { mesh, rank: 0, asyncTensorParallel: true };
+  const graphs = stepGraphs({ model, ...sizes, ranks: { mesh, rank: 0 } });
+  assertEquals(bindRanks(model, graphs, layout).asyncAxis, "tp");
+  const refused = () => bindRanks(model, graphs, { ...layout, sequenceParallel: false });
+  assertThrows(refused, RangeError, "leave sequenceParallel at true");
+});

@@ -68,6 +68,7 @@ export function meshChoices({ parallelism }: Config): MeshChoices {
     lossParallel: !parallelism.disable_loss_parallel,
     balancer: parallelism.context_parallel_load_balancer,
     rotateMethod: parallelism.context_parallel_rotate_method,
+    asyncTensorParallel: parallelism.enable_async_tensor_parallel,
   };
 }
 

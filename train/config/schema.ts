@@ -95,6 +95,7 @@ export interface ParallelismConfig {
   context_parallel_load_balancer: "headtail" | null;
   context_parallel_rotate_method: "allgather" | "alltoall";
   tensor_parallel_degree: number;
+  enable_async_tensor_parallel: boolean;
   disable_loss_parallel: boolean;
 }
 
@@ -282,6 +283,11 @@ const schema = z.strictObject({
       "How keys and values get to the ranks of cp: gathered; or around a ring, slice by slice, in much less memory.",
     ),
     tensor_parallel_degree: key(count, 1, "Axis tp: ranks that share out each layer.", "ranks"),
+    enable_async_tensor_parallel: key(
+      flag,
+      false,
+      "Exchanges of tp go on beside the products that they belong to, which are cut into one for each rank's tokens.",
+    ),
     disable_loss_parallel: key(flag, false, "Gather the logits before the loss, instead of a loss on slices of them."),
   }),
   activation_checkpoint: section(

@@ -19,7 +19,6 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "training.enable_cpu_offload": [false],
   "training.dataloader.num_workers": [0],
   "validation.dataloader.num_workers": [0],
-  "parallelism.enable_async_tensor_parallel": [false],
   "parallelism.expert_parallel_degree": [1],
   "parallelism.expert_tensor_parallel_degree": [1],
   "checkpoint.enable": [false],

@@ -73,6 +73,17 @@ Deno.test("collectives and slices infer the shapes of what a rank holds", () => 
   }
 });
 
+Deno.test("pieces that differ, or are not one for each rank, are refused", () => {
+  const refusal = (...pieces: Type[]) =>
+    assertThrows(() =>
+      traceGraph("g", [], (builder) => {
+        const [x, ...others] = pieces.map((type, i) => new Tensor(builder, builder.input(`x${i}`, type)));
+        return { y: x.apply("concat_by_rank", others, { axes: ["tp"], size: 2, dim: 0 })[0] };
+      }), TypeError).message;
+  assertEquals(refusal(f32(2), f32(3)), 'Cannot apply "concat_by_rank": pieces are f32[2] and f32[3]');
+  assertEquals(refusal(f32(2), f32(2), f32(2)), 'Cannot apply "concat_by_rank": 3 pieces for 2 ranks');
+});
+
 Deno.test("a collective's kernel is given the ranks of its group, and runs only where there are some", () => {
   const kernelOf = (graph: Graph) => opOf(graph.nodes[0].op).kernel!(graph.nodes[0]);
   const scatter = collective("reduce_scatter", f32(8, 4), { dim: 1, by: "max" }, [3, 1]);
