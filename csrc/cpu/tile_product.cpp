@@ -91,15 +91,9 @@ template <class T> TITAN_INLINE T* element(const Stored& matrix, int64_t row, in
 template <int R, int C>
 void multiply_block(const TileOperand& left, const TileOperand& right, int64_t depths, const Stored* from, const Stored& to, int64_t row, int64_t column, int64_t rows, int64_t columns) {
   const bool whole = rows == R * TILE_ROWS && columns == C * TILE_ROWS;
-  const auto each_tile = [](auto f) {
-    f(std::integral_constant<int, 0>(), 0, 0);
-    if constexpr (C == 2) f(std::integral_constant<int, 1>(), 0, 1);
-    if constexpr (R == 2) f(std::integral_constant<int, C>(), 1, 0);
-    if constexpr (R == 2 && C == 2) f(std::integral_constant<int, 3>(), 1, 1);
-  };
   const bool starts_from = whole && from && from->dtype == DType::f32;
-  if (starts_from) each_tile([&](auto tile, int r, int c) { tile_load<tile>(element<float>(*from, row + r * TILE_ROWS, column + c * TILE_ROWS), from->row * 4); });
-  else each_tile([&](auto tile, int, int) { tile_zero<tile>(); });
+  if (starts_from) each_tile<R, C>([&](auto tile, int r, int c) { tile_load<tile>(element<float>(*from, row + r * TILE_ROWS, column + c * TILE_ROWS), from->row * 4); });
+  else each_tile<R, C>([&](auto tile, int, int) { tile_zero<tile>(); });
   const bool summed = !from || starts_from, in_place = whole && summed && to.dtype == DType::f32;
   const int64_t size = size_of(to.dtype);
   for (int64_t r = 0; r < rows; r++) {
@@ -108,9 +102,9 @@ void multiply_block(const TileOperand& left, const TileOperand& right, int64_t d
     if (C == 2) __builtin_prefetch(at + 16 * size, 1);
   }
   multiply_add_tiles<R, C>(left, right, depths);
-  if (in_place) return each_tile([&](auto tile, int r, int c) { tile_store<tile>(element<float>(to, row + r * TILE_ROWS, column + c * TILE_ROWS), to.row * 4); });
+  if (in_place) return each_tile<R, C>([&](auto tile, int r, int c) { tile_store<tile>(element<float>(to, row + r * TILE_ROWS, column + c * TILE_ROWS), to.row * 4); });
   alignas(64) float sums[R * TILE_ROWS][LINES];
-  each_tile([&](auto tile, int r, int c) { tile_store<tile>(&sums[r * TILE_ROWS][c * TILE_ROWS], LINES * 4); });
+  each_tile<R, C>([&](auto tile, int r, int c) { tile_store<tile>(&sums[r * TILE_ROWS][c * TILE_ROWS], LINES * 4); });
   if (to.dtype == DType::bf16 && whole && C == 2 && summed) {
     for (int64_t r = 0; r < rows; r++) Bf16::store_both(element<bf16>(to, row + r, column), load(sums[r]), load(sums[r] + TILE_ROWS));
     return;

@@ -63,5 +63,33 @@ template <int R, int C> TITAN_INLINE void multiply_add_tiles(const TileOperand& 
   }
 }
 
+/// f(sum, row, column) for each of R x C tiles; `sum` is the number of its register, as a constant.
+template <int R, int C, class F> TITAN_INLINE void each_tile(F f) {
+  f(std::integral_constant<int, 0>(), 0, 0);
+  if constexpr (C == 2) f(std::integral_constant<int, 1>(), 0, 1);
+  if constexpr (R == 2) f(std::integral_constant<int, C>(), 1, 0);
+  if constexpr (R == 2 && C == 2) f(std::integral_constant<int, 3>(), 1, 1);
+}
+
+/// c = left right, or added to it: `rows` x `columns` tiles of f32, rows of c `stride` apart.
+TITAN_INLINE void multiply_tiles(const TileOperand& left, const TileOperand& right, int64_t depths, float* c, int64_t stride, int64_t rows, int64_t columns, bool adds) {
+  const auto block = [&]<int R, int C>(std::integral_constant<int, R>, std::integral_constant<int, C>, int64_t row, int64_t column) {
+    float* const to = c + row * TILE_ROWS * stride + column * TILE_ROWS;
+    each_tile<R, C>([&](auto sum, int i, int j) {
+      if (adds) tile_load<sum>(to + i * TILE_ROWS * stride + j * TILE_ROWS, stride * 4);
+      else tile_zero<sum>();
+    });
+    multiply_add_tiles<R, C>({left.at(row, 0), left.next, left.deeper, left.row}, {right.at(column, 0), right.next, right.deeper, right.row}, depths);
+    each_tile<R, C>([&](auto sum, int i, int j) { tile_store<sum>(to + i * TILE_ROWS * stride + j * TILE_ROWS, stride * 4); });
+  };
+  constexpr std::integral_constant<int, 1> one;
+  constexpr std::integral_constant<int, 2> two;
+  for (int64_t row = 0; row < rows; row += 2)
+    for (int64_t column = 0; column < columns; column += 2) {
+      if (row + 1 < rows) column + 1 < columns ? block(two, two, row, column) : block(two, one, row, column);
+      else column + 1 < columns ? block(one, two, row, column) : block(one, one, row, column);
+    }
+}
+
 }  // namespace titan::cpu::inline TITAN_LEVEL
 #endif

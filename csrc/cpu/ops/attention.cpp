@@ -12,7 +12,8 @@
 // head is loaded into the thread's scratch; rows that lie a whole product apart would collide in the cache. Tiles that no query sees are
 // skipped, tiles that all see are not masked. A task is a key head of one sequence and some of its query blocks (all, unless threads would
 // idle). A query's result does not depend on which task or thread it falls to: the same bits for any number of threads.
-// Error, relative to the largest |o|: f64 1e-14, f32 4e-6; with bf16 products 2^-7 of the result for the rounded operands.
+// Error, relative to the largest |o|: f64 1e-14, f32 4e-6; with bf16 products 2^-7 of the result for the rounded operands,
+// where the processor multiplies bf16 with numbers and sums below 2^-126 as 0.
 // Scratch per thread: K, V [S padded to 64, P], the query block twice [64, P], scores [64, 64], a Range per 64 keys; in reals, of which bf16
 // takes half.
 #include "attention.h"
@@ -20,6 +21,7 @@
 #include <omp.h>
 
 #include "../kernels.h"
+#include "attention_tiles.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -56,6 +58,7 @@ struct Block {
     ranges = reinterpret_cast<Range*>(next);
   }
 
+  void load_keys(int64_t b, int64_t g) { heads.load_keys<F>(b, g, 0, heads.padded_keys, keys_SP, nullptr, nullptr, value_pairs, ranges); }
   void load_queries(int64_t b, int64_t h, int64_t begin, int64_t count, real scale) {
     const Head<storage> q(heads.q, b, h);
     const Angles<real> angles(heads.q_table, b);
@@ -81,42 +84,6 @@ struct Block {
         store(scores_JQ + (j + m) * Q + (first + v) * L, score);
       });
   }
-  /// Turns them into exp2(score - most), and adds these to `sum`; the vectors before `first` are zero.
-  template <int first>
-  TITAN_INLINE void powers(int row, int rows, const vec<real> (&most)[V], vec<real> (&sum)[V]) {
-    for (int j = row; j < row + rows; j += F::PAIR)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; v++) {
-        vec<real> power[F::PAIR] = {};
-        for (int i = 0; i < F::PAIR && v >= first; i++) {
-          power[i] = exp2_quick<real>(load(scores_JQ + (j + i) * Q + v * L) - most[v]);
-          sum[v] += power[i];
-        }
-        F::put_unit(powers_JQ + j / F::PAIR * Q + v * L, power);
-      }
-  }
-
-  /// No keys yet: the output (not yet divided) in output_PQ, the running maximum and sum in base 2.
-  void begin(vec<real> (&most)[V], vec<real> (&sum)[V]) {
-    for (int v = 0; v < V; v++) most[v] = splat(real(-1e30)), sum[v] = vec<real>{};  // finite, so that -inf - most is no NaN
-    std::fill(output_PQ, output_PQ + heads.P * Q, real(0));
-  }
-  /// Other keys: they count as one, with a power of 1. The scores' place holds rows until they are columns.
-  void begin_with(const Tensor& o, const Tensor& lse, int64_t b, int64_t h, int64_t first, int64_t count, vec<real> (&most)[V], vec<real> (&sum)[V]) {
-    begin(most, sum);
-    const Head<storage> rows(o, b, h);
-    for (int64_t p = 0; p < heads.P; p += BLOCK_KEYS) {
-      const int64_t width = std::min(BLOCK_KEYS, heads.P - p);
-      std::fill(scores_JQ, scores_JQ + Q * width, real(0));
-      for (int64_t i = 0; i < count; i++)
-        for (int64_t k = 0; k < width && p + k < heads.K; k += L) store(scores_JQ + i * width + k, rows[first + i].load(p + k, std::min<int64_t>(L, heads.K - p - k)));
-      transpose(scores_JQ, Q, width, output_PQ + p * Q);
-    }
-    for (int64_t i = 0; i < count; i++) {
-      const real natural = lse.as<real>()[b * lse.strides[0] + h * lse.strides[1] + (first + i) * lse.strides[2]];
-      if (natural != -std::numeric_limits<real>::infinity()) most[i / L][i % L] = natural * real(LOG2E), sum[i / L][i % L] = 1;
-    }
-  }
 
   /// Adds all keys for the loaded queries.
   void attend(int64_t b, vec<real> (&most)[V], vec<real> (&sum)[V]) {
@@ -136,9 +103,9 @@ struct Block {
           });
       }
       for (int v = 0; v < V; v++) rescale[v] = exp2_quick<real>(before[v] - most[v]), sum[v] *= rescale[v];
-      if (seen == Visible::ALL) powers<0>(0, tile::KEYS, most, sum);
+      if (seen == Visible::ALL) powers<F, 0>(scores_JQ, powers_JQ, 0, tile::KEYS, most, sum);
       else
-        for (int g = 0; g < tile::KEYS / tile::GROUP; g++) with_constant<V + 1>(mask.first[g], [&](auto first) { powers<first>(g * tile::GROUP, tile::GROUP, most, sum); });
+        for (int g = 0; g < tile::KEYS / tile::GROUP; g++) with_constant<V + 1>(mask.first[g], [&](auto first) { powers<F, first>(scores_JQ, powers_JQ, g * tile::GROUP, tile::GROUP, most, sum); });
       for (int64_t p = 0; p < heads.P; p += tile::ROWS)
         product<F, tile::ROWS, V>(values + p, 1, heads.P, powers_JQ, Q, tile::KEYS / F::PAIR, [&](int m, int v) { return load(output_PQ + (p + m) * Q + v * L) * rescale[v]; },
                                   [&](int m, int v, vec<real> x) { store(output_PQ + (p + m) * Q + v * L, x); });
@@ -146,10 +113,38 @@ struct Block {
   }
 };
 
-template <class F>
+/// No keys yet: the output (not yet divided) in output_PQ, the running maximum and sum in base 2.
+template <class Block, class Vec, int V>
+void begin_alone(Block& block, Vec (&most)[V], Vec (&sum)[V]) {
+  using real = typename Block::real;
+  for (int v = 0; v < V; v++) most[v] = splat(real(-1e30)), sum[v] = vec<real>{};  // finite, so that -inf - most is no NaN
+  std::fill(block.output_PQ, block.output_PQ + block.heads.P * Block::Q, real(0));
+}
+/// Other keys: they count as one, with a power of 1. The scores' place holds rows until they are columns.
+template <class Block, class Vec, int V>
+void begin_with(Block& block, const Tensor& o, const Tensor& lse, int64_t b, int64_t h, int64_t first, int64_t count, Vec (&most)[V], Vec (&sum)[V]) {
+  using real = typename Block::real;
+  constexpr int L = LANES<real>, Q = Block::Q;
+  begin_alone(block, most, sum);
+  const Head<typename Block::storage> rows(o, b, h);
+  const int64_t K = block.heads.K, P = block.heads.P;
+  for (int64_t p = 0; p < P; p += BLOCK_KEYS) {
+    const int64_t width = std::min(BLOCK_KEYS, P - p);
+    std::fill(block.scores_JQ, block.scores_JQ + Q * width, real(0));
+    for (int64_t i = 0; i < count; i++)
+      for (int64_t k = 0; k < width && p + k < K; k += L) store(block.scores_JQ + i * width + k, rows[first + i].load(p + k, std::min<int64_t>(L, K - p - k)));
+    transpose(block.scores_JQ, Q, width, block.output_PQ + p * Q);
+  }
+  for (int64_t i = 0; i < count; i++) {
+    const real natural = lse.as<real>()[b * lse.strides[0] + h * lse.strides[1] + (first + i) * lse.strides[2]];
+    if (natural != -std::numeric_limits<real>::infinity()) most[i / L][i % L] = natural * real(LOG2E), sum[i / L][i % L] = 1;
+  }
+}
+
+template <class Block>
 void attention(const Call& call) {
-  using real = typename F::real;
-  using storage = typename F::storage;
+  using real = typename Block::real;
+  using storage = typename Block::storage;
   using tile = Tile<real>;
   constexpr int V = tile::VECTORS, L = LANES<real>;
   const Heads heads(call, 3);
@@ -161,14 +156,14 @@ void attention(const Call& call) {
 #pragma omp parallel for num_threads(call.threads) schedule(dynamic, 1)
   for (int64_t task = 0; task < groups * parts; task++) {
     const int64_t b = task / parts / heads.G, g = task / parts % heads.G, part = task % parts;
-    Block<F> block(heads, call[13].as<char>() + omp_get_thread_num() * bytes);
-    heads.load_keys<F>(b, g, 0, heads.padded_keys, block.keys_SP, nullptr, nullptr, block.value_pairs, block.ranges);
+    Block block(heads, call[13].as<char>() + omp_get_thread_num() * bytes);
+    block.load_keys(b, g);
     for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; i++) {
       const int64_t h = g * per_group + i % per_group, begin = i / per_group * tile::QUERIES, count = std::min<int64_t>(tile::QUERIES, heads.T - begin);
       block.load_queries(b, h, begin, count, scale);
       vec<real> most[V], sum[V];
-      if (present(other_o)) block.begin_with(other_o, other_lse, b, h, begin, count, most, sum);
-      else block.begin(most, sum);
+      if (present(other_o)) begin_with(block, other_o, other_lse, b, h, begin, count, most, sum);
+      else begin_alone(block, most, sum);
       block.attend(b, most, sum);
       real logarithms[tile::QUERIES];
       for (int v = 0; v < V; v++) {
@@ -180,7 +175,7 @@ void attention(const Call& call) {
       transpose(block.output_PQ, heads.P, tile::QUERIES, output_QP);
       const Head<storage> output(o, b, h);
       for (int64_t t = 0; t < count; t++) {
-        store_head<F>(output[begin + t], output_QP + t * heads.P, nullptr, heads.K, real(1));
+        store_head(output[begin + t], output_QP + t * heads.P, nullptr, heads.K, real(1));
         lse.as<real>()[b * lse.strides[0] + h * lse.strides[1] + (begin + t) * lse.strides[2]] = logarithms[t];
       }
     }
@@ -190,8 +185,13 @@ void attention(const Call& call) {
 }  // namespace
 
 void run_attention(const Call& call) {
-  if (call.attributes[1].i) attention<Rounded>(call);
-  else with_real(call[0].dtype, [&](auto zero) { attention<Exact<decltype(zero)>>(call); });
+#if defined(__AMX_BF16__)
+  using Bf16Block = ForwardTiles;
+#else
+  using Bf16Block = Block<Rounded>;
+#endif
+  if (call.attributes[1].i) attention<Bf16Block>(call);
+  else with_real(call[0].dtype, [&](auto zero) { attention<Block<Exact<decltype(zero)>>>(call); });
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL

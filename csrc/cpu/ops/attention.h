@@ -2,7 +2,7 @@
 // Letters: B batch, T queries, S keys, H query heads, G key/value heads, K head size (P: padded to a multiple of 16 with zeros).
 //
 // Queries lie in SIMD lanes. A tile is KEYS keys by QUERIES queries; S^T[key, query] = K Q^T has keys as rows of scalars and queries as rows
-// of vectors, so that maximum, exponential and sum over keys are vertical, and every product here is the one `product` below.
+// of vectors, so that maximum, exponential and sum over keys are vertical, and every product is the one `product` below, or on tiles (attention_tiles.h).
 //
 // With bf16 products (the attribute bf16) a unit of two numbers takes the place of a number, which halves the summed index. Which two, the
 // summed index says: neighbours of the head for the scores and their gradients, two keys for o and dq, two queries for dk and dv.
@@ -169,9 +169,8 @@ TITAN_INLINE void load_head(typename F::real* to, Row<typename F::storage> from,
   for (int64_t k = round_up(K, LANES<real>); k < P; k += LANES<real>) store(to + k, vec<real>{});
 }
 /// to[0..K) = factor * from, turned back.
-template <class F>
-TITAN_INLINE void store_head(Row<typename F::storage> to, const typename F::real* from, const typename F::real* table, int64_t K, typename F::real factor) {
-  using real = typename F::real;
+template <class S, class real>
+TITAN_INLINE void store_head(Row<S> to, const real* from, const std::type_identity_t<real>* table, int64_t K, std::type_identity_t<real> factor) {
   for_lanes<real>(K, [&](int64_t k, int64_t lanes) {
     vec<real> x = load(from + k);
     if (table) x = rotate<real>(x, load(table + k, lanes), -1);
@@ -263,6 +262,26 @@ struct Mask {
   }
 };
 
+/// Scores become exp2(score - most), PAIR keys a unit, which are added to `sum`; those of the query vectors before `first` are zero.
+template <class F, int first, int V>
+TITAN_INLINE void powers(const typename F::real* scores_JQ, typename F::unit* powers_JQ, int row, int rows, const vec<typename F::real> (&most)[V], vec<typename F::real> (&sum)[V]) {
+  using real = typename F::real;
+  constexpr int L = LANES<real>, Q = V * L;
+  for (int j = row; j < row + rows; j += F::PAIR)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+      vec<real> power[F::PAIR] = {};
+      for (int i = 0; i < F::PAIR && v >= first; i++) {
+        power[i] = exp2_quick<real>(load(scores_JQ + (j + i) * Q + v * L) - most[v]);
+        sum[v] += power[i];
+      }
+      F::put_unit(powers_JQ + j / F::PAIR * Q + v * L, power);
+    }
+}
+
+/// Which gradients a task of backward makes: all, or those of its queries, or those of its keys.
+enum class Wanted { ALL, QUERIES, KEYS };
+
 /// The operands that forward and backward have in common, found from the place of q_table in the list.
 struct Heads {
   const Tensor &q, &k, &v, &q_table, &k_table, &q_positions, &k_positions, &q_documents, &k_documents;
@@ -303,6 +322,10 @@ struct Heads {
       }
       put(s, key, keys_SP, key_pairs), put(s, value, values_SP, value_pairs);
     }
+    load_ranges(b, begin, end, ranges);
+  }
+  /// The range of each block of keys from `begin` to `end`.
+  void load_ranges(int64_t b, int64_t begin, int64_t end, Range* ranges) const {
     const Tokens tokens = keys(b);
     for (int64_t s = begin; s < end; s += BLOCK_KEYS) {
       Range& range = ranges[s / BLOCK_KEYS] = Range();

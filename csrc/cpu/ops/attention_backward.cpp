@@ -8,7 +8,8 @@
 // (of all H/G query heads) and, inside, over the visible key blocks, so dk and dv gather in the thread's scratch without atomics. Where
 // that leaves threads idle, tasks make dk and dv of some key blocks, or dq of some query blocks, for seven products instead of five. Every
 // sum runs in the same order either way: the same bits for any number of threads.
-// Error, relative to the largest of each gradient: f64 1e-14, f32 4e-6; with bf16 products 2^-7 of the result for the rounded operands.
+// Error, relative to the largest of each gradient: f64 1e-14, f32 4e-6; with bf16 products 2^-7 of the result for the rounded operands,
+// where the processor multiplies bf16 with numbers and sums below 2^-126 as 0.
 // Scratch per thread: K, V, dK, dV [S padded to 64, P], of the query block q and do (rows and columns) and dq [64, P], p and ds [64, 64],
 // a Range per 64 keys; in reals, of which bf16 takes half.
 #include "attention.h"
@@ -16,6 +17,7 @@
 #include <omp.h>
 
 #include "../kernels.h"
+#include "attention_backward_tiles.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -43,9 +45,6 @@ TITAN_INLINE void add_outer(const typename F::number* a_JQ, const typename F::un
   else if (P / L % 2 == 0) strips(std::integral_constant<int, MANY_REGISTERS ? 8 : 4>(), std::integral_constant<int, 2>());
   else strips(std::integral_constant<int, 16>(), std::integral_constant<int, 1>());
 }
-
-/// Which gradients a task makes: all, or those of its queries, or those of its keys.
-enum class Wanted { ALL, QUERIES, KEYS };
 
 template <class F>
 struct Block {
@@ -82,12 +81,7 @@ struct Block {
     ranges = reinterpret_cast<Range*>(next);
   }
 
-  /// Does any query of the block see any of these keys?
-  bool any_visible(int64_t first_key, int64_t end_key) const {
-    for (int64_t s = first_key; s < end_key; s += BLOCK_KEYS)
-      if (visible(ranges[s / BLOCK_KEYS], mask.queries) != Visible::NONE) return true;
-    return false;
-  }
+  void load_keys(int64_t b, int64_t g, int64_t first, int64_t end) { heads.load_keys<F>(b, g, first, end, keys_SP, F::PAIR > 1 ? key_pairs : nullptr, values_SP, nullptr, ranges); }
 
   void load_queries(const Tensor& o, const Tensor& lse_BHT, const Tensor& grad, int64_t b, int64_t h, int64_t begin, int64_t count, real scale) {
     const int64_t K = heads.K, P = heads.P;
@@ -177,10 +171,15 @@ struct Block {
   }
 };
 
-template <class F>
+/// Does any query see any of the keys from `first` to `end`?
+bool any_visible(const Range* ranges, const Range& queries, int64_t first, int64_t end) {
+  return std::any_of(ranges + first / BLOCK_KEYS, ranges + end / BLOCK_KEYS, [&](const Range& keys) { return visible(keys, queries) != Visible::NONE; });
+}
+
+template <class Block>
 void attention_backward(const Call& call) {
-  using real = typename F::real;
-  using storage = typename F::storage;
+  using real = typename Block::real;
+  using storage = typename Block::storage;
   using tile = Tile<real>;
   const Heads heads(call, 6);
   const Tensor &o = call[3], &lse = call[4], &grad = call[5], &dq = call[12], &dk = call[13], &dv = call[14];
@@ -190,14 +189,14 @@ void attention_backward(const Call& call) {
 
   const auto run = [&](Wanted wanted, int64_t group, int64_t first_key, int64_t end_key, int64_t first_query, int64_t end_query) {
     const int64_t b = group / heads.G, g = group % heads.G;
-    Block<F> block(heads, wanted, call[15].as<char>() + omp_get_thread_num() * bytes);
-    heads.load_keys<F>(b, g, first_key, end_key, block.keys_SP, F::PAIR > 1 ? block.key_pairs : nullptr, block.values_SP, nullptr, block.ranges);
+    Block block(heads, wanted, call[15].as<char>() + omp_get_thread_num() * bytes);
+    block.load_keys(b, g, first_key, end_key);
     for (real* gradient : {block.dkeys_SP, block.dvalues_SP}) std::fill(gradient + first_key * P, gradient + end_key * P, real(0));
     for (int64_t h = g * per_group; h < (g + 1) * per_group; h++)
       for (int64_t begin = first_query; begin < end_query; begin += tile::QUERIES) {
         const int64_t count = std::min<int64_t>(tile::QUERIES, heads.T - begin);
         block.mask.set_queries(heads.queries(b), begin, count);
-        if (wanted == Wanted::KEYS && !block.any_visible(first_key, end_key)) continue;
+        if (wanted == Wanted::KEYS && !any_visible(block.ranges, block.mask.queries, first_key, end_key)) continue;
         block.load_queries(o, lse, grad, b, h, begin, count, scale2);
         block.attend(b, first_key, end_key);
         if (wanted == Wanted::KEYS) continue;
@@ -205,14 +204,14 @@ void attention_backward(const Call& call) {
         transpose(block.dq_PQ, P, tile::QUERIES, dq_QP);
         const Head<storage> to(dq, b, h);
         const Angles<real> angles(heads.q_table, b);
-        for (int64_t t = 0; t < count; t++) store_head<F>(to[begin + t], dq_QP + t * P, angles[begin + t], K, scale);
+        for (int64_t t = 0; t < count; t++) store_head(to[begin + t], dq_QP + t * P, angles[begin + t], K, scale);
       }
     if (wanted == Wanted::QUERIES) return;
     const Head<storage> to_dk(dk, b, g), to_dv(dv, b, g);
     const Angles<real> angles(heads.k_table, b);
     for (int64_t s = first_key; s < std::min(end_key, heads.S); s++) {
-      store_head<F>(to_dk[s], block.dkeys_SP + s * P, angles[s], K, real(LN2));  // q carries scale log2(e)
-      store_head<F>(to_dv[s], block.dvalues_SP + s * P, nullptr, K, real(1));
+      store_head(to_dk[s], block.dkeys_SP + s * P, angles[s], K, real(LN2));  // q carries scale log2(e)
+      store_head(to_dv[s], block.dvalues_SP + s * P, nullptr, K, real(1));
     }
   };
 
@@ -236,8 +235,13 @@ void attention_backward(const Call& call) {
 }  // namespace
 
 void run_attention_backward(const Call& call) {
-  if (call.attributes[1].i) attention_backward<Rounded>(call);
-  else with_real(call[0].dtype, [&](auto zero) { attention_backward<Exact<decltype(zero)>>(call); });
+#if defined(__AMX_BF16__)
+  using Bf16Block = BackwardTiles;
+#else
+  using Bf16Block = Block<Rounded>;
+#endif
+  if (call.attributes[1].i) attention_backward<Bf16Block>(call);
+  else with_real(call[0].dtype, [&](auto zero) { attention_backward<Block<Exact<decltype(zero)>>>(call); });
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL
