@@ -42,10 +42,13 @@ export function dependencies(nodes: readonly Node[]): Map<Node, readonly Node[]>
   return before;
 }
 
-/** Nodes in an order in which each comes after its {@linkcode dependencies}; otherwise as they stand.
+/** Nodes in an order in which each comes after what it waits for, its {@linkcode dependencies} unless others are given; otherwise as
+ * they stand.
  * @throws {Error} when a node needs itself. */
-export function inOrder(nodes: readonly Node[]): Node[] {
-  const before = dependencies(nodes);
+export function inOrder(
+  nodes: readonly Node[],
+  before: ReadonlyMap<Node, readonly Node[]> = dependencies(nodes),
+): Node[] {
   const order: Node[] = [], done = new Set<Node>(), open = new Set<Node>();
   for (const root of nodes) {
     // Depth-first without recursion: a chain may be as long as the graph.

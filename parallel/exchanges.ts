@@ -15,6 +15,8 @@ export interface Exchange {
   readonly size: number;
   readonly dtype: DType;
   readonly count: number;
+  /** Tensors in all of them. */
+  readonly tensors: number;
   /** Bytes that each rank sends, in all of them. */
   readonly bytes: number;
 }
@@ -26,9 +28,9 @@ export function exchangesOf(graph: Graph, placeOf: (node: Node) => string = () =
   for (const node of graph.nodes) {
     const bytes = sentBytes(node);
     if (bytes === 0) continue;
-    const { op, attrs, inputs: [{ dtype }] } = node, axes = attrs.axes as string[], where = placeOf(node);
+    const { op, attrs, inputs } = node, [{ dtype }] = inputs, axes = attrs.axes as string[], where = placeOf(node);
     const key = `${op} ${axes} ${dtype} ${where}`;
-    const before = found.get(key) ?? { count: 0, bytes: 0 };
+    const before = found.get(key) ?? { count: 0, tensors: 0, bytes: 0 };
     found.set(key, {
       where,
       op,
@@ -36,15 +38,18 @@ export function exchangesOf(graph: Graph, placeOf: (node: Node) => string = () =
       size: num(attrs.size),
       dtype,
       count: before.count + 1,
+      tensors: before.tensors + inputs.length,
       bytes: before.bytes + bytes,
     });
   }
   return [...found.values()];
 }
 
-/** One line for each exchange: `9 all_gather over dp_shard cp (4 ranks), bf16: 12288 bytes sent by each`. */
+/** One line for each exchange: `3 all_gather of 9 tensors over dp_shard cp (4 ranks), bf16: 12288 bytes sent by each`. */
 export function exchangesText(graph: Graph): string {
-  return exchangesOf(graph).map(({ op, axes, size, dtype, count, bytes }) =>
-    `${count} ${op} over ${axes.join(" ")} (${size} ranks), ${dtype}: ${bytes} bytes sent by each\n`
+  return exchangesOf(graph).map(({ op, axes, size, dtype, count, tensors, bytes }) =>
+    `${count} ${op}${tensors > count ? ` of ${tensors} tensors` : ""} over ${
+      axes.join(" ")
+    } (${size} ranks), ${dtype}: ${bytes} bytes sent by each\n`
   ).join("");
 }

@@ -4,11 +4,14 @@
 import type { Graph } from "../graph/ir.ts";
 import { encode, type EncodedProgram } from "../graph/passes/encode.ts";
 import { fuse } from "../graph/passes/fuse.ts";
+import { group } from "../graph/passes/group.ts";
 import { materialize } from "../graph/passes/materialize.ts";
 import { memory, type MemoryPlan } from "../graph/passes/memory.ts";
 import { fullPrecision, type Precision, precision } from "../graph/passes/precision.ts";
 import { Forward, remat, type RematPolicy } from "../graph/passes/remat.ts";
 import { type RematBudget, type RematPoint, RematSearch } from "../graph/passes/remat_search.ts";
+import { reshard } from "../graph/passes/reshard.ts";
+import { schedule } from "../graph/passes/schedule.ts";
 import { simplify } from "../graph/passes/simplify.ts";
 import { tile } from "../graph/passes/tile.ts";
 import { tileAsyncTp } from "../graph/passes/tile_async_tp.ts";
@@ -41,6 +44,10 @@ export interface Ranks {
   readonly ringAttention?: boolean;
   /** The axis whose exchanges are cut up, so that they go on beside the products that they belong to; default: none. */
   readonly asyncAxis?: string;
+  /** Are parameters gathered again in backward, rather than kept since forward? Default true. */
+  readonly reshard?: boolean;
+  /** How many units ahead parameters are gathered; default 1. */
+  readonly prefetch?: number;
 }
 
 /** The passes over each graph of a step, in order. `autodiff` comes before them: `traceMicrobatch` appends the gradient to the
@@ -61,12 +68,22 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
     { name: "tile", run: tile }, // head and cross-entropy in chunks: the logits are never whole
     ...(ranks?.ringAttention ? [{ name: "tile_ring", run: tileRing }] : []), // attention to one rank's keys after another's
     { name: "remat", run: rematGraph }, // what is kept for backward, what is made again there
+    ...(ranks && ranks.reshard !== false ? [{ name: "reshard", run: reshard }] : []), // parameters, gathered again in backward
     { name: "fuse", run: fuse }, // joined products, norms with residuals, gradients added in place, map programs
     ...(ranks?.asyncAxis
       ? [{ name: "tile_async_tp", run: (graph: Graph) => tileAsyncTp(graph, ranks.asyncAxis!) }]
       : []),
-    ...(ranks ? [{ name: "rank", run: (graph: Graph) => ranks.graphOfRank(graph) }] : []), // where the rank stands
+    ...(ranks ? passesOfRanks(ranks) : []),
     { name: "materialize", run: materialize }, // copies where a kernel cannot follow strides
+  ];
+}
+
+/** What several ranks need before the last pass. */
+function passesOfRanks(ranks: Ranks): readonly Pass[] {
+  return [
+    { name: "group", run: group }, // one collective for the parameters of a block, one for their gradients
+    { name: "schedule", run: (graph) => schedule(graph, ranks) }, // these travel while kernels run
+    { name: "rank", run: (graph) => ranks.graphOfRank(graph) }, // where the rank stands
   ];
 }
 

@@ -52,7 +52,7 @@ export interface SectionPlan {
 }
 
 /** A step on a mesh, as plain data. Bytes and FLOPs are those of one rank; `collectives` are those of a whole step, all its microbatches
- * included, where `count` is how many and `bytes` what the rank sends in all of them. */
+ * included, where `count` is how many, `tensors` and `bytes` what the rank sends in all of them. */
 export interface MeshPlan {
   readonly mesh: Degrees;
   readonly ranks: number;
@@ -117,6 +117,7 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
       ...exchange,
       section: graph.name,
       count: exchange.count * sections[i].runs,
+      tensors: exchange.tensors * sections[i].runs,
       bytes: exchange.bytes * sections[i].runs,
     }))
   );
@@ -189,9 +190,10 @@ export function parameterGroups(parameters: readonly ParameterPlan[]): Parameter
 /** Collectives of a step by kind and group of ranks, over all places, most bytes first. */
 export function collectiveTotals(collectives: readonly CollectivePlan[]): Omit<CollectivePlan, "where" | "section">[] {
   const totals = new Map<string, Omit<CollectivePlan, "where" | "section">>();
-  for (const { op, axes, size, dtype, count, bytes } of collectives) {
-    const key = `${op} ${axes} ${dtype}`, known = totals.get(key) ?? { count: 0, bytes: 0 };
-    totals.set(key, { op, axes, size, dtype, count: known.count + count, bytes: known.bytes + bytes });
+  for (const { op, axes, size, dtype, count, tensors, bytes } of collectives) {
+    const key = `${op} ${axes} ${dtype}`, known = totals.get(key) ?? { count: 0, tensors: 0, bytes: 0 };
+    const sum = { count: known.count + count, tensors: known.tensors + tensors, bytes: known.bytes + bytes };
+    totals.set(key, { op, axes, size, dtype, ...sum });
   }
   return [...totals.values()].toSorted((a, b) => b.bytes - a.bytes);
 }

@@ -2,7 +2,7 @@
  * @module */
 import { AXES, type Axis } from "../parallel/mesh.ts";
 import { collectiveTotals, type MeshPlan, type ParameterGroup, parameterGroups } from "./mesh_plan.ts";
-import { flopsText, memoryRows, meshText } from "./mesh_plan_text.ts";
+import { flopsText, memoryRows, meshText, tensorsText } from "./mesh_plan_text.ts";
 import { bytesText } from "./plan_report.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
@@ -17,7 +17,17 @@ function html(text: string): string {
 const name = (text: string): string => `<code>${html(text).replace(/[._]/g, "$&<wbr>")}</code>`;
 
 /** Colors of memory categories, in the order of `memoryRows`. */
-const MEMORY_COLORS = ["#2f5d8a", "#4f8fbf", "#8fbcdb", "#9aa0a6", "#d98a3d", "#c0504d", "#8064a2", "#d5d8dc"];
+const MEMORY_COLORS = [
+  "#2f5d8a",
+  "#4f8fbf",
+  "#8fbcdb",
+  "#9aa0a6",
+  "#d98a3d",
+  "#6a9a58",
+  "#c0504d",
+  "#8064a2",
+  "#d5d8dc",
+];
 /** Color of each kind of collective. */
 const OP_COLORS: Readonly<Record<string, string>> = {
   all_gather: "#4f8fbf",
@@ -157,7 +167,9 @@ function collectivesSection({ collectives }: MeshPlan): string {
     `<td>${bar(c.bytes / most, color(c.op))}</td><td class="n">${bytesText(c.bytes)}</td></tr>`
   );
   const places = collectives.map((c) =>
-    `<tr><td>${name(`${c.section} ${c.where}`)}</td><td>${name(c.op)}</td><td>${html(c.axes.join(" "))}</td>` +
+    `<tr><td>${name(`${c.section} ${c.where}`)}</td><td>${name(c.op)}${tensorsText(c)}</td><td>${
+      html(c.axes.join(" "))
+    }</td>` +
     `<td>${c.dtype}</td><td class="n">${count(c.count)}</td><td class="n">${bytesText(c.bytes)}</td></tr>`
   );
   const all = totals.reduce((n, c) => n + c.bytes, 0);

@@ -27,22 +27,29 @@ export function memoryRows({ memory: m }: MeshPlan): { readonly name: string; re
     { name: "moments", bytes: m.moments },
     { name: "sums of loss and tokens", bytes: m.sums },
     { name: "kept for backward, at the peak", bytes: m.kept },
+    { name: "gathered parameters, at the peak", bytes: m.gathered },
     { name: "transient, at the peak", bytes: m.transient },
     { name: "scratch of kernels, at the peak", bytes: m.scratch },
     { name: "gaps", bytes: m.gaps },
   ];
 }
 
+/** ` of 9 tensors`, where a collective in one place has several. */
+export function tensorsText({ tensors, count }: CollectivePlan): string {
+  return tensors > count ? ` of ${tensors / count} tensors` : "";
+}
+
 /** A line for each entry: what, how many, bytes. */
 function collectiveTable<C extends Omit<CollectivePlan, "where" | "section">>(
   list: readonly C[],
   place: (entry: C) => string,
+  tensors: (entry: C) => string = () => "",
 ): string {
   if (list.length === 0) return "  none\n";
   const bytes = list.map((c) => bytesText(c.bytes)), width = Math.max(...bytes.map((b) => b.length));
   const rows = list.map((c, i) =>
     [
-      `${place(c)}${c.op} over ${c.axes.join(" ")} (${c.size} ranks), ${c.dtype}`,
+      `${place(c)}${c.op}${tensors(c)} over ${c.axes.join(" ")} (${c.size} ranks), ${c.dtype}`,
       `${count(c.count)} x  ${bytes[i].padStart(width)}`,
     ] as const
   );
@@ -59,7 +66,7 @@ export function meshPlanText(plan: MeshPlan): string {
       lines.map((line) => `    ${line}\n`).join("");
   });
   const totals = collectiveTable(collectiveTotals(collectives), () => "");
-  const places = collectiveTable(collectives, (c) => `${`${c.section} ${c.where}`.trim()}: `);
+  const places = collectiveTable(collectives, (c) => `${`${c.section} ${c.where}`.trim()}: `, tensorsText);
   const flops = sections.filter((s) => s.runs > 0).map((s) => {
     const again = s.recomputedFlops > 0 ? ` (made again in backward: ${flopsText(s.recomputedFlops)} of each)` : "";
     return [`${s.name}${again}`, `${s.runs} x ${flopsText(s.flops)}`] as const;

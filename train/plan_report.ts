@@ -25,13 +25,17 @@ export function graphFlops(graph: Graph): number {
 
 /** Most bytes that a section has alive at once in the region that sections share, by what they are for. */
 function peakOf(blocks: readonly Block[]): Record<Block["use"] | "all", number> {
-  let peak = { kept: 0, transient: 0, scratch: 0, all: 0 };
-  for (const { first } of blocks) {
-    const now = { kept: 0, transient: 0, scratch: 0, all: 0 };
-    for (const block of blocks) {
-      if (block.first > first || first > block.last) continue;
-      now[block.use] += block.bytes;
-      now.all += block.bytes;
+  let peak = { kept: 0, gathered: 0, transient: 0, scratch: 0, all: 0 }, there: Block[] = [];
+  const meet = (a: Block, b: Block) => a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+  for (const block of blocks.toSorted((a, b) => a.first - b.first)) {
+    there = [...there.filter((b) => b.held >= block.first), block];
+    const alive = there.filter((b) => b.last >= block.first);
+    // What is still on its way counts, unless the next to travel lies there already.
+    const held = there.filter((b) => b.last < block.first && !alive.some((a) => meet(a, b)));
+    const now = { kept: 0, gathered: 0, transient: 0, scratch: 0, all: 0 };
+    for (const { use, bytes } of [...alive, ...held]) {
+      now[use] += bytes;
+      now.all += bytes;
     }
     if (now.all > peak.all) peak = now;
   }
@@ -53,6 +57,8 @@ export interface MemoryUse {
   /** Sums of loss and tokens. */
   readonly sums: number;
   readonly kept: number;
+  /** Parameters that other ranks store, while they are here. */
+  readonly gathered: number;
   readonly transient: number;
   readonly scratch: number;
   readonly gaps: number;
@@ -65,9 +71,9 @@ export function memoryUse(plan: MemoryPlan): { readonly use: MemoryUse; readonly
   const end = (s: SectionMemory) => s.blocks.reduce((n, b) => Math.max(n, b.offset + b.bytes), 0);
   // The shared region is as large as the section that needs most of it: mostly that of forward and backward.
   const largest = plan.sections.reduce((a, b) => end(b) > end(a) ? b : a);
-  const { kept, transient, scratch, all } = peakOf(largest.blocks), gaps = shared - all;
+  const { kept, gathered, transient, scratch, all } = peakOf(largest.blocks), gaps = shared - all;
   const states = { parameters: parameter, gradientSums: gradient, moments: moment, sums: sum };
-  return { use: { ...states, kept, transient, scratch, gaps, arena: plan.arenaBytes }, largest };
+  return { use: { ...states, kept, gathered, transient, scratch, gaps, arena: plan.arenaBytes }, largest };
 }
 
 /** Planned memory by what it is for, at the moment when most is alive, and the largest values by module path. */
@@ -82,6 +88,7 @@ ${
       ["moments", bytesText(use.moments)],
       ["sums of loss and tokens", bytesText(use.sums)],
       ["kept for backward, at the peak", bytesText(use.kept)],
+      ...(use.gathered > 0 ? [["gathered parameters, at the peak", bytesText(use.gathered)] as const] : []),
       ["transient, at the peak", bytesText(use.transient)],
       ["scratch of kernels, at the peak", bytesText(use.scratch)],
       ["gaps", bytesText(use.gaps)],

@@ -22,6 +22,10 @@ export interface MeshChoices extends PlanOptions {
   readonly rotateMethod?: "allgather" | "alltoall";
   /** Do the exchanges of `tp` go on beside the products that they belong to? Needs sequence parallelism; default false. */
   readonly asyncTensorParallel?: boolean;
+  /** Are parameters gathered again for backward, rather than kept since forward? Default true. */
+  readonly reshard?: boolean;
+  /** How many units ahead parameters are gathered; default 1. */
+  readonly prefetch?: number;
 }
 
 /** A mesh, and how a model is spread over it. */
@@ -40,7 +44,7 @@ export interface BoundRanks extends Ranks {
 /** Binds a mesh to a model and the graphs of its step.
  * @throws {RangeError} when the model cannot be cut as the mesh asks. */
 export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layout: MeshLayout): BoundRanks {
-  const { mesh, rank } = layout;
+  const { mesh, rank, reshard, prefetch } = layout;
   const roles = layout.plan ?? (model instanceof Llama ? llamaPlan(model.config) : undefined);
   if (!roles && mesh.degrees.tp > 1) {
     throw new RangeError(
@@ -61,6 +65,8 @@ export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layou
     graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
     ringAttention: layout.rotateMethod === "alltoall",
     asyncAxis: layout.asyncTensorParallel ? "tp" : undefined,
+    reshard,
+    prefetch,
   };
 }
 

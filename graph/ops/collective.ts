@@ -39,14 +39,18 @@ function pieceAt(x: Arr, attrs: Attrs, at: number): Arr {
 function together(node: Node): KernelCall {
   const { group, dim, by } = node.attrs;
   if (group === undefined) return withoutKernel(node);
-  const attrs = {
-    n: node.inputs.length,
-    group: nums(group),
-    dims: dim === undefined ? [] : [num(dim)],
-    by: by === "max" ? 1 : 0,
-  };
-  return { kernel: node.op, attrs };
+  const dims = dim === undefined ? [] : node.inputs.map(() => num(dim));
+  return { kernel: node.op, attrs: { n: node.inputs.length, group: nums(group), dims, by: by === "max" ? 1 : 0 } };
 }
+
+/** Output types of tensors of one element type, one for each. */
+function eachType(inputs: readonly Type[], made: (input: Type) => Type): Type[] {
+  const other = inputs.find((t) => t.dtype !== inputs[0].dtype);
+  if (other) throw new TypeError(`operands are ${inputs[0].dtype} and ${other.dtype}; expected one type for all`);
+  return inputs.map(made);
+}
+
+const elements = (node: Node): number => node.inputs.reduce((n, v) => n + numel(v.shape), 0);
 
 /** Others read the memory as it lies. */
 function packedViews(_node: Node, views: readonly View[]): readonly View[] | string {
@@ -72,7 +76,7 @@ function rowViews(_node: Node, views: readonly View[]): readonly View[] | string
 /** The pieces of all ranks, one after another along `dim`. */
 export const allGather: Op = defineOp({
   name: "all_gather",
-  infer: ([{ dtype, shape }], attrs) => [whole({ dtype, shape }, attrs)],
+  infer: (inputs, attrs) => eachType(inputs, (x) => whole(x, attrs)),
   together: each((parts, attrs) =>
     concat.reference!(parts, attrs, [whole({ dtype: "f64", shape: parts[0].shape }, attrs)])[0]
   ),
@@ -86,32 +90,32 @@ export const allGather: Op = defineOp({
 /** Each rank's piece along `dim` of the sum (or, `by` max, the maximum) of what all have. */
 export const reduceScatter: Op = defineOp({
   name: "reduce_scatter",
-  infer: ([x], attrs) => [piece(x, attrs)],
+  infer: (inputs, attrs) => eachType(inputs, (x) => piece(x, attrs)),
   together: each((parts, attrs, at) => pieceAt(reduced(parts, attrs), attrs, at)),
   bf16: "kept",
   recompute: "collective",
   kernel: together,
   views: packedViews,
-  flops: (node) => numel(node.inputs[0].shape),
+  flops: elements,
 });
 
 /** The sum (or, `by` max, the maximum) of what all ranks have, of any number of tensors. */
 export const allReduce: Op = defineOp({
   name: "all_reduce",
-  infer: (inputs) => inputs.map(({ dtype, shape }) => ({ dtype, shape })),
+  infer: (inputs) => eachType(inputs, ({ dtype, shape }) => ({ dtype, shape })),
   together: each(reduced),
   bf16: "kept",
   recompute: "collective",
   kernel: together,
   views: packedViews,
-  flops: (node) => node.inputs.reduce((sum, v) => sum + numel(v.shape), 0),
+  flops: elements,
   inPlace: (node) => node.inputs.map((_, i) => [i, i]),
 });
 
 /** Every rank hands its tensors to the next of the group, and is given those of the one before; the last one's go to the first. */
 export const ringShift: Op = defineOp({
   name: "ring_shift",
-  infer: (inputs) => inputs.map(({ dtype, shape }) => ({ dtype, shape })),
+  infer: (inputs) => eachType(inputs, ({ dtype, shape }) => ({ dtype, shape })),
   together: (operands, _attrs, at) => operands[(at + operands.length - 1) % operands.length],
   bf16: "kept",
   recompute: "collective",

@@ -39,7 +39,8 @@ export function ropeIntoAttention(graph: Graph): Graph {
   return edit.finish();
 }
 
-/** Answers whether a value is there when a node runs: it is made before the node stands, or is a read that may stand earlier. */
+/** Answers whether a value is there when a node runs: it is made before the node stands, or is a read that may stand earlier, with
+ * what gathers it from other ranks. */
 function availability(graph: Graph): (value: Value, at: Node) => boolean {
   const made = producers(graph), order = new Map(graph.nodes.map((n, at) => [n, at]));
   const firstChange = new Map(
@@ -47,10 +48,12 @@ function availability(graph: Graph): (value: Value, at: Node) => boolean {
   );
   const isOld = (read: Node) =>
     touchedStates(read).every((s) => !firstChange.has(s) || order.get(read)! < order.get(firstChange.get(s)!)!);
-  return (value, at) => {
+  const isThere = (value: Value, at: Node): boolean => {
     const node = made.get(value);
-    return node === undefined || order.get(node)! < order.get(at)! || node.op === "read" && isOld(node);
+    if (node === undefined || order.get(node)! < order.get(at)!) return true;
+    return node.op === "read" ? isOld(node) : node.op === "all_gather" && node.inputs.every((v) => isThere(v, at));
   };
+  return isThere;
 }
 
 /** A residual sum and the norm after it are one kernel; so are the norm's gradient and the sum with the residual's gradient. The

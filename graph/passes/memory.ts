@@ -4,8 +4,9 @@
  * Sizes and offsets are bytes; lifetimes are node indices.
  * @module */
 import { opOf } from "../builder.ts";
-import { hasEffect, touchedStates } from "../edit.ts";
+import { hasEffect, isCopy, touchedStates } from "../edit.ts";
 import {
+  consumers,
   dtypeBytes,
   type Graph,
   type Node,
@@ -16,6 +17,7 @@ import {
   type Value,
 } from "../ir.ts";
 import { type Base, ownsBase, type Places, placeValues } from "../place.ts";
+import { transfersOf } from "../units.ts";
 import type { View } from "../view.ts";
 
 /** Every buffer starts at a multiple of this: one cache line, one AVX-512 vector. */
@@ -32,8 +34,11 @@ export interface Block {
   /** First and last node that touch it. */
   readonly first: number;
   readonly last: number;
-  /** What it is for: made in forward and still needed in backward, in use for a while, or a kernel's own for one node. */
-  readonly use: "kept" | "transient" | "scratch";
+  /** Last node beside which a collective may still be at work on it: no kernel before writes here. */
+  readonly held: number;
+  /** What it is for: a parameter that other ranks store, made in forward and still needed in backward, in use for a while, or a
+   * kernel's own for one node. */
+  readonly use: "gathered" | "kept" | "transient" | "scratch";
   /** What it holds, for people: op and module path. */
   readonly label: string;
 }
@@ -126,6 +131,7 @@ function placeStates(graphs: readonly Graph[]) {
 interface Life {
   first: number;
   last: number;
+  held: number;
   readonly bytes: number;
   readonly label: string;
 }
@@ -146,21 +152,27 @@ function planSection(
     (name, base) => assigned.set(base, states.get(name)!.offset),
   );
   const home = shareMemory(graph, places, lives, assigned);
+  holdWhileTravelling(graph, places, lives, home);
   const blocks = new Map<Base, Block>();
-  const gradient = graph.nodes.findIndex((n) => n.scope.endsWith("'"));
-  for (const [base, { first, last, bytes, label }] of lives) {
-    const use = gradient > 0 && first < gradient && last >= gradient ? "kept" : "transient";
-    blocks.set(base, { offset: 0, bytes, first, last, use, label });
+  // What is gathered ahead for backward does not begin it.
+  const gradient = graph.nodes.findIndex((n) => n.scope.endsWith("'") && !isCopy(n));
+  const gathers = transfersOf(graph).filter((t) => t.kind === "gather").flatMap((t) => t.node.outputs);
+  const gathered = new Set(gathers.map((v) => home(places.of.get(v)!.base)));
+  for (const [base, { first, last, held, bytes, label }] of lives) {
+    const isKept = gradient > 0 && first < gradient && last >= gradient;
+    const use = gathered.has(base) ? "gathered" : isKept ? "kept" : "transient";
+    blocks.set(base, { offset: 0, bytes, first, last, held, use, label });
   }
   const scratch = new Map<Node, Block>();
   for (const [i, node] of graph.nodes.entries()) {
     const bytes = opOf(node.op).scratch?.(node, threads) ?? 0;
     if (bytes > 0) {
-      scratch.set(node, { offset: 0, bytes, first: i, last: i, use: "scratch", label: `scratch of ${label(node)}` });
+      const life = { first: i, last: i, held: i };
+      scratch.set(node, { offset: 0, bytes, ...life, use: "scratch", label: `scratch of ${label(node)}` });
     }
   }
   const list = [...blocks.values(), ...scratch.values()];
-  fit(list, start);
+  fit(list, start, (block) => isCollective(graph.nodes[block.first]));
   const host = (slots: readonly { name: string; value: Value }[]) => {
     let offset = 0;
     const placed = slots.map(({ name, value }) => {
@@ -198,8 +210,9 @@ function lifetimes(graph: Graph, places: Places): Map<Base, Life> {
     const { base } = places.of.get(value)!;
     if (base.kind !== "value") return;
     const life = lives.get(base);
-    if (!life) lives.set(base, { first: at, last: at, bytes: base.size * dtypeBytes[base.dtype], label: label(node) });
-    else {
+    if (!life) {
+      lives.set(base, { first: at, last: at, held: at, bytes: base.size * dtypeBytes[base.dtype], label: label(node) });
+    } else {
       life.first = Math.min(life.first, at);
       life.last = Math.max(life.last, at);
     }
@@ -215,6 +228,37 @@ function lifetimes(graph: Graph, places: Places): Map<Base, Life> {
     if (life) life.last = graph.nodes.length;
   }
   return lives;
+}
+
+const isCollective = (node: Node | undefined): boolean => node !== undefined && opOf(node.op).together !== undefined;
+
+/** A collective is at work beside the kernels until one of them needs what it makes, or what one behind it makes. So long, no kernel
+ * writes to its operands, as it would have to wait; those of the collectives behind it may lie there. */
+function holdWhileTravelling(
+  graph: Graph,
+  places: Places,
+  lives: ReadonlyMap<Base, Life>,
+  home: (base: Base) => Base,
+): void {
+  const uses = consumers(graph), position = new Map(graph.nodes.map((n, i) => [n, i]));
+  /** The first kernel that reads a value, or a view of it. */
+  const firstKernel = (value: Value): number => {
+    const readers = uses.get(value) ?? [];
+    const ats = readers.flatMap((n) =>
+      places.isView(n) || n.op === "concat" ? n.outputs.map(firstKernel) : isCollective(n) ? [] : [position.get(n)!]
+    );
+    return Math.min(graph.nodes.length, ...ats);
+  };
+  for (const life of lives.values()) life.held = life.last;
+  let awaited = graph.nodes.length;
+  for (const node of graph.nodes.toReversed()) {
+    if (!isCollective(node)) continue;
+    awaited = Math.min(awaited, ...node.outputs.map(firstKernel));
+    for (const value of [...node.inputs, ...node.outputs]) {
+      const life = lives.get(home(places.of.get(value)!.base));
+      if (life) life.held = Math.max(life.held, awaited - 1);
+    }
+  }
 }
 
 /** Values that may be made in the memory of the states that they are assigned to: nobody reads what was there later. */
@@ -319,13 +363,16 @@ function shareMemory(
   return home;
 }
 
-/** Best fit, largest first: each block at the lowest offset where nothing that lives at the same time lies. */
-function fit(blocks: readonly Block[], start: number): void {
+/** Best fit, largest first: each block at the lowest offset where nothing that lives at the same time lies.
+ * @param isSent is the block first written by a collective? */
+function fit(blocks: readonly Block[], start: number, isSent: (block: Block) => boolean): void {
   const placed: Block[] = [];
+  const sent = new Set(blocks.filter(isSent));
+  const covers = (a: Block, b: Block): boolean => a.first <= b.first && b.first <= (sent.has(b) ? a.last : a.held);
+  const meet = (a: Block, b: Block): boolean =>
+    a.first <= b.held && b.first <= a.held && (covers(a, b) || covers(b, a));
   for (const block of [...blocks].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
-    const others = placed.filter((p) => p.first <= block.last && block.first <= p.last).sort((a, b) =>
-      a.offset - b.offset
-    );
+    const others = placed.filter((p) => meet(p, block)).sort((a, b) => a.offset - b.offset);
     let best = -1, gapBest = Infinity, end = start;
     for (const other of others) {
       const gap = other.offset - end;

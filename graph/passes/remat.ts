@@ -11,6 +11,7 @@ import { type Graph, type Node, producers, sizeBytes, type Value } from "../ir.t
 import { FlowNetwork } from "../min_cut.ts";
 import { flopsOf } from "../op.ts";
 import { isViewOp } from "../place.ts";
+import { blockOf, transfersOf } from "../units.ts";
 import { joinedProducts } from "./fuse_products.ts";
 import { removeDeadNodes } from "./simplify.ts";
 
@@ -27,16 +28,11 @@ const MOST_READ = 8;
 
 const isGradient = (node: Node): boolean => node.scope.endsWith("'");
 
-/** The block that a scope lies in; `undefined` outside of all blocks. */
-export function blockOf(scope: string): string | undefined {
-  return /^(?:[^.']+\.)*?\d+(?=[.']|$)/.exec(scope)?.[0];
-}
-
 /** What decisions are made on: a graph as its values are needed in backward. Views are as good as what they show, so all is told
  * of their _root_, the value whose memory they lie on. */
 export class Forward {
-  /** Nodes before the turn that make values, in order. Not among them: what is there in backward anyway (inputs, constants, state)
-   * and views, which are made again with their root. */
+  /** Nodes before the turn that make values, in order. Not among them: what is there in backward anyway (inputs, constants, state,
+   * parameters gathered from other ranks, of which pass `reshard` decides) and views, which are made again with their root. */
   readonly all: readonly Node[];
   /** Those of them that could be made again. */
   readonly nodes: readonly Node[];
@@ -54,9 +50,14 @@ export class Forward {
     // What forward needs after the turn (the head, chunk by chunk) is there in any case.
     const stays = new Set<Value | undefined>(graph.outputs.map((o) => this.root(o.value)));
     for (const node of rest) if (!isGradient(node)) node.inputs.forEach((v) => stays.add(this.root(v)));
-    this.all = first.filter((n) => !isViewOp(n.op) && n.op !== "read" && n.op !== "constant");
+    const gathers = transfersOf(graph).filter((t) => t.kind === "gather");
+    const gathered = new Set(gathers.flatMap((t) => [t.node, ...t.links]));
+    this.all = first.filter((n) => !isViewOp(n.op) && n.op !== "read" && n.op !== "constant" && !gathered.has(n));
     this.nodes = this.all.filter((n) => !hasEffect(n) && !n.outputs.some((v) => stays.has(v)));
-    this.needed = new Set(rest.filter(isGradient).flatMap((n) => n.inputs.map((v) => this.root(v))));
+    const isGathered = (v: Value) => gathered.has(made.get(v)!);
+    this.needed = new Set(
+      rest.filter(isGradient).flatMap((n) => n.inputs.map((v) => this.root(v))).filter((v) => !isGathered(v)),
+    );
     const blocks = first.map((n) => blockOf(n.scope)).filter((b) => b !== undefined), leaving = new Set<Node>();
     for (const node of first) {
       if (isViewOp(node.op)) continue;

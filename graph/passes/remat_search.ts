@@ -6,9 +6,10 @@ import { opOf } from "../builder.ts";
 import { type Graph, type Node, numel, producers, sizeBytes, type Value } from "../ir.ts";
 import { flopsOf, type Recompute } from "../op.ts";
 import { isViewOp } from "../place.ts";
+import { blockOf } from "../units.ts";
 import { joinedProducts } from "./fuse_products.ts";
 import type { Block } from "./memory.ts";
-import { blockOf, Forward, leastKept, recomputedFlops, remake } from "./remat.ts";
+import { Forward, leastKept, recomputedFlops, remake } from "./remat.ts";
 
 /** What the search shall do. */
 export type RematBudget =

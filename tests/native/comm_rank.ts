@@ -11,17 +11,15 @@ import { opOf } from "../../graph/builder.ts";
 import { interpret, interpretRanks, type Memory } from "../../graph/interpret.ts";
 import { type DType, type Graph, numel, type Type } from "../../graph/ir.ts";
 import { localShape } from "../../graph/layout.ts";
-import { autodiff } from "../../graph/passes/autodiff.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
-import { partition } from "../../parallel/partition.ts";
 import { graphOfRank } from "../../parallel/rank_graph.ts";
 import { passes } from "../../train/compile.ts";
 import { newArray, numbersOf, setNumbers, typedArray } from "../../train/typed_array.ts";
-import { Random, randomGraph, randomInputs } from "../graph/random_graphs.ts";
+import { Random, randomInputs } from "../graph/random_graphs.ts";
 import { scatter } from "../parallel/lockstep.ts";
-import { randomLayouts } from "../parallel/random_layouts.ts";
+import { randomPartitioned } from "../parallel/random_layouts.ts";
 import { compilePlainly, errorOf } from "./native.ts";
 
 const MESHES: Readonly<Record<number, readonly MeshOptions[]>> = {
@@ -88,15 +86,12 @@ async function runGraphs(device: Device, { rank, size }: Comm["info"], seeds: nu
   const results: Arr[] = [];
   let [collectives, worst] = [0, 0];
   for (let seed = 1; seed <= seeds; seed++) {
-    const random = new Random(seed), forward = randomGraph(seed, { steps: [3, 12], sizes: [2, 4, 6] });
-    const parameters = forward.states.filter((s) => s.kind === "parameter").map((s) => s.name);
-    const graph = random.oneIn(2) ? forward : autodiff(forward, { of: "loss", states: parameters });
-    const mesh = new Mesh({ dp_shard: 1, ...random.pick(MESHES[size]) }, size);
-    const layouts = randomLayouts(graph, mesh, random), parts = partition(graph, mesh, layouts);
+    const meshFor = (random: Random) => new Mesh({ dp_shard: 1, ...random.pick(MESHES[size]) }, size);
+    const { whole: graph, graph: parts, mesh, layouts, random } = randomPartitioned(seed, meshFor);
     // Every other time with all passes that come before a graph is that of one rank.
-    const lowered = seed % 2
-      ? parts
-      : passes().filter((p) => p.name !== "materialize").reduce((g, p) => p.run(g), parts);
+    const list = passes({ ranks: { partition: () => parts, graphOfRank: (g) => g, prefetch: 1 + seed % 3 } });
+    const behind = list.slice(list.findIndex((p) => p.name === "tile")).filter((p) => p.name !== "materialize");
+    const lowered = seed % 2 ? parts : behind.reduce((g, p) => p.run(g), parts);
     const graphs = Array.from({ length: size }, (_, r) => graphOfRank(lowered, mesh, r));
     collectives += graphs[rank].nodes.filter((n) => opOf(n.op).together).length;
     const { inputs, memory } = randomInputs(graph, seed), first = seed % 3 > 0;
@@ -171,6 +166,38 @@ async function runCollectives(device: Device, { rank, size }: Comm["info"]) {
   return { digest: await digest(results) };
 }
 
+/** More tensors by one collective than meet at a time: the same bits as one by one. */
+async function runGrouped(device: Device, { rank, size }: Comm["info"]) {
+  const results: Arr[] = [], group = Array.from({ length: size }, (_, r) => r), count = 40;
+  const shapes = Array.from({ length: count }, (_, i) => [12, 1 + 3 * i]);
+  for (const dtype of ["f32", "f64", "bf16"] as DType[]) {
+    for (const op of ["all_gather", "reduce_scatter", "all_reduce"]) {
+      const attrs = { axes: ["dp_shard"], size, group, dim: 0, by: "sum" };
+      const graphs = [true, false].map((isGrouped) =>
+        traceGraph("g", [], (builder) => {
+          const values = shapes.map((shape, i) => builder.input(`x${i}`, { dtype, shape }));
+          const made = isGrouped
+            ? builder.emit(op, values, attrs)
+            : values.flatMap((value) => builder.emit(op, [value], attrs));
+          return Object.fromEntries(made.map((value, i) => [`y${i}`, new Tensor(builder, value)]));
+        })
+      );
+      const random = new Random(100 * rank + 1), round = dtype === "bf16" ? roundBf16 : Math.fround;
+      const inputs = Object.fromEntries(shapes.map((shape, i) => [
+        `x${i}`,
+        arr(shape, Float64Array.from({ length: numel(shape) }, () => round(random.real(-1, 1)))),
+      ]));
+      const [grouped, single] = await Array.fromAsync(graphs, async (graph) => {
+        using program = await Rank.load(device, graph);
+        return [...(await program.run(inputs, new Map())).values()];
+      });
+      if (await digest(grouped) !== await digest(single)) throw new Error(`${op} of ${count} ${dtype} tensors differs`);
+      results.push(...grouped);
+    }
+  }
+  return { tensors: results.length, digest: await digest(results) };
+}
+
 /** Rank 1 does what it should not, behind a first run in which all is well. */
 async function runWith(device: Device, comm: Comm, trouble: (run: () => Promise<unknown>) => Promise<unknown>) {
   const group = Array.from({ length: comm.info.size }, (_, r) => r);
@@ -184,6 +211,7 @@ async function runWith(device: Device, comm: Comm, trouble: (run: () => Promise<
 const tasks: Readonly<Record<string, (device: Device, comm: Comm) => Promise<unknown>>> = {
   graphs: (device, comm) => runGraphs(device, comm.info, 60),
   collectives: (device, comm) => runCollectives(device, comm.info),
+  grouped: (device, comm) => runGrouped(device, comm.info),
   gather: async (_, comm) => {
     const all = await comm.gather(Uint8Array.of(comm.info.rank, 7));
     return { all: all.map((bytes) => [...bytes]), exchange: comm.info.exchange, hostSize: comm.info.hostSize };

@@ -36,6 +36,12 @@ for (const size of [2, 3, 4]) {
   });
 }
 
+test("many tensors by one collective have the same bits as one by one, however they travel", async () => {
+  const shared = await succeed(2, "grouped");
+  for (const { tensors } of shared) assertEquals(tensors, 9 * 40);
+  assertEquals(await succeed(2, "grouped", MESSAGES), shared);
+});
+
 test("who waits for a rank that does not come is told so in time: who, where, and what each did last", async () => {
   const { code, stderr, seconds } = await ranks(3, "sleep", {}, "1500");
   assert(code !== 0 && seconds < 40, `it ended after ${seconds} s with ${code}\n${stderr}`);

@@ -1,4 +1,5 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { group } from "../../graph/passes/group.ts";
 import { exchangesOf, exchangesText } from "../../parallel/exchanges.ts";
 import { partition } from "../../parallel/partition.ts";
 import { tinyLlama } from "../model/tiny.ts";
@@ -17,9 +18,17 @@ Deno.test("collectives alike are counted together, with the bytes that each rank
     `12 all_gather over dp_shard (2 ranks), f32: ${sharded} sent by each\n` +
       `6 reduce_scatter over tp (2 ranks), f32: ${sequence} sent by each\n` +
       `6 all_gather over tp (2 ranks), f32: ${sequence} sent by each\n` +
-      `5 all_reduce over tp (2 ranks), f32: ${reduced} sent by each\n` +
+      `5 all_reduce of 6 tensors over tp (2 ranks), f32: ${reduced} sent by each\n` +
       `12 reduce_scatter over dp_shard (2 ranks), f32: ${sharded} sent by each\n`,
   );
+});
+
+Deno.test("a collective of several tensors is one", () => {
+  const mesh = meshOf({ dp_shard: 2 }), parts = partition(graphs.microbatch, mesh, boundPlan(model, mesh, graphs));
+  const [whole, grouped] = [parts, group(parts)].map((g) => exchangesOf(g)[0]);
+  assertEquals([whole.count, whole.tensors, grouped.count], [12, 12, 3]);
+  assertEquals({ ...grouped, count: 12 }, whole);
+  assertStringIncludes(exchangesText(group(parts)), "3 all_gather of 12 tensors over dp_shard (2 ranks), f32: ");
 });
 
 Deno.test("an update of one rank says nothing", () => {

@@ -1,5 +1,6 @@
 /** All ranks of a mesh in one process: parts of values, and the question whether a partitioned graph means the same.
  * @module */
+import { assertEquals } from "@std/assert";
 import { type Arr, arr, forEachIndex, stridesOf } from "../../graph/array.ts";
 import { interpret, interpretRanks, type Memory } from "../../graph/interpret.ts";
 import type { Graph } from "../../graph/ir.ts";
@@ -180,6 +181,31 @@ export function assertSameOnMesh(graph: Graph, mesh: Mesh, layouts: Layouts, see
     throw new Error(
       `Graph "${graph.name}" changed its meaning on ${JSON.stringify(mesh.degrees)}, seed ${seed}: ` +
         `${(error as Error).message}\n${print(graph)}\n${print(partition(graph, mesh, layouts))}`,
+      { cause: error },
+    );
+  }
+}
+
+/** Fails unless two graphs of all ranks give every rank the same bits, from random inputs and memory, in a first microbatch and in a
+ * later one.
+ * @throws {Error} that names the seed and shows both. */
+export function assertSameOnRanks(before: Graph, after: Graph, mesh: Mesh, seed: number): void {
+  const given = ranksOf(mesh).map((rank) => randomInputs(before, 1000 * seed + rank));
+  const run = (graph: Graph, first: boolean) => {
+    const memories = given.map(({ memory }): Memory => new Map(memory));
+    const outputs = interpretRanks(
+      ranksOf(mesh).map((rank) => graphOfRank(graph, mesh, rank)),
+      given.map(({ inputs }, rank) => ({ inputs, memory: memories[rank], first })),
+    );
+    return memories.map((memory, rank) => ({ memory, outputs: outputs[rank] }));
+  };
+  try {
+    verify(after);
+    for (const first of [true, false]) assertEquals(run(after, first), run(before, first));
+  } catch (error) {
+    throw new Error(
+      `Graph "${before.name}" changed its meaning on ${JSON.stringify(mesh.degrees)}, seed ${seed}: ` +
+        `${(error as Error).message.slice(0, 2000)}\n${print(before)}\n${print(after)}`,
       { cause: error },
     );
   }

@@ -3,12 +3,17 @@
 import { isCopy } from "../../graph/edit.ts";
 import type { Graph } from "../../graph/ir.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
-import type { Llama } from "../../model/llama.ts";
+import { verify } from "../../graph/verify.ts";
+import type { Llama, LlamaOptions } from "../../model/llama.ts";
 import { llamaPlan } from "../../model/llama_plan.ts";
 import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
+import { partition } from "../../parallel/partition.ts";
 import { BoundPlan, planOf, type PlanOptions } from "../../parallel/plan.ts";
+import { graphOfRank } from "../../parallel/rank_graph.ts";
+import { passes, type PassOptions, type Ranks } from "../../train/compile.ts";
 import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
 import { type BatchShape, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "../../train/step.ts";
+import { tinyLlama } from "../model/tiny.ts";
 
 /** Graphs by name. */
 export type StepGraphs = Readonly<
@@ -39,6 +44,30 @@ export function collectivesOf(graph: Graph, axis: string, modules: RegExp): Reco
     found[name] = (found[name] ?? 0) + 1;
   }
   return found;
+}
+
+/** A graph of a step of a small Llama on a mesh, by all passes up to one. */
+export function meshGraph(
+  name: keyof StepGraphs,
+  axes: MeshOptions,
+  upTo: string,
+  options: Omit<PassOptions, "ranks"> & Pick<Ranks, "reshard" | "prefetch"> & {
+    readonly model?: LlamaOptions;
+    readonly dtype?: "f32" | "f64";
+  } = {},
+): { readonly graph: Graph; readonly mesh: Mesh } {
+  const { model, dtype = "f32", reshard, prefetch, ...others } = options;
+  const llama = tinyLlama(model), mesh = meshOf(axes), graphs = stepGraphs(llama, { batch: 4, seqLen: 8, dtype });
+  const layouts = boundPlan(llama, mesh, graphs);
+  const ranks: Ranks = {
+    partition: (g) => partition(g, mesh, layouts),
+    graphOfRank: (g) => graphOfRank(g, mesh, 0),
+    reshard,
+    prefetch,
+  };
+  const list = passes({ ...others, ranks }), end = list.findIndex((p) => p.name === upTo);
+  if (end < 0) throw new Error(`no pass "${upTo}"`);
+  return { mesh, graph: list.slice(0, end + 1).reduce((g, pass) => verify(pass.run(g)), graphs[name]) };
 }
 
 /** A mesh of as many ranks as its degrees make. */

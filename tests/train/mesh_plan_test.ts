@@ -4,6 +4,7 @@ import { collectiveTotals, parameterGroups, placeOf } from "../../train/mesh_pla
 import { memoryUse } from "../../train/plan_report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
+import type { MeshChoices } from "../../train/ranks.ts";
 import { meshOf } from "../parallel/step_graphs.ts";
 import { tinyPlan } from "./mesh_plans.ts";
 
@@ -42,18 +43,38 @@ Deno.test("the parts of memory add up to the arena, and states are those of the 
 });
 
 Deno.test("collectives of a microbatch are counted once for each microbatch of a step, at their place", () => {
-  const at = plan.collectives.filter((c) => c.where === "layers.*.attention.wq" && c.op === "all_gather");
-  const sequence = { section: "microbatch", where: "layers.*.attention.wq", op: "all_gather", size: 2, dtype: "f32" };
-  assertEquals(at.map((c) => ({ ...c })), [
-    // Two layers; two rows of 8 of the 16 tokens, and half of what tp uses of the parameter.
-    { ...sequence, axes: ["tp"], dtype: "f32", count: 6, bytes: 6 * 2 * 8 * 16 * 4 },
-    { ...sequence, axes: ["dp_shard"], dtype: "f32", count: 6, bytes: 6 * 16 * 16 / 4 * 4 },
+  const at = (where: string, op: string) => plan.collectives.filter((c) => c.where === where && c.op === op);
+  const two = { section: "microbatch", op: "all_gather", size: 2, dtype: "f32" as const };
+  // Two layers; two rows of 8 of the 16 tokens, and half of what tp uses of the parameters, in forward and again in backward.
+  const sequence = { ...two, where: "layers.*.attention.wq", axes: ["tp"] };
+  assertEquals(at("layers.*.attention.wq", "all_gather").map((c) => ({ ...c })), [
+    { ...sequence, count: 6, tensors: 6, bytes: 6 * 2 * 8 * 16 * 4 },
   ]);
+  const parameters = (16 * (16 + 8 + 8 + 16 + 3 * 24) / 4 + 2 * 16 / 2) * 4;
+  for (const where of ["layers.*", "layers.*'"]) {
+    const unit = { ...two, where, axes: ["dp_shard"], count: 6, tensors: 6 * 9, bytes: 6 * parameters };
+    assertEquals(at(where, "all_gather").map((c) => ({ ...c })), [unit]);
+  }
   const totals = collectiveTotals(plan.collectives),
-    sum = (list: readonly { bytes: number; count: number }[]) =>
-      list.reduce((n, c) => [n[0] + c.bytes, n[1] + c.count], [0, 0]);
+    sum = (list: readonly { bytes: number; count: number; tensors: number }[]) =>
+      list.reduce((n, c) => [n[0] + c.bytes, n[1] + c.count, n[2] + c.tensors], [0, 0, 0]);
   assertEquals(sum(totals), sum(plan.collectives));
   assert(totals.length < plan.collectives.length);
+});
+
+Deno.test("kept since forward, parameters are gathered once, and take more memory; further ahead, they take more", () => {
+  const model = tinyLlama({ numLayers: 6 }),
+    gathered = (choices: MeshChoices) => {
+      const { memory, collectives } = tinyPlan({ dp_shard: 2 }, {
+        model,
+        ranks: { mesh: meshOf({ dp_shard: 2 }), ...choices },
+      });
+      return { bytes: memory.gathered, count: collectiveTotals(collectives).find((c) => c.op === "all_gather")!.count };
+    };
+  const [plain, kept, ahead] = [{}, { reshard: false }, { prefetch: 3 }].map(gathered);
+  // Eight units in each of three microbatches, and the blocks again.
+  assertEquals([plain.count, kept.count, ahead.count], [3 * (8 + 6), 3 * 8, 3 * (8 + 6)]);
+  assert(kept.bytes > 2 * plain.bytes && ahead.bytes > plain.bytes, JSON.stringify([plain, kept, ahead]));
 });
 
 Deno.test("a step is that of all ranks", () => {

@@ -89,6 +89,13 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { dp_shard: 2, cp: 2 }, model: { ffnHiddenDim: 25, vocabSize: 67 } },
     { mesh: { dp_shard: 2, tp: 2 }, model: { ffnHiddenDim: 26, vocabSize: 66 } },
   ],
+  "parameters that are kept since forward, or gathered further ahead": [
+    { mesh: { dp_shard: 2 }, choices: { reshard: false } },
+    { mesh: { dp_shard: 2 }, choices: { reshard: false, prefetch: 0 }, remat: { mode: "full" } },
+    { mesh: { dp_shard: 2 }, choices: { prefetch: 0 } },
+    { mesh: { dp_shard: 2 }, choices: { prefetch: 3 }, model: { numLayers: 4 } },
+    { mesh: { dp_replicate: 2, dp_shard: 2 }, choices: { reshard: false, prefetch: 2 } },
+  ],
   "other choices of the plan": [
     { mesh: { tp: 2 }, choices: { sequenceParallel: false } },
     { mesh: { tp: 2 }, choices: { lossParallel: false } },

@@ -3,7 +3,7 @@ import { opOf } from "../../graph/builder.ts";
 import { flopsOf } from "../../graph/op.ts";
 import type { Block, MemoryPlan } from "../../graph/passes/memory.ts";
 import { numParameters } from "../../model/module.ts";
-import { bytesText, graphFlops, memoryText, planText } from "../../train/plan_report.ts";
+import { bytesText, graphFlops, memoryText, memoryUse, planText } from "../../train/plan_report.ts";
 import { modelText } from "../../train/report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
@@ -31,6 +31,7 @@ Deno.test("memory is told at the moment when most is alive, and its parts add up
   const block = (label: string, bytes: number, first: number, last: number, use: Block["use"]): Block => ({
     ...{ label, bytes, first, last, use },
     offset: 0,
+    held: last,
   });
   const blocks = [
     block("a", 100, 0, 5, "kept"),
@@ -65,11 +66,25 @@ Deno.test("memory is told at the moment when most is alive, and its parts add up
   ]);
 });
 
+Deno.test("what a collective still reads counts, unless what travels next lies there already", () => {
+  const block = (offset: number, first: number, last: number, held: number): Block => ({
+    ...{ label: "x", bytes: 10, offset, first, last, held },
+    use: "transient",
+  });
+  const transient = (...blocks: Block[]) => {
+    const section = { ...compiled.plan.sections[0], blocks };
+    return memoryUse({ ...compiled.plan, sections: [section] }).use.transient;
+  };
+  assertEquals(transient(block(0, 0, 1, 3), block(10, 2, 4, 4)), 20);
+  assertEquals(transient(block(0, 0, 1, 3), block(0, 2, 4, 4)), 10);
+  assertEquals(transient(block(0, 0, 1, 1), block(10, 2, 4, 4)), 10);
+});
+
 Deno.test("where another section needs most of the shared region, the table is about that one", () => {
   const at = (name: string, bytes: number) => ({
     ...compiled.plan.sections[0],
     graph: { ...compiled.graphs[0], name },
-    blocks: [{ label: `of ${name}`, bytes, offset: 0, first: 0, last: 0, use: "transient" as const }],
+    blocks: [{ label: `of ${name}`, bytes, offset: 0, first: 0, last: 0, held: 0, use: "transient" as const }],
   });
   const text = memoryText({ ...compiled.plan, sections: [at("microbatch", 10), at("evaluate", 20)] });
   assertStringIncludes(text, "Largest values of evaluate\n  of evaluate  20 B");

@@ -69,6 +69,8 @@ export function meshChoices({ parallelism }: Config): MeshChoices {
     balancer: parallelism.context_parallel_load_balancer,
     rotateMethod: parallelism.context_parallel_rotate_method,
     asyncTensorParallel: parallelism.enable_async_tensor_parallel,
+    reshard: parallelism.fsdp_reshard_after_forward !== "never",
+    prefetch: parallelism.fsdp_prefetch,
   };
 }
 

@@ -1,6 +1,7 @@
 /**
  * Every configuration key: its type, range, default, unit and meaning, one line each. Names are torchtitan's, so its
- * TOML files can be read; `[data]`, `[device]`, `metrics.jsonl_file` and the sizes in `[model]` are additions.
+ * TOML files can be read; `[data]`, `[device]`, `metrics.jsonl_file`, `parallelism.fsdp_prefetch` and the sizes in `[model]` are
+ * additions.
  * The interfaces give the same names to TypeScript: `config.training.seq_len` is `seq_len` under `[training]`.
  * `null` means "not set". `--help` and the error messages are made from this table.
  * @module
@@ -91,6 +92,8 @@ export interface ParallelismConfig {
   pipeline_parallel_degree: number;
   data_parallel_replicate_degree: number;
   data_parallel_shard_degree: number;
+  fsdp_reshard_after_forward: "default" | "always" | "never";
+  fsdp_prefetch: number;
   context_parallel_degree: number;
   context_parallel_load_balancer: "headtail" | null;
   context_parallel_rotate_method: "allgather" | "alltoall";
@@ -270,6 +273,17 @@ const schema = z.strictObject({
       -1,
       "Axis dp_shard: ranks that share out batch and parameters; -1: what the other axes leave of --nproc.",
       "ranks",
+    ),
+    fsdp_reshard_after_forward: key(
+      z.enum(["default", "always", "never"]),
+      "default",
+      "Gather a block's parameters again for backward, or keep them since forward. default: always.",
+    ),
+    fsdp_prefetch: key(
+      countOrZero,
+      1,
+      "How far ahead of their use parameters are gathered; 0: ranks compute and exchange in turns.",
+      "blocks",
     ),
     context_parallel_degree: key(count, 1, "Axis cp: ranks that share out the sequence.", "ranks"),
     context_parallel_load_balancer: key(

@@ -36,6 +36,8 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
 const senseless: Readonly<Record<string, string>> = {
   "profiling.enable_memory_snapshot":
     "makes no sense here: all memory is planned before the run, and none is allocated during it; --dry-run prints the plan",
+  "training.enable_cpu_offload":
+    "makes no sense here: the device is the CPU, and its memory holds parameters and moments already",
 };
 
 /**
@@ -54,7 +56,6 @@ const withoutEffect: Readonly<Record<string, unknown>> = {
   "validation.dataloader.persistent_workers": false,
   "validation.dataloader.pin_memory": false,
   "validation.dataloader.prefetch_factor": null,
-  "parallelism.fsdp_reshard_after_forward": "default",
   "parallelism.module_fqns_per_model_part": null,
   "parallelism.pipeline_parallel_first_stage_less_layers": 1,
   "parallelism.pipeline_parallel_last_stage_less_layers": 1,
@@ -134,6 +135,7 @@ const renamed: Readonly<Record<string, string>> = {
   "training.data_parallel_type": "write parallelism.data_parallel_shard_degree or data_parallel_replicate_degree",
   "training.data_parallel_degree": "write parallelism.data_parallel_shard_degree",
   "training.data_parallel_shard_degree": "write parallelism.data_parallel_shard_degree",
+  "training.fsdp_reshard_after_forward": "write parallelism.fsdp_reshard_after_forward",
   "training.data_parallel_replicate_degree": "write parallelism.data_parallel_replicate_degree",
   "training.sequence_parallel_degree": "write parallelism.tensor_parallel_degree",
   "training.tensor_parallel_degree": "write parallelism.tensor_parallel_degree",

@@ -4,13 +4,14 @@ import { hasEffect, isCopy } from "../../../graph/edit.ts";
 import { type Graph, type Node, producers } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { fuse } from "../../../graph/passes/fuse.ts";
-import { blockOf, recomputedFlops, remake, remat, type RematPolicy } from "../../../graph/passes/remat.ts";
+import { recomputedFlops, remake, remat, type RematPolicy } from "../../../graph/passes/remat.ts";
 import { fullPrecision, precision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { tile } from "../../../graph/passes/tile.ts";
 import { print } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { grad, trace, traceGraph } from "../../../graph/trace.ts";
+import { blockOf } from "../../../graph/units.ts";
 import { verify } from "../../../graph/verify.ts";
 import { llama } from "../../../model/llama.ts";
 import { traceMicrobatch } from "../../../train/step.ts";
@@ -91,13 +92,6 @@ Deno.test("whatever is chosen to be made again, the meaning stays to the last bi
 Deno.test("a graph without a gradient stays as it is", () => {
   const graph = trace((x) => x.exp().mul(2).tanh(), f64(3));
   assertEquals(remat(graph, { mode: "full" }), graph);
-});
-
-Deno.test("a block is the path of one element of a list of modules", () => {
-  assertEquals(blockOf("layers.3.attention.wq"), "layers.3");
-  assertEquals(blockOf("layers.3'"), "layers.3");
-  assertEquals(blockOf("encoder.blocks.12.mlp.experts.3.w1'"), "encoder.blocks.12");
-  assertEquals(["norm", "w1.weight", "", "'", "layers3.x"].map(blockOf), Array(5).fill(undefined));
 });
 
 Deno.test("none: norms and SwiGLU are made again from what is kept anyway", () => {

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { ConfigError, loadConfig, rematPolicy } from "../../../train/config.ts";
+import { ConfigError, loadConfig, meshChoices, rematPolicy } from "../../../train/config.ts";
 import { foreignKey, foreignNames } from "../../../train/config/torchtitan.ts";
 import { vocabulary } from "../../../train/config/vocabulary.ts";
 
@@ -97,6 +97,15 @@ Deno.test("a feature that is missing may be off, and nothing else", async (t) =>
       assertStringIncludes(error.message, `${name} = "on" (my.toml:2) ${key.why}\n`);
     });
   }
+});
+
+Deno.test("parameters are gathered again for backward unless that is never to be, and CPU offload has nowhere to go", async () => {
+  const choices = async (key: string, value: unknown) => meshChoices((await set(`parallelism.${key}`, value)).config);
+  const reshard = (value: string) => choices("fsdp_reshard_after_forward", value).then((c) => c.reshard);
+  assertEquals([await reshard("default"), await reshard("always"), await reshard("never")], [true, true, false]);
+  assertEquals((await choices("fsdp_prefetch", 2)).prefetch, 2);
+  const error = await assertRejects(() => set("training.enable_cpu_offload", true), ConfigError);
+  assertStringIncludes(error.message, "makes no sense here: the device is the CPU");
 });
 
 Deno.test("memory snapshots are refused with the reason", async () => {

@@ -1,0 +1,106 @@
+/** What ranks exchange for the sake of parameters alone: gathers of parameters that are stored in shards, and reductions of their
+ * gradients. A _unit_ is what travels together: the parameters of one block, or those between two blocks (an embedding; a last norm
+ * with the output layer). No name of a model is known here: a gather is known by the state that it comes from, a reduction by the
+ * one that it leads to.
+ * @module */
+import { hasEffect, isCopy, touchedStates } from "./edit.ts";
+import { consumers, type Graph, type Node, type Value } from "./ir.ts";
+import { isViewOp } from "./place.ts";
+
+/** The block that a module path lies in, the path up to its first number, such as `layers.3`; `undefined` outside of all blocks. */
+export function blockOf(path: string): string | undefined {
+  return /^(?:[^.']+\.)*?\d+(?=[.']|$)/.exec(path)?.[0];
+}
+
+/** A collective for parameters. */
+export interface Transfer {
+  readonly node: Node;
+  readonly kind: "gather" | "reduction";
+  /** The same for all that belongs to a unit; what backward gathers again is a unit of its own. */
+  readonly unit: string;
+  /** The block, or the module, of the parameter. */
+  readonly module: string;
+  /** How many others come before it on the way between parameter and use: one for each axis, for instance. */
+  readonly depth: number;
+  /** Nodes that only lead from the parameter to this gather, or from this reduction to the gradient sum: casts, views, and the
+   * accumulation. */
+  readonly links: readonly Node[];
+}
+
+/** Ops that change how a value is written, but need nothing of other ranks. */
+const LINKS: ReadonlySet<string> = new Set(["cast", "map", "copy", "concat", "slice_by_rank", "keep_on_first"]);
+
+const isLink = ({ op }: Node): boolean => LINKS.has(op) || isViewOp(op);
+const isReduction = ({ op }: Node): boolean => op === "reduce_scatter" || op === "all_reduce";
+
+/** All transfers of a graph, in its order. */
+export function transfersOf(graph: Graph): Transfer[] {
+  const found = new Map([...fromStates(graph), ...toSums(graph)].map((t) => [t.node, t]));
+  /** Blocks so far: between the same two of them, what lies outside is one unit. */
+  const blocks = new Map<string, Set<string>>();
+  return graph.nodes.flatMap((node): Transfer[] => {
+    const transfer = found.get(node);
+    if (!transfer) return [];
+    const { state, kind, depth, links } = transfer, path = state.slice(state.indexOf("/") + 1), block = blockOf(path);
+    const side = kind === "gather" && isCopy(node) ? "gather again" : kind, seen = blocks.get(side) ?? new Set();
+    if (block !== undefined) blocks.set(side, seen.add(block));
+    const unit = `${side} ${block ?? `outside ${seen.size}`}`;
+    return [{ node, kind, unit, module: block ?? path.slice(0, Math.max(0, path.lastIndexOf("."))), depth, links }];
+  });
+}
+
+interface Found extends Omit<Transfer, "unit" | "module"> {
+  readonly state: string;
+}
+
+/** Gathers of what is read from parameters and only written in another way since; in a graph that changes no gradient sum, also
+ * reductions of these. */
+function fromStates(graph: Graph): Found[] {
+  const kinds = new Map(graph.states.map((s) => [s.name, s.kind])), found: Found[] = [];
+  const isGradient = (node: Node) => touchedStates(node).some((s) => kinds.get(s) === "gradient");
+  const isSummed = graph.nodes.some((n) => hasEffect(n) && isGradient(n));
+  const constants = new Set<Value>(), origins = new Map<Value, Omit<Found, "node" | "kind">>();
+  for (const node of graph.nodes) {
+    const [state] = touchedStates(node), kind = node.op === "read" ? kinds.get(state) : undefined;
+    if (node.op === "constant") constants.add(node.outputs[0]);
+    if (kind === "parameter" || kind === "gradient" && !isSummed) {
+      origins.set(node.outputs[0], { state, depth: 0, links: [] });
+    }
+    const all = node.inputs.filter((v) => !constants.has(v)), known = all.flatMap((v) => origins.get(v) ?? []);
+    if (known.length === 0 || known.length < all.length) continue;
+    const from = known[0].state, isParameter = kinds.get(from) === "parameter";
+    const depth = Math.max(...known.map((o) => o.depth)), links = [...new Set(known.flatMap((o) => o.links))];
+    const isTransfer = isParameter ? node.op === "all_gather" : isReduction(node);
+    if (!isTransfer && !isLink(node)) continue;
+    if (isTransfer && isParameter) found.push({ node, kind: "gather", state: from, depth, links });
+    else if (isTransfer) found.push({ node, kind: "reduction", state: from, depth, links: [] });
+    const next = isTransfer ? { depth: depth + 1, links: [] } : { depth, links: [...links, node] };
+    node.outputs.forEach((v) => origins.set(v, { state: from, ...next }));
+  }
+  return found;
+}
+
+/** Reductions of what only goes on into gradient sums. */
+function toSums(graph: Graph): Found[] {
+  const kinds = new Map(graph.states.map((s) => [s.name, s.kind])), uses = consumers(graph);
+  const results = new Set(graph.outputs.map((o) => o.value));
+  /** The sum that a node leads to, with the links on the way. */
+  const ends = new Map<Node, { readonly state: string; readonly links: readonly Node[] }>();
+  for (const node of graph.nodes.toReversed()) {
+    const [state] = touchedStates(node);
+    if (node.op === "accumulate" && kinds.get(state) === "gradient") ends.set(node, { state, links: [node] });
+    if (!isLink(node) && node.op !== "add" && !isReduction(node)) continue;
+    const next = node.outputs.flatMap((v) => uses.get(v) ?? []), end = ends.get(next[0]);
+    if (!end || !next.every((n) => ends.has(n)) || node.outputs.some((v) => results.has(v))) continue;
+    const links = [...new Set(next.flatMap((n) => isReduction(n) ? [] : ends.get(n)!.links))];
+    ends.set(node, { state: end.state, links: isReduction(node) ? links : [node, ...links] });
+  }
+  const depths = new Map<Value, number>();
+  return graph.nodes.flatMap((node): Found[] => {
+    const end = ends.get(node);
+    if (!end) return [];
+    const depth = Math.max(0, ...node.inputs.map((v) => depths.get(v) ?? 0));
+    node.outputs.forEach((v) => depths.set(v, depth + Number(isReduction(node))));
+    return isReduction(node) ? [{ node, kind: "reduction", depth, ...end }] : [];
+  });
+}
