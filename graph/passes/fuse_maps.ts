@@ -11,6 +11,8 @@ import { type MapProgram, type MapStep, programAttr } from "../ops/map.ts";
 const MAX_STEPS = 48;
 /** How far apart in the graph two parts of a cluster may stand; bounds the search for paths, and the life of values. */
 const MAX_DISTANCE = 64;
+/** Terms of a sum that may wait for each other, where they are made one after another. */
+const MAX_TERMS = 3;
 
 /** What is run at once: a cluster of element-wise nodes, or any other node alone. */
 interface Unit {
@@ -52,6 +54,7 @@ class Units {
     if (a.nodes.size + b.nodes.size > MAX_STEPS) return;
     // What only backward needs is not made in forward.
     if (isGradient(x) !== isGradient(y) || Math.max(a.last, b.last) - Math.min(a.first, b.first) > MAX_DISTANCE) return;
+    if (this.#keepsTerms(a, b)) return;
     const before = this.#between(a, b, start);
     if (!before) return;
     const others = this.#order.slice(start, end + 1).filter((u) => u && u !== a && u !== b) as Unit[];
@@ -66,6 +69,14 @@ class Units {
     }
     a.first = Math.min(a.first, b.first);
     a.last = Math.max(a.last, b.last);
+  }
+
+  /** Would the two keep many terms of a sum until the last of them is made, as the gradient of a weight from chunk after chunk? */
+  #keepsTerms(a: Unit, b: Unit): boolean {
+    const nodes = new Set([...a.nodes, ...b.nodes]), terms = new Set([...nodes].flatMap((n) => this.#needs.get(n)!));
+    const others = [...terms].filter((n) => !nodes.has(n));
+    const isWaiting = (n: Node) => !isMappable(n) && this.of(n).at > Math.min(a.at, b.at);
+    return [...nodes].every((n) => n.op === "add") && others.length > MAX_TERMS && others.some(isWaiting);
   }
 
   /** Units from `start` on that `a` or `b` needs; `undefined` where a path leaves the two and comes back. */

@@ -143,3 +143,22 @@ Deno.test("a program has an end: a longer chain is several maps", () => {
   const lengths = programs(after).map((p) => p.split(" ").length);
   assert(lengths.every((n) => n <= 48) && lengths.length === 3, String(lengths));
 });
+
+Deno.test("a sum keeps few of its terms where they are made one after another, and any number that are there already", () => {
+  const terms = (x: Tensor, w: Tensor) => Array.from({ length: 7 }, (_, i) => x.mul(i + 1).matmul(w));
+  const inputs = (graph: Graph) =>
+    graph.nodes.filter((n) => n.op === "map" && programOf(n.attrs).steps.some(([op]) => op === "add")).map((n) =>
+      n.inputs.length
+    );
+  const sum = (list: Tensor[]) => list.reduce((a, b) => a.add(b));
+  const growing = fused(
+    (x, w) => {
+      const [first, ...others] = Array.from({ length: 7 }, (_, i) => i);
+      return others.reduce((total, i) => total.add(x.mul(i + 1).matmul(w)), x.mul(first).matmul(w));
+    },
+    [2, 2],
+    [2, 2],
+  );
+  assertEquals(inputs(growing), [3, 3, 3]);
+  assertEquals(inputs(fused((x, w) => sum(terms(x, w)), [2, 2], [2, 2])), [7]);
+});
