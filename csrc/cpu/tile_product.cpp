@@ -12,11 +12,12 @@
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
 
-constexpr int64_t LINES = 2 * TILE_ROWS;  // rows of A or columns of B that are multiplied at a time, in two tiles
-constexpr int64_t DEPTH = 1024;           // of K in a block, at most
+constexpr int64_t LINES = 2 * TILE_ROWS;                // rows of A or columns of B that are multiplied at a time, in two tiles
+constexpr int64_t PAIR_BYTES = LINES * TILE_ROW_BYTES;  // two packed tiles
+constexpr int64_t DEPTH = 1024;                         // of K in a block, at most
+constexpr int64_t NEAR = 8;                             // times TILE_DEPTH, at most: A and the sums of some rows then stay in L1 and L2
 constexpr int64_t B_BYTES = 1 << 20, A_BYTES = 1 << 19;
-constexpr int64_t HELD_ROWS = 1024, HELD_COLUMNS = 256;  // of f32 sums that wait for more of K before they are rounded to bf16
-constexpr int64_t PAIR_BYTES = LINES * TILE_ROW_BYTES;   // two packed tiles
+constexpr int64_t HELD_ROWS = 1024, HELD_COLUMNS = 256, HELD = HELD_ROWS * HELD_COLUMNS;  // of f32 sums that wait for more of K before they are rounded
 
 /// Memory of one thread, allocated when it first multiplies and kept.
 template <int64_t BYTES> char* kept_memory() {
@@ -28,13 +29,8 @@ template <int64_t BYTES> char* kept_memory() {
 }
 
 // ---- packing ----
-// Rows of A and columns of B are lines: `line` is the stride from one to the next, `k` that along K. Packed lines come in groups of LINES; a group
-// has two tiles for each TILE_DEPTH of K, behind each other.
-
-struct Lines {
-  const Stored& matrix;
-  int64_t line, k;
-};
+// Rows of A and columns of B are lines: packed, they come in groups of LINES, and a group has two tiles for each
+// TILE_DEPTH of K, behind each other.
 
 /// One tile from `from` on, of which `lines` and `depth` exist; zeros for the rest.
 template <bool LINES_ARE_ROWS, bool ALONG, class T> TITAN_INLINE void pack_tile(const T* from, int64_t stride, int64_t lines, int64_t depth, char* to) {
@@ -95,12 +91,6 @@ void multiply_block(const TileOperand& left, const TileOperand& right, int64_t d
   if (starts_from) each_tile<R, C>([&](auto tile, int r, int c) { tile_load<tile>(element<float>(*from, row + r * TILE_ROWS, column + c * TILE_ROWS), from->row * 4); });
   else each_tile<R, C>([&](auto tile, int, int) { tile_zero<tile>(); });
   const bool summed = !from || starts_from, in_place = whole && summed && to.dtype == DType::f32;
-  const int64_t size = size_of(to.dtype);
-  for (int64_t r = 0; r < rows; r++) {
-    const char* at = static_cast<const char*>(to.data) + ((row + r) * to.row + column) * size;
-    __builtin_prefetch(at, 1);
-    if (C == 2) __builtin_prefetch(at + 16 * size, 1);
-  }
   multiply_add_tiles<R, C>(left, right, depths);
   if (in_place) return each_tile<R, C>([&](auto tile, int r, int c) { tile_store<tile>(element<float>(to, row + r * TILE_ROWS, column + c * TILE_ROWS), to.row * 4); });
   alignas(64) float sums[R * TILE_ROWS][LINES];
@@ -121,40 +111,31 @@ void multiply_block(const TileOperand& left, const TileOperand& right, int64_t d
 struct Rectangle {
   const Product& p;
   char* packed_a;
+  float* sums;  // of HELD, while nothing is held there
 
-  /// Rows x columns of `to` = a b over K from k on, + `from` where there is one. B is packed from column `b_first` on.
+  /// Rows x columns of `to` = a b over K from k on, + `from` where there is one. B is packed.
   void multiply(Span rows, Span columns, Span k, const char* packed_b, const Stored* from, const Stored& to) const {
-    const int64_t depths = parts(k.size(), TILE_DEPTH), group_bytes = depths * PAIR_BYTES;
-    const bool by_rows = p.a.column == 1, in_place = by_rows && p.a.dtype == DType::bf16 && k.size() % TILE_DEPTH == 0;
-    const int64_t chunk = by_rows ? LINES : least(8, A_BYTES / group_bytes) * LINES;
+    const int64_t depths = parts(k.size(), TILE_DEPTH), group_bytes = depths * PAIR_BYTES, near = parts(depths, parts(depths, NEAR));
+    const bool by_rows = p.a.column == 1, direct = by_rows && p.a.dtype == DType::bf16 && k.size() % TILE_DEPTH == 0;
+    const int64_t width = round_up(columns.size(), LINES), most = near < depths && width ? HELD / width / LINES : 8;
+    const int64_t chunk = by_rows ? LINES : least(least(8, A_BYTES / group_bytes), most) * LINES;
     for (int64_t first = rows.first; first < rows.end; first += chunk) {
       const Span some{first, least(first + chunk, rows.end)};
-      const bool packs = !in_place || some.size() < LINES;
+      const bool packs = !direct || some.size() < LINES;
       if (packs) pack<true>(p.a, p.a.row, p.a.column, some, k, packed_a);
-      const int64_t panels = parts(columns.size(), LINES);
-      for (int64_t n = columns.first; n < columns.end; n += LINES) {
-        if (by_rows) prefetch({some.end, least(some.end + chunk, rows.end)}, k, (n - columns.first) / LINES, panels);
-        for (int64_t m = some.first; m < some.end; m += LINES) {
-          const TileOperand right{packed_b + (n - columns.first) / LINES * group_bytes, TILE_BYTES, PAIR_BYTES, TILE_ROW_BYTES};
-          const TileOperand left = packs ? TileOperand{packed_a + (m - some.first) / LINES * group_bytes, TILE_BYTES, PAIR_BYTES, TILE_ROW_BYTES}
-                                         : TileOperand{element<bf16>(p.a, m, k.first), TILE_ROWS * p.a.row * 2, TILE_ROW_BYTES, p.a.row * 2};
-          const int64_t height = least(LINES, some.end - m), width = least(LINES, columns.end - n);
-          const auto multiply = height > TILE_ROWS ? width > TILE_ROWS ? multiply_block<2, 2> : multiply_block<2, 1> : width > TILE_ROWS ? multiply_block<1, 2> : multiply_block<1, 1>;
-          multiply(left, right, depths, from, to, m, n, height, width);
-        }
+      const Stored partial = to.dtype == DType::f32 ? to : from && from->dtype == DType::f32 ? *from : Stored{sums - (first * width + columns.first), DType::f32, width, 1};
+      for (int64_t d = 0; d < depths; d += near) {
+        const int64_t count = least(near, depths - d);
+        for (int64_t n = columns.first; n < columns.end; n += LINES)
+          for (int64_t m = some.first; m < some.end; m += LINES) {
+            const TileOperand right{packed_b + (n - columns.first) / LINES * group_bytes + d * PAIR_BYTES, TILE_BYTES, PAIR_BYTES, TILE_ROW_BYTES};
+            const TileOperand left = packs ? TileOperand{packed_a + (m - some.first) / LINES * group_bytes + d * PAIR_BYTES, TILE_BYTES, PAIR_BYTES, TILE_ROW_BYTES}
+                                           : TileOperand{element<bf16>(p.a, m, k.first + d * TILE_DEPTH), TILE_ROWS * p.a.row * 2, TILE_ROW_BYTES, p.a.row * 2};
+            const int64_t height = least(LINES, some.end - m), breadth = least(LINES, columns.end - n);
+            const auto multiply = height > TILE_ROWS ? breadth > TILE_ROWS ? multiply_block<2, 2> : multiply_block<2, 1> : breadth > TILE_ROWS ? multiply_block<1, 2> : multiply_block<1, 1>;
+            multiply(left, right, count, d ? &partial : from, d + count < depths ? partial : to, m, n, height, breadth);
+          }
       }
-    }
-  }
-
- private:
-  /// Asks for part i of n of the next rows of A.
-  void prefetch(Span rows, Span k, int64_t i, int64_t n) const {
-    const int64_t size = size_of(p.a.dtype), row_lines = parts(k.size() * size, 64), lines = row_lines * rows.size();
-    const char* a = static_cast<const char*>(p.a.data) + (rows.first * p.a.row + k.first) * size;
-    int64_t row = lines * i / n / row_lines, line = lines * i / n % row_lines;
-    for (int64_t count = lines * (i + 1) / n - lines * i / n; count > 0; count--) {
-      __builtin_prefetch(a + row * p.a.row * size + line * 64, 0, 2);
-      if (++line == row_lines) line = 0, row++;
     }
   }
 };
@@ -182,9 +163,9 @@ void multiply_part(const Product& p, char* blocks, int i, int n) {
   const int across = threads_across(p, n, width), down = n / across;
   const int64_t column_parts = parts(p.N, width), row_parts = holds ? parts(round_up(parts(p.M, down), LINES), HELD_ROWS) : 1;
   const Span own_rows = part({0, p.M}, LINES, i / across, down);
-  char* const memory = kept_memory<A_BYTES + HELD_ROWS * HELD_COLUMNS * 4>();
+  char* const memory = kept_memory<A_BYTES + HELD * 4>();
   float* const sums = reinterpret_cast<float*>(memory + A_BYTES);
-  const Rectangle rectangle{p, memory};
+  const Rectangle rectangle{p, memory, sums};
   const Tiles tiles;
   int64_t block = 0;
   for (int64_t c = 0; c < column_parts * row_parts; c++) {

@@ -105,6 +105,7 @@ template <class A, class B, class C> void check_own_shapes(bool bf16_product) {
   check_own<A, B, C>(31, 1100, 1601, bf16_product);   // several blocks of columns and of K
   check_own<A, B, C>(1100, 45, 2 * 768, bf16_product);  // and of rows, where sums are held until they are rounded
   check_own<A, B, C>(13, 300, 2048, bf16_product);
+  check_own<A, B, C>(301, 70, 901, bf16_product);  // several groups of rows, and of K within a block
 }
 
 template <class T> void check_blas() {
