@@ -29,7 +29,8 @@ export function exchangesOf(graph: Graph, placeOf: (node: Node) => string = () =
     const bytes = sentBytes(node);
     if (bytes === 0) continue;
     const { op, attrs, inputs } = node, [{ dtype }] = inputs, axes = attrs.axes as string[], where = placeOf(node);
-    const key = `${op} ${axes} ${dtype} ${where}`;
+    // In one place those of as many tensors are alike.
+    const key = `${op} ${axes} ${dtype} ${where} ${where === "" ? "" : inputs.length}`;
     const before = found.get(key) ?? { count: 0, tensors: 0, bytes: 0 };
     found.set(key, {
       where,

@@ -36,8 +36,11 @@ Deno.test("an update of one rank says nothing", () => {
   assertEquals(exchangesOf(partition(graphs.update, mesh, boundPlan(model, mesh, graphs))), []);
 });
 
-Deno.test("collectives of different places are told apart where that is asked for", () => {
+Deno.test("collectives of different places, and in one place of as many tensors, are told apart where that is asked for", () => {
   const mesh = meshOf({ tp: 2 }), graph = partition(graphs.microbatch, mesh, boundPlan(model, mesh, graphs));
   const places = exchangesOf(graph, ({ scope }) => scope).filter((e) => e.where.startsWith("cross_entropy"));
-  assertEquals(places.map(({ where, op, count }) => [where, op, count]), [["cross_entropy", "all_reduce", 2]]);
+  assertEquals(places.map(({ where, op, count, tensors }) => [where, op, count, tensors]), [
+    ["cross_entropy", "all_reduce", 1, 1],
+    ["cross_entropy", "all_reduce", 1, 2],
+  ]);
 });
