@@ -44,7 +44,7 @@ export {
 } from "./model/module.ts";
 export { type DatasetSpec, type NamedSpec, texts, type TextsSpec } from "./data/dataset.ts";
 export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
-export type { CommOptions } from "./ffi/comm.ts";
+export type { CommOptions, SimulatedLink } from "./ffi/comm.ts";
 export type { DeviceInfo } from "./ffi/device.ts";
 export type { ModelPlan, ParameterRole } from "./graph/roles.ts";
 export type { Degrees } from "./graph/layout.ts";

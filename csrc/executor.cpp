@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "clock.h"
 #include "comm/world.h"
 
 namespace titan {
@@ -40,10 +41,6 @@ template <class real> int64_t find_not_finite(const Tensor& tensor) {
       if (!(data[i * stride] - data[i * stride] == 0)) return start + i;
   }
   return -1;
-}
-
-uint64_t now_ns() {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
 constexpr uint64_t HUGE_PAGE = uint64_t{2} << 20;

@@ -217,14 +217,20 @@ int32_t titan_buffer_write(uint64_t program, uint64_t offset, const uint8_t* byt
   });
 }
 
-int32_t titan_comm_open(uint64_t device, const char* name, uint64_t start_timeout_ms, uint64_t timeout_ms, uint64_t* comm, titan_error* error) {
+int32_t titan_comm_open(uint64_t device, const char* name, const titan_comm_options* options, uint64_t* comm, titan_error* error) {
   return guard(error, [&] {
     require(comm, "comm is null; expected: where to write the handle");
     require(name, "name is null; expected: the name of a communication module");
+    require(options, "options is null; expected: how to join");
+    const auto [start, later, num_records, latency_ns, bytes_per_second] = *options;
     constexpr uint64_t MOST = uint64_t{1} << 40;
-    require(start_timeout_ms && timeout_ms && start_timeout_ms <= MOST && timeout_ms <= MOST, "a time-out is out of range; expected: 1 to 2^40 ms");
+    require(start && later && start <= MOST && later <= MOST, "a time-out is out of range; expected: 1 to 2^40 ms");
+    require(num_records <= 1'000'000, "too many records; expected: at most a million");
+    require(latency_ns <= 60'000'000'000, "the simulated latency is out of range; expected: at most a minute");
+    require(bytes_per_second == 0 || (bytes_per_second >= 1 && bytes_per_second <= 1e18), "the simulated bandwidth is out of range; expected: 0 (none) or 1 to 1e18 bytes/s");
     const auto object = devices().get(device);
-    object->world = comm::World::open(name, {start_timeout_ms, timeout_ms});
+    object->world = comm::World::open(name, *options);
+    object->world->share_processors(object->executor);
     *comm = worlds().add(object->world);
   });
 }
@@ -251,6 +257,14 @@ int32_t titan_comm_record(uint64_t comm, char* text, uint64_t size, titan_error*
     const size_t length = std::min<size_t>(record.size(), size - 1);
     std::memcpy(text, record.data(), length);
     text[length] = 0;
+  });
+}
+
+int32_t titan_comm_count(uint64_t comm, uint32_t collective, titan_comm_traffic* traffic, titan_error* error) {
+  return guard(error, [&] {
+    require(traffic, "traffic is null; expected: where to write it");
+    require(collective <= TITAN_COLLECTIVE_RING_SHIFT, "the collective is unknown; expected: 0 (all_gather) to 3 (ring_shift)");
+    *traffic = worlds().get(comm)->traffic(collective);
   });
 }
 

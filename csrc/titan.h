@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Changes whenever a function, a struct or the program format changes. */
-#define TITAN_ABI_VERSION 4
+#define TITAN_ABI_VERSION 5
 
 typedef enum titan_status {
   TITAN_STATUS_OK = 0,
@@ -48,6 +48,14 @@ typedef enum titan_measure {
   TITAN_MEASURE_BANDWIDTH = 1, /* bytes that y += x reads and writes, on two arrays of n f32: take n beyond all caches */
   TITAN_MEASURE_PRODUCT_BF16 = 2 /* FLOP of such a product of bf16 operands with an f32 result */
 } titan_measure;
+
+/** What ranks do together; numbered as in kernels.def. */
+typedef enum titan_collective {
+  TITAN_COLLECTIVE_ALL_GATHER = 0,
+  TITAN_COLLECTIVE_REDUCE_SCATTER = 1,
+  TITAN_COLLECTIVE_ALL_REDUCE = 2,
+  TITAN_COLLECTIVE_RING_SHIFT = 3
+} titan_collective;
 
 /** Why a call failed. Texts are UTF-8 and end with a zero byte; section and instruction are -1 where they do not apply. */
 typedef struct titan_error {
@@ -96,6 +104,22 @@ typedef struct titan_profile_record {
   uint32_t stream;      /* 0 kernels, 1 collectives */
 } titan_profile_record;
 
+/** How a rank joins the others. */
+typedef struct titan_comm_options {
+  uint64_t start_timeout_ms; /* who waits for a rank gives up after this while opening, loading and in the first run of a program */
+  uint64_t timeout_ms;       /* and later */
+  uint64_t num_records;      /* of collectives, that the flight recorder keeps (the same on all ranks) */
+  uint64_t latency_ns;       /* of a message, if a link is simulated */
+  double bytes_per_second;   /* of that link, over which no collective could have ended sooner (0: none is simulated) */
+} titan_comm_options;
+
+/** What a rank has done in collectives of one kind. */
+typedef struct titan_comm_traffic {
+  uint64_t collectives;
+  uint64_t tensors;
+  double sent_bytes; /* as in rings of n ranks: (n - 1) / n of a whole, twice that in an all_reduce, and all of what is shifted */
+} titan_comm_traffic;
+
 typedef struct titan_comm_info {
   uint32_t rank;
   uint32_t size;      /* number of ranks */
@@ -103,6 +127,7 @@ typedef struct titan_comm_info {
   uint32_t host_size; /* ranks of its host */
   char exchange[256]; /* how ranks exchange: shared memory or messages, and why */
   char version[256];  /* of what the module was made with */
+  char processors[256]; /* on which the device computes, and why */
 } titan_comm_info;
 
 /** TITAN_ABI_VERSION of the library. */
@@ -148,9 +173,9 @@ TITAN_SLOW int32_t titan_buffer_read(uint64_t program, uint64_t offset, uint8_t 
 TITAN_SLOW int32_t titan_buffer_write(uint64_t program, uint64_t offset, const uint8_t *bytes, uint64_t num_bytes, titan_error *error);
 
 /** Joins the other ranks, with which mpirun or srun started this one, through the module libtitan_<name>, which lies beside this library. The
-    device's programs may then have collectives, and all ranks load them in the same order. Who waits for a rank gives up after start_timeout_ms
-    (opening, loading and the first run of a program) or timeout_ms, and so do the others then. Once in a process. */
-TITAN_SLOW int32_t titan_comm_open(uint64_t device, const char *name, uint64_t start_timeout_ms, uint64_t timeout_ms, uint64_t *comm, titan_error *error);
+    device's programs may then have collectives, and all ranks load them in the same order. When one gives up waiting, so do the others. Ranks of
+    a host that may use the same processors share them out, if there are enough, and bind their device's threads. Once in a process. */
+TITAN_SLOW int32_t titan_comm_open(uint64_t device, const char *name, const titan_comm_options *options, uint64_t *comm, titan_error *error);
 
 /** Describes the communicator. */
 TITAN_API int32_t titan_comm_describe(uint64_t comm, titan_comm_info *info, titan_error *error);
@@ -160,6 +185,9 @@ TITAN_SLOW int32_t titan_comm_gather(uint64_t comm, const uint8_t *mine, uint64_
 
 /** The last collectives of each rank of this host as text, cut to size - 1 bytes: what each does or has done, where, and how long ago. */
 TITAN_API int32_t titan_comm_record(uint64_t comm, char *text, uint64_t size, titan_error *error);
+
+/** What this rank has done so far in collectives of a kind (a titan_collective). */
+TITAN_API int32_t titan_comm_count(uint64_t comm, uint32_t collective, titan_comm_traffic *traffic, titan_error *error);
 
 /** Ends the processes of all ranks at once, this one too. */
 TITAN_API int32_t titan_comm_abort(uint64_t comm, int32_t exit_code, titan_error *error);

@@ -9,7 +9,7 @@ export type StructName = keyof typeof structs;
 export type FieldName<N extends StructName> = keyof (typeof structs)[N]["fields"] & string;
 interface Field {
   readonly offset: number;
-  readonly type: "i32" | "u32" | "i64" | "u64" | "text";
+  readonly type: "i32" | "u32" | "i64" | "u64" | "f64" | "text";
   readonly length: number;
 }
 
@@ -42,6 +42,8 @@ export class Struct<N extends StructName> {
         return Number(this.#view.getBigInt64(at, true));
       case "u64":
         return Number(this.#view.getBigUint64(at, true));
+      case "f64":
+        return this.#view.getFloat64(at, true);
       case "text":
         throw new TypeError(`${this.#name}.${field} is a text\n  expected: a number\n  fix: use text("${field}")`);
     }
@@ -50,7 +52,8 @@ export class Struct<N extends StructName> {
   /** Writes a number. */
   set(field: FieldName<N>, value: number, index = 0): void {
     const { at, type } = this.#find(field, index);
-    if (type === "u32" || type === "i32") this.#view.setUint32(at, value, true);
+    if (type === "f64") this.#view.setFloat64(at, value, true);
+    else if (type === "u32" || type === "i32") this.#view.setUint32(at, value, true);
     else this.#view.setBigUint64(at, BigInt(value), true);
   }
 

@@ -5,6 +5,7 @@ import { Struct, unsigned } from "./buffer.ts";
 import type { Device } from "./device.ts";
 import { check, errorStruct } from "./error.ts";
 import { library } from "./library.ts";
+import { Collective } from "./symbols.ts";
 
 /** How ranks find each other, and how long they wait. */
 export interface CommOptions {
@@ -14,6 +15,36 @@ export interface CommOptions {
   readonly startTimeoutMs?: number;
   /** Milliseconds to wait for others later; default 100,000. */
   readonly timeoutMs?: number;
+  /** Collectives that the flight recorder keeps of each rank, the same number on all; default 32. */
+  readonly records?: number;
+  /** A link to simulate: no collective ends before this link could have brought its messages, one after another. */
+  readonly link?: SimulatedLink;
+}
+
+/** A link between ranks. */
+export interface SimulatedLink {
+  /** Its bandwidth. */
+  readonly bytesPerSecond: number;
+  /** Nanoseconds that a message takes, however short. */
+  readonly latencyNs: number;
+}
+
+/** What ranks do together. */
+export type CollectiveName = "all_gather" | "reduce_scatter" | "all_reduce" | "ring_shift";
+
+/** What a rank has done in collectives of one kind. */
+export interface Traffic {
+  /** How many. */
+  readonly collectives: number;
+  /** Tensors of them all. */
+  readonly tensors: number;
+  /** Bytes that the rank sends where pieces travel in rings, which is how a plan counts them. */
+  readonly sentBytes: number;
+}
+
+/** Where the library of a communication module has to be. */
+export function modulePath(name = "mpi"): string {
+  return library().path.replace(/[^/]*$/, `libtitan_${name}.so`);
 }
 
 /** What a rank knows of the world. */
@@ -30,7 +61,12 @@ export interface CommInfo {
   readonly exchange: string;
   /** Of the library below, `Open MPI v5.0.7`. */
   readonly version: string;
+  /** On which processors the device computes, and why; empty where the host has one rank. */
+  readonly processors: string;
 }
+
+/** Bytes of a line about a record, at most. */
+const MOST_OF_RECORD = 320;
 
 /** A device's membership in the world of all ranks. */
 export class Comm implements AsyncDisposable {
@@ -38,10 +74,12 @@ export class Comm implements AsyncDisposable {
   readonly info: CommInfo;
   readonly #handle: bigint;
   readonly #symbols = library().symbols;
+  readonly #records: number;
   #open = true;
 
-  private constructor(handle: bigint) {
+  private constructor(handle: bigint, records: number) {
     this.#handle = handle;
+    this.#records = records;
     const error = errorStruct(), info = new Struct("titan_comm_info");
     check(this.#symbols.titan_comm_describe(handle, info.bytes, error.bytes), error);
     this.info = {
@@ -51,6 +89,7 @@ export class Comm implements AsyncDisposable {
       hostSize: info.get("host_size"),
       exchange: info.text("exchange"),
       version: info.text("version"),
+      processors: info.text("processors"),
     };
   }
 
@@ -59,11 +98,15 @@ export class Comm implements AsyncDisposable {
   static async open(device: Device, options: CommOptions = {}): Promise<Comm> {
     const error = errorStruct(), handle = new BigUint64Array(1);
     const name = new TextEncoder().encode(`${options.module ?? "mpi"}\0`);
-    const start = BigInt(unsigned(options.startTimeoutMs ?? 300_000, "startTimeoutMs"));
-    const later = BigInt(unsigned(options.timeoutMs ?? 100_000, "timeoutMs"));
-    const call = library().symbols.titan_comm_open(device.handle, name, start, later, handle, error.bytes);
-    check(await call, error);
-    return new Comm(handle[0]);
+    const { startTimeoutMs = 300_000, timeoutMs = 100_000, records = 32, link } = options;
+    const native = new Struct("titan_comm_options");
+    native.set("start_timeout_ms", unsigned(startTimeoutMs, "startTimeoutMs"));
+    native.set("timeout_ms", unsigned(timeoutMs, "timeoutMs"));
+    native.set("num_records", unsigned(records, "records"));
+    native.set("latency_ns", unsigned(link?.latencyNs ?? 0, "latencyNs"));
+    native.set("bytes_per_second", link?.bytesPerSecond ?? 0);
+    check(await library().symbols.titan_comm_open(device.handle, name, native.bytes, handle, error.bytes), error);
+    return new Comm(handle[0], records);
   }
 
   /** The bytes of every rank, by rank; all give as many. Ranks do it in the same order as everything else: not while a program runs. */
@@ -90,9 +133,28 @@ export class Comm implements AsyncDisposable {
 
   /** What each rank of this host does or has done last: the flight recorder, for people. */
   record(): string {
-    const error = errorStruct(), text = new Uint8Array(1 << 20);
+    const error = errorStruct(), text = new Uint8Array((this.#records + 1) * this.info.hostSize * MOST_OF_RECORD);
     check(this.#symbols.titan_comm_record(this.#handle, text, BigInt(text.length), error.bytes), error);
     return new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
+  }
+
+  /** What this rank has done so far, by kind. */
+  sent(): Record<CollectiveName, Traffic> {
+    const error = errorStruct(), traffic = new Struct("titan_comm_traffic");
+    const of = (collective: number): Traffic => {
+      check(this.#symbols.titan_comm_count(this.#handle, collective, traffic.bytes, error.bytes), error);
+      return {
+        collectives: traffic.get("collectives"),
+        tensors: traffic.get("tensors"),
+        sentBytes: traffic.get("sent_bytes"),
+      };
+    };
+    return {
+      all_gather: of(Collective.ALL_GATHER),
+      reduce_scatter: of(Collective.REDUCE_SCATTER),
+      all_reduce: of(Collective.ALL_REDUCE),
+      ring_shift: of(Collective.RING_SHIFT),
+    };
   }
 
   /** Ends the processes of all ranks at once, this one too. */

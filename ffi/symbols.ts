@@ -3,7 +3,7 @@
  * @module */
 
 /** The library must answer this to `titan_abi_version`. */
-export const ABI_VERSION = 4;
+export const ABI_VERSION = 5;
 
 /** `titan_status` of titan.h. */
 export const Status = {
@@ -42,6 +42,14 @@ export const Measure = {
   BANDWIDTH: 1,
   /** FLOP of such a product of bf16 operands with an f32 result */
   PRODUCT_BF16: 2,
+} as const;
+
+/** `titan_collective` of titan.h. */
+export const Collective = {
+  ALL_GATHER: 0,
+  REDUCE_SCATTER: 1,
+  ALL_REDUCE: 2,
+  RING_SHIFT: 3,
 } as const;
 
 /** Where each field of a struct is; a text has `length` bytes and ends at its first zero. */
@@ -100,8 +108,26 @@ export const structs = {
       stream: { offset: 28, type: "u32", length: 1 },
     },
   },
+  titan_comm_options: {
+    bytes: 40,
+    fields: {
+      start_timeout_ms: { offset: 0, type: "u64", length: 1 },
+      timeout_ms: { offset: 8, type: "u64", length: 1 },
+      num_records: { offset: 16, type: "u64", length: 1 },
+      latency_ns: { offset: 24, type: "u64", length: 1 },
+      bytes_per_second: { offset: 32, type: "f64", length: 1 },
+    },
+  },
+  titan_comm_traffic: {
+    bytes: 24,
+    fields: {
+      collectives: { offset: 0, type: "u64", length: 1 },
+      tensors: { offset: 8, type: "u64", length: 1 },
+      sent_bytes: { offset: 16, type: "f64", length: 1 },
+    },
+  },
   titan_comm_info: {
-    bytes: 528,
+    bytes: 784,
     fields: {
       rank: { offset: 0, type: "u32", length: 1 },
       size: { offset: 4, type: "u32", length: 1 },
@@ -109,6 +135,7 @@ export const structs = {
       host_size: { offset: 12, type: "u32", length: 1 },
       exchange: { offset: 16, type: "text", length: 256 },
       version: { offset: 272, type: "text", length: 256 },
+      processors: { offset: 528, type: "text", length: 256 },
     },
   },
 } as const;
@@ -248,13 +275,12 @@ export const symbols = {
     result: "i32",
     nonblocking: true,
   },
-  /** Joins the other ranks, with which mpirun or srun started this one, through the module libtitan_<name>, which lies beside this library. The device's programs may then have collectives, and all ranks load them in the same order. Who waits for a rank gives up after start_timeout_ms (opening, loading and the first run of a program) or timeout_ms, and so do the others then. Once in a process. */
+  /** Joins the other ranks, with which mpirun or srun started this one, through the module libtitan_<name>, which lies beside this library. The device's programs may then have collectives, and all ranks load them in the same order. When one gives up waiting, so do the others. Ranks of a host that may use the same processors share them out, if there are enough, and bind their device's threads. Once in a process. */
   titan_comm_open: {
     parameters: [
       "u64", // uint64_t device
       "buffer", // const char *name
-      "u64", // uint64_t start_timeout_ms
-      "u64", // uint64_t timeout_ms
+      "buffer", // const titan_comm_options *options
       "buffer", // uint64_t *comm
       "buffer", // titan_error *error
     ],
@@ -288,6 +314,16 @@ export const symbols = {
       "u64", // uint64_t comm
       "buffer", // char *text
       "u64", // uint64_t size
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** What this rank has done so far in collectives of a kind (a titan_collective). */
+  titan_comm_count: {
+    parameters: [
+      "u64", // uint64_t comm
+      "u32", // uint32_t collective
+      "buffer", // titan_comm_traffic *traffic
       "buffer", // titan_error *error
     ],
     result: "i32",

@@ -1,5 +1,6 @@
 // The collectives of kernels.def: checked when a program is loaded, and turned into what modules and shared memory take.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "../backend.h"
@@ -17,6 +18,15 @@ struct Collective {
   std::vector<titan_comm_tensor> tensors;
   titan_comm_call call;  // but for `tensors`
   uint64_t bytes = 0;    // of the operands that this rank gives
+  /// What this rank sends where ranks pass pieces around in rings: messages and bytes.
+  uint64_t messages() const {
+    const uint64_t others = ranks.size() - 1;
+    return call.kind == TITAN_COMM_RING_SHIFT ? std::min<uint64_t>(1, others) : call.kind == TITAN_COMM_ALL_REDUCE ? 2 * others : others;
+  }
+  double sent_bytes() const {
+    const auto all = static_cast<double>(bytes) * static_cast<double>(messages());
+    return call.kind == TITAN_COMM_ALL_GATHER || call.kind == TITAN_COMM_RING_SHIFT ? all : all / static_cast<double>(ranks.size());
+  }
 };
 Collective read_collective(int index, const Call& call);
 

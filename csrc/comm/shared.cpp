@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "../clock.h"
 #include "../failure.h"
 #include "combine.h"
 
@@ -199,6 +200,7 @@ titan_comm_result SharedGroup::run(const titan_comm_call& call, const std::vecto
       }
     }
     if (!meet(wait)) return TITAN_COMM_GAVE_UP;
+    if (!first) met_ns_ = now_ns();
     *error = disagreement();
     if (!error->empty()) return TITAN_COMM_FAILED;
     for (uint32_t i = 0; i < part.num_tensors; i++) {

@@ -71,6 +71,8 @@ class SharedGroup {
   titan_comm_result run(const titan_comm_call& call, const std::vector<uint64_t>& window_bytes, const titan_comm_wait& wait, std::string* error);
   /// Members that have not come to the meeting at which this one waits.
   std::vector<int> missing() const;
+  /// When all had come to the last collective.
+  uint64_t met_ns() const { return met_ns_; }
 
  private:
   bool meet(const titan_comm_wait& wait);
@@ -86,7 +88,7 @@ class SharedGroup {
   std::vector<Member> members_;
   const int self_;
   std::vector<const char*> parts_;
-  uint64_t meetings_ = 0;
+  uint64_t meetings_ = 0, met_ns_ = 0;
 };
 
 }  // namespace titan::comm

@@ -1,6 +1,9 @@
 #include "world.h"
 
 #include <dlfcn.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #include <sched.h>
 #include <signal.h>
 #include <unistd.h>
@@ -13,12 +16,11 @@
 #include <cstring>
 #include <thread>
 
+#include "../clock.h"
+#include "processors.h"
+
 namespace titan::comm {
 namespace {
-
-uint64_t now_ns() {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
-}
 
 template <size_t size> void copy_text(char (&to)[size], const std::string& from) {
   const size_t length = std::min(from.size(), size - 1);
@@ -101,16 +103,16 @@ struct World::Wait {
   }
 };
 
-std::shared_ptr<World> World::open(const std::string& name, Timeouts timeouts) {
+std::shared_ptr<World> World::open(const std::string& name, const titan_comm_options& options) {
   const titan_comm_module* module = load_module(name);
   if (opened.exchange(true)) throw Failure(TITAN_STATUS_INVALID_ARGUMENT, "this process has joined the others already; expected: to join once");
-  auto* world = new World(module, timeouts);
+  auto* world = new World(module, options);
   world->opening_.work = world;
   world->opening_.call = [](void* self) { static_cast<World*>(self)->join(); };
   world->executor_.post(world->opening_);
   // Its thread cannot be stopped while it hangs in the module: the world then stays.
-  if (!world->executor_.wait_for(world->opening_, timeouts.start_ms))
-    refuse(text("the other ranks did not join within ", seconds(timeouts.start_ms * 1'000'000), "; expected: all of them to open the module; fix: look for what stopped them, or wait longer at the start"));
+  if (!world->executor_.wait_for(world->opening_, options.start_timeout_ms))
+    refuse(text("the other ranks did not join within ", seconds(options.start_timeout_ms * 1'000'000), "; expected: all of them to open the module; fix: look for what stopped them, or wait longer at the start"));
   return std::shared_ptr<World>(world);
 }
 
@@ -124,6 +126,9 @@ World::~World() {
 
 void World::join() {
   char error[TITAN_COMM_TEXT] = {};
+#ifdef __linux__
+  if (options_.bytes_per_second > 0) prctl(PR_SET_TIMERSLACK, 1000ul);  // else each sleep takes 50 us more
+#endif
   if (module_->open(&place_, error)) refuse(error);
   const auto ranks = static_cast<size_t>(size());
   hosts_.resize(ranks);
@@ -133,15 +138,18 @@ void World::join() {
   const char* wanted = std::getenv("TITAN_EXCHANGE");
   if (wanted && *wanted && std::strcmp(wanted, "messages") && std::strcmp(wanted, "shared"))
     throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("TITAN_EXCHANGE is ", wanted, "; expected: shared or messages; fix: set it to one of these, or unset it"));
-  struct Flags { int32_t by_messages, mapped; char why[256]; } own = {wanted && !std::strcmp(wanted, "messages"), 0, {}};
+  struct Flags { uint64_t num_records; int32_t by_messages, mapped; char why[256]; } own = {options_.num_records, wanted && !std::strcmp(wanted, "messages"), 0, {}};
   std::vector<Flags> all(ranks);
   gather_all(&own, all.data(), sizeof own, "joining");
+  for (size_t r = 0; r < ranks; r++)
+    if (all[r].num_records != own.num_records)  // they read each other's
+      refuse(text("rank ", r, " keeps ", all[r].num_records, " records and rank ", rank(), " ", own.num_records, "; expected: the same on all ranks; fix: start all with the same configuration"));
   const bool by_messages = std::any_of(all.begin(), all.end(), [](const Flags& f) { return f.by_messages; });
   std::string failed;
   if (!by_messages) {
     bool mapped = false;
     std::string why;
-    add_window(sizeof(Block), &mapped, &why);
+    add_window(block_bytes(), &mapped, &why);
     own.mapped = mapped;
     copy_text(own.why, why);
     gather_all(&own, all.data(), sizeof own, "joining");
@@ -156,8 +164,8 @@ void World::join() {
       if (!peers_[r].windows.empty()) peers_[r].block = reinterpret_cast<Block*>(peers_[r].windows[0]);
     block_ = reinterpret_cast<Block*>(windows_[0]->data());
   } else {
-    own_block_.reset(new Block());
-    block_ = own_block_.get();
+    own_block_ = std::vector<Seat>(block_bytes() / sizeof(Seat) + 1);
+    block_ = reinterpret_cast<Block*>(own_block_.data());
     for (Peer& peer : peers_) peer.mappings.clear(), peer.windows.clear();
     windows_.clear();
     window_bytes_.clear();
@@ -177,13 +185,42 @@ void World::describe(titan_comm_info& info) const {
   }
   copy_text(info.exchange, exchange_);
   copy_text(info.version, place_.version);
+  copy_text(info.processors, processors_);
+}
+
+void World::share_processors(Executor& device) {
+  const Processors own = own_processors(device.threads());
+  std::vector<Processors> all(static_cast<size_t>(size())), here;
+  executor_.run([&] { gather_all(&own, all.data(), sizeof own, "sharing processors"); });
+  size_t self = 0;
+  for (int r = 0; r < size(); r++) {
+    if (hosts_[static_cast<size_t>(r)] != place_.host) continue;
+    if (r == rank()) self = here.size();
+    here.push_back(all[static_cast<size_t>(r)]);
+  }
+  if (here.size() == 1) return;
+  const Share share = share_of(here, self, processors_by_core());
+  processors_ = share.text;
+  if (!share.processors.empty()) bind(device, share.processors);
+}
+
+titan_comm_traffic World::traffic(uint32_t kind) const {
+  const Traffic& own = traffic_[kind];
+  return {own.collectives, own.tensors, own.sent_bytes};
+}
+
+void World::count(const Collective& collective) {
+  Traffic& own = traffic_[collective.call.kind];
+  own.collectives++;
+  own.tensors += collective.tensors.size();
+  own.sent_bytes = own.sent_bytes + collective.sent_bytes();
 }
 
 void World::gather_all(const void* mine, void* all, uint64_t bytes, const char* what) {
   if (!broken_.empty()) refuse(broken_);
   char error[TITAN_COMM_TEXT] = {}, none[1] = {};
   std::vector<char> some(bytes ? 0 : static_cast<size_t>(size()));
-  Wait wait(*this, timeouts_.start_ms, what);
+  Wait wait(*this, options_.start_timeout_ms, what);
   const titan_comm_wait interface = wait.interface();
   const int32_t result = module_->gather(nullptr, bytes ? mine : none, bytes ? all : some.data(), std::max<uint64_t>(bytes, 1), &interface, error);
   if (result) fail(static_cast<titan_comm_result>(result), wait, error, {});
@@ -312,7 +349,7 @@ Group* World::group_of(const std::vector<int>& ranks) {
     const auto seat = static_cast<int32_t>(groups_.size());
     if (seat >= MOST_GROUPS) refuse(text("a rank is in more than ", MOST_GROUPS, " groups; expected: at most these"));
     std::vector<int32_t> seats(ranks.size());
-    Wait wait(*this, timeouts_.start_ms, "making a group");
+    Wait wait(*this, options_.start_timeout_ms, "making a group");
     const titan_comm_wait interface = wait.interface();
     if (const int32_t result = module_->gather(group.handle, &seat, seats.data(), sizeof seat, &interface, error)) fail(static_cast<titan_comm_result>(result), wait, error, {});
     std::vector<SharedGroup::Member> members;
@@ -366,14 +403,14 @@ void World::release(int number) {
 void World::run(const Collective& collective, Group& group, const std::string& scope, bool starting) {
   if (!broken_.empty()) refuse(broken_);
   if (block_->state.load() == Block::gave_up) refuse(text("this rank gave up before: ", block_->reason));
-  const uint64_t number = block_->num_records.load(std::memory_order_relaxed);
-  Record& record = block_->records[number % NUM_RECORDS];
-  record = {number, now_ns(), 0, collective.bytes, collective.call.kind, collective.call.dtype, collective.call.num_tensors, static_cast<uint32_t>(group.ranks.size()), {}};
+  const uint64_t number = block_->num_records.load(std::memory_order_relaxed), begun = now_ns(), kept = options_.num_records;
+  Record unkept, &record = kept ? block_->record(number, kept) : unkept;
+  record = {number, begun, 0, collective.bytes, collective.call.kind, collective.call.dtype, collective.call.num_tensors, static_cast<uint32_t>(group.ranks.size()), {}};
   copy_text(record.scope, scope);
   block_->num_records.store(number + 1, std::memory_order_release);
   titan_comm_call call = collective.call;
   call.tensors = collective.tensors.data();
-  Wait wait(*this, starting ? timeouts_.start_ms : timeouts_.train_ms, {});
+  Wait wait(*this, starting ? options_.start_timeout_ms : options_.timeout_ms, {});
   const titan_comm_wait interface = wait.interface();
   titan_comm_result result;
   std::string error;
@@ -391,6 +428,13 @@ void World::run(const Collective& collective, Group& group, const std::string& s
     wait.what = text(COLLECTIVES[collective.call.kind].name, " ", number, " over ", list(group.ranks), " in ", scope.empty() ? "the graph" : scope);
     // Of whom it says what they last did: who is not there, else all.
     fail(result, wait, error, missing.empty() && result == TITAN_COMM_FAILED ? group.ranks : missing);
+  }
+  count(collective);
+  if (options_.bytes_per_second > 0) {
+    // A link as slow as this would have taken so long from when all had come.
+    const auto took = static_cast<uint64_t>(collective.sent_bytes() / options_.bytes_per_second * 1e9) + collective.messages() * options_.latency_ns;
+    const uint64_t end = (group.shared ? group.shared->met_ns() : begun) + took, now = now_ns();
+    if (end > now) std::this_thread::sleep_for(std::chrono::nanoseconds(end - now));
   }
   record.end_ns = now_ns();
 }
@@ -418,19 +462,19 @@ void World::give_up(const std::string& why) {
 std::string World::last_of(int rank) const {
   const Block* block = rank == this->rank() ? block_ : peers_[static_cast<size_t>(rank)].block;
   if (!block) return "not known, it is on another host";
-  const uint64_t count = block->num_records.load(std::memory_order_acquire);
-  return count ? comm::describe(block->records[(count - 1) % NUM_RECORDS], now_ns()) : "none";
+  const uint64_t count = block->num_records.load(std::memory_order_acquire), kept = options_.num_records;
+  return !kept ? "not recorded" : count ? comm::describe(block->record(count - 1, kept), now_ns()) : "none";
 }
 
 std::string World::record() const {
   std::string out;
-  const uint64_t now = now_ns();
+  const uint64_t now = now_ns(), kept = options_.num_records;
   for (int r = 0; r < size(); r++) {
     const Block* block = r == rank() ? block_ : peers_[static_cast<size_t>(r)].block;
     if (!block) continue;
     const uint64_t count = block->num_records.load(std::memory_order_acquire);
-    out += text("rank ", r, ": ", count, " collectives", count ? ", the last of them:\n" : "\n");
-    for (uint64_t n = count < NUM_RECORDS ? 0 : count - NUM_RECORDS; n < count; n++) out += text("  ", comm::describe(block->records[n % NUM_RECORDS], now), "\n");
+    out += text("rank ", r, ": ", count, " collectives", count && kept ? ", the last of them:\n" : "\n");
+    for (uint64_t n = count < kept ? 0 : count - kept; n < count; n++) out += text("  ", comm::describe(block->record(n, kept), now), "\n");
   }
   return out;
 }

@@ -14,7 +14,7 @@
 
 namespace titan::comm {
 
-constexpr int NUM_RECORDS = 32, MOST_GROUPS = 64;
+constexpr int MOST_GROUPS = 64;
 
 /// A collective that a rank began; `end_ns` is 0 until it has ended.
 struct Record {
@@ -30,8 +30,10 @@ struct Block {
   int32_t pid;
   char reason[256];  // why it gave up
   std::atomic<uint64_t> num_records;
-  Record records[NUM_RECORDS];  // number n is at n % NUM_RECORDS
-  Seat seats[MOST_GROUPS];      // of its groups
+  Seat seats[MOST_GROUPS];  // of its groups
+  /// The last `kept` records lie behind the block: number n at n % kept.
+  Record& record(uint64_t n, uint64_t kept) { return reinterpret_cast<Record*>(this + 1)[n % kept]; }
+  const Record& record(uint64_t n, uint64_t kept) const { return reinterpret_cast<const Record*>(this + 1)[n % kept]; }
 };
 
 struct Group {
@@ -42,16 +44,17 @@ struct Group {
 
 class World {
  public:
-  struct Timeouts {
-    uint64_t start_ms, train_ms;  // start: opening, loading, the first run of a program
-  };
   /// Opens the module and joins the others. One world for each process.
-  static std::shared_ptr<World> open(const std::string& module, Timeouts timeouts);
+  static std::shared_ptr<World> open(const std::string& module, const titan_comm_options& options);
   ~World();
 
   int rank() const { return place_.rank; }
   int size() const { return place_.size; }
   void describe(titan_comm_info& info) const;
+  /// Binds a device's threads to this rank's share of the processors of its host, if there are enough.
+  void share_processors(Executor& device);
+  /// What this rank has done in collectives of a kind.
+  titan_comm_traffic traffic(uint32_t kind) const;
   /// The last collectives of all ranks of this host, for people.
   std::string record() const;
   /// Every rank's bytes, one after another.
@@ -77,8 +80,15 @@ class World {
   };
   struct Wait;
 
-  World(const titan_comm_module* module, Timeouts timeouts) : module_(module), timeouts_(timeouts) {}
+  struct Traffic {
+    std::atomic<uint64_t> collectives, tensors;
+    std::atomic<double> sent_bytes;
+  };
+
+  World(const titan_comm_module* module, const titan_comm_options& options) : module_(module), options_(options) {}
   void join();
+  uint64_t block_bytes() const { return sizeof(Block) + options_.num_records * sizeof(Record); }
+  void count(const Collective& collective);
   int add_window(uint64_t bytes, bool* mapped, std::string* why);
   Group* group_of(const std::vector<int>& ranks);
   void agree_on_groups(const std::vector<Collective>& collectives);
@@ -88,19 +98,20 @@ class World {
   std::string last_of(int rank) const;
 
   const titan_comm_module* const module_;
-  const Timeouts timeouts_;
+  const titan_comm_options options_;
   Executor executor_{1};
   Executor::Job opening_;
   titan_comm_place place_ = {};
   bool shares_ = false;
-  std::string exchange_, broken_;
+  std::string exchange_, processors_, broken_;
   std::vector<int> hosts_;  // by rank: the lowest rank on its host
   std::vector<Peer> peers_;  // by rank, this one too
   std::vector<std::unique_ptr<Window>> windows_;
   std::vector<uint64_t> window_bytes_;
-  std::unique_ptr<Block> own_block_;  // where memory is not shared
+  std::vector<Seat> own_block_;  // where memory is not shared: room for a block
   Block* block_ = nullptr;
   std::map<std::vector<int>, Group> groups_;
+  Traffic traffic_[TITAN_COLLECTIVE_RING_SHIFT + 1] = {};
 };
 
 }  // namespace titan::comm

@@ -13,6 +13,12 @@ Deno.test("a struct keeps numbers where C has them, little-endian, and texts up 
   assertThrows(() => error.get("kernel"), TypeError, 'fix: use text("kernel")');
 });
 
+Deno.test("a struct keeps numbers that are not whole", () => {
+  const traffic = new Struct("titan_comm_traffic");
+  traffic.set("sent_bytes", 1 / 3);
+  assertEquals([traffic.get("sent_bytes"), new Float64Array(traffic.bytes.buffer)[2]], [1 / 3, 1 / 3]);
+});
+
 Deno.test("a text that fills its field ends with it", () => {
   const error = new Struct("titan_error");
   error.bytes.fill(97, 1040, 1040 + 64 + 5);

@@ -1,7 +1,7 @@
 /** What can be told without other processes; with them: tests/native/comm_test.ts.
  * @module */
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { Comm } from "../../ffi/comm.ts";
+import { Comm, type CommOptions } from "../../ffi/comm.ts";
 import { Device } from "../../ffi/device.ts";
 import { TitanError } from "../../ffi/error.ts";
 import { library } from "../../ffi/library.ts";
@@ -28,6 +28,16 @@ Deno.test("time-outs are whole milliseconds from 1", async () => {
   using device = new Device();
   await assertRejects(() => Comm.open(device, { timeoutMs: 0 }), TitanError, "a time-out is out of range");
   await assertRejects(() => Comm.open(device, { timeoutMs: 0.5 }), RangeError);
+});
+
+Deno.test("a simulated link and a flight recorder have sizes that can be", async () => {
+  using device = new Device();
+  const refused = (options: CommOptions, message: string) =>
+    assertRejects(() => Comm.open(device, options), TitanError, message);
+  await refused({ link: { bytesPerSecond: -1, latencyNs: 0 } }, "the simulated bandwidth is out of range");
+  await refused({ link: { bytesPerSecond: NaN, latencyNs: 0 } }, "the simulated bandwidth is out of range");
+  await refused({ link: { bytesPerSecond: 1, latencyNs: 61e9 } }, "the simulated latency is out of range");
+  await refused({ records: 2e6 }, "too many records");
 });
 
 Deno.test("a program with collectives is refused by a device that works alone", async () => {

@@ -11,6 +11,7 @@ import { opOf } from "../../graph/builder.ts";
 import { interpret, interpretRanks, type Memory } from "../../graph/interpret.ts";
 import { type DType, type Graph, numel, type Type } from "../../graph/ir.ts";
 import { localShape } from "../../graph/layout.ts";
+import { sentBytes } from "../../graph/ops/collective.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
@@ -198,6 +199,28 @@ async function runGrouped(device: Device, { rank, size }: Comm["info"]) {
   return { tensors: results.length, digest: await digest(results) };
 }
 
+/** What libtitan counts of collectives of every kind, each done twice, and what a plan says of them. */
+async function runSent(device: Device, comm: Comm) {
+  const { size } = comm.info, group = Array.from({ length: size }, (_, r) => r), planned: Record<string, number> = {};
+  for (const op of ["all_gather", "reduce_scatter", "all_reduce", "ring_shift"]) {
+    const graph = one(op, { dtype: "bf16", shape: [12, 5] }, { group, dim: 0, by: "sum" });
+    planned[op] = 2 * sentBytes(graph.nodes[0]);
+    using program = await Rank.load(device, graph);
+    for (let run = 0; run < 2; run++) await program.run({ x: arr([12, 5]) }, new Map());
+  }
+  return { planned, sent: comm.sent() };
+}
+
+/** How long an all_reduce of 400 bytes takes. */
+async function runLink(device: Device, comm: Comm) {
+  const group = Array.from({ length: comm.info.size }, (_, r) => r);
+  using program = await Rank.load(device, one("all_reduce", { dtype: "f32", shape: [100] }, { group, by: "sum" }));
+  await comm.barrier();
+  const begun = performance.now();
+  await program.run({ x: arr([100]) }, new Map());
+  return { ms: performance.now() - begun };
+}
+
 /** Rank 1 does what it should not, behind a first run in which all is well. */
 async function runWith(device: Device, comm: Comm, trouble: (run: () => Promise<unknown>) => Promise<unknown>) {
   const group = Array.from({ length: comm.info.size }, (_, r) => r);
@@ -230,12 +253,15 @@ const tasks: Readonly<Record<string, (device: Device, comm: Comm) => Promise<unk
     await runWith(device, comm, (run) => run());
     return { record: comm.record() };
   },
+  sent: runSent,
+  link: runLink,
+  processors: (_, comm) => Promise.resolve({ processors: comm.info.processors }),
 };
 
 const device = new Device({ threads: 1 });
 try {
-  const [task, timeout = "30000"] = Deno.args;
-  const comm = await Comm.open(device, { startTimeoutMs: 60_000, timeoutMs: Number(timeout) });
+  const [task, options = "{}"] = Deno.args;
+  const comm = await Comm.open(device, { startTimeoutMs: 60_000, timeoutMs: 30_000, ...JSON.parse(options) });
   try {
     const result = await tasks[task](device, comm);
     await comm.close();

@@ -2,6 +2,7 @@
  * communication module (`deno task setup --mpi`); without them the tests are skipped.
  * @module */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import type { Traffic } from "../../ffi/comm.ts";
 import { type Job, ranks as runRanks, results, testRanks as test } from "./mpirun.ts";
 
 const script = new URL("comm_rank.ts", import.meta.url);
@@ -10,6 +11,8 @@ const job = (...[size, task, env, ...args]: Options): Job => ({ size, script, ar
 const ranks = (...options: Options) => runRanks(job(...options));
 const succeed = (...options: Options) => results(job(...options));
 
+/** Gives up soon. */
+const PATIENCE = '{"timeoutMs": 1500}';
 const MESSAGES = { TITAN_EXCHANGE: "messages" };
 
 test("ranks gather bytes, and say how they exchange", async () => {
@@ -43,7 +46,7 @@ test("many tensors by one collective have the same bits as one by one, however t
 });
 
 test("who waits for a rank that does not come is told so in time: who, where, and what each did last", async () => {
-  const { code, stderr, seconds } = await ranks(3, "sleep", {}, "1500");
+  const { code, stderr, seconds } = await ranks(3, "sleep", {}, PATIENCE);
   assert(code !== 0 && seconds < 40, `it ended after ${seconds} s with ${code}\n${stderr}`);
   assertMatch(
     stderr,
@@ -58,7 +61,7 @@ test("who waits for a rank that does not come is told so in time: who, where, an
 });
 
 test("by messages, who waits is told what it waits for", async () => {
-  const { code, stderr, seconds } = await ranks(2, "sleep", MESSAGES, "1500");
+  const { code, stderr, seconds } = await ranks(2, "sleep", MESSAGES, PATIENCE);
   assert(code !== 0 && seconds < 40, `it ended after ${seconds} s with ${code}\n${stderr}`);
   assertMatch(stderr, /all_reduce 1 over ranks 0, 1 in layers\.3\.attention did not end within 1\.5 s/);
 });
@@ -82,4 +85,54 @@ test("the flight recorder has the last collectives of every rank", async () => {
       /rank 0: 2 collectives, the last of them:\n {2}all_reduce 0 .*\n {2}all_reduce 1 .*\nrank 1: 2/,
     );
   }
+});
+
+test("the flight recorder is as long as it is asked to be", async () => {
+  for (const { record } of await succeed(2, "record", {}, '{"records": 1}')) {
+    assertMatch(record as string, /^rank 0: 2 collectives, the last of them:\n {2}all_reduce 1 .*\nrank 1: 2 /);
+  }
+  for (const { record } of await succeed(2, "record", MESSAGES, '{"records": 0}')) {
+    assertMatch(record as string, /^rank \d: 2 collectives\n$/);
+  }
+});
+
+test("libtitan counts as many bytes as a plan does, on any number of ranks, however they exchange", async () => {
+  for (const size of [2, 3, 4]) {
+    for (const env of [{}, MESSAGES]) {
+      for (const result of await succeed(size, "sent", env)) {
+        const planned = result.planned as Record<string, number>, sent = result.sent as Record<string, Traffic>;
+        assertEquals(Object.keys(sent), Object.keys(planned));
+        for (const [op, { collectives, tensors, sentBytes }] of Object.entries(sent)) {
+          assertEquals(
+            [collectives, tensors, Math.abs(sentBytes - planned[op]) < 1e-6],
+            [2, 2, true],
+            `${op} ${sentBytes}`,
+          );
+        }
+      }
+    }
+  }
+});
+
+test("no collective is faster than over the link that is simulated", async () => {
+  // Of 4 messages in a ring of 3, and of two thirds of 400 bytes, twice.
+  const least = 4 * 20 + 2 * 400 * 2 / 3 / 8000 * 1000, link = { bytesPerSecond: 8000, latencyNs: 20e6 };
+  for (const env of [{}, MESSAGES]) {
+    for (const { ms } of await succeed(3, "link", env, JSON.stringify({ link }))) {
+      assert(ms as number >= least, `${ms} ms`);
+    }
+  }
+});
+
+test("ranks of a host have processors of their own, where there are enough", async () => {
+  const many = navigator.hardwareConcurrency;
+  for (const { processors } of await succeed(many + 1, "processors")) {
+    assertMatch(
+      processors as string,
+      new RegExp(`^threads not bound: ${many + 1} ranks with ${many + 1} threads share`),
+    );
+  }
+  const own = (await succeed(many, "processors")).map(({ processors }) => processors as string);
+  own.forEach((text) => assertMatch(text, /^threads bound to processor \d+$/));
+  assertEquals(new Set(own).size, many);
 });

@@ -2,6 +2,7 @@
  * (`deno task setup --mpi`); without them such tests are skipped.
  * @module */
 import { assertEquals } from "@std/assert";
+import { modulePath } from "../../ffi/comm.ts";
 import { library } from "../../ffi/library.ts";
 
 function exists(path: string): boolean {
@@ -13,7 +14,7 @@ function exists(path: string): boolean {
 }
 
 const mpirun = (Deno.env.get("PATH") ?? "").split(":").map((folder) => `${folder}/mpirun`).find(exists);
-const skipped = mpirun === undefined || !exists(library().path.replace(/[^/]*$/, "libtitan_mpi.so"));
+const skipped = mpirun === undefined || !exists(modulePath());
 if (skipped) console.error("Tests of communication are skipped: no mpirun, or no libtitan_mpi beside the library");
 
 /** How a job ended. */
@@ -36,22 +37,22 @@ export interface Job {
   readonly env?: Readonly<Record<string, string>>;
 }
 
+/** For Open MPI: containers run as root, and test machines have fewer processors than there are ranks. */
+export const MPI: Readonly<Record<string, string>> = {
+  OMPI_ALLOW_RUN_AS_ROOT: "1",
+  OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
+  PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
+  PRTE_MCA_hwloc_default_binding_policy: "none",
+  OMPI_MCA_btl: "self,sm",
+  OMP_WAIT_POLICY: "passive",
+};
+
 /** Starts ranks on this machine. */
 export async function ranks({ size, script, args, env }: Job): Promise<Ended> {
   const begun = performance.now();
   const { code, stdout, stderr } = await new Deno.Command(mpirun!, {
     args: ["-n", `${size}`, Deno.execPath(), "run", "-A", "--quiet", script.pathname, ...args],
-    // Open MPI: containers run as root, and test machines have fewer processors than there are ranks.
-    env: {
-      OMPI_ALLOW_RUN_AS_ROOT: "1",
-      OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
-      PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
-      PRTE_MCA_hwloc_default_binding_policy: "none",
-      OMPI_MCA_btl: "self,sm",
-      OMP_WAIT_POLICY: "passive",
-      TITAN_LIB: library().path,
-      ...env,
-    },
+    env: { ...MPI, TITAN_LIB: library().path, ...env },
   }).output();
   const said = new TextDecoder().decode(stdout), lines = said.split("\n").filter((line) => line.startsWith("{"));
   return {
