@@ -12,6 +12,7 @@ export const BUILD = "build";
 const SOURCE = "csrc";
 const STAMP = `${BUILD}/.stamp`;
 const LIBRARY = `${BUILD}/libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
+const MODULE = `${BUILD}/libtitan_mpi.so`;
 
 /** What a build depends on: the text of every native source file, and the place, tools, BLAS and MPI. */
 export interface Stamp {
@@ -32,6 +33,11 @@ export function currentStamp(facts: Facts, source = SOURCE): Stamp {
 export function isUpToDate(stamp: Stamp): boolean {
   const last = lastStamp();
   return last?.sources === stamp.sources && last.machine === stamp.machine && exists(LIBRARY);
+}
+
+/** Whether the communication module over MPI lies there. */
+export function hasModule(): boolean {
+  return exists(MODULE);
 }
 
 /** Configures and builds; with another compiler or BLAS than last time, from the beginning.

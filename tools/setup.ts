@@ -5,9 +5,9 @@
  * none; where there is, the communication module `libtitan_mpi` is built with the library.
  * @module
  */
-import { BUILD, build, currentStamp, isUpToDate } from "./build.ts";
+import { BUILD, build, currentStamp, hasModule, isUpToDate } from "./build.ts";
 import { runStep, StepError } from "./run_step.ts";
-import { type Facts, missing, nameAll, nextStep, type PackageManager, type Wanted } from "./setup_plan.ts";
+import { type Facts, nameAll, nextStep, type PackageManager, type Wanted } from "./setup_plan.ts";
 
 /** Looks for the tools and libraries of a build; starts no process. */
 export function gatherFacts(): Facts {
@@ -53,7 +53,7 @@ function firstFile(paths: string[]): string | undefined {
 async function setup(again: boolean, wanted: Wanted): Promise<void> {
   const isReady = () => {
     const facts = gatherFacts();
-    return missing(facts, wanted).every((need) => need !== "mpi") && isUpToDate(currentStamp(facts));
+    return isUpToDate(currentStamp(facts)) && (!wanted.mpi || hasModule());
   };
   if (!again && isReady()) return;
   Deno.mkdirSync(BUILD, { recursive: true });
@@ -72,7 +72,14 @@ async function setup(again: boolean, wanted: Wanted): Promise<void> {
         break;
       case "build":
         for (const note of step.notes) console.error(note);
-        return await build(facts, currentStamp(facts));
+        await build(facts, currentStamp(facts));
+        if (wanted.mpi && !hasModule()) {
+          const what = `The library is built, but no module for MPI, though ${facts.mpi} is there`;
+          throw new StepError(
+            `${what}\n  expected: an MPI that CMake finds\n  fix: see build/CMakeFiles/CMakeConfigureLog.yaml`,
+          );
+        }
+        return;
     }
   }
 }

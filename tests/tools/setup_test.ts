@@ -97,3 +97,22 @@ Deno.test({
     assertEquals(await project.setup(), { code: 0, text: "" });
   },
 });
+
+Deno.test("setup --mpi is done when the module for MPI is built, and fails where it is not", async () => {
+  using project = new Project();
+  project.write("bin/mpicxx", "#!/bin/sh\n", 0o755);
+  project.path = `${project.root}/bin:${project.path}`;
+  const failed = await project.setup("--mpi");
+  assertEquals(failed.code, 1);
+  assertStringIncludes(failed.text, `no module for MPI, though ${project.root}/bin/mpicxx is there\n  expected: `);
+  assertEquals((await project.setup()).code, 0); // a library there is
+  const cmake = Deno.readTextFileSync(`${project.root}/csrc/CMakeLists.txt`);
+  project.write(
+    "csrc/CMakeLists.txt",
+    `${cmake}\nadd_library(titan_mpi MODULE a.cpp)\nadd_dependencies(titan titan_mpi)`,
+  );
+  assertEquals((await project.setup("--mpi")).code, 0);
+  assertEquals(await project.setup("--mpi"), { code: 0, text: "" });
+  Deno.removeSync(`${project.root}/build/libtitan_mpi.so`);
+  assertStringIncludes((await project.setup("--mpi")).text, "Building the native library");
+});
