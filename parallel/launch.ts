@@ -1,5 +1,9 @@
-/** Ranks as processes: who this one is, as whoever started it says in the environment.
+/** Ranks as processes: who this one is, as whoever started it says in the environment; and starting them here, through `mpirun`, which
+ * brings them together and ends all when one fails. What each prints goes through a file of its own, since `mpirun` tears lines.
+ * Whoever started rank 0 talks to it on its standard input: a line with the name of a signal, or the end, when it is gone itself.
  * @module */
+import { cpus } from "node:os";
+import { causeOf, Errors, Lines, prefixed } from "./rank_output.ts";
 
 /** A process among all that were started together. */
 export interface World {
@@ -62,11 +66,17 @@ const LAUNCHERS: readonly Names[] = [
   { rank: "RANK", size: "WORLD_SIZE", hostRank: "LOCAL_RANK", hostSize: "LOCAL_WORLD_SIZE" },
 ];
 
-/** The variables that {@linkcode worldOf} looks at: what `--allow-env` has to name. */
-export const WORLD_VARIABLES: readonly string[] = LAUNCHERS.flatMap(({ hostSizes, ...names }) => [
-  ...Object.values(names) as string[],
-  ...(hostSizes ? Object.values(hostSizes) : []),
-]);
+/** In the environment of ranks that {@linkcode launch} started: the folder of what they print. */
+const LAUNCHED = "TITAN_LAUNCHED";
+
+/** The variables that a rank looks at: what `--allow-env` has to name. */
+export const VARIABLES: readonly string[] = [
+  ...["TITAN_LIB", "TITAN_PRINT", "TITAN_DEBUG", "NO_COLOR", "LOG_RANK", LAUNCHED],
+  ...LAUNCHERS.flatMap(({ hostSizes, ...names }) => [
+    ...Object.values(names) as string[],
+    ...(hostSizes ? Object.values(hostSizes) : []),
+  ]),
+];
 
 /** The variables that this program may read; others look as if they were not set. */
 export const readable: Environment = {
@@ -91,6 +101,33 @@ export function worldOf(env: Environment = readable): World | undefined {
   return { rank, size, hostRank, hostSize };
 }
 
+/** Numbers of processors. */
+export interface Processors {
+  /** That this process may use. */
+  readonly usable: number;
+  /** Of this host, as far as is known. */
+  readonly all: number;
+}
+
+/** CPU threads of a rank: those that are asked for, or its share of the processors of its host; 0 is all of them.
+ * @param world whether there are other ranks on this host. */
+export function threadsOfRank(
+  asked: number,
+  world: World | undefined,
+  { usable, all }: Processors = processors(),
+): number {
+  if (asked > 0 || !world || world.hostSize === 1) return asked;
+  // Whoever started the ranks may have given each processors of its own.
+  return usable * world.hostSize <= all ? usable : Math.max(1, Math.floor(usable / world.hostSize));
+}
+
+/** Ranks that were launched here may all use the same ones. */
+function processors(): Processors {
+  const usable = navigator.hardwareConcurrency;
+  const mayAsk = Deno.permissions.querySync({ name: "sys", kind: "cpus" }).state === "granted";
+  return { usable, all: mayAsk && !isLaunched() ? Math.max(usable, cpus().length) : usable };
+}
+
 /** A variable that is a whole number from `least` to below `end`. */
 function whole(env: Environment, name: string, least: number, end = Infinity): number {
   const text = env.get(name) ?? "", value = Number(text);
@@ -113,4 +150,238 @@ function tasksPerHost(text: string): number[] {
     const [, tasks, hosts = "1"] = /^(\d+)(?:\(x(\d+)\))?$/.exec(part) ?? [];
     return tasks === undefined ? [] : Array<number>(Number(hosts)).fill(Number(tasks));
   });
+}
+
+/** Signals that ask a run to stop. */
+export const STOP_SIGNALS = ["SIGINT", "SIGTERM"] as const;
+/** One of them. */
+export type StopSignal = typeof STOP_SIGNALS[number];
+
+/** The exit code of a process that stopped because of a signal. */
+export function exitCodeOf(signal: StopSignal): number {
+  return signal === "SIGINT" ? 130 : 143;
+}
+
+/** Did {@linkcode launch} start this process? */
+export function isLaunched(env: Environment = readable): boolean {
+  return env.get(LAUNCHED) !== undefined;
+}
+
+const stopListeners = new Set<(signal: StopSignal) => void>();
+
+/** Calls a listener when this run is asked to stop: by a signal, or by the launcher, which then has got it.
+ * @returns what takes it off. */
+export function onStop(listener: (signal: StopSignal) => void): () => void {
+  if (isLaunched()) {
+    stopListeners.add(listener);
+    return () => stopListeners.delete(listener);
+  }
+  const off = STOP_SIGNALS.map((signal) => {
+    const own = () => listener(signal);
+    Deno.addSignalListener(signal, own);
+    return () => Deno.removeSignalListener(signal, own);
+  });
+  return () => off.forEach((one) => one());
+}
+
+/** Rank 0 of {@linkcode launch} does as the launcher says until it ends, and ends at once when the launcher has. */
+export async function followLauncher(world: World): Promise<void> {
+  if (!isLaunched() || world.rank !== 0) return;
+  const lines = new Lines(), bytes = new Uint8Array(256);
+  for (let length; (length = await Deno.stdin.read(bytes)) !== null;) {
+    for (const line of lines.add(bytes.subarray(0, length))) {
+      const signal = STOP_SIGNALS.find((name) => name === line);
+      if (!signal) continue;
+      if (stopListeners.size === 0) Deno.exit(exitCodeOf(signal));
+      stopListeners.forEach((listener) => listener(signal));
+    }
+  }
+  // mpirun closes the input too when it ends the ranks, and is about to: then this process is not to be the one that failed.
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await Deno.remove(readable.get(LAUNCHED)!, { recursive: true }).catch(() => {}); // as the launcher cannot
+  Deno.exit(1);
+}
+
+/** How ranks are started. */
+export interface LaunchOptions {
+  /** Module to run; this program's own unless given. */
+  readonly main?: string;
+  /** The native library, which ranks may load. */
+  readonly library: string;
+  /** Threads of each rank. */
+  readonly threads: number;
+  /** Milliseconds that ranks have from a signal to their end. */
+  readonly graceMs: number;
+}
+
+/** Milliseconds: between looks at what ranks have printed; for a job to end once a rank has failed; for mpirun to end the ranks. */
+const [LOOK_MS, FAILED_MS, KILL_MS] = [50, 5000, 3000];
+
+/** Opens a rank's files and becomes the program. Open MPI closes a rank's input once both pipes of its output are closed: one stays. */
+const START = 'rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; exec "$@" 3>&1 >"$0/$rank.out" 2>"$0/$rank.err"';
+
+/** Starts ranks of this program on this machine and waits for them. A signal to stop is passed on, once; the next one ends them.
+ * @returns the exit code: of the rank that failed, or 128 + n where signal n stopped the run.
+ * @throws {LaunchError} when they cannot be started. */
+export async function launch(nproc: number, args: readonly string[], options: LaunchOptions): Promise<number> {
+  const flags = permissionFlags(options.library), folder = await Deno.makeTempDir({ prefix: "libtitan-" });
+  try {
+    const program = [Deno.execPath(), "run", "--quiet", ...flags, options.main ?? Deno.mainModule, ...args];
+    const mpirun = start(
+      ["-n", `${nproc}`, "sh", "-c", START, folder, ...program],
+      environment(folder, nproc * options.threads),
+    );
+    return await attend(mpirun, nproc, folder, options.graceMs);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Prints what ranks print, passes signals on, and sees to it that all end. */
+async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, graceMs: number): Promise<number> {
+  const errors = new Errors(), control = mpirun.stdin.getWriter(), timers: ReturnType<typeof setTimeout>[] = [];
+  let ended = false, failing = false, signal: StopSignal | undefined;
+  const kill = () => {
+    if (!ended) mpirun.kill("SIGTERM"); // which ends the ranks as well
+    timers.push(setTimeout(() => ended || mpirun.kill("SIGKILL"), KILL_MS));
+  };
+  const onError = (rank: number, line: string) => {
+    if (!errors.add(rank, line)) write(Deno.stderr, withRank(line, rank));
+    if (!errors.any || failing) return;
+    failing = true;
+    timers.push(setTimeout(kill, FAILED_MS));
+  };
+  const outputs = Array.from({ length: nproc }, (_, rank) => [
+    new RankOutput(`${folder}/${rank}.out`, (line) => write(Deno.stdout, withRank(line, rank))),
+    new RankOutput(`${folder}/${rank}.err`, (line) => onError(rank, line)),
+  ]).flat();
+  const off = onStop((received) => {
+    if (signal) return kill();
+    signal = received;
+    control.write(new TextEncoder().encode(`${signal}\n`)).catch(() => {}); // it has ended meanwhile
+    timers.push(setTimeout(kill, graceMs));
+  });
+  const said = Promise.all([new Response(mpirun.stdout).text(), new Response(mpirun.stderr).text()]);
+  mpirun.status.then(() => ended = true);
+  try {
+    while (!ended) {
+      const more = outputs.map((output) => output.look()).includes(true);
+      await new Promise((resolve) => setTimeout(resolve, more ? 0 : LOOK_MS));
+    }
+    outputs.forEach((output) => output.end());
+    const { code } = await mpirun.status, text = (await said).join("").trim();
+    const report = code === 0 && !errors.any ? [text] : errors.report(causeOf(text));
+    if (report.length === 0 && !signal) report.push(text, `error: mpirun ended with exit code ${code}   (launch)`);
+    report.filter((line) => line !== "").forEach((line) => write(Deno.stderr, line));
+    return signal && (code === 0 || !errors.any) ? exitCodeOf(signal) : code;
+  } finally {
+    timers.forEach(clearTimeout);
+    off();
+    await control.close().catch(() => {});
+  }
+}
+
+/** What mpirun and the ranks find in their environment. */
+function environment(folder: string, threads: number): Record<string, string> {
+  return {
+    [LAUNCHED]: folder,
+    // Open MPI wants to be told that root, and more ranks than processors, are meant; threads are bound by libtitan.
+    OMPI_ALLOW_RUN_AS_ROOT: "1",
+    OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
+    PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
+    PRTE_MCA_hwloc_default_binding_policy: "none",
+    OMPI_MCA_rmaps_base_oversubscribe: "1", // both in version 4
+    OMPI_MCA_hwloc_base_binding_policy: "none",
+    OMPI_MCA_btl: "^tcp", // all are on one host, whose network it would complain about
+    // Threads that wait must not take processors from those that work.
+    ...(threads > navigator.hardwareConcurrency ? { OMP_WAIT_POLICY: "passive" } : {}),
+  };
+}
+
+function start(args: string[], env: Record<string, string>): Deno.ChildProcess {
+  const piped = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
+  try {
+    // In a session of its own: Ctrl-C is for this process alone, which passes it on.
+    return new Deno.Command("mpirun", { args, env, ...piped, detached: true }).spawn();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) {
+      throw new LaunchError("Cannot start ranks: there is no mpirun", ...WITH_MPI);
+    }
+    if (!(error instanceof Deno.errors.NotCapable)) throw error;
+    throw new LaunchError("Cannot start ranks: this process may not run mpirun", "--allow-run=mpirun", "add that flag");
+  }
+}
+
+/** What to do without MPI. */
+export const WITH_MPI = ["Open MPI, and libtitan's module for it", "npx -y deno task setup --mpi"] as const;
+
+/** What this process may do, as flags for one like it: as far as training asks for it. */
+function permissionFlags(library: string): string[] {
+  const granted = (descriptor: Deno.PermissionDescriptor) => Deno.permissions.querySync(descriptor).state === "granted";
+  for (const name of ["read", "write"] as const) {
+    if (granted({ name })) continue;
+    const what = `Cannot start ranks: this process may ${name} some files at most, and cannot tell which`;
+    throw new LaunchError(what, `--allow-${name} without a list`, "add that flag");
+  }
+  const some = (
+    name: "env" | "sys" | "ffi",
+    values: readonly string[],
+    of: (value: string) => Deno.PermissionDescriptor,
+  ) => {
+    if (granted({ name })) return [`--allow-${name}`];
+    const few = values.filter((value) => granted(of(value)));
+    return few.length > 0 ? [`--allow-${name}=${few.join(",")}`] : [];
+  };
+  return [
+    ...["--no-prompt", "--allow-read", "--allow-write"],
+    ...some("ffi", [library], (path) => ({ name: "ffi", path })),
+    ...some("env", VARIABLES, (variable) => ({ name: "env", variable })),
+    ...some("sys", ["systemMemoryInfo", "cpus"], (kind) => ({ name: "sys", kind } as Deno.SysPermissionDescriptor)),
+    ...(granted({ name: "net" }) ? ["--allow-net"] : []),
+  ];
+}
+
+/** What a rank writes into a file, line by line as it comes. */
+class RankOutput {
+  readonly #path: string;
+  readonly #onLine: (line: string) => void;
+  readonly #lines = new Lines();
+  readonly #bytes = new Uint8Array(1 << 16);
+  #file: Deno.FsFile | undefined;
+
+  constructor(path: string, onLine: (line: string) => void) {
+    this.#path = path;
+    this.#onLine = onLine;
+  }
+
+  /** Takes a part of what is new; there may be more if it says so. */
+  look(): boolean {
+    try {
+      this.#file ??= Deno.openSync(this.#path);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return false; // the rank has not started yet
+      throw error;
+    }
+    const length = this.#file.readSync(this.#bytes) ?? 0;
+    this.#lines.add(this.#bytes.subarray(0, length)).forEach(this.#onLine);
+    return length === this.#bytes.length;
+  }
+
+  /** Takes the rest. */
+  end(): void {
+    while (this.look());
+    this.#lines.end().forEach(this.#onLine);
+    this.#file?.close();
+  }
+}
+
+/** A line with the rank that it comes from, which most say themselves. */
+function withRank(line: string, rank: number): string {
+  return line.startsWith(`[rank${rank}] `) ? line : prefixed(line, rank);
+}
+
+/** Writes a whole line. */
+function write(to: { writeSync(bytes: Uint8Array): number }, line: string): void {
+  const bytes = new TextEncoder().encode(`${line}\n`);
+  for (let at = 0; at < bytes.length;) at += to.writeSync(bytes.subarray(at));
 }

@@ -99,7 +99,7 @@ export function meshProblems(options: MeshOptions, worldSize: number): string[] 
   const list = AXES.map((axis) => `${DEGREE_KEYS[axis]} = ${degrees[axis]}`).join(", ");
   return [
     `The degrees make ${product} ranks, but there are ${worldSize}: expected the product of ${list} to be the number of ` +
-    `ranks; change a degree (${DEGREE_KEYS.dp_shard} = -1 takes what is left) or start ${product} ranks`,
+    `ranks; change a degree (${DEGREE_KEYS.dp_shard} = -1 takes what is left) or start ${product} ranks (--nproc ${product})`,
   ];
 }
 

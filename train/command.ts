@@ -8,12 +8,22 @@ import { LibraryError } from "../ffi/library.ts";
 import { degreeOf } from "../graph/layout.ts";
 import { MemoryBudgetError } from "../graph/passes/remat_search.ts";
 import { Llama } from "../model/llama.ts";
-import { worldOf } from "../parallel/launch.ts";
+import {
+  exitCodeOf,
+  followLauncher,
+  isLaunched,
+  LaunchError,
+  onStop,
+  type StopSignal,
+  worldOf,
+} from "../parallel/launch.ts";
 import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
+import { AgreementError } from "./agreement.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
 import type { Compiled } from "./compile.ts";
 import {
   askedPrecision,
+  commOptions,
   type Config,
   ConfigError,
   cut,
@@ -37,9 +47,11 @@ import { planText } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
 import type { StepProfile } from "./profile.ts";
 import { profileAction, Profiler } from "./profiler.ts";
+import { RankConsole } from "./rank_console.ts";
 import { frontierText, rematText } from "./remat_report.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "./report.ts";
 import { compileStep, DivergedError } from "./step_program.ts";
+import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
 import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
 
 /** What the training of a config is.
@@ -83,34 +95,55 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
         steps: validation.steps,
       }
       : undefined,
+    comm: commOptions(config),
+    agreed: { ...config, job: { ...config.job, config_file: null } }, // hosts may keep it in different places
     profile: cycle && ((step) => profileAction(step, cycle) !== "wait"),
   };
 }
 
+/** Errors that say all there is to say. */
+const KNOWN = [
+  ...[
+    ConfigError,
+    DataError,
+    LibraryError,
+    TitanError,
+    MemoryError,
+    MemoryBudgetError,
+    DivergedError,
+    LaunchError,
+    AgreementError,
+  ],
+];
+
 /** Runs the command line and returns the exit code: 0, 1 after an error, 128 + n when signal n stopped the run.
  * @param args as `Deno.args`; without a config file, `configs/debug.toml` is read. */
 export async function main(args: readonly string[]): Promise<number> {
+  using stack = new DisposableStack();
   try {
+    const found = worldOf(), world = found?.size === 1 ? undefined : found;
+    const rankConsole = world && stack.use(new RankConsole(world.rank));
+    if (world) followLauncher(world);
     const named = args.some((a) => /^--(config|job[._-]config[_-]file)(=|$)/.test(a));
     const defaults = named ? [] : ["--config", new URL("../configs/debug.toml", import.meta.url).href];
-    const { config, warnings, help, dryRun, plan } = await loadConfig([...defaults, ...args], readText);
-    if (help) {
+    const { config, warnings, nproc, ...asked } = await loadConfig([...defaults, ...args], readText);
+    const size = asked.dryRun ? 1 : numRanks(world?.size, nproc);
+    const shown = size > 1 ? shownRanks(asked.logRanks, size) : "all";
+    rankConsole?.show(shown);
+    if (asked.help) {
       console.log(helpText());
       return 0;
     }
+    if (size > 1 && !world) return await startRanks(config, size, args);
     warnings.forEach((w) => console.log(`warning: ${w}`));
     if (config.job.print_config) console.log(JSON.stringify(config, null, 2));
-    if (dryRun) {
-      const mesh = meshOf(config, plan.nproc);
-      if (mesh.size > 1 || Object.keys(plan).length > 0) printMeshPlan(config, mesh, plan);
-      else printPlan(config);
-      return 0;
-    }
-    return await run(config);
+    if (!asked.dryRun) return await run(config);
+    const mesh = meshOf(config, nproc);
+    if (mesh.size > 1 || nproc || Object.keys(asked.plan).length > 0) printMeshPlan(config, mesh, asked.plan);
+    else printPlan(config);
+    return 0;
   } catch (error) {
-    const known = [ConfigError, DataError, LibraryError, TitanError, MemoryError, MemoryBudgetError, DivergedError]
-      .some((kind) => error instanceof kind);
-    console.error(known ? `error: ${(error as Error).message}` : error);
+    console.error(KNOWN.some((kind) => error instanceof kind) ? `error: ${(error as Error).message}` : error);
     return 1;
   }
 }
@@ -211,12 +244,7 @@ function openJsonLines(config: Config): JsonLines | null {
 }
 
 /** What records where time goes, if that is asked for. */
-async function openProfiler(
-  config: Config,
-  trainer: Trainer,
-  gflops: number,
-  print: (text: string) => void,
-): Promise<Profiler | null> {
+async function openProfiler(config: Config, trainer: Trainer, gflops: number): Promise<Profiler | null> {
   const cycle = profileCycle(config), folder = `${config.job.dump_folder}/${config.profiling.save_traces_folder}`;
   if (!cycle) return null;
   const { group } = trainer;
@@ -225,7 +253,7 @@ async function openProfiler(
     return group.info.rank === 0 ? all : undefined;
   });
   const rates = { gflops, gbytes: await trainer.measureBandwidth() };
-  const open = () => new Profiler({ ...cycle, folder, rates, gather, print });
+  const open = () => new Profiler({ ...cycle, folder, rates, gather, print: console.log });
   return writing(folder, "set job.dump_folder to another, or leave profiling.enable_profiling out", open);
 }
 
@@ -244,17 +272,16 @@ async function run(config: Config): Promise<number> {
   const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   await using trainer = await openTrainer(config);
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
-  const isFirst = (ranks?.rank ?? 0) === 0, print = isFirst ? console.log : () => {};
-  const jsonl = isFirst ? openJsonLines(config) : null;
-  const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops, print);
-  print(`libtitan: ${job.description}`);
-  print(`  model   ${modelText(model, tokensPerStep(options, ranks?.mesh), seqLen)}`);
-  print(`  data    ${trainer.dataDescription}`);
-  print(`  device  ${deviceText(device, gflops, precisionOf(options.precision, options.dtype).param)}`);
-  if (ranks && group) print(`  ranks   ${ranksText(ranks.mesh, group.info)}`);
-  print(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
-  print(`  remat   ${rematText(program.compiled)}`);
-  slowPaths(program.compiled).forEach((line) => print(`  slower  ${line}`));
+  const jsonl = (ranks?.rank ?? 0) === 0 ? openJsonLines(config) : null;
+  const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops);
+  console.log(`libtitan: ${job.description}`);
+  console.log(`  model   ${modelText(model, tokensPerStep(options, ranks?.mesh), seqLen)}`);
+  console.log(`  data    ${trainer.dataDescription}`);
+  console.log(`  device  ${deviceText(device, gflops, precisionOf(options.precision, options.dtype).param)}`);
+  if (ranks && group) console.log(`  ranks   ${ranksText(ranks.mesh, group.info, config.comm.simulate)}`);
+  console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
+  console.log(`  remat   ${rematText(program.compiled)}`);
+  slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));
   const metrics = new Metrics({
     logFreq: log_freq,
     lastStep: steps,
@@ -263,7 +290,7 @@ async function run(config: Config): Promise<number> {
     peakFlops: gflops * 1e9,
     memory: () => processMemory(program.compiled.plan.arenaBytes),
     colors: colorsWanted(disable_color_printing),
-    print,
+    print: console.log,
     jsonl,
     now: () => performance.now(),
   });
@@ -275,38 +302,34 @@ async function run(config: Config): Promise<number> {
       metrics.step(result);
       if (profile) await profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
-      if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics, print);
+      if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics);
     }
   } finally {
     signal.off();
   }
   if (!trainer.stopped) return 0;
-  print(`stopped by ${signal.received() ?? "another rank"} after step ${trainer.step} of ${steps}`);
-  return signal.received() === "SIGINT" ? 130 : 143;
+  console.log(`stopped by ${signal.received() ?? "another rank"} after step ${trainer.step} of ${steps}`);
+  return isLaunched() ? 0 : exitCodeOf(signal.received() ?? "SIGTERM"); // a launcher knows
 }
 
-async function validate(trainer: Trainer, metrics: Metrics, print: (line: string) => void): Promise<void> {
+async function validate(trainer: Trainer, metrics: Metrics): Promise<void> {
   const { loss, tokens, unigramEntropy, ms } = await trainer.evaluate();
   metrics.validation({ step: trainer.step, loss, tokens, unigramEntropy, ms });
   const gain = unigramEntropy - loss;
-  print(
+  console.log(
     `  ${tokens.toLocaleString("en-US")} held-out tokens: loss ${loss.toFixed(4)}, their unigram entropy ` +
       `${unigramEntropy.toFixed(4)}: ${Math.abs(gain).toFixed(4)} nats ${gain >= 0 ? "below" : "above"} it`,
   );
 }
 
 /** Ctrl-C and SIGTERM end the run after the step under way; a second one ends the process at once. */
-function stopOnSignal(trainer: Trainer): { off(): void; received(): Deno.Signal | undefined } {
-  let received: Deno.Signal | undefined;
-  const listeners = (["SIGINT", "SIGTERM"] as const).map((signal) => {
-    const listener = () => {
-      if (received) Deno.exit(signal === "SIGINT" ? 130 : 143);
-      received = signal;
-      console.log(`${signal}: stopping after this step; once more to stop at once`);
-      trainer.stop();
-    };
-    Deno.addSignalListener(signal, listener);
-    return () => Deno.removeSignalListener(signal, listener);
+function stopOnSignal(trainer: Trainer): { off(): void; received(): StopSignal | undefined } {
+  let received: StopSignal | undefined;
+  const off = onStop((signal) => {
+    if (received) Deno.exit(exitCodeOf(signal));
+    received = signal;
+    console.log(`${signal}: stopping after this step; once more to stop at once`);
+    trainer.stop();
   });
-  return { off: () => listeners.forEach((off) => off()), received: () => received };
+  return { off, received: () => received };
 }

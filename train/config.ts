@@ -4,7 +4,7 @@
  * everything that is wrong, where it is written, and what to write instead.
  * @module
  */
-import { type PlanArguments, readArguments } from "./config/arguments.ts";
+import { type Arguments, readArguments } from "./config/arguments.ts";
 import { contradictions, surprises } from "./config/check.ts";
 import { type Entry, flatten } from "./config/entry.ts";
 import { ConfigError, type Problem, show } from "./config/problem.ts";
@@ -15,22 +15,24 @@ import { nearestSection, sectionNames, sectionOf, suggestion, vocabulary } from 
 
 export type * from "./config/schema.ts";
 export { ConfigError, type Problem, type ProblemCode } from "./config/problem.ts";
-export type { PlanArguments } from "./config/arguments.ts";
+export { type LogRanks, type PlanArguments, readLogRanks } from "./config/arguments.ts";
 export { helpText } from "./config/help.ts";
 export { cut, meshError, meshOf } from "./config/mesh.ts";
-export { askedPrecision, lrSchedule, meshChoices, modelSizes, profileCycle, rematPolicy } from "./config/derive.ts";
+export {
+  askedPrecision,
+  commOptions,
+  lrSchedule,
+  meshChoices,
+  modelSizes,
+  profileCycle,
+  rematPolicy,
+} from "./config/derive.ts";
 
-/** A configuration, and what else the command line asks for. */
-export interface LoadedConfig {
+/** A configuration, and what else the command line asks for: with `help` (print {@linkcode helpText} and stop) it holds defaults only. */
+export interface LoadedConfig extends Omit<Arguments, "entries" | "configFile" | "problems"> {
   readonly config: Config;
   /** What runs, but perhaps not as meant; print these at the start. */
   readonly warnings: readonly string[];
-  /** `--help`: print {@linkcode helpText} and stop. `config` then holds defaults only. */
-  readonly help: boolean;
-  /** `--dry-run`: print the plan and stop. */
-  readonly dryRun: boolean;
-  /** What a dry run is asked for on top: number of ranks, and files to write. */
-  readonly plan: PlanArguments;
 }
 
 /** Sections and keys, all optional. */
@@ -56,11 +58,11 @@ export async function loadConfig(
   args: readonly string[],
   readTextFile: (path: string) => string | Promise<string>,
 ): Promise<LoadedConfig> {
-  const { entries, configFile, help, dryRun, plan, problems } = readArguments(args);
-  if (help) return { config: makeConfig(), warnings: [], help, dryRun, plan };
+  const { entries, configFile, problems, ...asked } = readArguments(args);
+  if (asked.help) return { config: makeConfig(), warnings: [], ...asked };
   const fromFile = configFile === null ? [] : tomlEntries(await readConfigFile(configFile, readTextFile), configFile);
   const config = resolve([...fromFile, ...entries], problems);
-  return { config, warnings: surprises(config), help, dryRun, plan };
+  return { config, warnings: surprises(config), ...asked };
 }
 
 /** A configuration from values given by a program; throws {@linkcode ConfigError} as {@linkcode loadConfig} does. */

@@ -25,10 +25,14 @@ export function modelText(model: TrainableModel, tokensPerStep: number, seqLen: 
   return `${count(numParameters(model))} parameters, ${count(tokensPerStep)} tokens per step${perToken}`;
 }
 
-/** The mesh and how its ranks exchange in a line: `8 = dp_shard 4 x tp 2, 8 of them on this host, by shared memory (Open MPI v5.0.7)`. */
-export function ranksText({ size, degrees }: Mesh, { hostSize, exchange, version }: CommInfo): string {
+/** The mesh and how its ranks exchange in a line: `8 = dp_shard 4 x tp 2, 8 of them on this host, by shared memory (Open MPI v5.0.7),
+ * threads bound to processors 0-1`.
+ * @param simulated the link that is imitated, or nothing. */
+export function ranksText({ size, degrees }: Mesh, info: CommInfo, simulated = ""): string {
+  const { hostSize, exchange, version, processors } = info;
   const axes = AXES.filter((axis) => degrees[axis] > 1).map((axis) => `${axis} ${degrees[axis]}`);
-  return `${size} = ${axes.join(" x ")}, ${hostSize} of them on this host, by ${exchange} (${version})`;
+  return `${size} = ${axes.join(" x ")}, ${hostSize} of them on this host, by ${exchange} (${version})` +
+    `${processors ? `, ${processors}` : ""}${simulated ? `, as slow as over a link of ${simulated}` : ""}`;
 }
 
 /** Slower paths that a step takes, a line each; none where everything runs as it is meant to. */

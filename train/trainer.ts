@@ -7,12 +7,15 @@ import { type DatasetSpec, Unigrams } from "../data/dataset.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import type { CommOptions } from "../ffi/comm.ts";
 import { Device, type DeviceInfo } from "../ffi/device.ts";
+import { library } from "../ffi/library.ts";
+import { ABI_VERSION } from "../ffi/symbols.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { TrainableModel } from "../model/loss.ts";
-import { worldOf } from "../parallel/launch.ts";
+import { threadsOfRank, worldOf } from "../parallel/launch.ts";
 import { BATCH_AXES, Mesh, type MeshOptions, stepProblems } from "../parallel/mesh.ts";
+import { agree } from "./agreement.ts";
 import { BatchPart } from "./batch_part.ts";
 import { lrFactor, type LrScheduleOptions } from "./lr_schedule.ts";
 import { checkMemory, machineMemory } from "./machine_memory.ts";
@@ -58,7 +61,7 @@ export interface TrainOptions {
   readonly lanes?: number;
   /** Seed of the initial values; default 0. */
   readonly seed?: number;
-  /** CPU threads; default 0: all. */
+  /** CPU threads; default 0: all, of which the ranks of a host get equal shares. */
   readonly threads?: number;
   /** Degrees of the mesh, for processes that `mpirun` started: an absent axis is 1, an absent `dp_shard` what the others leave. */
   readonly mesh?: MeshOptions;
@@ -66,6 +69,8 @@ export interface TrainOptions {
   readonly parallelism?: MeshChoices;
   /** How ranks find each other, and how long they wait. */
   readonly comm?: CommOptions;
+  /** What ranks compare before they train together, as JSON; default: all of these options that are plain data. */
+  readonly agreed?: Readonly<Record<string, unknown>>;
   /** Held-out text for `evaluate`. */
   readonly validation?: ValidationOptions;
   /** Is this step, counted from 1, to be recorded? It then comes with its `profile`. Default: none is, which costs nothing. */
@@ -119,7 +124,7 @@ const defaultOptimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8,
 /** Options with nothing left open. */
 export type CompleteOptions =
   & TrainOptions
-  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile">>
+  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile" | "agreed">>
   & {
     readonly optimizer: OptimizerOptions;
   };
@@ -199,7 +204,7 @@ export class Trainer implements AsyncDisposable {
 
   /** Opens data and device, joins the other ranks, compiles the step while the loader's worker reads, and draws the initial values.
    * @throws {DataError} about data and tokenizer. @throws {LibraryError} when there is no usable library.
-   * @throws {RangeError} when mesh, ranks, sizes and model do not fit together.
+   * @throws {RangeError} when mesh, ranks, sizes and model do not fit together. @throws {AgreementError} when ranks were not started alike.
    * @throws {MemoryError} when the run does not fit into memory; nothing was allocated for it then. */
   static async open(options: TrainOptions): Promise<Trainer> {
     const full = complete(options), { dtype, batch, seqLen, accumulation, lanes } = full, ranks = ranksOf(full);
@@ -210,7 +215,7 @@ export class Trainer implements AsyncDisposable {
       const data = { dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes };
       const opening = prefetch({ ...data, ...share });
       const compiling = attempt(() => {
-        const native = stack.use(new Device({ threads: full.threads }));
+        const native = stack.use(new Device({ threads: threadsOfRank(full.threads, worldOf()) }));
         const joining = ranks && ProcessGroup.open(native, { rank: ranks.rank, size: ranks.mesh.size }, full.comm);
         joining?.catch(() => {}); // awaited below, behind what may fail before
         const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
@@ -221,6 +226,7 @@ export class Trainer implements AsyncDisposable {
       checkVocabulary(full.model, loader.vocabSize);
       const { native, joining, precision, compiled } = compiling();
       group = stack.use(await joining);
+      if (group) await agree(group, factsOf(full));
       checkMemory(compiled, machineMemory(group?.info.hostSize));
       const program = stack.use(await StepProgram.load(native, compiled, accumulation));
       await program.initialize(full.seed);
@@ -377,6 +383,11 @@ function ranksOf({ mesh: degrees, parallelism, batch, seqLen, validation }: Comp
   );
   if (problems.length > 0) throw new RangeError(problems.join("\n"));
   return { ...parallelism, mesh, rank: place.rank };
+}
+
+/** What has to be the same on all ranks of a run. */
+function factsOf({ model: _, comm: _comm, agreed, ...options }: CompleteOptions): Record<string, unknown> {
+  return { library: `${library().version}, ABI version ${ABI_VERSION}`, ...agreed ?? options };
 }
 
 /** Ids beyond the embedding's rows must not reach the kernels. */

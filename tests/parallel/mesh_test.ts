@@ -49,7 +49,7 @@ Deno.test("degrees whose product is not the number of ranks are refused, with ev
     "The degrees make 6 ranks, but there are 8: expected the product of parallelism.pipeline_parallel_degree = 1, " +
       "parallelism.data_parallel_replicate_degree = 1, parallelism.data_parallel_shard_degree = 2, " +
       "parallelism.context_parallel_degree = 1, parallelism.tensor_parallel_degree = 3 to be the number of ranks; change " +
-      "a degree (parallelism.data_parallel_shard_degree = -1 takes what is left) or start 6 ranks",
+      "a degree (parallelism.data_parallel_shard_degree = -1 takes what is left) or start 6 ranks (--nproc 6)",
   );
   // What is left is rounded down, and never nothing.
   assertEquals(message({ tp: 3 }, 8).startsWith("The degrees make 6 ranks, but there are 8"), true);

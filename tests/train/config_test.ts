@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import {
+  commOptions,
   type Config,
   ConfigError,
   helpText,
@@ -359,4 +360,19 @@ Deno.test("asynchronous tensor parallelism is a key of its own, and needs no com
   assertEquals(meshChoices(makeConfig()).asyncTensorParallel, false);
   const { config } = await load("[parallelism]\nenable_async_tensor_parallel = true\n[compile]\nenable = false");
   assertEquals(meshChoices(config).asyncTensorParallel, true);
+});
+
+Deno.test("ranks wait, record and imitate a link as [comm] says", async () => {
+  assertEquals(commOptions(makeConfig()), { startTimeoutMs: 300_000, timeoutMs: 100_000, records: 32 });
+  const text =
+    '[comm]\ninit_timeout_seconds = 2\ntrain_timeout_seconds = 0.5\ntrace_buf_size = 20000\nsimulate = "10GB/s,5us"';
+  const { link, ...rest } = commOptions((await load(text)).config);
+  assertEquals(rest, { startTimeoutMs: 2000, timeoutMs: 500, records: 20_000 });
+  assertEquals(link, { bytesPerSecond: 1e10, latencyNs: 5000 });
+  const linkOf = (simulate: string) => commOptions(makeConfig({ comm: { simulate } })).link;
+  assertEquals(linkOf("1.5 MiB/s, 2ms"), { bytesPerSecond: 1.5 * 2 ** 20, latencyNs: 2e6 });
+  assertEquals(linkOf("800B/s,0ns"), { bytesPerSecond: 800, latencyNs: 0 });
+  for (const wrong of ["10GB/s", "10GB,5us", "fast", "10Gb/s,5us"]) {
+    assertStringIncludes(await problem("", "--comm.simulate", wrong), 'bandwidth and latency such as "10GB/s,5us"');
+  }
 });

@@ -1,7 +1,8 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import type { Batch, LossSum } from "../../model/loss.ts";
 import { Module, numParameters, parameter } from "../../model/module.ts";
-import { deviceText, modelText, slowPaths } from "../../train/report.ts";
+import { Mesh } from "../../parallel/mesh.ts";
+import { deviceText, modelText, ranksText, slowPaths } from "../../train/report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
@@ -59,4 +60,23 @@ Deno.test("a step that takes a slower path says which, and the usual one has not
   const [line] = slowPaths(compileStep({ ...pooled, batch: 2, seqLen: 300 }));
   assertStringIncludes(line, "microbatch holds all logits");
   assertEquals(slowPaths(compileStep({ ...pooled, batch: 2, seqLen: 30 })), []);
+});
+
+Deno.test("ranks are told by their mesh, how they exchange, and where they compute", () => {
+  const mesh = new Mesh({ dp_shard: 2, tp: 2 }, 4);
+  const info = {
+    rank: 0,
+    size: 4,
+    hostRank: 0,
+    hostSize: 2,
+    exchange: "messages",
+    version: "An MPI 1",
+    processors: "",
+  };
+  const text = "4 = dp_shard 2 x tp 2, 2 of them on this host, by messages (An MPI 1)";
+  assertEquals(ranksText(mesh, info), text);
+  assertEquals(
+    ranksText(mesh, { ...info, processors: "threads bound to processor 1" }, "10GB/s,5us"),
+    `${text}, threads bound to processor 1, as slow as over a link of 10GB/s,5us`,
+  );
 });

@@ -1,7 +1,7 @@
 /**
  * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch`, `--section.no_switch`, where
  * `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
- * `--mesh`, `--nproc`, `--plan-json`, `--plan-page`, `--help`.
+ * `--mesh`, `--nproc`, `--log-rank`, `--plan-json`, `--plan-page`, `--help`.
  * @module
  */
 import { AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
@@ -16,15 +16,20 @@ export interface Arguments {
   readonly configFile: string | null;
   readonly help: boolean;
   readonly dryRun: boolean;
+  /** `--nproc`: number of ranks to start here, or to plan for. */
+  readonly nproc?: number;
+  /** `--log-rank`. */
+  readonly logRanks?: LogRanks;
   /** What a dry run is asked for on top. */
   readonly plan: PlanArguments;
   readonly problems: readonly Problem[];
 }
 
-/** Of a mesh that is planned: how many ranks, and files to write. */
+/** The ranks whose output is shown. */
+export type LogRanks = readonly number[] | "all";
+
+/** Of a mesh that is planned: files to write. */
 export interface PlanArguments {
-  /** `--nproc`: number of ranks; without it, the product of the degrees. */
-  readonly nproc?: number;
   /** `--plan-json`. */
   readonly json?: string;
   /** `--plan-page`. */
@@ -37,14 +42,17 @@ export function readArguments(args: readonly string[]): Arguments {
   const problems: Problem[] = [];
   let [help, dryRun] = [false, false];
   let configFile: string | null = null;
-  const plan: { nproc?: number; json?: string; page?: string } = {};
+  const plan: { json?: string; page?: string } = {}, ranks: { nproc?: number; logRanks?: LogRanks } = {};
   const bad = (what: string, expected: string, fix: string) =>
     problems.push({ code: "bad_argument", what: `command line: ${what}`, expected, fix });
   const special = (flag: string, value: string) => {
     if (flag === "mesh") return readMesh(value, add, bad);
     if (flag === "plan_json") plan.json = value;
     else if (flag === "plan_page") plan.page = value;
-    else if (/^[1-9]\d*$/.test(value)) plan.nproc = Number(value);
+    else if (flag === "log_rank") {
+      ranks.logRanks = readLogRanks(value);
+      if (!ranks.logRanks) bad(`--log-rank ${show(value)}`, LOG_RANKS, "write for instance --log-rank 0,2");
+    } else if (/^[1-9]\d*$/.test(value)) ranks.nproc = Number(value);
     else bad(`--nproc ${show(value)}`, "a whole number from 1", "write the number of ranks, such as --nproc 8");
   };
   const add = (name: string, value: unknown) => entries.push({ name, value, place: "command line" });
@@ -58,10 +66,10 @@ export function readArguments(args: readonly string[]): Arguments {
     } else {
       const flag = written.replaceAll("-", "_");
       const name = flag === "config" ? "job.config_file" : flag;
-      if (flag in PLAN_FLAGS) {
+      if (flag in VALUES) {
         const value = inline ?? (args[i + 1]?.startsWith("--") ? undefined : args[++i]);
         if (value) special(flag, value);
-        else bad(`--${written} lacks its value`, "a value after it", `write --${written} ${PLAN_FLAGS[flag]}`);
+        else bad(`--${written} lacks its value`, "a value after it", `write --${written} ${VALUES[flag]}`);
         continue;
       }
       const positive = name.replace(/\.no_([^.]+)$/, ".$1");
@@ -84,20 +92,25 @@ export function readArguments(args: readonly string[]): Arguments {
   }
   const asked = Object.keys(plan);
   if (asked.length > 0 && !dryRun && !help) {
-    const flags = asked.map((key) => key === "nproc" ? "--nproc" : `--plan-${key}`).join(" and ");
-    bad(
-      `${flags} without --dry-run`,
-      "--dry-run: a mesh is planned, and not in a run yet",
-      "add --dry-run, or delete it",
-    );
+    const flags = asked.map((key) => `--plan-${key}`).join(" and ");
+    bad(`${flags} without --dry-run`, "--dry-run, which makes the plan", "add --dry-run, or delete it");
   }
-  return { entries, configFile, help, dryRun, plan, problems };
+  return { entries, configFile, help, dryRun, ...ranks, plan, problems };
 }
 
-/** Flags about the mesh that is planned, each with an example of its value. */
-const PLAN_FLAGS: Readonly<Record<string, string>> = {
+const LOG_RANKS = "ranks such as 0,2, or all";
+
+/** A list of ranks, or `all`; undefined where a text is neither. */
+export function readLogRanks(text: string): LogRanks | undefined {
+  if (text === "all") return text;
+  return /^\d+(,\d+)*$/.test(text) ? text.split(",").map(Number) : undefined;
+}
+
+/** Flags that take a value and are no keys, each with an example of it. */
+const VALUES: Readonly<Record<string, string>> = {
   mesh: "dp_shard=8,tp=8",
   nproc: "64",
+  log_rank: "0,2",
   plan_json: "plan.json",
   plan_page: "plan.html",
 };
@@ -116,7 +129,7 @@ function readMesh(
       bad(
         `--mesh has ${show(part)}`,
         `axis=degree, where the axes are ${AXES.join(", ")}`,
-        `write for instance --mesh ${PLAN_FLAGS.mesh}`,
+        `write for instance --mesh ${VALUES.mesh}`,
       );
     }
   }

@@ -2,6 +2,7 @@
  * What other modules are given, made from a configuration: it turns `snake_case` and `null` into their vocabulary.
  * @module
  */
+import type { CommOptions } from "../../ffi/comm.ts";
 import { LLAMA3_ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
 import { type LlamaConfig, llamaConfig, type LlamaOptions } from "../../model/llama.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
@@ -73,6 +74,22 @@ export function meshChoices({ parallelism }: Config): MeshChoices {
     prefetch: parallelism.fsdp_prefetch,
   };
 }
+
+/** How ranks exchange. */
+export function commOptions({ comm }: Config): CommOptions {
+  const ms = (seconds: number) => Math.max(1, Math.round(seconds * 1000));
+  const [, bandwidth, latency, unit] = /^(.*)\/s, ?([\d.]+) ?(\w+)$/.exec(comm.simulate) ?? [];
+  return {
+    startTimeoutMs: ms(comm.init_timeout_seconds),
+    timeoutMs: ms(comm.train_timeout_seconds),
+    records: comm.trace_buf_size,
+    ...(bandwidth === undefined ? {} : {
+      link: { bytesPerSecond: bytesOf(bandwidth), latencyNs: Math.round(Number(latency) * NANOSECONDS[unit]) },
+    }),
+  };
+}
+
+const NANOSECONDS: Readonly<Record<string, number>> = { s: 1e9, ms: 1e6, us: 1e3, ns: 1 };
 
 /** The schedule that a configuration asks for. */
 export function lrSchedule({ lr_scheduler, training }: Config): LrScheduleOptions {

@@ -16,10 +16,13 @@ export function helpText(): string {
     "",
     "  --config FILE   read this TOML file",
     "  --dry-run       print the plan of the run without starting it",
-    "  --mesh AXES     with --dry-run: plan for a mesh of ranks, such as dp_shard=64,tp=8; axes are dp_replicate, dp_shard,",
-    "                  cp and tp, and dp_shard=-1 is what the others leave of --nproc",
-    "  --nproc N       with --dry-run: number of ranks; not given, the product of the axes",
-    "  --plan-json FILE, --plan-page FILE   with a mesh: also write its plan as JSON, or as a page for a browser",
+    "  --mesh AXES     spread the run over a mesh of ranks, such as dp_shard=2,tp=2; axes are dp_replicate, dp_shard, cp and",
+    "                  tp, and dp_shard=-1 is what the others leave of the ranks",
+    "  --nproc N       start so many ranks on this machine (mpirun and srun start them elsewhere); with --dry-run, plan for",
+    "                  so many, which are else the product of the axes",
+    "  --log-rank LIST show what these ranks print, such as 0,2 or all; else those of the environment variable LOG_RANK,",
+    "                  else rank 0. Errors are shown of every rank",
+    "  --plan-json FILE, --plan-page FILE   with --dry-run and a mesh: also write its plan as JSON, or as a page for a browser",
     "  --help          print this text",
   ];
   for (const [section, description] of sections) {

@@ -102,6 +102,14 @@ export interface ParallelismConfig {
   disable_loss_parallel: boolean;
 }
 
+/** `[comm]`: how ranks exchange. */
+export interface CommConfig {
+  init_timeout_seconds: number;
+  train_timeout_seconds: number;
+  trace_buf_size: number;
+  simulate: string;
+}
+
 /** `[activation_checkpoint]`: what backward makes again to save memory. */
 export interface ActivationCheckpointConfig {
   mode: "none" | "full" | "selective" | "memory_budget";
@@ -146,6 +154,7 @@ export interface Config {
   readonly lr_scheduler: Readonly<LrSchedulerConfig>;
   readonly training: Readonly<TrainingConfig>;
   readonly parallelism: Readonly<ParallelismConfig>;
+  readonly comm: Readonly<CommConfig>;
   readonly activation_checkpoint: Readonly<ActivationCheckpointConfig>;
   readonly data: Readonly<DataConfig>;
   readonly validation: Readonly<ValidationConfig>;
@@ -304,6 +313,26 @@ const schema = z.strictObject({
     ),
     disable_loss_parallel: key(flag, false, "Gather the logits before the loss, instead of a loss on slices of them."),
   }),
+  comm: section(
+    "How ranks exchange. One that waits too long for another ends the run, and says for whom and what each did last.",
+    {
+      init_timeout_seconds: key(positive, 300, "For joining, loading programs, and the first step.", "seconds"),
+      train_timeout_seconds: key(positive, 100, "For every collective after that.", "seconds"),
+      trace_buf_size: key(
+        z.int().min(0).max(1_000_000),
+        32,
+        "Last collectives that are remembered of each rank; 0: none.",
+        "collectives",
+      ),
+      simulate: key(
+        z.string().regex(/^$|^\d+(\.\d+)? ?[KMGT]?i?B\/s, ?\d+(\.\d+)? ?(ns|us|ms|s)$/).meta({
+          expected: '"" or bandwidth and latency such as "10GB/s,5us"',
+        }),
+        "",
+        'A link such as "10GB/s,5us" to imitate: no collective is faster than messages over it would be. "": none.',
+      ),
+    },
+  ),
   activation_checkpoint: section(
     "What is made again in backward instead of being kept since forward, to save memory.",
     {
@@ -343,7 +372,12 @@ const schema = z.strictObject({
     seed: key(countOrZero, 0, "Seed of the initial weights: the same seed, the same run."),
   }),
   device: section("Where the run computes.", {
-    threads: key(countOrZero, 0, "CPU threads; 0: one per core.", "threads"),
+    threads: key(
+      countOrZero,
+      0,
+      "CPU threads; 0: one per core, of which the ranks of a host get equal shares.",
+      "threads",
+    ),
   }),
 });
 

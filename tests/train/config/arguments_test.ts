@@ -96,25 +96,28 @@ Deno.test("--help and --dry-run are flags of their own", () => {
   ]);
 });
 
-Deno.test("a mesh is the keys of its axes, and what is planned on it has flags of its own", () => {
-  const { entries, plan, problems } = readArguments([
+Deno.test("a mesh is the keys of its axes; ranks, and what is planned on them, have flags of their own", () => {
+  const { entries, nproc, logRanks, plan, problems } = readArguments([
     ...["--dry-run", "--mesh", "dp_shard=-1,tp=8", "--nproc=64", "--plan-json", "a.json", "--plan_page", "a.html"],
+    ...["--log-rank", "0,12"],
   ]);
   assertEquals(entries.map(({ name, value }) => [name, value]), [
     ["parallelism.data_parallel_shard_degree", -1],
     ["parallelism.tensor_parallel_degree", 8],
   ]);
-  assertEquals([plan, problems], [{ nproc: 64, json: "a.json", page: "a.html" }, []]);
+  assertEquals([nproc, logRanks, plan, problems], [64, [0, 12], { json: "a.json", page: "a.html" }, []]);
+  assertEquals(readArguments(["--nproc", "2", "--log_rank=all"]).logRanks, "all");
 });
 
 Deno.test("an axis that there is not, a degree that is no number and a flag without its value are told how to be said", () => {
   const what = (...args: string[]) => readArguments(["--dry-run", ...args]).problems.map((p) => p.what);
   assertEquals(what("--mesh", "dp=2,tp=x,cp"), ["dp=2", "tp=x", "cp"].map((s) => `command line: --mesh has "${s}"`));
   assertEquals(what("--nproc", "0"), ['command line: --nproc "0"']);
+  assertEquals(what("--log-rank", "0,first"), ['command line: --log-rank "0,first"']);
   assertEquals(what("--plan-json", "--help"), ["command line: --plan-json lacks its value"]);
 });
 
-Deno.test("a mesh is planned only by a dry run", () => {
+Deno.test("plans are written only by a dry run", () => {
   const [problem] = readArguments(["--nproc", "8", "--plan-page", "a.html"]).problems;
-  assertEquals(problem.what, "command line: --nproc and --plan-page without --dry-run");
+  assertEquals(problem.what, "command line: --plan-page without --dry-run");
 });

@@ -2,8 +2,8 @@ import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { ConfigError, cut, loadConfig, meshOf } from "../../../train/config.ts";
 
 async function mesh(axes: string, ...args: string[]) {
-  const { config, plan } = await loadConfig(["--dry-run", "--mesh", axes, ...args], () => "");
-  return meshOf(config, plan.nproc);
+  const { config, nproc } = await loadConfig(["--dry-run", "--mesh", axes, ...args], () => "");
+  return meshOf(config, nproc);
 }
 
 async function refusal(axes: string, ...args: string[]): Promise<string> {
@@ -45,7 +45,7 @@ Deno.test("pipeline stages are refused by name", async () => {
 Deno.test("ranks that the degrees do not make are refused, and sizes that they do not divide", async () => {
   const ranks = await refusal("dp_shard=3,tp=2", "--nproc", "8");
   assertStringIncludes(ranks, "The degrees make 6 ranks, but there are 8\n  expected: the product of ");
-  assertStringIncludes(ranks, "start 6 ranks   (mesh)");
+  assertStringIncludes(ranks, "start 6 ranks (--nproc 6)   (mesh)");
   assertStringIncludes(
     await refusal("tp=2", "--training.seq_len", "15"),
     "training.seq_len is 15\n  expected: a multiple of 4 (",
