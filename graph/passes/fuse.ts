@@ -124,7 +124,8 @@ function joinSlices(graph: Graph): Graph {
   const uses = consumers(graph), outputs = results(graph), edit = new Editor(graph), isFree = touchedOnce(graph);
   for (const node of graph.nodes) {
     if (node.op !== "contract" || node.attrs.into || outputs.has(node.outputs[0])) continue;
-    const [whole] = node.outputs, slices = uses.get(whole) ?? [];
+    const [whole] = node.outputs, rowOf = (s: Node) => nums(s.attrs.starts ?? [0])[0];
+    const slices = (uses.get(whole) ?? []).toSorted((a, b) => rowOf(a) - rowOf(b));
     const sinks = slices.map((s) => s.op === "slice" ? soleUse(uses, outputs, s.outputs[0]) : undefined)
       .filter((n): n is Node => n?.op === "accumulate" && isFree(touchedStates(n)));
     const isRow = (s: Node) => s.outputs[0].shape.slice(1).every((d, i) => d === whole.shape[i + 1]);
@@ -133,7 +134,7 @@ function joinSlices(graph: Graph): Graph {
     const covers = slices.every((s) => {
       const start = row;
       row += s.outputs[0].shape[0];
-      return nums(s.attrs.starts)[0] === start;
+      return rowOf(s) === start;
     });
     const { begin } = sinks[0].attrs;
     if (!covers || row !== whole.shape[0] || sinks.some((s) => s.attrs.begin !== begin)) continue;
