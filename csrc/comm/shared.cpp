@@ -1,13 +1,19 @@
 #include "shared.h"
 
 #include <fcntl.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#endif
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
+#include <ctime>
 
 #include "../clock.h"
 #include "../failure.h"
@@ -45,6 +51,22 @@ uint64_t whole_pages(uint64_t bytes) {
 uint64_t piece_start(uint64_t elements, uint64_t size, uint64_t piece) {
   const uint64_t each = (elements + size - 1) / size;
   return std::min(elements, piece * ((each + 63) / 64 * 64));
+}
+
+/// Sleeps for 5 ms at most, as long as a word that several processes see has this value, or until it is woken there.
+void sleep_while(const std::atomic<uint32_t>& word, [[maybe_unused]] uint32_t value) {
+#ifdef __linux__
+  const timespec most = {0, 5'000'000};
+  syscall(SYS_futex, &word, FUTEX_WAIT, value, &most, nullptr, 0);
+#else
+  sched_yield();
+#endif
+}
+
+void wake_all([[maybe_unused]] const std::atomic<uint32_t>& word) {
+#ifdef __linux__
+  syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+#endif
 }
 
 uint64_t bytes_of(const titan_comm_call& call) { return size_of(DType{call.dtype}); }
@@ -97,19 +119,28 @@ Mapping::Mapping(int32_t pid, int descriptor, uint64_t bytes) : bytes_(whole_pag
 
 Mapping::~Mapping() { munmap(data_, bytes_); }
 
+// Ranks of one host share its processors, and have kernels to run meanwhile: who waits sleeps until the one it waits for has come.
 bool SharedGroup::meet(const titan_comm_wait& wait) {
   meetings_++;
-  members_[static_cast<size_t>(self_)].seat->arrived.store(meetings_, std::memory_order_release);
-  for (const Member& member : members_)
-    for (int looked = 0; member.seat->arrived.load(std::memory_order_acquire) < meetings_; looked++)
-      if (looked > 200 && !wait.go_on(wait.context)) return false;
+  auto& own = members_[static_cast<size_t>(self_)].seat->arrived;
+  own.store(meetings_, std::memory_order_release);
+  wake_all(own);
+  for (const Member& member : members_) {
+    const auto& arrived = member.seat->arrived;
+    uint32_t seen;
+    for (int looked = 0; is_before(seen = arrived.load(std::memory_order_acquire)); looked++) {
+      if (looked < 200) continue;
+      if (!wait.go_on(wait.context)) return false;
+      sleep_while(arrived, seen);
+    }
+  }
   return true;
 }
 
 std::vector<int> SharedGroup::missing() const {
   std::vector<int> list;
   for (size_t m = 0; m < members_.size(); m++)
-    if (members_[m].seat->arrived.load(std::memory_order_acquire) < meetings_) list.push_back(static_cast<int>(m));
+    if (is_before(members_[m].seat->arrived.load(std::memory_order_acquire))) list.push_back(static_cast<int>(m));
   return list;
 }
 

@@ -54,7 +54,7 @@ struct Post {
 
 /// A rank's place in a group, in memory that all its ranks see.
 struct alignas(64) Seat {
-  std::atomic<uint64_t> arrived;  // at how many meetings it has been
+  std::atomic<uint32_t> arrived;  // at how many meetings it has been, modulo 2^32; the others sleep on this word
   Post post;
 };
 
@@ -68,6 +68,7 @@ class SharedGroup {
   SharedGroup(std::vector<Member> members, int self) : members_(std::move(members)), self_(self), parts_(members_.size()) {}
 
   /// Runs a collective. Its tensors lie in this rank's windows, of which `window_bytes` says how large each is.
+  /// While it waits it asks `wait` again every few milliseconds, and sleeps by itself.
   titan_comm_result run(const titan_comm_call& call, const std::vector<uint64_t>& window_bytes, const titan_comm_wait& wait, std::string* error);
   /// Members that have not come to the meeting at which this one waits.
   std::vector<int> missing() const;
@@ -76,6 +77,7 @@ class SharedGroup {
 
  private:
   bool meet(const titan_comm_wait& wait);
+  bool is_before(uint32_t arrived) const { return static_cast<int32_t>(arrived - meetings_) < 0; }
   std::string disagreement() const;
   const char* in_of(size_t member, uint32_t tensor) const;
   const char* out_of(size_t member, uint32_t tensor) const;
@@ -88,7 +90,8 @@ class SharedGroup {
   std::vector<Member> members_;
   const int self_;
   std::vector<const char*> parts_;
-  uint64_t meetings_ = 0, met_ns_ = 0;
+  uint32_t meetings_ = 0;
+  uint64_t met_ns_ = 0;
 };
 
 }  // namespace titan::comm

@@ -73,13 +73,18 @@ struct World::Wait {
   World& world;
   std::string what;
   const uint64_t begun = now_ns(), timeout_ms;
-  uint32_t asked = 0;
+  uint32_t asked = 0, looked = 0;
   int lost = -1;
   std::string loss;  // why waiting for that rank is no use
 
   Wait(World& world, uint64_t timeout_ms, std::string what) : world(world), what(std::move(what)), timeout_ms(timeout_ms) {}
+  /// For who asks all the time.
   titan_comm_wait interface() {
     return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->go_on(); }, this};
+  }
+  /// For who asks every few milliseconds, and sleeps meanwhile.
+  titan_comm_wait interface_of_sleeper() {
+    return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->look(); }, this};
   }
 
  private:
@@ -88,7 +93,11 @@ struct World::Wait {
     asked++;
     if (asked < 1000) sched_yield();
     else std::this_thread::sleep_for(std::chrono::microseconds(50));
-    if (asked % 64) return true;
+    return asked % 64 || look();
+  }
+
+  bool look() {
+    looked++;
     stop_at_exit();
     if (now_ns() - begun > timeout_ms * 1'000'000) return false;
     for (int rank = 0; rank < static_cast<int>(world.peers_.size()) && lost < 0; rank++) {
@@ -97,7 +106,7 @@ struct World::Wait {
       if (!block) continue;
       const uint32_t state = block->state.load(std::memory_order_acquire);
       if (state == Block::gave_up) lost = rank, loss = text("gave up: ", block->reason);
-      else if (asked % 4096 == 0 && kill(block->pid, 0) && errno == ESRCH) lost = rank, loss = "has ended without a word";
+      else if (looked % 64 == 0 && kill(block->pid, 0) && errno == ESRCH) lost = rank, loss = "has ended without a word";
     }
     return lost < 0;
   }
@@ -411,7 +420,7 @@ void World::run(const Collective& collective, Group& group, const std::string& s
   titan_comm_call call = collective.call;
   call.tensors = collective.tensors.data();
   Wait wait(*this, starting ? options_.start_timeout_ms : options_.timeout_ms, {});
-  const titan_comm_wait interface = wait.interface();
+  const titan_comm_wait interface = group.shared ? wait.interface_of_sleeper() : wait.interface();
   titan_comm_result result;
   std::string error;
   if (group.shared) {
