@@ -10,8 +10,10 @@ import type { Precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { makeBatch } from "../../data/loader.ts";
 import type { LlamaOptions } from "../../model/llama.ts";
+import { exchangesOf } from "../../parallel/exchanges.ts";
 import { AXES, Mesh, type MeshOptions } from "../../parallel/mesh.ts";
 import { BatchPart } from "../../train/batch_part.ts";
+import type { Compiled } from "../../train/compile.ts";
 import { bindRanks, dataRankOf, type MeshChoices, type MeshLayout } from "../../train/ranks.ts";
 import { compileStep, stepGraphs, type StepOptions, StepProgram } from "../../train/step_program.ts";
 import type { TypedArray } from "../../train/typed_array.ts";
@@ -44,6 +46,16 @@ export interface MeshResult {
   readonly last: number;
   /** Bytes of the first rank's arena: as planned, and as the system has it after the last step. */
   readonly arena: { readonly planned: number; readonly mapped: number; readonly resident: number };
+  /** Collectives of the second step and bytes that the first rank sent in them, by kind: as planned, and as the runtime counted. */
+  readonly traffic: {
+    readonly planned: Readonly<Record<string, Sent>>;
+    readonly counted: Readonly<Record<string, Sent>>;
+  };
+}
+
+interface Sent {
+  readonly collectives: number;
+  readonly bytes: number;
 }
 
 const STEPS = 10, SEQ_LEN = 16, GLOBAL_BATCH = 24;
@@ -73,10 +85,38 @@ interface Run {
   readonly start: ReadonlyMap<string, TypedArray>;
   readonly gradients: ReadonlyMap<string, TypedArray>;
   readonly arena: MeshResult["arena"];
+  readonly traffic: MeshResult["traffic"];
+}
+
+/** What the graphs of a step say that ranks exchange. */
+function plannedTraffic({ graphs }: Compiled, accumulation: number): Record<string, Sent> {
+  const found: Record<string, Sent> = {};
+  for (const [name, runs] of [["microbatch", accumulation], ["update", 1]] as const) {
+    for (const { op, count, bytes } of exchangesOf(graphs.find((g) => g.name === name)!)) {
+      const before = found[op] ?? { collectives: 0, bytes: 0 };
+      found[op] = { collectives: before.collectives + runs * count, bytes: before.bytes + runs * bytes };
+    }
+  }
+  return found;
+}
+
+/** What the runtime has counted so far. */
+function countedTraffic(comm: Comm | undefined): Record<string, Sent> {
+  const kinds = Object.entries(comm?.sent() ?? {}).filter(([, { collectives }]) => collectives > 0);
+  return Object.fromEntries(kinds.map(([op, { collectives, sentBytes }]) => [op, { collectives, bytes: sentBytes }]));
+}
+
+function difference(after: Record<string, Sent>, before: Record<string, Sent>): Record<string, Sent> {
+  const none = { collectives: 0, bytes: 0 };
+  const entries = Object.entries(after).map(([op, { collectives, bytes }]): [string, Sent] => {
+    const from = before[op] ?? none;
+    return [op, { collectives: collectives - from.collectives, bytes: bytes - from.bytes }];
+  });
+  return Object.fromEntries(entries.filter(([, { collectives }]) => collectives > 0));
 }
 
 /** Trains on rows that a formula makes. */
-async function train(device: Device, options: StepOptions, compiled = compileStep(options)): Promise<Run> {
+async function train(device: Device, options: StepOptions, compiled = compileStep(options), comm?: Comm): Promise<Run> {
   const { ranks, accumulation, batch, model } = options;
   const { dataRank, dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRank: 0, dataRanks: 1 };
   using program = await StepProgram.load(device, compiled, accumulation);
@@ -91,7 +131,7 @@ async function train(device: Device, options: StepOptions, compiled = compileSte
   };
   await program.initialize(42);
   const start = await read("parameter"), losses: number[] = [];
-  let gradients: ReadonlyMap<string, TypedArray> = new Map();
+  let gradients: ReadonlyMap<string, TypedArray> = new Map(), counted: Record<string, Sent> = {};
   for (let step = 1; step <= STEPS; step++) {
     program.microbatches.forEach((views, k) => {
       const rows = someRows(GLOBAL_BATCH * STEPS * accumulation, SEQ_LEN, model.vocabSize!);
@@ -102,7 +142,8 @@ async function train(device: Device, options: StepOptions, compiled = compileSte
       own.documents.set(cut(rows.tokens).map((_, i) => Math.floor((i % SEQ_LEN) / 5)));
       part.put(views, own);
     });
-    const { loss } = await program.step(step, 0.02);
+    const before = countedTraffic(comm), { loss } = await program.step(step, 0.02);
+    if (step === 2) counted = difference(countedTraffic(comm), before);
     losses.push(loss);
     if (step === 1) gradients = await read("gradient");
   }
@@ -112,6 +153,7 @@ async function train(device: Device, options: StepOptions, compiled = compileSte
     start,
     gradients,
     arena: { planned, mapped: arena?.bytes ?? 0, resident: arena?.residentBytes ?? 0 },
+    traffic: { planned: plannedTraffic(compiled, accumulation), counted },
   };
 }
 
@@ -136,7 +178,8 @@ function whole(state: State, layout: Layout, mesh: Mesh, parts: readonly Float64
 
 async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshResult> {
   const { rank, size } = comm.info, mesh = new Mesh(run.mesh, size), ranks = { ...run.choices, mesh, rank };
-  const options = optionsOf(run, ranks), first = await train(device, options), second = await train(device, options);
+  const options = optionsOf(run, ranks), compiled = compileStep(options);
+  const first = await train(device, options, compiled, comm), second = await train(device, options, compiled);
   const graphs = stepGraphs(options), { layouts } = bindRanks(options.model, graphs, ranks);
   const gathered = async (state: State, data: TypedArray): Promise<Float64Array> => {
     const layout = layouts.state(state), all = await comm.gather(new Uint8Array(Float64Array.from(data).buffer));
@@ -174,6 +217,7 @@ async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshR
     repeats,
     last: first.losses.at(-1)!,
     arena: first.arena,
+    traffic: first.traffic,
   };
 }
 

@@ -121,11 +121,12 @@ async function run(list: readonly MeshCase[]): Promise<Map<MeshCase, MeshResult>
 
 /** Fails unless all ran as one process does. */
 function assertAsOne(found: ReadonlyMap<MeshCase, MeshResult>, tolerance: { gradient: number; loss: number }): void {
-  for (const [run, { sameStart, repeats, gradient, loss, last, arena }] of found) {
+  for (const [run, { sameStart, repeats, gradient, loss, last, arena, traffic }] of found) {
     assertEquals({ sameStart, repeats }, { sameStart: true, repeats: true }, nameOf(run));
     assert(gradient <= tolerance.gradient, `${nameOf(run)}: gradients are off by ${gradient}`);
     assert(loss <= tolerance.loss, `${nameOf(run)}: losses are off by ${loss}`);
     assertEquals(arena, { planned: arena.planned, mapped: arena.planned, resident: arena.planned }, nameOf(run));
+    assertEquals(traffic.counted, traffic.planned, nameOf(run));
     assert(last < 4.1, `${nameOf(run)}: it has not learned, loss ${last}`); // ln 64 = 4.16
   }
 }
