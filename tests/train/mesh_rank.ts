@@ -97,7 +97,13 @@ function plannedTraffic({ graphs }: Compiled, accumulation: number): Record<stri
       found[op] = { collectives: before.collectives + runs * count, bytes: before.bytes + runs * bytes };
     }
   }
-  return found;
+  return rounded(found);
+}
+
+/** What three ranks send of a scalar is no whole number: sums of such differ in their last bits. */
+function rounded(sent: Record<string, Sent>): Record<string, Sent> {
+  const entries = Object.entries(sent).map(([op, s]): [string, Sent] => [op, { ...s, bytes: Math.round(s.bytes) }]);
+  return Object.fromEntries(entries);
 }
 
 /** What the runtime has counted so far. */
@@ -112,7 +118,7 @@ function difference(after: Record<string, Sent>, before: Record<string, Sent>): 
     const from = before[op] ?? none;
     return [op, { collectives: collectives - from.collectives, bytes: bytes - from.bytes }];
   });
-  return Object.fromEntries(entries.filter(([, { collectives }]) => collectives > 0));
+  return rounded(Object.fromEntries(entries.filter(([, { collectives }]) => collectives > 0)));
 }
 
 /** Trains on rows that a formula makes. */
