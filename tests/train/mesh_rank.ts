@@ -1,5 +1,5 @@
-/** What one rank does in the matrix of meshes: `mpirun -n N deno run -A mesh_rank.ts CASES`, where CASES is JSON. For each case, all ranks
- * train some steps on a mesh, twice; then the first rank trains the same alone and compares. Prints one line of JSON for each rank.
+/** What one rank does in the matrix of meshes: `mpirun -n N deno run -A mesh_rank.ts CASES FILE`, where CASES is JSON. For each case, all ranks
+ * train some steps on a mesh, twice; then the first rank trains the same alone and compares. It writes what it found into FILE.
  * @module */
 import { Comm } from "../../ffi/comm.ts";
 import { Device } from "../../ffi/device.ts";
@@ -238,7 +238,9 @@ try {
     }
   }
   await comm.close();
-  console.log(JSON.stringify({ rank: comm.info.rank, found }));
+  // Long lines of several processes would be torn.
+  if (comm.info.rank === 0) Deno.writeTextFileSync(Deno.args[1], JSON.stringify(found));
+  console.log(JSON.stringify({ rank: comm.info.rank }));
 } catch (error) {
   console.error(error);
   Deno.exit(1);
