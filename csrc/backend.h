@@ -39,7 +39,7 @@ union Attribute {
   double f;
 };
 
-enum Flags : uint32_t { FLAG_FIRST = 1, FLAG_CHECK_FINITE = 2 };
+enum Flags : uint32_t { FLAG_FIRST = 1, FLAG_CHECK_FINITE = 2, FLAG_LAST = 4 };
 
 /// One kernel call. `operands` are in the order of kernels.def: inputs, outputs, scratch.
 struct Call {

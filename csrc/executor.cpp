@@ -272,7 +272,7 @@ void LoadedProgram::check_action(const titan_action& action, uint64_t i, const H
   };
   if (action.section >= program_.sections.size()) refuse(text("runs section ", action.section, "; expected: below ", program_.sections.size()));
   if (action.slot || action.reserved) refuse(text("has slot ", action.slot, " and reserved word ", action.reserved, "; expected: 0"));
-  if (action.flags & ~uint32_t{TITAN_FLAG_FIRST | TITAN_FLAG_CHECK_FINITE}) refuse(text("has flags ", action.flags, "; expected: a sum of 1 (first) and 2 (check finite)"));
+  if (action.flags & ~uint32_t{TITAN_FLAG_FIRST | TITAN_FLAG_CHECK_FINITE | TITAN_FLAG_LAST}) refuse(text("has flags ", action.flags, "; expected: a sum of 1 (first), 2 (check finite) and 4 (last)"));
   const Section& section = program_.sections[action.section];
   const auto check_buffer = [&](const char* name, const uint8_t* buffer, uint64_t bytes, uint64_t base, uint64_t needed) {
     if (!needed) return;
@@ -343,8 +343,10 @@ void LoadedProgram::run_stream(uint32_t stream, const titan_action& action, uint
 }
 
 void LoadedProgram::run_collective(const Instruction& instruction, uint64_t n) {
+  const comm::Collective& collective = collectives_[instruction.collective];
+  if (collective.last && !(instruction.call.flags & FLAG_LAST)) return;
   try {
-    device_->world->run(collectives_[instruction.collective], *loading_.groups[instruction.collective], instruction.scope, !has_run_);
+    device_->world->run(collective, *loading_.groups[instruction.collective], instruction.scope, !has_run_);
   } catch (const Failure& failure) {
     throw program_.failure(failure.status, n, failure.message);
   }

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Changes whenever a function, a struct or the program format changes. */
-#define TITAN_ABI_VERSION 5
+#define TITAN_ABI_VERSION 6
 
 typedef enum titan_status {
   TITAN_STATUS_OK = 0,
@@ -36,10 +36,12 @@ typedef enum titan_device_kind {
   TITAN_DEVICE_CPU = 0
 } titan_device_kind;
 
-/** Flags of an action. FIRST makes `accumulate` overwrite; CHECK_FINITE scans the outputs of every instruction. */
+/** Flags of an action. FIRST makes `accumulate` overwrite; CHECK_FINITE scans the outputs of every instruction; without LAST, what ranks have
+ * added up stays as it is (`all_reduce` with `last`). */
 typedef enum titan_flag {
   TITAN_FLAG_FIRST = 1,
-  TITAN_FLAG_CHECK_FINITE = 2
+  TITAN_FLAG_CHECK_FINITE = 2,
+  TITAN_FLAG_LAST = 4
 } titan_flag;
 
 /** What titan_device_measure measures, each in billions a second. */

@@ -3,7 +3,7 @@
  * @module */
 
 /** The library must answer this to `titan_abi_version`. */
-export const ABI_VERSION = 5;
+export const ABI_VERSION = 6;
 
 /** `titan_status` of titan.h. */
 export const Status = {
@@ -32,6 +32,7 @@ export const DeviceKind = {
 export const Flag = {
   FIRST: 1,
   CHECK_FINITE: 2,
+  LAST: 4,
 } as const;
 
 /** `titan_measure` of titan.h. */

@@ -18,6 +18,8 @@ export interface RunOptions {
   readonly memory?: Memory;
   /** Is this the first microbatch of the step? Then `accumulate` with `begin` overwrites. Default true. */
   readonly first?: boolean;
+  /** Is it the last one? Else collectives with `last` leave everything as it is. Default true. */
+  readonly last?: boolean;
   /** Called with each node and what it made: how a value is looked at. */
   readonly trace?: (node: Node, outputs: readonly Arr[]) => void;
 }
@@ -60,7 +62,7 @@ interface Meeting {
 
 /** Runs a graph; at each collective it gives its operands and is given the results. */
 function* execute(graph: Graph, options: RunOptions): Generator<Meeting, Record<string, Arr>, readonly Arr[]> {
-  const { inputs = {}, memory = new Map(), first = true, trace } = options;
+  const { inputs = {}, memory = new Map(), first = true, last = true, trace } = options;
   const values = new Map<number, Arr>();
   for (const { name, value } of graph.inputs) {
     const given = inputs[name];
@@ -99,8 +101,9 @@ function* execute(graph: Graph, options: RunOptions): Generator<Meeting, Record<
     else if (node.op === "accumulate") store(names, args[0], put);
     else {
       const { together, reference } = opOf(node.op);
-      outputs = (together ? yield { node, operands: args } : reference!(args, node.attrs, node.outputs))
-        .map((x, i) => node.outputs[i].dtype === "bf16" ? roundedToBf16(x) : x);
+      if (node.attrs.last && !last) outputs = args;
+      else {outputs = (together ? yield { node, operands: args } : reference!(args, node.attrs, node.outputs))
+          .map((x, i) => node.outputs[i].dtype === "bf16" ? roundedToBf16(x) : x);}
       if (node.attrs.into) store(names, outputs[opOf(node.op).accumulates!], put);
     }
     node.outputs.forEach((v, i) => values.set(v.id, outputs[i]));

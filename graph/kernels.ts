@@ -502,6 +502,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
       { name: "n", type: "i64" },
       { name: "group", type: "i64[]" },
       { name: "by", type: "i64" },
+      { name: "last", type: "i64" },
     ],
     dtypes: ["f32", "f64", "i32", "bf16"],
   },

@@ -1,10 +1,10 @@
-/** What ranks exchange for the sake of parameters alone: gathers of parameters that are stored in shards, and reductions of their
- * gradients. A _unit_ is what travels together: the parameters of one block, or those between two blocks (an embedding; a last norm
+/** What ranks exchange for the sake of parameters alone: gathers of parameters that are stored in shards, reductions of their
+ * gradients, and of sums of these over microbatches. A _unit_ is what travels together: the parameters of one block, or those between two blocks (an embedding; a last norm
  * with the output layer). No name of a model is known here: a gather is known by the state that it comes from, a reduction by the
  * one that it leads to.
  * @module */
 import { hasEffect, isCopy, touchedStates } from "./edit.ts";
-import { consumers, type Graph, type Node, type Value } from "./ir.ts";
+import { consumers, type Graph, type Node, producers, type Value } from "./ir.ts";
 import { isViewOp } from "./place.ts";
 
 /** The block that a module path lies in, the path up to its first number, such as `layers.3`; `undefined` outside of all blocks. */
@@ -15,7 +15,7 @@ export function blockOf(path: string): string | undefined {
 /** A collective for parameters. */
 export interface Transfer {
   readonly node: Node;
-  readonly kind: "gather" | "reduction";
+  readonly kind: "gather" | "reduction" | "sum";
   /** The same for all that belongs to a unit; what backward gathers again is a unit of its own. */
   readonly unit: string;
   /** The block, or the module, of the parameter. */
@@ -23,7 +23,7 @@ export interface Transfer {
   /** How many others come before it on the way between parameter and use: one for each axis, for instance. */
   readonly depth: number;
   /** Nodes that only lead from the parameter to this gather, or from this reduction to the gradient sum: casts, views, and the
-   * accumulation. */
+   * accumulation. Those that read and replace a sum. */
   readonly links: readonly Node[];
 }
 
@@ -35,7 +35,7 @@ const isReduction = ({ op }: Node): boolean => op === "reduce_scatter" || op ===
 
 /** All transfers of a graph, in its order. */
 export function transfersOf(graph: Graph): Transfer[] {
-  const found = new Map([...fromStates(graph), ...toSums(graph)].map((t) => [t.node, t]));
+  const found = new Map([...fromStates(graph), ...toSums(graph), ...ofSums(graph)].map((t) => [t.node, t]));
   /** Blocks so far: between the same two of them, what lies outside is one unit. */
   const blocks = new Map<string, Set<string>>();
   return graph.nodes.flatMap((node): Transfer[] => {
@@ -72,6 +72,7 @@ function fromStates(graph: Graph): Found[] {
     const depth = Math.max(...known.map((o) => o.depth)), links = [...new Set(known.flatMap((o) => o.links))];
     const isTransfer = isParameter ? node.op === "all_gather" : isReduction(node);
     if (!isTransfer && !isLink(node)) continue;
+    if (node.attrs.last) continue;
     if (isTransfer && isParameter) found.push({ node, kind: "gather", state: from, depth, links });
     else if (isTransfer) found.push({ node, kind: "reduction", state: from, depth, links: [] });
     const next = isTransfer ? { depth: depth + 1, links: [] } : { depth, links: [...links, node] };
@@ -102,5 +103,14 @@ function toSums(graph: Graph): Found[] {
     const depth = Math.max(0, ...node.inputs.map((v) => depths.get(v) ?? 0));
     node.outputs.forEach((v) => depths.set(v, depth + Number(isReduction(node))));
     return isReduction(node) ? [{ node, kind: "reduction", depth, ...end }] : [];
+  });
+}
+
+/** Reductions of sums in their own memory, in the last microbatch. */
+function ofSums(graph: Graph): Found[] {
+  const made = producers(graph), uses = consumers(graph);
+  return graph.nodes.filter((n) => n.attrs.last).map((node): Found => {
+    const reads = node.inputs.map((v) => made.get(v)!), [state] = touchedStates(reads[0]);
+    return { node, kind: "sum", state, depth: 0, links: [...reads, ...node.outputs.flatMap((v) => uses.get(v) ?? [])] };
   });
 }

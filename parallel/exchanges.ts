@@ -21,9 +21,16 @@ export interface Exchange {
   readonly bytes: number;
 }
 
-/** The collectives of a partitioned graph, those alike together, in the order in which they are first met.
- * @param placeOf tells those of one place from those of others; by default the graph is one place. */
-export function exchangesOf(graph: Graph, placeOf: (node: Node) => string = () => ""): Exchange[] {
+/** What is asked about exchanges. */
+export interface ExchangeOptions {
+  /** Tells collectives of one place from those of others; by default the graph is one place. */
+  readonly placeOf?: (node: Node) => string;
+  /** How often a step runs the graph; what only its last microbatch does is done once. Default 1. */
+  readonly runs?: number;
+}
+
+/** The collectives of a partitioned graph, those alike together, in the order in which they are first met. */
+export function exchangesOf(graph: Graph, { placeOf = () => "", runs = 1 }: ExchangeOptions = {}): Exchange[] {
   const found = new Map<string, Exchange>();
   for (const node of graph.nodes) {
     const bytes = sentBytes(node);
@@ -31,6 +38,7 @@ export function exchangesOf(graph: Graph, placeOf: (node: Node) => string = () =
     const { op, attrs, inputs } = node, [{ dtype }] = inputs, axes = attrs.axes as string[], where = placeOf(node);
     // In one place those of as many tensors are alike.
     const key = `${op} ${axes} ${dtype} ${where} ${where === "" ? "" : inputs.length}`;
+    const times = attrs.last ? Math.min(1, runs) : runs;
     const before = found.get(key) ?? { count: 0, tensors: 0, bytes: 0 };
     found.set(key, {
       where,
@@ -38,9 +46,9 @@ export function exchangesOf(graph: Graph, placeOf: (node: Node) => string = () =
       axes,
       size: num(attrs.size),
       dtype,
-      count: before.count + 1,
-      tensors: before.tensors + inputs.length,
-      bytes: before.bytes + bytes,
+      count: before.count + times,
+      tensors: before.tensors + times * inputs.length,
+      bytes: before.bytes + times * bytes,
     });
   }
   return [...found.values()];

@@ -151,6 +151,21 @@ export class BoundPlan implements Layouts {
     return [...this.states.values()].filter((s) => s.shape.some((_, d) => paddedAxes(this.state(s), d).length > 0));
   }
 
+  /** The same where gradient sums have been reduced: no rank has summands of its own. */
+  get reduced(): Layouts {
+    const state = (s: State): Layout => {
+      const layout = this.state(s);
+      return s.kind === "gradient" ? new Map([...layout].filter(([, p]) => p.kind !== "partial")) : layout;
+    };
+    return {
+      state,
+      used: (s) => this.used(s),
+      input: (i) => this.input(i),
+      activation: (scope) => this.activation(scope),
+      residual: (rank) => this.residual(rank),
+    };
+  }
+
   /** One line for each parameter: its layouts stored, used, and of its gradient sum. */
   toString(): string {
     return [...this.states.values()].filter((s) => s.kind === "parameter").map((s) => {

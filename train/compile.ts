@@ -38,6 +38,8 @@ export interface PassOptions {
 export interface Ranks {
   /** From a graph over whole values to the one that every rank runs. */
   partition(graph: Graph): Graph;
+  /** Has the last microbatch reduce what ranks have added up for themselves; default: nothing is. */
+  reduceSums?(graph: Graph): Graph;
   /** From that to the graph of the one rank that is planned. */
   graphOfRank(graph: Graph): Graph;
   /** Do the keys and values of a sequence go around its ranks, instead of being gathered? */
@@ -81,6 +83,7 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
 /** What several ranks need before the last pass. */
 function passesOfRanks(ranks: Ranks): readonly Pass[] {
   return [
+    ...(ranks.reduceSums ? [{ name: "reduce_sums", run: (graph: Graph) => ranks.reduceSums!(graph) }] : []), // once a step
     { name: "group", run: group }, // one collective for the parameters of a block, one for their gradients
     { name: "schedule", run: (graph) => schedule(graph, ranks) }, // these travel while kernels run
     { name: "rank", run: (graph) => ranks.graphOfRank(graph) }, // where the rank stands

@@ -113,13 +113,8 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
     recomputedFlops: recomputedFlops(graph).recomputed,
   }));
   const collectives = planned.graphs.flatMap((graph, i) =>
-    exchangesOf(graph, ({ scope }) => placeOf(scope)).map((exchange): CollectivePlan => ({
-      ...exchange,
-      section: graph.name,
-      count: exchange.count * sections[i].runs,
-      tensors: exchange.tensors * sections[i].runs,
-      bytes: exchange.bytes * sections[i].runs,
-    }))
+    exchangesOf(graph, { placeOf: ({ scope }) => placeOf(scope), runs: sections[i].runs })
+      .map((exchange): CollectivePlan => ({ ...exchange, section: graph.name }))
   );
   const stored = new Map([...planned.plan.states.values()].map(({ state }) => [state.name, state]));
   const parameters = [...layouts.states.values()].filter((s) => s.kind === "parameter");

@@ -10,6 +10,7 @@ import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
 import { partition } from "../parallel/partition.ts";
 import { BoundPlan, dataPlan, planOf, type PlanOptions } from "../parallel/plan.ts";
 import { graphOfRank } from "../parallel/rank_graph.ts";
+import { reduceSums, sumsGradients } from "../parallel/reduce_sums.ts";
 import type { Ranks } from "./compile.ts";
 
 /** Choices that a mesh leaves open. */
@@ -61,7 +62,9 @@ export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layou
   const layouts = new BoundPlan(roles ? planOf(roles, layout) : dataPlan, mesh, graphs);
   return {
     layouts,
-    partition: (graph) => partition(graph, mesh, layouts),
+    // What is added up in microbatches is whole, or in shards, when it is read.
+    partition: (graph) => partition(graph, mesh, sumsGradients(graph) ? layouts : layouts.reduced),
+    reduceSums: (graph) => reduceSums(graph, mesh, (name) => layouts.state(layouts.states.get(name)!)),
     graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
     ringAttention: layout.rotateMethod === "alltoall",
     asyncAxis: layout.asyncTensorParallel ? "tp" : undefined,

@@ -180,7 +180,7 @@ export class StepProgram implements Disposable {
     const step = (flags: number): Action[] => [
       ...bases.map((inputBase, k) => ({
         section: microbatch.index,
-        flags: flags | (k === 0 ? Flag.FIRST : 0),
+        flags: flags | (k === 0 ? Flag.FIRST : 0) | (k === accumulation - 1 ? Flag.LAST : 0),
         inputBase,
       })),
       { section: update.index, flags, inputBase: last, outputBase: after },

@@ -14,9 +14,9 @@ using cpu::elements, cpu::to_text;
 bool cuts(uint32_t kind) { return kind == TITAN_COMM_ALL_GATHER || kind == TITAN_COMM_REDUCE_SCATTER; }
 bool reduces(uint32_t kind) { return kind == TITAN_COMM_REDUCE_SCATTER || kind == TITAN_COMM_ALL_REDUCE; }
 
-/// The attribute words of a collective: n, the group, then (where it cuts) the dims, then (where it reduces) `by`.
+/// The attribute words of a collective: n, the group, then (where it cuts) the dims, then (where it reduces) `by`, then (all_reduce) `last`.
 struct Words {
-  int64_t n = 0, by = 0;
+  int64_t n = 0, by = 0, last = 0;
   const Attribute *group = nullptr, *dims = nullptr;
   int64_t group_size = 0, num_dims = 0;
 
@@ -31,7 +31,8 @@ struct Words {
       dims = at;
       at += num_dims;
     }
-    if (reduces(kind)) by = at->i;
+    if (reduces(kind)) by = at++->i;
+    if (kind == TITAN_COMM_ALL_REDUCE) last = at->i;
   }
 };
 
@@ -45,6 +46,7 @@ std::string check(uint32_t kind, const Call& call) {
       if (words.group[j].i == rank) return text("has rank ", rank, " in its group twice; expected: different ranks");
   }
   if (words.by != 0 && words.by != 1) return text("combines by ", words.by, "; expected: 0 (sum) or 1 (max)");
+  if (words.last != 0 && words.last != 1) return text("has last ", words.last, "; expected: 0, or 1 where only the last microbatch does it");
   if (cuts(kind) && words.num_dims != words.n) return text("has ", words.num_dims, " dims for ", words.n, " tensors; expected: one for each");
   for (int64_t i = 0; i < words.n; i++) {
     const Tensor &in = call[static_cast<int>(i)], &out = call[static_cast<int>(words.n + i)];
@@ -54,6 +56,7 @@ std::string check(uint32_t kind, const Call& call) {
       for (const Tensor* t : {&in, &out})
         if (t->rank != 2 || (t->dims[1] > 1 && t->strides[1] != 1) || (t->dims[0] > 1 && t->strides[0] < t->dims[1])) return text(name, " is not rows without gaps; expected: two dims, the last of stride 1");
     } else if (!cpu::is_dense(in) || !cpu::is_dense(out)) return text(name, " is not dense; expected: unbroken row-major runs");
+    if (words.last && in.data != out.data) return text(name, " is reduced in the last microbatch alone, but not in place; expected: one place, since else nothing is done");
     std::vector<int64_t> expected(in.dims, in.dims + in.rank);
     if (cuts(kind)) {
       const int64_t dim = words.dims[i].i;
@@ -107,6 +110,7 @@ Collective read_collective(int index, const Call& call) {
     collective.bytes += static_cast<uint64_t>(elements(in)) * size_of(in.dtype);
   }
   collective.call = {kind, static_cast<uint32_t>(call[0].dtype), static_cast<uint32_t>(words.by), static_cast<uint32_t>(words.n), nullptr};
+  collective.last = words.last == 1;
   return collective;
 }
 

@@ -18,6 +18,7 @@ struct Collective {
   std::vector<titan_comm_tensor> tensors;
   titan_comm_call call;  // but for `tensors`
   uint64_t bytes = 0;    // of the operands that this rank gives
+  bool last = false;     // only done in a step's last microbatch
   /// What this rank sends where ranks pass pieces around in rings: messages and bytes.
   uint64_t messages() const {
     const uint64_t others = ranks.size() - 1;

@@ -191,7 +191,10 @@ void malformed_collectives_are_refused() {
   };
   EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 1}) == "");
   EXPECT(refusal(1, whole, part, {1, 2, 1, 0, 1, 1, 0}) == "");
-  EXPECT(refusal(2, whole, whole, {1, 1, 5, 1}) == "");
+  EXPECT(refusal(2, whole, whole, {1, 1, 5, 1, 0}) == "");
+  EXPECT(refusal(2, whole, whole, {1, 1, 5, 0, 1}) == "");
+  EXPECT(refusal(2, whole, Array<float>({2, 6}), {1, 1, 5, 0, 1}) == "tensor 0 is reduced in the last microbatch alone, but not in place; expected: one place, since else nothing is done");
+  EXPECT(refusal(2, whole, whole, {1, 1, 5, 0, 2}) == "has last 2; expected: 0, or 1 where only the last microbatch does it");
   EXPECT(refusal(3, part, part, {1, 2, 4, 2}) == "tensor 0 is made in place; expected: memory of its own");
   EXPECT(refusal(3, part, Array<float>({2, 3}), {1, 2, 4, 2}) == "");
   EXPECT(refusal(3, part, Array<float>({2, 3}, {4, 1}), {1, 2, 4, 2}) == "");
@@ -203,9 +206,9 @@ void malformed_collectives_are_refused() {
   EXPECT(refusal(0, part, other, {1, 2, 0, 1, 1, 1}) == "tensor 0 has another dtype than the first input; expected: the same for all");
   EXPECT(refusal(1, whole, part, {1, 4, 0, 1, 2, 3, 1, 1, 0}) == "tensor 0 has 6 along dim 1; expected: a multiple of the 4 ranks");
   EXPECT(refusal(1, whole, part, {1, 2, 0, 1, 1, 1, 2}) == "combines by 2; expected: 0 (sum) or 1 (max)");
-  EXPECT(refusal(2, part, part, {1, 0, 0}) == "has a group of no ranks; expected: at least 1");
-  EXPECT(refusal(2, part, part, {1, 2, 3, 3, 0}) == "has rank 3 in its group twice; expected: different ranks");
-  EXPECT(refusal(2, part, Array<float>({2, 3}, {1, 2}), {1, 1, 0, 0}) == "tensor 0 is not dense; expected: unbroken row-major runs");
+  EXPECT(refusal(2, part, part, {1, 0, 0, 0}) == "has a group of no ranks; expected: at least 1");
+  EXPECT(refusal(2, part, part, {1, 2, 3, 3, 0, 0}) == "has rank 3 in its group twice; expected: different ranks");
+  EXPECT(refusal(2, part, Array<float>({2, 3}, {1, 2}), {1, 1, 0, 0, 0}) == "tensor 0 is not dense; expected: unbroken row-major runs");
 }
 
 /// A stream that waits goes on when the other has come so far, has ended, or has stopped.

@@ -37,10 +37,10 @@ function pieceAt(x: Arr, attrs: Attrs, at: number): Arr {
 
 /** The kernel of a collective: the ranks of the group, and along which dim pieces are cut. */
 function together(node: Node): KernelCall {
-  const { group, dim, by } = node.attrs;
+  const { group, dim, by, last } = node.attrs, n = node.inputs.length;
   if (group === undefined) return withoutKernel(node);
   const dims = dim === undefined ? [] : node.inputs.map(() => num(dim));
-  return { kernel: node.op, attrs: { n: node.inputs.length, group: nums(group), dims, by: by === "max" ? 1 : 0 } };
+  return { kernel: node.op, attrs: { n, group: nums(group), dims, by: by === "max" ? 1 : 0, last: last ? 1 : 0 } };
 }
 
 /** Output types of tensors of one element type, one for each. */
@@ -99,7 +99,8 @@ export const reduceScatter: Op = defineOp({
   flops: elements,
 });
 
-/** The sum (or, `by` max, the maximum) of what all ranks have, of any number of tensors. */
+/** The sum (or, `by` max, the maximum) of what all ranks have, of any number of tensors. With the attribute `last` it is done in a
+ * step's last microbatch alone: in others everything stays as it is, so it has to be made in place. */
 export const allReduce: Op = defineOp({
   name: "all_reduce",
   infer: (inputs) => eachType(inputs, ({ dtype, shape }) => ({ dtype, shape })),

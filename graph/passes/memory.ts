@@ -152,7 +152,10 @@ function planSection(
     (name, base) => assigned.set(base, states.get(name)!.offset),
   );
   const home = shareMemory(graph, places, lives, assigned);
-  holdWhileTravelling(graph, places, lives, home);
+  holdWhileTravelling(graph, places, lives, {
+    home,
+    isIdle: (node) => places.isView(node) || inPlaceAssigns.has(node),
+  });
   const blocks = new Map<Base, Block>();
   // What is gathered ahead for backward does not begin it.
   const gradient = graph.nodes.findIndex((n) => n.scope.endsWith("'") && !isCopy(n));
@@ -238,14 +241,14 @@ function holdWhileTravelling(
   graph: Graph,
   places: Places,
   lives: ReadonlyMap<Base, Life>,
-  home: (base: Base) => Base,
+  { home, isIdle }: { readonly home: (base: Base) => Base; readonly isIdle: (node: Node) => boolean },
 ): void {
   const uses = consumers(graph), position = new Map(graph.nodes.map((n, i) => [n, i]));
   /** The first kernel that reads a value, or a view of it. */
   const firstKernel = (value: Value): number => {
     const readers = uses.get(value) ?? [];
     const ats = readers.flatMap((n) =>
-      places.isView(n) || n.op === "concat" ? n.outputs.map(firstKernel) : isCollective(n) ? [] : [position.get(n)!]
+      isIdle(n) || n.op === "concat" ? n.outputs.map(firstKernel) : isCollective(n) ? [] : [position.get(n)!]
     );
     return Math.min(graph.nodes.length, ...ats);
   };
@@ -269,9 +272,9 @@ function assignInPlace(
   put: (state: string, base: Base) => void,
 ): Set<Node> {
   const done = new Set<Node>(), made = producers(graph);
-  const lastRead = new Map<string, number>(), writes = new Map<string, number>();
+  const lastRead = new Map<string, number>(), writes = new Map<string, number[]>();
   for (const [at, node] of graph.nodes.entries()) {
-    if (hasEffect(node)) touchedStates(node).forEach((s) => writes.set(s, (writes.get(s) ?? 0) + 1));
+    if (hasEffect(node)) touchedStates(node).forEach((s) => writes.set(s, [...writes.get(s) ?? [], at]));
     if (places.isView(node)) continue;
     for (const { base } of node.inputs.map((v) => places.of.get(v)!)) {
       if (base.kind === "state") base.names.forEach((n) => lastRead.set(n, at));
@@ -291,12 +294,13 @@ function assignInPlace(
     }
     return facts;
   };
-  for (const node of graph.nodes) {
+  for (const [at, node] of graph.nodes.entries()) {
     const [value] = node.inputs,
       states = touchedStates(node),
       by = value && made.get(value),
       life = value && lives.get(places.of.get(value)!.base);
-    if (node.op !== "assign" || states.length > 1 || writes.get(states[0]) !== 1 || !by || !life) continue;
+    if (node.op !== "assign" || states.length > 1 || !by || !life) continue;
+    if (writes.get(states[0])!.some((write) => write !== at && write >= life.first)) continue;
     const place = places.of.get(value)!, read = lastRead.get(states[0]) ?? -1;
     const { pairs, on } = factsOf(by), output = by.outputs.indexOf(value);
     /** The maker reads the old state, element by element as it writes the new one. */

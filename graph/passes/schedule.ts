@@ -5,7 +5,7 @@
  *
  * Gathers, in order of first use: each stands where the use of the one `prefetch` units before it begins, so that no more than
  * `prefetch` + 1 units are gathered at a time. Reductions stand where a unit's gradients are there, and what they give is added to
- * the sums where the next unit's are there.
+ * the sums where the next unit's are there. Sums are reduced once all is added, and nobody waits for them.
  * @module */
 import { dependencies, inOrder } from "../edit.ts";
 import { consumers, type Graph, type Node } from "../ir.ts";
@@ -39,7 +39,12 @@ export function schedule(graph: Graph, { prefetch = 1 }: ScheduleOptions = {}): 
     const place = (reductions[k + 1]?.start ?? graph.nodes.length) - 0.5;
     for (const node of unit.flatMap((t) => t.links)) at.set(node, place);
   });
-  const place = (node: Node): number => at.get(node) ?? position.get(node)!;
+  const place = (node: Node): number => at.get(node) ?? position.get(node)!, before = dependencies(graph.nodes);
+  for (const { node, links } of transfers.filter((t) => t.kind === "sum")) {
+    const added = links.filter((n) => n.op === "read").flatMap((n) => before.get(n)!);
+    const last = Math.max(place(node), ...added.map((n) => place(n) + 0.25));
+    for (const n of [node, ...links]) at.set(n, last);
+  }
   const nodes = graph.nodes.toSorted((a, b) => place(a) - place(b));
-  return { ...graph, nodes: inOrder(nodes, dependencies(graph.nodes)) };
+  return { ...graph, nodes: inOrder(nodes, before) };
 }

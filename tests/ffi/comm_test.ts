@@ -46,7 +46,7 @@ Deno.test("a program with collectives is refused by a device that works alone", 
     arenaBytes: 64,
     tensors: [{ offset: 0, dims: [4] }, { offset: 32, dims: [4] }],
     sections: {
-      step: [{ kernel: "all_reduce", operands: [0, 1], attributes: [1n, 2n, 0n, 1n, 0n], scope: "layers.0" }],
+      step: [{ kernel: "all_reduce", operands: [0, 1], attributes: [1n, 2n, 0n, 1n, 0n, 0n], scope: "layers.0" }],
     },
   });
   const error = await assertRejects(() => Program.create(device, bytes), TitanError);

@@ -156,7 +156,7 @@ Deno.test("actions outside the program or its buffers are refused before anythin
   for (
     const action of [{ section: 2 }, { section: 0, inputBase: 8 }, { section: 0, outputBase: 2 ** 52 }, {
       section: 0,
-      flags: 4,
+      flags: 8,
     }]
   ) {
     const error = await assertRejects(() => program.run(new Actions([{ section: 0 }, action])), TitanError);
@@ -166,7 +166,7 @@ Deno.test("actions outside the program or its buffers are refused before anythin
     "action 1 runs section 2",
     "action 1 (product) needs 48 bytes of input from its base 8 on",
     "action 1 (product) needs 16 bytes of output from its base 4503599627370496 on",
-    "action 1 has flags 4",
+    "action 1 has flags 8",
   ]);
   assertEquals([...program.output], Array(16).fill(0));
 });

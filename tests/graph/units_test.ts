@@ -4,7 +4,9 @@ import { type Builder, f32 } from "../../graph/builder.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { blockOf, transfersOf } from "../../graph/units.ts";
-import { meshGraph } from "../parallel/step_graphs.ts";
+import { partition } from "../../parallel/partition.ts";
+import { tinyLlama } from "../model/tiny.ts";
+import { boundPlan, meshGraph, meshOf, stepGraphs } from "../parallel/step_graphs.ts";
 
 Deno.test("a block is the path of one element of a list of modules", () => {
   assertEquals(blockOf("layers.3.attention.wq"), "layers.3");
@@ -50,8 +52,20 @@ Deno.test("what activations need is no transfer; the sums of a gradient over ten
   ]);
 });
 
-Deno.test("the reductions of an update come from gradient sums, and its other sums are no transfers", () => {
-  assertEquals(unitsOf(meshGraph("update", { dp_replicate: 2 }, "partition").graph), [
+Deno.test("sums that are reduced in their own memory are units too", () => {
+  assertEquals(unitsOf(meshGraph("microbatch", { dp_replicate: 2 }, "reduce_sums").graph), [
+    "sum outside 0 of dp_replicate: 2",
+    "sum layers.1 of dp_replicate: 9",
+    "sum layers.0 of dp_replicate: 9",
+    "sum outside 2 of dp_replicate: 1",
+  ]);
+  assertEquals(unitsOf(meshGraph("update", { dp_replicate: 2 }, "reduce_sums").graph), []);
+});
+
+Deno.test("reductions may come from sums, and an update's other reductions are no transfers", () => {
+  const mesh = meshOf({ dp_replicate: 2 }), llama = tinyLlama();
+  const graphs = stepGraphs(llama, { batch: 4, seqLen: 8, dtype: "f32" });
+  assertEquals(unitsOf(partition(graphs.update, mesh, boundPlan(llama, mesh, graphs))), [
     "reduction outside 0 of dp_replicate: 1",
     "reduction layers.0 of dp_replicate: 9",
     "reduction layers.1 of dp_replicate: 9",

@@ -3,7 +3,7 @@ import { group } from "../../graph/passes/group.ts";
 import { exchangesOf, exchangesText } from "../../parallel/exchanges.ts";
 import { partition } from "../../parallel/partition.ts";
 import { tinyLlama } from "../model/tiny.ts";
-import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
+import { boundPlan, meshGraph, meshOf, stepGraphs } from "./step_graphs.ts";
 
 const model = tinyLlama({ numLayers: 1 }), graphs = stepGraphs(model, { batch: 4, seqLen: 8, dtype: "f32" });
 
@@ -31,6 +31,19 @@ Deno.test("a collective of several tensors is one", () => {
   assertStringIncludes(exchangesText(group(parts)), "3 all_gather of 12 tensors over dp_shard (2 ranks), f32: ");
 });
 
+Deno.test("what runs often is counted often, and what only the last microbatch does once", () => {
+  const { graph } = meshGraph("microbatch", { dp_replicate: 2, dp_shard: 2 }, "schedule");
+  const counts = (runs: number) => exchangesOf(graph, { runs }).map((e) => [e.op, e.count, e.tensors]);
+  assertEquals(
+    [counts(1), counts(3), counts(0)],
+    [[1, 1], [3, 1], [0, 0]].map(([each, last]) => [
+      ["all_gather", 6 * each, 39 * each],
+      ["reduce_scatter", 4 * each, 21 * each],
+      ["all_reduce", 4 * last, 21 * last],
+    ]),
+  );
+});
+
 Deno.test("an update of one rank says nothing", () => {
   const mesh = meshOf({});
   assertEquals(exchangesOf(partition(graphs.update, mesh, boundPlan(model, mesh, graphs))), []);
@@ -38,7 +51,9 @@ Deno.test("an update of one rank says nothing", () => {
 
 Deno.test("collectives of different places, and in one place of as many tensors, are told apart where that is asked for", () => {
   const mesh = meshOf({ tp: 2 }), graph = partition(graphs.microbatch, mesh, boundPlan(model, mesh, graphs));
-  const places = exchangesOf(graph, ({ scope }) => scope).filter((e) => e.where.startsWith("cross_entropy"));
+  const places = exchangesOf(graph, { placeOf: ({ scope }) => scope }).filter((e) =>
+    e.where.startsWith("cross_entropy")
+  );
   assertEquals(places.map(({ where, op, count, tensors }) => [where, op, count, tensors]), [
     ["cross_entropy", "all_reduce", 1, 1],
     ["cross_entropy", "all_reduce", 1, 2],

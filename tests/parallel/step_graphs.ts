@@ -10,6 +10,7 @@ import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
 import { BoundPlan, planOf, type PlanOptions } from "../../parallel/plan.ts";
 import { graphOfRank } from "../../parallel/rank_graph.ts";
+import { reduceSums, sumsGradients } from "../../parallel/reduce_sums.ts";
 import { passes, type PassOptions, type Ranks } from "../../train/compile.ts";
 import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
 import { type BatchShape, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "../../train/step.ts";
@@ -60,7 +61,8 @@ export function meshGraph(
   const llama = tinyLlama(model), mesh = meshOf(axes), graphs = stepGraphs(llama, { batch: 4, seqLen: 8, dtype });
   const layouts = boundPlan(llama, mesh, graphs);
   const ranks: Ranks = {
-    partition: (g) => partition(g, mesh, layouts),
+    partition: (g) => partition(g, mesh, sumsGradients(g) ? layouts : layouts.reduced),
+    reduceSums: (g) => reduceSums(g, mesh, (state) => layouts.state(layouts.states.get(state)!)),
     graphOfRank: (g) => graphOfRank(g, mesh, 0),
     reshard,
     prefetch,

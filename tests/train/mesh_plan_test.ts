@@ -77,6 +77,19 @@ Deno.test("kept since forward, parameters are gathered once, and take more memor
   assert(kept.bytes > 2 * plain.bytes && ahead.bytes > plain.bytes, JSON.stringify([plain, kept, ahead]));
 });
 
+Deno.test("copies reduce their gradients once a step, whatever its microbatches, and hold no second one of them", () => {
+  const [one, two] = [{}, { dp_replicate: 2 }].map((axes) => tinyPlan(axes));
+  const sums = two.collectives.filter((c) => c.axes.includes("dp_replicate") && c.section === "microbatch");
+  assertEquals(sums.map((c) => [c.where, c.op, c.count, c.tensors]).toSorted(), [
+    ["layers.*'", "all_reduce", 2, 18],
+    ["output, norm'", "all_reduce", 1, 2],
+    ["tok_embeddings'", "all_reduce", 1, 1],
+  ]);
+  // In a ring of two, each sends as many bytes as it has.
+  assertEquals(sums.reduce((n, c) => n + c.bytes, 0), two.parameters.reduce((n, p) => n + p.bytes, 0));
+  assertEquals(two.memory, one.memory);
+});
+
 Deno.test("a step is that of all ranks", () => {
   assertEquals(plan.step, { seqLen: 16, localBatchSize: 2, globalBatchSize: 12, microbatches: 3, tokens: 192 });
   assertEquals([plan.ranks, plan.mesh.tp, plan.model.parameters], [4, 2, numParameters(tinyLlama())]);

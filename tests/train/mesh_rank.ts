@@ -92,9 +92,9 @@ interface Run {
 function plannedTraffic({ graphs }: Compiled, accumulation: number): Record<string, Sent> {
   const found: Record<string, Sent> = {};
   for (const [name, runs] of [["microbatch", accumulation], ["update", 1]] as const) {
-    for (const { op, count, bytes } of exchangesOf(graphs.find((g) => g.name === name)!)) {
+    for (const { op, count, bytes } of exchangesOf(graphs.find((g) => g.name === name)!, { runs })) {
       const before = found[op] ?? { collectives: 0, bytes: 0 };
-      found[op] = { collectives: before.collectives + runs * count, bytes: before.bytes + runs * bytes };
+      found[op] = { collectives: before.collectives + count, bytes: before.bytes + bytes };
     }
   }
   return rounded(found);
@@ -188,7 +188,8 @@ async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshR
   const first = await train(device, options, compiled, comm), second = await train(device, options, compiled);
   const graphs = stepGraphs(options), { layouts } = bindRanks(options.model, graphs, ranks);
   const gathered = async (state: State, data: TypedArray): Promise<Float64Array> => {
-    const layout = layouts.state(state), all = await comm.gather(new Uint8Array(Float64Array.from(data).buffer));
+    const layout = layouts.reduced.state(state),
+      all = await comm.gather(new Uint8Array(Float64Array.from(data).buffer));
     if (data.length !== numel(localShape(state.shape, layout, mesh.degrees))) {
       throw new Error(`${state.name} has another size`);
     }

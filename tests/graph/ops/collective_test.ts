@@ -87,9 +87,12 @@ Deno.test("pieces that differ, or are not one for each rank, are refused", () =>
 Deno.test("a collective's kernel is given the ranks of its group, and runs only where there are some", () => {
   const kernelOf = (graph: Graph) => opOf(graph.nodes[0].op).kernel!(graph.nodes[0]);
   const scatter = collective("reduce_scatter", f32(8, 4), { dim: 1, by: "max" }, [3, 1]);
-  assertEquals(kernelOf(scatter), { kernel: "reduce_scatter", attrs: { n: 1, group: [3, 1], dims: [1], by: 1 } });
+  assertEquals(kernelOf(scatter), {
+    kernel: "reduce_scatter",
+    attrs: { n: 1, group: [3, 1], dims: [1], by: 1, last: 0 },
+  });
   const reduce = collective("all_reduce", f32(8), { by: "sum" });
-  assertEquals(kernelOf(reduce), { kernel: "all_reduce", attrs: { n: 1, group: [0, 1], dims: [], by: 0 } });
+  assertEquals(kernelOf(reduce), { kernel: "all_reduce", attrs: { n: 1, group: [0, 1], dims: [], by: 0, last: 0 } });
   const all = traceGraph("g", [], (builder) => {
     const x = new Tensor(builder, builder.input("x", f32(2)));
     return { y: x.apply("all_reduce", [], { axes: ["tp"], size: 2, by: "sum" })[0] };

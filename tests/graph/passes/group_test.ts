@@ -5,9 +5,11 @@ import { group } from "../../../graph/passes/group.ts";
 import { print } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { traceGraph } from "../../../graph/trace.ts";
+import { partition } from "../../../parallel/partition.ts";
+import { tinyLlama } from "../../model/tiny.ts";
 import { assertSameOnRanks } from "../../parallel/lockstep.ts";
 import { randomPartitioned } from "../../parallel/random_layouts.ts";
-import { meshGraph, meshOf } from "../../parallel/step_graphs.ts";
+import { boundPlan, meshGraph, meshOf, stepGraphs } from "../../parallel/step_graphs.ts";
 import { forSeeds } from "../random_graphs.ts";
 
 const collectives = ({ nodes }: Graph): Node[] => nodes.filter((n) => n.attrs.axes !== undefined);
@@ -55,8 +57,26 @@ Deno.test("what travels as bf16 is a group of its own, and gradients are one in 
   assertEquals([groups("f32"), groups("bf16")], [expected("f32"), expected("bf16")]);
 });
 
-Deno.test("copies (DDP) reduce the sums of a unit by one collective in the update", () => {
-  assertEquals(collectives(meshGraph("update", { dp_replicate: 2 }, "group").graph).map(textOf), [
+Deno.test("copies (DDP) reduce the sums of a unit by one collective, in the last microbatch", () => {
+  const { graph } = meshGraph("microbatch", { dp_replicate: 2 }, "group");
+  assertEquals(collectives(graph).map((n) => [textOf(n), n.attrs.last]), [
+    ["all_reduce of 2 f32 @output, norm'", true],
+    ["all_reduce of 9 f32 @layers.1'", true],
+    ["all_reduce of 9 f32 @layers.0'", true],
+    ["all_reduce of 1 f32 @tok_embeddings'", true],
+  ]);
+  // Of the loss and the number of tokens.
+  assertEquals(collectives(meshGraph("update", { dp_replicate: 2 }, "group").graph).map((n) => n.inputs[0].shape), [
+    [],
+    [],
+  ]);
+});
+
+Deno.test("sums that an update reads as summands are reduced there, a unit at a time", () => {
+  const mesh = meshOf({ dp_replicate: 2 }), llama = tinyLlama();
+  const graphs = stepGraphs(llama, { batch: 4, seqLen: 8, dtype: "f32" });
+  const after = group(partition(graphs.update, mesh, boundPlan(llama, mesh, graphs)));
+  assertEquals(collectives(after).map(textOf), [
     "all_reduce of 1 f32 @", // the number of tokens
     "all_reduce of 1 f32 @",
     "all_reduce of 9 f32 @layers.0",

@@ -271,7 +271,7 @@ Deno.test("a new value is made apart, and copied, when the old one is still read
   );
 });
 
-Deno.test("a value is made in one state at most, and not in one that is written twice", () => {
+Deno.test("a value is made in one state at most, and not in one that is written once more afterwards", () => {
   assertEquals(
     inPlace((read, b) => {
       const x = read("u").exp();
@@ -285,6 +285,14 @@ Deno.test("a value is made in one state at most, and not in one that is written 
       const x = read("u").exp();
       b.accumulate("w", x.value, false);
       b.assign("w", x.tanh().value);
+    }),
+    ["w"],
+  );
+  assertEquals(
+    inPlace((read, b) => {
+      const x = read("u").exp(), y = x.tanh();
+      b.accumulate("w", x.value, false);
+      b.assign("w", y.value);
     }),
     [],
   );

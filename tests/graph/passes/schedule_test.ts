@@ -73,6 +73,27 @@ Deno.test("gradients of a unit travel while the next unit's are made, and are th
   });
 });
 
+Deno.test("sums of copies are reduced as soon as their last summand is there, and in their own memory", () => {
+  const { graph, mesh } = meshGraph("microbatch", { dp_replicate: 2, dp_shard: 2 }, "schedule");
+  const position = new Map(graph.nodes.map((n, i) => [n, i]));
+  const added = (unit: RegExp) =>
+    graph.nodes.filter((n) => n.op === "accumulate" && touchedStates(n).some((s) => unit.test(s))).map((n) =>
+      position.get(n)!
+    );
+  for (
+    const [scope, unit] of [["layers.1'", /^gradient\/layers\.1/], [
+      "output, norm'",
+      /^gradient\/(norm|output)/,
+    ]] as const
+  ) {
+    const reduced = position.get(graph.nodes.find((n) => n.attrs.last && n.scope === scope)!)!;
+    assert(graph.nodes.slice(Math.max(...added(unit)) + 1, reduced).every((n) => n.op === "read"), scope);
+  }
+  const [section] = memory([graphOfRank(graph, mesh, 0)], { threads: 1 }).sections;
+  assertEquals(section.blocks.filter((b) => b.label.startsWith("all_reduce")), []);
+  assertEquals(section.inPlaceAssigns.size, 21);
+});
+
 Deno.test("without prefetch ranks compute and exchange in turns", () => {
   const { graph } = meshGraph("microbatch", { dp_shard: 2 }, "group");
   assert(schedule(graph, { prefetch: 0 }) === graph);
@@ -88,10 +109,18 @@ function program(axes: MeshOptions, options: Parameters<typeof meshGraph>[3] = {
   return { plan, instructions: decode(encode(plan).bytes).sections[0].instructions };
 }
 
-for (const param of ["f32", "bf16"] as const) {
-  Deno.test(`kernels wait for the collectives of ${param} units where they need what these make, and for no other reason`, () => {
+for (
+  const [param, axes] of [
+    ["f32", { dp_shard: 2 }],
+    ["bf16", { dp_shard: 2 }],
+    ["f32", { dp_replicate: 2, dp_shard: 2 }],
+    ["f32", { dp_replicate: 2 }],
+  ] as const
+) {
+  const name = `${param} units over ${Object.keys(axes)}`;
+  Deno.test(`kernels wait for the collectives of ${name} where they need what these make, and for no other reason`, () => {
     const precision = { param, reduce: "f32", stored: "f32" } as const;
-    const { instructions } = program({ dp_shard: 2 }, { model: { numLayers: 4 }, precision });
+    const { instructions } = program(axes, { model: { numLayers: 4 }, precision });
     const awaited = instructions.filter((i) => i.stream === 0 && i.wait > 0);
     for (const instruction of awaited) {
       const { operands } = instructions[instruction.wait - 1];

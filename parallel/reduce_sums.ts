@@ -1,0 +1,37 @@
+/** Gradient sums of which every rank has a summand: ranks add up for themselves microbatch by microbatch, and in the last one of a step
+ * the sums are reduced, each in its own memory and as soon as its last summand is there (DDP's and HSDP's all-reduce).
+ * @module */
+import { Builder } from "../graph/builder.ts";
+import { touchedStates } from "../graph/edit.ts";
+import type { Graph, Node } from "../graph/ir.ts";
+import { degreeOf, type Layout, partialAxes } from "../graph/layout.ts";
+import { AXES, type Mesh } from "./mesh.ts";
+
+/** Are sums of gradients added up here, and not only read? */
+export function sumsGradients({ nodes, states }: Graph): boolean {
+  const gradients = new Set(states.filter((s) => s.kind === "gradient").map((s) => s.name));
+  return nodes.some((n) => n.op !== "read" && touchedStates(n).some((s) => gradients.has(s)));
+}
+
+/** Adds the reductions to a graph of all ranks behind pass `fuse`.
+ * @param layoutOf layout of a gradient sum before them; behind them it is partial no more. */
+export function reduceSums(graph: Graph, mesh: Mesh, layoutOf: (state: string) => Layout): Graph {
+  const last = new Map<Node, string[]>(), touched = new Map<string, Node>(), builder = Builder.extend(graph);
+  for (const node of graph.nodes) if (node.op !== "read") touchedStates(node).forEach((s) => touched.set(s, node));
+  for (const { name, kind } of graph.states) {
+    const node = kind === "gradient" ? touched.get(name) : undefined;
+    if (node) last.set(node, [...last.get(node) ?? [], name]);
+  }
+  const nodes = graph.nodes.flatMap((node) => {
+    const from = builder.nodes.length;
+    builder.scope = node.scope;
+    for (const name of last.get(node) ?? []) {
+      const layout = layoutOf(name), axes = AXES.filter((axis) => partialAxes(layout, "sum").includes(axis));
+      if (axes.length === 0) continue;
+      const attrs = { axes, size: degreeOf(axes, mesh.degrees), by: "sum", last: true };
+      builder.assign(name, builder.emit("all_reduce", [builder.read(name)], attrs)[0]);
+    }
+    return [node, ...builder.nodes.slice(from)];
+  });
+  return { ...graph, nodes };
+}
