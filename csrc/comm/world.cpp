@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #ifdef __linux__
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #endif
 #include <sched.h>
 #include <signal.h>
@@ -47,6 +48,23 @@ std::string describe(const Record& record, uint64_t now) {
   const std::string what = text(COLLECTIVES[record.kind].name, " ", record.number, " of ", record.bytes, " bytes of ", dtypes[record.dtype % 5], " over ", record.group_size, " ranks in ",
                                 record.scope[0] ? record.scope : "the graph");
   return record.end_ns ? text(what, ", ended ", seconds(now - record.end_ns), " ago") : text(what, ", begun ", seconds(now - record.begin_ns), " ago");
+}
+
+/// Lets this thread begin as soon as it is woken, although others compute without a pause on every processor: it asks for short turns, and
+/// who does so goes first on Linux from 6.12 on. Elsewhere one wake-up in ten comes a tick late, 3 ms.
+void run_soon() {
+#ifdef SYS_sched_setattr
+  struct {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t turn_ns, deadline, period;
+  } attributes = {};
+  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0)) return;
+  attributes.turn_ns = 100'000;
+  syscall(SYS_sched_setattr, 0, &attributes, 0);
+#endif
 }
 
 const titan_comm_module* load_module(const std::string& name) {
@@ -135,6 +153,7 @@ World::~World() {
 
 void World::join() {
   char error[TITAN_COMM_TEXT] = {};
+  run_soon();
 #ifdef __linux__
   if (options_.bytes_per_second > 0) prctl(PR_SET_TIMERSLACK, 1000ul);  // else each sleep takes 50 us more
 #endif
