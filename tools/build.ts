@@ -14,10 +14,11 @@ const STAMP = `${BUILD}/.stamp`;
 const LIBRARY = `${BUILD}/libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
 const MODULE = `${BUILD}/libtitan_mpi.so`;
 
-/** What a build depends on: the text of every native source file, and the place, tools, BLAS and MPI. */
+/** What a build depends on: the text of every native source file, the place and the tools, and BLAS and MPI. */
 export interface Stamp {
   sources: string;
   machine: string;
+  libraries: string;
 }
 
 /** The stamp of the sources and the machine as they are now. */
@@ -25,14 +26,15 @@ export function currentStamp(facts: Facts, source = SOURCE): Stamp {
   const hash = createHash("sha256");
   for (const path of nativeSources(source)) hash.update(path).update("\0").update(Deno.readFileSync(path)).update("\0");
   const { compiler, cmake, make, blas, mpi } = facts;
-  const machine = [Deno.cwd(), ...[compiler, cmake, make, blas, mpi].map(identity)].join(" ");
-  return { sources: hash.digest("hex"), machine };
+  const machine = [Deno.cwd(), ...[compiler, cmake, make].map(identity)].join(" ");
+  return { sources: hash.digest("hex"), machine, libraries: [blas, mpi].map(identity).join(" ") };
 }
 
 /** Whether the library that lies there was built from exactly this. */
 export function isUpToDate(stamp: Stamp): boolean {
   const last = lastStamp();
-  return last?.sources === stamp.sources && last.machine === stamp.machine && exists(LIBRARY);
+  const isSame = (part: keyof Stamp) => last?.[part] === stamp[part];
+  return isSame("sources") && isSame("machine") && isSame("libraries") && exists(LIBRARY);
 }
 
 /** Whether the communication module over MPI lies there. */
@@ -40,14 +42,13 @@ export function hasModule(): boolean {
   return exists(MODULE);
 }
 
-/** Configures and builds; with another compiler or BLAS than last time, from the beginning.
+/** Configures and builds; with another compiler than last time from the beginning, with another BLAS or MPI what it concerns.
  * @throws {Error} with the tool's whole output where it fails. */
 export async function build(facts: Facts, stamp: Stamp): Promise<void> {
   const last = lastStamp();
-  if (last?.machine !== stamp.machine) {
-    // What CMake once found it keeps; forgetting it is the only way to make it look again.
-    for (const path of ["CMakeCache.txt", "CMakeFiles"]) remove(`${BUILD}/${path}`);
-  }
+  // What CMake once found it keeps; forgetting it is the only way to make it look again.
+  if (last?.libraries !== stamp.libraries || last.machine !== stamp.machine) remove(`${BUILD}/CMakeCache.txt`);
+  if (last?.machine !== stamp.machine) remove(`${BUILD}/CMakeFiles`);
   const generator = exists(`${BUILD}/CMakeCache.txt`) ? [] : facts.make?.endsWith("ninja") ? ["-G", "Ninja"] : [];
   const configure = ["-S", SOURCE, "-B", BUILD, ...generator, "-DCMAKE_BUILD_TYPE=Release", "-DTITAN_BLAS=auto"];
   const jobs = String(navigator.hardwareConcurrency);
