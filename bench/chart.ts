@@ -1,12 +1,13 @@
 /** The bench as a picture: a panel for each size, in it a group of bars for each dtype, tokens per second. Each panel has
  * its own scale. A bar is the median; the thin line on it reaches to the fastest step. Lengths are pixels.
  * @module */
+import { label, sheet, TEXT } from "../tools/svg.ts";
 import { type Case, summarise } from "./report.ts";
 
 const panel = { width: 320, height: 236, perRow: 2, top: 44, bottom: 190 };
 const [head, legendHeight, groupGap] = [44, 30, 26];
 const colors = ["#1f6feb", "#d1570b", "#8a63d2", "#57606a", "#2da44e", "#bf8700"];
-const text = "#24292f", quiet = "#57606a";
+const quiet = "#57606a";
 
 /** Draws cases. The first contestant of each is named with how often it is faster than the others. */
 export function speedSvg(cases: readonly Case[]): string {
@@ -14,8 +15,6 @@ export function speedSvg(cases: readonly Case[]): string {
   const names = [...new Set(cases.flatMap(({ contestants }) => contestants.map(({ name }) => name)))];
   const columns = Math.min(panel.perRow, sizes.length), rows = Math.ceil(sizes.length / panel.perRow);
   const width = Math.max(columns * panel.width, 480) + 24, height = head + legendHeight + rows * panel.height;
-  const label = (x: number, y: number, content: string, style = ""): string =>
-    `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" ${style}>${escaped(content)}</text>`;
   const color = (name: string): string => colors[names.indexOf(name) % colors.length];
   const title = "Training speed, tokens per second";
   const parts = [label(16, 28, title, 'font-size="17" font-weight="600"')];
@@ -54,20 +53,10 @@ export function speedSvg(cases: readonly Case[]): string {
         }
         at += slot;
       }
-      parts.push(`<path d="M${start} ${base}H${at.toFixed(1)}" stroke="${text}"/>`);
+      parts.push(`<path d="M${start} ${base}H${at.toFixed(1)}" stroke="${TEXT}"/>`);
       parts.push(label((start + at) / 2, base + 33, dtype, 'text-anchor="middle"'));
       at += groupGap;
     }
   }
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}"
-  font-family="system-ui, 'DejaVu Sans', sans-serif" font-size="14" fill="${text}" role="img">
-  <title>${title}</title>
-  <rect width="${width}" height="${height}" rx="8" fill="white"/>
-  ${parts.join("\n  ")}
-</svg>
-`;
-}
-
-function escaped(content: string): string {
-  return content.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  return sheet(title, [width, height], parts);
 }

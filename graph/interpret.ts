@@ -101,9 +101,13 @@ function* execute(graph: Graph, options: RunOptions): Generator<Meeting, Record<
     else if (node.op === "accumulate") store(names, args[0], put);
     else {
       const { together, reference } = opOf(node.op);
-      if (node.attrs.last && !last) outputs = args;
-      else {outputs = (together ? yield { node, operands: args } : reference!(args, node.attrs, node.outputs))
-          .map((x, i) => node.outputs[i].dtype === "bf16" ? roundedToBf16(x) : x);}
+      const isLeft = node.attrs.last === true && !last;
+      const results = isLeft
+        ? args
+        : together
+        ? yield { node, operands: args }
+        : reference!(args, node.attrs, node.outputs);
+      outputs = results.map((x, i) => node.outputs[i].dtype === "bf16" ? roundedToBf16(x) : x);
       if (node.attrs.into) store(names, outputs[opOf(node.op).accumulates!], put);
     }
     node.outputs.forEach((v, i) => values.set(v.id, outputs[i]));

@@ -217,8 +217,10 @@ export interface LaunchOptions {
 /** Milliseconds: between looks at what ranks have printed; for a job to end once a rank has failed; for mpirun to end the ranks. */
 const [LOOK_MS, FAILED_MS, KILL_MS] = [50, 5000, 3000];
 
-/** Opens a rank's files and becomes the program. Open MPI closes a rank's input once both pipes of its output are closed: one stays. */
-const START = 'rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; exec "$@" 3>&1 >"$0/$rank.out" 2>"$0/$rank.err"';
+/** Opens a rank's files, says which process it is, and becomes the program. Open MPI closes a rank's input once both pipes of its
+ * output are closed: one stays. */
+const START =
+  'rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; echo $$ >"$0/$rank.pid"; exec "$@" 3>&1 >"$0/$rank.out" 2>"$0/$rank.err"';
 
 /** Starts ranks of this program on this machine and waits for them. A signal to stop is passed on, once; the next one ends them.
  * @returns the exit code: of the rank that failed, or 128 + n where signal n stopped the run.
@@ -270,15 +272,29 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
     }
     outputs.forEach((output) => output.end());
     const { code } = await mpirun.status, text = (await said).join("").trim();
-    const report = code === 0 && !errors.any ? [text] : errors.report(causeOf(text));
+    const cause = causeOf(text, (pid) => pidsOf(folder, nproc).indexOf(pid));
+    const report = code === 0 && !errors.any ? [text] : errors.report(cause);
     if (report.length === 0 && !signal) report.push(text, `error: mpirun ended with exit code ${code}   (launch)`);
     report.filter((line) => line !== "").forEach((line) => write(Deno.stderr, line));
-    return signal && (code === 0 || !errors.any) ? exitCodeOf(signal) : code;
+    if (signal && (code === 0 || !errors.any)) return exitCodeOf(signal);
+    if (cause?.signal !== undefined) return 128 + cause.signal;
+    return code === 0 && errors.any ? 1 : code; // MPICH's is 0 at times
   } finally {
     timers.forEach(clearTimeout);
     off();
     await control.close().catch(() => {});
   }
+}
+
+/** The processes of all ranks, by rank; not a number where one has not started. */
+function pidsOf(folder: string, nproc: number): number[] {
+  return Array.from({ length: nproc }, (_, rank) => {
+    try {
+      return Number(Deno.readTextFileSync(`${folder}/${rank}.pid`));
+    } catch {
+      return NaN;
+    }
+  });
 }
 
 /** What mpirun and the ranks find in their environment. */

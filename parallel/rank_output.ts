@@ -37,13 +37,18 @@ export interface Cause {
   readonly code?: number;
 }
 
-/** Reads what Open MPI and MPICH say of the rank that ended a job. */
-export function causeOf(text: string): Cause | undefined {
+/** Reads what Open MPI and MPICH say of the rank that ended a job.
+ * @param rankOf the rank of a process, or -1: MPICH names the process. */
+export function causeOf(text: string, rankOf: (pid: number) => number): Cause | undefined {
   const flat = text.replace(/\s+/g, " ");
   const killed = /process rank (\d+) .{0,200}? exited on signal (\d+)/.exec(flat);
   if (killed) return { rank: Number(killed[1]), signal: Number(killed[2]) };
   const ended = /Process name: \[[^\]]*,(\d+)\] Exit code: (\d+)/.exec(flat);
-  return ended ? { rank: Number(ended[1]), code: Number(ended[2]) } : undefined;
+  if (ended) return { rank: Number(ended[1]), code: Number(ended[2]) };
+  const bad = /PID (\d+) RUNNING AT .{0,200}? EXIT CODE: (\d+)/.exec(flat), rank = bad ? rankOf(Number(bad[1])) : -1;
+  if (!bad || rank < 0) return undefined;
+  const signal = /EXIT STRING: .{0,100}?\(signal (\d+)\)/.exec(flat);
+  return signal ? { rank, signal: Number(signal[1]) } : { rank, code: Number(bad[2]) };
 }
 
 const BEGINS_ERROR = /^(\[rank\d+\] )?(error: |.*\bUncaught\b)/;

@@ -11,6 +11,7 @@
  * @module
  */
 import type { Config } from "../train/config.ts";
+import { escaped, sheet, TEXT, ticks } from "./svg.ts";
 
 /** A loss at a step. */
 export interface Point {
@@ -45,17 +46,9 @@ export function lastRun(jsonl: string): Pick<Curve, "training" | "validation" | 
   return { config, training, validation: points("validation_metrics/loss"), unigramEntropy };
 }
 
-/** Round numbers that divide a range into at most `most` parts; the first and last lie within it. */
-export function ticks(low: number, high: number, most: number): number[] {
-  const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((n) => n * power).find((size) => size >= rough * (1 - 1e-9))!;
-  const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
-  return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
-}
-
 const [width, height] = [760, 420];
 const frame = { left: 64, right: 736, top: 52, bottom: 364 };
-const colors = { training: "#1f6feb", validation: "#d1570b", entropy: "#57606a", text: "#24292f", grid: "#e4e8ec" };
+const colors = { training: "#1f6feb", validation: "#d1570b", entropy: "#57606a", grid: "#e4e8ec" };
 
 /** The curve as a picture. */
 export function lossSvg({ title, tokensPerStep, training, validation, unigramEntropy }: Curve): string {
@@ -77,7 +70,7 @@ export function lossSvg({ title, tokensPerStep, training, validation, unigramEnt
     ...ticks(0, lastStep, 8).map((step) => text(`x="${x(step)}" y="${frame.bottom + 22}"`, String(step), middle)),
     text(`x="${(frame.left + frame.right) / 2}" y="${height - 12}"`, stepLabel, middle),
     text(`transform="translate(20 ${(frame.top + frame.bottom) / 2}) rotate(-90)"`, "loss (nats per token)", middle),
-    `<path d="M${frame.left} ${frame.bottom}H${frame.right}" stroke="${colors.text}"/>`,
+    `<path d="M${frame.left} ${frame.bottom}H${frame.right}" stroke="${TEXT}"/>`,
   ];
   const legend: { name: string; color: string; mark: (at: number) => string }[] = [];
 
@@ -114,17 +107,7 @@ export function lossSvg({ title, tokensPerStep, training, validation, unigramEnt
     const at = frame.top + 16 + 24 * i;
     parts.push(mark(at), text(`x="524" y="${at}" dy="0.35em"`, name, `fill="${color}"`));
   });
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}"
-  font-family="system-ui, 'DejaVu Sans', sans-serif" font-size="14" fill="${colors.text}" role="img">
-  <title>${escaped(title)}</title>
-  <rect width="${width}" height="${height}" rx="8" fill="white"/>
-  ${parts.join("\n  ")}
-</svg>
-`;
-}
-
-function escaped(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  return sheet(title, [width, height], parts);
 }
 
 if (import.meta.main) {

@@ -45,6 +45,7 @@ import { meshPlanText } from "./mesh_plan_text.ts";
 import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
 import { planText } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
+import type { ProcessGroup } from "./process_group.ts";
 import type { StepProfile } from "./profile.ts";
 import { profileAction, Profiler } from "./profiler.ts";
 import { RankConsole } from "./rank_console.ts";
@@ -304,12 +305,27 @@ async function run(config: Config): Promise<number> {
       const due = step === 1 || step === steps || step % validation.freq === 0;
       if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics);
     }
+  } catch (error) {
+    if (group && error instanceof TitanError && error.status === "COMMUNICATION") saveRecord(config, group, error);
+    throw error;
   } finally {
     signal.off();
   }
   if (!trainer.stopped) return 0;
   console.log(`stopped by ${signal.received() ?? "another rank"} after step ${trainer.step} of ${steps}`);
   return isLaunched() ? 0 : exitCodeOf(signal.received() ?? "SIGTERM"); // a launcher knows
+}
+
+/** Writes what the ranks of this host did last when they cannot go on together; the error then says where. */
+function saveRecord({ job, comm }: Config, group: ProcessGroup, error: TitanError): void {
+  const folder = `${job.dump_folder}/${comm.save_traces_folder}`;
+  try {
+    Deno.mkdirSync(folder, { recursive: true });
+    Deno.writeTextFileSync(`${folder}/${comm.save_traces_file_prefix}${group.info.rank}`, group.comm.record());
+    error.message += `\n  the last collectives of all ranks: ${folder}`;
+  } catch (cause) {
+    error.message += `\n  their last collectives cannot be written to ${folder}: ${(cause as Error).message}`;
+  }
 }
 
 async function validate(trainer: Trainer, metrics: Metrics): Promise<void> {

@@ -92,8 +92,14 @@ export function kernelRows(profiles: readonly StepProfile[], rates: DeviceRates)
   }).toSorted((a, b) => b.ms - a.ms);
 }
 
-/** Milliseconds of collectives, and of those the ones in which no kernel ran, in the mean of the recorded steps. */
-export function commMs(profiles: readonly StepProfile[]): { readonly all: number; readonly exposed: number } {
+/** When an instruction ran, and on which stream. */
+export type Interval = Pick<InstructionTime, "stream" | "beginNs" | "endNs">;
+
+/** Milliseconds of collectives, and of those the ones in which no kernel ran, in the mean of the recorded steps. The instructions of a
+ * stream are in the order in which they ran. */
+export function commMs(
+  profiles: readonly { readonly instructions: readonly Interval[] }[],
+): { readonly all: number; readonly exposed: number } {
   let [all, exposed] = [0, 0];
   for (const { instructions } of profiles) {
     const [kernels, collectives] = [0, 1].map((stream) => instructions.filter((i) => i.stream === stream));

@@ -51,7 +51,7 @@ export interface TrainOptions {
   readonly optimizer?: Partial<OptimizerOptions>;
   /** Element type of parameters and activations; default `f32`. */
   readonly dtype?: RealType;
-  /** What is multiplied and stored in bf16; default: products take bf16 where the device multiplies it itself. */
+  /** What is multiplied and stored in bf16; default: products take bf16 where the device multiplies it faster than f32. */
   readonly precision?: Partial<Precision>;
   /** What backward makes again to save memory; default: what is nearly free. */
   readonly remat?: RematPolicy | RematBudget;

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { causeOf, Errors, Lines, prefixed } from "../../parallel/rank_output.ts";
+import { causeOf as causeIn, Errors, Lines, prefixed } from "../../parallel/rank_output.ts";
 
 Deno.test("bytes become whole lines, wherever they are cut", () => {
   const text = "eins\nzwölf\n\nletzte", bytes = new TextEncoder().encode(text);
@@ -15,11 +15,18 @@ Deno.test("every line of a text says whose it is", () => {
   assertEquals(prefixed("a\n\nb", 2), "[rank2] a\n[rank2] \n[rank2] b");
 });
 
-Deno.test("the rank that ended a job is read from what Open MPI says", () => {
+Deno.test("the rank that ended a job is read from what Open MPI and MPICH say", () => {
+  const causeOf = (text: string) => causeIn(text, (pid) => [101, 102].indexOf(pid));
   const killed = "prterun noticed that process rank 1 with PID 13916 on node vm exited on\nsignal 9 (Killed).\n";
   assertEquals(causeOf(`---\n${killed}---\n`), { rank: 1, signal: 9 });
   const ended = "The first process to do so was:\n\n   Process name: [prterun-vm-13645@1,12]\n   Exit code:    3\n";
   assertEquals(causeOf(ended), { rank: 12, code: 3 });
+  const bad = (pid: number, code: number) =>
+    `=   PID ${pid} RUNNING AT vm\n=   EXIT CODE: ${code}\n=   CLEANING UP\n====\n`;
+  const how = "YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)\nThis typically refers to ...\n";
+  assertEquals(causeOf(bad(102, 9) + how), { rank: 1, signal: 9 });
+  assertEquals(causeOf(bad(101, 1)), { rank: 0, code: 1 });
+  assertEquals(causeOf(bad(103, 1)), undefined);
   assertEquals(causeOf("There are not enough slots available"), undefined);
 });
 

@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { lastRun, lossSvg, type Point, ticks } from "../../tools/plot_loss.ts";
+import { lastRun, lossSvg, type Point } from "../../tools/plot_loss.ts";
 
 const lines = (...values: unknown[]): string => values.map((v) => JSON.stringify(v)).join("\n") + "\n";
 const training = (step: number, loss: number | null) => ({ step, "loss_metrics/global_avg_loss": loss, "lr": 1 });
@@ -26,13 +26,6 @@ Deno.test("the last run of a file is drawn, without losses that are not numbers"
 Deno.test("a file without a run is refused", () => {
   assertThrows(() => lastRun(lines(training(1, 8))), SyntaxError, "no run with a finite loss");
   assertThrows(() => lastRun(lines(config("empty"))), SyntaxError, "no run with a finite loss");
-});
-
-Deno.test("ticks are round numbers within the range", () => {
-  assertEquals(ticks(0, 120, 8), [0, 20, 40, 60, 80, 100, 120]);
-  assertEquals(ticks(4, 9, 6), [4, 5, 6, 7, 8, 9]);
-  assertEquals(ticks(0.1, 0.4, 3), [0.1, 0.2, 0.3, 0.4]);
-  assertEquals(ticks(0, 7, 8), [0, 1, 2, 3, 4, 5, 6, 7]);
 });
 
 Deno.test("the training loss is a line whose points lie where the axes say", () => {

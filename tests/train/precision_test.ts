@@ -1,11 +1,15 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { multipliesBf16, precisionOf, precisionText } from "../../train/precision.ts";
+import { isFasterInBf16, multipliesBf16, precisionOf, precisionText } from "../../train/precision.ts";
 
-const [fast, slow] = [{ level: "avx512_bf16" }, { level: "avx2" }];
+const processor = "AMD EPYC 9J14", intel = "Intel(R) Xeon(R) Processor";
+const [fast, slow] = [{ level: "avx512_bf16", processor }, { level: "avx2", processor }];
 
-Deno.test("products take bf16 by default where the processor multiplies it itself, else f32", () => {
+Deno.test("products take bf16 by default where the processor is faster with it, else f32", () => {
   const levels = ["amx", "avx512_bf16", "avx512", "avx2", "portable"];
-  assertEquals(levels.filter((level) => multipliesBf16({ level })), ["amx", "avx512_bf16"]);
+  assertEquals(levels.filter((level) => multipliesBf16({ level, processor })), ["amx", "avx512_bf16"]);
+  assertEquals(levels.filter((level) => isFasterInBf16({ level, processor })), ["amx", "avx512_bf16"]);
+  assertEquals(levels.filter((level) => isFasterInBf16({ level, processor: intel })), ["amx"]);
+  assertEquals(precisionOf({}, "f32", { level: "avx512_bf16", processor: intel }).param, "f32");
   assertEquals(precisionOf({}, "f32", fast), { param: "bf16", reduce: "f32", stored: "f32" });
   assertEquals(precisionOf({}, "f32", slow), { param: "f32", reduce: "f32", stored: "f32" });
   assertEquals(precisionOf({}, "f32").param, "f32");

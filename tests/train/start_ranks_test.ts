@@ -53,12 +53,23 @@ const tiny = (folder: string, more: Readonly<Record<string, string | number>> = 
     ...more,
   }).flatMap(([key, value]) => [`--${key}`, ...(value === "" ? [] : [`${value}`])]);
 
+/** The files of a folder, if it is there. */
+async function* readTexts(folder: string): AsyncGenerator<string> {
+  try {
+    for await (const { name } of Deno.readDir(folder)) yield await Deno.readTextFile(`${folder}/${name}`);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
 /** Runs three ranks with one at fault; returns how it ended, and what it said first. */
 async function withFault(fault: string, env: Record<string, string> = {}) {
   await using folder = await temporaryFolder();
   const args = ["--nproc", "3", "--log-rank", "all", ...tiny(folder.path, { "comm.train_timeout_seconds": 1 })];
   const job = new Launcher(script, args, { FAULT: fault, TITAN_LIB: library().path, ...env });
-  return { job, ended: await job.ended(), first: () => job.err.split("\n")[0] };
+  const ended = await job.ended();
+  const records = await Array.fromAsync(readTexts(`${folder.path}/out/comm_traces`));
+  return { job, ended, first: () => job.err.split("\n")[0], records };
 }
 
 testRanks(
@@ -170,9 +181,11 @@ testRanks("a rank that is killed in step 5 ends the run, and is named first", as
 });
 
 testRanks("a rank that sleeps for ever ends the run after the time-out, and who waited says for whom", async () => {
-  const { job, ended, first } = await withFault("asleep");
+  const { job, ended, first, records } = await withFault("asleep");
   assert(ended.code !== 0 && ended.seconds < 20, `${ended.code} after ${ended.seconds} s`);
   assertMatch(first(), /^\[rank[02]\] error: .* did not end within 1\.0 s: rank 1 has not come; rank 1's last: /);
+  assertMatch(job.err, /\n\[rank\d\] {3}the last collectives of all ranks: .*\/out\/comm_traces\n/);
+  assertMatch(records[0], /^rank 0: \d+ collectives, the last of them:\n[^]*\nrank 1: \d+ collectives/);
   assertMatch(job.err, /\n(The same on rank \d|\[rank\d\] then error: .*)\n$/); // the other's, in short
 });
 

@@ -107,6 +107,8 @@ export interface CommConfig {
   init_timeout_seconds: number;
   train_timeout_seconds: number;
   trace_buf_size: number;
+  save_traces_folder: string;
+  save_traces_file_prefix: string;
   simulate: string;
 }
 
@@ -266,7 +268,7 @@ const schema = z.strictObject({
     mixed_precision_param: key(
       z.enum(["auto", "float32", "bfloat16"]),
       "auto",
-      "What products take; their sums are float32. auto: bfloat16 where the processor multiplies it itself, else float32.",
+      "What products take; their sums are float32. auto: bfloat16 where the processor multiplies it faster, else float32.",
     ),
     mixed_precision_reduce: key(
       z.enum(["float32", "bfloat16"]),
@@ -324,6 +326,12 @@ const schema = z.strictObject({
         "Last collectives that are remembered of each rank; 0: none.",
         "collectives",
       ),
+      save_traces_folder: key(
+        text,
+        "comm_traces",
+        "Folder that they are written to when a run ends so, under job.dump_folder.",
+      ),
+      save_traces_file_prefix: key(z.string(), "rank_", "Name of such a file, but for the rank."),
       simulate: key(
         z.string().regex(/^$|^\d+(\.\d+)? ?[KMGT]?i?B\/s, ?\d+(\.\d+)? ?(ns|us|ms|s)$/).meta({
           expected: '"" or bandwidth and latency such as "10GB/s,5us"',

@@ -99,8 +99,6 @@ const withoutEffect: Readonly<Record<string, unknown>> = {
   "quantize.grouped_mm.float8.fqns": [],
   "quantize.grouped_mm.mx.recipe_name": "mxfp8",
   "quantize.grouped_mm.mx.fqns": [],
-  "comm.save_traces_folder": "comm_traces",
-  "comm.save_traces_file_prefix": "rank_",
   "memory_estimation.disable_fake_mode": false,
   "fault_tolerance.process_group": "gloo",
   "fault_tolerance.process_group_timeout_ms": 10000,
