@@ -1,6 +1,13 @@
 /**
- * Draws recorded steps one below the other, on one scale of time: `plot_profile.ts SVG "TITLE=TRACE_JSON"...`. Of each trace it
- * shows what rank 0 did: kernels in the upper row, collectives in the lower one.
+ * Draws recorded steps one below the other, on one scale of time: `plot_profile.ts SVG TITLE "STEP=TRACE_JSON"...`. Of each trace
+ * it shows what rank 0 did: kernels in the upper row, collectives in the lower one. A step of the picture in README.md is recorded by
+ *
+ *     npx -y deno task train --nproc 2 --mesh dp_shard=2 --device.threads 1 --comm.simulate "1GB/s,5us" --model.dim 512 \
+ *       --model.n_layers 8 --model.n_heads 8 --model.ffn_hidden_dim 1376 --model.vocab_size 8192 --training.seq_len 512 \
+ *       --training.local_batch_size 2 --training.mixed_precision_param float32 --training.steps 6 --validation.no_enable \
+ *       --profiling.enable_profiling --profiling.profile_freq 6 --profiling.profiler_warmup 1 --profiling.profiler_active 1
+ *
+ * or with `--mesh tp=2 --training.local_batch_size 4`.
  * @module
  */
 import type { TraceEvent } from "../train/chrome_trace.ts";
