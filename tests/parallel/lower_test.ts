@@ -1,13 +1,20 @@
 import { assert, assertEquals } from "@std/assert";
+import { f32, i32 } from "../../graph/builder.ts";
 import { type DType, type Graph, sizeBytes } from "../../graph/ir.ts";
+import { type Layout, partial, type Placement, shard } from "../../graph/layout.ts";
 import { precision } from "../../graph/passes/precision.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
+import { Tensor } from "../../graph/tensor.ts";
+import { traceGraph } from "../../graph/trace.ts";
 import { verify } from "../../graph/verify.ts";
 import type { LlamaOptions } from "../../model/llama.ts";
 import type { MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
 import { tinyLlama } from "../model/tiny.ts";
+import { layoutsFor } from "./lockstep.ts";
 import { boundPlan, meshOf, type StepGraphs, stepGraphs } from "./step_graphs.ts";
+
+const layout = (placements: Record<string, Placement>): Layout => new Map(Object.entries(placements));
 
 /** The microbatch of a small Llama on a mesh, in bf16 where it may be. */
 function inBf16(stored: "f32" | "bf16", options: MeshOptions = { dp_shard: 2, tp: 2 }): Graph {
@@ -45,6 +52,23 @@ Deno.test("rule 5: keys and values are gathered in bf16 where attention rounds t
   assertEquals(readers.map((n) => n.inputs.slice(1, 3)), Array(2).fill(gathers.map((n) => n.outputs[0])));
   // Their gradients are summed in f32.
   assertEquals(moved(graph, "reduce_scatter", "cp", /attention'$/), ["f32", "f32"]);
+});
+
+Deno.test("rule 5: summands of keys are added before they are rounded", () => {
+  const cut = layout({ cp: shard(1) }), keys = layout({ cp: shard(1), tp: partial() });
+  const graph = traceGraph("g", [], (builder) => {
+    const [q, k, v] = ["q", "k", "v"].map((name) => new Tensor(builder, builder.input(name, f32(1, 4, 2, 2))));
+    const positions = new Tensor(builder, builder.input("positions", i32(1, 4)));
+    return { loss: q.apply("attention", [k, v, positions, positions], { scale: 1, round: true })[0].sum() };
+  });
+  const parts = partition(
+    graph,
+    meshOf({ cp: 2, tp: 2 }),
+    layoutsFor({ inputs: { q: cut, positions: cut, k: keys, v: cut } }),
+  );
+  assertEquals(moved(parts, "all_reduce", "tp", /^/), ["f32"]);
+  // What comes of them is gathered as it is; values, which are no summands, are rounded first.
+  assertEquals(moved(parts, "all_gather", "cp", /^/).slice(0, 2), ["f32", "bf16"]);
 });
 
 Deno.test("rule 5: a gradient is reduced in the type that its cast asks for", () => {

@@ -88,6 +88,24 @@ Deno.test("rule 1: of a joined dim, only the outer part can be cut", () => {
   assertEquals(text(3), ["all_gather tp 1 [3,12]", "reshape [3,3,4]"]);
 });
 
+/** What is done with a state of five numbers that two ranks hold with padding. */
+const padded = (body: (builder: Builder) => Record<string, Tensor> | void) =>
+  partitioned(body, layoutsFor({ states: { s: layout({ tp: shard(0, { padded: true }) }) } }), {
+    states: [{ name: "s", kind: "sum", ...f64(5) }],
+  });
+
+Deno.test("rule 1: what has padding is gathered for an op that would make something of it", () => {
+  const text = padded((builder) => ({ y: new Tensor(builder, builder.read("s")).exp().sum() }));
+  assertEquals(text, ["all_gather tp 0 [6]", "slice [5]", "exp [5]", "reduce []"]);
+});
+
+Deno.test("a constant is padded with zeros, so that it counts nothing in a norm", () => {
+  const text = padded((builder) => {
+    builder.assign("s", builder.emit("constant", [], { value: 1, dtype: "f64", shape: [5] })[0]);
+  });
+  assertEquals(text, ["concat 0 [6]", "slice_by_rank tp 0 [3]", "assign [3]"]);
+});
+
 const weights = { states: { w: layout({ tp: shard(0) }) }, used: { w: layout({ tp: shard(0) }) } };
 
 Deno.test("rule 2b: beside a sharded parameter, activations move", () => {
@@ -174,6 +192,14 @@ Deno.test("rule 3: summands of several uses are resolved where they are made, in
     "all_gather tp 1 [2,4,3]",
   ]);
   assertEquals(text({}), ["neg [2,4,3]", "all_reduce tp [2,4,3]", "exp [2,4,3]", "add [2,4,3]"]);
+});
+
+Deno.test("rule 3: a result of the graph is a use: what it shares with a linear op is reduced once", () => {
+  const text = partitioned((_, input) => {
+    const y = input("x", 4).neg();
+    return { y, z: y.mul(2) };
+  }, layoutsFor({ inputs: { x: layout({ tp: partial() }) } }));
+  assertEquals(text, ["neg [4]", "all_reduce tp [4]", "mul [4]"]);
 });
 
 Deno.test("rule 3: a whole value becomes summands for nothing, where that saves an exchange", () => {

@@ -1,8 +1,12 @@
 import { assertEquals } from "@std/assert";
 import { type Arr, arr } from "../../graph/array.ts";
+import { f64 } from "../../graph/builder.ts";
 import { interpret, interpretRanks, type Memory } from "../../graph/interpret.ts";
-import { replicated } from "../../graph/layout.ts";
+import type { State } from "../../graph/ir.ts";
+import { partial, replicated } from "../../graph/layout.ts";
 import { print } from "../../graph/print.ts";
+import { Tensor } from "../../graph/tensor.ts";
+import { traceGraph } from "../../graph/trace.ts";
 import { verify } from "../../graph/verify.ts";
 import type { MeshOptions } from "../../parallel/mesh.ts";
 import { graphOfRank } from "../../parallel/rank_graph.ts";
@@ -71,6 +75,16 @@ Deno.test("a microbatch that is not the last one exchanges no sums", () => {
   };
   const [[a, b], [c, d]] = [sums(false), sums(true)];
   assertEquals([c, d], Array(2).fill(a.map((x, i) => x + b[i])));
+});
+
+Deno.test("a sum that two nodes add to is reduced behind the second", () => {
+  const state: State = { name: "gradient/w", kind: "gradient", ...f64(4) }, mesh = meshOf({ dp_replicate: 2 });
+  const graph = traceGraph("microbatch", [state], (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(4)));
+    for (const y of [x, x.exp()]) builder.accumulate(state.name, y.value);
+  });
+  const reduced = reduceSums(graph, mesh, () => new Map([["dp_replicate", partial()]]));
+  assertEquals(reduced.nodes.map((n) => n.op), ["exp", "accumulate", "accumulate", "read", "all_reduce", "assign"]);
 });
 
 Deno.test("graphs that add up no gradients, and sums that no rank has for itself, stay as they are", () => {
