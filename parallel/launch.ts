@@ -3,7 +3,7 @@
  * Whoever started rank 0 talks to it on its standard input: a line with the name of a signal, or the end, when it is gone itself.
  * @module */
 import { cpus } from "node:os";
-import { causeOf, Errors, Lines, prefixed } from "./rank_output.ts";
+import { type Cause, causeOf, Errors, Lines, prefixed } from "./rank_output.ts";
 
 /** A process among all that were started together. */
 export interface World {
@@ -217,10 +217,16 @@ export interface LaunchOptions {
 /** Milliseconds: between looks at what ranks have printed; for a job to end once a rank has failed; for mpirun to end the ranks. */
 const [LOOK_MS, FAILED_MS, KILL_MS] = [50, 5000, 3000];
 
-/** Opens a rank's files, says which process it is, and becomes the program. Open MPI closes a rank's input once both pipes of its
- * output are closed: one stays. */
-const START =
-  'rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; echo $$ >"$0/$rank.pid"; exec "$@" 3>&1 >"$0/$rank.out" 2>"$0/$rank.err"';
+/** Runs a rank with its output in files, and says how it ended before mpirun gets to know and ends the others: what mpirun says of who
+ * was first differs from one MPI to the next, and is not always so. */
+const START = [
+  "rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}",
+  '("$@" >"$0/$rank.out" 2>"$0/$rank.err")',
+  "code=$?",
+  'echo $rank $code >>"$0/ends"',
+  "if [ $code -gt 128 ]; then kill -$((code - 128)) $$; fi", // MPICH ends the others at once for a signal alone
+  "exit $code",
+].join("; ");
 
 /** Starts ranks of this program on this machine and waits for them. A signal to stop is passed on, once; the next one ends them.
  * @returns the exit code: of the rank that failed, or 128 + n where signal n stopped the run.
@@ -242,16 +248,23 @@ export async function launch(nproc: number, args: readonly string[], options: La
 /** Prints what ranks print, passes signals on, and sees to it that all end. */
 async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, graceMs: number): Promise<number> {
   const errors = new Errors(), control = mpirun.stdin.getWriter(), timers: ReturnType<typeof setTimeout>[] = [];
-  let ended = false, failing = false, signal: StopSignal | undefined;
+  let ended = false, failing = false, killed = false, cause: Cause | undefined, signal: StopSignal | undefined;
   const kill = () => {
+    killed = true;
     if (!ended) mpirun.kill("SIGTERM"); // which ends the ranks as well
     timers.push(setTimeout(() => ended || mpirun.kill("SIGKILL"), KILL_MS));
   };
+  const fail = () => {
+    if (!failing) timers.push(setTimeout(kill, FAILED_MS));
+    failing = true;
+  };
   const onError = (rank: number, line: string) => {
     if (!errors.add(rank, line)) write(Deno.stderr, withRank(line, rank));
-    if (!errors.any || failing) return;
-    failing = true;
-    timers.push(setTimeout(kill, FAILED_MS));
+    if (errors.any) fail();
+  };
+  const lookForEnds = () => {
+    if (!killed && !signal) cause ??= causeOf(textOf(`${folder}/ends`));
+    if (cause) fail();
   };
   const outputs = Array.from({ length: nproc }, (_, rank) => [
     new RankOutput(`${folder}/${rank}.out`, (line) => write(Deno.stdout, withRank(line, rank))),
@@ -268,16 +281,20 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
   try {
     while (!ended) {
       const more = outputs.map((output) => output.look()).includes(true);
+      lookForEnds();
       await new Promise((resolve) => setTimeout(resolve, more ? 0 : LOOK_MS));
     }
+    lookForEnds();
     outputs.forEach((output) => output.end());
     const { code } = await mpirun.status, text = (await said).join("").trim();
-    const cause = causeOf(text, (pid) => pidsOf(folder, nproc).indexOf(pid));
     const report = code === 0 && !errors.any ? [text] : errors.report(cause);
-    if (report.length === 0 && !signal) report.push(text, `error: mpirun ended with exit code ${code}   (launch)`);
+    if (report.length === 0) {
+      if (!signal || !outputs.some((output) => output.begun)) report.push(text);
+      if (!signal) report.push(`error: mpirun ended with exit code ${code}   (launch)`);
+    }
     report.filter((line) => line !== "").forEach((line) => write(Deno.stderr, line));
     if (signal && (code === 0 || !errors.any)) return exitCodeOf(signal);
-    if (cause?.signal !== undefined) return 128 + cause.signal;
+    if (cause) return cause.code;
     return code === 0 && errors.any ? 1 : code; // MPICH's is 0 at times
   } finally {
     timers.forEach(clearTimeout);
@@ -286,15 +303,14 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
   }
 }
 
-/** The processes of all ranks, by rank; not a number where one has not started. */
-function pidsOf(folder: string, nproc: number): number[] {
-  return Array.from({ length: nproc }, (_, rank) => {
-    try {
-      return Number(Deno.readTextFileSync(`${folder}/${rank}.pid`));
-    } catch {
-      return NaN;
-    }
-  });
+/** The text of a file; "" before there is one. */
+function textOf(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "";
+    throw error;
+  }
 }
 
 /** What mpirun and the ranks find in their environment. */
@@ -370,6 +386,11 @@ class RankOutput {
   constructor(path: string, onLine: (line: string) => void) {
     this.#path = path;
     this.#onLine = onLine;
+  }
+
+  /** Has the rank been started? */
+  get begun(): boolean {
+    return this.#file !== undefined;
   }
 
   /** Takes a part of what is new; there may be more if it says so. */

@@ -27,33 +27,25 @@ export class Lines {
   }
 }
 
-/** How a job ended, as `mpirun` says it. */
+/** Which rank ended a job, and how. */
 export interface Cause {
-  /** The rank that ended first. */
   readonly rank: number;
-  /** The signal that ended it, if one did. */
-  readonly signal?: number;
-  /** Else its exit code. */
-  readonly code?: number;
+  /** Its exit code: 128 + n where signal n ended it. */
+  readonly code: number;
 }
 
-/** Reads what Open MPI and MPICH say of the rank that ended a job.
- * @param rankOf the rank of a process, or -1: MPICH names the process. */
-export function causeOf(text: string, rankOf: (pid: number) => number): Cause | undefined {
-  const flat = text.replace(/\s+/g, " ");
-  const killed = /process rank (\d+) .{0,200}? exited on signal (\d+)/.exec(flat);
-  if (killed) return { rank: Number(killed[1]), signal: Number(killed[2]) };
-  const ended = /Process name: \[[^\]]*,(\d+)\] Exit code: (\d+)/.exec(flat);
-  if (ended) return { rank: Number(ended[1]), code: Number(ended[2]) };
-  const bad = /PID (\d+) RUNNING AT .{0,200}? EXIT CODE: (\d+)/.exec(flat), rank = bad ? rankOf(Number(bad[1])) : -1;
-  if (!bad || rank < 0) return undefined;
-  const signal = /EXIT STRING: .{0,100}?\(signal (\d+)\)/.exec(flat);
-  return signal ? { rank, signal: Number(signal[1]) } : { rank, code: Number(bad[2]) };
+/** The rank that ended a job: the first that did not end well, of lines `RANK CODE` in the order in which ranks ended. */
+export function causeOf(ends: string): Cause | undefined {
+  const codes = ends.split("\n").map((line) => line.split(" ").map(Number));
+  const first = codes.find(([, code]) => code > 0);
+  return first && { rank: first[0], code: first[1] };
 }
 
 const BEGINS_ERROR = /^(\[rank\d+\] )?(error: |.*\bUncaught\b)/;
 /** Said by who fails because another has. */
 const FOLLOWS = /cannot end: rank \d+ |this rank gave up before: /;
+/** Exit codes beyond are of processes that a signal ended. */
+const SIGNALLED = 128;
 /** Of an error that is told in short. */
 const SHORT = 160;
 
@@ -80,7 +72,7 @@ export class Errors {
   report(cause?: Cause): string[] {
     const texts = [...this.#texts].map(([rank, lines]) => ({ rank, text: lines.join("\n") }));
     const roots = texts.filter(({ text }) => !FOLLOWS.test(text)), own = texts.some(({ rank }) => rank === cause?.rank);
-    const unsaid = cause && !own && (cause.signal !== undefined || roots.length === 0);
+    const unsaid = cause && !own && (cause.code > SIGNALLED || roots.length === 0);
     const root = unsaid
       ? { rank: cause.rank, text: causeText(cause) }
       : roots.find(({ rank }) => rank === cause?.rank) ?? roots[0] ?? texts[0];
@@ -97,8 +89,9 @@ export class Errors {
   }
 }
 
-function causeText({ signal, code }: Cause): string {
-  if (signal === undefined) return `error: this process ended with exit code ${code}, without a word   (rank_ended)`;
+function causeText({ code }: Cause): string {
+  const signal = code - SIGNALLED;
+  if (signal <= 0) return `error: this process ended with exit code ${code}, without a word   (rank_ended)`;
   const fix = signal === 9
     ? "see whether the machine ran out of memory (dmesg), if nobody killed it"
     : "look for what sent the signal; it may be a defect of libtitan";
