@@ -59,7 +59,7 @@ const options = complete(trainOptions(config, mesh)),
 const { dataRank, dataRanks } = dataRankOf(mesh, world?.rank ?? 0), ownBatch = batch / dataRanks;
 if (!Number.isInteger(ownBatch)) throw new RangeError(`${dataRanks} data ranks cannot share ${batch} sequences evenly`);
 using device = new Device({ threads: Number(values.threads) });
-await using group = world && await ProcessGroup.open(device, world);
+await using group = world && await ProcessGroup.open(device, world, options.comm);
 
 const compileStart = performance.now();
 const precision = precisionOf(options.precision, options.dtype, device.info);
