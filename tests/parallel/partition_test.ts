@@ -341,6 +341,18 @@ Deno.test("a block without sequence parallelism reduces twice each way", () => {
   assertEquals(counts({ tp: 2 }, { sequenceParallel: false }, "tp"), { all_reduce: 2, "all_reduce'": 2 });
 });
 
+Deno.test("with sequence parallelism the residual stream of a rank has 1/tp of the tokens, without it all", () => {
+  const shapes = (plan: PlanOptions) => {
+    const model = tinyLlama({ numLayers: 3 }), mesh = meshOf({ tp: 2 });
+    const graphs = stepGraphs(model, { batch: 4, seqLen: 8, dtype: "f32" });
+    const { nodes } = partition(graphs.microbatch, mesh, boundPlan(model, mesh, graphs, plan));
+    const sums = nodes.filter((n) => n.op === "add" && /^layers\.\d$/.test(n.scope));
+    return sums.map((n) => String(n.outputs[0].shape));
+  };
+  assertEquals(shapes({}), Array(6).fill("4,4,16"));
+  assertEquals(shapes({ sequenceParallel: false }), Array(6).fill("4,8,16"));
+});
+
 Deno.test("FSDP gathers every parameter once and scatters its gradient once", () => {
   assertEquals(counts({ dp_shard: 2 }, {}, "dp_shard"), { all_gather: 9, "reduce_scatter'": 9 });
   assertEquals(counts({ dp_shard: 2 }, {}, "dp_shard", /^/), { all_gather: 30, "reduce_scatter'": 30 });
