@@ -324,8 +324,6 @@ function environment(folder: string, threads: number): Record<string, string> {
     PRTE_MCA_hwloc_default_binding_policy: "none",
     OMPI_MCA_rmaps_base_oversubscribe: "1", // both in version 4
     OMPI_MCA_hwloc_base_binding_policy: "none",
-    // Its shared segments want fixed addresses, of which Deno's heap may have taken one: ranks then failed to start now and then.
-    PMIX_MCA_gds: "hash",
     OMPI_MCA_btl: "^tcp", // all are on one host, whose network it would complain about
     // Threads that wait must not take processors from those that work.
     ...(threads > navigator.hardwareConcurrency ? { OMP_WAIT_POLICY: "passive" } : {}),

@@ -44,7 +44,6 @@ export const MPI: Readonly<Record<string, string>> = {
   PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
   PRTE_MCA_hwloc_default_binding_policy: "none",
   OMPI_MCA_btl: "self,sm",
-  PMIX_MCA_gds: "hash", // as in parallel/launch.ts
   OMP_WAIT_POLICY: "passive",
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -59,6 +60,8 @@ int open_world(titan_comm_place* place, char* error) {
   MPI_Finalized(&done);
   if (done) return std::snprintf(error, TITAN_COMM_TEXT, "MPI has ended in this process; expected: to be opened once"), TITAN_COMM_FAILED;
   MPI_Initialized(&done);
+  // PMIx (of Open MPI) would share its data at fixed addresses, of which Deno's heap may have taken one: starts then fail now and then.
+  setenv("PMIX_MCA_gds", "hash", 0);
   if (!done) MUST(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &given), "MPI_Init_thread");
   world.comm = MPI_COMM_WORLD;
   if (const int result = set_up(world, error)) return result;
