@@ -262,14 +262,15 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
     if (!errors.add(rank, line)) write(Deno.stderr, withRank(line, rank));
     if (errors.any) fail();
   };
-  const lookForEnds = () => {
-    if (!killed && !signal) cause ??= causeOf(textOf(`${folder}/ends`));
+  const onEnd = (line: string) => {
+    if (!killed && !signal) cause ??= causeOf(line);
     if (cause) fail();
   };
   const outputs = Array.from({ length: nproc }, (_, rank) => [
     new RankOutput(`${folder}/${rank}.out`, (line) => write(Deno.stdout, withRank(line, rank))),
     new RankOutput(`${folder}/${rank}.err`, (line) => onError(rank, line)),
   ]).flat();
+  outputs.push(new RankOutput(`${folder}/ends`, onEnd));
   const off = onStop((received) => {
     if (signal) return kill();
     signal = received;
@@ -281,13 +282,11 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
   try {
     while (!ended) {
       const more = outputs.map((output) => output.look()).includes(true);
-      lookForEnds();
       await new Promise((resolve) => setTimeout(resolve, more ? 0 : LOOK_MS));
     }
-    lookForEnds();
     outputs.forEach((output) => output.end());
     const { code } = await mpirun.status, text = (await said).join("").trim();
-    const report = code === 0 && !errors.any ? [text] : errors.report(cause);
+    const report = code === 0 && !failing ? [text] : errors.report(cause);
     if (report.length === 0) {
       if (!signal || !outputs.some((output) => output.begun)) report.push(text);
       if (!signal) report.push(`error: mpirun ended with exit code ${code}   (launch)`);
@@ -300,16 +299,6 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
     timers.forEach(clearTimeout);
     off();
     await control.close().catch(() => {});
-  }
-}
-
-/** The text of a file; "" before there is one. */
-function textOf(path: string): string {
-  try {
-    return Deno.readTextFileSync(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return "";
-    throw error;
   }
 }
 
@@ -373,7 +362,7 @@ function permissionFlags(library: string): string[] {
   ];
 }
 
-/** What a rank writes into a file, line by line as it comes. */
+/** What ranks write into a file, line by line as it comes. */
 class RankOutput {
   readonly #path: string;
   readonly #onLine: (line: string) => void;
@@ -386,7 +375,7 @@ class RankOutput {
     this.#onLine = onLine;
   }
 
-  /** Has the rank been started? */
+  /** Has a rank made the file? */
   get begun(): boolean {
     return this.#file !== undefined;
   }
@@ -396,7 +385,7 @@ class RankOutput {
     try {
       this.#file ??= Deno.openSync(this.#path);
     } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return false; // the rank has not started yet
+      if (error instanceof Deno.errors.NotFound) return false; // not yet
       throw error;
     }
     const length = this.#file.readSync(this.#bytes) ?? 0;

@@ -34,11 +34,10 @@ export interface Cause {
   readonly code: number;
 }
 
-/** The rank that ended a job: the first that did not end well, of lines `RANK CODE` in the order in which ranks ended. */
-export function causeOf(ends: string): Cause | undefined {
-  const codes = ends.split("\n").map((line) => line.split(" ").map(Number));
-  const first = codes.find(([, code]) => code > 0);
-  return first && { rank: first[0], code: first[1] };
+/** Reads `RANK CODE`, which a rank's end left: the cause of a job's, if it is the first that was no success. */
+export function causeOf(end: string): Cause | undefined {
+  const [rank, code] = end.split(" ").map(Number);
+  return code === 0 ? undefined : { rank, code };
 }
 
 const BEGINS_ERROR = /^(\[rank\d+\] )?(error: |.*\bUncaught\b)/;

@@ -4,7 +4,7 @@ import { assertEquals } from "@std/assert";
 import { type Arr, arr, forEachIndex, stridesOf } from "../../graph/array.ts";
 import { interpret, interpretRanks, type Memory } from "../../graph/interpret.ts";
 import type { Graph } from "../../graph/ir.ts";
-import { boxOf, type Layout, localShape, placementOn, replicated } from "../../graph/layout.ts";
+import { boxOf, type Layout, localShape, type Placement, placementOn, replicated } from "../../graph/layout.ts";
 import { print } from "../../graph/print.ts";
 import { verify } from "../../graph/verify.ts";
 import { AXES, type Mesh } from "../../parallel/mesh.ts";
@@ -81,6 +81,11 @@ export function assertParts(
     });
   }
   for (const [key, copy] of copies) assertClose(copy, value, tolerance, `${where} (copy ${key})`);
+}
+
+/** `{ tp: shard(1) }` as a layout. */
+export function layout(placements: Readonly<Record<string, Placement>>): Layout {
+  return new Map(Object.entries(placements));
 }
 
 /** Layouts by name; what is left out is whole. */

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { f32, i32 } from "../../graph/builder.ts";
 import { type DType, type Graph, sizeBytes } from "../../graph/ir.ts";
-import { type Layout, partial, type Placement, shard } from "../../graph/layout.ts";
+import { partial, shard } from "../../graph/layout.ts";
 import { precision } from "../../graph/passes/precision.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { Tensor } from "../../graph/tensor.ts";
@@ -11,10 +11,8 @@ import type { LlamaOptions } from "../../model/llama.ts";
 import type { MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
 import { tinyLlama } from "../model/tiny.ts";
-import { layoutsFor } from "./lockstep.ts";
+import { layout, layoutsFor } from "./lockstep.ts";
 import { boundPlan, meshOf, type StepGraphs, stepGraphs } from "./step_graphs.ts";
-
-const layout = (placements: Record<string, Placement>): Layout => new Map(Object.entries(placements));
 
 /** The microbatch of a small Llama on a mesh, in bf16 where it may be. */
 function inBf16(stored: "f32" | "bf16", options: MeshOptions = { dp_shard: 2, tp: 2 }): Graph {

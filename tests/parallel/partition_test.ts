@@ -3,7 +3,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { Builder, f64, i32 } from "../../graph/builder.ts";
 import type { Graph, Node, State } from "../../graph/ir.ts";
-import { type Layout, partial, type Placement, replicate, shard } from "../../graph/layout.ts";
+import { partial, type Placement, replicate, shard } from "../../graph/layout.ts";
 import { autodiff } from "../../graph/passes/autodiff.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { print } from "../../graph/print.ts";
@@ -16,12 +16,10 @@ import type { Layouts, PlanOptions } from "../../parallel/plan.ts";
 import { golden } from "../golden.ts";
 import { forSeeds, Random, randomGraph } from "../graph/random_graphs.ts";
 import { tinyLlama } from "../model/tiny.ts";
-import { assertSameOnMesh, layoutsFor } from "./lockstep.ts";
+import { assertSameOnMesh, layout, layoutsFor } from "./lockstep.ts";
 import { randomLayouts, randomMesh } from "./random_layouts.ts";
 import { boundPlan, collectivesOf, meshOf, stepGraphs } from "./step_graphs.ts";
 
-/** `{ tp: shard(1) }` as a layout. */
-const layout = (placements: Record<string, Placement>): Layout => new Map(Object.entries(placements));
 const parameter = (name: string, ...shape: number[]): State => ({ name, kind: "parameter", ...f64(...shape) });
 const gradient = (name: string, ...shape: number[]): State => ({
   name: `gradient/${name}`,

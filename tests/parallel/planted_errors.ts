@@ -12,8 +12,9 @@ interface Planted {
   readonly after: string;
 }
 
-const error = (file: string) => (rule: string, what: string, before: string, after: string): Planted => //
- ({ rule, what, file: `parallel/${file}.ts`, before, after });
+const error = (file: string) => (rule: string, what: string, before: string, after: string): Planted => {
+  return { rule, what, file: `parallel/${file}.ts`, before, after };
+};
 const partition = error("partition"), strategy = error("strategy"), conversion = error("conversion");
 const lower = error("lower"), rankGraph = error("rank_graph"), reduceSums = error("reduce_sums");
 
@@ -283,7 +284,9 @@ async function caughtBy(folder: string, { file, before, after, what }: Planted):
       ["test", "--no-check", "-A", "--fail-fast", ...tests],
       folder,
     );
-    return success ? undefined : text.match(/^(.*) \.\.\. FAILED/m)?.[1] ?? text.slice(-2000);
+    const failed = /^(.*) \.\.\. FAILED/m.exec(text)?.[1];
+    if (success || failed !== undefined) return failed;
+    throw new Error(`Cannot tell whether a test notices "${what}", since none has run:\n${text}`);
   } finally {
     await Deno.writeTextFile(path, text);
   }

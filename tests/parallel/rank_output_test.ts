@@ -16,9 +16,10 @@ Deno.test("every line of a text says whose it is", () => {
 });
 
 Deno.test("the first rank that did not end well ended the job", () => {
-  assertEquals(causeOf("2 0\n1 137\n0 143\n"), { rank: 1, code: 137 });
-  assertEquals(causeOf("12 3\n"), { rank: 12, code: 3 });
-  assertEquals([causeOf(""), causeOf("0 0\n1 0\n")], [undefined, undefined]);
+  const causeIn = (ends: readonly string[]) => ends.map(causeOf).find((cause) => cause !== undefined);
+  assertEquals(causeIn(["2 0", "1 137", "0 143"]), { rank: 1, code: 137 });
+  assertEquals(causeIn(["12 3"]), { rank: 12, code: 3 });
+  assertEquals([causeIn([]), causeIn(["0 0", "1 0"])], [undefined, undefined]);
 });
 
 /** What is printed of a job whose ranks said this on stderr, a line each. */

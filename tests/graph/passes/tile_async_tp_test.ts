@@ -6,7 +6,7 @@ import { type Arr, arr } from "../../../graph/array.ts";
 import { type Builder, f32, f64 } from "../../../graph/builder.ts";
 import type { Memory } from "../../../graph/interpret.ts";
 import type { Graph, Node, State } from "../../../graph/ir.ts";
-import { type Layout, shard } from "../../../graph/layout.ts";
+import { shard } from "../../../graph/layout.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { fuse } from "../../../graph/passes/fuse.ts";
 import { remat } from "../../../graph/passes/remat.ts";
@@ -22,7 +22,7 @@ import { partition } from "../../../parallel/partition.ts";
 import { graphOfRank } from "../../../parallel/rank_graph.ts";
 import { golden } from "../../golden.ts";
 import { initialized, someRows, tinyLlama } from "../../model/tiny.ts";
-import { layoutsFor, runBoth, scatter } from "../../parallel/lockstep.ts";
+import { layout, layoutsFor, runBoth, scatter } from "../../parallel/lockstep.ts";
 import { randomLayouts } from "../../parallel/random_layouts.ts";
 import { boundPlan, meshOf, stepGraphs } from "../../parallel/step_graphs.ts";
 import { forSeeds, Random, randomGraph, randomInputs } from "../random_graphs.ts";
@@ -32,8 +32,6 @@ const ranksOf = (graph: Graph, mesh: Mesh): Graph[] =>
 
 const count = (graph: Graph, op: string, axis = "tp"): number =>
   graph.nodes.filter((n) => n.op === op && String(n.attrs.axes) === axis).length;
-
-const layout = (placements: Record<string, ReturnType<typeof shard>>): Layout => new Map(Object.entries(placements));
 
 Deno.test("random graphs and their gradients mean the same, before products are joined and after", () => {
   let tiled = 0;

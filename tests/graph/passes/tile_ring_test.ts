@@ -24,7 +24,7 @@ import { partition } from "../../../parallel/partition.ts";
 import { graphOfRank } from "../../../parallel/rank_graph.ts";
 import { golden } from "../../golden.ts";
 import { initialized, someRows, tinyLlama } from "../../model/tiny.ts";
-import { layoutsFor, type Memories, runBoth, scatter } from "../../parallel/lockstep.ts";
+import { layout, layoutsFor, type Memories, runBoth, scatter } from "../../parallel/lockstep.ts";
 import { boundPlan, meshOf, stepGraphs } from "../../parallel/step_graphs.ts";
 import { forSeeds, Random, randomInputs } from "../random_graphs.ts";
 
@@ -53,7 +53,6 @@ function attentionGraph({ B, T, H, G, K }: Sizes, options: { documents: boolean;
 
 const bothWays = { documents: false, backward: true };
 
-const layout = (placements: Record<string, ReturnType<typeof shard>>): Layout => new Map(Object.entries(placements));
 /** The sequence over cp, heads over tp. */
 const layouts = (mesh: Mesh) => {
   const rows = layout({ cp: shard(1) }), heads = mesh.degrees.tp > 1 ? layout({ cp: shard(1), tp: shard(2) }) : rows;
