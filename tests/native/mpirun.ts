@@ -47,13 +47,20 @@ export const MPI: Readonly<Record<string, string>> = {
   OMP_WAIT_POLICY: "passive",
 };
 
+/** Runs a rank, and adds its exit code to a file: MPICH's mpirun ends with 0 now and then, though ranks have failed. */
+const START = '"$@"; code=$?; echo $code >>"$0"; exit $code';
+
 /** Starts ranks on this machine. */
 export async function ranks({ size, script, args, env }: Job): Promise<Ended> {
-  const begun = performance.now();
-  const { code, stdout, stderr } = await new Deno.Command(mpirun!, {
-    args: ["-n", `${size}`, Deno.execPath(), "run", "-A", "--quiet", script.pathname, ...args],
+  const begun = performance.now(), codes = await Deno.makeTempFile();
+  const program = [Deno.execPath(), "run", "-A", "--quiet", script.pathname, ...args];
+  const { code: ofMpirun, stdout, stderr } = await new Deno.Command(mpirun!, {
+    args: ["-n", `${size}`, "sh", "-c", START, codes, ...program],
     env: { ...MPI, TITAN_LIB: library().path, ...env },
   }).output();
+  const failed = (await Deno.readTextFile(codes)).split("\n").map(Number).find((code) => code !== 0);
+  await Deno.remove(codes);
+  const code = ofMpirun || (failed ?? 0);
   const said = new TextDecoder().decode(stdout), lines = said.split("\n").filter((line) => line.startsWith("{"));
   return {
     code,
