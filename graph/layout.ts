@@ -2,6 +2,13 @@
  * summand. Axes are named by whoever made the mesh; here they are only names with a degree, the number of ranks along them.
  * @module */
 
+/** A value, a model or a step that cannot be spread over a mesh as it was asked: sizes that do not divide, or a plan that does not fit.
+ * The message is `what: expected what; what to change`, a line for each. */
+export class LayoutError extends RangeError {
+  /** Tells it from the errors of JavaScript itself. */
+  override readonly name = "LayoutError";
+}
+
 /** How partial values make the whole. */
 export type Reduction = "sum" | "max";
 
@@ -95,7 +102,7 @@ export function pieceOf(axes: readonly string[], degrees: Degrees, coordinates: 
 
 /** Shape of what each rank holds, padding included.
  * @param what names the value in an error.
- * @throws {RangeError} when a dim cannot be cut evenly and is not padded. */
+ * @throws {LayoutError} when a dim cannot be cut evenly and is not padded. */
 export function localShape(shape: readonly number[], layout: Layout, degrees: Degrees, what = "a value"): number[] {
   if (layout.size === 0) return [...shape];
   return shape.map((size, dim) => {
@@ -103,7 +110,7 @@ export function localShape(shape: readonly number[], layout: Layout, degrees: De
     const even = degreeOf(axes, degrees) / degreeOf(padded, degrees);
     const rest = degreeOf(padded, degrees);
     if (size % even !== 0 || (padded.length === 0 && size % (even * rest) !== 0)) {
-      throw new RangeError(
+      throw new LayoutError(
         `Cannot cut dim ${dim} of ${what} [${shape}] into ${degreeOf(axes, degrees)} equal slices over ` +
           `${axes.join(", ")}: expected a multiple; change the size, or the number of ranks along one of these axes`,
       );

@@ -2,6 +2,7 @@
  * an early one, so equal slices in the text's order are unequal work. Positions are values, hence all that it takes is that rows are
  * put into another order before they are sliced.
  * @module */
+import { LayoutError } from "../graph/layout.ts";
 
 /** How tokens are dealt out to the ranks of `cp`: `headtail` cuts the sequence into 2 cp chunks and gives rank r the chunks r and
  * 2 cp - 1 - r, so that all have the same number of keys to attend to; `null` leaves them in order. */
@@ -9,13 +10,13 @@ export type LoadBalancer = "headtail" | null;
 
 /** The order that rows of tokens, targets, positions and documents are put into before rank r of `cp` takes the r-th slice of them:
  * for each place in that order, the place in the text. Eight tokens on two ranks: 0, 1, 6, 7 and 2, 3, 4, 5.
- * @throws {RangeError} when the chunks cannot be equally long. */
+ * @throws {LayoutError} when the chunks cannot be equally long. */
 export function sequenceOrder(seqLen: number, cp: number, balancer: LoadBalancer): Int32Array {
   const order = Int32Array.from({ length: seqLen }, (_, i) => i);
   if (balancer === null || cp === 1) return order;
   const chunks = 2 * cp, size = seqLen / chunks;
   if (!Number.isInteger(size)) {
-    throw new RangeError(
+    throw new LayoutError(
       `Cannot balance a sequence of ${seqLen} tokens on ${cp} ranks: expected a multiple of ${chunks}; change the length, or set ` +
         `parallelism.context_parallel_load_balancer to None`,
     );

@@ -2,7 +2,7 @@
  * their rules are torchtitan's, so errors name its keys. One rule is not needed here: copies without shards (`dp_replicate` alone)
  * go together with all other axes.
  * @module */
-import { degreeOf, type Degrees } from "../graph/layout.ts";
+import { degreeOf, type Degrees, LayoutError } from "../graph/layout.ts";
 
 /** The axes, outermost first: ranks that differ on the last one alone are neighbours. */
 export const AXES: readonly Axis[] = ["pp", "dp_replicate", "dp_shard", "cp", "tp"];
@@ -34,10 +34,10 @@ export class Mesh {
 
   /** Resolves degrees.
    * @param options degrees. @param worldSize number of ranks that there are.
-   * @throws {RangeError} with all of {@linkcode meshProblems}. */
+   * @throws {LayoutError} with all of {@linkcode meshProblems}. */
   constructor(options: MeshOptions, worldSize: number) {
     const problems = meshProblems(options, worldSize);
-    if (problems.length > 0) throw new RangeError(problems.join("\n"));
+    if (problems.length > 0) throw new LayoutError(problems.join("\n"));
     this.degrees = resolved(options, worldSize);
     this.size = worldSize;
   }

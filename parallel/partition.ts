@@ -17,7 +17,16 @@
 import { Builder, opOf } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
 import { consumers, dtypeBytes, type Graph, type Node, producers, type State, type Value } from "../graph/ir.ts";
-import { type Layout, partial, type Placement, placementOn, replicate, samePlacement, shard } from "../graph/layout.ts";
+import {
+  type Layout,
+  LayoutError,
+  partial,
+  type Placement,
+  placementOn,
+  replicate,
+  samePlacement,
+  shard,
+} from "../graph/layout.ts";
 import { lower } from "./lower.ts";
 import { AXES, type Axis, type Mesh } from "./mesh.ts";
 import { type Layouts, modulesOf, type Placements } from "./plan.ts";
@@ -25,7 +34,7 @@ import { cutAlong, type Decisions, type Labels, labelsOf, onSummands, type Strat
 
 /** The graph that every rank runs: shapes are those of a rank's parts, and what depends on the rank is said by axes, for `graphOfRank`
  * to resolve. Pipeline stages (`pp`) are none of its business.
- * @throws {RangeError} when an input, a state or a named activation cannot be cut as the plan says. */
+ * @throws {LayoutError} when an input, a state or a named activation cannot be cut as the plan says. */
 export function partition(graph: Graph, mesh: Mesh, layouts: Layouts): Graph {
   const single = separateReads(graph), rules = new Rules(single, mesh, layouts);
   for (const axis of rules.axes) rules.decide(axis);
@@ -178,7 +187,7 @@ class Rules implements Decisions {
     const value = node.outputs[index], named = this.#activations.get(value)?.[axis];
     if (named) {
       if (!this.#fits(value, named, axis)) {
-        throw new RangeError(
+        throw new LayoutError(
           `Cannot cut the result of "${node.scope}", [${value.shape}], over ${axis} as the plan says`,
         );
       }

@@ -5,6 +5,7 @@ import type { Graph, Named, State } from "../graph/ir.ts";
 import {
   degreeOf,
   type Layout,
+  LayoutError,
   layoutOf,
   layoutText,
   paddedAxes,
@@ -107,7 +108,7 @@ export class BoundPlan implements Layouts {
   readonly #parameters: ReadonlyMap<string, ParameterRule>;
   readonly #activations: ReadonlyMap<string, ActivationRule>;
 
-  /** @throws {RangeError} when a pattern matches nothing, a name is matched twice, or what belongs together would be cut. */
+  /** @throws {LayoutError} when a pattern matches nothing, a name is matched twice, or what belongs together would be cut. */
   constructor(plan: Plan, mesh: Mesh, graphs: readonly Graph[]) {
     this.#plan = plan;
     this.#mesh = mesh;
@@ -195,7 +196,7 @@ export class BoundPlan implements Layouts {
       if (p.kind !== "shard" || axis in SHARDED) continue;
       const units = rule?.units?.[p.dim] ?? parameter.shape[p.dim];
       if (units % degrees[axis] !== 0) {
-        throw new RangeError(
+        throw new LayoutError(
           `Cannot cut "${parameter.name}" over ${axis}: dim ${p.dim} of [${parameter.shape}] is ${units} parts that belong ` +
             `together, not a multiple of ${degrees[axis]}; change ${DEGREE_KEYS[axis]}, or the model's size`,
         );
@@ -211,7 +212,7 @@ export function modulesOf(scope: string): string[] {
 }
 
 /** The rule of each name.
- * @throws {RangeError} when a pattern matches none, or two match one. */
+ * @throws {LayoutError} when a pattern matches none, or two match one. */
 function matched<T extends { pattern: string }>(
   rules: readonly T[],
   names: readonly string[],
@@ -222,7 +223,7 @@ function matched<T extends { pattern: string }>(
     const form = new RegExp(`^${rule.pattern.split("*").map((s) => s.replaceAll(".", "\\.")).join("[^.]*")}$`);
     const hits = names.filter((name) => form.test(name));
     if (hits.length === 0) {
-      throw new RangeError(
+      throw new LayoutError(
         `The plan's pattern "${rule.pattern}" matches no ${what}: expected one of ${names.slice(0, 8).join(", ")}` +
           `${names.length > 8 ? ", ..." : ""}; remove the pattern, or correct it`,
       );
@@ -230,7 +231,7 @@ function matched<T extends { pattern: string }>(
     for (const name of hits) {
       const other = found.get(name);
       if (other) {
-        throw new RangeError(
+        throw new LayoutError(
           `The plan's patterns "${other.pattern}" and "${rule.pattern}" both match ${what} "${name}": expected one; ` +
             `remove one of them, or make it narrower`,
         );

@@ -1,5 +1,7 @@
 /** What to change when a run does not fit into memory: other values of the configuration, each really planned.
  * @module */
+import { degreeOf } from "../graph/layout.ts";
+import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
 import type { Config } from "./config.ts";
 import { bytesText } from "./plan_report.ts";
 
@@ -23,7 +25,7 @@ interface Change {
   readonly config: Config;
 }
 
-/** Ever stronger values of a key. */
+/** Values of a key, each of which needs less than the one before. */
 type Knob = (config: Config) => Change[];
 
 /** A configuration with one value replaced. */
@@ -43,9 +45,10 @@ function divisors(from: number): number[] {
   return Array.from({ length: Math.floor(from / 2) }, (_, i) => i + 1).filter((n) => from % n === 0).reverse();
 }
 
-/** The same steps in smaller pieces. */
-const batch: Knob = (config) => {
-  const { local_batch_size: from, global_batch_size: global } = config.training, whole = global < 0 ? from : global;
+/** The same steps in smaller pieces. @param dataRanks ranks that share out a step's sequences. */
+const batch = (dataRanks: number): Knob => (config) => {
+  const { local_batch_size: from, global_batch_size: global } = config.training;
+  const whole = global < 0 ? from * dataRanks : global;
   return divisors(from).map((to) => ({
     text: `training.local_batch_size ${to} instead of ${from} (training.global_batch_size ${whole}: the same steps)`,
     config: replaced(replaced(config, "training.local_batch_size", to), "training.global_batch_size", whole),
@@ -73,71 +76,145 @@ function choices(name: string, values: readonly string[]): Knob {
   };
 }
 
-/** Halves of a number, down to a least one. */
-function halves(name: string, least: number, present: (config: Config) => number): Knob {
+/** Halves of a size of the step, down to a least one. */
+function halves(key: "seq_len" | "local_batch_size" | "global_batch_size", least: number, of = 1): Knob {
   return (config) => {
-    const from = present(config), changes: Change[] = [];
-    for (let to = Math.floor(from / 2); to >= least; to = Math.floor(to / 2)) {
-      changes.push({ text: `${name} ${to} instead of ${from}`, config: replaced(config, name, to) });
+    const from = config.training[key], changes: Change[] = [];
+    for (let to = Math.floor(from / 2); to >= least && to % of === 0; to = Math.floor(to / 2)) {
+      changes.push({
+        text: `training.${key} ${to} instead of ${from}`,
+        config: replaced(config, `training.${key}`, to),
+      });
     }
     return changes;
   };
 }
 
-/** They leave what is trained as it is. */
-const gentle: readonly Knob[] = [
-  batch,
-  validationBatch,
-  choices("activation_checkpoint.mode", ["none", "selective", "full"]),
-  choices("training.mixed_precision_param", ["auto", "float32", "bfloat16"]),
-];
+/** Shards of the states on more ranks, each with as much memory as one has now: from `least` times as many on, and up to eight times
+ * that, as what steps take does not shrink with them. */
+const shards = (mesh: Mesh, least: number): Knob => (config) => {
+  const from = mesh.degrees.dp_shard, { local_batch_size: local, global_batch_size: global } = config.training;
+  const others = mesh.size / from, rows = local * degreeOf(BATCH_AXES, mesh.degrees) / from;
+  const first = Math.max(1, Math.ceil(Math.log2(least)));
+  return [0, 1, 2, 3].map((i) => from * 2 ** (first + i))
+    .filter((to) => global < 0 || global % (rows * to) === 0)
+    .map((to) => ({
+      text: `parallelism.data_parallel_shard_degree ${to} on ${others * to} ranks with this memory each`,
+      config: replaced(config, "parallelism.data_parallel_shard_degree", to),
+    }));
+};
 
-/** They train something else. @param numLayers those of the model. */
-const harsh = (numLayers: number): readonly Knob[] => [
-  halves("training.seq_len", 128, (config) => config.training.seq_len),
-  choices("training.dtype", ["float64", "float32", "bfloat16"]),
-  halves("model.n_layers", 1, () => numLayers),
-];
+const checkpointing = choices("activation_checkpoint.mode", ["none", "selective", "full"]);
+const stored = choices("training.dtype", ["float64", "float32", "bfloat16"]);
 
-/** Configurations near this one that need no more than `limit` bytes; where there is none, those that come closest.
- * @param options `plan` a configuration, which takes a second or so for a large model; `numLayers` of its model. */
-export function alternatives(
-  config: Config,
-  options: { readonly limit: number; readonly numLayers: number; plan(config: Config): Need },
-): Alternative[] {
-  const { limit, numLayers, plan } = options, now = plan(config);
-  const found: Alternative[] = [];
-  /** The mildest value that fits, else the one that helps most. */
-  const turn = (knob: Knob, base: Config, prefix: string, need: number): Change | undefined => {
-    let best: Change & { bytes: number } | undefined;
-    for (const change of knob(base)) {
-      const { bytes } = plan(change.config);
-      if (bytes < (best?.bytes ?? need)) best = { ...change, bytes };
-      if (bytes <= limit) break;
-    }
-    if (best) found.push({ change: prefix + best.text, bytes: best.bytes });
-    return best;
-  };
-  const fitting = () => found.filter(({ bytes }) => bytes <= limit);
+/** What alternatives are looked for with. */
+export interface AlternativesOptions {
+  /** Bytes that there are for each rank. */
+  readonly limit: number;
+  /** Parameters of the model. */
+  readonly parameters: number;
+  /** The ranks of the run. */
+  readonly mesh: Mesh;
+  /** What the configuration needs as it is. */
+  readonly now: Need;
+  /** Plans a configuration, which takes a second or so for a large model. */
+  plan(config: Config): Need;
+}
 
-  let base = config, prefix = "";
-  if (now.stateBytes <= limit) {
-    for (const knob of gentle) {
-      const best = turn(knob, config, "", now.bytes);
-      if (!best) continue;
-      const last = knob(base).at(-1)!;
-      [base, prefix] = [last.config, `${prefix}${last.text}, `];
-    }
-    if (fitting().length === 0 && prefix !== "") {
-      found.push({ change: prefix.replace(/, $/, ""), bytes: plan(base).bytes });
-    }
+/** Configurations near this one that need no more than `limit` bytes; where there is none, those that come closest. */
+export function alternatives(config: Config, options: AlternativesOptions): Alternative[] {
+  const { limit, parameters, now } = options, search = new Search(options);
+  if (now.stateBytes <= limit) return lighterSteps(config, search, options);
+  return [
+    ...smallerStates(config, search, options),
+    smallerModel(now.stateBytes / parameters, limit, parameters),
+  ];
+}
+
+/** Tries knobs, and keeps what they find. */
+class Search {
+  readonly #found: Alternative[] = [];
+  readonly #options: AlternativesOptions;
+
+  constructor(options: AlternativesOptions) {
+    this.#options = options;
   }
-  if (fitting().length === 0) {
-    const need = plan(base).bytes;
-    for (const knob of harsh(numLayers)) turn(knob, base, prefix, need);
+
+  /** Finds the mildest change of a knob that fits, else takes the last if it needs less than `need`: changes need ever less, so that
+   * halving finds it with few plans. @returns whether it helps. */
+  turn(knob: Knob, base: Config, prefix: string, need: number): boolean {
+    const { plan, limit } = this.#options, changes = knob(base), needs = new Map<Change, number>();
+    const bytesOf = (change: Change): number => {
+      if (!needs.has(change)) needs.set(change, plan(change.config).bytes);
+      return needs.get(change)!;
+    };
+    let [low, high] = [0, changes.length - 1];
+    if (high < 0 || bytesOf(changes[high]) >= need) return false;
+    if (bytesOf(changes[high]) > limit) low = high;
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      if (bytesOf(changes[middle]) <= limit) high = middle;
+      else low = middle + 1;
+    }
+    this.#found.push({ change: prefix + changes[low].text, bytes: bytesOf(changes[low]) });
+    return true;
   }
-  const fits = fitting();
-  return fits.length > 0 ? fits : found.toSorted((a, b) => a.bytes - b.bytes).slice(0, 3);
+
+  /** Takes a combination of changes. */
+  take(change: string, config: Config): void {
+    this.#found.push({ change, bytes: this.#options.plan(config).bytes });
+  }
+
+  get fits(): boolean {
+    return this.#found.some(({ bytes }) => bytes <= this.#options.limit);
+  }
+
+  /** All that fit, or the three that come closest. */
+  get best(): Alternative[] {
+    const fitting = this.#found.filter(({ bytes }) => bytes <= this.#options.limit);
+    return fitting.length > 0 ? fitting : this.#found.toSorted((a, b) => a.bytes - b.bytes).slice(0, 3);
+  }
+}
+
+/** The last changes of some knobs, one on top of the other. */
+function strongest(config: Config, knobs: readonly Knob[]): { readonly base: Config; readonly prefix: string } {
+  return knobs.reduce(({ base, prefix }, knob) => {
+    const last = knob(base).at(-1);
+    return last ? { base: last.config, prefix: `${prefix}${last.text}, ` } : { base, prefix };
+  }, { base: config, prefix: "" });
+}
+
+/** Where states leave room for a step: first what leaves training as it is, each by itself and all together, then smaller steps. */
+function lighterSteps(config: Config, search: Search, { now, mesh }: AlternativesOptions): Alternative[] {
+  const dataRanks = degreeOf(BATCH_AXES, mesh.degrees);
+  const precision = choices("training.mixed_precision_param", ["auto", "float32", "bfloat16"]);
+  const gentle = [batch(dataRanks), validationBatch, checkpointing, precision];
+  const { base, prefix } = strongest(config, gentle.filter((knob) => search.turn(knob, config, "", now.bytes)));
+  if (!search.fits && prefix !== "") search.take(prefix.replace(/, $/, ""), base);
+  if (search.fits) return search.best;
+  const once = base.training.local_batch_size * dataRanks;
+  const harsh = [halves("seq_len", 128), halves("global_batch_size", once, once), stored, shards(mesh, 2)];
+  for (const knob of harsh) search.turn(knob, base, prefix, now.bytes);
+  return search.best;
+}
+
+/** Where states alone are too large: another type, or more ranks, if need be with smaller steps. */
+function smallerStates(config: Config, search: Search, { now, limit, mesh }: AlternativesOptions): Alternative[] {
+  const more = shards(mesh, now.stateBytes / limit);
+  const least = now.stateBytes / 4; // of f64 in bf16
+  for (const knob of [...(least <= limit ? [stored] : []), more]) search.turn(knob, config, "", now.bytes);
+  if (search.fits) return search.best;
+  const { base, prefix } = strongest(config, [halves("local_batch_size", 1), checkpointing]);
+  search.turn(more, base, prefix, now.bytes);
+  return search.best;
+}
+
+/** How large a model may be. @param perParameter bytes of its states, divided by its parameters. */
+function smallerModel(perParameter: number, limit: number, parameters: number): Alternative {
+  const millions = (n: number) => (n / 1e6).toLocaleString("en-US", { maximumFractionDigits: 0 });
+  const change = `a model of at most ${millions(limit / perParameter)} million parameters instead of ` +
+    `${millions(parameters)} million (model.flavor, model.dim, model.n_layers), whose state alone`;
+  return { change, bytes: limit };
 }
 
 /** Alternatives as lines; none where nothing helps. */

@@ -17,10 +17,11 @@ import {
   type StopSignal,
   worldOf,
 } from "../parallel/launch.ts";
-import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
+import { numParameters } from "../model/module.ts";
+import { BATCH_AXES, Mesh } from "../parallel/mesh.ts";
 import { AgreementError } from "./agreement.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
-import type { Compiled } from "./compile.ts";
+import type { Planned } from "./compile.ts";
 import {
   askedPrecision,
   commOptions,
@@ -51,7 +52,7 @@ import { profileAction, Profiler } from "./profiler.ts";
 import { RankConsole } from "./rank_console.ts";
 import { frontierText, rematText } from "./remat_report.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "./report.ts";
-import { compileStep, DivergedError } from "./step_program.ts";
+import { compileStep, DivergedError, planStep, type StepOptions } from "./step_program.ts";
 import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
 import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
 
@@ -166,28 +167,30 @@ function deviceHere(threads: number): DeviceInfo | undefined {
   }
 }
 
-/** Compiles the step of a configuration.
- * @param remat what backward makes again, where it is not what the configuration says. */
-function compiledStep(config: Config, info: DeviceInfo | undefined, remat = rematPolicy(config)): Compiled {
-  const options = complete(trainOptions(config)), precision = precisionOf(options.precision, options.dtype, info);
+/** What the step of a configuration is compiled with.
+ * @param mesh of its ranks; that of rank 0 is compiled. */
+function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?: Mesh): StepOptions {
+  const options = complete(trainOptions(config, mesh)), precision = precisionOf(options.precision, options.dtype, info);
   const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
-  return compileStep({ ...options, precision, remat, threads, evaluate: options.validation });
+  const ranks = mesh && mesh.size > 1 ? { ...options.parallelism, mesh, rank: 0 } : undefined;
+  return { ...options, precision, threads, ranks, evaluate: options.validation };
 }
 
 function printPlan(config: Config): void {
   const options = complete(trainOptions(config)), info = deviceHere(options.threads);
-  const compiled = compiledStep(config, info), memory = machineMemory(), needed = neededBytes(compiled);
+  const step = stepOptions(config, info), compiled = compileStep(step);
+  const memory = machineMemory(), needed = neededBytes(compiled);
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
   console.log(`Backward\n  ${rematText(compiled)}`);
   const isAsked = config.activation_checkpoint.visualize_memory_budget_pareto;
   const { search } = compiled.search || !isAsked
     ? compiled
-    : compiledStep(config, info, { mode: "memory_budget", fraction: 1 });
+    : compileStep({ ...step, remat: { mode: "memory_budget", fraction: 1 } });
   if (search) console.log(frontierText(search.frontier()));
   console.log(`Machine\n  ${fitText(needed, memory)}`);
   if (needed <= memory.availableBytes) return;
-  whatFits(config, info, memory).forEach((line) => console.log(`  ${line}`));
+  whatFits(config, new Mesh({}, 1), compiled, info, memory).forEach((line) => console.log(`  ${line}`));
 }
 
 /** The plan of a rank of a mesh, on the console and in the files that are asked for. */
@@ -211,25 +214,43 @@ function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments
   }
 }
 
-/** What to change in a configuration that does not fit, a line each. */
-function whatFits(config: Config, info: DeviceInfo | undefined, { availableBytes }: MachineMemory): string[] {
+/** What a planned step needs. */
+function needOf(planned: Planned): Need {
+  const { parameter, gradient, moment } = planned.plan.categories;
+  return { bytes: neededBytes(planned), stateBytes: parameter + gradient + moment };
+}
+
+/** What to change in a configuration that does not fit, a line each.
+ * @param planned its step. @param info of the device that it would run on. */
+function whatFits(
+  config: Config,
+  mesh: Mesh,
+  planned: Planned,
+  info: DeviceInfo | undefined,
+  { availableBytes: limit }: MachineMemory,
+): string[] {
   const plan = (changed: Config): Need => {
-    const compiled = compiledStep(changed, info), { parameter, gradient, moment } = compiled.plan.categories;
-    return { bytes: neededBytes(compiled), stateBytes: parameter + gradient + moment };
+    const isSpread = changed.parallelism.data_parallel_shard_degree > 0;
+    return needOf(planStep(stepOptions(changed, info, meshOf(changed, isSpread ? undefined : mesh.size))));
   };
-  const { numLayers } = modelSizes(config);
-  return alternativeLines(alternatives(config, { limit: availableBytes, numLayers, plan }), availableBytes);
+  const parameters = numParameters(new Llama(modelSizes(config)));
+  return alternativeLines(alternatives(config, { limit, parameters, mesh, now: needOf(planned), plan }), limit);
 }
 
 /** Opens the run of a configuration.
  * @throws {MemoryError} that says what to change when it does not fit. */
 async function openTrainer(config: Config): Promise<Trainer> {
+  const mesh = meshOf(config, worldOf()?.size ?? 1);
   try {
-    return await Trainer.open(trainOptions(config, meshOf(config, worldOf()?.size ?? 1)));
+    return await Trainer.open(trainOptions(config, mesh));
   } catch (error) {
     if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
-    throw new MemoryError(compiled, memory, whatFits(config, deviceHere(config.device.threads), memory));
+    throw new MemoryError(
+      compiled,
+      memory,
+      whatFits(config, mesh, compiled, deviceHere(config.device.threads), memory),
+    );
   }
 }
 

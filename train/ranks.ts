@@ -1,6 +1,7 @@
 /** How the graphs of a step are shared out among the ranks of a mesh.
  * @module */
 import type { Graph } from "../graph/ir.ts";
+import { LayoutError } from "../graph/layout.ts";
 import type { ModelPlan } from "../graph/roles.ts";
 import { Llama } from "../model/llama.ts";
 import { llamaPlan } from "../model/llama_plan.ts";
@@ -43,18 +44,18 @@ export interface BoundRanks extends Ranks {
 }
 
 /** Binds a mesh to a model and the graphs of its step.
- * @throws {RangeError} when the model cannot be cut as the mesh asks. */
+ * @throws {LayoutError} when the model cannot be cut as the mesh asks. */
 export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layout: MeshLayout): BoundRanks {
   const { mesh, rank, reshard, prefetch } = layout;
   const roles = layout.plan ?? (model instanceof Llama ? llamaPlan(model.config) : undefined);
   if (!roles && mesh.degrees.tp > 1) {
-    throw new RangeError(
+    throw new LayoutError(
       `Cannot cut ${model.constructor.name} over tp, ${mesh.degrees.tp} ranks: expected a plan that names the parameters to ` +
         `cut; give the option plan, or leave tp at 1`,
     );
   }
   if (layout.asyncTensorParallel && layout.sequenceParallel === false) {
-    throw new RangeError(
+    throw new LayoutError(
       "Cannot hide the exchanges of tp without sequence parallelism: expected rows that are gathered and scattered; leave " +
         "sequenceParallel at true, or asyncTensorParallel at false",
     );

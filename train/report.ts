@@ -38,14 +38,16 @@ export function ranksText({ size, degrees }: Mesh, info: CommInfo, simulated = "
 /** Slower paths that a step takes, a line each; none where everything runs as it is meant to. */
 export function slowPaths({ graphs }: Compiled): string[] {
   return graphs.flatMap(({ name, nodes }) => {
-    const copies = nodes.filter((n) => n.op === "copy"),
-      whole = nodes.filter((n) => n.op === "cross_entropy")
-        .filter((n) => numel(n.inputs[1].shape) > CHUNK_ROWS);
+    const copies = nodes.filter((n) => n.op === "copy");
+    const losses = Map.groupBy(nodes.filter((n) => n.op === "cross_entropy"), (n) => n.scope);
+    const whole = [...losses].filter(([, [first, ...more]]) =>
+      more.length === 0 && numel(first.inputs[1].shape) > CHUNK_ROWS
+    );
     return [
       ...copies.slice(0, 1).map((n) =>
         `${name} copies ${count(copies.length)} values, since a kernel cannot follow their strides; first in ${n.scope}`
       ),
-      ...whole.map((n) => `${name} holds all logits of ${n.scope} at once, since what uses them is not row by row`),
+      ...whole.map(([scope]) => `${name} holds all logits of ${scope} at once, since what uses them is not row by row`),
     ];
   });
 }

@@ -13,7 +13,7 @@ import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { HostSlot } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { TrainableModel } from "../model/loss.ts";
-import { type Compiled, compileGraphs } from "./compile.ts";
+import { type Compiled, compileGraphs, type CompileOptions, planGraphs, type Planned } from "./compile.ts";
 import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
 import { newArray, numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
 import type { InstructionTime } from "./profile.ts";
@@ -108,9 +108,18 @@ export function stepGraphs(options: Omit<StepOptions, "precision" | "remat" | "t
 /** Compiles the graphs of a step; needs no native library. Sections are named by their graphs.
  * @throws {RangeError} when the model cannot be cut as the mesh asks. */
 export function compileStep(options: StepOptions): Compiled {
+  return compileGraphs(...bound(options));
+}
+
+/** All of {@linkcode compileStep} but the program: enough to know what a step takes. */
+export function planStep(options: StepOptions): Planned {
+  return planGraphs(...bound(options));
+}
+
+/** The graphs of a step, and how passes turn them into a program. */
+function bound(options: StepOptions): [Graph[], CompileOptions] {
   const { model, precision, remat, threads } = options, graphs = stepGraphs(options);
-  const ranks = options.ranks && bindRanks(model, graphs, options.ranks);
-  return compileGraphs(graphs, { precision, remat, threads, ranks });
+  return [graphs, { precision, remat, threads, ranks: options.ranks && bindRanks(model, graphs, options.ranks) }];
 }
 
 /** A compiled step in native memory. */

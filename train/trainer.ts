@@ -9,6 +9,7 @@ import type { CommOptions } from "../ffi/comm.ts";
 import { Device, type DeviceInfo } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
 import { ABI_VERSION } from "../ffi/symbols.ts";
+import { LayoutError } from "../graph/layout.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
@@ -381,7 +382,7 @@ function ranksOf({ mesh: degrees, parallelism, batch, seqLen, validation }: Comp
   const problems = [seqLen, ...(validation ? [validation.seqLen] : [])].flatMap((tokens) =>
     stepProblems(mesh, { seqLen: tokens, localBatchSize: batch, globalBatchSize: -1 })
   );
-  if (problems.length > 0) throw new RangeError(problems.join("\n"));
+  if (problems.length > 0) throw new LayoutError(problems.join("\n"));
   return { ...parallelism, mesh, rank: place.rank };
 }
 

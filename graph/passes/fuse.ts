@@ -96,12 +96,17 @@ function touchedOnce(graph: Graph): (states: readonly string[]) => boolean {
 export function accumulateInPlace(graph: Graph): Graph {
   const made = producers(graph), uses = consumers(graph), outputs = results(graph), edit = new Editor(graph);
   const order = new Map(graph.nodes.map((n, at) => [n, at])), isFree = touchedOnce(graph);
-  /** Terms of a sum that is there for one accumulation alone, each with the node where it can be added. */
-  const termsOf = (value: Value, at: Node): { value: Value; at: Node }[] => {
-    const node = made.get(value);
-    if (!node || !soleUse(uses, outputs, value)) return [{ value, at }];
-    if (node.op === "add") return node.inputs.flatMap((v) => termsOf(v, node));
-    return [{ value, at: opOf(node.op).accumulates === node.outputs.indexOf(value) ? node : at }];
+  /** Terms of a sum that is there for one accumulation alone, each with the node where it can be added. A sum may be as long as the
+   * graph, so this is no recursion. */
+  const termsOf = (sum: Value, sink: Node): { value: Value; at: Node }[] => {
+    const open = [{ value: sum, at: sink }], terms: typeof open = [];
+    for (let term; (term = open.pop());) {
+      const { value, at } = term, node = made.get(value);
+      if (!node || !soleUse(uses, outputs, value)) terms.push(term);
+      else if (node.op === "add") open.push(...node.inputs.toReversed().map((v) => ({ value: v, at: node })));
+      else terms.push({ value, at: opOf(node.op).accumulates === node.outputs.indexOf(value) ? node : at });
+    }
+    return terms;
   };
   for (const sink of graph.nodes) {
     if (sink.op !== "accumulate" || !isFree(touchedStates(sink))) continue;

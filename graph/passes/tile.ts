@@ -15,10 +15,16 @@ import { removeDeadNodes } from "./simplify.ts";
  * as it is smaller, so that ranks exchange less often. */
 export const CHUNK_ROWS = 512;
 
+/** Most chunks of a region: beyond that chunks get more rows, so that the size of a program does not grow with the batch. A chunk then
+ * holds 1/32 of the logits: per token of the batch no more than one value of the residual stream where `vocab / 32 <= dim`. */
+export const MOST_CHUNKS = 32;
+
 /** How to tile. */
 export interface TileOptions {
-  /** Most rows of a chunk (a row is one token's logits, over the whole vocabulary); default {@linkcode CHUNK_ROWS}. */
+  /** Rows of a chunk (a row is one token's logits, over the whole vocabulary); default {@linkcode CHUNK_ROWS}. */
   readonly rows?: number;
+  /** Most chunks: `rows` is doubled until there are no more; default {@linkcode MOST_CHUNKS}. */
+  readonly chunks?: number;
   /** Values to be made chunk by chunk, with all work on them; default: {@linkcode lossRegions}. */
   readonly values?: readonly Value[];
 }
@@ -198,6 +204,16 @@ export function rowBoxes(shape: readonly number[], limit: number): Box[] {
   }, [{ starts: [], sizes: [] }]);
 }
 
+/** Boxes of at most `limit` rows; where that makes more than `most` of them, of twice as many rows, and so on. */
+export function chunkBoxes(shape: readonly number[], limit: number, most: number): Box[] {
+  const rows = numel(shape);
+  for (let size = limit;; size *= 2) {
+    if (rows > size * most) continue; // without making boxes that are too many
+    const boxes = rowBoxes(shape, size);
+    if (boxes.length <= most) return boxes;
+  }
+}
+
 /** Clones a region for one box: its values by the ones that they stand for. Operands from outside are sliced along the rows
  * that they have, once for all nodes of the chunk. */
 function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, Node>, box: Box): Map<Value, Value> {
@@ -224,11 +240,11 @@ function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, N
 }
 
 /** Clones one region chunk by chunk, so that the memory of one chunk serves all. */
-function tileRegion(graph: Graph, value: Value, limit: number): Graph {
+function tileRegion(graph: Graph, value: Value, { rows, chunks }: Required<Omit<TileOptions, "values">>): Graph {
   const region = regionOf(graph, value), { before, after } = split(graph, region);
   const part = [...region.nodes].find((n) => n.op === "cross_entropy_part");
   const slices = part ? num(part.attrs.whole) / value.shape.at(-1)! : 1;
-  const boxes = rowBoxes(value.shape.slice(0, -1), limit * slices);
+  const boxes = chunkBoxes(value.shape.slice(0, -1), rows * slices, chunks);
   if (boxes.length < 2) return graph;
   const builder = Builder.extend(graph), made = producers(graph), old = builder.nodes.length;
   const needed = new Set([...after.flatMap((n) => n.inputs), ...graph.outputs.map((o) => o.value)]);
@@ -284,7 +300,8 @@ function combine(
  * @throws {TypeError} when one of `values` cannot be tiled: an op that does not work row by row, rows that are mixed, or a
  * result of all rows that comes back into the region. */
 export function tile(graph: Graph, options: TileOptions = {}): Graph {
-  const { rows = CHUNK_ROWS, values = lossRegions(graph) } = options;
+  const { rows = CHUNK_ROWS, chunks = MOST_CHUNKS, values = lossRegions(graph) } = options;
   if (!(rows >= 1)) throw new RangeError(`Cannot tile by ${rows} rows: expected at least 1`);
-  return values.reduce((g, value) => tileRegion(g, value, rows), graph);
+  if (!(chunks >= 1)) throw new RangeError(`Cannot tile into ${chunks} chunks: expected at least 1`);
+  return values.reduce((g, value) => tileRegion(g, value, { rows, chunks }), graph);
 }

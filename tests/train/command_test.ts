@@ -173,7 +173,14 @@ Deno.test("a dry run of what does not fit says so, and what to change", async ()
   const { code, out } = await command("--dry-run", ...hugeKeys);
   assertEquals(code, 0);
   assertMatch(out, /\nMachine\n {2}a run needs 1\.\d TiB, .* are available: it does not fit\n/);
-  assertMatch(out, /\n {2}training\.dtype "bfloat16" instead of "float32" needs [\d.]+ GiB, which is still too much/);
+  assertMatch(
+    out,
+    /\n {2}parallelism\.data_parallel_shard_degree \d+ on \d+ ranks with this memory each needs [\d.]+ GiB/,
+  );
+  assertMatch(out, /\n {2}a model of at most [\d,]+ million parameters instead of 68,988 million \(model\.flavor/);
+  const batch = await command("--dry-run", "--training.local_batch_size", "65536");
+  assertMatch(batch.out, /arena +7\d\d\.\d GiB = /);
+  assertMatch(batch.out, /\n {2}training\.local_batch_size \d+ instead of 65536 \(training\.global_batch_size 65536/);
   const small = await command("--dry-run", "--model.n_layers", "1");
   assertMatch(small.out, /\nMachine\n {2}a run needs [\d.]+ MiB, .* are available: it fits$/);
 });
@@ -199,7 +206,7 @@ Deno.test("a run that does not fit into memory is refused with its plan", async 
   await using tiny = await tinyRun();
   const outcome = await command(...tiny.config, ...hugeKeys);
   assertRefused(outcome, "Cannot start: a run needs 1.", "moments", "Largest values of", "(out_of_memory)");
-  assertStringIncludes(outcome.errors[0], '\n  fix: training.dtype "bfloat16" instead of "float32" needs ');
+  assertMatch(outcome.errors[0], /\n {2}fix: .*parallelism\.data_parallel_shard_degree \d+ on \d+ ranks/);
   assertEquals([...Deno.readDirSync(tiny.folder)].map(({ name }) => name), ["tiny.toml"]);
 });
 

@@ -60,6 +60,8 @@ Deno.test("a step that takes a slower path says which, and the usual one has not
   const [line] = slowPaths(compileStep({ ...pooled, batch: 2, seqLen: 300 }));
   assertStringIncludes(line, "microbatch holds all logits");
   assertEquals(slowPaths(compileStep({ ...pooled, batch: 2, seqLen: 30 })), []);
+  const large = { ...pooled, model, batch: 64, seqLen: 512 };
+  assertEquals(slowPaths(compileStep(large)), [], "chunks of more than 512 rows are chunks all the same");
 });
 
 Deno.test("ranks are told by their mesh, how they exchange, and where they compute", () => {

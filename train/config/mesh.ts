@@ -2,7 +2,7 @@
  * The mesh of ranks that a configuration asks for.
  * @module
  */
-import { degreeOf } from "../../graph/layout.ts";
+import { degreeOf, LayoutError } from "../../graph/layout.ts";
 import { AXES, type Axis, DEGREE_KEYS, Mesh, meshProblems, stepProblems } from "../../parallel/mesh.ts";
 import { ConfigError } from "./problem.ts";
 import type { Config } from "./schema.ts";
@@ -41,7 +41,7 @@ export function meshOf({ parallelism: p, training }: Config, nproc?: number): Me
 }
 
 /** Runs what cuts a model; that it cannot be cut is the configuration's fault.
- * @throws {ConfigError} in place of a `RangeError`. */
+ * @throws {ConfigError} in place of a {@linkcode LayoutError}. */
 export function cut<T>(run: () => T): T {
   try {
     return run();
@@ -50,9 +50,9 @@ export function cut<T>(run: () => T): T {
   }
 }
 
-/** A `RangeError` of what cuts a model as a {@linkcode ConfigError}; others as they are. */
+/** A {@linkcode LayoutError} as a {@linkcode ConfigError}; others as they are. */
 export function meshError(error: unknown): unknown {
-  return error instanceof RangeError ? new ConfigError([meshProblem(error.message)]) : error;
+  return error instanceof LayoutError ? new ConfigError(error.message.split("\n").map(meshProblem)) : error;
 }
 
 /** A problem out of a text `what: expected what; fix`; where it says less, what is left is said for it. */

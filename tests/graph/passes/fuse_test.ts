@@ -199,6 +199,17 @@ Deno.test("a sum of gradients goes in term by term, and only the first overwrite
   assertEquals(ofW.map((n) => [n.op, n.attrs.begin]), [["contract", true], ["contract", false], ["contract", false]]);
 });
 
+Deno.test("a sum may have as many terms as a graph has nodes", () => {
+  const graph = traceGraph("g", [{ name: "gradient/w", kind: "gradient", ...f64(2) }], (builder) => {
+    const x = input(builder, "x", 2);
+    let sum = x.exp();
+    for (let i = 1; i < 20_000; i++) sum = sum.add(x.exp());
+    builder.accumulate("gradient/w", sum.value);
+  });
+  const after = accumulateInPlace(graph);
+  assertEquals(countOps(after), { exp: 20_000, accumulate: 20_000 });
+});
+
 Deno.test("the term that is made first overwrites, wherever it stands in the sum", () => {
   const graph = traceGraph("g", [{ name: "gradient/w", kind: "gradient", ...f64(2, 2) }], (builder) => {
     const x = input(builder, "x", 2, 2), product = (t: Tensor): Tensor => t.contract("a b, a c -> b c", x);

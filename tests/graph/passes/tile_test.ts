@@ -4,7 +4,7 @@ import type { Graph, Value } from "../../../graph/ir.ts";
 import { numel } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
-import { lossRegions, rowBoxes, tile } from "../../../graph/passes/tile.ts";
+import { chunkBoxes, lossRegions, MOST_CHUNKS, rowBoxes, tile } from "../../../graph/passes/tile.ts";
 import { print } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { traceGraph } from "../../../graph/trace.ts";
@@ -35,18 +35,40 @@ Deno.test("boxes cover every row once and hold at most the limit", () => {
   });
 });
 
+Deno.test("chunks keep their rows while they are few, and get more rows so as to stay few", () => {
+  const text = (shape: number[], most: number) => chunkBoxes(shape, 2, most).map((b) => String(b.sizes)).join(" ");
+  assertEquals(text([4, 2], 4), "1,2 1,2 1,2 1,2");
+  assertEquals(text([4, 2], 3), "2,2 2,2");
+  assertEquals(text([1, 7], 3), "1,4 1,3");
+  assertEquals(text([3, 4], 3), "1,4 1,4 1,4");
+  forSeeds(100, (seed) => {
+    const random = new Random(seed), shape = Array.from({ length: random.int(1, 3) }, () => random.int(1, 9));
+    const most = random.int(1, 9), boxes = chunkBoxes(shape, random.int(1, 20), most);
+    assertEquals(boxes.length <= most, true);
+    assertEquals(boxes.reduce((n, b) => n + numel(b.sizes), 0), numel(shape));
+  });
+});
+
+Deno.test("the size of a program does not grow with the batch", () => {
+  const nodes = (B: number) => tile(simplify(headGradients(headGraph({ B, T: 512, D: 2, V: 3 })))).nodes.length;
+  assertEquals(nodes(4000), nodes(MOST_CHUNKS));
+  assertEquals(nodes(65536), nodes(MOST_CHUNKS));
+  assertEquals(nodes(8) < nodes(MOST_CHUNKS), true);
+});
+
 Deno.test("tile keeps the meaning of head and cross-entropy of any size, forward and with gradients", () => {
   forSeeds(150, (seed) => {
     const random = new Random(seed), size = (high: number) => random.int(1, high), V = random.int(2, 7);
     const sizes = { B: size(3), T: size(7), D: random.oneIn(4) ? V : size(5), V }, rows = size(6);
+    const chunks = random.oneIn(3) ? random.int(2, 4) : MOST_CHUNKS;
     // Work on the logits joins the chunk; a D that happens to be V must not confuse.
     const betweens = [(x: Tensor) => x, (x: Tensor) => x.mul(0.5), (x: Tensor) => x.div(3).tanh().mul(3)];
     const forward = verify(headGraph(sizes, random.pick(betweens))), whole = `${[sizes.B, sizes.T, V]}`;
     for (const graph of [forward, simplify(headGradients(forward))]) {
-      const text = print(graph), after = verify(tile(graph, { rows }));
+      const text = print(graph), after = verify(tile(graph, { rows, chunks }));
       assertEquals(print(graph), text, "the graph it was given has changed");
       assertSameMeaning(graph, after, seed);
-      assertEquals(after === graph, rowBoxes([sizes.B, sizes.T], rows).length === 1);
+      assertEquals(after === graph, chunkBoxes([sizes.B, sizes.T], rows, chunks).length === 1);
       if (after !== graph && V !== sizes.D) {
         assertEquals(after.nodes.flatMap((n) => n.outputs).some((v) => String(v.shape) === whole), false);
       }
@@ -231,7 +253,8 @@ Deno.test("logits that are a result of the graph are not offered, since they mus
 Deno.test("tile refuses a value that no node makes, and chunks of no rows", () => {
   const graph = headGraph({ B: 2, T: 4, D: 2, V: 3 });
   assertThrows(() => tile(graph, { values: [graph.inputs[0].value] }), TypeError, "expected a value that a node");
-  assertThrows(() => tile(graph, { rows: 0 }), RangeError, "expected at least 1");
+  assertThrows(() => tile(graph, { rows: 0 }), RangeError, "by 0 rows: expected at least 1");
+  assertThrows(() => tile(graph, { chunks: 0 }), RangeError, "into 0 chunks: expected at least 1");
 });
 
 Deno.test("a loss that is computed in front of later state stays in front of it", () => {

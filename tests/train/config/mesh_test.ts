@@ -1,4 +1,5 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { LayoutError } from "../../../graph/layout.ts";
 import { ConfigError, cut, loadConfig, meshOf } from "../../../train/config.ts";
 
 async function mesh(axes: string, ...args: string[]) {
@@ -55,7 +56,7 @@ Deno.test("ranks that the degrees do not make are refused, and sizes that they d
 Deno.test("what cannot be cut is a fault of the configuration, and other errors are not", () => {
   const cannot = () =>
     cut(() => {
-      throw new RangeError("Cannot cut a over tp: dim 0 is 3, not a multiple of 2; change it");
+      throw new LayoutError("Cannot cut a over tp: dim 0 is 3, not a multiple of 2; change it");
     });
   const error = assertThrows(cannot, ConfigError);
   assertEquals(
@@ -63,5 +64,13 @@ Deno.test("what cannot be cut is a fault of the configuration, and other errors 
     "Cannot cut a over tp: dim 0 is 3, not a multiple of 2\n  expected: sizes that the axes divide\n" +
       "  fix: change it   (mesh)",
   );
+  const both = assertThrows(() => {
+    cut(() => {
+      throw new LayoutError("a is 3: expected 2; change a\nb is 5: expected 4; change b");
+    });
+  }, ConfigError);
+  assertStringIncludes(both.message, "2 problems\n\na is 3\n  expected: 2\n  fix: change a   (mesh)\n\nb is 5\n");
   assertThrows(() => cut(() => JSON.parse("{")), SyntaxError);
+  const own = assertThrows(() => cut(() => new Array(-1)), RangeError);
+  assertEquals(own.message, "Invalid array length");
 });
