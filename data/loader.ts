@@ -68,10 +68,15 @@ export const IGNORE_INDEX = -100;
 /** Enough that a batch mixes documents; it divides C4's 1,024 shards and most batch sizes. */
 const DEFAULT_LANES = 8;
 
-/** Makes a batch of zeros, over `buffer` where given (4 * B * T words of four bytes). */
+/** Bytes of the arrays of a batch: 4 * B * T words of four bytes. */
+export function batchBytes(batchSize: number, seqLen: number): number {
+  return 16 * batchSize * seqLen;
+}
+
+/** Makes a batch of zeros, over `buffer` where given, of {@linkcode batchBytes}. */
 export function makeBatch(batchSize: number, seqLen: number, buffer?: ArrayBufferLike, byteOffset = 0): Batch {
   const size = batchSize * seqLen;
-  const memory = buffer ?? new ArrayBuffer(16 * size);
+  const memory = buffer ?? new ArrayBuffer(batchBytes(batchSize, seqLen));
   const [tokens, targets, positions, documents] = [0, 1, 2, 3].map((n) =>
     new Int32Array(memory, byteOffset + 4 * size * n, size)
   );
@@ -87,7 +92,9 @@ export class Loader {
   readonly #dataRank: number;
   readonly #dataRanks: number;
   readonly #window: Int32Array;
-  readonly #batch: Batch;
+  readonly #batchSize: number;
+  /** What `next` gives; who fills batches of its own needs none. */
+  #batch: Batch | undefined;
   #lanes: Lane[] = [];
   /** Lanes of a finite loader that have no window left. */
   #ended = new Set<Lane>();
@@ -103,7 +110,7 @@ export class Loader {
     this.#dataRank = options.dataRank ?? 0;
     this.#dataRanks = options.dataRanks ?? 1;
     this.#window = new Int32Array(options.seqLen + 1);
-    this.#batch = makeBatch(options.batchSize, options.seqLen);
+    this.#batchSize = options.batchSize;
   }
 
   /** Opens the tokenizer and finds the dataset's shards.
@@ -124,6 +131,7 @@ export class Loader {
 
   /** The next batch, or undefined at the end of a loader that is not infinite. It is valid until the next call. */
   async next(): Promise<Batch | undefined> {
+    this.#batch ??= makeBatch(this.#batchSize, this.#window.length - 1);
     return await this.fill(this.#batch) ? this.#batch : undefined;
   }
 
@@ -181,7 +189,7 @@ export class Loader {
   /** Does any row of this data rank ever come from the lane? Row r of any batch comes from lanes that are r + nextLane modulo `cycle`. A
    * finite loader has to know when the lanes of others end. */
   #isOwn(lane: number): boolean {
-    const batchSize = this.#batch.tokens.length / (this.#window.length - 1);
+    const batchSize = this.#batchSize;
     let [cycle, rest] = [batchSize * this.#dataRanks, this.#lanes.length];
     while (rest > 0) [cycle, rest] = [rest, cycle % rest];
     const row = (((lane - this.#nextLane) % cycle) + cycle) % cycle, first = this.#dataRank * batchSize;

@@ -4,12 +4,20 @@
  * @module
  */
 import { DataError, type DataProblem } from "./error.ts";
-import type { Batch, LoaderOptions, LoaderState } from "./loader.ts";
+import { type Batch, batchBytes, type LoaderOptions, type LoaderState } from "./loader.ts";
 import { Ring, type RingSpec } from "./ring.ts";
+
+/** Batches that are ready beside the one in use. */
+export const AHEAD = 3;
+
+/** Bytes of the batches that a loader holds ready, where {@linkcode AHEAD} is left alone. */
+export function prefetchBytes(batchSize: number, seqLen: number): number {
+  return (AHEAD + 1) * batchBytes(batchSize, seqLen);
+}
 
 /** What to load, and how far ahead. */
 export interface PrefetchOptions extends LoaderOptions {
-  /** Batches that are ready beside the one in use; default: 3. */
+  /** Batches that are ready beside the one in use; default: {@linkcode AHEAD}. */
   readonly ahead?: number;
 }
 
@@ -44,7 +52,7 @@ export interface Prefetcher extends Omit<Opened, "ring">, AsyncDisposable {
 /** Starts a loader in a worker.
  * @throws {DataError} as `Loader.open` does. */
 export async function prefetch(options: PrefetchOptions): Promise<Prefetcher> {
-  const ahead = options.ahead ?? 3;
+  const ahead = options.ahead ?? AHEAD;
   if (!(Number.isSafeInteger(ahead) && ahead > 0)) {
     throw new DataError({
       code: "bad_option",

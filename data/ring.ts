@@ -6,7 +6,7 @@
  * The memory: a few control words, then for each slot four [B, T] arrays of i32 and the state as f64.
  * @module
  */
-import { type Batch, type LoaderState, makeBatch } from "./loader.ts";
+import { type Batch, batchBytes, type LoaderState, makeBatch } from "./loader.ts";
 
 /** Sizes of a ring, and its memory: all that the other thread needs to see the same ring. */
 export interface RingSpec {
@@ -41,12 +41,12 @@ export class Ring {
   constructor(spec: RingSpec) {
     this.spec = spec;
     this.#control = new Int32Array(spec.memory, 0, CONTROL_BYTES / 4);
-    const { batchBytes, slotBytes } = sizes(spec);
+    const stateAt = batchBytes(spec.batchSize, spec.seqLen), bytes = slotBytes(spec);
     this.#slots = Array.from({ length: spec.slots }, (_, n) => {
-      const at = CONTROL_BYTES + n * slotBytes;
+      const at = CONTROL_BYTES + n * bytes;
       return {
         batch: makeBatch(spec.batchSize, spec.seqLen, spec.memory, at),
-        words: new Float64Array(spec.memory, at + batchBytes, (slotBytes - batchBytes) / 8),
+        words: new Float64Array(spec.memory, at + stateAt, (bytes - stateAt) / 8),
       };
     });
   }
@@ -55,7 +55,7 @@ export class Ring {
   static make(spec: Omit<RingSpec, "memory">): Ring {
     return new Ring({
       ...spec,
-      memory: new SharedArrayBuffer(CONTROL_BYTES + spec.slots * sizes(spec).slotBytes),
+      memory: new SharedArrayBuffer(CONTROL_BYTES + spec.slots * slotBytes(spec)),
     });
   }
 
@@ -131,10 +131,9 @@ export class Ring {
   }
 }
 
-/** Bytes of the arrays of a batch, and of a slot. */
-function sizes({ batchSize, seqLen, state }: Omit<RingSpec, "memory">): { batchBytes: number; slotBytes: number } {
-  const batchBytes = 16 * batchSize * seqLen;
-  return { batchBytes, slotBytes: batchBytes + 8 * (HEAD_WORDS + CURSOR_WORDS * state.lanes.length) };
+/** Bytes of a batch with the state after it. */
+function slotBytes({ batchSize, seqLen, state }: Omit<RingSpec, "memory">): number {
+  return batchBytes(batchSize, seqLen) + 8 * (HEAD_WORDS + CURSOR_WORDS * state.lanes.length);
 }
 
 async function wait(control: Int32Array, word: number, value: number): Promise<void> {

@@ -76,8 +76,9 @@ function choices(name: string, values: readonly string[]): Knob {
   };
 }
 
-/** Halves of a size of the step, down to a least one. */
-function halves(key: "seq_len" | "local_batch_size" | "global_batch_size", least: number, of = 1): Knob {
+/** Halves of a size of the step, down to a least one; batches of a step stay multiples of it. */
+function halves(key: "seq_len" | "local_batch_size" | "global_batch_size", least: number): Knob {
+  const of = key === "global_batch_size" ? least : 1;
   return (config) => {
     const from = config.training[key], changes: Change[] = [];
     for (let to = Math.floor(from / 2); to >= least && to % of === 0; to = Math.floor(to / 2)) {
@@ -192,9 +193,10 @@ function lighterSteps(config: Config, search: Search, { now, mesh }: Alternative
   const { base, prefix } = strongest(config, gentle.filter((knob) => search.turn(knob, config, "", now.bytes)));
   if (!search.fits && prefix !== "") search.take(prefix.replace(/, $/, ""), base);
   if (search.fits) return search.best;
-  const once = base.training.local_batch_size * dataRanks;
-  const harsh = [halves("seq_len", 128), halves("global_batch_size", once, once), stored, shards(mesh, 2)];
-  for (const knob of harsh) search.turn(knob, base, prefix, now.bytes);
+  const fewer: Knob = (from) => halves("global_batch_size", from.training.local_batch_size * dataRanks)(from);
+  const harsh = [halves("seq_len", 128), fewer, stored, shards(mesh, 2)];
+  for (const knob of harsh) search.turn(knob, config, "", now.bytes);
+  if (!search.fits && prefix !== "") { for (const knob of harsh) search.turn(knob, base, prefix, now.bytes); }
   return search.best;
 }
 

@@ -21,7 +21,6 @@ import { numParameters } from "../model/module.ts";
 import { BATCH_AXES, Mesh } from "../parallel/mesh.ts";
 import { AgreementError } from "./agreement.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
-import type { Planned } from "./compile.ts";
 import {
   askedPrecision,
   commOptions,
@@ -39,7 +38,14 @@ import {
   profileCycle,
   rematPolicy,
 } from "./config.ts";
-import { fitText, type MachineMemory, machineMemory, MemoryError, neededBytes } from "./machine_memory.ts";
+import {
+  fitText,
+  type MachineMemory,
+  machineMemory,
+  MemoryError,
+  neededBytes,
+  type PlannedStep,
+} from "./machine_memory.ts";
 import { planMesh } from "./mesh_plan.ts";
 import { meshPlanPage } from "./mesh_plan_page.ts";
 import { meshPlanText } from "./mesh_plan_text.ts";
@@ -179,7 +185,7 @@ function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?: Mesh):
 function printPlan(config: Config): void {
   const options = complete(trainOptions(config)), info = deviceHere(options.threads);
   const step = stepOptions(config, info), compiled = compileStep(step);
-  const memory = machineMemory(), needed = neededBytes(compiled);
+  const memory = machineMemory();
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
   console.log(`Backward\n  ${rematText(compiled)}`);
@@ -188,8 +194,8 @@ function printPlan(config: Config): void {
     ? compiled
     : compileStep({ ...step, remat: { mode: "memory_budget", fraction: 1 } });
   if (search) console.log(frontierText(search.frontier()));
-  console.log(`Machine\n  ${fitText(needed, memory)}`);
-  if (needed <= memory.availableBytes) return;
+  console.log(`Machine\n  ${fitText(compiled, memory)}`);
+  if (neededBytes(compiled) <= memory.availableBytes) return;
   whatFits(config, new Mesh({}, 1), compiled, info, memory).forEach((line) => console.log(`  ${line}`));
 }
 
@@ -215,7 +221,7 @@ function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments
 }
 
 /** What a planned step needs. */
-function needOf(planned: Planned): Need {
+function needOf(planned: PlannedStep): Need {
   const { parameter, gradient, moment } = planned.plan.categories;
   return { bytes: neededBytes(planned), stateBytes: parameter + gradient + moment };
 }
@@ -225,7 +231,7 @@ function needOf(planned: Planned): Need {
 function whatFits(
   config: Config,
   mesh: Mesh,
-  planned: Planned,
+  planned: PlannedStep,
   info: DeviceInfo | undefined,
   { availableBytes: limit }: MachineMemory,
 ): string[] {

@@ -1,8 +1,12 @@
 /** Memory that a run may take on this machine, and the error of a run that needs more. Sizes are bytes.
  * @module */
 import process from "node:process";
-import type { Compiled } from "./compile.ts";
+import type { Planned } from "./compile.ts";
 import { bytesText, memoryText } from "./plan_report.ts";
+import type { HostMemory } from "./step_program.ts";
+
+/** A planned step with what the host holds of it. */
+export type PlannedStep = Pick<Planned, "plan"> & HostMemory;
 
 /** Memory of this machine, or of the group of processes (cgroup) whose limit is lower. */
 export interface MachineMemory {
@@ -27,13 +31,21 @@ export function machineMemory(processes = 1): MachineMemory {
 export const REST_BYTES = 256 * 2 ** 20;
 
 /** Memory of a whole run. */
-export function neededBytes({ plan }: Pick<Compiled, "plan">): number {
-  return plan.arenaBytes + REST_BYTES;
+export function neededBytes({ plan, host }: PlannedStep): number {
+  return plan.arenaBytes + batchesBytes(host) + REST_BYTES;
+}
+
+/** All that the host holds of batches. */
+function batchesBytes({ inputBytes, outputBytes, prefetchBytes }: HostMemory["host"]): number {
+  return inputBytes + outputBytes + prefetchBytes;
 }
 
 /** Whether a run fits, in a line. */
-export function fitText(needed: number, { totalBytes, availableBytes }: MachineMemory): string {
-  const rest = `its arena and ${bytesText(REST_BYTES)} for the rest of the process`;
+export function fitText(step: PlannedStep, { totalBytes, availableBytes }: MachineMemory): string {
+  const needed = neededBytes(step);
+  const rest =
+    `its arena, ${bytesText(batchesBytes(step.host))} for batches and ${bytesText(REST_BYTES)} for the rest ` +
+    "of the process";
   const here = `${bytesText(availableBytes)} of this machine's ${bytesText(totalBytes)} are available`;
   return `a run needs ${bytesText(needed)}, ${rest}; ${here}: it ${needed <= availableBytes ? "fits" : "does not fit"}`;
 }
@@ -45,16 +57,15 @@ export class MemoryError extends Error {
 
   /** The step as it would run.
    * @internal */
-  readonly compiled: Compiled;
+  readonly compiled: PlannedStep;
   /** What there was. */
   readonly memory: MachineMemory;
 
   /** @ignore */
-  constructor(compiled: Compiled, memory: MachineMemory, fixes: readonly string[] = []) {
-    const needed = neededBytes(compiled);
+  constructor(compiled: PlannedStep, memory: MachineMemory, fixes: readonly string[] = []) {
     const fix = fixes.length > 0 ? fixes.join("\n       ") : "a smaller batch, shorter sequences or a smaller model";
     super(
-      `Cannot start: ${fitText(needed, memory)}
+      `Cannot start: ${fitText(compiled, memory)}
 ${memoryText(compiled.plan)}
   expected: at most ${bytesText(memory.availableBytes)}
   fix: ${fix}   (out_of_memory)`,
@@ -66,6 +77,6 @@ ${memoryText(compiled.plan)}
 
 /** Refuses a step that does not fit.
  * @throws {MemoryError} */
-export function checkMemory(compiled: Compiled, memory: MachineMemory): void {
+export function checkMemory(compiled: PlannedStep, memory: MachineMemory): void {
   if (neededBytes(compiled) > memory.availableBytes) throw new MemoryError(compiled, memory);
 }

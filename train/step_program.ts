@@ -6,11 +6,12 @@ import type { Device } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { Program } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
+import { prefetchBytes } from "../data/prefetch.ts";
 import { type Graph, numel, type State } from "../graph/ir.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
-import type { HostSlot } from "../graph/passes/memory.ts";
+import type { HostSlot, MemoryPlan } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { type Compiled, compileGraphs, type CompileOptions, planGraphs, type Planned } from "./compile.ts";
@@ -107,13 +108,40 @@ export function stepGraphs(options: Omit<StepOptions, "precision" | "remat" | "t
 
 /** Compiles the graphs of a step; needs no native library. Sections are named by their graphs.
  * @throws {RangeError} when the model cannot be cut as the mesh asks. */
-export function compileStep(options: StepOptions): Compiled {
-  return compileGraphs(...bound(options));
+export function compileStep(options: StepOptions): Compiled & HostMemory {
+  const compiled = compileGraphs(...bound(options));
+  return { ...compiled, ...hostMemory(compiled.plan, options) };
 }
 
 /** All of {@linkcode compileStep} but the program: enough to know what a step takes. */
-export function planStep(options: StepOptions): Planned {
-  return planGraphs(...bound(options));
+export function planStep(options: StepOptions): Planned & HostMemory {
+  const planned = planGraphs(...bound(options));
+  return { ...planned, ...hostMemory(planned.plan, options) };
+}
+
+/** Bytes that the host holds of a step's batches and results. */
+export interface HostMemory {
+  readonly host: {
+    /** Packed inputs of a run: all microbatches of a step, or a batch of an evaluation. */
+    readonly inputBytes: number;
+    /** Packed results of a run. */
+    readonly outputBytes: number;
+    /** Batches that loaders hold ready. */
+    readonly prefetchBytes: number;
+  };
+}
+
+function hostMemory({ sections }: MemoryPlan, { batch, seqLen, accumulation, evaluate }: StepOptions): HostMemory {
+  const [microbatch, update, evaluation] = ["microbatch", "update", "evaluate"].map((name) =>
+    sections.find((s) => s.graph.name === name)
+  );
+  return {
+    host: {
+      inputBytes: Math.max(accumulation * microbatch!.inputBytes + update!.inputBytes, evaluation?.inputBytes ?? 0),
+      outputBytes: microbatch!.outputBytes + update!.outputBytes,
+      prefetchBytes: prefetchBytes(batch, seqLen) + (evaluate ? prefetchBytes(evaluate.batch, evaluate.seqLen) : 0),
+    },
+  };
 }
 
 /** The graphs of a step, and how passes turn them into a program. */
@@ -207,14 +235,9 @@ export class StepProgram implements Disposable {
 
   /** Loads a compiled step.
    * @param accumulation as it was compiled with. @throws {TitanError} when the device refuses it or memory is short. */
-  static async load(device: Device, compiled: Compiled, accumulation: number): Promise<StepProgram> {
-    const [microbatch, update, evaluate] = ["microbatch", "update", "evaluate"].map((name) =>
-      compiled.program.sections.find((s) => s.name === name)
-    );
-    const program = await Program.create(device, compiled.program.bytes, {
-      inputBytes: Math.max(accumulation * microbatch!.inputBytes + update!.inputBytes, evaluate?.inputBytes ?? 0),
-      outputBytes: microbatch!.outputBytes + update!.outputBytes,
-    });
+  static async load(device: Device, compiled: Compiled & HostMemory, accumulation: number): Promise<StepProgram> {
+    const { program: { bytes }, host } = compiled;
+    const program = await Program.create(device, bytes, host);
     return new StepProgram(compiled, program, accumulation);
   }
 

@@ -223,7 +223,13 @@ export class Trainer implements AsyncDisposable {
         const compiled = compileStep({ ...full, evaluate: full.validation, precision, threads, ranks });
         return { native, joining, precision, compiled };
       });
-      const loader = stack.use(await opening); // its worker has read and tokenised meanwhile
+      const loader = stack.use(
+        await opening.catch((error) => {
+          // What the worker had no memory for, the run has none for either, and can say so better.
+          if (!(error instanceof DataError)) checkMemory(compiling().compiled, machineMemory(worldOf()?.hostSize));
+          throw error;
+        }),
+      ); // its worker has read and tokenised meanwhile
       checkVocabulary(full.model, loader.vocabSize);
       const { native, joining, precision, compiled } = compiling();
       group = stack.use(await joining);

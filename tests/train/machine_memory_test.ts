@@ -21,18 +21,29 @@ const step = {
   accumulation: 1,
   threads: 1,
 } as const;
-const compiled = compileStep(step), needed = compiled.plan.arenaBytes + REST_BYTES;
+const compiled = compileStep(step), { host } = compiled;
+const needed = compiled.plan.arenaBytes + host.inputBytes + host.outputBytes + host.prefetchBytes + REST_BYTES;
 
 Deno.test("this machine has memory, of which part is available", () => {
   const { totalBytes, availableBytes } = machineMemory();
   assert(availableBytes > 2 ** 26 && availableBytes < totalBytes && totalBytes <= Deno.systemMemoryInfo().total);
 });
 
-Deno.test("a run needs its arena and the rest of the process", () => {
+Deno.test("a run needs its arena, its batches and the rest of the process", () => {
   assertEquals(neededBytes(compiled), needed);
   const memory = { totalBytes: 2 ** 34, availableBytes: needed };
-  assertStringIncludes(fitText(needed, memory), "16.0 GiB are available: it fits");
-  assertStringIncludes(fitText(needed + 1, memory), "16.0 GiB are available: it does not fit");
+  assertStringIncludes(fitText(compiled, memory), "16.0 GiB are available: it fits");
+  const less = { ...memory, availableBytes: needed - 1 };
+  assertStringIncludes(fitText(compiled, less), "16.0 GiB are available: it does not fit");
+});
+
+Deno.test("what the host holds grows with the microbatches of a step and with the loader's batches, the arena does not", () => {
+  const tokens = step.batch * step.seqLen, more = compileStep({ ...step, accumulation: 1001 });
+  assertEquals(more.plan.arenaBytes, compiled.plan.arenaBytes);
+  assertEquals(more.host.inputBytes - host.inputBytes, 1000 * 3 * 4 * tokens); // tokens, targets, positions
+  assertEquals(host.prefetchBytes, 4 * 4 * 4 * tokens); // four batches of four arrays
+  const evaluating = compileStep({ ...step, evaluate: { batch: 64, seqLen: 16 } });
+  assertEquals(evaluating.host.inputBytes, 3 * 4 * 64 * 16);
 });
 
 Deno.test("a step is refused when a byte is missing, with its plan and what to change", () => {

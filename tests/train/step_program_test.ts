@@ -23,6 +23,7 @@ import {
   type BatchViews,
   compileStep,
   DivergedError,
+  type HostMemory,
   type StepOptions,
   StepProgram,
 } from "../../train/step_program.ts";
@@ -109,7 +110,7 @@ Deno.test("whatever backward makes again, loss and gradients keep every bit, and
   const batch = 2, seqLen = 64, shape = { batch, seqLen, dtype: "f32", globalTokens: batch * seqLen } as const;
   const debug = llama("debug"), options = { ...defaults, ...shape, model: debug, threads: 2 };
   const rows = someRows(batch, seqLen, debug.vocabSize);
-  const run = async (compiled: Compiled) => {
+  const run = async (compiled: Compiled & HostMemory) => {
     using device = new Device({ threads: 2 });
     using program = await StepProgram.load(device, compiled, 1);
     await program.initialize(1);
@@ -124,7 +125,7 @@ Deno.test("whatever backward makes again, loss and gradients keep every bit, and
     traceUpdate(debug, { ...optimizer, ...shape }),
   ].map((graph) => passes().filter((p) => p.name !== "remat").reduce((g, p) => p.run(g), graph));
   const plan = memory(graphs, { threads: 2 });
-  const without = await run({ graphs, plan, program: encode(plan) });
+  const without = await run({ ...compileStep(options), graphs, plan, program: encode(plan) });
   const modes: RematPolicy[] = [{ mode: "none" }, { mode: "full" }, { mode: "selective", option: 2 }];
   const budgets = [0.3, 0.7].map((fraction) => ({ mode: "memory_budget", fraction }) as const);
   for (const remat of [...modes, { mode: "selective", option: "op" } as const, ...budgets]) {
