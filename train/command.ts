@@ -37,6 +37,7 @@ import {
   type PlanArguments,
   profileCycle,
   rematPolicy,
+  shownFile,
 } from "./config.ts";
 import {
   fitText,
@@ -124,6 +125,9 @@ const KNOWN = [
   ],
 ];
 
+/** The file of the default run. */
+const STANDARD = new URL("../configs/debug.toml", import.meta.url).href;
+
 /** Runs the command line and returns the exit code: 0, 1 after an error, 128 + n when signal n stopped the run.
  * @param args as `Deno.args`; without a config file, `configs/debug.toml` is read. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -133,13 +137,13 @@ export async function main(args: readonly string[]): Promise<number> {
     const rankConsole = world && stack.use(new RankConsole(world.rank));
     if (world) followLauncher(world);
     const named = args.some((a) => /^--(config|job[._-]config[_-]file)(=|$)/.test(a));
-    const defaults = named ? [] : ["--config", new URL("../configs/debug.toml", import.meta.url).href];
+    const defaults = named ? [] : ["--config", STANDARD];
     const { config, warnings, nproc, ...asked } = await loadConfig([...defaults, ...args], readText);
     const size = asked.dryRun ? 1 : numRanks(world?.size, nproc);
     const shown = size > 1 ? shownRanks(asked.logRanks, size) : "all";
     rankConsole?.show(shown);
     if (asked.help) {
-      console.log(helpText());
+      console.log(helpText({ name: shownFile(STANDARD), text: await readText(STANDARD) }));
       return 0;
     }
     if (size > 1 && !world) return await startRanks(config, size, args);
@@ -147,6 +151,9 @@ export async function main(args: readonly string[]): Promise<number> {
     if (config.job.print_config) console.log(JSON.stringify(config, null, 2));
     if (!asked.dryRun) return await run(config);
     const mesh = meshOf(config, nproc);
+    if (mesh.size > 1 && config.activation_checkpoint.visualize_memory_budget_pareto) {
+      console.log("warning: what memory budgets cost is shown for one rank alone, not for a mesh");
+    }
     if (mesh.size > 1 || nproc || Object.keys(asked.plan).length > 0) printMeshPlan(config, mesh, asked.plan);
     else printPlan(config);
     return 0;

@@ -1,6 +1,6 @@
 /**
- * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch`, `--section.no_switch`, where
- * `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
+ * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch` (also with
+ * `true` or `false` behind it), `--section.no_switch`, where `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
  * `--mesh`, `--nproc`, `--log-rank`, `--plan-json`, `--plan-page`, `--help`.
  * @module
  */
@@ -75,9 +75,12 @@ export function readArguments(args: readonly string[]): Arguments {
       const positive = name.replace(/\.no_([^.]+)$/, ".$1");
       const kind = kindOf(name) ?? (positive !== name && kindOf(positive) === "boolean" ? "boolean" : undefined);
       if (kind === "boolean") {
-        const given = inline ?? (/^(true|false)$/.test(args[i + 1] ?? "") ? args[++i] : undefined);
-        if (given === undefined) add(positive, positive === name);
-        else bad(`--${written} takes no value, got ${show(given)}`, "a bare switch", bareSwitches(positive));
+        const isOn = positive === name;
+        const given = inline ?? (TRUTH.test(args[i + 1] ?? "") ? args[++i] : undefined);
+        if (given === undefined) add(positive, isOn);
+        else if (isOn && TRUTH.test(given)) add(name, given.toLowerCase() === "true");
+        else if (isOn) bad(`--${written} ${show(given)}`, "true or false", switches(positive));
+        else bad(`--${written} takes no value, got ${show(given)}`, "the switch alone", switches(positive));
         continue;
       }
       const hasNext = args[i + 1] !== undefined && !args[i + 1].startsWith("--");
@@ -97,6 +100,8 @@ export function readArguments(args: readonly string[]): Arguments {
   }
   return { entries, configFile, help, dryRun, ...ranks, plan, problems };
 }
+
+const TRUTH = /^(true|false)$/i;
 
 const LOG_RANKS = "ranks such as 0,2, or all";
 
@@ -139,8 +144,13 @@ function kindOf(name: string): Kind | undefined {
   return vocabulary().keys.get(name)?.kind ?? (foreignKey(name) === undefined ? undefined : foreignKind(name));
 }
 
-function bareSwitches(name: string): string {
-  return `write --${name} for true, --${name.replace(/\.([^.]+)$/, ".no_$1")} for false`;
+function switches(name: string): string {
+  return `write --${name} for true, ${negative(name)} for false`;
+}
+
+/** The flag that turns a switch off: `--validation.no_enable`. */
+export function negative(name: string): string {
+  return `--${name.replace(/\.([^.]+)$/, ".no_$1")}`;
 }
 
 /** A text that is not of its kind is passed on as it is, for the schema to refuse. */

@@ -32,28 +32,35 @@ Deno.test("of a key or file that is given twice, the later counts", () => {
   assertEquals(readArguments(["--config=a.toml", "--config=b.toml"]).configFile, "b.toml");
 });
 
-Deno.test("a switch is bare, and no_ turns it off", () => {
+Deno.test("a switch is on alone, off with no_, and as true or false behind it say, also of keys that are missing", () => {
   assertEquals(values("--validation.enable", "--metrics.no-disable-color-printing"), {
     "validation.enable": true,
     "metrics.disable_color_printing": false,
   });
-  assertEquals(
-    problem("--validation.enable=False"),
-    'bad_argument: command line: --validation.enable takes no value, got "False"; expected a bare switch; ' +
-      "write --validation.enable for true, --validation.no_enable for false",
-  );
+  for (const isOn of [true, false]) {
+    const expected = { "validation.enable": isOn, "checkpoint.enable": isOn, "job.print_config": isOn };
+    const [small, large] = isOn ? ["true", "True"] : ["false", "False"];
+    assertEquals(
+      values("--validation.enable", small, `--checkpoint.enable=${large}`, `--job.print_config=${small}`),
+      expected,
+    );
+  }
 });
 
-Deno.test("a word after a switch is not its value, and true and false are told how to be said", () => {
+Deno.test("what is neither true nor false does not go with a switch, and nothing with no_", () => {
+  const how = "write --validation.enable for true, --validation.no_enable for false";
+  assertEquals(
+    problem("--validation.enable=0"),
+    `bad_argument: command line: --validation.enable "0"; expected true or false; ${how}`,
+  );
+  assertEquals(
+    problem("--validation.no_enable", "true"),
+    `bad_argument: command line: --validation.no_enable takes no value, got "true"; expected the switch alone; ${how}`,
+  );
   assertEquals(
     problem("--validation.enable", "yes"),
     'bad_argument: command line: unexpected "yes"; expected --section.key value; ' +
       "delete it; a value with spaces needs quotes",
-  );
-  assertEquals(
-    problem("--validation.enable", "false"),
-    'bad_argument: command line: --validation.enable takes no value, got "false"; expected a bare switch; ' +
-      "write --validation.enable for true, --validation.no_enable for false",
   );
 });
 
