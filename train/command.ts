@@ -39,6 +39,7 @@ import {
   rematPolicy,
   shownFile,
 } from "./config.ts";
+import { JsonLines } from "./json_lines.ts";
 import {
   fitText,
   type MachineMemory,
@@ -50,7 +51,7 @@ import {
 import { planMesh } from "./mesh_plan.ts";
 import { meshPlanPage } from "./mesh_plan_page.ts";
 import { meshPlanText } from "./mesh_plan_text.ts";
-import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
+import { colorsWanted, Metrics, processMemory } from "./metrics.ts";
 import { planText } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
 import type { ProcessGroup } from "./process_group.ts";
@@ -59,6 +60,8 @@ import { profileAction, Profiler } from "./profiler.ts";
 import { RankConsole } from "./rank_console.ts";
 import { frontierText, rematText } from "./remat_report.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "./report.ts";
+import { RunFolder } from "./run_folder.ts";
+import { SteadyConsole } from "./steady_console.ts";
 import { compileStep, DivergedError, planStep, type StepOptions } from "./step_program.ts";
 import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
 import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
@@ -146,13 +149,16 @@ export async function main(args: readonly string[]): Promise<number> {
       console.log(helpText({ name: shownFile(STANDARD), text: await readText(STANDARD) }));
       return 0;
     }
-    if (size > 1 && !world) return await startRanks(config, size, args);
-    warnings.forEach((w) => console.log(`warning: ${w}`));
+    if (size > 1 && !world) {
+      openFolder(config)?.[Symbol.dispose](); // rank 0 takes it; what keeps it from that is told before any rank starts
+      return await startRanks(config, size, args);
+    }
+    warnings.forEach(warn);
     if (config.job.print_config) console.log(JSON.stringify(config, null, 2));
     if (!asked.dryRun) return await run(config);
     const mesh = meshOf(config, nproc);
     if (mesh.size > 1 && config.activation_checkpoint.visualize_memory_budget_pareto) {
-      console.log("warning: what memory budgets cost is shown for one rank alone, not for a mesh");
+      warn("what memory budgets cost is shown for one rank alone, not for a mesh");
     }
     if (mesh.size > 1 || nproc || Object.keys(asked.plan).length > 0) printMeshPlan(config, mesh, asked.plan);
     else printPlan(config);
@@ -270,26 +276,50 @@ async function openTrainer(config: Config): Promise<Trainer> {
 const tokensPerStep = (o: CompleteOptions, mesh?: Mesh): number =>
   o.batch * o.accumulation * o.seqLen * (mesh ? degreeOf(BATCH_AXES, mesh.degrees) : 1);
 
-/** The file of the run's numbers, if it is to have one. */
-function openJsonLines(config: Config): JsonLines | null {
-  const { metrics: { jsonl_file }, job: { dump_folder } } = config, path = `${dump_folder}/${jsonl_file}`;
-  if (jsonl_file === "") return null;
-  const open = () => new JsonLines(path, { started: new Date().toISOString(), config });
-  return writing(path, 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers', open);
+const warn = (text: string): void => console.log(`warning: ${text}`);
+
+/** The folder of a run that writes into one. */
+function openFolder({ job, metrics, profiling }: Config): RunFolder | undefined {
+  if (metrics.jsonl_file === "" && !profiling.enable_profiling) return undefined;
+  return RunFolder.open(job.dump_folder, warn);
 }
 
-/** What records where time goes, if that is asked for. */
-async function openProfiler(config: Config, trainer: Trainer, gflops: number): Promise<Profiler | null> {
-  const cycle = profileCycle(config), folder = `${config.job.dump_folder}/${config.profiling.save_traces_folder}`;
+/** Makes way for what a run writes. */
+function keepEarlier(folder: RunFolder, name: string): void {
+  const kept = folder.keepEarlier(name);
+  if (kept !== undefined) console.log(`  kept    ${name} of an earlier run as ${kept}`);
+}
+
+/** The file of the run's numbers, if it is to have one. */
+function openJsonLines(config: Config, folder: RunFolder): JsonLines | null {
+  const { jsonl_file } = config.metrics, path = `${config.job.dump_folder}/${jsonl_file}`;
+  if (jsonl_file === "") return null;
+  return writing(path, 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers', () => {
+    keepEarlier(folder, jsonl_file);
+    return new JsonLines(path, { started: new Date().toISOString(), config }, { warn });
+  });
+}
+
+/** What records where time goes, if that is asked for.
+ * @param runFolder of the rank that writes. */
+async function openProfiler(
+  config: Config,
+  trainer: Trainer,
+  gflops: number,
+  runFolder?: RunFolder,
+): Promise<Profiler | null> {
+  const cycle = profileCycle(config), { save_traces_folder } = config.profiling;
   if (!cycle) return null;
-  const { group } = trainer;
+  const { group } = trainer, path = `${config.job.dump_folder}/${save_traces_folder}`;
   const gather = group && (async (own: readonly StepProfile[]) => {
     const all = await group.exchangeJson(own);
     return group.info.rank === 0 ? all : undefined;
   });
   const rates = { gflops, gbytes: await trainer.measureBandwidth() };
-  const open = () => new Profiler({ ...cycle, folder, rates, gather, print: console.log });
-  return writing(folder, "set job.dump_folder to another, or leave profiling.enable_profiling out", open);
+  return writing(path, "set job.dump_folder to another, or leave profiling.enable_profiling out", () => {
+    if (runFolder) keepEarlier(runFolder, save_traces_folder);
+    return new Profiler({ ...cycle, folder: runFolder ? path : null, rates, gather, print: console.log });
+  });
 }
 
 /** What `open` returns; that it cannot write is the configuration's fault. */
@@ -305,10 +335,11 @@ function writing<T>(path: string, fix: string, open: () => T): T {
 /** Trains as a config says. */
 async function run(config: Config): Promise<number> {
   const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
+  using _console = new SteadyConsole();
+  using folder = (worldOf()?.rank ?? 0) === 0 ? openFolder(config) : undefined;
   await using trainer = await openTrainer(config);
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
-  const jsonl = (ranks?.rank ?? 0) === 0 ? openJsonLines(config) : null;
-  const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops);
+  const gflops = await trainer.measure();
   console.log(`libtitan: ${job.description}`);
   console.log(`  model   ${modelText(model, tokensPerStep(options, ranks?.mesh), seqLen)}`);
   console.log(`  data    ${trainer.dataDescription}`);
@@ -317,6 +348,9 @@ async function run(config: Config): Promise<number> {
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   console.log(`  remat   ${rematText(program.compiled)}`);
   slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));
+  if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
+  using jsonl = folder ? openJsonLines(config, folder) : null;
+  const profiler = await openProfiler(config, trainer, gflops, folder);
   const metrics = new Metrics({
     logFreq: log_freq,
     lastStep: steps,
@@ -345,8 +379,11 @@ async function run(config: Config): Promise<number> {
   } finally {
     signal.off();
   }
+  if (trainer.stopped) {
+    console.log(`stopped by ${signal.received() ?? "another rank"} after step ${trainer.step} of ${steps}`);
+  }
+  if ((ranks?.rank ?? 0) === 0) console.log("weights are not kept: there are no checkpoints yet");
   if (!trainer.stopped) return 0;
-  console.log(`stopped by ${signal.received() ?? "another rank"} after step ${trainer.step} of ${steps}`);
   return isLaunched() ? 0 : exitCodeOf(signal.received() ?? "SIGTERM"); // a launcher knows
 }
 

@@ -7,9 +7,8 @@
  * belongs to neither the steps around it nor their tps.
  * @module
  */
-import { mkdirSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
 import { styleText } from "node:util";
+import type { JsonLines } from "./json_lines.ts";
 
 /** Memory of one device; on a CPU, of this process. */
 export interface MemoryUse {
@@ -208,27 +207,6 @@ function memoryTags(prefix: string, { activeBytes, reservedBytes, totalBytes }: 
     [`${prefix}max_reserved(GiB)`]: reservedBytes / GIB,
     [`${prefix}max_reserved(%)`]: 100 * reservedBytes / totalBytes,
   };
-}
-
-/**
- * A file with one JSON object per line. It is never overwritten: each run appends, first a line `{"run": ...}` that
- * says where its lines begin. A line is with the system when {@linkcode write} returns, so a crash loses none.
- * Numbers that are not finite are `null`, since JSON has no NaN.
- */
-export class JsonLines {
-  readonly #path: string;
-
-  /** Makes missing folders and writes the run's first line. Needs `--allow-write`. */
-  constructor(path: string, run: Record<string, unknown>) {
-    this.#path = path;
-    mkdirSync(dirname(path), { recursive: true });
-    this.write({ run });
-  }
-
-  /** Appends a line. */
-  write(values: Record<string, unknown>): void {
-    writeFileSync(this.#path, JSON.stringify(values) + "\n", { flag: "a" });
-  }
 }
 
 /** What {@linkcode Metrics} reports with, and to whom. */

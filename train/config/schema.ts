@@ -188,7 +188,7 @@ const section = <S extends z.ZodRawShape>(description: string, shape: S) =>
 const schema = z.strictObject({
   job: section("The run as a whole.", {
     config_file: key(text.nullable(), null, "TOML file to read; `--config` is short for it."),
-    dump_folder: key(text, "./outputs", "Folder that receives everything the run writes."),
+    dump_folder: key(text, "./outputs", "Folder that receives everything the run writes; one run at a time has it."),
     description: key(z.string(), "default job", "Printed at the start of the run."),
     print_config: key(flag, false, "Print the configuration, with defaults filled in, as JSON at the start."),
   }),
@@ -198,7 +198,11 @@ const schema = z.strictObject({
       false,
       "Print a table of kernels and write a trace for ui.perfetto.dev, cycle by cycle.",
     ),
-    save_traces_folder: key(text, "profile_traces", "Folder of the traces, under job.dump_folder."),
+    save_traces_folder: key(
+      text,
+      "profile_traces",
+      "Folder of the traces, under job.dump_folder; that of an earlier run gets a number.",
+    ),
     profile_freq: key(count, 10, "Length of a cycle: steps that are not recorded, warm-up, recorded steps.", "steps"),
     profiler_active: key(count, 1, "Steps at the end of a cycle that are kept.", "steps"),
     profiler_warmup: key(countOrZero, 3, "Steps before those that are recorded and thrown away.", "steps"),
@@ -206,7 +210,11 @@ const schema = z.strictObject({
   metrics: section("What is reported, and where.", {
     log_freq: key(count, 10, "Report at step 1 and then every so many steps.", "steps"),
     disable_color_printing: key(flag, false, "No colors, also on a terminal."),
-    jsonl_file: key(z.string(), "metrics.jsonl", 'One JSON object per report, under job.dump_folder; "" writes none.'),
+    jsonl_file: key(
+      z.string(),
+      "metrics.jsonl",
+      'One JSON object per report, under job.dump_folder; that of an earlier run gets a number. "" writes none.',
+    ),
   }),
   model: section("Which model is trained. A size that is not set comes from the flavor.", {
     name: key(text, "llama3", "Model family."),
