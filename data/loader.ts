@@ -129,6 +129,12 @@ export class Loader {
     return loader;
   }
 
+  /** Sees to it that every lane has a row, so that one without is found before the first batch and not in the middle of a run.
+   * @throws {DataError} when the data cannot be read, or is too little. */
+  async checkLanes(): Promise<void> {
+    for (const lane of this.#lanes) if (!this.#foreign.has(lane)) await lane.readAhead(this.#window.length);
+  }
+
   /** The next batch, or undefined at the end of a loader that is not infinite. It is valid until the next call. */
   async next(): Promise<Batch | undefined> {
     this.#batch ??= makeBatch(this.#batchSize, this.#window.length - 1);

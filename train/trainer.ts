@@ -214,7 +214,9 @@ export class Trainer implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     try {
       const data = { dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes };
-      const opening = prefetch({ ...data, ...share });
+      const opening = prefetch({ ...data, ...share }), checking = checkValidation(full, share);
+      const checked = checking.catch(() => {}); // it is awaited below, behind what is of more use
+      stack.defer(() => checked);
       const compiling = attempt(() => {
         const native = stack.use(new Device({ threads: threadsOfRank(full.threads, worldOf()) }));
         const joining = ranks && ProcessGroup.open(native, { rank: ranks.rank, size: ranks.mesh.size }, full.comm);
@@ -231,6 +233,7 @@ export class Trainer implements AsyncDisposable {
         }),
       ); // its worker has read and tokenised meanwhile
       checkVocabulary(full.model, loader.vocabSize);
+      await checking;
       const { native, joining, precision, compiled } = compiling();
       group = stack.use(await joining);
       if (group) await agree(group, factsOf(full));
@@ -337,10 +340,9 @@ export class Trainer implements AsyncDisposable {
     if (!validation || !views) {
       throw new RangeError("Cannot evaluate: the run has no validation data; give the option `validation`");
     }
-    const start = performance.now(), { data: dataset, batch: batchSize, seqLen, steps } = validation;
-    const share = this.ranks && dataRankOf(this.ranks.mesh, this.ranks.rank), part = new BatchPart(seqLen, this.ranks);
-    await using loader = await prefetch({ dataset, tokenizer, batchSize, seqLen, infinite: false, ...share });
-    checkVocabulary(this.options.model, loader.vocabSize);
+    const start = performance.now(), { seqLen, steps } = validation, part = new BatchPart(seqLen, this.ranks);
+    const share = this.ranks && dataRankOf(this.ranks.mesh, this.ranks.rank);
+    await using loader = await prefetch({ ...wholeText(validation, tokenizer), ...share });
     const unigrams = new Unigrams(loader.vocabSize);
     let batches = 0;
     for (let batch; batches !== steps && (batch = await loader.next()); batches++) {
@@ -395,6 +397,27 @@ function ranksOf({ mesh: degrees, parallelism, batch, seqLen, validation }: Comp
 /** What has to be the same on all ranks of a run. */
 function factsOf({ model: _, comm: _comm, agreed, ...options }: CompleteOptions): Record<string, unknown> {
   return { library: `${library().version}, ABI version ${ABI_VERSION}`, ...agreed ?? options };
+}
+
+/** The held-out text once, from its beginning: one lane, as there is no order of lanes to keep, and several would each need a document. */
+function wholeText({ data: dataset, batch: batchSize, seqLen }: ValidationOptions, tokenizer?: string | URL) {
+  return { dataset, tokenizer, batchSize, seqLen, lanes: 1, infinite: false };
+}
+
+/** Begins to read the held-out text, so that what is wrong with it is told before the first step.
+ * @param share of this rank, where there are several. */
+async function checkValidation(
+  { validation, tokenizer }: TrainOptions,
+  share?: ReturnType<typeof dataRankOf>,
+): Promise<void> {
+  if (!validation) return;
+  try {
+    await using _loader = await prefetch({ ...wholeText(validation, tokenizer), ...share });
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+    const { what, ...problem } = error.problem;
+    throw new DataError({ ...problem, what: `Validation: ${what}` }, { cause: error });
+  }
 }
 
 /** Ids beyond the embedding's rows must not reach the kernels. */

@@ -6,7 +6,7 @@ import { modulePath } from "../../ffi/comm.ts";
 import { library } from "../../ffi/library.ts";
 import { LaunchError } from "../../parallel/launch.ts";
 import { numRanks, shownRanks } from "../../train/start_ranks.ts";
-import { temporaryFolder } from "../data/fixture.ts";
+import { someTexts, temporaryFolder, writeShards } from "../data/fixture.ts";
 import { MPI, testRanks } from "../native/mpirun.ts";
 import { Launcher } from "../parallel/launcher.ts";
 
@@ -95,6 +95,24 @@ testRanks(
     assertEquals(losses(2), losses(0));
   },
 );
+
+testRanks("ranks validate on fewer documents than a batch of theirs has rows, as one process does", async () => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [someTexts(3)], "validation");
+  const validation = { local_batch_size: 4, seq_len: 8, dataset_path: folder.path };
+  const keys = Object.entries(validation).map(([key, value]) => [`validation.${key}`, value]);
+  const held = async (ranks: string[], localBatch: number) => {
+    const all = { "training.steps": 1, "training.local_batch_size": localBatch, ...Object.fromEntries(keys) };
+    const args = [...ranks, ...tiny(folder.path, all), "--validation.enable"];
+    const job = new Launcher(script, args), { code } = await job.ended();
+    assertEquals([code, job.err], [0, ""], job.out);
+    return / ([\d,]+) held-out tokens: loss ([\d.]+), their unigram entropy ([\d.]+)/.exec(job.out)!.slice(1);
+  };
+  const [tokens, loss, entropy] = await held([], 4), ranks = await held(["--nproc", "2"], 2);
+  assert(Number(tokens) >= 32, tokens);
+  assertEquals([ranks[0], ranks[2]], [tokens, entropy]);
+  assert(Math.abs(Number(ranks[1]) - Number(loss)) < 2e-3, `${ranks[1]} and ${loss}`);
+});
 
 testRanks("what cannot be is refused once, before any rank starts", async () => {
   await using folder = await temporaryFolder();

@@ -373,7 +373,12 @@ const schema = z.strictObject({
     },
   ),
   data: section("How documents become rows of a batch.", {
-    lanes: key(count, 8, "Independent streams of documents; keep it when resuming, whatever the batch.", "streams"),
+    lanes: key(
+      count,
+      8,
+      "Independent streams of documents to train on; keep it when resuming, whatever the batch.",
+      "streams",
+    ),
   }),
   validation: section("Loss on held-out text during training.", {
     enable: key(flag, false, "Validate at step 1, every validation.freq steps, and at the last step."),
