@@ -61,6 +61,9 @@ export async function* readShard(url: URL, take: Take): AsyncGenerator<Document,
     }
   } catch (error) {
     if (error instanceof DataError) throw error;
+    if (!url.pathname.endsWith(".gz") && /incorrect header/.test((error as Error).message)) {
+      throw noShard(url, error as Error);
+    }
     throw damaged(url, index, error as Error);
   } finally {
     await closed; // leaving the loop destroyed both streams
@@ -115,6 +118,18 @@ function noDocument(url: URL): DataError {
     expected: "at least one line",
     fix: "remove the shard, or download it again",
   });
+}
+
+function noShard(url: URL, cause: Error): DataError {
+  const path = show(url), isJson = /\.jsonl?$/.test(path);
+  return new DataError({
+    code: "not_a_shard",
+    what: `Cannot read ${path} as a shard: it is no gzip file`,
+    expected: 'shards as C4 has them: JSON lines such as {"text": "..."}, compressed, in a file .json.gz',
+    fix: isJson
+      ? `compress its lines: gzip ${path}`
+      : `read plain text with texts(${JSON.stringify(path)}) in an experiment, as in README.md, or make a shard of it`,
+  }, { cause });
 }
 
 function damaged(url: URL, index: number, error: Error): DataError {

@@ -145,7 +145,11 @@ async function findShards(url: URL, split: Split): Promise<URL[]> {
       names.length === 0 ? "the folder is empty" : `none of its ${names.length} files`
     }`,
     expected: `names like ${shardName(split, 0, split === "train" ? 1024 : 8)}`,
-    fix: "correct the dataset's path, or download shards of allenai/c4 into it",
+    fix: names.some((name) => /\.(txt|md)$/.test(name))
+      ? `read plain text with texts(${
+        JSON.stringify(`${show(url)}/*`)
+      }) in an experiment, as in README.md, or make shards of it`
+      : "correct the dataset's path, or download shards of allenai/c4 into it",
   });
 }
 

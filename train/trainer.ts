@@ -76,6 +76,8 @@ export interface TrainOptions {
   readonly validation?: ValidationOptions;
   /** Is this step, counted from 1, to be recorded? It then comes with its `profile`. Default: none is, which costs nothing. */
   readonly profile?: (step: number) => boolean;
+  /** Receives what is worth knowing while the run goes on: that the text is read again. Default: it is printed. */
+  readonly notice?: (text: string) => void;
 }
 
 /** What `evaluate` runs on. */
@@ -100,6 +102,8 @@ export interface TrainStep extends StepNumbers {
   readonly lr: number;
   /** Tokens seen since the start. */
   readonly tokensSeen: number;
+  /** How often all of the text has been read: of the streams of documents that this rank reads, the slowest counts. */
+  readonly epoch: number;
   /** Wait for the data, in milliseconds. */
   readonly loadingMs: number;
   /** Time in the native call, in milliseconds. */
@@ -125,7 +129,7 @@ const defaultOptimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8,
 /** Options with nothing left open. */
 export type CompleteOptions =
   & TrainOptions
-  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile" | "agreed">>
+  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile" | "notice" | "agreed">>
   & {
     readonly optimizer: OptimizerOptions;
   };
@@ -186,6 +190,7 @@ export class Trainer implements AsyncDisposable {
   readonly #owned: AsyncDisposable;
   #step = 0;
   #tokensSeen = 0;
+  #epoch = 0;
   #stopping = false;
   #stopped = false;
 
@@ -285,11 +290,17 @@ export class Trainer implements AsyncDisposable {
     const recorded = this.options.profile?.(step) ?? false;
     if (recorded) await this.program.recordNext();
     const start = performance.now();
-    for (const views of this.program.microbatches) this.#part.put(views, (await this.#loader.next())!);
+    let epoch = this.#epoch;
+    for (const views of this.program.microbatches) {
+      const batch = (await this.#loader.next())!;
+      this.#part.put(views, batch);
+      epoch = batch.epoch;
+    }
     const loaded = performance.now();
     const numbers = await this.program.step(step, lr);
     this.#step = step;
     this.#tokensSeen += numbers.tokenCount;
+    this.#count(epoch);
     const ended = performance.now();
     return {
       step,
@@ -297,10 +308,20 @@ export class Trainer implements AsyncDisposable {
       ...numbers,
       maxLoss: await this.#agree(numbers.loss),
       tokensSeen: this.#tokensSeen,
+      epoch,
       loadingMs: loaded - start,
       nativeMs: ended - loaded,
       ...(recorded ? { profile: this.#profile(step, [start, loaded, ended]) } : {}),
     };
+  }
+
+  /** Tells once a pass that the text is read again, on the first rank. */
+  #count(epoch: number): void {
+    const { notice = console.log } = this.options;
+    if (epoch > this.#epoch && (this.ranks?.rank ?? 0) === 0) {
+      notice(`epoch ${epoch + 1}: all of the text has been read by step ${this.#step}, and is read again`);
+    }
+    this.#epoch = epoch;
   }
 
   /** What ranks tell each other behind a step: whether to stop, and their own losses, of which it returns the largest. */

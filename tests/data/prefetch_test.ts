@@ -86,8 +86,10 @@ Deno.test("errors of opening are the loader's", async () => {
 
 Deno.test("closing ends a call that waits, and those after it", async () => {
   await using folder = await temporaryFolder();
-  await Deno.writeTextFile(`${folder.path}/a.txt`, someTexts(1, 0)[0].repeat(20_000)); // long to tokenise
-  const ahead = await prefetch({ dataset: texts(`${folder.path}/a.txt`), batchSize: 1, seqLen: 8 });
+  await Deno.writeTextFile(`${folder.path}/a.txt`, "one two three four five six");
+  await Deno.writeTextFile(`${folder.path}/b.txt`, someTexts(1, 0)[0].repeat(20_000)); // long to tokenise
+  const ahead = await prefetch({ dataset: texts(`${folder.path}/*.txt`), batchSize: 1, seqLen: 8, lanes: 1 });
+  assertEquals((await ahead.next())?.rows, 1);
   const waiting = assertRejects(() => ahead.next(), Error, "The loader is closed");
   await ahead[Symbol.asyncDispose]();
   await waiting;

@@ -56,6 +56,21 @@ Deno.test("training on a text of one's own lowers the loss, and the same seed tr
   assertEquals((await run()).map(({ loss }) => loss), steps.map(({ loss }) => loss));
 });
 
+Deno.test("text that is read again is told once a pass, and counted in each step", async () => {
+  await using own = await ownText();
+  const notices: string[] = [];
+  const options = { ...own.options, steps: 180, notice: (text: string) => notices.push(text) };
+  const epochs = (await Array.fromAsync(train(options))).map(({ epoch }) => epoch), last = epochs.at(-1)!;
+  assert(epochs[0] === 0 && last >= 2, `${epochs}`);
+  assertEquals(
+    notices,
+    Array.from({ length: last }, (_, i) => {
+      const step = epochs.findIndex((epoch) => epoch > i) + 1;
+      return `epoch ${i + 2}: all of the text has been read by step ${step}, and is read again`;
+    }),
+  );
+});
+
 Deno.test("steps that are to be recorded come with their profile, and lose nothing by it", async () => {
   await using own = await ownText();
   const options = { ...own.options, steps: 4 };
