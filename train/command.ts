@@ -40,19 +40,12 @@ import {
   shownFile,
 } from "./config.ts";
 import { JsonLines } from "./json_lines.ts";
-import {
-  fitText,
-  type MachineMemory,
-  machineMemory,
-  MemoryError,
-  neededBytes,
-  type PlannedStep,
-} from "./machine_memory.ts";
+import { fitText, machineMemory, MemoryError, neededBytes, type PlannedStep } from "./machine_memory.ts";
 import { planMesh } from "./mesh_plan.ts";
 import { meshPlanPage } from "./mesh_plan_page.ts";
 import { meshPlanText } from "./mesh_plan_text.ts";
 import { colorsWanted, Metrics, processMemory } from "./metrics.ts";
-import { planText } from "./plan_report.ts";
+import { deviceFit, deviceFitText, planText } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
 import type { ProcessGroup } from "./process_group.ts";
 import type { StepProfile } from "./profile.ts";
@@ -160,9 +153,9 @@ export async function main(args: readonly string[]): Promise<number> {
     if (mesh.size > 1 && config.activation_checkpoint.visualize_memory_budget_pareto) {
       warn("what memory budgets cost is shown for one rank alone, not for a mesh");
     }
-    if (mesh.size > 1 || nproc || Object.keys(asked.plan).length > 0) printMeshPlan(config, mesh, asked.plan);
-    else printPlan(config);
-    return 0;
+    const { json, page, deviceMemory } = asked.plan, isMesh = mesh.size > 1 || nproc || json || page;
+    const fits = isMesh ? printMeshPlan(config, mesh, asked.plan) : printPlan(config, deviceMemory);
+    return fits || deviceMemory === undefined ? 0 : 1;
   } catch (error) {
     console.error(KNOWN.some((kind) => error instanceof kind) ? `error: ${(error as Error).message}` : error);
     return 1;
@@ -195,10 +188,12 @@ function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?: Mesh):
   return { ...options, precision, threads, ranks, evaluate: options.validation };
 }
 
-function printPlan(config: Config): void {
+/** The plan of one process.
+ * @param deviceMemory bytes to compare it with, instead of this machine's memory.
+ * @returns whether it fits. */
+function printPlan(config: Config, deviceMemory?: number): boolean {
   const options = complete(trainOptions(config)), info = deviceHere(options.threads);
   const step = stepOptions(config, info), compiled = compileStep(step);
-  const memory = machineMemory();
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
   console.log(`Backward\n  ${rematText(compiled)}`);
@@ -207,13 +202,22 @@ function printPlan(config: Config): void {
     ? compiled
     : compileStep({ ...step, remat: { mode: "memory_budget", fraction: 1 } });
   if (search) console.log(frontierText(search.frontier()));
-  console.log(`Machine\n  ${fitText(compiled, memory)}`);
-  if (neededBytes(compiled) <= memory.availableBytes) return;
-  whatFits(config, new Mesh({}, 1), compiled, info, memory).forEach((line) => console.log(`  ${line}`));
+  const device = deviceFit(compiled.plan.arenaBytes, deviceMemory), memory = machineMemory();
+  if (device) console.log(`Device\n  ${deviceFitText(compiled.plan.arenaBytes, device)}`);
+  else console.log(`Machine\n  ${fitText(compiled, memory)}`);
+  const fits = device?.fits ?? neededBytes(compiled) <= memory.availableBytes;
+  if (!fits) {
+    const need = device ? arenaBytes : neededBytes, limit = device?.bytes ?? memory.availableBytes;
+    whatFits(config, new Mesh({}, 1), compiled, info, { limit, need }).forEach((line) => console.log(`  ${line}`));
+  }
+  return fits;
 }
 
-/** The plan of a rank of a mesh, on the console and in the files that are asked for. */
-function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments): void {
+const arenaBytes = ({ plan }: PlannedStep): number => plan.arenaBytes;
+
+/** The plan of a rank of a mesh, on the console and in the files that are asked for.
+ * @returns whether it fits into the device that it is compared with, if any. */
+function printMeshPlan(config: Config, mesh: Mesh, { json, page, deviceMemory }: PlanArguments): boolean {
   const options = complete(trainOptions(config, mesh)), info = deviceHere(options.threads), { model } = config;
   const plan = cut(() =>
     planMesh({
@@ -224,6 +228,7 @@ function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments
       precision: precisionOf(options.precision, options.dtype, info),
       threads: info?.threads ?? (options.threads || navigator.hardwareConcurrency),
       evaluate: options.validation,
+      deviceMemory,
     })
   );
   console.log(meshPlanText(plan));
@@ -231,12 +236,13 @@ function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments
   for (const [path, text] of files) {
     if (path !== undefined) writing(path, "name another file", () => Deno.writeTextFileSync(path, text()));
   }
+  return plan.device?.fits ?? true;
 }
 
-/** What a planned step needs. */
-function needOf(planned: PlannedStep): Need {
-  const { parameter, gradient, moment } = planned.plan.categories;
-  return { bytes: neededBytes(planned), stateBytes: parameter + gradient + moment };
+/** Memory that a step has to fit into, and how much it needs of that. */
+interface Limit {
+  readonly limit: number;
+  readonly need: (planned: PlannedStep) => number;
 }
 
 /** What to change in a configuration that does not fit, a line each.
@@ -246,8 +252,12 @@ function whatFits(
   mesh: Mesh,
   planned: PlannedStep,
   info: DeviceInfo | undefined,
-  { availableBytes: limit }: MachineMemory,
+  { limit, need }: Limit,
 ): string[] {
+  const needOf = (planned: PlannedStep): Need => {
+    const { parameter, gradient, moment } = planned.plan.categories;
+    return { bytes: need(planned), stateBytes: parameter + gradient + moment };
+  };
   const plan = (changed: Config): Need => {
     const isSpread = changed.parallelism.data_parallel_shard_degree > 0;
     return needOf(planStep(stepOptions(changed, info, meshOf(changed, isSpread ? undefined : mesh.size))));
@@ -268,7 +278,10 @@ async function openTrainer(config: Config): Promise<Trainer> {
     throw new MemoryError(
       compiled,
       memory,
-      whatFits(config, mesh, compiled, deviceHere(config.device.threads), memory),
+      whatFits(config, mesh, compiled, deviceHere(config.device.threads), {
+        limit: memory.availableBytes,
+        need: neededBytes,
+      }),
     );
   }
 }

@@ -18,6 +18,29 @@ export function bytesText(bytes: number): string {
   return `${(bytes / 1024 ** unit).toFixed(unit === 0 ? 0 : 1)} ${units[unit]}`;
 }
 
+/** A device that a plan was compared with. */
+export interface DeviceFit {
+  /** Memory of the device. */
+  readonly bytes: number;
+  /** Does the arena of a rank fit into it? */
+  readonly fits: boolean;
+}
+
+/** Compares the arena of a rank with the memory of a device, if one is given. */
+export function deviceFit(arenaBytes: number, deviceBytes?: number): DeviceFit | null {
+  return deviceBytes === undefined ? null : { bytes: deviceBytes, fits: arenaBytes <= deviceBytes };
+}
+
+/** The comparison in a line. */
+export function deviceFitText(arenaBytes: number, device: DeviceFit | null): string {
+  if (!device) return "not compared with a memory: --device-memory 80GB says whether a rank fits";
+  const { bytes, fits } = device, rest = bytesText(Math.abs(bytes - arenaBytes));
+  return `${fits ? "fits" : "does not fit"}: a rank needs ${bytesText(arenaBytes)} of a device's ${
+    bytesText(bytes)
+  }, ` +
+    (fits ? `which leaves ${rest}` : `${rest} too much`);
+}
+
 /** FLOPs of a graph as it will run, recomputation included. */
 export function graphFlops(graph: Graph): number {
   return graph.nodes.reduce((sum, node) => sum + flopsOf(opOf(node.op), node), 0);

@@ -219,7 +219,7 @@ export class Trainer implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     try {
       const data = { dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes };
-      const opening = prefetch({ ...data, ...share }), checking = checkValidation(full, share);
+      const opening = prefetch({ ...data, ...share }), checking = checkValidation(full);
       const checked = checking.catch(() => {}); // it is awaited below, behind what is of more use
       stack.defer(() => checked);
       const compiling = attempt(() => {
@@ -425,15 +425,11 @@ function wholeText({ data: dataset, batch: batchSize, seqLen }: ValidationOption
   return { dataset, tokenizer, batchSize, seqLen, lanes: 1, infinite: false };
 }
 
-/** Begins to read the held-out text, so that what is wrong with it is told before the first step.
- * @param share of this rank, where there are several. */
-async function checkValidation(
-  { validation, tokenizer }: TrainOptions,
-  share?: ReturnType<typeof dataRankOf>,
-): Promise<void> {
+/** Reads the first row of the held-out text, so that what is wrong with it is told before the first step. */
+async function checkValidation({ validation, tokenizer }: TrainOptions): Promise<void> {
   if (!validation) return;
   try {
-    await using _loader = await prefetch({ ...wholeText(validation, tokenizer), ...share });
+    await using _loader = await prefetch({ ...wholeText({ ...validation, batch: 1 }, tokenizer), ahead: 1 });
   } catch (error) {
     if (!(error instanceof DataError)) throw error;
     const { what, ...problem } = error.problem;

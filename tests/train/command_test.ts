@@ -249,6 +249,22 @@ Deno.test("a dry run plans a mesh, writes its files, and needs no library; a run
   assertRefused(await command("--dry-run", ...mesh, ...nowhere), "Cannot write", "nowhere/plan.html");
 });
 
+Deno.test("a dry run ends with 1 where a rank does not fit into the device that it is asked about, and says what would", async () => {
+  const sizes = ["--dry-run", "--model.n_layers=1", "--device-memory"];
+  for (const mesh of [[], ["--mesh", "dp_shard=2"]]) {
+    const [large, small] = [await command(...sizes, "80GB", ...mesh), await command(...sizes, "4MiB", ...mesh)];
+    assertEquals([large.code, small.code, small.errors], [0, 1, []]);
+    assertMatch(large.out, /\nDevice\n {2}fits: a rank needs [\d.]+ MiB of a device's 74\.5 GiB, which leaves /);
+    assertMatch(
+      small.out,
+      /\nDevice\n {2}does not fit: a rank needs [\d.]+ MiB of a device's 4\.0 MiB, [\d.]+ MiB too/,
+    );
+    assert(!large.out.includes("\nMachine\n"));
+  }
+  const { out } = await command(...sizes, "40MiB", "--training.local_batch_size=64");
+  assertMatch(out, /\nDevice\n {2}does not fit: .*\n {2}training\.local_batch_size \d+ instead of 64 .*needs /);
+});
+
 Deno.test("a run that does not fit into memory is refused with its plan", async () => {
   await using tiny = await tinyRun();
   const outcome = await command(...tiny.config, ...hugeKeys);

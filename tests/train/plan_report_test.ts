@@ -3,7 +3,15 @@ import { opOf } from "../../graph/builder.ts";
 import { flopsOf } from "../../graph/op.ts";
 import type { Block, MemoryPlan } from "../../graph/passes/memory.ts";
 import { numParameters } from "../../model/module.ts";
-import { bytesText, graphFlops, memoryText, memoryUse, planText } from "../../train/plan_report.ts";
+import {
+  bytesText,
+  deviceFit,
+  deviceFitText,
+  graphFlops,
+  memoryText,
+  memoryUse,
+  planText,
+} from "../../train/plan_report.ts";
 import { modelText } from "../../train/report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
@@ -100,4 +108,15 @@ Deno.test("the plan of a step has its sections, its memory and its program", () 
   const { parameter, gradient, moment } = compiled.plan.categories, bytes = 4 * numParameters(model);
   assert(parameter >= bytes && gradient >= bytes && moment >= 2 * bytes);
   assertStringIncludes(text, `${compiled.program.bytes.length.toLocaleString("en-US")} B for 2 threads`);
+});
+
+Deno.test("a rank fits into a device of just its bytes, and the line says what is left or too much", () => {
+  const line = (arena: number, device?: number) => deviceFitText(arena, deviceFit(arena, device));
+  assertEquals(
+    line(2 ** 30, 3 * 2 ** 30),
+    "fits: a rank needs 1.0 GiB of a device's 3.0 GiB, which leaves 2.0 GiB",
+  );
+  assertEquals([deviceFit(8, 8), deviceFit(9, 8)], [{ bytes: 8, fits: true }, { bytes: 8, fits: false }]);
+  assertEquals(line(9 * 1024, 8 * 1024), "does not fit: a rank needs 9.0 KiB of a device's 8.0 KiB, 1.0 KiB too much");
+  assertStringIncludes(line(9), "--device-memory 80GB says whether a rank fits");
 });

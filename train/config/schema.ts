@@ -7,6 +7,7 @@
  * @module
  */
 import { z } from "zod";
+import { BYTES } from "./bytes.ts";
 
 /** `[job]`: the run as a whole. */
 export interface JobConfig {
@@ -363,7 +364,7 @@ const schema = z.strictObject({
         'selective: "2" makes every second block again; "op" every second product of each block, but not attention.',
       ),
       memory_budget: key(
-        z.union([fraction, z.string().regex(/^\d+(\.\d+)? ?[KMGT]?i?B$/)]).meta({
+        z.union([fraction, z.string().regex(BYTES)]).meta({
           expected: 'a number >= 0 and <= 1 or bytes such as "3GiB"',
         }),
         0.5,

@@ -124,6 +124,22 @@ Deno.test("an axis that there is not, a degree that is no number and a flag with
   assertEquals(what("--plan-json", "--help"), ["command line: --plan-json lacks its value"]);
 });
 
+Deno.test("a device's memory is bytes with their unit, and for a dry run alone", () => {
+  for (const [text, bytes] of [["80GB", 8e10], ["1.5 GiB", 1.5 * 2 ** 30], ["512MiB", 2 ** 29], ["77B", 77]] as const) {
+    const { plan, problems } = readArguments(["--dry-run", "--device-memory", text]);
+    assertEquals([plan.deviceMemory, problems], [bytes, []]);
+  }
+  for (const text of ["80", "much", "-1GB", "80 G", "0GB"]) {
+    const [{ what, expected }] = readArguments(["--dry-run", "--device-memory", text]).problems;
+    assertEquals([what, expected], [
+      `command line: --device-memory ${JSON.stringify(text)}`,
+      "bytes such as 80GB or 512MiB",
+    ]);
+  }
+  const [problem] = readArguments(["--device-memory=80GB"]).problems;
+  assertEquals(problem.what, "command line: --device-memory without --dry-run");
+});
+
 Deno.test("plans are written only by a dry run", () => {
   const [problem] = readArguments(["--nproc", "8", "--plan-page", "a.html"]).problems;
   assertEquals(problem.what, "command line: --plan-page without --dry-run");
