@@ -6,7 +6,7 @@
 import { pipeline } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { DataError } from "./error.ts";
-import { CHUNK_BYTES, openStream, show } from "./source.ts";
+import { CHUNK_BYTES, openStream, show, unreadable } from "./source.ts";
 
 /** One text of a dataset. */
 export interface Document {
@@ -64,7 +64,8 @@ export async function* readShard(url: URL, take: Take): AsyncGenerator<Document,
     if (!url.pathname.endsWith(".gz") && /incorrect header/.test((error as Error).message)) {
       throw noShard(url, error as Error);
     }
-    throw damaged(url, index, error as Error);
+    const isSystems = /^E[A-Z]+$/.test((error as NodeJS.ErrnoException).code ?? ""); // zlib's begin with Z_
+    throw isSystems ? unreadable(show(url), error as Error) : damaged(url, index, error as Error);
   } finally {
     await closed; // leaving the loop destroyed both streams
   }

@@ -15,7 +15,8 @@ export type DataErrorCode =
   | "too_many_lanes"
   | "too_short"
   | "unknown_dataset"
-  | "unreachable";
+  | "unreachable"
+  | "unreadable";
 
 /** One thing that is wrong; plain data, so that it can cross from a worker. */
 export interface DataProblem {

@@ -136,7 +136,7 @@ export async function main(args: readonly string[]): Promise<number> {
     const defaults = named ? [] : ["--config", STANDARD];
     const { config, warnings, nproc, ...asked } = await loadConfig([...defaults, ...args], readText);
     const size = asked.dryRun ? 1 : numRanks(world?.size, nproc);
-    const shown = size > 1 ? shownRanks(asked.logRanks, size) : "all";
+    const shown = size > 1 || (asked.logRanks && !asked.dryRun) ? shownRanks(asked.logRanks, size) : "all";
     rankConsole?.show(shown);
     if (asked.help) {
       console.log(helpText({ name: shownFile(STANDARD), text: await readText(STANDARD) }));
@@ -164,7 +164,11 @@ export async function main(args: readonly string[]): Promise<number> {
 
 /** The text of a path or URL. The default config has a URL, since this package may be imported over the network. */
 async function readText(path: string): Promise<string> {
-  if (/^https?:/.test(path)) return await (await fetch(path)).text();
+  if (/^https?:/.test(path)) {
+    const response = await fetch(path);
+    if (!response.ok) throw new Error(`the server answered ${response.status}`);
+    return await response.text();
+  }
   return await Deno.readTextFile(path.startsWith("file:") ? new URL(path) : path);
 }
 

@@ -35,6 +35,7 @@ export class RunFolder implements Disposable {
   static open(path: string, warn: (text: string) => void): RunFolder {
     let made: string | undefined;
     try {
+      if (statOf(path)?.isFile) throw new Error("it is a file");
       made = mkdirSync(path, { recursive: true });
       const lock = openLocked(join(path, LOCK), warn);
       if (lock) return new RunFolder(path, lock, made);

@@ -106,6 +106,14 @@ Deno.test("a damaged shard is an error", async (t) => {
   }
 });
 
+Deno.test("a shard that this user may not read is no damaged one", { ignore: Deno.uid() === 0 }, async () => {
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/shard.json.gz`;
+  await Deno.writeFile(path, gzipSync(c4Lines(["a"])), { mode: 0 });
+  const { code } = await assertRejects(() => Array.fromAsync(readShard(toUrl(path), ALL)), DataError, path);
+  assertEquals(code, "unreadable");
+});
+
 Deno.test("a file that is no shard at all is told how it is read, or made one", async () => {
   await using folder = await temporaryFolder();
   const refused = async (name: string) => {

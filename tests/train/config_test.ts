@@ -143,12 +143,25 @@ Deno.test("values outside of their range are errors", async (t) => {
     ["training.local_batch_size 0", "training.seq_len 0", "training.max_norm 0", "training.steps 0", "data.lanes 0"],
     ["profiling.profile_freq 0", "profiling.profiler_active 0", "profiling.profiler_warmup -1"],
     ["validation.freq 0", "validation.steps 0", "metrics.log_freq 0", "device.threads -1", "debug.seed -1"],
+    [
+      "device.threads 4097",
+      "metrics.jsonl_file ../m.jsonl",
+      "metrics.jsonl_file /tmp/m.jsonl",
+      "metrics.jsonl_file a/..",
+    ],
+    ["profiling.save_traces_folder ..", "comm.save_traces_folder a/../../b"],
     ["model.dim 0", "model.rope_scaling_factor 0.5", "model.norm_eps 0"],
   );
   for (const [name, value] of outside.map((line) => line.split(" "))) {
     await t.step(`${name} = ${value}`, async () => {
       assertStringIncludes(await problem("", `--${name}`, value), `${name} = `);
     });
+  }
+});
+
+Deno.test("files may lie in folders of the dump folder, whatever dots are in their names", async () => {
+  for (const name of ["a/b.jsonl", "..a/b..jsonl", "a..b", ""]) {
+    assertEquals((await load("", `--metrics.jsonl_file=${name}`)).config.metrics.jsonl_file, name);
   }
 });
 

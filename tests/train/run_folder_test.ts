@@ -83,4 +83,5 @@ Deno.test("a folder that cannot be made is refused with the reason", async () =>
     const { problems } = assertThrows(() => RunFolder.open(path, warn), ConfigError, `dump folder ${path}: `);
     assertEquals(problems.map(({ code }) => code), ["cannot_write"]);
   }
+  assertThrows(() => RunFolder.open(`${temporary.path}/file`, warn), ConfigError, "/file: it is a file\n");
 });

@@ -88,8 +88,8 @@ export function readArguments(args: readonly string[]): Arguments {
       const positive = name.replace(/\.no_([^.]+)$/, ".$1");
       const kind = kindOf(name) ?? (positive !== name && kindOf(positive) === "boolean" ? "boolean" : undefined);
       if (kind === "boolean") {
-        const isOn = positive === name;
-        const given = inline ?? (TRUTH.test(args[i + 1] ?? "") ? args[++i] : undefined);
+        const isOn = positive === name, follows = args[i + 1] !== undefined && !args[i + 1].startsWith("-");
+        const given = inline ?? (follows ? args[++i] : undefined);
         if (given === undefined) add(positive, isOn);
         else if (isOn && TRUTH.test(given)) add(name, given.toLowerCase() === "true");
         else if (isOn) bad(`--${written} ${show(given)}`, "true or false", switches(positive));
@@ -97,13 +97,14 @@ export function readArguments(args: readonly string[]): Arguments {
         continue;
       }
       const hasNext = args[i + 1] !== undefined && !args[i + 1].startsWith("--");
-      if (inline === undefined && !hasNext && kind !== undefined) {
-        bad(`--${written} lacks its value`, "a value after it", `write --${name} VALUE`);
+      const isFile = name === "job.config_file";
+      if (isFile ? !(inline ?? hasNext) : inline === undefined && !hasNext && kind !== undefined) {
+        bad(`--${written} lacks its value`, "a value after it", `write --${written} ${isFile ? "FILE" : "VALUE"}`);
         continue;
       }
       const value = inline ?? (hasNext ? args[++i] : true);
       add(name, typeof value === "string" ? parseValue(value, kind ?? "string") : value);
-      if (name === "job.config_file") configFile = String(value);
+      if (isFile) configFile = String(value);
     }
   }
   const asked = Object.keys(plan) as (keyof PlanArguments)[];

@@ -175,6 +175,9 @@ const count = z.int().min(1);
 const countOrZero = z.int().min(0);
 const countOrMinusOne = z.union([z.literal(-1), count]);
 
+/** A name that does not lead out of the dump folder. */
+const within = z.string().regex(/^(?!\/)(?!(.*\/)?\.\.(\/|$))/).meta({ expected: "a relative path without .." });
+
 function key<S extends z.ZodType>(type: S, value: z.util.NoUndefined<z.output<S>>, description: string, unit?: string) {
   return type.default(value).meta(unit === undefined ? { description } : { description, unit });
 }
@@ -200,7 +203,7 @@ const schema = z.strictObject({
       "Print a table of kernels and write a trace for ui.perfetto.dev, cycle by cycle.",
     ),
     save_traces_folder: key(
-      text,
+      within.min(1),
       "profile_traces",
       "Folder of the traces, under job.dump_folder; that of an earlier run gets a number.",
     ),
@@ -212,7 +215,7 @@ const schema = z.strictObject({
     log_freq: key(count, 10, "Report at step 1 and then every so many steps.", "steps"),
     disable_color_printing: key(flag, false, "No colors, also on a terminal."),
     jsonl_file: key(
-      z.string(),
+      within,
       "metrics.jsonl",
       'One JSON object per report, under job.dump_folder; that of an earlier run gets a number. "" writes none.',
     ),
@@ -336,7 +339,7 @@ const schema = z.strictObject({
         "collectives",
       ),
       save_traces_folder: key(
-        text,
+        within.min(1),
         "comm_traces",
         "Folder that they are written to when a run ends so, under job.dump_folder.",
       ),
@@ -395,7 +398,7 @@ const schema = z.strictObject({
   }),
   device: section("Where the run computes.", {
     threads: key(
-      countOrZero,
+      countOrZero.max(4096),
       0,
       "CPU threads; 0: one per core, of which the ranks of a host get equal shares.",
       "threads",

@@ -59,8 +59,7 @@ Deno.test("what is neither true nor false does not go with a switch, and nothing
   );
   assertEquals(
     problem("--validation.enable", "yes"),
-    'bad_argument: command line: unexpected "yes"; expected --section.key value; ' +
-      "delete it; a value with spaces needs quotes",
+    `bad_argument: command line: --validation.enable "yes"; expected true or false; ${how}`,
   );
 });
 
@@ -91,6 +90,10 @@ Deno.test("a key without its value is an error, not the next flag", () => {
     "bad_argument: command line: --training.steps lacks its value; expected a value after it; " +
       "write --training.steps VALUE",
   );
+  for (const args of [["--config"], ["--config="], ["--config", "--help"]]) {
+    const how = "bad_argument: command line: --config lacks its value; expected a value after it; write --config FILE";
+    assertEquals(problem(...args), how);
+  }
 });
 
 Deno.test("--help and --dry-run are flags of their own", () => {
