@@ -289,6 +289,7 @@ async function run(config: Config): Promise<number> {
     devices: ranks?.mesh.size ?? 1,
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
     peakFlops: gflops * 1e9,
+    measurePeak: async () => await trainer.measure() * 1e9,
     memory: () => processMemory(program.compiled.plan.arenaBytes),
     colors: colorsWanted(disable_color_printing),
     print: console.log,
@@ -300,7 +301,7 @@ async function run(config: Config): Promise<number> {
     for await (const { tokenCount, loadingMs, profile, ...result } of trainer) {
       const { step } = result;
       metrics.batch(tokenCount, loadingMs);
-      metrics.step(result);
+      await metrics.step(result);
       if (profile) await profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
       if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics);
