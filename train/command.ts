@@ -2,7 +2,7 @@
  * @module */
 import type { DatasetSpec } from "../data/dataset.ts";
 import { DataError } from "../data/error.ts";
-import { Device, type DeviceInfo } from "../ffi/device.ts";
+import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { LibraryError } from "../ffi/library.ts";
 import { degreeOf } from "../graph/layout.ts";
@@ -38,7 +38,7 @@ import {
   profileCycle,
   rematPolicy,
 } from "./config.ts";
-import { fitText, type MachineMemory, machineMemory, MemoryError, neededBytes } from "./machine_memory.ts";
+import { fitText, MemoryError, neededBytes } from "./machine_memory.ts";
 import { planMesh } from "./mesh_plan.ts";
 import { meshPlanPage } from "./mesh_plan_page.ts";
 import { meshPlanText } from "./mesh_plan_text.ts";
@@ -53,7 +53,7 @@ import { frontierText, rematText } from "./remat_report.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "./report.ts";
 import { compileStep, DivergedError } from "./step_program.ts";
 import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
-import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
+import { complete, type CompleteOptions, deviceOptions, Trainer, type TrainOptions } from "./trainer.ts";
 
 /** What the training of a config is.
  * @param mesh of the ranks that run it. */
@@ -156,13 +156,14 @@ async function readText(path: string): Promise<string> {
 }
 
 /** The device of this machine; without a native library a plan is made for f32 and says so. */
-function deviceHere(threads: number): DeviceInfo | undefined {
+function deviceHere(options: DeviceOptions): { info?: DeviceInfo; memory?: ProcessMemory } {
   try {
-    using device = new Device({ threads });
-    return device.info;
+    using device = new Device(options);
+    return { info: device.info, memory: device.memory() };
   } catch (error) {
     if (!(error instanceof LibraryError)) throw error;
     console.log("No native library here: planned as for a processor that does not multiply bf16 itself");
+    return {};
   }
 }
 
@@ -175,8 +176,8 @@ function compiledStep(config: Config, info: DeviceInfo | undefined, remat = rema
 }
 
 function printPlan(config: Config): void {
-  const options = complete(trainOptions(config)), info = deviceHere(options.threads);
-  const compiled = compiledStep(config, info), memory = machineMemory(), needed = neededBytes(compiled);
+  const options = complete(trainOptions(config)), { info, memory } = deviceHere({ threads: options.threads });
+  const compiled = compiledStep(config, info);
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
   console.log(`Backward\n  ${rematText(compiled)}`);
@@ -185,14 +186,15 @@ function printPlan(config: Config): void {
     ? compiled
     : compiledStep(config, info, { mode: "memory_budget", fraction: 1 });
   if (search) console.log(frontierText(search.frontier()));
-  console.log(`Machine\n  ${fitText(needed, memory)}`);
-  if (needed <= memory.availableBytes) return;
+  console.log(`Machine\n  ${fitText(compiled, memory)}`);
+  if (!memory || neededBytes(compiled).all <= memory.availableBytes) return;
   whatFits(config, info, memory).forEach((line) => console.log(`  ${line}`));
 }
 
 /** The plan of a rank of a mesh, on the console and in the files that are asked for. */
 function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments): void {
-  const options = complete(trainOptions(config, mesh)), info = deviceHere(options.threads), { model } = config;
+  const options = complete(trainOptions(config, mesh)), { model } = config;
+  const { info } = deviceHere({ threads: options.threads });
   const plan = cut(() =>
     planMesh({
       ...options,
@@ -212,10 +214,10 @@ function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments
 }
 
 /** What to change in a configuration that does not fit, a line each. */
-function whatFits(config: Config, info: DeviceInfo | undefined, { availableBytes }: MachineMemory): string[] {
+function whatFits(config: Config, info: DeviceInfo | undefined, { availableBytes }: ProcessMemory): string[] {
   const plan = (changed: Config): Need => {
     const compiled = compiledStep(changed, info), { parameter, gradient, moment } = compiled.plan.categories;
-    return { bytes: neededBytes(compiled), stateBytes: parameter + gradient + moment };
+    return { bytes: neededBytes(compiled).all, stateBytes: parameter + gradient + moment };
   };
   const { numLayers } = modelSizes(config);
   return alternativeLines(alternatives(config, { limit: availableBytes, numLayers, plan }), availableBytes);
@@ -229,7 +231,8 @@ async function openTrainer(config: Config): Promise<Trainer> {
   } catch (error) {
     if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
-    throw new MemoryError(compiled, memory, whatFits(config, deviceHere(config.device.threads), memory));
+    const { info } = deviceHere(deviceOptions(config.device.threads));
+    throw new MemoryError(compiled, memory, whatFits(config, info, memory));
   }
 }
 
@@ -274,6 +277,7 @@ async function run(config: Config): Promise<number> {
   await using trainer = await openTrainer(config);
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
   const jsonl = (ranks?.rank ?? 0) === 0 ? openJsonLines(config) : null;
+  const { totalBytes } = trainer.memory();
   const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops);
   console.log(`libtitan: ${job.description}`);
   console.log(`  model   ${modelText(model, tokensPerStep(options, ranks?.mesh), seqLen)}`);
@@ -290,7 +294,7 @@ async function run(config: Config): Promise<number> {
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
     peakFlops: gflops * 1e9,
     measurePeak: async () => await trainer.measure() * 1e9,
-    memory: () => processMemory(program.compiled.plan.arenaBytes),
+    memory: () => processMemory(program.compiled.plan.arenaBytes, totalBytes),
     colors: colorsWanted(disable_color_printing),
     print: console.log,
     jsonl,

@@ -1,41 +1,30 @@
-/** Memory that a run may take on this machine, and the error of a run that needs more. Sizes are bytes.
+/** Memory that a run needs beside what the native library knows there is, and the error of a run that needs more. Sizes are bytes.
  * @module */
-import process from "node:process";
+import type { ProcessMemory } from "../ffi/device.ts";
 import type { Compiled } from "./compile.ts";
 import { bytesText, memoryText } from "./plan_report.ts";
 
-/** Memory of this machine, or of the group of processes (cgroup) whose limit is lower. */
-export interface MachineMemory {
-  /** All of it. */
-  readonly totalBytes: number;
-  /** Free now, or held by caches that give way: this process's share of it. */
-  readonly availableBytes: number;
+/** What a process needs beside its arena: Deno, the compiler, the tokenizer and its worker; and for each thread what the matrix
+ * product packs. */
+const REST_BYTES = 256 * 2 ** 20, THREAD_BYTES = 4 * 2 ** 20;
+
+/** Memory that a whole run needs, and its part beside the arena. */
+export function neededBytes({ plan }: Pick<Compiled, "plan">): { all: number; rest: number } {
+  const rest = REST_BYTES + plan.threads * THREAD_BYTES;
+  return { all: plan.arenaBytes + rest, rest };
 }
 
-/** Memory as it is now. Needs `--allow-sys=systemMemoryInfo`.
- * @param processes of the run on this machine, which share what is free. */
-export function machineMemory(processes = 1): MachineMemory {
-  const { total, available } = Deno.systemMemoryInfo();
-  const limit = process.constrainedMemory();
-  return {
-    totalBytes: Math.min(total, limit),
-    availableBytes: Math.min(available / processes, Math.max(0, limit - Deno.memoryUsage().rss)),
-  };
-}
-
-/** What a process needs beside its arena: Deno, the compiler, the tokenizer and its worker, buffers of the matrix product. */
-export const REST_BYTES = 256 * 2 ** 20;
-
-/** Memory of a whole run. */
-export function neededBytes({ plan }: Pick<Compiled, "plan">): number {
-  return plan.arenaBytes + REST_BYTES;
-}
-
-/** Whether a run fits, in a line. */
-export function fitText(needed: number, { totalBytes, availableBytes }: MachineMemory): string {
-  const rest = `its arena and ${bytesText(REST_BYTES)} for the rest of the process`;
-  const here = `${bytesText(availableBytes)} of this machine's ${bytesText(totalBytes)} are available`;
-  return `a run needs ${bytesText(needed)}, ${rest}; ${here}: it ${needed <= availableBytes ? "fits" : "does not fit"}`;
+/** Whether a run fits, in a line.
+ * @param memory that there is, as far as is known. */
+export function fitText(compiled: Pick<Compiled, "plan">, memory?: ProcessMemory): string {
+  const { all, rest } = neededBytes(compiled);
+  const needs = `a run needs ${bytesText(all)}, its arena and ${bytesText(rest)} for the rest of the process`;
+  if (!memory) return needs;
+  const { totalBytes, availableBytes, file } = memory, total = bytesText(totalBytes);
+  const here = `${bytesText(availableBytes)} of ${
+    file ? `the ${total} that ${file} allows` : `this machine's ${total}`
+  }`;
+  return `${needs}; ${here} are available: it ${all <= availableBytes ? "fits" : "does not fit"}`;
 }
 
 /** A run that does not fit into memory; nothing was allocated for it. The message holds the plan. */
@@ -47,14 +36,13 @@ export class MemoryError extends Error {
    * @internal */
   readonly compiled: Compiled;
   /** What there was. */
-  readonly memory: MachineMemory;
+  readonly memory: ProcessMemory;
 
   /** @ignore */
-  constructor(compiled: Compiled, memory: MachineMemory, fixes: readonly string[] = []) {
-    const needed = neededBytes(compiled);
+  constructor(compiled: Compiled, memory: ProcessMemory, fixes: readonly string[] = []) {
     const fix = fixes.length > 0 ? fixes.join("\n       ") : "a smaller batch, shorter sequences or a smaller model";
     super(
-      `Cannot start: ${fitText(needed, memory)}
+      `Cannot start: ${fitText(compiled, memory)}
 ${memoryText(compiled.plan)}
   expected: at most ${bytesText(memory.availableBytes)}
   fix: ${fix}   (out_of_memory)`,
@@ -66,6 +54,6 @@ ${memoryText(compiled.plan)}
 
 /** Refuses a step that does not fit.
  * @throws {MemoryError} */
-export function checkMemory(compiled: Compiled, memory: MachineMemory): void {
-  if (neededBytes(compiled) > memory.availableBytes) throw new MemoryError(compiled, memory);
+export function checkMemory(compiled: Compiled, memory: ProcessMemory): void {
+  if (neededBytes(compiled).all > memory.availableBytes) throw new MemoryError(compiled, memory);
 }

@@ -17,13 +17,14 @@ export interface MemoryUse {
   readonly activeBytes: number;
   /** Bytes taken from the system: what the console shows. */
   readonly reservedBytes: number;
-  /** Bytes of the whole machine. */
+  /** Bytes of the whole machine, or that this process may use of them. */
   readonly totalBytes: number;
 }
 
-/** Memory of this process on a CPU. Needs `--allow-sys=systemMemoryInfo`. */
-export function processMemory(activeBytes: number): MemoryUse {
-  return { activeBytes, reservedBytes: Deno.memoryUsage().rss, totalBytes: Deno.systemMemoryInfo().total };
+/** Memory of this process on a CPU.
+ * @param activeBytes of its program. @param totalBytes that it may use. */
+export function processMemory(activeBytes: number, totalBytes: number): MemoryUse {
+  return { activeBytes, reservedBytes: Deno.memoryUsage().rss, totalBytes };
 }
 
 /** Speed since the last report. */

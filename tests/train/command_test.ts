@@ -93,7 +93,7 @@ Deno.test("a run reports its steps, and appends them as JSON lines to those of e
   assertEquals([...out.matchAll(/^step: +(\d) {2}loss: +\d\.\d{5} {2}grad_norm:/gm)].map((m) => m[1]), ["1", "2", "3"]);
   assertMatch(out, /\n {2}model {3}[\d,]+ parameters, 32 tokens per step, \d+\.\d MFLOP per token\n/);
   assertMatch(out, /\n {2}data {4}the train part of the sample/);
-  assertMatch(out, /\n {2}device {2}.* 1 threads, .* GFLOP\/s/);
+  assertMatch(out, /\n {2}device {2}.* 1 thread, .* GFLOP\/s/);
   assertEquals((await command(...tiny.config, "--training.steps", "1")).code, 0);
   const lines = Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n").map((l) =>
     JSON.parse(l)

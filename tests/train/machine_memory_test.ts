@@ -1,13 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import {
-  checkMemory,
-  fitText,
-  machineMemory,
-  MemoryError,
-  neededBytes,
-  REST_BYTES,
-} from "../../train/machine_memory.ts";
-import { memoryText } from "../../train/plan_report.ts";
+import { checkMemory, fitText, MemoryError, neededBytes } from "../../train/machine_memory.ts";
+import { bytesText, memoryText } from "../../train/plan_report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
@@ -21,22 +14,31 @@ const step = {
   accumulation: 1,
   threads: 1,
 } as const;
-const compiled = compileStep(step), needed = compiled.plan.arenaBytes + REST_BYTES;
+const compiled = compileStep(step), { all: needed, rest } = neededBytes(compiled);
+const machine = { totalBytes: 2 ** 34, file: "" };
 
-Deno.test("this machine has memory, of which part is available", () => {
-  const { totalBytes, availableBytes } = machineMemory();
-  assert(availableBytes > 2 ** 26 && availableBytes < totalBytes && totalBytes <= Deno.systemMemoryInfo().total);
+Deno.test("a run needs its arena, and what the rest of the process takes, which each thread adds to", () => {
+  const MIB = 2 ** 20, four = compileStep({ ...step, threads: 4 });
+  assertEquals([needed - compiled.plan.arenaBytes, rest], [260 * MIB, 260 * MIB]);
+  assertEquals(neededBytes(four).rest, 272 * MIB);
 });
 
-Deno.test("a run needs its arena and the rest of the process", () => {
-  assertEquals(neededBytes(compiled), needed);
-  const memory = { totalBytes: 2 ** 34, availableBytes: needed };
-  assertStringIncludes(fitText(needed, memory), "16.0 GiB are available: it fits");
-  assertStringIncludes(fitText(needed + 1, memory), "16.0 GiB are available: it does not fit");
+Deno.test("whether a run fits is told with the limit that decides it", () => {
+  const fits = { ...machine, availableBytes: needed }, file = "/sys/fs/cgroup/memory.max";
+  const start = `a run needs ${bytesText(needed)}, its arena and 260.0 MiB for the rest of the process`;
+  assertEquals(fitText(compiled), start);
+  assertEquals(
+    fitText(compiled, fits),
+    `${start}; ${bytesText(needed)} of this machine's 16.0 GiB are available: it fits`,
+  );
+  assertEquals(
+    fitText(compiled, { ...fits, availableBytes: needed - 1, file }),
+    `${start}; ${bytesText(needed)} of the 16.0 GiB that ${file} allows are available: it does not fit`,
+  );
 });
 
 Deno.test("a step is refused when a byte is missing, with its plan and what to change", () => {
-  const memory = { totalBytes: 2 ** 34, availableBytes: needed };
+  const memory = { ...machine, availableBytes: needed };
   checkMemory(compiled, memory);
   const error = assertThrows(
     () => checkMemory(compiled, { ...memory, availableBytes: needed - 1 }),
