@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { fromFileUrl } from "@std/path";
 import { temporaryFolder } from "../data/fixture.ts";
+import { testRanks } from "./mpirun.ts";
 
 const root = fromFileUrl(new URL("../..", import.meta.url)), GIB = 2 ** 30;
 
@@ -78,6 +79,19 @@ test("a run that needs more than its group may have is refused before it takes a
   const fits = await limited(2 * GIB, 2, ...train(folder.path));
   assertEquals(fits.code, 0, fits.error);
   assertMatch(fits.out, /\nstep: {2}2 .* memory: .*GiB\(/);
+});
+
+(code === 0 ? testRanks : test)("ranks in a group count on equal parts of what is left there", async () => {
+  await using folder = await temporaryFolder();
+  const { code, error } = await limited(
+    2 * GIB,
+    2,
+    ...train(folder.path, "--nproc", "2", "--training.local_batch_size", "100"),
+  );
+  assertEquals(code, 1, error);
+  const [, needed, available] = /a run needs (1\.\d) GiB, .*; (\S+) MiB of the 2\.0 GiB that /.exec(error) ?? [];
+  // It would fit if each rank could have all, or if one had come first.
+  assert(Number(needed) < 2 && 900 < Number(available) && Number(available) < 1024, error);
 });
 
 /** Files that stand for those of version 2 in a container, and a process that sees them as its own. */
