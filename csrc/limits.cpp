@@ -148,7 +148,14 @@ MemoryLimit memory_of(const MemorySharing& sharing, const std::string& root) {
   return least;
 }
 
-uint64_t own_memory(const std::string& root) { return number_of(lines_of(root + "/proc/self/status"), "RssAnon:") * 1024; }
+uint64_t own_memory(const std::string& root) {
+#ifdef __APPLE__
+  task_vm_info_data_t info;
+  mach_msg_type_number_t words = TASK_VM_INFO_COUNT;
+  if (task_info(mach_task_self(), TASK_VM_INFO, reinterpret_cast<task_info_t>(&info), &words) == KERN_SUCCESS) return info.phys_footprint;
+#endif
+  return number_of(lines_of(root + "/proc/self/status"), "RssAnon:") * 1024;
+}
 
 double cpu_quota(const std::string& root) {
   double least = std::numeric_limits<double>::infinity();

@@ -18,7 +18,7 @@ struct MemoryLimit {
 /// The machine's first, then those of control groups that are lower than the whole machine. `root` is put before each path: tests have their own.
 std::vector<MemoryLimit> memory_limits(const std::string& root = "");
 
-/// Memory that only this process has, and that it could give back: not what caches files.
+/// Memory that only this process has: not what caches files.
 uint64_t own_memory(const std::string& root = "");
 
 /// How many processes of one run have a limit together: those of the host, unless it is told of a group.

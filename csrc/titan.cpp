@@ -183,6 +183,7 @@ int32_t titan_device_memory(uint64_t device, titan_process_memory* memory, titan
     *memory = {};
     memory->total_bytes = own.bytes;
     memory->available_bytes = own.available;
+    memory->own_bytes = own_memory();
     copy_text(memory->file, own.file);
   });
 }

@@ -91,7 +91,8 @@ typedef struct titan_device_info {
 typedef struct titan_process_memory {
   uint64_t total_bytes;     /* that the limit which leaves least allows */
   uint64_t available_bytes; /* of that, the process's part of what nobody uses, and what it has already */
-  char file[256];           /* that sets the limit, empty where it is the machine's memory */
+  uint64_t own_bytes;       /* what the process has already: it can be used for something else only if the process gives it back */
+  char file[512];           /* that sets the limit, empty where it is the machine's memory */
 } titan_process_memory;
 
 typedef struct titan_memory {

@@ -30,6 +30,8 @@ export interface ProcessMemory {
   readonly totalBytes: number;
   /** Of that, its part of what nobody uses or what only caches files, and what it has already. Ranks of a host get equal parts. */
   readonly availableBytes: number;
+  /** What this process has already. */
+  readonly ownBytes: number;
   /** File that sets the limit; empty where it is the machine's memory. */
   readonly file: string;
 }
@@ -84,6 +86,7 @@ export class Device implements Disposable {
     return {
       totalBytes: memory.get("total_bytes"),
       availableBytes: memory.get("available_bytes"),
+      ownBytes: memory.get("own_bytes"),
       file: memory.text("file"),
     };
   }

@@ -88,11 +88,12 @@ export const structs = {
     },
   },
   titan_process_memory: {
-    bytes: 272,
+    bytes: 536,
     fields: {
       total_bytes: { offset: 0, type: "u64", length: 1 },
       available_bytes: { offset: 8, type: "u64", length: 1 },
-      file: { offset: 16, type: "text", length: 256 },
+      own_bytes: { offset: 16, type: "u64", length: 1 },
+      file: { offset: 24, type: "text", length: 512 },
     },
   },
   titan_memory: {

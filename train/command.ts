@@ -187,7 +187,7 @@ function printPlan(config: Config): void {
     : compiledStep(config, info, { mode: "memory_budget", fraction: 1 });
   if (search) console.log(frontierText(search.frontier()));
   console.log(`Machine\n  ${fitText(compiled, memory)}`);
-  if (!memory || neededBytes(compiled).all <= memory.availableBytes) return;
+  if (!memory || neededBytes(compiled, memory).all <= memory.availableBytes) return;
   whatFits(config, info, memory).forEach((line) => console.log(`  ${line}`));
 }
 
@@ -214,12 +214,12 @@ function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments
 }
 
 /** What to change in a configuration that does not fit, a line each. */
-function whatFits(config: Config, info: DeviceInfo | undefined, { availableBytes }: ProcessMemory): string[] {
+function whatFits(config: Config, info: DeviceInfo | undefined, memory: ProcessMemory): string[] {
   const plan = (changed: Config): Need => {
     const compiled = compiledStep(changed, info), { parameter, gradient, moment } = compiled.plan.categories;
-    return { bytes: neededBytes(compiled).all, stateBytes: parameter + gradient + moment };
+    return { bytes: neededBytes(compiled, memory).all, stateBytes: parameter + gradient + moment };
   };
-  const { numLayers } = modelSizes(config);
+  const { numLayers } = modelSizes(config), { availableBytes } = memory;
   return alternativeLines(alternatives(config, { limit: availableBytes, numLayers, plan }), availableBytes);
 }
 

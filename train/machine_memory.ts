@@ -8,16 +8,17 @@ import { bytesText, memoryText } from "./plan_report.ts";
  * product packs. */
 const REST_BYTES = 256 * 2 ** 20, THREAD_BYTES = 4 * 2 ** 20;
 
-/** Memory that a whole run needs, and its part beside the arena. */
-export function neededBytes({ plan }: Pick<Compiled, "plan">): { all: number; rest: number } {
-  const rest = REST_BYTES + plan.threads * THREAD_BYTES;
+/** Memory that a whole run needs, and its part beside the arena: what a process usually takes, or what this one has taken already.
+ * @param memory as it is, so far as is known. */
+export function neededBytes({ plan }: Pick<Compiled, "plan">, memory?: ProcessMemory): { all: number; rest: number } {
+  const rest = Math.max(REST_BYTES + plan.threads * THREAD_BYTES, memory?.ownBytes ?? 0);
   return { all: plan.arenaBytes + rest, rest };
 }
 
 /** Whether a run fits, in a line.
  * @param memory that there is, as far as is known. */
 export function fitText(compiled: Pick<Compiled, "plan">, memory?: ProcessMemory): string {
-  const { all, rest } = neededBytes(compiled);
+  const { all, rest } = neededBytes(compiled, memory);
   const needs = `a run needs ${bytesText(all)}, its arena and ${bytesText(rest)} for the rest of the process`;
   if (!memory) return needs;
   const { totalBytes, availableBytes, file } = memory, total = bytesText(totalBytes);
@@ -55,5 +56,5 @@ ${memoryText(compiled.plan)}
 /** Refuses a step that does not fit.
  * @throws {MemoryError} */
 export function checkMemory(compiled: Compiled, memory: ProcessMemory): void {
-  if (neededBytes(compiled).all > memory.availableBytes) throw new MemoryError(compiled, memory);
+  if (neededBytes(compiled, memory).all > memory.availableBytes) throw new MemoryError(compiled, memory);
 }

@@ -55,10 +55,11 @@ Deno.test("TITAN_PRODUCT forces who multiplies matrices, and other values are an
 
 Deno.test("a device says how much memory there is for this process, and ranks of a host get equal parts", () => {
   using alone = new Device({ threads: 1 }), shared = new Device({ threads: 1, hostSize: 1000 });
-  const { totalBytes, availableBytes, file } = alone.memory();
+  const { totalBytes, availableBytes, ownBytes, file } = alone.memory();
   assert(2 ** 26 < availableBytes && availableBytes <= totalBytes && totalBytes <= Deno.systemMemoryInfo().total);
   assert(file === "" || Deno.statSync(file).isFile);
   // Beside its part, each has what it has already.
+  assert(2 ** 24 < ownBytes && ownBytes < Deno.memoryUsage().rss);
   assert(shared.memory().availableBytes < availableBytes / 1000 + Deno.memoryUsage().rss);
 });
 

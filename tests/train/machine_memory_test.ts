@@ -15,12 +15,15 @@ const step = {
   threads: 1,
 } as const;
 const compiled = compileStep(step), { all: needed, rest } = neededBytes(compiled);
-const machine = { totalBytes: 2 ** 34, file: "" };
+const machine = { totalBytes: 2 ** 34, ownBytes: 2 ** 27, file: "" };
 
 Deno.test("a run needs its arena, and what the rest of the process takes, which each thread adds to", () => {
   const MIB = 2 ** 20, four = compileStep({ ...step, threads: 4 });
   assertEquals([needed - compiled.plan.arenaBytes, rest], [260 * MIB, 260 * MIB]);
   assertEquals(neededBytes(four).rest, 272 * MIB);
+  // A process that has taken more than usual needs that.
+  const [few, many] = [100 * MIB, 300 * MIB].map((ownBytes) => ({ ...machine, ownBytes, availableBytes: 2 ** 30 }));
+  assertEquals([neededBytes(compiled, few).rest, neededBytes(compiled, many).rest], [260 * MIB, 300 * MIB]);
 });
 
 Deno.test("whether a run fits is told with the limit that decides it", () => {
