@@ -1,4 +1,4 @@
-/** Memory that a run needs beside what the native library knows there is, and the error of a run that needs more. Sizes are bytes.
+/** Memory that a run needs, compared with what the native library says there is; and the error of a run that needs more. Sizes are bytes.
  * @module */
 import type { ProcessMemory } from "../ffi/device.ts";
 import type { Compiled } from "./compile.ts";
