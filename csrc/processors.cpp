@@ -84,7 +84,7 @@ Processors own_processors(int threads) {
 
 std::vector<Core> cores_of_host(const std::string& root) {
   std::map<std::pair<int, int>, Core> cores;  // by socket and first processor
-  for (int i = 0; i < MOST; i++) {
+  for (int i = 0; i < MOST && !access(text(root, "/sys/devices/system/cpu/cpu", i).c_str(), F_OK); i++) {
     const int first = first_number(root, i, "thread_siblings_list", -1);
     if (first >= 0) cores[{first_number(root, i, "physical_package_id", 0), first}].push_back(i);
   }
