@@ -68,7 +68,7 @@ void halt_executors() {
   for (int waited_ms = 0; running && waited_ms < 10'000; waited_ms++) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
-Executor::Executor(int threads) : threads_(threads > 0 ? threads : omp_get_max_threads()) {
+Executor::Executor(int threads) : threads_(threads) {
   // The executor and its team take no signals: those are for the threads of the host process.
   sigset_t all, before;
   sigfillset(&all);
@@ -127,23 +127,38 @@ void Executor::serve() {
   }
 }
 
-uint64_t memory_limit() {
-  uint64_t bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
-  if (FILE* file = std::fopen("/sys/fs/cgroup/memory.max", "r")) {
-    unsigned long long limit = 0;
-    if (std::fscanf(file, "%llu", &limit) == 1 && limit < bytes) bytes = limit;
-    std::fclose(file);
+#ifdef __linux__
+void Executor::bind(std::vector<cpu_set_t> sets) {
+  static std::atomic<uint64_t> bindings{0};
+  run([&] {
+    sets_ = std::move(sets);
+    binding_ = ++bindings;
+    use_threads(threads_);
+  });
+}
+#endif
+
+void Executor::use_threads(int threads) {
+  omp_set_num_threads(threads);
+#ifdef __linux__
+  if (sets_.empty()) return;
+  // A team that was smaller for a while has ended threads, and makes others, which begin where this thread is.
+#pragma omp parallel num_threads(threads)
+  {
+    thread_local uint64_t binding = 0;
+    const cpu_set_t& set = sets_[static_cast<size_t>(omp_get_thread_num()) % sets_.size()];
+    if (std::exchange(binding, binding_) != binding_) sched_setaffinity(0, sizeof set, &set);
   }
-  return bytes;
+#endif
 }
 
 Arena::Arena(uint64_t bytes, char* shared) : bytes_(bytes), mapped_bytes_(std::max(PAGE, (bytes + PAGE - 1) / PAGE * PAGE)) {
-  const uint64_t limit = memory_limit();
+  const uint64_t available = memory_of({}).available;
   const auto refuse = [&] {
-    throw Failure(TITAN_STATUS_OUT_OF_MEMORY, text("the program's arena takes ", bytes, " bytes; expected: at most ", limit,
-                                                   ", the memory of this machine, less what is in use; fix: a smaller batch or model"));
+    throw Failure(TITAN_STATUS_OUT_OF_MEMORY, text("the program's arena takes ", bytes, " bytes; expected: at most ", available,
+                                                   ", the memory that is there for this process; fix: a smaller batch or model"));
   };
-  if (bytes > limit) refuse();
+  if (bytes > available) refuse();
   if (shared) {
     data_ = shared;
     owns_ = false;
@@ -236,7 +251,7 @@ LoadedProgram::~LoadedProgram() {
 void LoadedProgram::run(const titan_action* actions, uint64_t num_actions, const Host& host) {
   for (uint64_t i = 0; i < num_actions; i++) check_action(actions[i], i, host);
   auto run_all = [&] {
-    omp_set_num_threads(program_.threads);
+    device_->executor.use_threads(program_.threads);
     titan_profile_record* records = std::exchange(records_, nullptr);
     if (records) check_capacity(actions, num_actions, record_capacity_);
     for (uint64_t i = 0; i < num_actions; i++) {

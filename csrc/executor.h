@@ -1,13 +1,20 @@
 // A device and what runs on it. Each device has one executor thread, which owns the OpenMP team; callers post work and wait.
 #pragma once
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include <atomic>
 #include <condition_variable>
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "comm/collective.h"
+#include "limits.h"
 #include "program.h"
 
 namespace titan {
@@ -38,6 +45,12 @@ class Executor {
   /// Waits so long at most: false where the job is not done by then.
   bool wait_for(Job& job, uint64_t milliseconds);
   int threads() const { return threads_; }
+#ifdef __linux__
+  /// From now on each thread of the team runs on one of these sets of processors, in turn.
+  void bind(std::vector<cpu_set_t> sets);
+#endif
+  /// On the executor thread, before it computes on so many threads: those that are new come to where they are bound.
+  void use_threads(int threads);
 
  private:
   void serve();
@@ -47,6 +60,10 @@ class Executor {
   std::condition_variable posted_, finished_;
   Job *first_ = nullptr, *last_ = nullptr;
   bool closing_ = false;
+#ifdef __linux__
+  std::vector<cpu_set_t> sets_;  // only the executor thread looks at these
+  uint64_t binding_ = 0;         // a number of its own for each time that threads were bound
+#endif
   std::thread thread_;
 };
 
@@ -58,11 +75,11 @@ struct Device {
   const Backend& backend;
   bool level_is_forced;
   Executor executor;
+  std::string threads_text;            // why so many threads, and where they run
+  std::mutex mutex;
+  MemorySharing memory_sharing;        // with the ranks of this host; under the mutex
   std::shared_ptr<comm::World> world;  // null where it works alone
 };
-
-/// Memory that this process may use in all.
-uint64_t memory_limit();
 
 /// One block of zeroed memory, 2 MB aligned, in huge pages where the system gives them.
 class Arena {

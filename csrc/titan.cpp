@@ -11,6 +11,7 @@
 #include "cpu/backend.h"
 #include "executor.h"
 #include "measure.h"
+#include "processors.h"
 
 namespace titan {
 namespace {
@@ -129,14 +130,26 @@ int32_t titan_version(char* text, uint64_t size) {
   return TITAN_STATUS_OK;
 }
 
-int32_t titan_device_open(uint32_t kind, uint32_t ordinal, uint32_t threads, uint64_t* device, titan_error* error) {
+int32_t titan_device_open(uint32_t kind, uint32_t ordinal, const titan_device_options* options, uint64_t* device, titan_error* error) {
   return guard(error, [&] {
     require(device, "device is null; expected: where to write the handle");
     require(kind == TITAN_DEVICE_CPU, "the device kind is unknown; expected: 0 (cpu), the only one in this build");
     require(ordinal == 0, "the cpu has one device; expected: ordinal 0");
-    require(threads <= 4096, "more than 4096 threads; expected: 0 (all) to 4096");
+    require(options, "options is null; expected: what the device is to take of its machine");
+    const auto [wanted, host_size, placed] = *options;
+    require(wanted <= 4096, "more than 4096 threads; expected: 0 (as many as this process should take) to 4096");
+    require(host_size <= 65536, "more than 65536 processes on a host; expected: 0 or 1 (alone) to 65536");
+    require(placed <= 1, "placed is neither 0 nor 1; expected: one of these");
     const cpu::Choice choice = cpu::choose_level();
-    *device = devices().add(std::shared_ptr<Device>(new Device{choice.backend, choice.forced, Executor(static_cast<int>(threads)), nullptr}));
+    const int processes = std::max(1, static_cast<int>(host_size));
+    const Threads threads = wanted ? Threads{static_cast<int>(wanted), ""} : threads_here({processes, placed == 1});
+    std::shared_ptr<Device> opened(new Device{choice.backend, choice.forced, Executor(threads.number), threads.why, {}, {processes, {}}, nullptr});
+    if (processes == 1) {
+      const Share share = share_alone(own_processors(threads.number), cores_of_host());
+      if (!share.cores.empty()) bind(opened->executor, share.cores);
+      if (!share.text.empty()) opened->threads_text += (threads.why.empty() ? "" : ", ") + share.text;
+    }
+    *device = devices().add(std::move(opened));
   });
 }
 
@@ -151,11 +164,27 @@ int32_t titan_device_describe(uint64_t device, titan_device_info* info, titan_er
     *info = {};
     info->kind = TITAN_DEVICE_CPU;
     info->threads = static_cast<uint32_t>(object->executor.threads());
-    info->memory_bytes = memory_limit();
     info->vector_bits = static_cast<uint32_t>(object->backend.vector_bits);
     info->level_is_forced = object->level_is_forced;
+    copy_text(info->threads_text, object->threads_text);
     copy_text(info->level, object->backend.level);
     object->backend.describe(*info);
+  });
+}
+
+int32_t titan_device_memory(uint64_t device, titan_process_memory* memory, titan_error* error) {
+  return guard(error, [&] {
+    require(memory, "memory is null; expected: where to write it");
+    const auto object = devices().get(device);
+    std::unique_lock lock(object->mutex);
+    const MemorySharing sharing = object->memory_sharing;
+    lock.unlock();
+    const MemoryLimit own = memory_of(sharing);
+    *memory = {};
+    memory->total_bytes = own.bytes;
+    memory->available_bytes = own.available;
+    memory->own_bytes = own_memory();
+    copy_text(memory->file, own.file);
   });
 }
 
@@ -230,7 +259,7 @@ int32_t titan_comm_open(uint64_t device, const char* name, const titan_comm_opti
     require(bytes_per_second == 0 || (bytes_per_second >= 1 && bytes_per_second <= 1e18), "the simulated bandwidth is out of range; expected: 0 (none) or 1 to 1e18 bytes/s");
     const auto object = devices().get(device);
     object->world = comm::World::open(name, *options);
-    object->world->share_processors(object->executor);
+    object->world->share_host(*object);
     *comm = worlds().add(object->world);
   });
 }

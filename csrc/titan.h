@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Changes whenever a function, a struct or the program format changes. */
-#define TITAN_ABI_VERSION 6
+#define TITAN_ABI_VERSION 7
 
 typedef enum titan_status {
   TITAN_STATUS_OK = 0,
@@ -69,16 +69,31 @@ typedef struct titan_error {
   char scope[256];
 } titan_error;
 
+/** What a device is to take of its machine. */
+typedef struct titan_device_options {
+  uint32_t threads;   /* 0: OMP_NUM_THREADS, or one for each core that the process may use, as far as its CPU quota keeps them busy */
+  uint32_t host_size; /* processes of the run on this host, which share it (0 and 1: it is alone) */
+  uint32_t placed;    /* may whoever started them have given each processors of its own? 1: then those are not divided once more */
+} titan_device_options;
+
 typedef struct titan_device_info {
   uint32_t kind;
   uint32_t threads;
   uint32_t vector_bits; /* of the vectors that the level uses */
   uint32_t level_is_forced; /* by the environment variable TITAN_CPU */
-  uint64_t memory_bytes; /* that this process may use in all */
+  char threads_text[128]; /* why so many threads and where they run, if there is something to say */
   char level[32]; /* of the processor, that the kernels were compiled for: portable, avx2, ... */
   char processor[128];
   char product[256]; /* who multiplies matrices of f32 and f64: libtitan itself, or a BLAS with its version. TITAN_PRODUCT=own|blas forces it */
 } titan_device_info;
+
+/** Memory of the process, by the machine and the control groups (cgroups) that limit it. */
+typedef struct titan_process_memory {
+  uint64_t total_bytes;     /* that the limit which leaves least allows */
+  uint64_t available_bytes; /* of that, the process's part of what nobody uses, and what it has already */
+  uint64_t own_bytes;       /* what the process has already: it can be used for something else only if the process gives it back */
+  char file[512];           /* that sets the limit, empty where it is the machine's memory */
+} titan_process_memory;
 
 typedef struct titan_memory {
   uint64_t arena_bytes;
@@ -138,15 +153,19 @@ TITAN_API uint32_t titan_abi_version(void);
 /** Version of the library as text, cut to size - 1 bytes. */
 TITAN_API int32_t titan_version(char *text, uint64_t size);
 
-/** Opens a device and starts its executor; threads = 0 takes all that OpenMP offers (OMP_NUM_THREADS, or one per processor). A CPU runs the
- * kernels of the best level that it supports, or of a lower one that the environment variable TITAN_CPU names. */
-TITAN_API int32_t titan_device_open(uint32_t kind, uint32_t ordinal, uint32_t threads, uint64_t *device, titan_error *error);
+/** Opens a device and starts its executor. A CPU runs the kernels of the best level that it supports, or of a lower one that the environment
+ * variable TITAN_CPU names. Where a process is alone and has a thread for each of its cores, each is bound to one, unless OMP_PROC_BIND says
+ * otherwise. */
+TITAN_API int32_t titan_device_open(uint32_t kind, uint32_t ordinal, const titan_device_options *options, uint64_t *device, titan_error *error);
 
 /** Makes the handle invalid; the device itself ends with its last program. */
 TITAN_API int32_t titan_device_close(uint64_t device, titan_error *error);
 
 /** Describes the device. */
 TITAN_API int32_t titan_device_describe(uint64_t device, titan_device_info *info, titan_error *error);
+
+/** Memory that there is for this process now. Of what ranks of a host have together each gets the same part. */
+TITAN_API int32_t titan_device_memory(uint64_t device, titan_process_memory *memory, titan_error *error);
 
 /** What the device can do (a titan_measure): the best of a few, on so many threads (0: all of the device). */
 TITAN_SLOW int32_t titan_device_measure(uint64_t device, uint32_t measure, uint64_t n, uint32_t threads, double *giga_per_second, titan_error *error);

@@ -2,7 +2,6 @@
  * brings them together and ends all when one fails. What each prints goes through a file of its own, since `mpirun` tears lines.
  * Whoever started rank 0 talks to it on its standard input: a line with the name of a signal, or the end, when it is gone itself.
  * @module */
-import { cpus } from "node:os";
 import { type Cause, causeOf, Errors, Lines, prefixed } from "./rank_output.ts";
 
 /** A process among all that were started together. */
@@ -99,33 +98,6 @@ export function worldOf(env: Environment = readable): World | undefined {
   if (hostSize === undefined) refuse(env, hostSizes!.list, "a number of tasks for each host, such as 4(x2),3");
   if (hostRank >= hostSize) refuse(env, names.hostRank, `a whole number from 0 to ${hostSize - 1}`);
   return { rank, size, hostRank, hostSize };
-}
-
-/** Numbers of processors. */
-export interface Processors {
-  /** That this process may use. */
-  readonly usable: number;
-  /** Of this host, as far as is known. */
-  readonly all: number;
-}
-
-/** CPU threads of a rank: those that are asked for, or its share of the processors of its host; 0 is all of them.
- * @param world whether there are other ranks on this host. */
-export function threadsOfRank(
-  asked: number,
-  world: World | undefined,
-  { usable, all }: Processors = processors(),
-): number {
-  if (asked > 0 || !world || world.hostSize === 1) return asked;
-  // Whoever started the ranks may have given each processors of its own.
-  return usable * world.hostSize <= all ? usable : Math.max(1, Math.floor(usable / world.hostSize));
-}
-
-/** Ranks that were launched here may all use the same ones. */
-function processors(): Processors {
-  const usable = navigator.hardwareConcurrency;
-  const mayAsk = Deno.permissions.querySync({ name: "sys", kind: "cpus" }).state === "granted";
-  return { usable, all: mayAsk && !isLaunched() ? Math.max(usable, cpus().length) : usable };
 }
 
 /** A variable that is a whole number from `least` to below `end`. */
@@ -345,7 +317,7 @@ function permissionFlags(library: string): string[] {
     throw new LaunchError(what, `--allow-${name} without a list`, "add that flag");
   }
   const some = (
-    name: "env" | "sys" | "ffi",
+    name: "env" | "ffi",
     values: readonly string[],
     of: (value: string) => Deno.PermissionDescriptor,
   ) => {
@@ -357,7 +329,6 @@ function permissionFlags(library: string): string[] {
     ...["--no-prompt", "--allow-read", "--allow-write"],
     ...some("ffi", [library], (path) => ({ name: "ffi", path })),
     ...some("env", VARIABLES, (variable) => ({ name: "env", variable })),
-    ...some("sys", ["systemMemoryInfo", "cpus"], (kind) => ({ name: "sys", kind } as Deno.SysPermissionDescriptor)),
     ...(granted({ name: "net" }) ? ["--allow-net"] : []),
   ];
 }

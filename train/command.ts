@@ -2,7 +2,7 @@
  * @module */
 import type { DatasetSpec } from "../data/dataset.ts";
 import { DataError } from "../data/error.ts";
-import { Device, type DeviceInfo } from "../ffi/device.ts";
+import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { LibraryError } from "../ffi/library.ts";
 import { degreeOf } from "../graph/layout.ts";
@@ -40,7 +40,7 @@ import {
   shownFile,
 } from "./config.ts";
 import { JsonLines } from "./json_lines.ts";
-import { fitText, machineMemory, MemoryError, neededBytes, type PlannedStep } from "./machine_memory.ts";
+import { fitText, MemoryError, neededBytes, type PlannedStep } from "./machine_memory.ts";
 import { planMesh } from "./mesh_plan.ts";
 import { meshPlanPage } from "./mesh_plan_page.ts";
 import { meshPlanText } from "./mesh_plan_text.ts";
@@ -57,7 +57,7 @@ import { RunFolder } from "./run_folder.ts";
 import { SteadyConsole } from "./steady_console.ts";
 import { compileStep, DivergedError, planStep, type StepOptions } from "./step_program.ts";
 import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
-import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
+import { complete, type CompleteOptions, deviceOptions, Trainer, type TrainOptions } from "./trainer.ts";
 
 /** What the training of a config is.
  * @param mesh of the ranks that run it. */
@@ -173,13 +173,14 @@ async function readText(path: string): Promise<string> {
 }
 
 /** The device of this machine; without a native library a plan is made for f32 and says so. */
-function deviceHere(threads: number): DeviceInfo | undefined {
+function deviceHere(options: DeviceOptions): { info?: DeviceInfo; memory?: ProcessMemory } {
   try {
-    using device = new Device({ threads });
-    return device.info;
+    using device = new Device(options);
+    return { info: device.info, memory: device.memory() };
   } catch (error) {
     if (!(error instanceof LibraryError)) throw error;
     console.log("No native library here: planned as for a processor that does not multiply bf16 itself");
+    return {};
   }
 }
 
@@ -194,9 +195,9 @@ function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?: Mesh):
 
 /** The plan of one process.
  * @param deviceMemory bytes to compare it with, instead of this machine's memory.
- * @returns whether it fits. */
+ * @returns whether it fits, as far as that is known. */
 function printPlan(config: Config, deviceMemory?: number): boolean {
-  const options = complete(trainOptions(config)), info = deviceHere(options.threads);
+  const options = complete(trainOptions(config)), { info, memory } = deviceHere({ threads: options.threads });
   const step = stepOptions(config, info), compiled = compileStep(step);
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
@@ -206,23 +207,22 @@ function printPlan(config: Config, deviceMemory?: number): boolean {
     ? compiled
     : compileStep({ ...step, remat: { mode: "memory_budget", fraction: 1 } });
   if (search) console.log(frontierText(search.frontier()));
-  const device = deviceFit(compiled.plan.arenaBytes, deviceMemory), memory = machineMemory();
+  const device = deviceFit(compiled.plan.arenaBytes, deviceMemory);
   if (device) console.log(`Device\n  ${deviceFitText(compiled.plan.arenaBytes, device)}`);
   else console.log(`Machine\n  ${fitText(compiled, memory)}`);
-  const fits = device?.fits ?? neededBytes(compiled) <= memory.availableBytes;
-  if (!fits) {
-    const need = device ? arenaBytes : neededBytes, limit = device?.bytes ?? memory.availableBytes;
-    whatFits(config, new Mesh({}, 1), compiled, info, { limit, need }).forEach((line) => console.log(`  ${line}`));
-  }
-  return fits;
+  const limit = device
+    ? { limit: device.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes }
+    : memory && { limit: memory.availableBytes, need: (planned: PlannedStep) => neededBytes(planned, memory).all };
+  if (!limit || limit.need(compiled) <= limit.limit) return true;
+  whatFits(config, new Mesh({}, 1), compiled, info, limit).forEach((line) => console.log(`  ${line}`));
+  return false;
 }
-
-const arenaBytes = ({ plan }: PlannedStep): number => plan.arenaBytes;
 
 /** The plan of a rank of a mesh, on the console and in the files that are asked for.
  * @returns whether it fits into the device that it is compared with, if any. */
 function printMeshPlan(config: Config, mesh: Mesh, { json, page, deviceMemory }: PlanArguments): boolean {
-  const options = complete(trainOptions(config, mesh)), info = deviceHere(options.threads), { model } = config;
+  const options = complete(trainOptions(config, mesh)), { model } = config;
+  const { info } = deviceHere({ threads: options.threads });
   const plan = cut(() =>
     planMesh({
       ...options,
@@ -279,14 +279,9 @@ async function openTrainer(config: Config): Promise<Trainer> {
   } catch (error) {
     if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
-    throw new MemoryError(
-      compiled,
-      memory,
-      whatFits(config, mesh, compiled, deviceHere(config.device.threads), {
-        limit: memory.availableBytes,
-        need: neededBytes,
-      }),
-    );
+    const { info } = deviceHere(deviceOptions(config.device.threads));
+    const limit = { limit: memory.availableBytes, need: (p: PlannedStep) => neededBytes(p, memory).all };
+    throw new MemoryError(compiled, memory, whatFits(config, mesh, compiled, info, limit));
   }
 }
 
@@ -356,6 +351,7 @@ async function run(config: Config): Promise<number> {
   using folder = (worldOf()?.rank ?? 0) === 0 ? openFolder(config) : undefined;
   await using trainer = await openTrainer(config);
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
+  const { totalBytes } = trainer.memory();
   const gflops = await trainer.measure();
   console.log(`libtitan: ${job.description}`);
   console.log(`  model   ${modelText(model, tokensPerStep(options, ranks?.mesh), seqLen)}`);
@@ -374,7 +370,8 @@ async function run(config: Config): Promise<number> {
     devices: ranks?.mesh.size ?? 1,
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
     peakFlops: gflops * 1e9,
-    memory: () => processMemory(program.compiled.plan.arenaBytes),
+    measurePeak: async () => await trainer.measure() * 1e9,
+    memory: () => processMemory(program.compiled.plan.arenaBytes, totalBytes),
     colors: colorsWanted(disable_color_printing),
     print: console.log,
     jsonl,
@@ -385,7 +382,7 @@ async function run(config: Config): Promise<number> {
     for await (const { tokenCount, loadingMs, profile, ...result } of trainer) {
       const { step } = result;
       metrics.batch(tokenCount, loadingMs);
-      metrics.step(result);
+      await metrics.step(result);
       if (profile) await profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
       if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics);

@@ -6,7 +6,7 @@ import { type DatasetSpec, Unigrams } from "../data/dataset.ts";
 
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import type { CommOptions } from "../ffi/comm.ts";
-import { Device, type DeviceInfo } from "../ffi/device.ts";
+import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
 import { ABI_VERSION } from "../ffi/symbols.ts";
 import { LayoutError } from "../graph/layout.ts";
@@ -14,12 +14,12 @@ import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { TrainableModel } from "../model/loss.ts";
-import { threadsOfRank, worldOf } from "../parallel/launch.ts";
+import { isLaunched, worldOf } from "../parallel/launch.ts";
 import { BATCH_AXES, Mesh, type MeshOptions, stepProblems } from "../parallel/mesh.ts";
 import { agree } from "./agreement.ts";
 import { BatchPart } from "./batch_part.ts";
 import { lrFactor, type LrScheduleOptions } from "./lr_schedule.ts";
-import { checkMemory, machineMemory } from "./machine_memory.ts";
+import { checkMemory } from "./machine_memory.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
 import type { StepProfile } from "./profile.ts";
 import { precisionOf } from "./precision.ts";
@@ -62,7 +62,7 @@ export interface TrainOptions {
   readonly lanes?: number;
   /** Seed of the initial values; default 0. */
   readonly seed?: number;
-  /** CPU threads; default 0: all, of which the ranks of a host get equal shares. */
+  /** CPU threads; default 0: one per core, as far as the CPU quota keeps them busy, in equal shares for the ranks of a host. */
   readonly threads?: number;
   /** Degrees of the mesh, for processes that `mpirun` started: an absent axis is 1, an absent `dp_shard` what the others leave. */
   readonly mesh?: MeshOptions;
@@ -223,7 +223,7 @@ export class Trainer implements AsyncDisposable {
       const checked = checking.catch(() => {}); // it is awaited below, behind what is of more use
       stack.defer(() => checked);
       const compiling = attempt(() => {
-        const native = stack.use(new Device({ threads: threadsOfRank(full.threads, worldOf()) }));
+        const native = stack.use(new Device(deviceOptions(full.threads)));
         const joining = ranks && ProcessGroup.open(native, { rank: ranks.rank, size: ranks.mesh.size }, full.comm);
         joining?.catch(() => {}); // awaited below, behind what may fail before
         const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
@@ -233,7 +233,10 @@ export class Trainer implements AsyncDisposable {
       const loader = stack.use(
         await opening.catch((error) => {
           // What the worker had no memory for, the run has none for either, and can say so better.
-          if (!(error instanceof DataError)) checkMemory(compiling().compiled, machineMemory(worldOf()?.hostSize));
+          if (!(error instanceof DataError)) {
+            const { native, compiled } = compiling();
+            checkMemory(compiled, native.memory());
+          }
           throw error;
         }),
       ); // its worker has read and tokenised meanwhile
@@ -242,7 +245,7 @@ export class Trainer implements AsyncDisposable {
       const { native, joining, precision, compiled } = compiling();
       group = stack.use(await joining);
       if (group) await agree(group, factsOf(full));
-      checkMemory(compiled, machineMemory(group?.info.hostSize));
+      checkMemory(compiled, native.memory());
       const program = stack.use(await StepProgram.load(native, compiled, accumulation));
       await program.initialize(full.seed);
       return new Trainer({ ...full, precision }, { native, program, loader, ranks, group, owned: stack.move() });
@@ -265,6 +268,11 @@ export class Trainer implements AsyncDisposable {
   /** Speed of a large matrix product on this device, of the type that the run multiplies in, in GFLOP/s. */
   measure(): Promise<number> {
     return this.#native.measure({ dtype: precisionOf(this.options.precision, this.options.dtype).param });
+  }
+
+  /** Memory that there is for this process now. */
+  memory(): ProcessMemory {
+    return this.#native.memory();
   }
 
   /** Memory bandwidth of this device, in GB/s. */
@@ -413,6 +421,12 @@ function ranksOf({ mesh: degrees, parallelism, batch, seqLen, validation }: Comp
   );
   if (problems.length > 0) throw new LayoutError(problems.join("\n"));
   return { ...parallelism, mesh, rank: place.rank };
+}
+
+/** What this process's device takes of a machine that it may share with other ranks, to each of which their launcher may have given
+ * processors of its own. */
+export function deviceOptions(threads: number): DeviceOptions {
+  return { threads, hostSize: worldOf()?.hostSize, placed: !isLaunched() };
 }
 
 /** What has to be the same on all ranks of a run. */

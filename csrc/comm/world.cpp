@@ -15,10 +15,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <set>
 #include <thread>
 
 #include "../clock.h"
-#include "processors.h"
+#include "../processors.h"
 
 namespace titan::comm {
 namespace {
@@ -216,20 +218,31 @@ void World::describe(titan_comm_info& info) const {
   copy_text(info.processors, processors_);
 }
 
-void World::share_processors(Executor& device) {
-  const Processors own = own_processors(device.threads());
-  std::vector<Processors> all(static_cast<size_t>(size())), here;
-  executor_.run([&] { gather_all(&own, all.data(), sizeof own, "sharing processors"); });
+void World::share_host(Device& device) {
+  struct Own { Processors processors; uint64_t groups[32]; } own = {own_processors(device.executor.threads()), {}};
+  const std::vector<MemoryLimit> limits = memory_limits();
+  for (size_t i = 0; i < std::min(std::size(own.groups), limits.size()); i++) own.groups[i] = limits[i].group;
+  std::vector<Own> all(static_cast<size_t>(size()));
+  executor_.run([&] { gather_all(&own, all.data(), sizeof own, "sharing the host"); });
+  std::vector<Processors> here;
+  MemorySharing memory;
   size_t self = 0;
   for (int r = 0; r < size(); r++) {
     if (hosts_[static_cast<size_t>(r)] != place_.host) continue;
     if (r == rank()) self = here.size();
-    here.push_back(all[static_cast<size_t>(r)]);
+    here.push_back(all[static_cast<size_t>(r)].processors);
+    const std::set<uint64_t> groups(std::begin(all[static_cast<size_t>(r)].groups), std::end(all[static_cast<size_t>(r)].groups));
+    for (const uint64_t group : groups) memory.of_group[group]++;  // 0, the machine, is everybody's
+  }
+  memory.processes = static_cast<int>(here.size());
+  {
+    std::lock_guard lock(device.mutex);
+    device.memory_sharing = std::move(memory);
   }
   if (here.size() == 1) return;
-  const Share share = share_of(here, self, processors_by_core());
+  const Share share = share_of(here, self, cores_of_host());
   processors_ = share.text;
-  if (!share.processors.empty()) bind(device, share.processors);
+  if (!share.cores.empty()) bind(device.executor, share.cores);
 }
 
 titan_comm_traffic World::traffic(uint32_t kind) const {

@@ -51,8 +51,9 @@ class World {
   int rank() const { return place_.rank; }
   int size() const { return place_.size; }
   void describe(titan_comm_info& info) const;
-  /// Binds a device's threads to this rank's share of the processors of its host, if there are enough.
-  void share_processors(Executor& device);
+  /// Binds a device's threads to this rank's share of the processors of its host, if there are enough, and finds out with how many others it
+  /// has each limit of memory together.
+  void share_host(Device& device);
   /// What this rank has done in collectives of a kind.
   titan_comm_traffic traffic(uint32_t kind) const;
   /// The last collectives of all ranks of this host, for people.

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { LaunchError, threadsOfRank, VARIABLES, worldOf } from "../../parallel/launch.ts";
+import { LaunchError, VARIABLES, worldOf } from "../../parallel/launch.ts";
 import { Launcher } from "./launcher.ts";
 
 const env = (variables: Record<string, string>) => new Map(Object.entries(variables));
@@ -51,15 +51,6 @@ Deno.test("variables that are no ranks are refused by name", () => {
   assertThrows(() => worldOf(env(without)), LaunchError, "RANK is not set");
   const slurm = { SLURM_PROCID: "1", SLURM_STEP_NUM_TASKS: "2", SLURM_LOCALID: "0", SLURM_NODEID: "1" };
   assertThrows(() => worldOf(env({ ...slurm, SLURM_STEP_TASKS_PER_NODE: "2" })), LaunchError, "TASKS_PER_NODE is");
-});
-
-Deno.test("ranks of a host get equal numbers of threads, unless each has processors of its own", () => {
-  const world = (hostSize: number) => ({ rank: 0, size: 8, hostRank: 0, hostSize });
-  const threads = (asked: number, hostSize: number, usable: number, all: number) =>
-    threadsOfRank(asked, world(hostSize), { usable, all });
-  assertEquals([threads(3, 4, 8, 8), threads(0, 1, 8, 8), threadsOfRank(0, undefined)], [3, 0, 0]);
-  assertEquals([threads(0, 4, 8, 8), threads(0, 3, 8, 8), threads(0, 4, 2, 2)], [2, 2, 1]);
-  assertEquals([threads(0, 4, 2, 8), threads(0, 4, 16, 64), threads(0, 4, 32, 64)], [2, 16, 8]);
 });
 
 Deno.test("the task that trains may read these variables", async () => {

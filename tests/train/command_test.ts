@@ -95,7 +95,7 @@ Deno.test("a run reports its steps, and says at its end that the weights are gon
   assertEquals([...out.matchAll(/^step: +(\d) {2}loss: +\d\.\d{5} {2}grad_norm:/gm)].map((m) => m[1]), ["1", "2", "3"]);
   assertMatch(out, /\n {2}model {3}[\d,]+ parameters, 32 tokens per step, \d+\.\d MFLOP per token\n/);
   assertMatch(out, /\n {2}data {4}the train part of the sample/);
-  assertMatch(out, /\n {2}device {2}.* 1 threads, .* GFLOP\/s/);
+  assertMatch(out, /\n {2}device {2}.* 1 thread, .* GFLOP\/s/);
   assertEquals(out.split("\n").at(-1), "weights are not kept: there are no checkpoints yet");
   assertEquals(out.match(/weights/g)?.length, 1);
 });

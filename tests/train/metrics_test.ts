@@ -87,7 +87,7 @@ Deno.test("time spent on something else is not counted", () => {
 
 /** A run on a clock that is set by hand. */
 function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: number | null = 1e9, devices = 1) {
-  const clock = { ms: 0 };
+  const clock = { ms: 0 }, peaks: number[] = [];
   const lines: string[] = [];
   const metrics = new Metrics({
     logFreq,
@@ -95,6 +95,10 @@ function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: num
     devices,
     flopsPerToken,
     peakFlops: 4e12,
+    measurePeak: () => {
+      clock.ms += 500;
+      return Promise.resolve(peaks.shift()!);
+    },
     memory: () => memory,
     colors: false,
     print: (line) => lines.push(line),
@@ -104,9 +108,9 @@ function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: num
   const step = (n: number) => {
     clock.ms += 1000;
     metrics.batch(2000, 10);
-    metrics.step({ step: n, loss: 7, maxLoss: 7, gradNorm: 1, lr: 1e-3, tokensSeen: 2000 * n });
+    return metrics.step({ step: n, loss: 7, maxLoss: 7, gradNorm: 1, lr: 1e-3, tokensSeen: 2000 * n });
   };
-  return { clock, lines, metrics, step };
+  return { clock, peaks, lines, metrics, step };
 }
 
 Deno.test("step 1 is reported, then every log_freq steps, and the last", () => {
@@ -119,6 +123,25 @@ Deno.test("MFU is the model's FLOPs over the device's peak, and speed does not d
   const { lines, step } = run(3);
   for (let n = 1; n <= 6; n++) step(n);
   for (const line of lines) assertEquals(line.split("  ").slice(-3), ["tps: 2,000", "tflops: 2.00", "mfu: 50.00%"]);
+});
+
+Deno.test("a step that is faster than the peak has it measured again, outside of the time of steps", async () => {
+  const { peaks, lines, step } = run(1, null, 4e9);
+  peaks.push(20e12, 1e12);
+  await step(1); // 8 TFLOP/s on a device that could do 4
+  await step(2);
+  const [said, ...steps] = lines;
+  assertEquals(said, "  mfu is now of 20000 GFLOP/s: a step was faster than the 4000 that were measured before");
+  for (const line of steps) assertEquals(line.split("  ").slice(-3), ["tps: 2,000", "tflops: 8.00", "mfu: 40.00%"]);
+});
+
+Deno.test("a step that is faster than the peak each time it is measured has an MFU of 100 %", async () => {
+  const { peaks, lines, step } = run(1, null, 4e9);
+  peaks.push(1e12);
+  await step(1);
+  await step(2);
+  assertEquals(lines.length, 3);
+  for (const line of lines.slice(1)) assertEquals(line.split("  ").at(-1), "mfu: 100.00%");
 });
 
 Deno.test("a model that does not tell its FLOPs has no MFU", () => {
@@ -194,9 +217,9 @@ Deno.test("a loss that is not a number is null in JSON and NaN on the console", 
   assert(trainLine({ ...report, loss: NaN }, plain).startsWith("step:  7  loss:      NaN  "));
 });
 
-Deno.test("a process on a CPU takes a part of the machine's memory", () => {
-  const { activeBytes, reservedBytes, totalBytes } = processMemory(123);
-  assertEquals(activeBytes, 123);
+Deno.test("the memory of a process on a CPU is what it has now, of what it may use", () => {
+  const { activeBytes, reservedBytes, totalBytes } = processMemory(123, 2 ** 40);
+  assertEquals([activeBytes, totalBytes], [123, 2 ** 40]);
   assert(reservedBytes > 1e6 && reservedBytes < totalBytes);
 });
 

@@ -400,7 +400,7 @@ const schema = z.strictObject({
     threads: key(
       countOrZero.max(4096),
       0,
-      "CPU threads; 0: one per core, of which the ranks of a host get equal shares.",
+      "CPU threads; 0: one per core, as far as the CPU quota keeps them busy, in equal shares for the ranks of a host.",
       "threads",
     ),
   }),
