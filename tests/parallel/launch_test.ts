@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { LaunchError, threadsOfRank, VARIABLES, worldOf } from "../../parallel/launch.ts";
+import { testRanks } from "../native/mpirun.ts";
 import { Launcher } from "./launcher.ts";
 
 const env = (variables: Record<string, string>) => new Map(Object.entries(variables));
@@ -118,16 +119,7 @@ Deno.test("the task that trains may read these variables", async () => {
 });
 
 const script = new URL("launch_rank.ts", import.meta.url);
-const hasMpi = (Deno.env.get("PATH") ?? "").split(":").some((folder) => {
-  try {
-    return Deno.statSync(`${folder}/mpirun`).isFile;
-  } catch {
-    return false;
-  }
-});
-const testLaunch = (name: string, fn: () => Promise<void>) => Deno.test({ name, ignore: !hasMpi, fn });
-
-testLaunch("lines of all ranks come whole, each with its rank", async () => {
+testRanks("lines of all ranks come whole, each with its rank", async () => {
   const job = new Launcher(script, ["lines"]);
   assertEquals((await job.ended()).code, 0, job.err);
   const lines = job.out.trimEnd().split("\n").filter((line) => !line.includes("pid"));
@@ -140,7 +132,7 @@ testLaunch("lines of all ranks come whole, each with its rank", async () => {
   assertEquals(job.err.trimEnd().split("\n").sort(), [0, 1, 2].map((rank) => `[rank${rank}] a warning`));
 });
 
-testLaunch("the error of the rank that failed first comes first, and the exit code is that rank's", async () => {
+testRanks("the error of the rank that failed first comes first, and the exit code is that rank's", async () => {
   const job = new Launcher(script, ["fail"]), { code, seconds } = await job.ended();
   assertEquals([code, seconds < 10], [3, true]);
   const then = "then error: step 7 cannot end: rank 1 gave up: the disk is full";
@@ -149,7 +141,7 @@ testLaunch("the error of the rank that failed first comes first, and the exit co
   assertEquals(lines.slice(2).sort(), [`[rank0] ${then}`, `[rank2] ${then}`]);
 });
 
-testLaunch("a rank that is killed ends the others, and the launcher says so for it", async () => {
+testRanks("a rank that is killed ends the others, and the launcher says so for it", async () => {
   const job = new Launcher(script, ["sleep"]), [, pid] = await job.pids(3), begun = performance.now();
   Deno.kill(pid, "SIGKILL");
   assertEquals((await job.ended()).code, 137);
@@ -157,14 +149,14 @@ testLaunch("a rank that is killed ends the others, and the launcher says so for 
   assertEquals(job.err.split("\n")[0], "[rank1] error: this process was killed by signal 9");
 });
 
-testLaunch("ranks that do not end although one has failed are ended", async () => {
+testRanks("ranks that do not end although one has failed are ended", async () => {
   const job = new Launcher(script, ["hang"]), { code, seconds } = await job.ended();
   assert(code !== 0 && seconds < 12, `${code} after ${seconds} s`);
   assertEquals(job.err, "[rank2] error: rank 0 has not come\n");
 });
 
 for (const [signal, expected] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
-  testLaunch(`${signal} is passed on, and the exit code is ${expected} when all have stopped`, async () => {
+  testRanks(`${signal} is passed on, and the exit code is ${expected} when all have stopped`, async () => {
     const file = await Deno.makeTempFile();
     try {
       const job = new Launcher(script, ["stop", file]);
@@ -179,7 +171,7 @@ for (const [signal, expected] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
   });
 }
 
-testLaunch("ranks that do not stop are ended after their time of grace, or by a second signal", async () => {
+testRanks("ranks that do not stop are ended after their time of grace, or by a second signal", async () => {
   for (const twice of [false, true]) {
     const job = new Launcher(script, ["deaf"]);
     await job.pids(3);
@@ -192,7 +184,7 @@ testLaunch("ranks that do not stop are ended after their time of grace, or by a 
   }
 });
 
-testLaunch("when the launcher is killed, its ranks end, and clean up behind it", async () => {
+testRanks("when the launcher is killed, its ranks end, and clean up behind it", async () => {
   const folder = await Deno.makeTempDir();
   try {
     const job = new Launcher(script, ["sleep"], { TMPDIR: folder });
@@ -225,7 +217,7 @@ Deno.test("without mpirun, a launch says what installs it", async () => {
   );
 });
 
-testLaunch("a launch without the permissions for it says which", async () => {
+testRanks("a launch without the permissions for it says which", async () => {
   const text = await refusal(["--allow-read", "--allow-write", "--allow-sys"]);
   assertStringIncludes(text, "this process may not run mpirun\n  expected: --allow-run=mpirun\n  fix: add that flag");
   assertStringIncludes(await refusal(["--allow-write", "--allow-run"]), "this process may read some files at most");
