@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { kernels, mapOps } from "../../graph/kernels.ts";
-import { generated, kernelsSource, symbolsSource } from "../../tools/generate.ts";
+import { generated, kernelsSource, symbolsSource } from "../../tools/codegen.ts";
 
 const root = new URL("../../", import.meta.url);
 
