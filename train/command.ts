@@ -54,6 +54,7 @@ import { deviceText, modelText, ranksText, slowPaths } from "./report.ts";
 import { compileStep, DivergedError } from "./step_program.ts";
 import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
 import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
+import { enterWorkingFolder } from "./working_folder.ts";
 
 /** What the training of a config is.
  * @param mesh of the ranks that run it. */
@@ -122,6 +123,7 @@ const KNOWN = [
 export async function main(args: readonly string[]): Promise<number> {
   using stack = new DisposableStack();
   try {
+    enterWorkingFolder();
     const found = worldOf(), world = found?.size === 1 ? undefined : found;
     const rankConsole = world && stack.use(new RankConsole(world.rank));
     if (world) followLauncher(world);
