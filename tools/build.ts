@@ -77,7 +77,8 @@ export async function build(facts: Facts, stamp: Stamp): Promise<void> {
   remove(`${TREE}/${MODULE}`);
   Deno.writeTextFileSync(UNFINISHED, "");
   const generator = exists(`${TREE}/CMakeCache.txt`) ? [] : facts.make?.endsWith("ninja") ? ["-G", "Ninja"] : [];
-  const configure = ["-S", SOURCE, "-B", TREE, ...generator, "-DCMAKE_BUILD_TYPE=Release", "-DTITAN_BLAS=auto"];
+  const options = ["-DCMAKE_BUILD_TYPE=Release", "-DTITAN_BLAS=auto", `-DTITAN_MPI=${facts.mpi ? "auto" : "none"}`];
+  const configure = ["-S", SOURCE, "-B", TREE, ...generator, ...options];
   const jobs = String(navigator.hardwareConcurrency);
   await runStep("Configuring the native library", ["cmake", ...configure]);
   await runStep("Building the native library", ["cmake", "--build", TREE, "--target", "titan", "--parallel", jobs]);

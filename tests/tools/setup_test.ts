@@ -4,6 +4,14 @@ import { fromFileUrl } from "@std/path";
 const SCRIPT = fromFileUrl(new URL("../../tools/setup.ts", import.meta.url));
 const CONFIG = fromFileUrl(new URL("../../deno.json", import.meta.url));
 
+function exists(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
+
 /** A project of one native source, and `setup.ts` run in it with these programs alone on the path. */
 class Project implements Disposable {
   readonly root: string = Deno.makeTempDirSync();
@@ -52,6 +60,9 @@ Deno.test("setup builds once, then says nothing until a source changes", async (
   const first = await project.setup();
   assertEquals(first.code, 0, first.text);
   assertStringIncludes(first.text, "Building the native library");
+  const cache = Deno.readTextFileSync(`${project.root}/build/cmake/CMakeCache.txt`);
+  const hasMpi = project.path.split(":").some((folder) => exists(`${folder}/mpicxx`)); // what is not on the path is not there
+  assertMatch(cache, new RegExp(`^TITAN_MPI:\\w+=${hasMpi ? "auto" : "none"}$`, "m"));
   const built = Deno.statSync(`${project.root}/build/libtitan.so`).mtime;
   assertEquals(await project.setup(), { code: 0, text: "" });
   assertEquals(Deno.statSync(`${project.root}/build/libtitan.so`).mtime, built);
@@ -213,6 +224,7 @@ Deno.test("setup --mpi is done when the module for MPI is built, and fails where
   assertEquals(failed.code, 1);
   assertStringIncludes(failed.text, `no module for MPI, though ${project.root}/bin/mpicxx is there\n  expected: `);
   assertEquals((await project.setup()).code, 0); // a library there is
+  assertMatch(Deno.readTextFileSync(`${project.root}/build/cmake/CMakeCache.txt`), /^TITAN_MPI:\w+=auto$/m);
   const cmake = Deno.readTextFileSync(`${project.root}/csrc/CMakeLists.txt`);
   project.write(
     "csrc/CMakeLists.txt",
