@@ -1,4 +1,4 @@
-// The C interface of libtitan. ffi/symbols.ts is generated from this file by tools/generate.ts.
+// The C interface of libtitan. ffi/symbols.ts is generated from this file by tools/codegen.ts.
 //
 // - Every function returns a titan_status and, when that is not TITAN_STATUS_OK, fills the caller's titan_error (which may be null).
 // - Devices and programs are handles: numbers that are never used twice. A wrong or stale one is an error, never a crash.

@@ -1,4 +1,4 @@
-// Generated from csrc/titan.h by tools/generate.ts. Do not edit.
+// Generated from csrc/titan.h by tools/codegen.ts. Do not edit.
 /** The C interface of libtitan as Deno sees it: functions, structs and constants. Offsets and sizes are bytes.
  * @module */
 

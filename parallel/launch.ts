@@ -34,8 +34,10 @@ export class LaunchError extends Error {
   }
 }
 
-/** Names of a process's rank, of their number, and of the same within a host; some launchers list the latter by host. */
-interface Names {
+/** Who starts processes, by the names of the variables that it sets for each: of its rank, of their number, and of the same within its
+ * host; some list the latter by host. */
+interface Launcher {
+  readonly name: string;
   readonly rank: string;
   readonly size: string;
   readonly hostRank: string;
@@ -43,27 +45,35 @@ interface Names {
   readonly hostSizes?: { readonly list: string; readonly host: string };
 }
 
-/** Whoever starts processes, the most special first: within a Slurm job, `mpirun` counts. */
-const LAUNCHERS: readonly Names[] = [
-  // Open MPI
+const PMI = { rank: "PMI_RANK", size: "PMI_SIZE" } as const;
+
+/** The first of which all variables are set counts, the most special first: within a Slurm job, `mpirun` does. */
+const LAUNCHERS: readonly Launcher[] = [
   {
+    name: "Open MPI's mpirun",
     rank: "OMPI_COMM_WORLD_RANK",
     size: "OMPI_COMM_WORLD_SIZE",
     hostRank: "OMPI_COMM_WORLD_LOCAL_RANK",
     hostSize: "OMPI_COMM_WORLD_LOCAL_SIZE",
   },
-  // MPICH and its kin
-  { rank: "PMI_RANK", size: "PMI_SIZE", hostRank: "MPI_LOCALRANKID", hostSize: "MPI_LOCALNRANKS" },
-  // Slurm's srun. A batch script has a SLURM_PROCID too, but is no task of a step.
+  { name: "the mpirun of MPICH or Intel MPI", ...PMI, hostRank: "MPI_LOCALRANKID", hostSize: "MPI_LOCALNRANKS" },
+  { name: "the mpiexec of Cray's PALS", ...PMI, hostRank: "PMI_LOCAL_RANK", hostSize: "PMI_LOCAL_SIZE" },
+  // Who sets these means them, also within a task of Slurm.
+  { name: "torchrun", rank: "RANK", size: "WORLD_SIZE", hostRank: "LOCAL_RANK", hostSize: "LOCAL_WORLD_SIZE" },
+  // Whatever --mpi is: with pmi2 the first two PMI variables are set as well, with pmix nothing else that says who a process is.
   {
+    name: "Slurm's srun",
     rank: "SLURM_PROCID",
     size: "SLURM_STEP_NUM_TASKS",
     hostRank: "SLURM_LOCALID",
     hostSizes: { list: "SLURM_STEP_TASKS_PER_NODE", host: "SLURM_NODEID" },
   },
-  // torchrun, and people
-  { rank: "RANK", size: "WORLD_SIZE", hostRank: "LOCAL_RANK", hostSize: "LOCAL_WORLD_SIZE" },
 ];
+
+/** What a launcher sets for each process. */
+function variablesOf({ name: _, hostSizes, ...names }: Launcher): string[] {
+  return [...Object.values(names), ...(hostSizes ? [hostSizes.list, hostSizes.host] : [])];
+}
 
 /** In the environment of ranks that {@linkcode launch} started: the folder of what they print. */
 const LAUNCHED = "TITAN_LAUNCHED";
@@ -71,10 +81,7 @@ const LAUNCHED = "TITAN_LAUNCHED";
 /** The variables that a rank looks at: what `--allow-env` has to name. */
 export const VARIABLES: readonly string[] = [
   ...["TITAN_LIB", "TITAN_PRINT", "TITAN_DEBUG", "NO_COLOR", "LOG_RANK", LAUNCHED],
-  ...LAUNCHERS.flatMap(({ hostSizes, ...names }) => [
-    ...Object.values(names) as string[],
-    ...(hostSizes ? Object.values(hostSizes) : []),
-  ]),
+  ...new Set(LAUNCHERS.flatMap(variablesOf)),
 ];
 
 /** The variables that this program may read; others look as if they were not set. */
@@ -85,19 +92,50 @@ export const readable: Environment = {
 
 /** Who this process is, or undefined where nobody has started several.
  * @param env where to look; {@linkcode readable} unless given.
- * @throws {LaunchError} where the variables of a launcher are no ranks. */
+ * @throws {LaunchError} where the variables of a launcher are no ranks, or some of them are missing. */
 export function worldOf(env: Environment = readable): World | undefined {
-  const names = LAUNCHERS.find(({ size }) => env.get(size) !== undefined);
-  if (!names) return undefined;
-  const { hostSizes } = names;
-  const size = whole(env, names.size, 1), rank = whole(env, names.rank, 0, size);
-  const hostRank = whole(env, names.hostRank, 0, size);
+  const launcher = LAUNCHERS.find((one) => variablesOf(one).every((name) => env.get(name) !== undefined));
+  if (!launcher) return alone(env);
+  const { hostSizes } = launcher;
+  const size = whole(env, launcher.size, 1), rank = whole(env, launcher.rank, 0, size);
+  const hostRank = whole(env, launcher.hostRank, 0, size);
   const hostSize = hostSizes
-    ? tasksPerHost(env.get(hostSizes.list) ?? "")[whole(env, hostSizes.host, 0)]
-    : whole(env, names.hostSize!, 1, size + 1);
+    ? tasksPerHost(env.get(hostSizes.list)!)[whole(env, hostSizes.host, 0)]
+    : whole(env, launcher.hostSize!, 1, size + 1);
   if (hostSize === undefined) refuse(env, hostSizes!.list, "a number of tasks for each host, such as 4(x2),3");
-  if (hostRank >= hostSize) refuse(env, names.hostRank, `a whole number from 0 to ${hostSize - 1}`);
+  if (hostRank >= hostSize) refuse(env, launcher.hostRank, `a whole number from 0 to ${hostSize - 1}`);
+  if (hostSizes) agree(env, launcher);
   return { rank, size, hostRank, hostSize };
+}
+
+/** Nobody's process, unless a launcher has set some of its variables. */
+function alone(env: Environment): undefined {
+  for (const launcher of LAUNCHERS) {
+    const names = variablesOf(launcher), set = names.filter((name) => env.get(name) !== undefined);
+    // A batch script has SLURM_PROCID and its like, but is no task of a step.
+    const isScript = launcher.hostSizes !== undefined && env.get(launcher.size) === undefined;
+    if (set.length === 0 || isScript || env.get(launcher.size) === "1") continue;
+    const missing = names.filter((name) => !set.includes(name));
+    throw new LaunchError(
+      `This process may be one of several: ${set.join(", ")} ${set.length === 1 ? "is" : "are"} set, ` +
+        `but not ${missing.join(", ")}`,
+      `all variables of ${launcher.name}, or none`,
+      BY_HAND,
+    );
+  }
+}
+
+/** Where another launcher uses tasks of Slurm to start more processes, those of Slurm are not the ranks. */
+function agree(env: Environment, launcher: Launcher): void {
+  for (const key of ["rank", "size"] as const) {
+    const [own, other] = [env.get(launcher[key]), env.get(PMI[key]) ?? env.get(launcher[key])];
+    if (own === other) continue;
+    throw new LaunchError(
+      `The environment variable ${launcher[key]} is "${own}", but ${PMI[key]} is "${other}"`,
+      `the same: one launcher's variables`,
+      BY_HAND,
+    );
+  }
 }
 
 /** A variable that is a whole number from `least` to below `end`. */
@@ -112,9 +150,13 @@ function refuse(env: Environment, name: string, expected: string): never {
   throw new LaunchError(
     `The environment variable ${name} ${value === undefined ? "is not set" : `is ${JSON.stringify(value)}`}`,
     expected,
-    `set it for every process (${LAUNCHERS.at(-1)!.rank} and its like), or have --nproc or mpirun start them`,
+    BY_HAND,
   );
 }
+
+/** What to do where a launcher cannot be understood. */
+const BY_HAND =
+  "set RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE for every process, or have mpirun, srun or --nproc start them";
 
 /** `2(x3),1`: 2 on each of three hosts, 1 on the next. */
 function tasksPerHost(text: string): number[] {

@@ -58,6 +58,7 @@ import { SteadyConsole } from "./steady_console.ts";
 import { compileStep, DivergedError, planStep, type StepOptions } from "./step_program.ts";
 import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
 import { complete, type CompleteOptions, deviceOptions, Trainer, type TrainOptions } from "./trainer.ts";
+import { enterWorkingFolder } from "./working_folder.ts";
 
 /** What the training of a config is.
  * @param mesh of the ranks that run it. */
@@ -129,6 +130,7 @@ const STANDARD = new URL("../configs/debug.toml", import.meta.url).href;
 export async function main(args: readonly string[]): Promise<number> {
   using stack = new DisposableStack();
   try {
+    enterWorkingFolder();
     const found = worldOf(), world = found?.size === 1 ? undefined : found;
     const rankConsole = world && stack.use(new RankConsole(world.rank));
     if (world) followLauncher(world);

@@ -2,6 +2,7 @@
  * @module */
 import { Comm, type CommInfo, type CommOptions } from "../ffi/comm.ts";
 import type { Device } from "../ffi/device.ts";
+import { LaunchError } from "../parallel/launch.ts";
 
 /** This process among the others. */
 export class ProcessGroup implements AsyncDisposable {
@@ -21,7 +22,7 @@ export class ProcessGroup implements AsyncDisposable {
   }
 
   /** Joins the others.
-   * @throws {TitanError} if they do not come. @throws {RangeError} if this is not who the environment says. */
+   * @throws {TitanError} if they do not come. @throws {LaunchError} if this is not who the environment says. */
   static async open(
     device: Device,
     place: { readonly rank: number; readonly size: number },
@@ -29,9 +30,10 @@ export class ProcessGroup implements AsyncDisposable {
   ): Promise<ProcessGroup> {
     const comm = await Comm.open(device, options), { rank, size } = comm.info;
     if (rank === place.rank && size === place.size) return new ProcessGroup(comm);
-    throw new RangeError(
-      `This process is rank ${place.rank} of ${place.size} to the environment, and rank ${rank} of ${size} to ${comm.info.version}: ` +
-        `expected the same; start all ranks with the mpirun of that library, or with --nproc`,
+    throw new LaunchError(
+      `This process is rank ${place.rank} of ${place.size} to the environment, and rank ${rank} of ${size} to ${comm.info.version}`,
+      "the same",
+      "start all ranks with the mpirun of that MPI, with srun --mpi=TYPE for a type that it knows (srun --mpi=list), or with --nproc",
     );
   }
 
