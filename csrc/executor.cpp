@@ -93,10 +93,14 @@ void Executor::post(Job& job) {
   posted_.notify_one();
 }
 
-void Executor::wait(Job& job) {
+std::exception_ptr Executor::join(Job& job) {
   std::unique_lock lock(mutex_);
   finished_.wait(lock, [&] { return job.done; });
-  if (job.thrown) std::rethrow_exception(job.thrown);
+  return job.thrown;
+}
+
+void Executor::wait(Job& job) {
+  if (const std::exception_ptr thrown = join(job)) std::rethrow_exception(thrown);
 }
 
 bool Executor::wait_for(Job& job, uint64_t milliseconds) {
@@ -195,8 +199,9 @@ void Progress::advance(uint32_t stream, uint64_t n) {
   done_[stream].notify_all();
 }
 
-void Progress::stop() {
-  stopped_ = true;
+void Progress::stop(uint32_t stream) {
+  int none = NOBODY;
+  stopped_by_.compare_exchange_strong(none, static_cast<int>(stream));
   for (auto& done : done_) {
     done.store(UINT64_MAX, std::memory_order_release);
     done.notify_all();
@@ -206,7 +211,7 @@ void Progress::stop() {
 bool Progress::wait(uint32_t stream, uint64_t n) const {
   const auto& other = done_[1 - stream];
   for (uint64_t done; (done = other.load(std::memory_order_acquire)) < n;) other.wait(done, std::memory_order_acquire);
-  return !stopped_;
+  return stopped_by_ == NOBODY;
 }
 
 namespace {
@@ -223,6 +228,7 @@ std::vector<comm::Collective> collectives_of(const Device& device, const Program
   return list;
 }
 
+
 comm::Loading load_together(const Device& device, const Program& program, const std::vector<comm::Collective>& collectives) {
   comm::Loading loading;
   if (device.world) device.world->executor().run([&] { loading = device.world->load(program.arena_bytes, collectives); });
@@ -230,6 +236,19 @@ comm::Loading load_together(const Device& device, const Program& program, const 
 }
 
 }  // namespace
+
+std::shared_ptr<LoadedProgram> LoadedProgram::load(const std::shared_ptr<Device>& device, const uint8_t* bytes, uint64_t num_bytes) {
+  try {
+    return std::make_shared<LoadedProgram>(device, bytes, num_bytes);
+  } catch (...) {
+    const Failure failure = Failure::caught();
+    if (device->world) {
+      device->world->give_up(failure.what());  // else the others would wait for this rank
+      device->world->tell();
+    }
+    throw failure;
+  }
+}
 
 LoadedProgram::LoadedProgram(std::shared_ptr<Device> device, const uint8_t* bytes, uint64_t num_bytes)
     : device_(std::move(device)),
@@ -245,6 +264,7 @@ LoadedProgram::LoadedProgram(std::shared_ptr<Device> device, const uint8_t* byte
 }
 
 LoadedProgram::~LoadedProgram() {
+  if (device_->world && device_->world->keeps_memory()) arena_.keep();
   if (loading_.memory) device_->world->executor().run([this] { device_->world->release(loading_.number); });
 }
 
@@ -262,9 +282,8 @@ void LoadedProgram::run(const titan_action* actions, uint64_t num_actions, const
   };
   try {
     device_->executor.run(run_all);
-  } catch (const Failure& failure) {
-    const bool refused = failure.status == TITAN_STATUS_INVALID_ARGUMENT;  // before anything was run
-    if (!collectives_.empty() && !refused) device_->world->give_up(failure.message);  // else the others would wait for this rank
+  } catch (...) {
+    if (!collectives_.empty()) device_->world->tell();
     throw;
   }
 }
@@ -282,8 +301,7 @@ void LoadedProgram::check_capacity(const titan_action* actions, uint64_t num_act
 void LoadedProgram::check_action(const titan_action& action, uint64_t i, const Host& host) const {
   const auto refuse = [&](const std::string& why) {
     Failure failure(TITAN_STATUS_INVALID_ARGUMENT, text("action ", i, " ", why));
-    failure.section = static_cast<int32_t>(action.section);
-    throw failure;
+    throw failure.at(static_cast<int32_t>(action.section), -1, "", "");
   };
   if (action.section >= program_.sections.size()) refuse(text("runs section ", action.section, "; expected: below ", program_.sections.size()));
   if (action.slot || action.reserved) refuse(text("has slot ", action.slot, " and reserved word ", action.reserved, "; expected: 0"));
@@ -308,66 +326,56 @@ void LoadedProgram::run_action(const titan_action* actions, uint64_t i, const Ho
     program_.operands[operand].data = place.space == Space::input ? const_cast<uint8_t*>(host.input) + action.input_base + place.offset
                                                                   : host.output + action.output_base + place.offset;
   }
-  if (!section.num_collectives) return run_stream(0, action, static_cast<uint32_t>(i), records);
-  // The comm thread runs the section's collectives beside the kernels. Who stops the other has failed: that failure is thrown.
   progress_.begin();
+  if (!section.num_collectives) return run_stream(0, action, static_cast<uint32_t>(i), records);
+  // The comm thread runs the section's collectives beside the kernels. It uses this action until it has ended, however the kernels end.
   Executor& comm = device_->world->executor();
-  auto run_comm = [&] { run_beside(1, action, static_cast<uint32_t>(i), records); };
-  Executor::Job job;
-  job.work = &run_comm;
-  job.call = [](void* work) { (*static_cast<decltype(run_comm)*>(work))(); };
+  auto run_comm = [&] { run_stream(1, action, static_cast<uint32_t>(i), records); };
+  Executor::Job job(run_comm);
   comm.post(job);
+  std::exception_ptr thrown[2];
   try {
-    run_beside(0, action, static_cast<uint32_t>(i), records);
-  } catch (const Failure& failure) {
-    device_->world->give_up(failure.message);
-    try {
-      comm.wait(job);
-    } catch (const Failure&) {
-      // It failed as well, because of the first.
-    }
-    throw;
-  }
-  comm.wait(job);
-}
-
-void LoadedProgram::run_beside(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records) {
-  try {
-    run_stream(stream, action, i, records);
+    run_stream(0, action, static_cast<uint32_t>(i), records);
   } catch (...) {
-    progress_.stop();
-    throw;
+    thrown[0] = std::current_exception();
   }
-  progress_.end(stream);
+  thrown[1] = comm.join(job);
+  if (const int first = progress_.stopped_by(); first != Progress::NOBODY) std::rethrow_exception(thrown[first]);
 }
 
 void LoadedProgram::run_stream(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records) {
   const Section& section = program_.sections[action.section];
-  for (uint64_t n = section.first_instruction; n < section.first_instruction + section.num_instructions; n++) {
-    Instruction& instruction = program_.instructions[n];
-    if (instruction.stream != stream) continue;
-    if (instruction.wait && !progress_.wait(stream, instruction.wait)) return;
-    instruction.call.flags = action.flags;
-    const uint64_t begin = records ? now_ns() : 0;
-    if (stream == 0) run_kernel(*instruction.kernel, instruction.call);
-    else run_collective(instruction, n);
-    if (records) records[n - section.first_instruction] = {begin, now_ns(), n, i, stream};
-    if (action.flags & FLAG_CHECK_FINITE) check_finite(action, n);
-    if (section.num_collectives) progress_.advance(stream, n);
+  uint64_t n = section.first_instruction;
+  try {
+    for (; n < section.first_instruction + section.num_instructions; n++) {
+      Instruction& instruction = program_.instructions[n];
+      if (instruction.stream != stream) continue;
+      if (instruction.wait && !progress_.wait(stream, instruction.wait)) return;
+      instruction.call.flags = action.flags;
+      const uint64_t begin = records ? now_ns() : 0;
+      if (stream == 0) run_kernel(*instruction.kernel, instruction.call);
+      else run_collective(instruction);
+      if (records) records[n - section.first_instruction] = {begin, now_ns(), n, i, stream};
+      if (action.flags & FLAG_CHECK_FINITE) check_finite(n);
+      if (section.num_collectives) progress_.advance(stream, n);
+    }
+  } catch (...) {
+    const Instruction& instruction = program_.instructions[n];
+    const Failure failure = Failure::caught(instruction.kernel->name, instruction.scope.c_str()).at(static_cast<int32_t>(action.section), static_cast<int64_t>(n), instruction.kernel->name, instruction.scope);
+    progress_.stop(stream);
+    if (!collectives_.empty()) device_->world->give_up(failure.what());  // else the others would wait for this rank
+    throw failure;
   }
+  progress_.end(stream);
 }
 
-void LoadedProgram::run_collective(const Instruction& instruction, uint64_t n) {
+void LoadedProgram::run_collective(const Instruction& instruction) {
   const comm::Collective& collective = collectives_[instruction.collective];
   if (collective.last && !(instruction.call.flags & FLAG_LAST)) return;
-  try {
-    device_->world->run(collective, *loading_.groups[instruction.collective], instruction.scope, !has_run_);
-  } catch (const Failure& failure) {
-    throw program_.failure(failure.status, n, failure.message);
-  }
+  device_->world->run(collective, *loading_.groups[instruction.collective], instruction.scope, !has_run_);
 }
 
-void LoadedProgram::check_finite(const titan_action& action, uint64_t n) const {
+void LoadedProgram::check_finite(uint64_t n) const {
   const Instruction& instruction = program_.instructions[n];
   for (int i = instruction.first_output; i < instruction.first_output + instruction.num_outputs; i++) {
     const Tensor& tensor = instruction.call[i];
@@ -376,10 +384,8 @@ void LoadedProgram::check_finite(const titan_action& action, uint64_t n) const {
                             : tensor.dtype == DType::bf16 ? find_not_finite<bf16>(tensor)
                                                           : -1;
     if (element < 0) continue;
-    Failure failure = program_.failure(TITAN_STATUS_NOT_FINITE, n, text("instruction ", n, " (", instruction.kernel->name, " in ", instruction.scope, ") made output ",
-                                                                        program_.operand_name(n, i), " infinite or NaN, first at element ", element));
-    failure.section = static_cast<int32_t>(action.section);
-    throw failure;
+    throw program_.failure(TITAN_STATUS_NOT_FINITE, n, text("instruction ", n, " (", instruction.kernel->name, " in ", instruction.scope, ") made output ",
+                                                            program_.operand_name(n, i), " infinite or NaN, first at element ", element));
   }
 }
 

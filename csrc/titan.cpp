@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <new>
 #include <unordered_map>
 
 #include "comm/world.h"
@@ -16,47 +15,14 @@
 namespace titan {
 namespace {
 
-template <size_t size> void copy_text(char (&to)[size], const std::string& from) {
-  const size_t length = std::min(from.size(), size - 1);
-  std::memcpy(to, from.data(), length);
-  std::memset(to + length, 0, size - length);
-}
-
-int32_t report(titan_error* error, const Failure& failure) noexcept {
-  if (error) {
-    error->status = failure.status;
-    error->section = failure.section;
-    error->instruction = failure.instruction;
-    copy_text(error->message, failure.message);
-    copy_text(error->kernel, failure.kernel);
-    copy_text(error->scope, failure.scope);
-  }
-  return failure.status;
-}
-
-int32_t report(titan_error* error, titan_status status, const char* message) noexcept {
-  if (error) {
-    *error = {};
-    error->status = status;
-    error->section = -1;
-    error->instruction = -1;
-    std::strncpy(error->message, message, sizeof error->message - 1);
-  }
-  return status;
-}
-
 template <class Body> int32_t guard(titan_error* error, Body body) noexcept {
   try {
     body();
     return TITAN_STATUS_OK;
-  } catch (const Failure& failure) {
-    return report(error, failure);
-  } catch (const std::bad_alloc&) {
-    return report(error, TITAN_STATUS_OUT_OF_MEMORY, "host memory ran out");
-  } catch (const std::exception& exception) {
-    return report(error, TITAN_STATUS_INTERNAL, exception.what());
   } catch (...) {
-    return report(error, TITAN_STATUS_INTERNAL, "an unknown exception");
+    const Failure failure = Failure::caught();
+    if (error) *error = failure.error;
+    return failure.status();
   }
 }
 
@@ -205,7 +171,7 @@ int32_t titan_program_create(uint64_t device, const uint8_t* bytes, uint64_t num
   return guard(error, [&] {
     require(program, "program is null; expected: where to write the handle");
     require(bytes || !num_bytes, "bytes is null; expected: an encoded program");
-    *program = programs().add(std::make_shared<LoadedProgram>(devices().get(device), bytes, num_bytes));
+    *program = programs().add(LoadedProgram::load(devices().get(device), bytes, num_bytes));
   });
 }
 

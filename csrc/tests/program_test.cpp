@@ -35,9 +35,9 @@ std::string refusal(const std::vector<uint8_t>& bytes) {
     load_program(cpu::choose_level().backend, THREADS, exact.data(), exact.size());
     return "";
   } catch (const Failure& failure) {
-    EXPECT(failure.status == TITAN_STATUS_INVALID_PROGRAM);
-    EXPECT(!failure.message.empty());
-    return failure.message;
+    EXPECT(failure.status() == TITAN_STATUS_INVALID_PROGRAM);
+    EXPECT(*failure.what());
+    return failure.what();
   }
 }
 
