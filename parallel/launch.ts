@@ -212,7 +212,7 @@ export async function followLauncher(world: World): Promise<void> {
   }
   // mpirun closes the input too when it ends the ranks, and is about to: then this process is not to be the one that failed.
   await new Promise((resolve) => setTimeout(resolve, 1000));
-  await Deno.remove(readable.get(LAUNCHED)!, { recursive: true }).catch(() => {}); // as the launcher cannot
+  await cleanUp(readable.get(LAUNCHED)!); // as the launcher cannot
   Deno.exit(1);
 }
 
@@ -247,6 +247,7 @@ const START = [
  * @throws {LaunchError} when they cannot be started. */
 export async function launch(nproc: number, args: readonly string[], options: LaunchOptions): Promise<number> {
   const flags = permissionFlags(options.library), folder = await Deno.makeTempDir({ prefix: "libtitan-" });
+  await Deno.mkdir(memoryFolder(folder)).catch(() => {}); // where there is none, Open MPI takes what it finds
   try {
     const program = [Deno.execPath(), "run", "--quiet", ...flags, options.main ?? Deno.mainModule, ...args];
     const mpirun = start(
@@ -255,8 +256,18 @@ export async function launch(nproc: number, args: readonly string[], options: La
     );
     return await attend(mpirun, nproc, folder, options.graceMs);
   } finally {
-    await Deno.remove(folder, { recursive: true });
+    await cleanUp(folder);
   }
+}
+
+/** Where the ranks of a launch have files that are memory, by its folder. */
+function memoryFolder(folder: string): string {
+  return `/dev/shm/${folder.split("/").at(-1)}`;
+}
+
+/** Removes all files of a launch, those of an mpirun that was killed as well; some of its ranks may be about to end. */
+async function cleanUp(folder: string): Promise<void> {
+  for (const path of [folder, memoryFolder(folder)]) await Deno.remove(path, { recursive: true }).catch(() => {});
 }
 
 /** Prints what ranks print, passes signals on, and sees to it that all end. */
@@ -323,6 +334,8 @@ function environment(folder: string, threads: number): Record<string, string> {
     // Open MPI wants to be told that root, and more ranks than processors, are meant; threads are bound by libtitan.
     OMPI_ALLOW_RUN_AS_ROOT: "1",
     OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
+    PRTE_MCA_prte_tmpdir_base: folder, // what it leaves when it is killed is removed with the folder
+    ...(exists(memoryFolder(folder)) ? { OMPI_MCA_btl_sm_backing_directory: memoryFolder(folder) } : {}),
     PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
     PRTE_MCA_hwloc_default_binding_policy: "none",
     OMPI_MCA_rmaps_base_oversubscribe: "1", // both in version 4
@@ -331,6 +344,14 @@ function environment(folder: string, threads: number): Record<string, string> {
     // Threads that wait must not take processors from those that work.
     ...(threads > navigator.hardwareConcurrency ? { OMP_WAIT_POLICY: "passive" } : {}),
   };
+}
+
+function exists(folder: string): boolean {
+  try {
+    return Deno.statSync(folder).isDirectory;
+  } catch {
+    return false;
+  }
 }
 
 function start(args: string[], env: Record<string, string>): Deno.ChildProcess {

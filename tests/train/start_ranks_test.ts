@@ -246,3 +246,26 @@ testRanks("when the launcher of a run is killed, its ranks end", async () => {
   job.kill("SIGKILL");
   await job.ended();
 });
+
+/** The ancestor of a process that is `mpirun`, by whatever name. */
+async function mpirunOf(pid: number): Promise<number> {
+  for (let at = pid; at > 1;) {
+    const status = await Deno.readTextFile(`/proc/${at}/status`);
+    if (/^Name:\s+(prterun|mpirun|orterun|mpiexec\S*)$/m.test(status)) return at;
+    at = Number(/^PPid:\s+(\d+)$/m.exec(status)![1]);
+  }
+  throw new Error(`no mpirun above process ${pid}`);
+}
+
+testRanks("when mpirun is killed, its ranks end, and no file of theirs or of it is left", async () => {
+  await using folder = await temporaryFolder();
+  const TMPDIR = `${folder.path}/tmp`, names = (path: string) => [...Deno.readDirSync(path)].map(({ name }) => name);
+  await Deno.mkdir(TMPDIR);
+  const job = new Launcher(script, ["--nproc", "3", "--log-rank", "all", ...tiny(folder.path)], { TMPDIR });
+  await job.until(/step: +3 /);
+  const [own] = names(TMPDIR), isOpenMpi = /\(Open MPI/.test(job.out);
+  assertEquals(names(`/dev/shm/${own}`).some((name) => name.startsWith("sm_segment")), isOpenMpi);
+  Deno.kill(await mpirunOf((await job.pids(3))[0]), "SIGKILL");
+  assertEquals((await job.ended()).code === 0, false);
+  assertEquals([names(TMPDIR), names("/dev/shm").includes(own)], [[], false]);
+});
