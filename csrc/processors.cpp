@@ -14,6 +14,7 @@
 #include <iterator>
 #include <map>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "failure.h"
@@ -158,10 +159,16 @@ Share share_of(const std::vector<Processors>& ranks, size_t self, const std::vec
   return own_share;
 }
 
-Share share_alone(const Processors& own, const std::vector<Core>& cores) {
+int sockets_of(const std::vector<Core>& cores, const std::string& root) {
+  std::set<int> sockets;
+  for (const Core& core : cores) sockets.insert(first_number(root, core.front(), "physical_package_id", 0));
+  return static_cast<int>(sockets.size());
+}
+
+Share share_alone(const Processors& own, const std::vector<Core>& cores, int sockets) {
   if (bound_by()) return {{}, text("bound by ", bound_by())};
   std::vector<Core> usable = usable_cores(own, cores);
-  if (usable.size() < 2 || usable.size() != own.threads) return {};
+  if (usable.size() < 2 || usable.size() != own.threads || (sockets < 2 && count(usable) == count(cores))) return {};
   return {std::move(usable), "each bound to a core"};
 }
 

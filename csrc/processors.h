@@ -55,8 +55,12 @@ struct Share {
 /// Of ranks that may use the same processors, each gets as many of them; if that is too few for the threads of one, nobody does.
 Share share_of(const std::vector<Processors>& ranks, size_t self, const std::vector<Core>& cores);
 
-/// The same for a process alone: all its cores, if it has a thread for each. With fewer, others may need the cores that it would take first.
-Share share_alone(const Processors& own, const std::vector<Core>& cores);
+/// On how many sockets these cores are.
+int sockets_of(const std::vector<Core>& cores, const std::string& root = "");
+
+/// The same for a process alone that has a thread for each of its cores: these, where somebody gave it some of the host's, or where its memory is
+/// near to some of them. Elsewhere threads are better off free: others may run here too, and all threads wait for one whose core is taken.
+Share share_alone(const Processors& own, const std::vector<Core>& cores, int sockets);
 
 /// From now on each of the device's threads runs on one of these cores, in turn.
 void bind(Executor& executor, const std::vector<Core>& cores);

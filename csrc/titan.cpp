@@ -111,7 +111,9 @@ int32_t titan_device_open(uint32_t kind, uint32_t ordinal, const titan_device_op
     const Threads threads = wanted ? Threads{static_cast<int>(wanted), ""} : threads_here({processes, placed == 1});
     std::shared_ptr<Device> opened(new Device{choice.backend, choice.forced, Executor(threads.number), threads.why, {}, {processes, {}}, nullptr});
     if (processes == 1) {
-      const Share share = share_alone(own_processors(threads.number), cores_of_host());
+      const Processors own = own_processors(threads.number);
+      const auto cores = cores_of_host();
+      const Share share = share_alone(own, cores, sockets_of(usable_cores(own, cores)));
       if (!share.cores.empty()) bind(opened->executor, share.cores);
       if (!share.text.empty()) opened->threads_text += (threads.why.empty() ? "" : ", ") + share.text;
     }

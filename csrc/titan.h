@@ -154,8 +154,8 @@ TITAN_API uint32_t titan_abi_version(void);
 TITAN_API int32_t titan_version(char *text, uint64_t size);
 
 /** Opens a device and starts its executor. A CPU runs the kernels of the best level that it supports, or of a lower one that the environment
- * variable TITAN_CPU names. Where a process is alone and has a thread for each of its cores, each is bound to one, unless OMP_PROC_BIND says
- * otherwise. */
+ * variable TITAN_CPU names. Where a process is alone and has a thread for each of its cores, and these are not all of the host's or are on several
+ * sockets, each thread is bound to one, unless OMP_PROC_BIND says otherwise. */
 TITAN_API int32_t titan_device_open(uint32_t kind, uint32_t ordinal, const titan_device_options *options, uint64_t *device, titan_error *error);
 
 /** Makes the handle invalid; the device itself ends with its last program. */

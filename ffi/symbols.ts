@@ -173,7 +173,7 @@ export const symbols = {
     ],
     result: "i32",
   },
-  /** Opens a device and starts its executor. A CPU runs the kernels of the best level that it supports, or of a lower one that the environment * variable TITAN_CPU names. Where a process is alone and has a thread for each of its cores, each is bound to one, unless OMP_PROC_BIND says * otherwise. */
+  /** Opens a device and starts its executor. A CPU runs the kernels of the best level that it supports, or of a lower one that the environment * variable TITAN_CPU names. Where a process is alone and has a thread for each of its cores, and these are not all of the host's or are on several * sockets, each thread is bound to one, unless OMP_PROC_BIND says otherwise. */
   titan_device_open: {
     parameters: [
       "u32", // uint32_t kind

@@ -84,6 +84,7 @@ void cores_are_told_apart_by_their_threads() {
   EXPECT((cores_of_host(folder.path) == std::vector<Core>{{0, 4}, {2, 6}, {1, 5}, {3, 7}}));
   EXPECT((usable_cores(allowed({4, 5, 1}, 1), cores_of_host(folder.path)) == std::vector<Core>{{4}, {1, 5}}));
   EXPECT(!cores_of_host(folder.path + "/nowhere").empty());
+  EXPECT(sockets_of(cores_of_host(folder.path), folder.path) == 2 && sockets_of({{0, 4}, {2}}, folder.path) == 1);
 }
 
 void equal_ranks_get_equal_shares() {
@@ -130,13 +131,18 @@ void who_was_bound_when_started_stays_so() {
   EXPECT(share_of(odd, 0, single(4)).text == "threads not bound: 2 ranks with 2 threads share processors 0-1, and some may use others too");
 }
 
-void a_process_alone_takes_all_its_cores_or_none() {
-  EXPECT((share_alone(allowed({0, 1, 2, 3}, 2), twofold(2)).cores == twofold(2)));
-  EXPECT(share_alone(allowed({0, 1, 2, 3}, 2), twofold(2)).text == "each bound to a core");
-  for (const uint32_t threads : {1u, 3u, 5u}) EXPECT(share_alone(allowed({0, 1, 2, 3}, threads), single(8)).cores.empty());
-  EXPECT(share_alone(allowed({0}, 1), single(2)).cores.empty());
+void a_process_alone_is_bound_to_cores_that_are_its_own_or_on_several_sockets() {
+  const Processors some = allowed({0, 1, 2, 3}, 2);
+  EXPECT((share_alone(some, twofold(2), 2).cores == twofold(2)));
+  EXPECT(share_alone(some, twofold(2), 2).text == "each bound to a core");
+  EXPECT((share_alone(allowed({2, 3}, 2), single(8), 1).cores == std::vector<Core>{{2}, {3}}));
+  // All of a host with one socket, which others may use too.
+  EXPECT(share_alone(some, twofold(2), 1).cores.empty() && share_alone(some, twofold(2), 1).text.empty());
+  // Of several, others may need the cores that it would take first.
+  for (const uint32_t threads : {1u, 3u, 5u}) EXPECT(share_alone(allowed({0, 1, 2, 3}, threads), single(8), 2).cores.empty());
+  EXPECT(share_alone(allowed({0}, 1), single(2), 1).cores.empty());
   setenv("OMP_PROC_BIND", "false", 1);
-  EXPECT(share_alone(allowed({0, 1}, 2), single(2)).cores.empty() && share_alone(allowed({0, 1}, 2), single(2)).text == "bound by OMP_PROC_BIND");
+  EXPECT(share_alone(some, twofold(2), 2).cores.empty() && share_alone(some, twofold(2), 2).text == "bound by OMP_PROC_BIND");
   unsetenv("OMP_PROC_BIND");
 }
 
@@ -182,7 +188,7 @@ int main() {
   what_does_not_divide_is_left();
   too_many_threads_are_not_bound();
   who_was_bound_when_started_stays_so();
-  a_process_alone_takes_all_its_cores_or_none();
+  a_process_alone_is_bound_to_cores_that_are_its_own_or_on_several_sockets();
 #ifdef __linux__
   each_thread_stays_where_it_is_bound();
 #endif
