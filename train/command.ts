@@ -17,6 +17,7 @@ import {
   type StopSignal,
   worldOf,
 } from "../parallel/launch.ts";
+import { follows } from "../parallel/rank_output.ts";
 import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
 import { AgreementError } from "./agreement.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
@@ -43,7 +44,7 @@ import { planMesh } from "./mesh_plan.ts";
 import { meshPlanPage } from "./mesh_plan_page.ts";
 import { meshPlanText } from "./mesh_plan_text.ts";
 import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
-import { planText } from "./plan_report.ts";
+import { planText, smallPages } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
 import type { ProcessGroup } from "./process_group.ts";
 import type { StepProfile } from "./profile.ts";
@@ -117,6 +118,9 @@ const KNOWN = [
   ],
 ];
 
+/** Milliseconds that a rank which fails because of another leaves to that one, to say why: mpirun ends all with the first that ends. */
+const FOLLOW_MS = 4000;
+
 /** Runs the command line and returns the exit code: 0, 1 after an error, 128 + n when signal n stopped the run.
  * @param args as `Deno.args`; without a config file, `configs/debug.toml` is read. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -144,7 +148,9 @@ export async function main(args: readonly string[]): Promise<number> {
     else printPlan(config);
     return 0;
   } catch (error) {
-    console.error(KNOWN.some((kind) => error instanceof kind) ? `error: ${(error as Error).message}` : error);
+    if (KNOWN.some((kind) => error instanceof kind)) console.error(`error: ${(error as Error).message}`);
+    else console.error("error:", error);
+    if (follows(`${error}`)) await new Promise((resolve) => setTimeout(resolve, FOLLOW_MS));
     return 1;
   }
 }
@@ -268,10 +274,19 @@ function writing<T>(path: string, fix: string, open: () => T): T {
   }
 }
 
-/** Trains as a config says. */
+/** Trains as a config says. Where that fails, other ranks are told, rather than waited for. */
 async function run(config: Config): Promise<number> {
-  const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   await using trainer = await openTrainer(config);
+  try {
+    return await train(config, trainer);
+  } catch (error) {
+    trainer.group?.fail(error);
+    throw error;
+  }
+}
+
+async function train(config: Config, trainer: Trainer): Promise<number> {
+  const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
   const jsonl = (ranks?.rank ?? 0) === 0 ? openJsonLines(config) : null;
   const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops);
@@ -282,7 +297,8 @@ async function run(config: Config): Promise<number> {
   if (ranks && group) console.log(`  ranks   ${ranksText(ranks.mesh, group.info, config.comm.simulate)}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   console.log(`  remat   ${rematText(program.compiled)}`);
-  slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));
+  const pages = Deno.build.os === "linux" ? smallPages(program.memory) : []; // other systems do not say
+  [...slowPaths(program.compiled), ...pages].forEach((line) => console.log(`  slower  ${line}`));
   const metrics = new Metrics({
     logFreq: log_freq,
     lastStep: steps,

@@ -4,7 +4,7 @@
 import { type Action, Actions, Struct } from "../ffi/buffer.ts";
 import type { Device } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
-import { Program } from "../ffi/program.ts";
+import { Program, type ProgramMemory } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
 import { type Graph, numel, type State } from "../graph/ir.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
@@ -207,6 +207,11 @@ export class StepProgram implements Disposable {
       outputBytes: microbatch!.outputBytes + update!.outputBytes,
     });
     return new StepProgram(compiled, program, accumulation);
+  }
+
+  /** What it holds. */
+  get memory(): ProgramMemory {
+    return this.#program.memory;
   }
 
   /** Gives all parameters their first values. */
