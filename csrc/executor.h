@@ -95,6 +95,8 @@ class Arena {
   void keep() { owns_ = false; }
   /// Writes to every page from the OpenMP team of the calling thread, so that no step pays for page faults.
   void touch(int threads);
+  /// How much of it the system has put into huge pages; 0 where it does not say.
+  uint64_t huge_bytes() const;
 
  private:
   char* data_ = nullptr;
@@ -160,6 +162,7 @@ class LoadedProgram {
   std::vector<comm::Collective> collectives_;  // in the order of their instructions
   comm::Loading loading_;
   Arena arena_;
+  uint64_t huge_bytes_ = 0;
   Progress progress_;
   bool has_run_ = false;
   titan_profile_record* records_ = nullptr;  // of the next run; only the executor thread looks at these

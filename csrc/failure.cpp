@@ -7,7 +7,7 @@ namespace titan {
 
 Failure Failure::caught(const char* kernel, const char* scope) noexcept {
   char where[sizeof titan_error::kernel + sizeof titan_error::scope + 8] = "", message[sizeof titan_error::message];
-  if (kernel) std::snprintf(where, sizeof where, " in %s of %s", kernel, *scope ? scope : "the graph");
+  if (kernel) std::snprintf(where, sizeof where, *scope ? " in %s of %s" : " in %s", kernel, scope);
   try {
     throw;
   } catch (const Failure& failure) {

@@ -265,6 +265,15 @@ int32_t titan_comm_count(uint64_t comm, uint32_t collective, titan_comm_traffic*
   });
 }
 
+int32_t titan_comm_give_up(uint64_t comm, const char* why, titan_error* error) {
+  return guard(error, [&] {
+    require(why, "why is null; expected: what went wrong");
+    const auto world = worlds().get(comm);
+    world->give_up(why);
+    world->tell();
+  });
+}
+
 int32_t titan_comm_abort(uint64_t comm, int32_t exit_code, titan_error* error) {
   return guard(error, [&] { worlds().get(comm)->abort(exit_code); });
 }

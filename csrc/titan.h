@@ -100,6 +100,7 @@ typedef struct titan_memory {
   uint64_t input_bytes;  /* that one action may read, counted from its input_base */
   uint64_t output_bytes; /* that one action may write, counted from its output_base */
   uint64_t table_bytes;  /* tensors, instructions and attributes in host memory */
+  uint64_t huge_bytes;   /* of the arena, that the system has put into huge pages */
 } titan_memory;
 
 /** Run one section. The offsets of its input and output tensors count from the bases, which are multiples of 8. */
@@ -209,6 +210,10 @@ TITAN_API int32_t titan_comm_record(uint64_t comm, char *text, uint64_t size, ti
 
 /** What this rank has done so far in collectives of a kind (a titan_collective). */
 TITAN_API int32_t titan_comm_count(uint64_t comm, uint32_t collective, titan_comm_traffic *traffic, titan_error *error);
+
+/** Tells the other ranks that this one does not go on, and why: who waits for it, now or later, fails with that. It is for what goes wrong outside
+    of libtitan; ranks tell each other by themselves of what fails inside. There is no closing behind it. */
+TITAN_API int32_t titan_comm_give_up(uint64_t comm, const char *why, titan_error *error);
 
 /** Ends the processes of all ranks at once, this one too. */
 TITAN_API int32_t titan_comm_abort(uint64_t comm, int32_t exit_code, titan_error *error);

@@ -97,12 +97,13 @@ export const structs = {
     },
   },
   titan_memory: {
-    bytes: 32,
+    bytes: 40,
     fields: {
       arena_bytes: { offset: 0, type: "u64", length: 1 },
       input_bytes: { offset: 8, type: "u64", length: 1 },
       output_bytes: { offset: 16, type: "u64", length: 1 },
       table_bytes: { offset: 24, type: "u64", length: 1 },
+      huge_bytes: { offset: 32, type: "u64", length: 1 },
     },
   },
   titan_action: {
@@ -351,6 +352,15 @@ export const symbols = {
       "u64", // uint64_t comm
       "u32", // uint32_t collective
       "buffer", // titan_comm_traffic *traffic
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** Tells the other ranks that this one does not go on, and why: who waits for it, now or later, fails with that. It is for what goes wrong outside of libtitan; ranks tell each other by themselves of what fails inside. There is no closing behind it. */
+  titan_comm_give_up: {
+    parameters: [
+      "u64", // uint64_t comm
+      "buffer", // const char *why
       "buffer", // titan_error *error
     ],
     result: "i32",

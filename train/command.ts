@@ -19,6 +19,7 @@ import {
 } from "../parallel/launch.ts";
 import { numParameters } from "../model/module.ts";
 import { BATCH_AXES, Mesh } from "../parallel/mesh.ts";
+import { follows } from "../parallel/rank_output.ts";
 import { AgreementError } from "./agreement.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
 import {
@@ -45,7 +46,7 @@ import { planMesh } from "./mesh_plan.ts";
 import { meshPlanPage } from "./mesh_plan_page.ts";
 import { meshPlanText } from "./mesh_plan_text.ts";
 import { colorsWanted, Metrics, processMemory } from "./metrics.ts";
-import { deviceFit, deviceFitText, planText } from "./plan_report.ts";
+import { deviceFit, deviceFitText, planText, smallPages } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
 import type { ProcessGroup } from "./process_group.ts";
 import type { StepProfile } from "./profile.ts";
@@ -125,6 +126,9 @@ const KNOWN = [
 /** The file of the default run. */
 const STANDARD = new URL("../configs/debug.toml", import.meta.url).href;
 
+/** Milliseconds that a rank which fails because of another leaves to that one, to say why: mpirun ends all with the first that ends. */
+const FOLLOW_MS = 4000;
+
 /** Runs the command line and returns the exit code: 0, 1 after an error, 128 + n when signal n stopped the run.
  * @param args as `Deno.args`; without a config file, `configs/debug.toml` is read. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -159,7 +163,9 @@ export async function main(args: readonly string[]): Promise<number> {
     const fits = isMesh ? printMeshPlan(config, mesh, asked.plan) : printPlan(config, deviceMemory);
     return fits || deviceMemory === undefined ? 0 : 1;
   } catch (error) {
-    console.error(KNOWN.some((kind) => error instanceof kind) ? `error: ${(error as Error).message}` : error);
+    if (KNOWN.some((kind) => error instanceof kind)) console.error(`error: ${(error as Error).message}`);
+    else console.error("error:", error);
+    if (follows(`${error}`)) await new Promise((resolve) => setTimeout(resolve, FOLLOW_MS));
     return 1;
   }
 }
@@ -346,12 +352,21 @@ function writing<T>(path: string, fix: string, open: () => T): T {
   }
 }
 
-/** Trains as a config says. */
+/** Trains as a config says. Where that fails, other ranks are told, rather than waited for. */
 async function run(config: Config): Promise<number> {
-  const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   using _console = new SteadyConsole();
   using folder = (worldOf()?.rank ?? 0) === 0 ? openFolder(config) : undefined;
   await using trainer = await openTrainer(config);
+  try {
+    return await train(config, trainer, folder);
+  } catch (error) {
+    trainer.group?.fail(error);
+    throw error;
+  }
+}
+
+async function train(config: Config, trainer: Trainer, folder: RunFolder | undefined): Promise<number> {
+  const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
   const { totalBytes } = trainer.memory();
   const gflops = await trainer.measure();
@@ -362,7 +377,8 @@ async function run(config: Config): Promise<number> {
   if (ranks && group) console.log(`  ranks   ${ranksText(ranks.mesh, group.info, config.comm.simulate)}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   console.log(`  remat   ${rematText(program.compiled)}`);
-  slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));
+  const pages = Deno.build.os === "linux" ? smallPages(program.memory) : []; // other systems do not say
+  [...slowPaths(program.compiled), ...pages].forEach((line) => console.log(`  slower  ${line}`));
   if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
   using jsonl = folder ? openJsonLines(config, folder) : null;
   const profiler = await openProfiler(config, trainer, gflops, folder);

@@ -1,6 +1,7 @@
 /** The plan of a step as text: sections with their FLOPs, memory by what it is for, the largest values. What `--dry-run` prints,
  * and what a run that does not fit is refused with.
  * @module */
+import type { ProgramMemory } from "../ffi/program.ts";
 import { opOf } from "../graph/builder.ts";
 import type { Graph } from "../graph/ir.ts";
 import { flopsOf } from "../graph/op.ts";
@@ -39,6 +40,20 @@ export function deviceFitText(arenaBytes: number, device: DeviceFit | null): str
     bytesText(bytes)
   }, ` +
     (fits ? `which leaves ${rest}` : `${rest} too much`);
+}
+
+const HUGE_PAGE = 2 << 20;
+
+/** That much of a program's arena lies in small pages, in a line; none where the system has given huge ones, as far as they fit. */
+export function smallPages({ arenaBytes, hugeBytes }: Pick<ProgramMemory, "arenaBytes" | "hugeBytes">): string[] {
+  const small = arenaBytes - hugeBytes, few = Math.max(2 * HUGE_PAGE, arenaBytes / 10);
+  if (small <= few) return [];
+  return [
+    `${bytesText(small)} of the arena's ${
+      bytesText(arenaBytes)
+    } are in small pages, since the system gave no huge ones ` +
+    "(see /sys/kernel/mm/transparent_hugepage/enabled; the ranks of a busy host get few)",
+  ];
 }
 
 /** FLOPs of a graph as it will run, recomputation included. */

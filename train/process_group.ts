@@ -14,8 +14,6 @@ export class ProcessGroup implements AsyncDisposable {
     number,
     { readonly mine: Float64Array<ArrayBuffer>; readonly all: Float64Array<ArrayBuffer> }
   >();
-  #failed = false;
-
   private constructor(comm: Comm) {
     this.comm = comm;
     this.info = comm.info;
@@ -59,13 +57,13 @@ export class ProcessGroup implements AsyncDisposable {
     return all.map((one, rank) => JSON.parse(new TextDecoder().decode(one.subarray(0, lengths[rank]))));
   }
 
-  /** Something went wrong here, so that the others are not to be met again: they learn of it when this process ends. */
-  fail(): void {
-    this.#failed = true;
+  /** Something went wrong here: the others learn of it at once, and are not to be met again. */
+  fail(error: unknown): void {
+    this.comm.giveUp((error instanceof Error ? error.message : `${error}`).split("\n")[0]);
   }
 
   /** Leaves the others, who do so too. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#failed) await this.comm.close();
+    await this.comm.close();
   }
 }

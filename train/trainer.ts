@@ -250,7 +250,7 @@ export class Trainer implements AsyncDisposable {
       await program.initialize(full.seed);
       return new Trainer({ ...full, precision }, { native, program, loader, ranks, group, owned: stack.move() });
     } catch (error) {
-      group?.fail();
+      group?.fail(error);
       throw error;
     }
   }
@@ -349,7 +349,7 @@ export class Trainer implements AsyncDisposable {
     try {
       return await run();
     } catch (error) {
-      this.group?.fail();
+      this.group?.fail(error);
       throw error;
     }
   }

@@ -36,6 +36,8 @@ export interface Job {
   readonly script: URL;
   readonly args: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** What starts each process, in a namespace of its own for instance; nothing unless given. */
+  readonly within?: readonly string[];
 }
 
 /** For Open MPI: containers run as root, and test machines have fewer processors than there are ranks. */
@@ -52,9 +54,9 @@ export const MPI: Readonly<Record<string, string>> = {
 const START = '"$@"; code=$?; echo $code >>"$0"; exit $code';
 
 /** Starts ranks on this machine. */
-export async function ranks({ size, script, args, env }: Job): Promise<Ended> {
+export async function ranks({ size, script, args, env, within = [] }: Job): Promise<Ended> {
   const begun = performance.now(), codes = await Deno.makeTempFile();
-  const program = [Deno.execPath(), "run", "-A", "--quiet", script.pathname, ...args];
+  const program = [...within, Deno.execPath(), "run", "-A", "--quiet", script.pathname, ...args];
   const { code: ofMpirun, stdout, stderr } = await new Deno.Command(mpirun!, {
     args: ["-n", `${size}`, "sh", "-c", START, codes, ...program],
     env: { ...MPI, TITAN_LIB: library().path, ...env },

@@ -4,8 +4,15 @@ import { worldOf } from "../../parallel/launch.ts";
 import { main } from "../../train/command.ts";
 import { Trainer } from "../../train/trainer.ts";
 
-/** The library of `build/faulty`, in whose place memory runs out. */
-const useFaulty = () => Deno.env.set("TITAN_LIB", Deno.env.get("FAULTY_LIB")!);
+/** The library of `build/faulty`, in whose place memory runs out. It takes the process a second to say so. */
+function useFaulty(): void {
+  const say = console.error;
+  Deno.env.set("TITAN_LIB", Deno.env.get("FAULTY_LIB")!);
+  console.error = (...args) => {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
+    say(...args);
+  };
+}
 
 /** What goes wrong on rank 1. */
 const faults: Readonly<Record<string, (args: string[]) => void>> = {

@@ -11,6 +11,7 @@ import {
   memoryText,
   memoryUse,
   planText,
+  smallPages,
 } from "../../train/plan_report.ts";
 import { modelText } from "../../train/report.ts";
 import { compileStep } from "../../train/step_program.ts";
@@ -23,6 +24,15 @@ const compiled = compileStep({ model, optimizer, dtype: "f32", batch: 2, seqLen:
 Deno.test("bytes have the unit that suits them", () => {
   const texts = [0, 1, 1023, 1024, 1536, 1024 ** 2, 5.25 * 1024 ** 3, 3 * 1024 ** 4, 2048 * 1024 ** 4].map(bytesText);
   assertEquals(texts, ["0 B", "1 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "5.3 GiB", "3.0 TiB", "2048.0 TiB"]);
+});
+
+Deno.test("an arena in small pages is told, but for what is less than a tenth or two huge pages", () => {
+  const MIB = 2 ** 20;
+  assertEquals(smallPages({ arenaBytes: 100 * MIB, hugeBytes: 90 * MIB }), []);
+  assertEquals(smallPages({ arenaBytes: 4 * MIB, hugeBytes: 0 }), []);
+  const [line, ...more] = smallPages({ arenaBytes: 100 * MIB, hugeBytes: 88 * MIB });
+  assertStringIncludes(line, "12.0 MiB of the arena's 100.0 MiB are in small pages");
+  assertEquals(more, []);
 });
 
 Deno.test("a graph's FLOPs are those of its nodes", () => {

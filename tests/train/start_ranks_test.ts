@@ -6,6 +6,7 @@ import { modulePath } from "../../ffi/comm.ts";
 import { library } from "../../ffi/library.ts";
 import { LaunchError } from "../../parallel/launch.ts";
 import { numRanks, shownRanks } from "../../train/start_ranks.ts";
+import { build, run } from "../csrc/run.ts";
 import { someTexts, temporaryFolder, writeShards } from "../data/fixture.ts";
 import { MPI, testRanks } from "../native/mpirun.ts";
 import { Launcher } from "../parallel/launcher.ts";
@@ -63,9 +64,15 @@ async function* readTexts(folder: string): AsyncGenerator<string> {
 }
 
 /** Runs three ranks with one at fault; returns how it ended, and what it said first. */
-async function withFault(fault: string, env: Record<string, string> = {}) {
+async function withFault(fault: string, env: Record<string, string> = {}, timeoutSeconds = 60) {
   await using folder = await temporaryFolder();
-  const args = ["--nproc", "3", "--log-rank", "all", ...tiny(folder.path, { "comm.train_timeout_seconds": 1 })];
+  const args = [
+    "--nproc",
+    "3",
+    "--log-rank",
+    "all",
+    ...tiny(folder.path, { "comm.train_timeout_seconds": timeoutSeconds }),
+  ];
   const job = new Launcher(script, args, { FAULT: fault, TITAN_LIB: library().path, ...env });
   const ended = await job.ended();
   const records = await Array.fromAsync(readTexts(`${folder.path}/out/comm_traces`));
@@ -199,13 +206,31 @@ testRanks("a rank that is killed in step 5 ends the run, and is named first", as
 });
 
 testRanks("a rank that sleeps for ever ends the run after the time-out, and who waited says for whom", async () => {
-  const { job, ended, first, records } = await withFault("asleep");
+  const { job, ended, first, records } = await withFault("asleep", {}, 1);
   assert(ended.code !== 0 && ended.seconds < 20, `${ended.code} after ${ended.seconds} s`);
   assertMatch(first(), /^\[rank[02]\] error: .* did not end within 1\.0 s: rank 1 has not come; rank 1's last: /);
   assertMatch(job.err, /\n\[rank\d\] {3}the last collectives of all ranks: .*\/out\/comm_traces\n/);
   assertMatch(records[0], /^rank 0: \d+ collectives, the last of them:\n[^]*\nrank 1: \d+ collectives/);
   assertMatch(job.err, /\n(The same on rank \d|\[rank\d\] then error: .*)\n$/); // the other's, in short
 });
+
+testRanks("a rank that fails outside of its steps tells the others, and its own error is first", async () => {
+  const { job, ended, first } = await withFault("throws");
+  assertEquals(ended.code, 1, job.err);
+  assertEquals(first(), "[rank1] error: Error: the disk is full");
+  assertMatch(job.err, /^\[rank0\] then error: .* cannot end: rank 1 gave up: the disk is full/m);
+});
+
+for (const [where, what] of [["kernel", "adamw"], ["collective", "all_\\w+|reduce_scatter"]]) {
+  testRanks(`memory that runs out in a ${where} of one rank ends the run with where it was`, async () => {
+    await run("cmake", "--build", build, "--target", "titan_faulty", "--parallel", "2");
+    const env = { TITAN_FAULT: where, FAULTY_LIB: `${build}/faulty/libtitan.so`, TITAN_EXCHANGE: "messages" };
+    const { job, ended, first } = await withFault(`memory_of_${where}s`, env);
+    assertEquals(ended.code, 1, job.err);
+    assertMatch(first(), new RegExp(`^\\[rank1\\] error: host memory ran out in (${what})( of \\S+)?$`));
+    assertMatch(job.err, /^\[rank0\] then error: .* cannot end: rank 1 gave up: host memory ran out in /m);
+  });
+}
 
 testRanks("a rank with another configuration is told apart by the key, once", async () => {
   const { job, ended, first } = await withFault("config");
