@@ -102,7 +102,7 @@ export interface TrainStep extends StepNumbers {
   readonly lr: number;
   /** Tokens seen since the start. */
   readonly tokensSeen: number;
-  /** How often all of the text has been read: of the streams of documents that this rank reads, the slowest counts. */
+  /** How often all of the text has been read: of the streams of documents, the slowest counts. */
   readonly epoch: number;
   /** Wait for the data, in milliseconds. */
   readonly loadingMs: number;
@@ -298,23 +298,23 @@ export class Trainer implements AsyncDisposable {
     const recorded = this.options.profile?.(step) ?? false;
     if (recorded) await this.program.recordNext();
     const start = performance.now();
-    let epoch = this.#epoch;
+    let read = this.#epoch;
     for (const views of this.program.microbatches) {
       const batch = (await this.#loader.next())!;
       this.#part.put(views, batch);
-      epoch = batch.epoch;
+      read = batch.epoch;
     }
     const loaded = performance.now();
     const numbers = await this.program.step(step, lr);
     this.#step = step;
     this.#tokensSeen += numbers.tokenCount;
+    const ended = performance.now(), { maxLoss, epoch } = await this.#agree(numbers.loss, read);
     this.#count(epoch);
-    const ended = performance.now();
     return {
       step,
       lr,
       ...numbers,
-      maxLoss: await this.#agree(numbers.loss),
+      maxLoss,
       tokensSeen: this.#tokensSeen,
       epoch,
       loadingMs: loaded - start,
@@ -332,16 +332,18 @@ export class Trainer implements AsyncDisposable {
     this.#epoch = epoch;
   }
 
-  /** What ranks tell each other behind a step: whether to stop, and their own losses, of which it returns the largest. */
-  async #agree(loss: number): Promise<number> {
-    if (!this.group) return loss;
-    const all = await this.group.exchange([this.#stopping ? 1 : 0, await this.program.ownLoss()]);
-    let largest = -Infinity;
-    for (let i = 0; i < all.length; i += 2) {
+  /** What ranks tell each other behind a step: whether to stop, their own losses, of which it returns the largest, and the passes that
+   * they have made over the text, of which it returns the fewest. */
+  async #agree(loss: number, epoch: number): Promise<{ maxLoss: number; epoch: number }> {
+    if (!this.group) return { maxLoss: loss, epoch };
+    const all = await this.group.exchange([this.#stopping ? 1 : 0, await this.program.ownLoss(), epoch]);
+    let [maxLoss, fewest] = [-Infinity, Infinity];
+    for (let i = 0; i < all.length; i += 3) {
       this.#stopped ||= all[i] > 0;
-      if (all[i + 1] > largest) largest = all[i + 1]; // not a number where all of a rank's tokens are ignored
+      if (all[i + 1] > maxLoss) maxLoss = all[i + 1]; // not a number where all of a rank's tokens are ignored
+      fewest = Math.min(fewest, all[i + 2]);
     }
-    return largest;
+    return { maxLoss, epoch: fewest };
   }
 
   /** Does what ranks do together; one that fails does not wait for the others when it is disposed of. */
