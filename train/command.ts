@@ -150,6 +150,7 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     if (size > 1 && !world) {
       openFolder(config)?.[Symbol.dispose](); // rank 0 takes it; what keeps it from that is told before any rank starts
+      using _console = new SteadyConsole();
       return await startRanks(config, size, args);
     }
     warnings.forEach(warn);
