@@ -211,6 +211,9 @@ export function isLaunched(env: Environment = readable): boolean {
 
 const stopListeners = new Set<(signal: StopSignal) => void>();
 
+/** Milliseconds within which the same signal is one: Ctrl-C comes from the terminal, and again from `deno task` and npx, which pass it on. */
+const SAME_MS = 300;
+
 /** Calls a listener when this run is asked to stop: by a signal, or by the launcher, which then has got it.
  * @returns what takes it off. */
 export function onStop(listener: (signal: StopSignal) => void): () => void {
@@ -219,7 +222,13 @@ export function onStop(listener: (signal: StopSignal) => void): () => void {
     return () => stopListeners.delete(listener);
   }
   const off = STOP_SIGNALS.map((signal) => {
-    const own = () => listener(signal);
+    let last = -Infinity;
+    const own = () => {
+      const now = performance.now();
+      if (now - last < SAME_MS) return;
+      last = now;
+      listener(signal);
+    };
     Deno.addSignalListener(signal, own);
     return () => Deno.removeSignalListener(signal, own);
   });
