@@ -4,6 +4,7 @@
 import { DataError } from "../data/error.ts";
 import { type DatasetSpec, Unigrams } from "../data/dataset.ts";
 
+import { mergeStates } from "../data/loader.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import type { CommOptions } from "../ffi/comm.ts";
 import { Device, type DeviceInfo } from "../ffi/device.ts";
@@ -18,6 +19,9 @@ import { threadsOfRank, worldOf } from "../parallel/launch.ts";
 import { BATCH_AXES, Mesh, type MeshOptions, stepProblems } from "../parallel/mesh.ts";
 import { agree } from "./agreement.ts";
 import { BatchPart } from "./batch_part.ts";
+import { Checkpoints, runState, type Saved, type Start } from "./checkpoint/checkpoints.ts";
+import type { CheckpointOptions } from "./checkpoint/policy.ts";
+import { saveCheckpoint } from "./checkpoint/save.ts";
 import { lrFactor, type LrScheduleOptions } from "./lr_schedule.ts";
 import { checkMemory, machineMemory } from "./machine_memory.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
@@ -72,6 +76,8 @@ export interface TrainOptions {
   readonly comm?: CommOptions;
   /** What ranks compare before they train together, as JSON; default: all of these options that are plain data. */
   readonly agreed?: Readonly<Record<string, unknown>>;
+  /** Where the run is saved, and goes on from. Default: nowhere. */
+  readonly checkpoint?: CheckpointOptions;
   /** Held-out text for `evaluate`. */
   readonly validation?: ValidationOptions;
   /** Is this step, counted from 1, to be recorded? It then comes with its `profile`. Default: none is, which costs nothing. */
@@ -106,6 +112,8 @@ export interface TrainStep extends StepNumbers {
   readonly nativeMs: number;
   /** Where the time went, if the step was to be recorded. */
   readonly profile?: StepProfile;
+  /** What was saved behind the step, if something was. */
+  readonly saved?: Saved;
 }
 
 /** What an evaluation has to tell. */
@@ -125,7 +133,7 @@ const defaultOptimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8,
 /** Options with nothing left open. */
 export type CompleteOptions =
   & TrainOptions
-  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile" | "agreed">>
+  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile" | "agreed" | "checkpoint">>
   & {
     readonly optimizer: OptimizerOptions;
   };
@@ -161,6 +169,7 @@ interface Opened {
   readonly loader: Prefetcher;
   readonly ranks: MeshLayout | undefined;
   readonly group: ProcessGroup | undefined;
+  readonly checkpoints: Checkpoints | undefined;
   readonly owned: AsyncDisposable;
 }
 
@@ -180,6 +189,7 @@ export class Trainer implements AsyncDisposable {
   /** The processes of the run; `undefined` for one alone.
    * @internal */
   readonly group: ProcessGroup | undefined;
+  readonly #checkpoints: Checkpoints | undefined;
   readonly #native: Device;
   readonly #loader: Prefetcher;
   readonly #part: BatchPart;
@@ -190,13 +200,15 @@ export class Trainer implements AsyncDisposable {
   #stopped = false;
 
   private constructor(options: CompleteOptions, opened: Opened) {
-    const { native, program, loader, ranks, group, owned } = opened;
+    const { native, program, loader, ranks, group, checkpoints, owned } = opened;
     this.options = options;
     this.device = native.info;
     this.program = program;
     this.dataDescription = loader.description;
     this.ranks = ranks;
     this.group = group;
+    this.#checkpoints = checkpoints;
+    [this.#step, this.#tokensSeen] = [this.start?.step ?? 0, this.start?.tokensSeen ?? 0];
     this.#native = native;
     this.#loader = loader;
     this.#part = new BatchPart(options.seqLen, ranks);
@@ -210,11 +222,12 @@ export class Trainer implements AsyncDisposable {
   static async open(options: TrainOptions): Promise<Trainer> {
     const full = complete(options), { dtype, batch, seqLen, accumulation, lanes } = full, ranks = ranksOf(full);
     const share = ranks && dataRankOf(ranks.mesh, ranks.rank);
+    const checkpoints = full.checkpoint && new Checkpoints(full.checkpoint, ranks?.rank), start = checkpoints?.start;
     let group: ProcessGroup | undefined;
     await using stack = new AsyncDisposableStack();
     try {
       const data = { dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes };
-      const opening = prefetch({ ...data, ...share });
+      const opening = prefetch({ ...data, ...share, state: start?.loader });
       const compiling = attempt(() => {
         const native = stack.use(new Device({ threads: threadsOfRank(full.threads, worldOf()) }));
         const joining = ranks && ProcessGroup.open(native, { rank: ranks.rank, size: ranks.mesh.size }, full.comm);
@@ -233,15 +246,27 @@ export class Trainer implements AsyncDisposable {
       checkVocabulary(full.model, loader.vocabSize);
       const { native, joining, precision, compiled } = compiling();
       group = stack.use(await joining);
-      if (group) await agree(group, factsOf(full));
+      if (group) await agree(group, { ...factsOf(full), checkpoint: start?.path ?? "none" });
       checkMemory(compiled, machineMemory(group?.info.hostSize));
       const program = stack.use(await StepProgram.load(native, compiled, accumulation));
       await program.initialize(full.seed);
-      return new Trainer({ ...full, precision }, { native, program, loader, ranks, group, owned: stack.move() });
+      await checkpoints?.load((kinds) => program.lasting(kinds));
+      const opened = { native, program, loader, ranks, group, checkpoints, owned: stack.move() };
+      return new Trainer({ ...full, precision }, opened);
     } catch (error) {
       group?.fail();
       throw error;
     }
+  }
+
+  /** The checkpoint that the run goes on from; `undefined` where it begins anew. */
+  get start(): Start | undefined {
+    return this.#checkpoints?.start;
+  }
+
+  /** What was saved last, of this run. */
+  get saved(): Saved | undefined {
+    return this.#checkpoints?.saved;
   }
 
   /** The last step that was made. */
@@ -274,6 +299,7 @@ export class Trainer implements AsyncDisposable {
    * @throws {DivergedError} when a loss or gradient is not a number. @throws {DataError} when the data cannot be read. */
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainStep, void> {
     while (this.#step < this.options.steps && !this.#stopped) yield await this.#guarded(() => this.#next());
+    if (this.#stopped) await this.#guarded(() => this.#saveIfDue(true));
   }
 
   async #next(): Promise<TrainStep> {
@@ -287,17 +313,42 @@ export class Trainer implements AsyncDisposable {
     const numbers = await this.program.step(step, lr);
     this.#step = step;
     this.#tokensSeen += numbers.tokenCount;
-    const ended = performance.now();
+    const ended = performance.now(),
+      maxLoss = await this.#agree(numbers.loss),
+      saved = await this.#saveIfDue(false);
     return {
       step,
       lr,
       ...numbers,
-      maxLoss: await this.#agree(numbers.loss),
+      maxLoss,
       tokensSeen: this.#tokensSeen,
       loadingMs: loaded - start,
       nativeMs: ended - loaded,
       ...(recorded ? { profile: this.#profile(step, [start, loaded, ended]) } : {}),
+      ...(saved ? { saved } : {}),
     };
+  }
+
+  /** Saves the run as it stands behind the last step; with other ranks, all of them call it.
+   * @param path folder of the checkpoint; an older one there is replaced. @param content parameters alone, or all; default all.
+   * @throws {CheckpointError} when it cannot be written; the run may go on. */
+  async save(path: string, content: Saved["content"] = "full"): Promise<Saved> {
+    const begun = performance.now(), { group } = this, kinds = content === "model" ? ["parameter"] as const : undefined;
+    const own = this.#loader.state(), loader = mergeStates(group ? await group.exchangeJson(own) : [own]);
+    const state = runState({
+      ...this.options,
+      step: this.#step,
+      tokensSeen: this.#tokensSeen,
+      loader,
+      ranks: this.ranks,
+    });
+    await saveCheckpoint(path, this.program.lasting(kinds), { step: this.#step, content, state, group });
+    return { path, content, ms: performance.now() - begun };
+  }
+
+  async #saveIfDue(stopping: boolean): Promise<Saved | undefined> {
+    const place = { step: this.#step, last: this.#step === this.options.steps, stopping };
+    return await this.#checkpoints?.after(place, (path, content) => this.save(path, content));
   }
 
   /** What ranks tell each other behind a step: whether to stop, and their own losses, of which it returns the largest. */

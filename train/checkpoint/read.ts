@@ -55,6 +55,17 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
   }
 }
 
+/** The text of a small file of a checkpoint.
+ * @throws {CheckpointError} when it is not what was written. */
+export function readSmall({ path, manifest }: Checkpoint, name: string): string {
+  const { bytes, sha256: [hash] } = manifest.files[name], content = new Uint8Array(bytes);
+  using file = openToRead(`${path}/${name}`);
+  if (readFully(file, content) < bytes || sha256(content) !== hash) {
+    throw damaged(`${path}/${name}`, 0, name, "its bytes are not those that were written");
+  }
+  return new TextDecoder().decode(content);
+}
+
 /** Are states in a checkpoint, with these shapes?
  * @throws {CheckpointError} with the first that is not. */
 export function checkStates({ path, manifest }: Checkpoint, states: readonly State[]): void {
@@ -150,7 +161,7 @@ function converted(bytes: Uint8Array<ArrayBuffer>, from: DType, to: DType): Uint
 
 function damaged(path: string, at: number, name: string, what: string): CheckpointError {
   return new CheckpointError(
-    `${path} is damaged behind byte ${at}, in tensor "${name}": ${what}`,
+    `${path} is damaged behind byte ${at}, in "${name}": ${what}`,
     "the bytes that its manifest has hashes of",
     "put the file back, or choose another checkpoint (checkpoint.load_step)",
   );
