@@ -45,7 +45,7 @@ export {
 export { type DatasetSpec, type NamedSpec, texts, type TextsSpec } from "./data/dataset.ts";
 export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
 export type { CommOptions, SimulatedLink } from "./ffi/comm.ts";
-export type { DeviceInfo } from "./ffi/device.ts";
+export type { DeviceInfo, ProcessMemory } from "./ffi/device.ts";
 export type { ModelPlan, ParameterRole } from "./graph/roles.ts";
 export type { Degrees } from "./graph/layout.ts";
 export type { LoadBalancer } from "./parallel/balance.ts";
@@ -64,7 +64,7 @@ export { compile, Executable } from "./train/executable.ts";
 export type { TypedArray } from "./train/typed_array.ts";
 export { main } from "./train/command.ts";
 export type { DecayType, LrScheduleOptions } from "./train/lr_schedule.ts";
-export { type MachineMemory, MemoryError } from "./train/machine_memory.ts";
+export { MemoryError } from "./train/machine_memory.ts";
 export type { OptimizerOptions } from "./train/optimizer.ts";
 export type { InstructionInfo } from "./graph/passes/encode.ts";
 export type { InstructionTime, StepProfile } from "./train/profile.ts";

@@ -46,6 +46,26 @@ template <class real> int64_t find_not_finite(const Tensor& tensor) {
 constexpr uint64_t HUGE_PAGE = uint64_t{2} << 20;
 const uint64_t PAGE = static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
 
+/// Asks for huge pages in memory that processes share: by default Linux gives it none of its own accord, whatever madvise says before.
+class HugePages {
+ public:
+  /// Of a whole huge page, of which one small page is in use; that one says on which node of the machine it is to be.
+  void ask([[maybe_unused]] char* block) {
+#ifdef MADV_COLLAPSE
+    // A tenth of a millisecond each, but hundreds of times that on machines that are busy with something else: then the rest stay small.
+    if (took_ns_ > MOST_NS + MOST_NS_EACH * asked_) return;
+    const uint64_t begun = now_ns();
+    madvise(block, HUGE_PAGE, MADV_COLLAPSE);
+    took_ns_ += now_ns() - begun;
+    asked_++;
+#endif
+  }
+
+ private:
+  static constexpr uint64_t MOST_NS = 50'000'000, MOST_NS_EACH = 1'000'000;
+  uint64_t asked_ = 0, took_ns_ = 0;
+};
+
 }  // namespace
 
 void run_kernel(const Kernel& kernel, const Call& call) {
@@ -68,7 +88,7 @@ void halt_executors() {
   for (int waited_ms = 0; running && waited_ms < 10'000; waited_ms++) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
-Executor::Executor(int threads) : threads_(threads > 0 ? threads : omp_get_max_threads()) {
+Executor::Executor(int threads) : threads_(threads) {
   // The executor and its team take no signals: those are for the threads of the host process.
   sigset_t all, before;
   sigfillset(&all);
@@ -93,10 +113,14 @@ void Executor::post(Job& job) {
   posted_.notify_one();
 }
 
-void Executor::wait(Job& job) {
+std::exception_ptr Executor::join(Job& job) {
   std::unique_lock lock(mutex_);
   finished_.wait(lock, [&] { return job.done; });
-  if (job.thrown) std::rethrow_exception(job.thrown);
+  return job.thrown;
+}
+
+void Executor::wait(Job& job) {
+  if (const std::exception_ptr thrown = join(job)) std::rethrow_exception(thrown);
 }
 
 bool Executor::wait_for(Job& job, uint64_t milliseconds) {
@@ -127,23 +151,38 @@ void Executor::serve() {
   }
 }
 
-uint64_t memory_limit() {
-  uint64_t bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
-  if (FILE* file = std::fopen("/sys/fs/cgroup/memory.max", "r")) {
-    unsigned long long limit = 0;
-    if (std::fscanf(file, "%llu", &limit) == 1 && limit < bytes) bytes = limit;
-    std::fclose(file);
+#ifdef __linux__
+void Executor::bind(std::vector<cpu_set_t> sets) {
+  static std::atomic<uint64_t> bindings{0};
+  run([&] {
+    sets_ = std::move(sets);
+    binding_ = ++bindings;
+    use_threads(threads_);
+  });
+}
+#endif
+
+void Executor::use_threads(int threads) {
+  omp_set_num_threads(threads);
+#ifdef __linux__
+  if (sets_.empty()) return;
+  // A team that was smaller for a while has ended threads, and makes others, which begin where this thread is.
+#pragma omp parallel num_threads(threads)
+  {
+    thread_local uint64_t binding = 0;
+    const cpu_set_t& set = sets_[static_cast<size_t>(omp_get_thread_num()) % sets_.size()];
+    if (std::exchange(binding, binding_) != binding_) sched_setaffinity(0, sizeof set, &set);
   }
-  return bytes;
+#endif
 }
 
 Arena::Arena(uint64_t bytes, char* shared) : bytes_(bytes), mapped_bytes_(std::max(PAGE, (bytes + PAGE - 1) / PAGE * PAGE)) {
-  const uint64_t limit = memory_limit();
+  const uint64_t available = memory_of({}).available;
   const auto refuse = [&] {
-    throw Failure(TITAN_STATUS_OUT_OF_MEMORY, text("the program's arena takes ", bytes, " bytes; expected: at most ", limit,
-                                                   ", the memory of this machine, less what is in use; fix: a smaller batch or model"));
+    throw Failure(TITAN_STATUS_OUT_OF_MEMORY, text("the program's arena takes ", bytes, " bytes; expected: at most ", available,
+                                                   ", the memory that is there for this process; fix: a smaller batch or model"));
   };
-  if (bytes > limit) refuse();
+  if (bytes > available) refuse();
   if (shared) {
     data_ = shared;
     owns_ = false;
@@ -170,9 +209,35 @@ Arena::~Arena() {
 }
 
 void Arena::touch(int threads) {
-  const auto pages = static_cast<int64_t>((bytes_ + PAGE - 1) / PAGE);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t page = 0; page < pages; page++) static_cast<volatile char*>(data_)[static_cast<uint64_t>(page) * PAGE] = 0;
+  const auto blocks = static_cast<int64_t>((bytes_ + HUGE_PAGE - 1) / HUGE_PAGE);
+#pragma omp parallel num_threads(threads)
+  {
+    HugePages huge;
+#pragma omp for schedule(static)
+    for (int64_t block = 0; block < blocks; block++) {
+      const uint64_t begin = static_cast<uint64_t>(block) * HUGE_PAGE, end = std::min(begin + HUGE_PAGE, mapped_bytes_);
+      volatile char* data = data_;
+      data[begin] = 0;
+      if (!owns_ && end - begin == HUGE_PAGE) huge.ask(data_ + begin);
+      for (uint64_t at = begin + PAGE; at < end; at += PAGE) data[at] = 0;
+    }
+  }
+}
+
+uint64_t Arena::huge_bytes() const {
+  uint64_t bytes = 0;
+  FILE* file = std::fopen("/proc/self/smaps", "r");
+  if (!file) return bytes;
+  const auto begin = reinterpret_cast<uintptr_t>(data_), end = begin + mapped_bytes_;
+  char line[512];
+  bool inside = false;
+  while (std::fgets(line, sizeof line, file)) {
+    unsigned long long first = 0, last = 0, kilobytes = 0;
+    if (std::sscanf(line, "%llx-%llx ", &first, &last) == 2) inside = first < end && begin < last;
+    else if (inside && (std::sscanf(line, "AnonHugePages: %llu", &kilobytes) == 1 || std::sscanf(line, "ShmemPmdMapped: %llu", &kilobytes) == 1)) bytes += kilobytes << 10;
+  }
+  std::fclose(file);
+  return std::min(bytes, mapped_bytes_);
 }
 
 void Progress::advance(uint32_t stream, uint64_t n) {
@@ -180,8 +245,9 @@ void Progress::advance(uint32_t stream, uint64_t n) {
   done_[stream].notify_all();
 }
 
-void Progress::stop() {
-  stopped_ = true;
+void Progress::stop(uint32_t stream) {
+  int none = NOBODY;
+  stopped_by_.compare_exchange_strong(none, static_cast<int>(stream));
   for (auto& done : done_) {
     done.store(UINT64_MAX, std::memory_order_release);
     done.notify_all();
@@ -191,7 +257,7 @@ void Progress::stop() {
 bool Progress::wait(uint32_t stream, uint64_t n) const {
   const auto& other = done_[1 - stream];
   for (uint64_t done; (done = other.load(std::memory_order_acquire)) < n;) other.wait(done, std::memory_order_acquire);
-  return !stopped_;
+  return stopped_by_ == NOBODY;
 }
 
 namespace {
@@ -208,6 +274,7 @@ std::vector<comm::Collective> collectives_of(const Device& device, const Program
   return list;
 }
 
+
 comm::Loading load_together(const Device& device, const Program& program, const std::vector<comm::Collective>& collectives) {
   comm::Loading loading;
   if (device.world) device.world->executor().run([&] { loading = device.world->load(program.arena_bytes, collectives); });
@@ -215,6 +282,19 @@ comm::Loading load_together(const Device& device, const Program& program, const 
 }
 
 }  // namespace
+
+std::shared_ptr<LoadedProgram> LoadedProgram::load(const std::shared_ptr<Device>& device, const uint8_t* bytes, uint64_t num_bytes) {
+  try {
+    return std::make_shared<LoadedProgram>(device, bytes, num_bytes);
+  } catch (...) {
+    const Failure failure = Failure::caught();
+    if (device->world) {
+      device->world->give_up(failure.what());  // else the others would wait for this rank
+      device->world->tell();
+    }
+    throw failure;
+  }
+}
 
 LoadedProgram::LoadedProgram(std::shared_ptr<Device> device, const uint8_t* bytes, uint64_t num_bytes)
     : device_(std::move(device)),
@@ -227,16 +307,18 @@ LoadedProgram::LoadedProgram(std::shared_ptr<Device> device, const uint8_t* byte
   for (const Instruction& instruction : program_.instructions)
     if (!instruction.kernel->run) *it++ = comm::read_collective(static_cast<int>(instruction.index) - device_->backend.num_kernels, instruction.call);
   device_->executor.run([this] { arena_.touch(program_.threads); });
+  huge_bytes_ = arena_.huge_bytes();
 }
 
 LoadedProgram::~LoadedProgram() {
+  if (device_->world && device_->world->keeps_memory()) arena_.keep();
   if (loading_.memory) device_->world->executor().run([this] { device_->world->release(loading_.number); });
 }
 
 void LoadedProgram::run(const titan_action* actions, uint64_t num_actions, const Host& host) {
   for (uint64_t i = 0; i < num_actions; i++) check_action(actions[i], i, host);
   auto run_all = [&] {
-    omp_set_num_threads(program_.threads);
+    device_->executor.use_threads(program_.threads);
     titan_profile_record* records = std::exchange(records_, nullptr);
     if (records) check_capacity(actions, num_actions, record_capacity_);
     for (uint64_t i = 0; i < num_actions; i++) {
@@ -247,9 +329,8 @@ void LoadedProgram::run(const titan_action* actions, uint64_t num_actions, const
   };
   try {
     device_->executor.run(run_all);
-  } catch (const Failure& failure) {
-    const bool refused = failure.status == TITAN_STATUS_INVALID_ARGUMENT;  // before anything was run
-    if (!collectives_.empty() && !refused) device_->world->give_up(failure.message);  // else the others would wait for this rank
+  } catch (...) {
+    if (!collectives_.empty()) device_->world->tell();
     throw;
   }
 }
@@ -267,8 +348,7 @@ void LoadedProgram::check_capacity(const titan_action* actions, uint64_t num_act
 void LoadedProgram::check_action(const titan_action& action, uint64_t i, const Host& host) const {
   const auto refuse = [&](const std::string& why) {
     Failure failure(TITAN_STATUS_INVALID_ARGUMENT, text("action ", i, " ", why));
-    failure.section = static_cast<int32_t>(action.section);
-    throw failure;
+    throw failure.at(static_cast<int32_t>(action.section), -1, "", "");
   };
   if (action.section >= program_.sections.size()) refuse(text("runs section ", action.section, "; expected: below ", program_.sections.size()));
   if (action.slot || action.reserved) refuse(text("has slot ", action.slot, " and reserved word ", action.reserved, "; expected: 0"));
@@ -293,66 +373,56 @@ void LoadedProgram::run_action(const titan_action* actions, uint64_t i, const Ho
     program_.operands[operand].data = place.space == Space::input ? const_cast<uint8_t*>(host.input) + action.input_base + place.offset
                                                                   : host.output + action.output_base + place.offset;
   }
-  if (!section.num_collectives) return run_stream(0, action, static_cast<uint32_t>(i), records);
-  // The comm thread runs the section's collectives beside the kernels. Who stops the other has failed: that failure is thrown.
   progress_.begin();
+  if (!section.num_collectives) return run_stream(0, action, static_cast<uint32_t>(i), records);
+  // The comm thread runs the section's collectives beside the kernels. It uses this action until it has ended, however the kernels end.
   Executor& comm = device_->world->executor();
-  auto run_comm = [&] { run_beside(1, action, static_cast<uint32_t>(i), records); };
-  Executor::Job job;
-  job.work = &run_comm;
-  job.call = [](void* work) { (*static_cast<decltype(run_comm)*>(work))(); };
+  auto run_comm = [&] { run_stream(1, action, static_cast<uint32_t>(i), records); };
+  Executor::Job job(run_comm);
   comm.post(job);
+  std::exception_ptr thrown[2];
   try {
-    run_beside(0, action, static_cast<uint32_t>(i), records);
-  } catch (const Failure& failure) {
-    device_->world->give_up(failure.message);
-    try {
-      comm.wait(job);
-    } catch (const Failure&) {
-      // It failed as well, because of the first.
-    }
-    throw;
-  }
-  comm.wait(job);
-}
-
-void LoadedProgram::run_beside(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records) {
-  try {
-    run_stream(stream, action, i, records);
+    run_stream(0, action, static_cast<uint32_t>(i), records);
   } catch (...) {
-    progress_.stop();
-    throw;
+    thrown[0] = std::current_exception();
   }
-  progress_.end(stream);
+  thrown[1] = comm.join(job);
+  if (const int first = progress_.stopped_by(); first != Progress::NOBODY) std::rethrow_exception(thrown[first]);
 }
 
 void LoadedProgram::run_stream(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records) {
   const Section& section = program_.sections[action.section];
-  for (uint64_t n = section.first_instruction; n < section.first_instruction + section.num_instructions; n++) {
-    Instruction& instruction = program_.instructions[n];
-    if (instruction.stream != stream) continue;
-    if (instruction.wait && !progress_.wait(stream, instruction.wait)) return;
-    instruction.call.flags = action.flags;
-    const uint64_t begin = records ? now_ns() : 0;
-    if (stream == 0) run_kernel(*instruction.kernel, instruction.call);
-    else run_collective(instruction, n);
-    if (records) records[n - section.first_instruction] = {begin, now_ns(), n, i, stream};
-    if (action.flags & FLAG_CHECK_FINITE) check_finite(action, n);
-    if (section.num_collectives) progress_.advance(stream, n);
+  uint64_t n = section.first_instruction;
+  try {
+    for (; n < section.first_instruction + section.num_instructions; n++) {
+      Instruction& instruction = program_.instructions[n];
+      if (instruction.stream != stream) continue;
+      if (instruction.wait && !progress_.wait(stream, instruction.wait)) return;
+      instruction.call.flags = action.flags;
+      const uint64_t begin = records ? now_ns() : 0;
+      if (stream == 0) run_kernel(*instruction.kernel, instruction.call);
+      else run_collective(instruction);
+      if (records) records[n - section.first_instruction] = {begin, now_ns(), n, i, stream};
+      if (action.flags & FLAG_CHECK_FINITE) check_finite(n);
+      if (section.num_collectives) progress_.advance(stream, n);
+    }
+  } catch (...) {
+    const Instruction& instruction = program_.instructions[n];
+    const Failure failure = Failure::caught(instruction.kernel->name, instruction.scope.c_str()).at(static_cast<int32_t>(action.section), static_cast<int64_t>(n), instruction.kernel->name, instruction.scope);
+    progress_.stop(stream);
+    if (!collectives_.empty()) device_->world->give_up(failure.what());  // else the others would wait for this rank
+    throw failure;
   }
+  progress_.end(stream);
 }
 
-void LoadedProgram::run_collective(const Instruction& instruction, uint64_t n) {
+void LoadedProgram::run_collective(const Instruction& instruction) {
   const comm::Collective& collective = collectives_[instruction.collective];
   if (collective.last && !(instruction.call.flags & FLAG_LAST)) return;
-  try {
-    device_->world->run(collective, *loading_.groups[instruction.collective], instruction.scope, !has_run_);
-  } catch (const Failure& failure) {
-    throw program_.failure(failure.status, n, failure.message);
-  }
+  device_->world->run(collective, *loading_.groups[instruction.collective], instruction.scope, !has_run_);
 }
 
-void LoadedProgram::check_finite(const titan_action& action, uint64_t n) const {
+void LoadedProgram::check_finite(uint64_t n) const {
   const Instruction& instruction = program_.instructions[n];
   for (int i = instruction.first_output; i < instruction.first_output + instruction.num_outputs; i++) {
     const Tensor& tensor = instruction.call[i];
@@ -361,10 +431,8 @@ void LoadedProgram::check_finite(const titan_action& action, uint64_t n) const {
                             : tensor.dtype == DType::bf16 ? find_not_finite<bf16>(tensor)
                                                           : -1;
     if (element < 0) continue;
-    Failure failure = program_.failure(TITAN_STATUS_NOT_FINITE, n, text("instruction ", n, " (", instruction.kernel->name, " in ", instruction.scope, ") made output ",
-                                                                        program_.operand_name(n, i), " infinite or NaN, first at element ", element));
-    failure.section = static_cast<int32_t>(action.section);
-    throw failure;
+    throw program_.failure(TITAN_STATUS_NOT_FINITE, n, text("instruction ", n, " (", instruction.kernel->name, " in ", instruction.scope, ") made output ",
+                                                            program_.operand_name(n, i), " infinite or NaN, first at element ", element));
   }
 }
 
@@ -385,6 +453,6 @@ void LoadedProgram::write(uint64_t offset, const uint8_t* bytes, uint64_t num_by
   device_->executor.run([&] { std::copy_n(bytes, num_bytes, to); });
 }
 
-titan_memory LoadedProgram::memory() const { return {program_.arena_bytes, program_.input_bytes, program_.output_bytes, program_.table_bytes()}; }
+titan_memory LoadedProgram::memory() const { return {program_.arena_bytes, program_.input_bytes, program_.output_bytes, program_.table_bytes(), huge_bytes_}; }
 
 }  // namespace titan

@@ -1,13 +1,20 @@
 // A device and what runs on it. Each device has one executor thread, which owns the OpenMP team; callers post work and wait.
 #pragma once
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include <atomic>
 #include <condition_variable>
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "comm/collective.h"
+#include "limits.h"
 #include "program.h"
 
 namespace titan {
@@ -18,14 +25,14 @@ class Executor {
   ~Executor();
   /// Runs `work` on the executor thread, after the work posted before it, and returns when it is done; rethrows what it throws.
   template <class Work> void run(Work&& work) {
-    Job job;
-    job.work = &work;
-    job.call = [](void* work) { (*static_cast<std::remove_reference_t<Work>*>(work))(); };
+    Job job(work);
     post(job);
     wait(job);
   }
   /// Work on its way. Jobs live with whoever posts them until they are done: posting allocates nothing.
   struct Job {
+    Job() = default;
+    template <class Work> explicit Job(Work& work) : work(&work), call([](void* work) { (*static_cast<Work*>(work))(); }) {}
     void* work = nullptr;
     void (*call)(void*) = nullptr;
     Job* next = nullptr;
@@ -33,11 +40,19 @@ class Executor {
     std::exception_ptr thrown;
   };
   void post(Job& job);
+  /// Returns when the job is done, with what it threw.
+  std::exception_ptr join(Job& job);
   /// Returns when the job is done; rethrows what it threw.
   void wait(Job& job);
   /// Waits so long at most: false where the job is not done by then.
   bool wait_for(Job& job, uint64_t milliseconds);
   int threads() const { return threads_; }
+#ifdef __linux__
+  /// From now on each thread of the team runs on one of these sets of processors, in turn.
+  void bind(std::vector<cpu_set_t> sets);
+#endif
+  /// On the executor thread, before it computes on so many threads: those that are new come to where they are bound.
+  void use_threads(int threads);
 
  private:
   void serve();
@@ -47,6 +62,10 @@ class Executor {
   std::condition_variable posted_, finished_;
   Job *first_ = nullptr, *last_ = nullptr;
   bool closing_ = false;
+#ifdef __linux__
+  std::vector<cpu_set_t> sets_;  // only the executor thread looks at these
+  uint64_t binding_ = 0;         // a number of its own for each time that threads were bound
+#endif
   std::thread thread_;
 };
 
@@ -58,11 +77,11 @@ struct Device {
   const Backend& backend;
   bool level_is_forced;
   Executor executor;
+  std::string threads_text;            // why so many threads, and where they run
+  std::mutex mutex;
+  MemorySharing memory_sharing;        // with the ranks of this host; under the mutex
   std::shared_ptr<comm::World> world;  // null where it works alone
 };
-
-/// Memory that this process may use in all.
-uint64_t memory_limit();
 
 /// One block of zeroed memory, 2 MB aligned, in huge pages where the system gives them.
 class Arena {
@@ -72,8 +91,12 @@ class Arena {
   ~Arena();
   Arena(const Arena&) = delete;
   char* data() const { return data_; }
+  /// Leaves the memory to the process until its end.
+  void keep() { owns_ = false; }
   /// Writes to every page from the OpenMP team of the calling thread, so that no step pays for page faults.
   void touch(int threads);
+  /// How much of it the system has put into huge pages; 0 where it does not say.
+  uint64_t huge_bytes() const;
 
  private:
   char* data_ = nullptr;
@@ -84,24 +107,29 @@ class Arena {
 /// How far the two streams of an action have come. A stream waits for an instruction of the other: an event.
 class Progress {
  public:
-  void begin() { done_[0] = done_[1] = 0, stopped_ = false; }
+  static constexpr int NOBODY = -1;
+  void begin() { done_[0] = done_[1] = 0, stopped_by_ = NOBODY; }
   /// Instruction n of this stream has ended.
   void advance(uint32_t stream, uint64_t n);
   /// No more comes of this stream.
   void end(uint32_t stream) { advance(stream, UINT64_MAX - 1); }
-  /// The other stream is not to begin anything more.
-  void stop();
+  /// This stream has failed: the other is not to begin anything more.
+  void stop(uint32_t stream);
+  /// The stream that failed first, or NOBODY.
+  int stopped_by() const { return stopped_by_; }
   /// Waits until instruction n - 1 of the other stream has ended; false where it never will.
   bool wait(uint32_t stream, uint64_t n) const;
 
  private:
   std::atomic<uint64_t> done_[2] = {};  // one more than the last instruction that has ended
-  std::atomic<bool> stopped_{false};
+  std::atomic<int> stopped_by_{NOBODY};
 };
 
 /// A program with its memory.
 class LoadedProgram {
  public:
+  /// Loads it. Where that fails, the other ranks get to know.
+  static std::shared_ptr<LoadedProgram> load(const std::shared_ptr<Device>& device, const uint8_t* bytes, uint64_t num_bytes);
   LoadedProgram(std::shared_ptr<Device> device, const uint8_t* bytes, uint64_t num_bytes);
   ~LoadedProgram();
 
@@ -123,11 +151,10 @@ class LoadedProgram {
   void check_capacity(const titan_action* actions, uint64_t num_actions, uint64_t capacity) const;
   /// `records` is where the action's go, or null.
   void run_action(const titan_action* actions, uint64_t i, const Host& host, titan_profile_record* records);
+  /// Whatever is thrown in there leaves it as a Failure that says where; the other stream and the other ranks know of it then.
   void run_stream(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records);
-  /// The same, but a failure stops the other stream.
-  void run_beside(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records);
-  void run_collective(const Instruction& instruction, uint64_t n);
-  void check_finite(const titan_action& action, uint64_t instruction) const;
+  void run_collective(const Instruction& instruction);
+  void check_finite(uint64_t instruction) const;
   char* range(uint64_t offset, uint64_t num_bytes) const;
 
   std::shared_ptr<Device> device_;
@@ -135,6 +162,7 @@ class LoadedProgram {
   std::vector<comm::Collective> collectives_;  // in the order of their instructions
   comm::Loading loading_;
   Arena arena_;
+  uint64_t huge_bytes_ = 0;
   Progress progress_;
   bool has_run_ = false;
   titan_profile_record* records_ = nullptr;  // of the next run; only the executor thread looks at these

@@ -34,6 +34,7 @@ template <class T> double measure_product_of(Device& device, int64_t n, int thre
   const Call call{operands, 3, attributes, 2, 0, threads};
   double seconds = 0;
   device.executor.run([&] {
+    device.executor.use_threads(threads);
     arena.touch(threads);
     for (const Tensor& operand : {operands[0], operands[1]})
       for (int64_t i = 0; i < n * n; i++) operand.as<T>()[i] = T(static_cast<float>(i % 7 - 3));
@@ -55,6 +56,7 @@ double measure_bandwidth(Device& device, int64_t n, int threads) {
   const Call call{operands, 2, &add, 1, 0, threads};
   double seconds = 0;
   device.executor.run([&] {
+    device.executor.use_threads(threads);
     arena.touch(threads);
     seconds = least_seconds(find_kernel(device.backend, "accumulate"), call);
   });

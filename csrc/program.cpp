@@ -292,12 +292,8 @@ std::string Program::operand_name(uint64_t instruction, int operand) const {
   return titan::operand_name(signatures()[it.index], {it.first_output, it.num_outputs}, operand);
 }
 
-Failure Program::failure(titan_status status, uint64_t instruction, std::string message) const {
-  Failure failure(status, std::move(message));
-  failure.instruction = static_cast<int64_t>(instruction);
-  failure.kernel = instructions[instruction].kernel->name;
-  failure.scope = instructions[instruction].scope;
-  return failure;
+Failure Program::failure(titan_status status, uint64_t instruction, std::string_view message) const {
+  return Failure(status, message).at(-1, static_cast<int64_t>(instruction), instructions[instruction].kernel->name, instructions[instruction].scope);
 }
 
 }  // namespace titan

@@ -58,7 +58,7 @@ struct Program {
   /// "c", or "y[1]" of a repeated operand.
   std::string operand_name(uint64_t instruction, int operand) const;
   /// A failure that carries the facts of an instruction.
-  Failure failure(titan_status status, uint64_t instruction, std::string message) const;
+  Failure failure(titan_status status, uint64_t instruction, std::string_view message) const;
 };
 
 /// Reads a binary program. Anything malformed is a Failure that names the entry and says what was expected.

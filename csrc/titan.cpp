@@ -4,58 +4,25 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <new>
 #include <unordered_map>
 
 #include "comm/world.h"
 #include "cpu/backend.h"
 #include "executor.h"
 #include "measure.h"
+#include "processors.h"
 
 namespace titan {
 namespace {
-
-template <size_t size> void copy_text(char (&to)[size], const std::string& from) {
-  const size_t length = std::min(from.size(), size - 1);
-  std::memcpy(to, from.data(), length);
-  std::memset(to + length, 0, size - length);
-}
-
-int32_t report(titan_error* error, const Failure& failure) noexcept {
-  if (error) {
-    error->status = failure.status;
-    error->section = failure.section;
-    error->instruction = failure.instruction;
-    copy_text(error->message, failure.message);
-    copy_text(error->kernel, failure.kernel);
-    copy_text(error->scope, failure.scope);
-  }
-  return failure.status;
-}
-
-int32_t report(titan_error* error, titan_status status, const char* message) noexcept {
-  if (error) {
-    *error = {};
-    error->status = status;
-    error->section = -1;
-    error->instruction = -1;
-    std::strncpy(error->message, message, sizeof error->message - 1);
-  }
-  return status;
-}
 
 template <class Body> int32_t guard(titan_error* error, Body body) noexcept {
   try {
     body();
     return TITAN_STATUS_OK;
-  } catch (const Failure& failure) {
-    return report(error, failure);
-  } catch (const std::bad_alloc&) {
-    return report(error, TITAN_STATUS_OUT_OF_MEMORY, "host memory ran out");
-  } catch (const std::exception& exception) {
-    return report(error, TITAN_STATUS_INTERNAL, exception.what());
   } catch (...) {
-    return report(error, TITAN_STATUS_INTERNAL, "an unknown exception");
+    const Failure failure = Failure::caught();
+    if (error) *error = failure.error;
+    return failure.status();
   }
 }
 
@@ -129,14 +96,28 @@ int32_t titan_version(char* text, uint64_t size) {
   return TITAN_STATUS_OK;
 }
 
-int32_t titan_device_open(uint32_t kind, uint32_t ordinal, uint32_t threads, uint64_t* device, titan_error* error) {
+int32_t titan_device_open(uint32_t kind, uint32_t ordinal, const titan_device_options* options, uint64_t* device, titan_error* error) {
   return guard(error, [&] {
     require(device, "device is null; expected: where to write the handle");
     require(kind == TITAN_DEVICE_CPU, "the device kind is unknown; expected: 0 (cpu), the only one in this build");
     require(ordinal == 0, "the cpu has one device; expected: ordinal 0");
-    require(threads <= 4096, "more than 4096 threads; expected: 0 (all) to 4096");
+    require(options, "options is null; expected: what the device is to take of its machine");
+    const auto [wanted, host_size, placed] = *options;
+    require(wanted <= 4096, "more than 4096 threads; expected: 0 (as many as this process should take) to 4096");
+    require(host_size <= 65536, "more than 65536 processes on a host; expected: 0 or 1 (alone) to 65536");
+    require(placed <= 1, "placed is neither 0 nor 1; expected: one of these");
     const cpu::Choice choice = cpu::choose_level();
-    *device = devices().add(std::shared_ptr<Device>(new Device{choice.backend, choice.forced, Executor(static_cast<int>(threads)), nullptr}));
+    const int processes = std::max(1, static_cast<int>(host_size));
+    const Threads threads = wanted ? Threads{static_cast<int>(wanted), ""} : threads_here({processes, placed == 1});
+    std::shared_ptr<Device> opened(new Device{choice.backend, choice.forced, Executor(threads.number), threads.why, {}, {processes, {}}, nullptr});
+    if (processes == 1) {
+      const Processors own = own_processors(threads.number);
+      const auto cores = cores_of_host();
+      const Share share = share_alone(own, cores, sockets_of(usable_cores(own, cores)));
+      if (!share.cores.empty()) bind(opened->executor, share.cores);
+      if (!share.text.empty()) opened->threads_text += (threads.why.empty() ? "" : ", ") + share.text;
+    }
+    *device = devices().add(std::move(opened));
   });
 }
 
@@ -151,11 +132,27 @@ int32_t titan_device_describe(uint64_t device, titan_device_info* info, titan_er
     *info = {};
     info->kind = TITAN_DEVICE_CPU;
     info->threads = static_cast<uint32_t>(object->executor.threads());
-    info->memory_bytes = memory_limit();
     info->vector_bits = static_cast<uint32_t>(object->backend.vector_bits);
     info->level_is_forced = object->level_is_forced;
+    copy_text(info->threads_text, object->threads_text);
     copy_text(info->level, object->backend.level);
     object->backend.describe(*info);
+  });
+}
+
+int32_t titan_device_memory(uint64_t device, titan_process_memory* memory, titan_error* error) {
+  return guard(error, [&] {
+    require(memory, "memory is null; expected: where to write it");
+    const auto object = devices().get(device);
+    std::unique_lock lock(object->mutex);
+    const MemorySharing sharing = object->memory_sharing;
+    lock.unlock();
+    const MemoryLimit own = memory_of(sharing);
+    *memory = {};
+    memory->total_bytes = own.bytes;
+    memory->available_bytes = own.available;
+    memory->own_bytes = own_memory();
+    copy_text(memory->file, own.file);
   });
 }
 
@@ -176,7 +173,7 @@ int32_t titan_program_create(uint64_t device, const uint8_t* bytes, uint64_t num
   return guard(error, [&] {
     require(program, "program is null; expected: where to write the handle");
     require(bytes || !num_bytes, "bytes is null; expected: an encoded program");
-    *program = programs().add(std::make_shared<LoadedProgram>(devices().get(device), bytes, num_bytes));
+    *program = programs().add(LoadedProgram::load(devices().get(device), bytes, num_bytes));
   });
 }
 
@@ -230,7 +227,7 @@ int32_t titan_comm_open(uint64_t device, const char* name, const titan_comm_opti
     require(bytes_per_second == 0 || (bytes_per_second >= 1 && bytes_per_second <= 1e18), "the simulated bandwidth is out of range; expected: 0 (none) or 1 to 1e18 bytes/s");
     const auto object = devices().get(device);
     object->world = comm::World::open(name, *options);
-    object->world->share_processors(object->executor);
+    object->world->share_host(*object);
     *comm = worlds().add(object->world);
   });
 }
@@ -265,6 +262,15 @@ int32_t titan_comm_count(uint64_t comm, uint32_t collective, titan_comm_traffic*
     require(traffic, "traffic is null; expected: where to write it");
     require(collective <= TITAN_COLLECTIVE_RING_SHIFT, "the collective is unknown; expected: 0 (all_gather) to 3 (ring_shift)");
     *traffic = worlds().get(comm)->traffic(collective);
+  });
+}
+
+int32_t titan_comm_give_up(uint64_t comm, const char* why, titan_error* error) {
+  return guard(error, [&] {
+    require(why, "why is null; expected: what went wrong");
+    const auto world = worlds().get(comm);
+    world->give_up(why);
+    world->tell();
   });
 }
 

@@ -1,4 +1,4 @@
-// The C interface of libtitan. ffi/symbols.ts is generated from this file by tools/generate.ts.
+// The C interface of libtitan. ffi/symbols.ts is generated from this file by tools/codegen.ts.
 //
 // - Every function returns a titan_status and, when that is not TITAN_STATUS_OK, fills the caller's titan_error (which may be null).
 // - Devices and programs are handles: numbers that are never used twice. A wrong or stale one is an error, never a crash.
@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Changes whenever a function, a struct or the program format changes. */
-#define TITAN_ABI_VERSION 6
+#define TITAN_ABI_VERSION 7
 
 typedef enum titan_status {
   TITAN_STATUS_OK = 0,
@@ -69,22 +69,38 @@ typedef struct titan_error {
   char scope[256];
 } titan_error;
 
+/** What a device is to take of its machine. */
+typedef struct titan_device_options {
+  uint32_t threads;   /* 0: OMP_NUM_THREADS, or one for each core that the process may use, as far as its CPU quota keeps them busy */
+  uint32_t host_size; /* processes of the run on this host, which share it (0 and 1: it is alone) */
+  uint32_t placed;    /* may whoever started them have given each processors of its own? 1: then those are not divided once more */
+} titan_device_options;
+
 typedef struct titan_device_info {
   uint32_t kind;
   uint32_t threads;
   uint32_t vector_bits; /* of the vectors that the level uses */
   uint32_t level_is_forced; /* by the environment variable TITAN_CPU */
-  uint64_t memory_bytes; /* that this process may use in all */
+  char threads_text[128]; /* why so many threads and where they run, if there is something to say */
   char level[32]; /* of the processor, that the kernels were compiled for: portable, avx2, ... */
   char processor[128];
   char product[256]; /* who multiplies matrices of f32 and f64: libtitan itself, or a BLAS with its version. TITAN_PRODUCT=own|blas forces it */
 } titan_device_info;
+
+/** Memory of the process, by the machine and the control groups (cgroups) that limit it. */
+typedef struct titan_process_memory {
+  uint64_t total_bytes;     /* that the limit which leaves least allows */
+  uint64_t available_bytes; /* of that, the process's part of what nobody uses, and what it has already */
+  uint64_t own_bytes;       /* what the process has already: it can be used for something else only if the process gives it back */
+  char file[512];           /* that sets the limit, empty where it is the machine's memory */
+} titan_process_memory;
 
 typedef struct titan_memory {
   uint64_t arena_bytes;
   uint64_t input_bytes;  /* that one action may read, counted from its input_base */
   uint64_t output_bytes; /* that one action may write, counted from its output_base */
   uint64_t table_bytes;  /* tensors, instructions and attributes in host memory */
+  uint64_t huge_bytes;   /* of the arena, that the system has put into huge pages */
 } titan_memory;
 
 /** Run one section. The offsets of its input and output tensors count from the bases, which are multiples of 8. */
@@ -138,15 +154,19 @@ TITAN_API uint32_t titan_abi_version(void);
 /** Version of the library as text, cut to size - 1 bytes. */
 TITAN_API int32_t titan_version(char *text, uint64_t size);
 
-/** Opens a device and starts its executor; threads = 0 takes all that OpenMP offers (OMP_NUM_THREADS, or one per processor). A CPU runs the
- * kernels of the best level that it supports, or of a lower one that the environment variable TITAN_CPU names. */
-TITAN_API int32_t titan_device_open(uint32_t kind, uint32_t ordinal, uint32_t threads, uint64_t *device, titan_error *error);
+/** Opens a device and starts its executor. A CPU runs the kernels of the best level that it supports, or of a lower one that the environment
+ * variable TITAN_CPU names. Where a process is alone and has a thread for each of its cores, and these are not all of the host's or are on several
+ * sockets, each thread is bound to one, unless OMP_PROC_BIND says otherwise. */
+TITAN_API int32_t titan_device_open(uint32_t kind, uint32_t ordinal, const titan_device_options *options, uint64_t *device, titan_error *error);
 
 /** Makes the handle invalid; the device itself ends with its last program. */
 TITAN_API int32_t titan_device_close(uint64_t device, titan_error *error);
 
 /** Describes the device. */
 TITAN_API int32_t titan_device_describe(uint64_t device, titan_device_info *info, titan_error *error);
+
+/** Memory that there is for this process now. Of what ranks of a host have together each gets the same part. */
+TITAN_API int32_t titan_device_memory(uint64_t device, titan_process_memory *memory, titan_error *error);
 
 /** What the device can do (a titan_measure): the best of a few, on so many threads (0: all of the device). */
 TITAN_SLOW int32_t titan_device_measure(uint64_t device, uint32_t measure, uint64_t n, uint32_t threads, double *giga_per_second, titan_error *error);
@@ -190,6 +210,10 @@ TITAN_API int32_t titan_comm_record(uint64_t comm, char *text, uint64_t size, ti
 
 /** What this rank has done so far in collectives of a kind (a titan_collective). */
 TITAN_API int32_t titan_comm_count(uint64_t comm, uint32_t collective, titan_comm_traffic *traffic, titan_error *error);
+
+/** Tells the other ranks that this one does not go on, and why: who waits for it, now or later, fails with that. It is for what goes wrong outside
+    of libtitan; ranks tell each other by themselves of what fails inside. There is no closing behind it. */
+TITAN_API int32_t titan_comm_give_up(uint64_t comm, const char *why, titan_error *error);
 
 /** Ends the processes of all ranks at once, this one too. */
 TITAN_API int32_t titan_comm_abort(uint64_t comm, int32_t exit_code, titan_error *error);

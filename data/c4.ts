@@ -6,7 +6,7 @@
 import { pipeline } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { DataError } from "./error.ts";
-import { CHUNK_BYTES, openStream, show } from "./source.ts";
+import { CHUNK_BYTES, openStream, show, unreadable } from "./source.ts";
 
 /** One text of a dataset. */
 export interface Document {
@@ -61,7 +61,11 @@ export async function* readShard(url: URL, take: Take): AsyncGenerator<Document,
     }
   } catch (error) {
     if (error instanceof DataError) throw error;
-    throw damaged(url, index, error as Error);
+    if (!url.pathname.endsWith(".gz") && /incorrect header/.test((error as Error).message)) {
+      throw noShard(url, error as Error);
+    }
+    const isSystems = /^E[A-Z]+$/.test((error as NodeJS.ErrnoException).code ?? ""); // zlib's begin with Z_
+    throw isSystems ? unreadable(show(url), error as Error) : damaged(url, index, error as Error);
   } finally {
     await closed; // leaving the loop destroyed both streams
   }
@@ -115,6 +119,18 @@ function noDocument(url: URL): DataError {
     expected: "at least one line",
     fix: "remove the shard, or download it again",
   });
+}
+
+function noShard(url: URL, cause: Error): DataError {
+  const path = show(url), isJson = /\.jsonl?$/.test(path);
+  return new DataError({
+    code: "not_a_shard",
+    what: `Cannot read ${path} as a shard: it is no gzip file`,
+    expected: 'shards as C4 has them: JSON lines such as {"text": "..."}, compressed, in a file .json.gz',
+    fix: isJson
+      ? `compress its lines: gzip ${path}`
+      : `read plain text with texts(${JSON.stringify(path)}) in an experiment, as in README.md, or make a shard of it`,
+  }, { cause });
 }
 
 function damaged(url: URL, index: number, error: Error): DataError {

@@ -9,7 +9,7 @@
  */
 import { type Document, readShard, shardName, type Split, type Take } from "./c4.ts";
 import { DataError } from "./error.ts";
-import { isMissing, show, toUrl, within } from "./source.ts";
+import { isMissing, reading, show, toUrl, within } from "./source.ts";
 import { expand, readTexts } from "./texts.ts";
 
 /** What to read; plain data. */
@@ -121,13 +121,14 @@ async function openNamed({ name, path }: NamedSpec): Promise<Dataset> {
   return { name: name.toLowerCase(), description, shards };
 }
 
-/** The shards of one split in a folder, sorted by name; or the one file that is given. */
+/** The shards of one split in a folder, sorted by name; or the one file or address that is given. */
 async function findShards(url: URL, split: Split): Promise<URL[]> {
   const shape = `c4-${split}.*.json.gz`;
+  if (url.protocol !== "file:") return [url];
   let names: string[];
   try {
-    if ((await Deno.stat(url)).isFile) return [url];
-    names = (await Array.fromAsync(Deno.readDir(url))).map(({ name }) => name);
+    if ((await reading(show(url), () => Deno.stat(url))).isFile) return [url];
+    names = (await reading(show(url), () => Array.fromAsync(Deno.readDir(url)))).map(({ name }) => name);
   } catch (error) {
     if (!isMissing(error)) throw error;
     throw new DataError({
@@ -145,7 +146,11 @@ async function findShards(url: URL, split: Split): Promise<URL[]> {
       names.length === 0 ? "the folder is empty" : `none of its ${names.length} files`
     }`,
     expected: `names like ${shardName(split, 0, split === "train" ? 1024 : 8)}`,
-    fix: "correct the dataset's path, or download shards of allenai/c4 into it",
+    fix: names.some((name) => /\.(txt|md)$/.test(name))
+      ? `read plain text with texts(${
+        JSON.stringify(`${show(url)}/*`)
+      }) in an experiment, as in README.md, or make shards of it`
+      : "correct the dataset's path, or download shards of allenai/c4 into it",
   });
 }
 

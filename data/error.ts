@@ -11,10 +11,12 @@ export type DataErrorCode =
   | "dataset_needs_path"
   | "empty_dataset"
   | "no_such_file"
+  | "not_a_shard"
   | "too_many_lanes"
   | "too_short"
   | "unknown_dataset"
-  | "unreachable";
+  | "unreachable"
+  | "unreadable";
 
 /** One thing that is wrong; plain data, so that it can cross from a worker. */
 export interface DataProblem {

@@ -99,14 +99,21 @@ export class Lane {
     return this.#cursor;
   }
 
-  /** Takes the next tokens, as many as `window` has; false at the end of a lane that is not infinite.
+  /** Reads what the next so many tokens take, but takes none; false where a lane that is not infinite has fewer.
    * @throws {DataError} when the data cannot be read, or is too little. */
-  async take(window: Int32Array): Promise<boolean> {
-    while (this.#available < window.length) {
+  async readAhead(tokens: number): Promise<boolean> {
+    while (this.#available < tokens) {
       const next = await this.#documents.next();
       if (next.done) return false;
       this.#add(next.value);
     }
+    return true;
+  }
+
+  /** Takes the next tokens, as many as `window` has; false at the end of a lane that is not infinite.
+   * @throws {DataError} when the data cannot be read, or is too little. */
+  async take(window: Int32Array): Promise<boolean> {
+    if (!await this.readAhead(window.length)) return false;
     for (let filled = 0; filled < window.length;) {
       const { ids, epoch, shard, document } = this.#pieces[0];
       const { token } = this.#cursor;
@@ -132,12 +139,11 @@ export class Lane {
   }
 
   #add(piece: Piece): void {
-    const { epoch, shard, document, ids } = piece;
+    const { shard, document, ids } = piece;
     if (this.#pieces.length === 0) {
       const { token } = this.#cursor;
       const same = shard === this.#cursor.shard && document === this.#cursor.document;
       if (token > 0 && !(same && token < ids.length)) throw this.#changed();
-      this.#cursor = { epoch, shard, document, token };
       this.#available -= token;
     }
     this.#pieces.push(piece);
@@ -188,8 +194,8 @@ export class Lane {
       code: "too_short",
       what:
         `Lane ${lane} of ${lanes} has ${tokens} tokens in its ${documents} documents of ${this.#dataset.description}`,
-      expected: `at least ${window} tokens, one more than seq_len`,
-      fix: `lower seq_len${lanes > 1 ? " or data.lanes" : ""}, or add text`,
+      expected: `at least ${window} tokens, one more than a sequence has`,
+      fix: `shorten the sequences (seq_len)${lanes > 1 ? ", lower data.lanes" : ""}, or add text`,
     });
   }
 

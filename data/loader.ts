@@ -45,6 +45,8 @@ export interface Batch {
   rows: number;
   /** Batches before this one; goes on after a restore. */
   step: number;
+  /** Passes over the text that were complete before the next token: of the lanes that are read here, all have made as many. */
+  epoch: number;
 }
 
 /** Where a loader stands; plain JSON. */
@@ -81,7 +83,7 @@ export function makeBatch(batchSize: number, seqLen: number, buffer?: ArrayBuffe
     new Int32Array(memory, byteOffset + 4 * size * n, size)
   );
   for (let i = 0; i < size; i++) positions[i] = i % seqLen;
-  return { tokens, targets, positions, documents, rows: 0, step: 0 };
+  return { tokens, targets, positions, documents, rows: 0, step: 0, epoch: 0 };
 }
 
 /** Reads, tokenises and packs in the calling thread; `prefetch` does the same ahead of time in a worker. */
@@ -129,6 +131,12 @@ export class Loader {
     return loader;
   }
 
+  /** Sees to it that every lane has a row, so that one without is found before the first batch and not in the middle of a run.
+   * @throws {DataError} when the data cannot be read, or is too little. */
+  async checkLanes(): Promise<void> {
+    for (const lane of this.#lanes) if (!this.#foreign.has(lane)) await lane.readAhead(this.#window.length);
+  }
+
   /** The next batch, or undefined at the end of a loader that is not infinite. It is valid until the next call. */
   async next(): Promise<Batch | undefined> {
     this.#batch ??= makeBatch(this.#batchSize, this.#window.length - 1);
@@ -158,6 +166,10 @@ export class Loader {
     batch.targets.fill(IGNORE_INDEX, rows * seqLen);
     batch.rows = rows;
     batch.step = this.#step++;
+    batch.epoch = this.#lanes.reduce(
+      (n, lane) => this.#foreign.has(lane) ? n : Math.min(n, lane.cursor.epoch),
+      Infinity,
+    );
     return true;
   }
 

@@ -21,8 +21,8 @@ export interface RingSpec {
 /** Control words, i32. `CHANGES` counts every event that a user of batches may wait for. */
 const [FILLED, RELEASED, CHANGES, ENDED] = [0, 1, 2, 3];
 const CONTROL_BYTES = 64;
-/** Words of a state: step, next lane, rows of the batch, then a cursor for each lane. */
-const HEAD_WORDS = 3;
+/** Words of a state: step, next lane, rows and epoch of the batch, then a cursor for each lane. */
+const HEAD_WORDS = 4;
 const CURSOR_WORDS = 4;
 
 interface Slot {
@@ -75,6 +75,7 @@ export class Ring {
     words[0] = state.step;
     words[1] = state.nextLane;
     words[2] = batch.rows;
+    words[3] = batch.epoch;
     state.lanes.forEach(({ epoch, shard, document, token }, lane) => {
       const at = HEAD_WORDS + CURSOR_WORDS * lane;
       words[at] = epoch;
@@ -116,6 +117,7 @@ export class Ring {
     const { batch, words } = this.#slots[this.#count++ % this.spec.slots];
     batch.step = words[0] - 1;
     batch.rows = words[2];
+    batch.epoch = words[3];
     return batch;
   }
 

@@ -29,6 +29,29 @@ export function isMissing(error: unknown): boolean {
   return error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
 }
 
+/** Does `read`, of which an error is one of the system: the user may not read it, or it is none that can be.
+ * @throws {DataError} in place of such an error; that there is no file goes through, for {@linkcode isMissing}. */
+export async function reading<T>(name: string, read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (error instanceof DataError || isMissing(error)) throw error;
+    throw unreadable(name, error as Error);
+  }
+}
+
+/** The error of a file or folder that the system does not let this process read. */
+export function unreadable(name: string, cause: Error): DataError {
+  return new DataError({
+    code: "unreadable",
+    what: `Cannot read ${name}: ${cause.message}`,
+    expected: "what this process may read",
+    fix: cause instanceof Deno.errors.NotCapable
+      ? "run it with that flag"
+      : "correct its permissions, or give another path",
+  }, { cause });
+}
+
 /** All bytes of a file, or undefined where there is none. */
 export async function readBytes(url: URL): Promise<Uint8Array<ArrayBuffer> | undefined> {
   if (url.protocol !== "file:") {
@@ -36,7 +59,7 @@ export async function readBytes(url: URL): Promise<Uint8Array<ArrayBuffer> | und
     return response && new Uint8Array(await response.arrayBuffer());
   }
   try {
-    return await Deno.readFile(url);
+    return await reading(show(url), () => Deno.readFile(url));
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw error;
@@ -50,7 +73,7 @@ export async function openStream(url: URL): Promise<Readable | undefined> {
     return response && Readable.fromWeb(response.body as ReadableStream);
   }
   try {
-    if (!(await Deno.stat(url)).isFile) return undefined;
+    if (!(await reading(show(url), () => Deno.stat(url))).isFile) return undefined;
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw error;
@@ -59,7 +82,14 @@ export async function openStream(url: URL): Promise<Readable | undefined> {
 }
 
 async function request(url: URL): Promise<Response | undefined> {
-  const response = await fetch(url);
+  const response = await fetch(url).catch((error) => {
+    throw new DataError({
+      code: "unreachable",
+      what: `Cannot read ${url.href}: ${(error as Error).message}`,
+      expected: "an answer over the network",
+      fix: "try again later, or give the path of a local copy",
+    }, { cause: error });
+  });
   if (response.ok) return response;
   await response.body?.cancel();
   if (response.status === 404) return undefined;

@@ -1,7 +1,7 @@
 /** Plain text files of one's own: every file is a document. @module */
 import { DataError } from "./error.ts";
 import type { Document, Take } from "./c4.ts";
-import { isMissing } from "./source.ts";
+import { isMissing, reading } from "./source.ts";
 
 const decoder = new TextDecoder("utf-8", { fatal: true });
 
@@ -16,7 +16,7 @@ export async function* readTexts(files: readonly string[], take: Take): AsyncGen
 async function readText(file: string): Promise<string> {
   let bytes: Uint8Array;
   try {
-    bytes = await Deno.readFile(file);
+    bytes = await reading(file, () => Deno.readFile(file));
   } catch (error) {
     if (isMissing(error)) throw nothing(file);
     throw error;
@@ -48,7 +48,7 @@ export async function expand(patterns: readonly string[]): Promise<string[]> {
 
 async function isFile(path: string): Promise<boolean> {
   try {
-    return (await Deno.stat(path)).isFile;
+    return (await reading(path, () => Deno.stat(path))).isFile;
   } catch (error) {
     if (isMissing(error)) return false;
     throw error;
@@ -66,7 +66,7 @@ async function walk(folder: string, parts: readonly string[]): Promise<string[]>
   const [part, ...rest] = parts;
   let entries: Deno.DirEntry[];
   try {
-    entries = await Array.fromAsync(Deno.readDir(folder || "."));
+    entries = await reading(folder || ".", () => Array.fromAsync(Deno.readDir(folder || ".")));
   } catch (error) {
     if (isMissing(error)) return [];
     throw error;
@@ -75,7 +75,7 @@ async function walk(folder: string, parts: readonly string[]): Promise<string[]>
   if (part === "**") files.push(...await walk(folder, rest.length > 0 ? rest : ["*"]));
   for (const { name } of entries) {
     const path = folder + name;
-    const isFolder = (await Deno.stat(path)).isDirectory; // follows links, which the entry does not
+    const isFolder = await isDirectory(path);
     if (part === "**") {
       if (isFolder && !name.startsWith(".")) files.push(...await walk(`${path}/`, parts));
     } else if (fits(name, part)) {
@@ -84,6 +84,16 @@ async function walk(folder: string, parts: readonly string[]): Promise<string[]>
     }
   }
   return files;
+}
+
+/** Follows links, which entries of a folder do not; one that leads nowhere is no folder. */
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await reading(path, () => Deno.stat(path))).isDirectory;
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw error;
+  }
 }
 
 function fits(name: string, part: string): boolean {

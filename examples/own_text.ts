@@ -1,16 +1,15 @@
 /**
- * Trains a tiny Llama on text files of one's own, or on README.md where none is named, and prints the loss as it falls.
+ * Trains a tiny Llama on text files, and prints the loss as it falls. Name your own instead of README.md: "notes/*.md".
  *
- * npx -y deno run --no-prompt --allow-read --allow-ffi=build/libtitan.so examples/own_text.ts "notes/*.md"
+ * npx -y deno run --no-prompt --allow-read --allow-ffi=build/libtitan.so examples/own_text.ts README.md
  * @module
  */
 // deno-lint-ignore-file no-import-prefix no-unversioned-import -- a file on its own has no import map
 import { llama, texts, train } from "jsr:@libtitan/titan";
 
-const files = Deno.args.length > 0 ? Deno.args : [`${import.meta.dirname}/../README.md`];
 const run = train({
   model: llama("debug", { dim: 64, numLayers: 2, numHeads: 4 }),
-  data: texts(...files),
+  data: texts(...Deno.args),
   steps: 50,
   batch: 4,
   seqLen: 64,

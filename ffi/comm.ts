@@ -157,6 +157,13 @@ export class Comm implements AsyncDisposable {
     };
   }
 
+  /** Tells the other ranks that this one does not go on, and why: who waits for it fails with that. There is no closing behind it. */
+  giveUp(why: string): void {
+    this.#open = false;
+    const error = errorStruct(), text = new TextEncoder().encode(`${why.replaceAll("\0", " ")}\0`);
+    check(this.#symbols.titan_comm_give_up(this.#handle, text, error.bytes), error);
+  }
+
   /** Ends the processes of all ranks at once, this one too. */
   abort(exitCode: number): void {
     const error = errorStruct();

@@ -9,19 +9,42 @@ import { DeviceKind, Measure } from "./symbols.ts";
 export interface DeviceInfo {
   /** That its kernels use. */
   readonly threads: number;
+  /** Why so many, and where they run; empty if there is nothing to say. */
+  readonly threadsText: string;
   /** Width of the vectors that the kernels were compiled for. */
   readonly vectorBits: number;
   /** Of the processor, that the kernels were compiled for: `portable`, `avx2`, `avx512`, `avx512_bf16`, `amx`. */
   readonly level: string;
   /** Was it forced by the environment variable TITAN_CPU? */
   readonly levelIsForced: boolean;
-  /** Memory that this process may use in all. */
-  readonly memoryBytes: number;
   /** Name of the processor. */
   readonly processor: string;
   /** Who multiplies matrices of f32 and f64: libtitan itself, or a BLAS with its version; `TITAN_PRODUCT=own|blas` forces it.
    * Those of bf16 are always libtitan's own. */
   readonly product: string;
+}
+
+/** Memory of this process, in bytes, by the machine and the control groups (cgroups) that limit it. */
+export interface ProcessMemory {
+  /** That the limit which leaves least allows. */
+  readonly totalBytes: number;
+  /** Of that, its part of what nobody uses or what only caches files, and what it has already. Ranks of a host get equal parts. */
+  readonly availableBytes: number;
+  /** What this process has already. */
+  readonly ownBytes: number;
+  /** File that sets the limit; empty where it is the machine's memory. */
+  readonly file: string;
+}
+
+/** What a device is to take of its machine. */
+export interface DeviceOptions {
+  /** Threads of its kernels. 0, the default: OMP_NUM_THREADS, or one for each core that the process may use, as far as its CPU quota
+   * keeps them busy. */
+  readonly threads?: number;
+  /** Processes of the run on this host, which share it; default 1. */
+  readonly hostSize?: number;
+  /** May whoever started them have given each processors of its own? Then those are not divided once more. Default false. */
+  readonly placed?: boolean;
 }
 
 /** An open device. */
@@ -32,25 +55,39 @@ export class Device implements Disposable {
   readonly info: DeviceInfo;
 
   /** Opens the CPU.
-   * @param options.threads how many threads its kernels use; 0 takes all (OMP_NUM_THREADS, or one per processor).
-   * @throws {TitanError} if the native side refuses. */
-  constructor(options: { threads?: number } = {}) {
-    const threads = unsigned(options.threads ?? 0, "threads", U32);
+   * @param options threads and processes. @throws {TitanError} if the native side refuses. */
+  constructor(options: DeviceOptions = {}) {
+    const wanted = new Struct("titan_device_options");
+    wanted.set("threads", unsigned(options.threads ?? 0, "threads", U32));
+    wanted.set("host_size", unsigned(options.hostSize ?? 1, "hostSize", U32));
+    wanted.set("placed", options.placed ? 1 : 0);
     const { symbols } = library();
     const error = errorStruct();
     const handle = new BigUint64Array(1);
-    check(symbols.titan_device_open(DeviceKind.CPU, 0, threads, handle, error.bytes), error);
+    check(symbols.titan_device_open(DeviceKind.CPU, 0, wanted.bytes, handle, error.bytes), error);
     this.handle = handle[0];
     const info = new Struct("titan_device_info");
     check(symbols.titan_device_describe(this.handle, info.bytes, error.bytes), error);
     this.info = {
       threads: info.get("threads"),
+      threadsText: info.text("threads_text"),
       vectorBits: info.get("vector_bits"),
       level: info.text("level"),
       levelIsForced: info.get("level_is_forced") !== 0,
-      memoryBytes: info.get("memory_bytes"),
       processor: info.text("processor"),
       product: info.text("product"),
+    };
+  }
+
+  /** Memory that there is for this process now. */
+  memory(): ProcessMemory {
+    const error = errorStruct(), memory = new Struct("titan_process_memory");
+    check(library().symbols.titan_device_memory(this.handle, memory.bytes, error.bytes), error);
+    return {
+      totalBytes: memory.get("total_bytes"),
+      availableBytes: memory.get("available_bytes"),
+      ownBytes: memory.get("own_bytes"),
+      file: memory.text("file"),
     };
   }
 

@@ -16,6 +16,8 @@ export interface ProgramMemory {
   readonly outputBytes: number;
   /** Tensors, instructions and attributes. */
   readonly tableBytes: number;
+  /** Of the arena, that the system has put into huge pages; 0 where it does not say. */
+  readonly hugeBytes: number;
 }
 
 /** Buffers of the calls that are under way: native code reads and writes them, so they must not be collected. */
@@ -48,6 +50,7 @@ export class Program implements Disposable {
       inputBytes: memory.get("input_bytes"),
       outputBytes: memory.get("output_bytes"),
       tableBytes: memory.get("table_bytes"),
+      hugeBytes: memory.get("huge_bytes"),
     };
     this.input = new Uint8Array(unsigned(sizes.inputBytes ?? this.memory.inputBytes, "inputBytes"));
     this.output = new Uint8Array(unsigned(sizes.outputBytes ?? this.memory.outputBytes, "outputBytes"));

@@ -1,9 +1,9 @@
-// Generated from csrc/titan.h by tools/generate.ts. Do not edit.
+// Generated from csrc/titan.h by tools/codegen.ts. Do not edit.
 /** The C interface of libtitan as Deno sees it: functions, structs and constants. Offsets and sizes are bytes.
  * @module */
 
 /** The library must answer this to `titan_abi_version`. */
-export const ABI_VERSION = 6;
+export const ABI_VERSION = 7;
 
 /** `titan_status` of titan.h. */
 export const Status = {
@@ -66,26 +66,44 @@ export const structs = {
       scope: { offset: 1104, type: "text", length: 256 },
     },
   },
+  titan_device_options: {
+    bytes: 12,
+    fields: {
+      threads: { offset: 0, type: "u32", length: 1 },
+      host_size: { offset: 4, type: "u32", length: 1 },
+      placed: { offset: 8, type: "u32", length: 1 },
+    },
+  },
   titan_device_info: {
-    bytes: 440,
+    bytes: 560,
     fields: {
       kind: { offset: 0, type: "u32", length: 1 },
       threads: { offset: 4, type: "u32", length: 1 },
       vector_bits: { offset: 8, type: "u32", length: 1 },
       level_is_forced: { offset: 12, type: "u32", length: 1 },
-      memory_bytes: { offset: 16, type: "u64", length: 1 },
-      level: { offset: 24, type: "text", length: 32 },
-      processor: { offset: 56, type: "text", length: 128 },
-      product: { offset: 184, type: "text", length: 256 },
+      threads_text: { offset: 16, type: "text", length: 128 },
+      level: { offset: 144, type: "text", length: 32 },
+      processor: { offset: 176, type: "text", length: 128 },
+      product: { offset: 304, type: "text", length: 256 },
+    },
+  },
+  titan_process_memory: {
+    bytes: 536,
+    fields: {
+      total_bytes: { offset: 0, type: "u64", length: 1 },
+      available_bytes: { offset: 8, type: "u64", length: 1 },
+      own_bytes: { offset: 16, type: "u64", length: 1 },
+      file: { offset: 24, type: "text", length: 512 },
     },
   },
   titan_memory: {
-    bytes: 32,
+    bytes: 40,
     fields: {
       arena_bytes: { offset: 0, type: "u64", length: 1 },
       input_bytes: { offset: 8, type: "u64", length: 1 },
       output_bytes: { offset: 16, type: "u64", length: 1 },
       table_bytes: { offset: 24, type: "u64", length: 1 },
+      huge_bytes: { offset: 32, type: "u64", length: 1 },
     },
   },
   titan_action: {
@@ -156,12 +174,12 @@ export const symbols = {
     ],
     result: "i32",
   },
-  /** Opens a device and starts its executor; threads = 0 takes all that OpenMP offers (OMP_NUM_THREADS, or one per processor). A CPU runs the * kernels of the best level that it supports, or of a lower one that the environment variable TITAN_CPU names. */
+  /** Opens a device and starts its executor. A CPU runs the kernels of the best level that it supports, or of a lower one that the environment * variable TITAN_CPU names. Where a process is alone and has a thread for each of its cores, and these are not all of the host's or are on several * sockets, each thread is bound to one, unless OMP_PROC_BIND says otherwise. */
   titan_device_open: {
     parameters: [
       "u32", // uint32_t kind
       "u32", // uint32_t ordinal
-      "u32", // uint32_t threads
+      "buffer", // const titan_device_options *options
       "buffer", // uint64_t *device
       "buffer", // titan_error *error
     ],
@@ -180,6 +198,15 @@ export const symbols = {
     parameters: [
       "u64", // uint64_t device
       "buffer", // titan_device_info *info
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** Memory that there is for this process now. Of what ranks of a host have together each gets the same part. */
+  titan_device_memory: {
+    parameters: [
+      "u64", // uint64_t device
+      "buffer", // titan_process_memory *memory
       "buffer", // titan_error *error
     ],
     result: "i32",
@@ -325,6 +352,15 @@ export const symbols = {
       "u64", // uint64_t comm
       "u32", // uint32_t collective
       "buffer", // titan_comm_traffic *traffic
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+  },
+  /** Tells the other ranks that this one does not go on, and why: who waits for it, now or later, fails with that. It is for what goes wrong outside of libtitan; ranks tell each other by themselves of what fails inside. There is no closing behind it. */
+  titan_comm_give_up: {
+    parameters: [
+      "u64", // uint64_t comm
+      "buffer", // const char *why
       "buffer", // titan_error *error
     ],
     result: "i32",

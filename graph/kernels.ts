@@ -1,4 +1,4 @@
-// Generated from csrc/kernels.def by tools/generate.ts. Do not edit.
+// Generated from csrc/kernels.def by tools/codegen.ts. Do not edit.
 /** The native kernels and the element-wise operations of `map`, with their numbers in a program.
  * @module */
 

@@ -2,7 +2,6 @@
  * brings them together and ends all when one fails. What each prints goes through a file of its own, since `mpirun` tears lines.
  * Whoever started rank 0 talks to it on its standard input: a line with the name of a signal, or the end, when it is gone itself.
  * @module */
-import { cpus } from "node:os";
 import { type Cause, causeOf, Errors, Lines, prefixed } from "./rank_output.ts";
 
 /** A process among all that were started together. */
@@ -35,8 +34,10 @@ export class LaunchError extends Error {
   }
 }
 
-/** Names of a process's rank, of their number, and of the same within a host; some launchers list the latter by host. */
-interface Names {
+/** Who starts processes, by the names of the variables that it sets for each: of its rank, of their number, and of the same within its
+ * host; some list the latter by host. */
+interface Launcher {
+  readonly name: string;
   readonly rank: string;
   readonly size: string;
   readonly hostRank: string;
@@ -44,27 +45,35 @@ interface Names {
   readonly hostSizes?: { readonly list: string; readonly host: string };
 }
 
-/** Whoever starts processes, the most special first: within a Slurm job, `mpirun` counts. */
-const LAUNCHERS: readonly Names[] = [
-  // Open MPI
+const PMI = { rank: "PMI_RANK", size: "PMI_SIZE" } as const;
+
+/** The first of which all variables are set counts, the most special first: within a Slurm job, `mpirun` does. */
+const LAUNCHERS: readonly Launcher[] = [
   {
+    name: "Open MPI's mpirun",
     rank: "OMPI_COMM_WORLD_RANK",
     size: "OMPI_COMM_WORLD_SIZE",
     hostRank: "OMPI_COMM_WORLD_LOCAL_RANK",
     hostSize: "OMPI_COMM_WORLD_LOCAL_SIZE",
   },
-  // MPICH and its kin
-  { rank: "PMI_RANK", size: "PMI_SIZE", hostRank: "MPI_LOCALRANKID", hostSize: "MPI_LOCALNRANKS" },
-  // Slurm's srun. A batch script has a SLURM_PROCID too, but is no task of a step.
+  { name: "the mpirun of MPICH or Intel MPI", ...PMI, hostRank: "MPI_LOCALRANKID", hostSize: "MPI_LOCALNRANKS" },
+  { name: "the mpiexec of Cray's PALS", ...PMI, hostRank: "PMI_LOCAL_RANK", hostSize: "PMI_LOCAL_SIZE" },
+  // Who sets these means them, also within a task of Slurm.
+  { name: "torchrun", rank: "RANK", size: "WORLD_SIZE", hostRank: "LOCAL_RANK", hostSize: "LOCAL_WORLD_SIZE" },
+  // Whatever --mpi is: with pmi2 the first two PMI variables are set as well, with pmix nothing else that says who a process is.
   {
+    name: "Slurm's srun",
     rank: "SLURM_PROCID",
     size: "SLURM_STEP_NUM_TASKS",
     hostRank: "SLURM_LOCALID",
     hostSizes: { list: "SLURM_STEP_TASKS_PER_NODE", host: "SLURM_NODEID" },
   },
-  // torchrun, and people
-  { rank: "RANK", size: "WORLD_SIZE", hostRank: "LOCAL_RANK", hostSize: "LOCAL_WORLD_SIZE" },
 ];
+
+/** What a launcher sets for each process. */
+function variablesOf({ name: _, hostSizes, ...names }: Launcher): string[] {
+  return [...Object.values(names), ...(hostSizes ? [hostSizes.list, hostSizes.host] : [])];
+}
 
 /** In the environment of ranks that {@linkcode launch} started: the folder of what they print. */
 const LAUNCHED = "TITAN_LAUNCHED";
@@ -72,10 +81,7 @@ const LAUNCHED = "TITAN_LAUNCHED";
 /** The variables that a rank looks at: what `--allow-env` has to name. */
 export const VARIABLES: readonly string[] = [
   ...["TITAN_LIB", "TITAN_PRINT", "TITAN_DEBUG", "NO_COLOR", "LOG_RANK", LAUNCHED],
-  ...LAUNCHERS.flatMap(({ hostSizes, ...names }) => [
-    ...Object.values(names) as string[],
-    ...(hostSizes ? Object.values(hostSizes) : []),
-  ]),
+  ...new Set(LAUNCHERS.flatMap(variablesOf)),
 ];
 
 /** The variables that this program may read; others look as if they were not set. */
@@ -86,46 +92,50 @@ export const readable: Environment = {
 
 /** Who this process is, or undefined where nobody has started several.
  * @param env where to look; {@linkcode readable} unless given.
- * @throws {LaunchError} where the variables of a launcher are no ranks. */
+ * @throws {LaunchError} where the variables of a launcher are no ranks, or some of them are missing. */
 export function worldOf(env: Environment = readable): World | undefined {
-  const names = LAUNCHERS.find(({ size }) => env.get(size) !== undefined);
-  if (!names) return undefined;
-  const { hostSizes } = names;
-  const size = whole(env, names.size, 1), rank = whole(env, names.rank, 0, size);
-  const hostRank = whole(env, names.hostRank, 0, size);
+  const launcher = LAUNCHERS.find((one) => variablesOf(one).every((name) => env.get(name) !== undefined));
+  if (!launcher) return alone(env);
+  const { hostSizes } = launcher;
+  const size = whole(env, launcher.size, 1), rank = whole(env, launcher.rank, 0, size);
+  const hostRank = whole(env, launcher.hostRank, 0, size);
   const hostSize = hostSizes
-    ? tasksPerHost(env.get(hostSizes.list) ?? "")[whole(env, hostSizes.host, 0)]
-    : whole(env, names.hostSize!, 1, size + 1);
+    ? tasksPerHost(env.get(hostSizes.list)!)[whole(env, hostSizes.host, 0)]
+    : whole(env, launcher.hostSize!, 1, size + 1);
   if (hostSize === undefined) refuse(env, hostSizes!.list, "a number of tasks for each host, such as 4(x2),3");
-  if (hostRank >= hostSize) refuse(env, names.hostRank, `a whole number from 0 to ${hostSize - 1}`);
+  if (hostRank >= hostSize) refuse(env, launcher.hostRank, `a whole number from 0 to ${hostSize - 1}`);
+  if (hostSizes) agree(env, launcher);
   return { rank, size, hostRank, hostSize };
 }
 
-/** Numbers of processors. */
-export interface Processors {
-  /** That this process may use. */
-  readonly usable: number;
-  /** Of this host, as far as is known. */
-  readonly all: number;
+/** Nobody's process, unless a launcher has set some of its variables. */
+function alone(env: Environment): undefined {
+  for (const launcher of LAUNCHERS) {
+    const names = variablesOf(launcher), set = names.filter((name) => env.get(name) !== undefined);
+    // A batch script has SLURM_PROCID and its like, but is no task of a step.
+    const isScript = launcher.hostSizes !== undefined && env.get(launcher.size) === undefined;
+    if (set.length === 0 || isScript || env.get(launcher.size) === "1") continue;
+    const missing = names.filter((name) => !set.includes(name));
+    throw new LaunchError(
+      `This process may be one of several: ${set.join(", ")} ${set.length === 1 ? "is" : "are"} set, ` +
+        `but not ${missing.join(", ")}`,
+      `all variables of ${launcher.name}, or none`,
+      BY_HAND,
+    );
+  }
 }
 
-/** CPU threads of a rank: those that are asked for, or its share of the processors of its host; 0 is all of them.
- * @param world whether there are other ranks on this host. */
-export function threadsOfRank(
-  asked: number,
-  world: World | undefined,
-  { usable, all }: Processors = processors(),
-): number {
-  if (asked > 0 || !world || world.hostSize === 1) return asked;
-  // Whoever started the ranks may have given each processors of its own.
-  return usable * world.hostSize <= all ? usable : Math.max(1, Math.floor(usable / world.hostSize));
-}
-
-/** Ranks that were launched here may all use the same ones. */
-function processors(): Processors {
-  const usable = navigator.hardwareConcurrency;
-  const mayAsk = Deno.permissions.querySync({ name: "sys", kind: "cpus" }).state === "granted";
-  return { usable, all: mayAsk && !isLaunched() ? Math.max(usable, cpus().length) : usable };
+/** Where another launcher uses tasks of Slurm to start more processes, those of Slurm are not the ranks. */
+function agree(env: Environment, launcher: Launcher): void {
+  for (const key of ["rank", "size"] as const) {
+    const [own, other] = [env.get(launcher[key]), env.get(PMI[key]) ?? env.get(launcher[key])];
+    if (own === other) continue;
+    throw new LaunchError(
+      `The environment variable ${launcher[key]} is "${own}", but ${PMI[key]} is "${other}"`,
+      `the same: one launcher's variables`,
+      BY_HAND,
+    );
+  }
 }
 
 /** A variable that is a whole number from `least` to below `end`. */
@@ -140,9 +150,13 @@ function refuse(env: Environment, name: string, expected: string): never {
   throw new LaunchError(
     `The environment variable ${name} ${value === undefined ? "is not set" : `is ${JSON.stringify(value)}`}`,
     expected,
-    `set it for every process (${LAUNCHERS.at(-1)!.rank} and its like), or have --nproc or mpirun start them`,
+    BY_HAND,
   );
 }
+
+/** What to do where a launcher cannot be understood. */
+const BY_HAND =
+  "set RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE for every process, or have mpirun, srun or --nproc start them";
 
 /** `2(x3),1`: 2 on each of three hosts, 1 on the next. */
 function tasksPerHost(text: string): number[] {
@@ -198,7 +212,7 @@ export async function followLauncher(world: World): Promise<void> {
   }
   // mpirun closes the input too when it ends the ranks, and is about to: then this process is not to be the one that failed.
   await new Promise((resolve) => setTimeout(resolve, 1000));
-  await Deno.remove(readable.get(LAUNCHED)!, { recursive: true }).catch(() => {}); // as the launcher cannot
+  await cleanUp(readable.get(LAUNCHED)!); // as the launcher cannot
   Deno.exit(1);
 }
 
@@ -233,6 +247,7 @@ const START = [
  * @throws {LaunchError} when they cannot be started. */
 export async function launch(nproc: number, args: readonly string[], options: LaunchOptions): Promise<number> {
   const flags = permissionFlags(options.library), folder = await Deno.makeTempDir({ prefix: "libtitan-" });
+  await Deno.mkdir(memoryFolder(folder)).catch(() => {}); // where there is none, Open MPI takes what it finds
   try {
     const program = [Deno.execPath(), "run", "--quiet", ...flags, options.main ?? Deno.mainModule, ...args];
     const mpirun = start(
@@ -241,8 +256,18 @@ export async function launch(nproc: number, args: readonly string[], options: La
     );
     return await attend(mpirun, nproc, folder, options.graceMs);
   } finally {
-    await Deno.remove(folder, { recursive: true });
+    await cleanUp(folder);
   }
+}
+
+/** Where the ranks of a launch have files that are memory, by its folder. */
+function memoryFolder(folder: string): string {
+  return `/dev/shm/${folder.split("/").at(-1)}`;
+}
+
+/** Removes all files of a launch, those of an mpirun that was killed as well; some of its ranks may be about to end. */
+async function cleanUp(folder: string): Promise<void> {
+  for (const path of [folder, memoryFolder(folder)]) await Deno.remove(path, { recursive: true }).catch(() => {});
 }
 
 /** Prints what ranks print, passes signals on, and sees to it that all end. */
@@ -309,6 +334,8 @@ function environment(folder: string, threads: number): Record<string, string> {
     // Open MPI wants to be told that root, and more ranks than processors, are meant; threads are bound by libtitan.
     OMPI_ALLOW_RUN_AS_ROOT: "1",
     OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
+    PRTE_MCA_prte_tmpdir_base: folder, // what it leaves when it is killed is removed with the folder
+    ...(exists(memoryFolder(folder)) ? { OMPI_MCA_btl_sm_backing_directory: memoryFolder(folder) } : {}),
     PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
     PRTE_MCA_hwloc_default_binding_policy: "none",
     OMPI_MCA_rmaps_base_oversubscribe: "1", // both in version 4
@@ -317,6 +344,14 @@ function environment(folder: string, threads: number): Record<string, string> {
     // Threads that wait must not take processors from those that work.
     ...(threads > navigator.hardwareConcurrency ? { OMP_WAIT_POLICY: "passive" } : {}),
   };
+}
+
+function exists(folder: string): boolean {
+  try {
+    return Deno.statSync(folder).isDirectory;
+  } catch {
+    return false;
+  }
 }
 
 function start(args: string[], env: Record<string, string>): Deno.ChildProcess {
@@ -345,7 +380,7 @@ function permissionFlags(library: string): string[] {
     throw new LaunchError(what, `--allow-${name} without a list`, "add that flag");
   }
   const some = (
-    name: "env" | "sys" | "ffi",
+    name: "env" | "ffi",
     values: readonly string[],
     of: (value: string) => Deno.PermissionDescriptor,
   ) => {
@@ -357,7 +392,6 @@ function permissionFlags(library: string): string[] {
     ...["--no-prompt", "--allow-read", "--allow-write"],
     ...some("ffi", [library], (path) => ({ name: "ffi", path })),
     ...some("env", VARIABLES, (variable) => ({ name: "env", variable })),
-    ...some("sys", ["systemMemoryInfo", "cpus"], (kind) => ({ name: "sys", kind } as Deno.SysPermissionDescriptor)),
     ...(granted({ name: "net" }) ? ["--allow-net"] : []),
   ];
 }

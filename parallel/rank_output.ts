@@ -43,6 +43,11 @@ export function causeOf(end: string): Cause | undefined {
 const BEGINS_ERROR = /^(\[rank\d+\] )?(error: |.*\bUncaught\b)/;
 /** Said by who fails because another has. */
 const FOLLOWS = /cannot end: rank \d+ |this rank gave up before: /;
+/** Does an error say that another rank has failed before? */
+export function follows(text: string): boolean {
+  return FOLLOWS.test(text);
+}
+
 /** Exit codes beyond are of processes that a signal ended. */
 const SIGNALLED = 128;
 /** Of an error that is told in short. */
@@ -70,7 +75,7 @@ export class Errors {
   /** What is to be printed of a job that failed: first the error that began it, in full, then the others, in short. */
   report(cause?: Cause): string[] {
     const texts = [...this.#texts].map(([rank, lines]) => ({ rank, text: lines.join("\n") }));
-    const roots = texts.filter(({ text }) => !FOLLOWS.test(text)), own = texts.some(({ rank }) => rank === cause?.rank);
+    const roots = texts.filter(({ text }) => !follows(text)), own = texts.some(({ rank }) => rank === cause?.rank);
     const unsaid = cause && !own && (cause.code > SIGNALLED || roots.length === 0);
     const root = unsaid
       ? { rank: cause.rank, text: causeText(cause) }

@@ -1,16 +1,57 @@
-import { assertEquals, assertMatch } from "@std/assert";
-import { library } from "../ffi/library.ts";
-import { output, testRanks } from "./native/mpirun.ts";
+/** Examples are run by the very commands in their first lines. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { fromFileUrl } from "@std/path";
+import { readTree } from "../tools/check_tree.ts";
+import { MPI, testRanks } from "./native/mpirun.ts";
 
-const script = new URL("../examples/own_model_tp.ts", import.meta.url);
+const root = fromFileUrl(new URL("..", import.meta.url));
 
-testRanks("a model of one's own, with a plan of a few lines, trains on 2 x 2 ranks as it does on one", async () => {
-  const { stdout } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--quiet", script.pathname],
-    env: { TITAN_LIB: library().path },
-  }).output();
-  const alone = new TextDecoder().decode(stdout);
-  assertMatch(alone, /^step 1: loss 7\.6\d\d\n(.*\n){3}step 40: loss [23]\.\d{3}\n$/);
-  assertEquals(await output({ size: 4, script, args: ["2", "2"] }), alone);
-  assertEquals(await output({ size: 2, script, args: ["1", "2"] }), alone);
+/** The commands in the comment that a file begins with. */
+function commandsOf(name: string): string[] {
+  const [header] = Deno.readTextFileSync(`${root}/examples/${name}`).split("*/");
+  return [...header.matchAll(/^ \* ((?:npx|mpirun) .*)$/gm)].map(([, command]) => command);
+}
+
+const outputs = new Map<string, Promise<string>>();
+
+/** What a command prints, which must end with 0; each is run once. */
+function output(command: string): Promise<string> {
+  if (!outputs.has(command)) outputs.set(command, run(command));
+  return outputs.get(command)!;
+}
+
+async function run(command: string): Promise<string> {
+  const env = { NO_COLOR: "1", ...(command.startsWith("mpirun") ? MPI : {}) };
+  const { code, stdout, stderr } = await new Deno.Command("sh", { args: ["-c", command], cwd: root, env }).output();
+  assertEquals(code, 0, `${command}\n${new TextDecoder().decode(stderr)}`);
+  return new TextDecoder().decode(stdout);
+}
+
+const PRINTS: Record<string, RegExp> = {
+  "gradient.ts": /^graph overlap\n[^]*\n(d overlap \/ d x\[\d\] = (-?\d+\.\d{6}), by differences \2\n){6}$/,
+  "own_model_tp.ts": /^step 1: loss 7\.6\d\d\n(.*\n){3}step 40: loss [23]\.\d{3}\n$/,
+  "own_text.ts": /^step 1: loss [78]\.\d{3}\n(.*\n){4}step 50: loss [2-5]\.\d{3}\n$/,
+};
+
+Deno.test("each example says how it is run, and what it prints is held", () => {
+  const files = [...readTree(root.replace(/\/$/, "")).keys()].filter((path) => path.startsWith("examples/"));
+  assertEquals(files, Object.keys(PRINTS).map((name) => `examples/${name}`));
+  for (const name of Object.keys(PRINTS)) assert(commandsOf(name).length > 0, `${name} has no command`);
 });
+
+for (const [name, prints] of Object.entries(PRINTS)) {
+  for (const command of commandsOf(name)) {
+    const test = command.startsWith("mpirun") ? testRanks : Deno.test;
+    test(`examples/${name} runs by its command: ${command}`, async () => assertMatch(await output(command), prints));
+  }
+}
+
+testRanks(
+  "a model of one's own, with a plan of a few lines, trains on 2 x 2 ranks and on 1 x 2 as it does on one",
+  async () => {
+    const [alone, four] = commandsOf("own_model_tp.ts");
+    assertEquals(await output(four), await output(alone));
+    const two = four.replace("-n 4", "-n 2").replace(".ts 2 2", ".ts 1 2");
+    assertEquals([two !== four, await output(two)], [true, await output(alone)]);
+  },
+);

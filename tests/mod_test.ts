@@ -62,3 +62,22 @@ Deno.test("importing the package needs no permission, and so loads no native cod
     await Deno.remove(file);
   }
 });
+
+Deno.test("a file in another folder runs README.md's example, by README.md's deno.json and command", async () => {
+  const root = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+  const readme = (await Deno.readTextFile(`${root}/README.md`)).replaceAll("/path/to/titan", root);
+  const config = /^```json\n([^]*?)```/m.exec(readme)![1],
+    command = /`npx -y (deno run [^`]* main\.ts)`/.exec(readme)![1];
+  const main = [...readme.matchAll(/^```ts\n([^]*?)```/gm)].map(([, code]) => code).find((code) => /grad/.test(code))!;
+  const cwd = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(`${cwd}/deno.json`, config);
+    await Deno.writeTextFile(`${cwd}/main.ts`, main);
+    const env = { NO_COLOR: "1", PATH: `${root}/node_modules/.bin:${Deno.env.get("PATH")}` };
+    const { code, stdout, stderr } = await new Deno.Command("sh", { args: ["-c", command], cwd, env }).output();
+    assertEquals(code, 0, new TextDecoder().decode(stderr));
+    assert(new TextDecoder().decode(stdout).endsWith('output %7 "gradient/x0"\n\nFloat32Array(3) [ 2, 4, 6 ]\n'));
+  } finally {
+    await Deno.remove(cwd, { recursive: true });
+  }
+});

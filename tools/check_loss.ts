@@ -4,9 +4,11 @@
  * @module
  */
 
-/** The reported losses of the last run in a file of metrics. */
-export function losses(jsonl: string): number[] {
-  const reports: Record<string, unknown>[] = jsonl.trim().split("\n").map((line) => JSON.parse(line));
+import { parseJsonLines } from "../train/json_lines.ts";
+import { runTool } from "./tool.ts";
+
+/** The reported losses of the last run in the lines of a file of metrics. */
+export function losses(reports: readonly Record<string, unknown>[]): number[] {
   return reports.slice(reports.findLastIndex((report) => "run" in report) + 1)
     .filter((report) => "loss_metrics/global_avg_loss" in report)
     .map((report) => report["loss_metrics/global_avg_loss"] as number | null ?? NaN);
@@ -20,9 +22,11 @@ export function complaint(losses: number[], fall: number): string | undefined {
 }
 
 if (import.meta.main) {
-  const [path, fall] = Deno.args;
-  const values = losses(Deno.readTextFileSync(path));
-  const problem = complaint(values, Number(fall));
-  console.log(problem ?? `loss fell from ${values[0]} to ${values.at(-1)}`);
-  if (problem !== undefined) Deno.exit(1);
+  Deno.exit(runTool("tools/check_loss.ts METRICS_JSONL FALL", Deno.args, (path, fall) => {
+    const values = losses(parseJsonLines(Deno.readTextFileSync(path), path));
+    if (!(Number(fall) > 0)) throw new SyntaxError(`FALL is ${JSON.stringify(fall)}: expected a number above 0`);
+    const problem = complaint(values, Number(fall));
+    console.log(problem ?? `loss fell from ${values[0]} to ${values.at(-1)}`);
+    return problem === undefined ? 0 : 1;
+  }));
 }

@@ -108,22 +108,50 @@ export function names(tree: Tree): string[] {
 /** Every rule by its name. */
 export const RULES: Readonly<Record<string, Rule>> = { layers, browser, models, mirror, size, names };
 
-/** Reads all text files under a folder, but those that its `.gitignore` files leave out. */
+/** Reads the text files of a checkout. What git does not track is somebody's own, and no part of it; without git, which an archive
+ * is, those that its `.gitignore` files do not leave out, of the kinds that a source has. */
 export function readTree(root: string): Tree {
-  const tree = new Map<string, string>();
-  const visit = (folder: string, ignored: readonly RegExp[]): void => {
+  const texts = (trackedFiles(root) ?? filesUnder(root)).sort().flatMap((path): [string, string][] => {
+    const bytes = Deno.readFileSync(`${root}/${path}`);
+    return bytes.subarray(0, 8000).includes(0) ? [] : [[path, new TextDecoder().decode(bytes)]];
+  });
+  return new Map(texts);
+}
+
+function trackedFiles(root: string): string[] | undefined {
+  if (!exists(`${root}/.git`)) return undefined;
+  try {
+    const { success, stdout } = new Deno.Command("git", { args: ["-C", root, "ls-files", "-z"] }).outputSync();
+    const paths = new TextDecoder().decode(stdout).split("\0").filter((path) => path !== "");
+    return success ? paths.filter((path) => exists(`${root}/${path}`)) : undefined; // one may be deleted, but not yet for git
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+const KINDS = /(^|\/)(\.gitignore|LICENSE|run)$|\.(ts|md|json|lock|py|cpp|h|cu|def|cmake|toml|sh|svg)$/;
+
+function filesUnder(root: string): string[] {
+  const visit = (folder: string, ignored: readonly RegExp[]): string[] => {
     const here = [...ignored, ...ignorePatterns(`${root}/${folder}.gitignore`)];
-    for (const entry of Deno.readDirSync(`${root}/${folder}`)) {
-      if (entry.name === ".git" || here.some((pattern) => pattern.test(entry.name))) continue;
+    return [...Deno.readDirSync(`${root}/${folder}`)].flatMap((entry) => {
+      if (entry.name === ".git" || here.some((pattern) => pattern.test(entry.name))) return [];
       const path = folder + entry.name;
-      if (entry.isDirectory) visit(`${path}/`, here);
-      if (!entry.isFile) continue;
-      const bytes = Deno.readFileSync(`${root}/${path}`);
-      if (!bytes.subarray(0, 8000).includes(0)) tree.set(path, new TextDecoder().decode(bytes));
-    }
+      if (entry.isDirectory) return visit(`${path}/`, here);
+      return entry.isFile && KINDS.test(path) ? [path] : [];
+    });
   };
-  visit("", []);
-  return tree;
+  return visit("", []);
+}
+
+function exists(path: string): boolean {
+  try {
+    return Deno.lstatSync(path) !== undefined;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
 }
 
 /** The specifiers of a module's static and dynamic imports, re-exports and workers. */

@@ -4,6 +4,7 @@
  * stay to each other. Further arguments go to every run.
  * @module
  */
+import { parseJsonLines } from "../train/json_lines.ts";
 import { losses } from "./check_loss.ts";
 
 /** Means of windows of so many steps, the last one maybe shorter. */
@@ -36,7 +37,8 @@ async function train(name: string, args: readonly string[]): Promise<number[]> {
   const all = [...command, "--validation.no_enable", ...args];
   const { code, stderr } = await new Deno.Command(Deno.execPath(), { args: all, stdout: "null" }).output();
   if (code !== 0) throw new Error(`run "${name}" failed: ${new TextDecoder().decode(stderr)}`);
-  return losses(await Deno.readTextFile(`${folder}/metrics.jsonl`));
+  const path = `${folder}/metrics.jsonl`;
+  return losses(parseJsonLines(await Deno.readTextFile(path), path));
 }
 
 if (import.meta.main) {

@@ -1,6 +1,6 @@
 /**
  * Draws the loss curve of a run: `plot_loss.ts METRICS_JSONL SVG`. Of the file's last run it shows the training loss, the
- * validation losses, and the unigram entropy of the held-out tokens.
+ * validation losses, and the unigram entropy of the held-out tokens. Lines that were torn are left out, with a warning.
  * The picture in README.md is made by
  *
  *     npx -y deno task train --metrics.log_freq 1 --validation.freq 25 --job.dump_folder build/readme
@@ -11,7 +11,9 @@
  * @module
  */
 import type { Config } from "../train/config.ts";
+import { parseJsonLines } from "../train/json_lines.ts";
 import { escaped, sheet, TEXT, ticks } from "./svg.ts";
+import { runTool } from "./tool.ts";
 
 /** A loss at a step. */
 export interface Point {
@@ -29,10 +31,11 @@ export interface Curve {
   readonly unigramEntropy?: number;
 }
 
-/** The last run in a file of metrics.
+/** The last run in the lines of a file of metrics.
  * @throws {SyntaxError} when the file holds no run with a finite loss. */
-export function lastRun(jsonl: string): Pick<Curve, "training" | "validation" | "unigramEntropy"> & { config: Config } {
-  const lines: Record<string, unknown>[] = jsonl.trim().split("\n").map((line) => JSON.parse(line));
+export function lastRun(
+  lines: readonly Record<string, unknown>[],
+): Pick<Curve, "training" | "validation" | "unigramEntropy"> & { config: Config } {
   const start = lines.findLastIndex((line) => "run" in line);
   const points = (tag: string): Point[] =>
     lines.slice(start + 1).filter((line) => typeof line[tag] === "number")
@@ -111,15 +114,17 @@ export function lossSvg({ title, tokensPerStep, training, validation, unigramEnt
 }
 
 if (import.meta.main) {
-  const [metrics, picture] = Deno.args;
-  const { config, training, validation, unigramEntropy } = lastRun(Deno.readTextFileSync(metrics));
-  const { local_batch_size, global_batch_size, seq_len } = config.training;
-  const svg = lossSvg({
-    title: config.job.description,
-    tokensPerStep: Math.max(local_batch_size, global_batch_size) * seq_len,
-    training,
-    validation,
-    unigramEntropy,
-  });
-  Deno.writeTextFileSync(picture, svg);
+  Deno.exit(runTool("tools/plot_loss.ts METRICS_JSONL SVG", Deno.args, (metrics, picture) => {
+    const lines = parseJsonLines(Deno.readTextFileSync(metrics), metrics);
+    const { config, training, validation, unigramEntropy } = lastRun(lines);
+    const { local_batch_size, global_batch_size, seq_len } = config.training;
+    const svg = lossSvg({
+      title: config.job.description,
+      tokensPerStep: Math.max(local_batch_size, global_batch_size) * seq_len,
+      training,
+      validation,
+      unigramEntropy,
+    });
+    Deno.writeTextFileSync(picture, svg);
+  }));
 }

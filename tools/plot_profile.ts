@@ -13,6 +13,7 @@
 import type { TraceEvent } from "../train/chrome_trace.ts";
 import { commMs } from "../train/profile.ts";
 import { label, sheet, TEXT, ticks } from "./svg.ts";
+import { runTool } from "./tool.ts";
 
 /** An instruction of a trace. Times are nanoseconds from the first one. */
 export interface Instruction {
@@ -133,10 +134,12 @@ function summary(instructions: readonly Instruction[]): string {
 }
 
 if (import.meta.main) {
-  const [picture, title, ...traces] = Deno.args;
-  const panels = traces.map((text) => {
-    const at = text.lastIndexOf("=");
-    return { title: text.slice(0, at), instructions: instructionsOf(Deno.readTextFileSync(text.slice(at + 1))) };
-  });
-  Deno.writeTextFileSync(picture, profileSvg(title, panels));
+  Deno.exit(runTool("tools/plot_profile.ts SVG TITLE PANEL=TRACE_JSON ...", Deno.args, (picture, title, ...traces) => {
+    if (traces.length === 0) throw new SyntaxError("There is no panel: expected at least one PANEL=TRACE_JSON");
+    const panels = traces.map((text) => {
+      const at = text.lastIndexOf("=");
+      return { title: text.slice(0, at), instructions: instructionsOf(Deno.readTextFileSync(text.slice(at + 1))) };
+    });
+    Deno.writeTextFileSync(picture, profileSvg(title, panels));
+  }));
 }

@@ -2,12 +2,15 @@
  * Makes this machine ready: installs what is missing (Debian, as root), then builds the native library into `build/`.
  * Once that is done a call says nothing and takes a few milliseconds. With `--again` it looks anew: it tries again to
  * install what is missing, and lets CMake decide what is out of date. With `--mpi` it also installs MPI where there is
- * none; where there is, the communication module `libtitan_mpi` is built with the library.
+ * none; where there is, the communication module `libtitan_mpi` is built with the library. A rank never builds, and needs
+ * nothing of this but the library.
  * @module
  */
-import { BUILD, build, currentStamp, hasModule, isUpToDate } from "./build.ts";
+import { isLaunched, LaunchError, type World, worldOf } from "../parallel/launch.ts";
+import { BUILD, build, currentStamp, hasModule, stateOf, TREE } from "./build.ts";
+import { isUnwritable, keepDeno } from "./keep_deno.ts";
 import { runStep, StepError } from "./run_step.ts";
-import { type Facts, nameAll, nextStep, type PackageManager, type Wanted } from "./setup_plan.ts";
+import { type Facts, missing, nameAll, nextStep, type PackageManager, rankRefusal, type Wanted } from "./setup_plan.ts";
 
 /** Looks for the tools and libraries of a build; starts no process. */
 export function gatherFacts(): Facts {
@@ -51,15 +54,18 @@ function firstFile(paths: string[]): string | undefined {
 }
 
 async function setup(again: boolean, wanted: Wanted): Promise<void> {
-  const isReady = () => {
-    const facts = gatherFacts();
-    return isUpToDate(currentStamp(facts)) && (!wanted.mpi || hasModule());
+  const isReady = (asRank = false) => {
+    const facts = gatherFacts(), state = stateOf(currentStamp(facts));
+    const cannotBuild = asRank || missing(facts).some((need) => need !== "blas");
+    return !again && (state === "current" || state === "usable" && cannotBuild) && (!wanted.mpi || hasModule());
   };
-  if (!again && isReady()) return;
+  if (isReady()) return;
+  const world = worldOf();
+  if (isLaunched() || world && world.size > 1) return isReady(true) ? undefined : await refuseRank(world);
   Deno.mkdirSync(BUILD, { recursive: true });
   using lock = Deno.openSync(`${BUILD}/.lock`, { write: true, create: true });
   lock.lockSync(true); // two runs that start together build once
-  if (!again && isReady()) return;
+  if (isReady()) return;
   for (let installed = false;; installed = true) {
     const facts = gatherFacts();
     const step = nextStep(facts, installed, wanted);
@@ -76,7 +82,7 @@ async function setup(again: boolean, wanted: Wanted): Promise<void> {
         if (wanted.mpi && !hasModule()) {
           const what = `The library is built, but no module for MPI, though ${facts.mpi} is there`;
           throw new StepError(
-            `${what}\n  expected: an MPI that CMake finds\n  fix: see build/CMakeFiles/CMakeConfigureLog.yaml`,
+            `${what}\n  expected: an MPI that CMake finds\n  fix: see ${TREE}/CMakeFiles/CMakeConfigureLog.yaml`,
           );
         }
         return;
@@ -97,12 +103,30 @@ async function install(commands: string[][]): Promise<void> {
   }
 }
 
+/** Ranks are many, and may share a file system: none of them builds. The first of a host says so, and the others leave it time to. */
+async function refuseRank(world: World | undefined): Promise<never> {
+  if (!world || world.hostRank === 0) throw new StepError(rankRefusal(world?.rank, world?.size));
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  Deno.exit(1);
+}
+
+/** What is said of an error that is nobody's mistake in here. */
+function messageOf(error: unknown): string | undefined {
+  if (error instanceof StepError || error instanceof LaunchError) return error.message;
+  if (!isUnwritable(error)) return undefined;
+  const expected = "a checkout that this user may write to, or in which the library is built";
+  const fix = "have its owner run npx -y deno task setup, or make a checkout of your own";
+  return `Cannot build libtitan in ${Deno.cwd()}/${BUILD}: ${error.message}\n  expected: ${expected}\n  fix: ${fix}`;
+}
+
 if (import.meta.main) {
   try {
+    keepDeno();
     await setup(Deno.args.includes("--again"), { mpi: Deno.args.includes("--mpi") });
   } catch (error) {
-    if (!(error instanceof StepError)) throw error;
-    console.error(error.message);
+    const message = messageOf(error);
+    if (message === undefined) throw error;
+    console.error(message);
     Deno.exit(1);
   }
 }

@@ -100,6 +100,38 @@ export function nextStep(facts: Facts, installed = false, wanted: Wanted = {}): 
   return stop(`Cannot build libtitan: ${nameAll(needs)} missing`, "all of them on this machine", fix);
 }
 
+/** The least versions that have C++20, and the vectors of which `csrc/cpu/simd.h` makes use. */
+const LEAST = { GCC: 12, Clang: 14 } as const;
+
+/** Says what to do where a compiler is known to be too old.
+ * @param macros that it defines, as `-dM -E` prints them; of another compiler than GCC and Clang nothing is known. */
+export function findCompilerProblem(facts: Partial<Facts>, macros: string): string | undefined {
+  const macro = (name: string) => new RegExp(`^#define ${name} (.*)$`, "m").exec(macros)?.[1];
+  const kind = macro("__clang__") ? "Clang" : macro("__GNUC__") ? "GCC" : undefined; // Clang says that it is GCC 4 as well
+  if (!kind || macro("__apple_build_version__")) return undefined; // Apple counts in its own way
+  const [major, least] = [macro(kind === "Clang" ? "__clang_major__" : "__GNUC__"), LEAST[kind]];
+  if (Number(major) >= least) return undefined;
+  const newer = `g++-${LEAST.GCC}`, sudo = facts.root ? "" : "sudo ";
+  const fix = facts.packageManager === "apt-get"
+    ? `${sudo}apt-get install -y ${newer} (or a later one that there is), then: CXX=${newer} npx -y deno task build`
+    : "install a newer one, or load its module on a cluster, then: CXX=COMPILER npx -y deno task build";
+  return refusal(
+    `Cannot build libtitan: ${facts.compiler} is ${kind} ${major}`,
+    `GCC ${LEAST.GCC}, Clang ${LEAST.Clang}, or later`,
+    fix,
+  );
+}
+
+/** What is said to one of many processes that were started together, where a build is needed. */
+export function rankRefusal(rank: number | undefined, size: number | undefined): string {
+  const who = rank === undefined ? "one of several" : `${rank} of ${size}`;
+  return refusal(
+    `The native library has to be built, and a rank does not build it (this is rank ${who})`,
+    "a library of these sources, built before ranks start",
+    "npx -y deno task setup, once, on a host that has this checkout and a compiler",
+  );
+}
+
 /** "a C++ compiler, CMake and OpenBLAS". */
 export function nameAll(needs: readonly Need[]): string {
   const names = needs.map((need) => NAMES[need]);
@@ -114,5 +146,9 @@ function howToInstall(facts: Facts, needs: readonly Need[]): string {
 }
 
 function stop(what: string, expected: string, fix: string): Step {
-  return { do: "stop", message: `${what}\n  expected: ${expected}\n  fix: ${fix}` };
+  return { do: "stop", message: refusal(what, expected, fix) };
+}
+
+function refusal(what: string, expected: string, fix: string): string {
+  return `${what}\n  expected: ${expected}\n  fix: ${fix}`;
 }

@@ -2,7 +2,7 @@
  * @module */
 import type { DatasetSpec } from "../data/dataset.ts";
 import { DataError } from "../data/error.ts";
-import { Device, type DeviceInfo } from "../ffi/device.ts";
+import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { LibraryError } from "../ffi/library.ts";
 import { degreeOf } from "../graph/layout.ts";
@@ -19,6 +19,7 @@ import {
 } from "../parallel/launch.ts";
 import { numParameters } from "../model/module.ts";
 import { BATCH_AXES, Mesh } from "../parallel/mesh.ts";
+import { follows } from "../parallel/rank_output.ts";
 import { AgreementError } from "./agreement.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
 import {
@@ -37,20 +38,15 @@ import {
   type PlanArguments,
   profileCycle,
   rematPolicy,
+  shownFile,
 } from "./config.ts";
-import {
-  fitText,
-  type MachineMemory,
-  machineMemory,
-  MemoryError,
-  neededBytes,
-  type PlannedStep,
-} from "./machine_memory.ts";
+import { JsonLines } from "./json_lines.ts";
+import { fitText, MemoryError, neededBytes, type PlannedStep } from "./machine_memory.ts";
 import { planMesh } from "./mesh_plan.ts";
 import { meshPlanPage } from "./mesh_plan_page.ts";
 import { meshPlanText } from "./mesh_plan_text.ts";
-import { colorsWanted, JsonLines, Metrics, processMemory } from "./metrics.ts";
-import { planText } from "./plan_report.ts";
+import { colorsWanted, Metrics, processMemory } from "./metrics.ts";
+import { deviceFit, deviceFitText, planText, smallPages } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
 import type { ProcessGroup } from "./process_group.ts";
 import type { StepProfile } from "./profile.ts";
@@ -58,9 +54,12 @@ import { profileAction, Profiler } from "./profiler.ts";
 import { RankConsole } from "./rank_console.ts";
 import { frontierText, rematText } from "./remat_report.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "./report.ts";
+import { RunFolder } from "./run_folder.ts";
+import { SteadyConsole } from "./steady_console.ts";
 import { compileStep, DivergedError, planStep, type StepOptions } from "./step_program.ts";
 import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
-import { complete, type CompleteOptions, Trainer, type TrainOptions } from "./trainer.ts";
+import { complete, type CompleteOptions, deviceOptions, Trainer, type TrainOptions } from "./trainer.ts";
+import { enterWorkingFolder } from "./working_folder.ts";
 
 /** What the training of a config is.
  * @param mesh of the ranks that run it. */
@@ -124,52 +123,72 @@ const KNOWN = [
   ],
 ];
 
+/** The file of the default run. */
+const STANDARD = new URL("../configs/debug.toml", import.meta.url).href;
+
+/** Milliseconds that a rank which fails because of another leaves to that one, to say why: mpirun ends all with the first that ends. */
+const FOLLOW_MS = 4000;
+
 /** Runs the command line and returns the exit code: 0, 1 after an error, 128 + n when signal n stopped the run.
  * @param args as `Deno.args`; without a config file, `configs/debug.toml` is read. */
 export async function main(args: readonly string[]): Promise<number> {
   using stack = new DisposableStack();
   try {
+    enterWorkingFolder();
     const found = worldOf(), world = found?.size === 1 ? undefined : found;
     const rankConsole = world && stack.use(new RankConsole(world.rank));
     if (world) followLauncher(world);
     const named = args.some((a) => /^--(config|job[._-]config[_-]file)(=|$)/.test(a));
-    const defaults = named ? [] : ["--config", new URL("../configs/debug.toml", import.meta.url).href];
+    const defaults = named ? [] : ["--config", STANDARD];
     const { config, warnings, nproc, ...asked } = await loadConfig([...defaults, ...args], readText);
     const size = asked.dryRun ? 1 : numRanks(world?.size, nproc);
-    const shown = size > 1 ? shownRanks(asked.logRanks, size) : "all";
+    const shown = size > 1 || (asked.logRanks && !asked.dryRun) ? shownRanks(asked.logRanks, size) : "all";
     rankConsole?.show(shown);
     if (asked.help) {
-      console.log(helpText());
+      console.log(helpText({ name: shownFile(STANDARD), text: await readText(STANDARD) }));
       return 0;
     }
-    if (size > 1 && !world) return await startRanks(config, size, args);
-    warnings.forEach((w) => console.log(`warning: ${w}`));
+    if (size > 1 && !world) {
+      openFolder(config)?.[Symbol.dispose](); // rank 0 takes it; what keeps it from that is told before any rank starts
+      return await startRanks(config, size, args);
+    }
+    warnings.forEach(warn);
     if (config.job.print_config) console.log(JSON.stringify(config, null, 2));
     if (!asked.dryRun) return await run(config);
     const mesh = meshOf(config, nproc);
-    if (mesh.size > 1 || nproc || Object.keys(asked.plan).length > 0) printMeshPlan(config, mesh, asked.plan);
-    else printPlan(config);
-    return 0;
+    if (mesh.size > 1 && config.activation_checkpoint.visualize_memory_budget_pareto) {
+      warn("what memory budgets cost is shown for one rank alone, not for a mesh");
+    }
+    const { json, page, deviceMemory } = asked.plan, isMesh = mesh.size > 1 || nproc || json || page;
+    const fits = isMesh ? printMeshPlan(config, mesh, asked.plan) : printPlan(config, deviceMemory);
+    return fits || deviceMemory === undefined ? 0 : 1;
   } catch (error) {
-    console.error(KNOWN.some((kind) => error instanceof kind) ? `error: ${(error as Error).message}` : error);
+    if (KNOWN.some((kind) => error instanceof kind)) console.error(`error: ${(error as Error).message}`);
+    else console.error("error:", error);
+    if (follows(`${error}`)) await new Promise((resolve) => setTimeout(resolve, FOLLOW_MS));
     return 1;
   }
 }
 
 /** The text of a path or URL. The default config has a URL, since this package may be imported over the network. */
 async function readText(path: string): Promise<string> {
-  if (/^https?:/.test(path)) return await (await fetch(path)).text();
+  if (/^https?:/.test(path)) {
+    const response = await fetch(path);
+    if (!response.ok) throw new Error(`the server answered ${response.status}`);
+    return await response.text();
+  }
   return await Deno.readTextFile(path.startsWith("file:") ? new URL(path) : path);
 }
 
 /** The device of this machine; without a native library a plan is made for f32 and says so. */
-function deviceHere(threads: number): DeviceInfo | undefined {
+function deviceHere(options: DeviceOptions): { info?: DeviceInfo; memory?: ProcessMemory } {
   try {
-    using device = new Device({ threads });
-    return device.info;
+    using device = new Device(options);
+    return { info: device.info, memory: device.memory() };
   } catch (error) {
     if (!(error instanceof LibraryError)) throw error;
     console.log("No native library here: planned as for a processor that does not multiply bf16 itself");
+    return {};
   }
 }
 
@@ -182,10 +201,12 @@ function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?: Mesh):
   return { ...options, precision, threads, ranks, evaluate: options.validation };
 }
 
-function printPlan(config: Config): void {
-  const options = complete(trainOptions(config)), info = deviceHere(options.threads);
+/** The plan of one process.
+ * @param deviceMemory bytes to compare it with, instead of this machine's memory.
+ * @returns whether it fits, as far as that is known. */
+function printPlan(config: Config, deviceMemory?: number): boolean {
+  const options = complete(trainOptions(config)), { info, memory } = deviceHere({ threads: options.threads });
   const step = stepOptions(config, info), compiled = compileStep(step);
-  const memory = machineMemory();
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
   console.log(`Backward\n  ${rematText(compiled)}`);
@@ -194,14 +215,22 @@ function printPlan(config: Config): void {
     ? compiled
     : compileStep({ ...step, remat: { mode: "memory_budget", fraction: 1 } });
   if (search) console.log(frontierText(search.frontier()));
-  console.log(`Machine\n  ${fitText(compiled, memory)}`);
-  if (neededBytes(compiled) <= memory.availableBytes) return;
-  whatFits(config, new Mesh({}, 1), compiled, info, memory).forEach((line) => console.log(`  ${line}`));
+  const device = deviceFit(compiled.plan.arenaBytes, deviceMemory);
+  if (device) console.log(`Device\n  ${deviceFitText(compiled.plan.arenaBytes, device)}`);
+  else console.log(`Machine\n  ${fitText(compiled, memory)}`);
+  const limit = device
+    ? { limit: device.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes }
+    : memory && { limit: memory.availableBytes, need: (planned: PlannedStep) => neededBytes(planned, memory).all };
+  if (!limit || limit.need(compiled) <= limit.limit) return true;
+  whatFits(config, new Mesh({}, 1), compiled, info, limit).forEach((line) => console.log(`  ${line}`));
+  return false;
 }
 
-/** The plan of a rank of a mesh, on the console and in the files that are asked for. */
-function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments): void {
-  const options = complete(trainOptions(config, mesh)), info = deviceHere(options.threads), { model } = config;
+/** The plan of a rank of a mesh, on the console and in the files that are asked for.
+ * @returns whether it fits into the device that it is compared with, if any. */
+function printMeshPlan(config: Config, mesh: Mesh, { json, page, deviceMemory }: PlanArguments): boolean {
+  const options = complete(trainOptions(config, mesh)), { model } = config;
+  const { info } = deviceHere({ threads: options.threads });
   const plan = cut(() =>
     planMesh({
       ...options,
@@ -211,6 +240,7 @@ function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments
       precision: precisionOf(options.precision, options.dtype, info),
       threads: info?.threads ?? (options.threads || navigator.hardwareConcurrency),
       evaluate: options.validation,
+      deviceMemory,
     })
   );
   console.log(meshPlanText(plan));
@@ -218,12 +248,13 @@ function printMeshPlan(config: Config, mesh: Mesh, { json, page }: PlanArguments
   for (const [path, text] of files) {
     if (path !== undefined) writing(path, "name another file", () => Deno.writeTextFileSync(path, text()));
   }
+  return plan.device?.fits ?? true;
 }
 
-/** What a planned step needs. */
-function needOf(planned: PlannedStep): Need {
-  const { parameter, gradient, moment } = planned.plan.categories;
-  return { bytes: neededBytes(planned), stateBytes: parameter + gradient + moment };
+/** Memory that a step has to fit into, and how much it needs of that. */
+interface Limit {
+  readonly limit: number;
+  readonly need: (planned: PlannedStep) => number;
 }
 
 /** What to change in a configuration that does not fit, a line each.
@@ -233,8 +264,12 @@ function whatFits(
   mesh: Mesh,
   planned: PlannedStep,
   info: DeviceInfo | undefined,
-  { availableBytes: limit }: MachineMemory,
+  { limit, need }: Limit,
 ): string[] {
+  const needOf = (planned: PlannedStep): Need => {
+    const { parameter, gradient, moment } = planned.plan.categories;
+    return { bytes: need(planned), stateBytes: parameter + gradient + moment };
+  };
   const plan = (changed: Config): Need => {
     const isSpread = changed.parallelism.data_parallel_shard_degree > 0;
     return needOf(planStep(stepOptions(changed, info, meshOf(changed, isSpread ? undefined : mesh.size))));
@@ -252,37 +287,59 @@ async function openTrainer(config: Config): Promise<Trainer> {
   } catch (error) {
     if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
-    throw new MemoryError(
-      compiled,
-      memory,
-      whatFits(config, mesh, compiled, deviceHere(config.device.threads), memory),
-    );
+    const { info } = deviceHere(deviceOptions(config.device.threads));
+    const limit = { limit: memory.availableBytes, need: (p: PlannedStep) => neededBytes(p, memory).all };
+    throw new MemoryError(compiled, memory, whatFits(config, mesh, compiled, info, limit));
   }
 }
 
 const tokensPerStep = (o: CompleteOptions, mesh?: Mesh): number =>
   o.batch * o.accumulation * o.seqLen * (mesh ? degreeOf(BATCH_AXES, mesh.degrees) : 1);
 
-/** The file of the run's numbers, if it is to have one. */
-function openJsonLines(config: Config): JsonLines | null {
-  const { metrics: { jsonl_file }, job: { dump_folder } } = config, path = `${dump_folder}/${jsonl_file}`;
-  if (jsonl_file === "") return null;
-  const open = () => new JsonLines(path, { started: new Date().toISOString(), config });
-  return writing(path, 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers', open);
+const warn = (text: string): void => console.log(`warning: ${text}`);
+
+/** The folder of a run that writes into one. */
+function openFolder({ job, metrics, profiling }: Config): RunFolder | undefined {
+  if (metrics.jsonl_file === "" && !profiling.enable_profiling) return undefined;
+  return RunFolder.open(job.dump_folder, warn);
 }
 
-/** What records where time goes, if that is asked for. */
-async function openProfiler(config: Config, trainer: Trainer, gflops: number): Promise<Profiler | null> {
-  const cycle = profileCycle(config), folder = `${config.job.dump_folder}/${config.profiling.save_traces_folder}`;
+/** Makes way for what a run writes. */
+function keepEarlier(folder: RunFolder, name: string): void {
+  const kept = folder.keepEarlier(name);
+  if (kept !== undefined) console.log(`  kept    ${name} of an earlier run as ${kept}`);
+}
+
+/** The file of the run's numbers, if it is to have one. */
+function openJsonLines(config: Config, folder: RunFolder): JsonLines | null {
+  const { jsonl_file } = config.metrics, path = `${config.job.dump_folder}/${jsonl_file}`;
+  if (jsonl_file === "") return null;
+  return writing(path, 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers', () => {
+    keepEarlier(folder, jsonl_file);
+    return new JsonLines(path, { started: new Date().toISOString(), config }, { warn });
+  });
+}
+
+/** What records where time goes, if that is asked for.
+ * @param runFolder of the rank that writes. */
+async function openProfiler(
+  config: Config,
+  trainer: Trainer,
+  gflops: number,
+  runFolder?: RunFolder,
+): Promise<Profiler | null> {
+  const cycle = profileCycle(config), { save_traces_folder } = config.profiling;
   if (!cycle) return null;
-  const { group } = trainer;
+  const { group } = trainer, path = `${config.job.dump_folder}/${save_traces_folder}`;
   const gather = group && (async (own: readonly StepProfile[]) => {
     const all = await group.exchangeJson(own);
     return group.info.rank === 0 ? all : undefined;
   });
   const rates = { gflops, gbytes: await trainer.measureBandwidth() };
-  const open = () => new Profiler({ ...cycle, folder, rates, gather, print: console.log });
-  return writing(folder, "set job.dump_folder to another, or leave profiling.enable_profiling out", open);
+  return writing(path, "set job.dump_folder to another, or leave profiling.enable_profiling out", () => {
+    if (runFolder) keepEarlier(runFolder, save_traces_folder);
+    return new Profiler({ ...cycle, folder: runFolder ? path : null, rates, gather, print: console.log });
+  });
 }
 
 /** What `open` returns; that it cannot write is the configuration's fault. */
@@ -295,13 +352,24 @@ function writing<T>(path: string, fix: string, open: () => T): T {
   }
 }
 
-/** Trains as a config says. */
+/** Trains as a config says. Where that fails, other ranks are told, rather than waited for. */
 async function run(config: Config): Promise<number> {
-  const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
+  using _console = new SteadyConsole();
+  using folder = (worldOf()?.rank ?? 0) === 0 ? openFolder(config) : undefined;
   await using trainer = await openTrainer(config);
+  try {
+    return await train(config, trainer, folder);
+  } catch (error) {
+    trainer.group?.fail(error);
+    throw error;
+  }
+}
+
+async function train(config: Config, trainer: Trainer, folder: RunFolder | undefined): Promise<number> {
+  const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
-  const jsonl = (ranks?.rank ?? 0) === 0 ? openJsonLines(config) : null;
-  const gflops = await trainer.measure(), profiler = await openProfiler(config, trainer, gflops);
+  const { totalBytes } = trainer.memory();
+  const gflops = await trainer.measure();
   console.log(`libtitan: ${job.description}`);
   console.log(`  model   ${modelText(model, tokensPerStep(options, ranks?.mesh), seqLen)}`);
   console.log(`  data    ${trainer.dataDescription}`);
@@ -309,14 +377,19 @@ async function run(config: Config): Promise<number> {
   if (ranks && group) console.log(`  ranks   ${ranksText(ranks.mesh, group.info, config.comm.simulate)}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   console.log(`  remat   ${rematText(program.compiled)}`);
-  slowPaths(program.compiled).forEach((line) => console.log(`  slower  ${line}`));
+  const pages = Deno.build.os === "linux" ? smallPages(program.memory) : []; // other systems do not say
+  [...slowPaths(program.compiled), ...pages].forEach((line) => console.log(`  slower  ${line}`));
+  if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
+  using jsonl = folder ? openJsonLines(config, folder) : null;
+  const profiler = await openProfiler(config, trainer, gflops, folder);
   const metrics = new Metrics({
     logFreq: log_freq,
     lastStep: steps,
     devices: ranks?.mesh.size ?? 1,
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
     peakFlops: gflops * 1e9,
-    memory: () => processMemory(program.compiled.plan.arenaBytes),
+    measurePeak: async () => await trainer.measure() * 1e9,
+    memory: () => processMemory(program.compiled.plan.arenaBytes, totalBytes),
     colors: colorsWanted(disable_color_printing),
     print: console.log,
     jsonl,
@@ -327,7 +400,7 @@ async function run(config: Config): Promise<number> {
     for await (const { tokenCount, loadingMs, profile, ...result } of trainer) {
       const { step } = result;
       metrics.batch(tokenCount, loadingMs);
-      metrics.step(result);
+      await metrics.step(result);
       if (profile) await profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
       if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics);
@@ -338,8 +411,11 @@ async function run(config: Config): Promise<number> {
   } finally {
     signal.off();
   }
+  if (trainer.stopped) {
+    console.log(`stopped by ${signal.received() ?? "another rank"} after step ${trainer.step} of ${steps}`);
+  }
+  if ((ranks?.rank ?? 0) === 0) console.log("weights are not kept: there are no checkpoints yet");
   if (!trainer.stopped) return 0;
-  console.log(`stopped by ${signal.received() ?? "another rank"} after step ${trainer.step} of ${steps}`);
   return isLaunched() ? 0 : exitCodeOf(signal.received() ?? "SIGTERM"); // a launcher knows
 }
 

@@ -60,14 +60,22 @@ export async function loadConfig(
 ): Promise<LoadedConfig> {
   const { entries, configFile, problems, ...asked } = readArguments(args);
   if (asked.help) return { config: makeConfig(), warnings: [], ...asked };
-  const fromFile = configFile === null ? [] : tomlEntries(await readConfigFile(configFile, readTextFile), configFile);
-  const config = resolve([...fromFile, ...entries], problems);
-  return { config, warnings: surprises(config), ...asked };
+  const fromFile = configFile === null
+    ? []
+    : tomlEntries(await readConfigFile(configFile, readTextFile), shownFile(configFile));
+  const { config, warnings } = resolve([...fromFile, ...entries], problems, asked.dryRun);
+  const typed = new Set(entries.map(({ name }) => name));
+  return { config, warnings: [...warnings, ...surprises(config, typed, asked.dryRun)], ...asked };
+}
+
+/** A config file as messages name it; that of the default run has a URL, of which the end is enough. */
+export function shownFile(path: string): string {
+  return /^(file|https?):/.test(path) ? new URL(path).pathname.split("/").slice(-2).join("/") : path;
 }
 
 /** A configuration from values given by a program; throws {@linkcode ConfigError} as {@linkcode loadConfig} does. */
 export function makeConfig(values: PartialConfig = {}): Config {
-  return resolve(flatten(values, () => ""), []);
+  return resolve(flatten(values, () => ""), []).config;
 }
 
 async function readConfigFile(path: string, read: (path: string) => string | Promise<string>): Promise<string> {
@@ -83,46 +91,59 @@ async function readConfigFile(path: string, read: (path: string) => string | Pro
   }
 }
 
-/** Joins entries, of which later ones win, into a configuration. */
-function resolve(entries: readonly Entry[], earlier: readonly Problem[]): Config {
-  const problems = [...earlier, ...unknownNames(entries)];
-  const given = new Map<string, Entry>();
+/** Joins entries, of which later ones win, into a configuration.
+ * @param onlyPlanned whether it is planned and not run, so that what is missing for a run alone is a warning. */
+function resolve(
+  entries: readonly Entry[],
+  earlier: readonly Problem[],
+  onlyPlanned = false,
+): { config: Config; warnings: string[] } {
+  const given = new Map(entries.map((entry) => [entry.name, entry])), warnings: string[] = [];
+  const problems = [...earlier, ...unknownNames(given, onlyPlanned ? (warning) => warnings.push(warning) : undefined)];
   const tree: Record<string, Record<string, unknown>> = {};
-  for (const entry of entries) {
-    if (!vocabulary().keys.has(entry.name)) continue;
-    const [section, key] = entry.name.split(".");
-    (tree[section] ??= {})[key] = entry.value;
-    given.set(entry.name, entry);
+  for (const { name, value } of given.values()) {
+    if (!vocabulary().keys.has(name)) continue;
+    const [section, key] = name.split(".");
+    (tree[section] ??= {})[key] = value;
   }
   const result = configSchema.safeParse(tree);
   if (!result.success) {
     const names = new Set(result.error.issues.map((issue) => issue.path.slice(0, 2).join(".")));
-    problems.push(...[...names].map((name) => badValue(given.get(name)!)));
+    problems.push(...[...names].map((name) => {
+      const bad = given.get(name)!;
+      return badValue(bad, entries.findLast((entry) => entry.name === name && entry !== bad));
+    }));
     throw new ConfigError(problems);
   }
   const place = (name: string) => inParentheses(given.get(name)?.place ?? "");
   problems.push(...contradictions(result.data, place));
   if (problems.length > 0) throw new ConfigError(problems);
-  return result.data;
+  return { config: result.data, warnings };
 }
 
-function badValue({ name, value, place }: Entry): Problem {
+/** @param hidden what the key has where the bad value is left out, if it is not the default. */
+function badValue({ name, value, place }: Entry, hidden: Entry | undefined): Problem {
   const key = vocabulary().keys.get(name)!;
   const unit = key.unit === undefined ? "" : `, in ${key.unit}`;
+  const without = hidden
+    ? `; without it, ${hidden.place} has ${show(hidden.value)}`
+    : key.default === null
+    ? ", or leave the key out"
+    : `; the default is ${show(key.default)}`;
   return {
     code: "bad_value",
     what: `${name} = ${show(value)}${inParentheses(place)}`,
     expected: `${key.expected}${unit}`,
-    fix: key.default === null
-      ? "write such a value, or leave the key out"
-      : `write such a value; the default is ${show(key.default)}`,
+    fix: `write such a value${without}`,
   };
 }
 
-function unknownNames(entries: readonly Entry[]): Problem[] {
+/** What is wrong with names that are not ours.
+ * @param onlyWarn takes what a plan does not depend on, where no more than a plan is asked for. */
+function unknownNames(given: ReadonlyMap<string, Entry>, onlyWarn?: (warning: string) => void): Problem[] {
   const problems: Problem[] = [];
   const wrongSections = new Set<string>();
-  for (const { name, value, place } of entries) {
+  for (const { name, value, place } of given.values()) {
     const { keys, sections } = vocabulary();
     if (keys.has(name)) continue;
     const at = inParentheses(place);
@@ -131,13 +152,22 @@ function unknownNames(entries: readonly Entry[]): Problem[] {
     if (foreign?.is === "renamed") {
       const expected = "a name of torchtitan v0.2.2";
       problems.push({ code: "renamed_key", what: `${name}${at} is an old name`, expected, fix: foreign.fix });
-    } else if (foreign?.is === "missing feature") {
-      if (foreign.off.some((off) => JSON.stringify(off) === JSON.stringify(value))) continue;
+    } else if (foreign?.is === "missing feature" || foreign?.is === "tuning") {
+      const { feature, off, why } = foreign;
+      if (off.some((one) => JSON.stringify(one) === JSON.stringify(value))) continue;
+      if (foreign.is === "tuning" && given.has(feature)) continue; // which is off, or refused itself
+      const what = `${name} = ${show(value)}${at} ${why}`;
+      if (onlyWarn && !foreign.planned) {
+        onlyWarn(`${what}; a run is refused for it`);
+        continue;
+      }
+      const values = off.filter((one) => one !== null).map(show);
+      const leave = values.length === 0 ? "leave the key out" : `write ${values[0]}, or leave the key out`;
       problems.push({
         code: "not_supported_yet",
-        what: `${name} = ${show(value)}${at} ${foreign.why}`,
-        expected: foreign.off.map(show).join(" or "),
-        fix: `write ${show(foreign.off[0])}, or leave the key out`,
+        what,
+        expected: values.length === 0 ? "no such key" : values.join(" or "),
+        fix: foreign.is === "tuning" ? `${leave}; or set ${feature} to ${show(offOf(feature))} as well` : leave,
       });
     } else if (foreign === undefined && sections.has(name)) {
       problems.push({
@@ -165,6 +195,12 @@ function unknownNames(entries: readonly Entry[]): Problem[] {
     }
   }
   return problems;
+}
+
+/** The value of a key that leaves its feature off: of one of ours, its default. */
+function offOf(name: string): unknown {
+  const foreign = foreignKey(name);
+  return foreign && "off" in foreign ? foreign.off[0] : vocabulary().keys.get(name)?.default;
 }
 
 function inParentheses(place: string): string {

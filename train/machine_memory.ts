@@ -1,6 +1,6 @@
-/** Memory that a run may take on this machine, and the error of a run that needs more. Sizes are bytes.
+/** Memory that a run needs, compared with what the native library says there is; and the error of a run that needs more. Sizes are bytes.
  * @module */
-import process from "node:process";
+import type { ProcessMemory } from "../ffi/device.ts";
 import type { Planned } from "./compile.ts";
 import { bytesText, memoryText } from "./plan_report.ts";
 import type { HostMemory } from "./step_program.ts";
@@ -8,46 +8,37 @@ import type { HostMemory } from "./step_program.ts";
 /** A planned step with what the host holds of it. */
 export type PlannedStep = Pick<Planned, "plan"> & HostMemory;
 
-/** Memory of this machine, or of the group of processes (cgroup) whose limit is lower. */
-export interface MachineMemory {
-  /** All of it. */
-  readonly totalBytes: number;
-  /** Free now, or held by caches that give way: this process's share of it. */
-  readonly availableBytes: number;
+/** What a process needs beside its arena: Deno, the compiler, the tokenizer and its worker; and for each thread what the matrix
+ * product packs. */
+const REST_BYTES = 256 * 2 ** 20, THREAD_BYTES = 4 * 2 ** 20;
+
+/** Memory that a whole run needs.
+ * @param memory as it is, so far as is known. */
+export function neededBytes({ plan, host }: PlannedStep, memory?: ProcessMemory): {
+  readonly all: number;
+  /** What the host holds of batches. */
+  readonly batches: number;
+  /** Beside arena and batches: what a process usually takes, or what this one has taken already. */
+  readonly rest: number;
+} {
+  const rest = Math.max(REST_BYTES + plan.threads * THREAD_BYTES, memory?.ownBytes ?? 0);
+  const batches = host.inputBytes + host.outputBytes + host.prefetchBytes;
+  return { all: plan.arenaBytes + batches + rest, batches, rest };
 }
 
-/** Memory as it is now. Needs `--allow-sys=systemMemoryInfo`.
- * @param processes of the run on this machine, which share what is free. */
-export function machineMemory(processes = 1): MachineMemory {
-  const { total, available } = Deno.systemMemoryInfo();
-  const limit = process.constrainedMemory();
-  return {
-    totalBytes: Math.min(total, limit),
-    availableBytes: Math.min(available / processes, Math.max(0, limit - Deno.memoryUsage().rss)),
-  };
-}
-
-/** What a process needs beside its arena: Deno, the compiler, the tokenizer and its worker, buffers of the matrix product. */
-export const REST_BYTES = 256 * 2 ** 20;
-
-/** Memory of a whole run. */
-export function neededBytes({ plan, host }: PlannedStep): number {
-  return plan.arenaBytes + batchesBytes(host) + REST_BYTES;
-}
-
-/** All that the host holds of batches. */
-function batchesBytes({ inputBytes, outputBytes, prefetchBytes }: HostMemory["host"]): number {
-  return inputBytes + outputBytes + prefetchBytes;
-}
-
-/** Whether a run fits, in a line. */
-export function fitText(step: PlannedStep, { totalBytes, availableBytes }: MachineMemory): string {
-  const needed = neededBytes(step);
-  const rest =
-    `its arena, ${bytesText(batchesBytes(step.host))} for batches and ${bytesText(REST_BYTES)} for the rest ` +
+/** Whether a run fits, in a line.
+ * @param memory that there is, as far as is known. */
+export function fitText(step: PlannedStep, memory?: ProcessMemory): string {
+  const { all, batches, rest } = neededBytes(step, memory);
+  const needs =
+    `a run needs ${bytesText(all)}, its arena, ${bytesText(batches)} for batches and ${bytesText(rest)} for the rest ` +
     "of the process";
-  const here = `${bytesText(availableBytes)} of this machine's ${bytesText(totalBytes)} are available`;
-  return `a run needs ${bytesText(needed)}, ${rest}; ${here}: it ${needed <= availableBytes ? "fits" : "does not fit"}`;
+  if (!memory) return needs;
+  const { totalBytes, availableBytes, file } = memory, total = bytesText(totalBytes);
+  const here = `${bytesText(availableBytes)} of ${
+    file ? `the ${total} that ${file} allows` : `this machine's ${total}`
+  }`;
+  return `${needs}; ${here} are available: it ${all <= availableBytes ? "fits" : "does not fit"}`;
 }
 
 /** A run that does not fit into memory; nothing was allocated for it. The message holds the plan. */
@@ -59,10 +50,10 @@ export class MemoryError extends Error {
    * @internal */
   readonly compiled: PlannedStep;
   /** What there was. */
-  readonly memory: MachineMemory;
+  readonly memory: ProcessMemory;
 
   /** @ignore */
-  constructor(compiled: PlannedStep, memory: MachineMemory, fixes: readonly string[] = []) {
+  constructor(compiled: PlannedStep, memory: ProcessMemory, fixes: readonly string[] = []) {
     const fix = fixes.length > 0 ? fixes.join("\n       ") : "a smaller batch, shorter sequences or a smaller model";
     super(
       `Cannot start: ${fitText(compiled, memory)}
@@ -77,6 +68,6 @@ ${memoryText(compiled.plan)}
 
 /** Refuses a step that does not fit.
  * @throws {MemoryError} */
-export function checkMemory(compiled: PlannedStep, memory: MachineMemory): void {
-  if (neededBytes(compiled) > memory.availableBytes) throw new MemoryError(compiled, memory);
+export function checkMemory(compiled: PlannedStep, memory: ProcessMemory): void {
+  if (neededBytes(compiled, memory).all > memory.availableBytes) throw new MemoryError(compiled, memory);
 }

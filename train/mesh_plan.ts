@@ -11,7 +11,7 @@ import { type Exchange, exchangesOf } from "../parallel/exchanges.ts";
 import type { Mesh } from "../parallel/mesh.ts";
 import type { BoundPlan } from "../parallel/plan.ts";
 import { planGraphs } from "./compile.ts";
-import { graphFlops, type MemoryUse, memoryUse } from "./plan_report.ts";
+import { type DeviceFit, deviceFit, graphFlops, type MemoryUse, memoryUse } from "./plan_report.ts";
 import { precisionText } from "./precision.ts";
 import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
 import { stepGraphs, type StepOptions } from "./step_program.ts";
@@ -77,6 +77,8 @@ export interface MeshPlan {
   readonly parameters: readonly ParameterPlan[];
   readonly collectives: readonly CollectivePlan[];
   readonly memory: MemoryUse;
+  /** The device that the memory was compared with; null: none. */
+  readonly device: DeviceFit | null;
   /** The section that needs most memory: its peak is that of `memory`. */
   readonly largestIn: string;
   /** Its largest values. */
@@ -92,6 +94,8 @@ export interface MeshPlanOptions extends Omit<StepOptions, "model" | "ranks"> {
   /** The model's name, for people. */
   readonly name: string;
   readonly ranks: Omit<MeshLayout, "rank">;
+  /** Bytes of a device, to compare with. */
+  readonly deviceMemory?: number;
 }
 
 /** Plans a step for the first rank of a mesh; the others hold the same sizes. Needs no native library and no processes.
@@ -135,6 +139,7 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
     parameters: parameters.map((s) => parameterPlan(s, stored.get(s.name)!, layouts, mesh)),
     collectives: collectives.filter(({ count }) => count > 0).toSorted((a, b) => b.bytes - a.bytes),
     memory: use,
+    device: deviceFit(use.arena, options.deviceMemory),
     largestIn: largest.graph.name,
     largest: largest.blocks.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10)
       .map(({ label, bytes, use }) => ({ label, bytes, kept: use === "kept" })),

@@ -3,7 +3,7 @@
 import { AXES, type Axis } from "../parallel/mesh.ts";
 import { collectiveTotals, type MeshPlan, type ParameterGroup, parameterGroups } from "./mesh_plan.ts";
 import { flopsText, memoryRows, meshText, tensorsText } from "./mesh_plan_text.ts";
-import { bytesText } from "./plan_report.ts";
+import { bytesText, deviceFitText } from "./plan_report.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
 
@@ -147,6 +147,7 @@ function memorySection(plan: MeshPlan): string {
     `<tr><td>${name(v.label)}${v.kept ? " (kept)" : ""}</td><td class="n">${bytesText(v.bytes)}</td></tr>`
   );
   return `<section><h2>Memory of a rank: ${bytesText(arena)}</h2>
+${plan.device ? `<p>It ${deviceFitText(arena, plan.device)}.</p>` : ""}
 <div class="stack">${stack.join("")}</div>
 <table><colgroup><col style="width:32%"><col><col style="width:110px"><col style="width:80px"></colgroup>${
     lines.join("\n")

@@ -2,7 +2,7 @@
  * @module */
 import { AXES } from "../parallel/mesh.ts";
 import { type CollectivePlan, collectiveTotals, type MeshPlan, parameterGroups } from "./mesh_plan.ts";
-import { bytesText, table } from "./plan_report.ts";
+import { bytesText, deviceFitText, table } from "./plan_report.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
 
@@ -88,6 +88,8 @@ ${
         ["arena", `${bytesText(memory.arena)} = ${count(memory.arena)} B`],
       ])
     }
+Device
+  ${deviceFitText(memory.arena, plan.device)}
 Largest values of ${plan.largestIn}
 ${table(plan.largest.map((v) => [v.kept ? `${v.label}, kept` : v.label, bytesText(v.bytes)] as const))}
 FLOPs of rank ${plan.rank} in a step: ${flopsText(plan.flops)}

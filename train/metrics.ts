@@ -7,9 +7,8 @@
  * belongs to neither the steps around it nor their tps.
  * @module
  */
-import { mkdirSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
 import { styleText } from "node:util";
+import type { JsonLines } from "./json_lines.ts";
 
 /** Memory of one device; on a CPU, of this process. */
 export interface MemoryUse {
@@ -17,13 +16,14 @@ export interface MemoryUse {
   readonly activeBytes: number;
   /** Bytes taken from the system: what the console shows. */
   readonly reservedBytes: number;
-  /** Bytes of the whole machine. */
+  /** Bytes of the whole machine, or that this process may use of them. */
   readonly totalBytes: number;
 }
 
-/** Memory of this process on a CPU. Needs `--allow-sys=systemMemoryInfo`. */
-export function processMemory(activeBytes: number): MemoryUse {
-  return { activeBytes, reservedBytes: Deno.memoryUsage().rss, totalBytes: Deno.systemMemoryInfo().total };
+/** Memory of this process on a CPU.
+ * @param activeBytes of its program. @param totalBytes that it may use. */
+export function processMemory(activeBytes: number, totalBytes: number): MemoryUse {
+  return { activeBytes, reservedBytes: Deno.memoryUsage().rss, totalBytes };
 }
 
 /** Speed since the last report. */
@@ -210,27 +210,6 @@ function memoryTags(prefix: string, { activeBytes, reservedBytes, totalBytes }: 
   };
 }
 
-/**
- * A file with one JSON object per line. It is never overwritten: each run appends, first a line `{"run": ...}` that
- * says where its lines begin. A line is with the system when {@linkcode write} returns, so a crash loses none.
- * Numbers that are not finite are `null`, since JSON has no NaN.
- */
-export class JsonLines {
-  readonly #path: string;
-
-  /** Makes missing folders and writes the run's first line. Needs `--allow-write`. */
-  constructor(path: string, run: Record<string, unknown>) {
-    this.#path = path;
-    mkdirSync(dirname(path), { recursive: true });
-    this.write({ run });
-  }
-
-  /** Appends a line. */
-  write(values: Record<string, unknown>): void {
-    writeFileSync(this.#path, JSON.stringify(values) + "\n", { flag: "a" });
-  }
-}
-
 /** What {@linkcode Metrics} reports with, and to whom. */
 export interface MetricsOptions {
   /** Steps between reports. */
@@ -243,6 +222,8 @@ export interface MetricsOptions {
   readonly flopsPerToken: number | null;
   /** FLOPs a second that the device can do: on a CPU, its measured matrix product. */
   readonly peakFlops: number;
+  /** Measures them again, for when a step was faster: the device was busy then. */
+  readonly measurePeak: () => Promise<number>;
   /** Asked at each report. */
   readonly memory: () => MemoryUse;
   /** See {@linkcode colorsWanted}. */
@@ -259,9 +240,11 @@ export interface MetricsOptions {
 export class Metrics {
   readonly #options: MetricsOptions;
   readonly #throughput: Throughput;
+  #peakFlops: number;
 
   constructor(options: MetricsOptions) {
     this.#options = options;
+    this.#peakFlops = options.peakFlops;
     this.#throughput = new Throughput(options.now());
   }
 
@@ -276,16 +259,27 @@ export class Metrics {
   }
 
   /** Counts a step, and reports it if it is to be reported. */
-  step(result: StepResult): void {
+  async step(result: StepResult): Promise<void> {
     this.#throughput.step();
     if (!this.isReported(result.step)) return;
-    const { flopsPerToken, peakFlops, memory, colors, print, jsonl, now } = this.#options;
+    const { flopsPerToken, memory, colors, print, jsonl, now } = this.#options;
     const speed = this.#throughput.take(now());
-    const tflops = flopsPerToken === null ? null : speed.tps * flopsPerToken / 1e12;
-    const mfuPercent = tflops === null ? null : 100 * tflops * 1e12 / peakFlops;
+    const flops = flopsPerToken === null ? null : speed.tps * flopsPerToken,
+      tflops = flops === null ? null : flops / 1e12;
+    if (flops !== null && flops > this.#peakFlops) await this.#raisePeak(flops);
+    const mfuPercent = flops === null ? null : 100 * flops / this.#peakFlops;
     const report = { ...result, ...speed, tflops, mfuPercent, memory: memory() };
     print(trainLine(report, { colors }));
     jsonl?.write(trainTags(report));
+  }
+
+  /** Measures the peak again, as steps were faster; what they reached can be reached in any case. */
+  async #raisePeak(flops: number): Promise<void> {
+    const { measurePeak, print, now } = this.#options, begun = now(), before = this.#peakFlops;
+    this.#peakFlops = Math.max(flops, await measurePeak());
+    this.#throughput.exclude(now() - begun);
+    const [was, is] = [before, this.#peakFlops].map((peak) => (peak / 1e9).toFixed(0));
+    print(`  mfu is now of ${is} GFLOP/s: a step was faster than the ${was} that were measured before`);
   }
 
   /** Reports a validation, whose time then does not count as training. */

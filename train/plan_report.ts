@@ -1,6 +1,7 @@
 /** The plan of a step as text: sections with their FLOPs, memory by what it is for, the largest values. What `--dry-run` prints,
  * and what a run that does not fit is refused with.
  * @module */
+import type { ProgramMemory } from "../ffi/program.ts";
 import { opOf } from "../graph/builder.ts";
 import type { Graph } from "../graph/ir.ts";
 import { flopsOf } from "../graph/op.ts";
@@ -16,6 +17,43 @@ export function bytesText(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   const unit = Math.min(units.length - 1, bytes > 0 ? Math.floor(Math.log2(bytes) / 10) : 0);
   return `${(bytes / 1024 ** unit).toFixed(unit === 0 ? 0 : 1)} ${units[unit]}`;
+}
+
+/** A device that a plan was compared with. */
+export interface DeviceFit {
+  /** Memory of the device. */
+  readonly bytes: number;
+  /** Does the arena of a rank fit into it? */
+  readonly fits: boolean;
+}
+
+/** Compares the arena of a rank with the memory of a device, if one is given. */
+export function deviceFit(arenaBytes: number, deviceBytes?: number): DeviceFit | null {
+  return deviceBytes === undefined ? null : { bytes: deviceBytes, fits: arenaBytes <= deviceBytes };
+}
+
+/** The comparison in a line. */
+export function deviceFitText(arenaBytes: number, device: DeviceFit | null): string {
+  if (!device) return "not compared with a memory: --device-memory 80GB says whether a rank fits";
+  const { bytes, fits } = device, rest = bytesText(Math.abs(bytes - arenaBytes));
+  return `${fits ? "fits" : "does not fit"}: a rank needs ${bytesText(arenaBytes)} of a device's ${
+    bytesText(bytes)
+  }, ` +
+    (fits ? `which leaves ${rest}` : `${rest} too much`);
+}
+
+const HUGE_PAGE = 2 << 20;
+
+/** That much of a program's arena lies in small pages, in a line; none where the system has given huge ones, as far as they fit. */
+export function smallPages({ arenaBytes, hugeBytes }: Pick<ProgramMemory, "arenaBytes" | "hugeBytes">): string[] {
+  const small = arenaBytes - hugeBytes, few = Math.max(2 * HUGE_PAGE, arenaBytes / 10);
+  if (small <= few) return [];
+  return [
+    `${bytesText(small)} of the arena's ${
+      bytesText(arenaBytes)
+    } are in small pages, since the system gave no huge ones ` +
+    "(see /sys/kernel/mm/transparent_hugepage/enabled; the ranks of a busy host get few)",
+  ];
 }
 
 /** FLOPs of a graph as it will run, recomputation included. */

@@ -2,6 +2,7 @@
  * @module */
 import { Comm, type CommInfo, type CommOptions } from "../ffi/comm.ts";
 import type { Device } from "../ffi/device.ts";
+import { LaunchError } from "../parallel/launch.ts";
 
 /** This process among the others. */
 export class ProcessGroup implements AsyncDisposable {
@@ -13,15 +14,13 @@ export class ProcessGroup implements AsyncDisposable {
     number,
     { readonly mine: Float64Array<ArrayBuffer>; readonly all: Float64Array<ArrayBuffer> }
   >();
-  #failed = false;
-
   private constructor(comm: Comm) {
     this.comm = comm;
     this.info = comm.info;
   }
 
   /** Joins the others.
-   * @throws {TitanError} if they do not come. @throws {RangeError} if this is not who the environment says. */
+   * @throws {TitanError} if they do not come. @throws {LaunchError} if this is not who the environment says. */
   static async open(
     device: Device,
     place: { readonly rank: number; readonly size: number },
@@ -29,9 +28,10 @@ export class ProcessGroup implements AsyncDisposable {
   ): Promise<ProcessGroup> {
     const comm = await Comm.open(device, options), { rank, size } = comm.info;
     if (rank === place.rank && size === place.size) return new ProcessGroup(comm);
-    throw new RangeError(
-      `This process is rank ${place.rank} of ${place.size} to the environment, and rank ${rank} of ${size} to ${comm.info.version}: ` +
-        `expected the same; start all ranks with the mpirun of that library, or with --nproc`,
+    throw new LaunchError(
+      `This process is rank ${place.rank} of ${place.size} to the environment, and rank ${rank} of ${size} to ${comm.info.version}`,
+      "the same",
+      "start all ranks with the mpirun of that MPI, with srun --mpi=TYPE for a type that it knows (srun --mpi=list), or with --nproc",
     );
   }
 
@@ -57,13 +57,13 @@ export class ProcessGroup implements AsyncDisposable {
     return all.map((one, rank) => JSON.parse(new TextDecoder().decode(one.subarray(0, lengths[rank]))));
   }
 
-  /** Something went wrong here, so that the others are not to be met again: they learn of it when this process ends. */
-  fail(): void {
-    this.#failed = true;
+  /** Something went wrong here: the others learn of it at once, and are not to be met again. */
+  fail(error: unknown): void {
+    this.comm.giveUp((error instanceof Error ? error.message : `${error}`).split("\n")[0]);
   }
 
   /** Leaves the others, who do so too. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#failed) await this.comm.close();
+    await this.comm.close();
   }
 }

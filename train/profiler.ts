@@ -1,6 +1,7 @@
 /** Which steps of a run are recorded, in cycles as PyTorch's profiler has them, and what is left of each cycle: a table and a trace file.
  * @module */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { traceJson } from "./chrome_trace.ts";
 import { type DeviceRates, profileText, type StepProfile } from "./profile.ts";
 
@@ -19,8 +20,8 @@ export function profileAction(step: number, { freq, warmup, active }: ProfileCyc
 
 /** What {@linkcode Profiler} is made with. */
 export interface ProfilerOptions extends ProfileCycle {
-  /** Receives `iteration_N/rank0_trace.json`, which the first rank writes for all. */
-  readonly folder: string;
+  /** Receives `iteration_N/rank0_trace.json`, which the first rank writes for all; null on the others. */
+  readonly folder: string | null;
   /** The recorded steps of every rank, where there are several: all call it at the end of a cycle; those that write nothing get none. */
   readonly gather?: (own: readonly StepProfile[]) => Promise<readonly (readonly StepProfile[])[] | undefined>;
   readonly rates: DeviceRates;
@@ -28,7 +29,8 @@ export interface ProfilerOptions extends ProfileCycle {
   readonly print: (text: string) => void;
 }
 
-/** Gathers recorded steps; at the end of a cycle it prints their table and writes their trace. */
+/** Gathers recorded steps; at the end of a cycle it prints their table and writes their trace. That a trace cannot be written, as on
+ * a full disk, stands below the table, and the run goes on. */
 export class Profiler {
   readonly #options: ProfilerOptions;
   #recorded: StepProfile[] = [];
@@ -36,7 +38,7 @@ export class Profiler {
   /** Makes the folder, so that a run that cannot write there ends before it starts. */
   constructor(options: ProfilerOptions) {
     this.#options = options;
-    mkdirSync(options.folder, { recursive: true });
+    if (options.folder !== null) mkdirSync(options.folder, { recursive: true });
   }
 
   /** Takes a step that was to be recorded. */
@@ -46,14 +48,30 @@ export class Profiler {
     this.#recorded.push(profile);
     if (step % freq !== 0) return;
     // After a resume the cycle's first steps are another run's.
-    const recorded = this.#recorded.slice(-active), path = `${folder}/iteration_${step}/rank0_trace.json`;
+    const recorded = this.#recorded.slice(-active);
     this.#recorded = [];
     const ranks = await (this.#options.gather?.(recorded) ?? Promise.resolve([recorded]));
-    if (!ranks) return;
-    mkdirSync(`${folder}/iteration_${step}`, { recursive: true });
-    writeFileSync(path, traceJson(ranks));
-    print(
-      `${profileText(recorded, rates)}\n  trace: ${path} (open it in https://ui.perfetto.dev)`,
-    );
+    if (!ranks || folder === null) return;
+    const path = `${folder}/iteration_${step}/rank0_trace.json`;
+    const problem = written(path, traceJson(ranks));
+    const where = problem === undefined
+      ? `${path} (open it in https://ui.perfetto.dev)`
+      : `none, as ${path} cannot be written: ${problem}`;
+    print(`${profileText(recorded, rates)}\n  trace: ${where}`);
+  }
+}
+
+/** Writes a file whole or not at all, in folders that are made for it.
+ * @returns why that is impossible. */
+function written(path: string, text: string): string | undefined {
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, text);
+  } catch (error) {
+    try {
+      rmSync(path); // a part of a trace opens nowhere
+    } catch { // there is none
+    }
+    return (error as Error).message;
   }
 }

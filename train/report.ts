@@ -14,7 +14,9 @@ const count = (n: number): string => n.toLocaleString("en-US");
 /** Device and native library in a line; a slower path that is taken says so. */
 export function deviceText(device: DeviceInfo, gflops: number, dtype: "f32" | "bf16"): string {
   const level = `level ${device.level}${device.levelIsForced ? ", forced by TITAN_CPU" : ""}`;
-  return `${device.processor}, ${device.threads} threads, ${level} (${device.vectorBits}-bit vectors), ${device.product}, ` +
+  const threads = `${device.threads} thread${device.threads === 1 ? "" : "s"}`;
+  const why = device.threadsText && ` (${device.threadsText})`;
+  return `${device.processor}, ${threads}${why}, ${level} (${device.vectorBits}-bit vectors), ${device.product}, ` +
     `${gflops.toFixed(0)} GFLOP/s in a product of 1024^3 (${dtype})`;
 }
 

@@ -1,6 +1,7 @@
 /** Starting the ranks of a run on this machine: what can be refused is refused here, once, before any of them starts.
  * @module */
 import { modulePath } from "../ffi/comm.ts";
+import { Device } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
 import { launch, LaunchError, readable, WITH_MPI } from "../parallel/launch.ts";
 import { type Config, type LogRanks, meshOf, readLogRanks } from "./config.ts";
@@ -30,7 +31,8 @@ export async function startRanks(config: Config, size: number, args: readonly st
   meshOf(config, size);
   const { path } = library(), module = modulePath();
   if (!exists(module)) throw new LaunchError(`Cannot start ${size} ranks: there is no ${module}`, ...WITH_MPI);
-  const threads = config.device.threads || Math.max(1, Math.floor(navigator.hardwareConcurrency / size));
+  using device = new Device({ threads: config.device.threads, hostSize: size });
+  const { threads } = device.info;
   return await launch(size, args, { library: path, threads, graceMs: config.comm.train_timeout_seconds * 1000 });
 }
 

@@ -4,7 +4,7 @@
 import { type Action, Actions, Struct } from "../ffi/buffer.ts";
 import type { Device } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
-import { Program } from "../ffi/program.ts";
+import { Program, type ProgramMemory } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
 import { prefetchBytes } from "../data/prefetch.ts";
 import { type Graph, numel, type State, type StateKind } from "../graph/ir.ts";
@@ -264,6 +264,11 @@ export class StepProgram implements Disposable {
     const { program: { bytes }, host } = compiled;
     const program = await Program.create(device, bytes, host);
     return new StepProgram(compiled, program, accumulation);
+  }
+
+  /** What it holds. */
+  get memory(): ProgramMemory {
+    return this.#program.memory;
   }
 
   /** Gives all parameters their first values. */

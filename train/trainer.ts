@@ -7,7 +7,7 @@ import { type DatasetSpec, Unigrams } from "../data/dataset.ts";
 import { mergeStates } from "../data/loader.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import type { CommOptions } from "../ffi/comm.ts";
-import { Device, type DeviceInfo } from "../ffi/device.ts";
+import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
 import { ABI_VERSION } from "../ffi/symbols.ts";
 import { LayoutError } from "../graph/layout.ts";
@@ -15,7 +15,7 @@ import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { TrainableModel } from "../model/loss.ts";
-import { threadsOfRank, worldOf } from "../parallel/launch.ts";
+import { isLaunched, worldOf } from "../parallel/launch.ts";
 import { BATCH_AXES, Mesh, type MeshOptions, stepProblems } from "../parallel/mesh.ts";
 import { agree } from "./agreement.ts";
 import { BatchPart } from "./batch_part.ts";
@@ -23,7 +23,7 @@ import { Checkpoints, runState, type Saved, type Start } from "./checkpoint/chec
 import type { CheckpointOptions } from "./checkpoint/policy.ts";
 import { saveCheckpoint } from "./checkpoint/save.ts";
 import { lrFactor, type LrScheduleOptions } from "./lr_schedule.ts";
-import { checkMemory, machineMemory } from "./machine_memory.ts";
+import { checkMemory } from "./machine_memory.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
 import type { StepProfile } from "./profile.ts";
 import { precisionOf } from "./precision.ts";
@@ -66,7 +66,7 @@ export interface TrainOptions {
   readonly lanes?: number;
   /** Seed of the initial values; default 0. */
   readonly seed?: number;
-  /** CPU threads; default 0: all, of which the ranks of a host get equal shares. */
+  /** CPU threads; default 0: one per core, as far as the CPU quota keeps them busy, in equal shares for the ranks of a host. */
   readonly threads?: number;
   /** Degrees of the mesh, for processes that `mpirun` started: an absent axis is 1, an absent `dp_shard` what the others leave. */
   readonly mesh?: MeshOptions;
@@ -82,6 +82,8 @@ export interface TrainOptions {
   readonly validation?: ValidationOptions;
   /** Is this step, counted from 1, to be recorded? It then comes with its `profile`. Default: none is, which costs nothing. */
   readonly profile?: (step: number) => boolean;
+  /** Receives what is worth knowing while the run goes on: that the text is read again. Default: it is printed. */
+  readonly notice?: (text: string) => void;
 }
 
 /** What `evaluate` runs on. */
@@ -106,6 +108,8 @@ export interface TrainStep extends StepNumbers {
   readonly lr: number;
   /** Tokens seen since the start. */
   readonly tokensSeen: number;
+  /** How often all of the text has been read: of the streams of documents that this rank reads, the slowest counts. */
+  readonly epoch: number;
   /** Wait for the data, in milliseconds. */
   readonly loadingMs: number;
   /** Time in the native call, in milliseconds. */
@@ -133,7 +137,7 @@ const defaultOptimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8,
 /** Options with nothing left open. */
 export type CompleteOptions =
   & TrainOptions
-  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile" | "agreed" | "checkpoint">>
+  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile" | "notice" | "agreed" | "checkpoint">>
   & {
     readonly optimizer: OptimizerOptions;
   };
@@ -196,6 +200,7 @@ export class Trainer implements AsyncDisposable {
   readonly #owned: AsyncDisposable;
   #step = 0;
   #tokensSeen = 0;
+  #epoch = 0;
   #stopping = false;
   #stopped = false;
 
@@ -227,9 +232,11 @@ export class Trainer implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     try {
       const data = { dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes };
-      const opening = prefetch({ ...data, ...share, state: start?.loader });
+      const opening = prefetch({ ...data, ...share, state: start?.loader }), checking = checkValidation(full);
+      const checked = checking.catch(() => {}); // it is awaited below, behind what is of more use
+      stack.defer(() => checked);
       const compiling = attempt(() => {
-        const native = stack.use(new Device({ threads: threadsOfRank(full.threads, worldOf()) }));
+        const native = stack.use(new Device(deviceOptions(full.threads)));
         const joining = ranks && ProcessGroup.open(native, { rank: ranks.rank, size: ranks.mesh.size }, full.comm);
         joining?.catch(() => {}); // awaited below, behind what may fail before
         const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
@@ -239,22 +246,26 @@ export class Trainer implements AsyncDisposable {
       const loader = stack.use(
         await opening.catch((error) => {
           // What the worker had no memory for, the run has none for either, and can say so better.
-          if (!(error instanceof DataError)) checkMemory(compiling().compiled, machineMemory(worldOf()?.hostSize));
+          if (!(error instanceof DataError)) {
+            const { native, compiled } = compiling();
+            checkMemory(compiled, native.memory());
+          }
           throw error;
         }),
       ); // its worker has read and tokenised meanwhile
       checkVocabulary(full.model, loader.vocabSize);
+      await checking;
       const { native, joining, precision, compiled } = compiling();
       group = stack.use(await joining);
       if (group) await agree(group, { ...factsOf(full), checkpoint: start?.path ?? "none" });
-      checkMemory(compiled, machineMemory(group?.info.hostSize));
+      checkMemory(compiled, native.memory());
       const program = stack.use(await StepProgram.load(native, compiled, accumulation));
       await program.initialize(full.seed);
       await checkpoints?.load((kinds) => program.lasting(kinds));
       const opened = { native, program, loader, ranks, group, checkpoints, owned: stack.move() };
       return new Trainer({ ...full, precision }, opened);
     } catch (error) {
-      group?.fail();
+      group?.fail(error);
       throw error;
     }
   }
@@ -284,6 +295,11 @@ export class Trainer implements AsyncDisposable {
     return this.#native.measure({ dtype: precisionOf(this.options.precision, this.options.dtype).param });
   }
 
+  /** Memory that there is for this process now. */
+  memory(): ProcessMemory {
+    return this.#native.memory();
+  }
+
   /** Memory bandwidth of this device, in GB/s. */
   measureBandwidth(): Promise<number> {
     return this.#native.measureBandwidth();
@@ -308,11 +324,17 @@ export class Trainer implements AsyncDisposable {
     const recorded = this.options.profile?.(step) ?? false;
     if (recorded) await this.program.recordNext();
     const start = performance.now();
-    for (const views of this.program.microbatches) this.#part.put(views, (await this.#loader.next())!);
+    let epoch = this.#epoch;
+    for (const views of this.program.microbatches) {
+      const batch = (await this.#loader.next())!;
+      this.#part.put(views, batch);
+      epoch = batch.epoch;
+    }
     const loaded = performance.now();
     const numbers = await this.program.step(step, lr);
     this.#step = step;
     this.#tokensSeen += numbers.tokenCount;
+    this.#count(epoch);
     const ended = performance.now(),
       maxLoss = await this.#agree(numbers.loss),
       saved = await this.#saveIfDue(false);
@@ -322,6 +344,7 @@ export class Trainer implements AsyncDisposable {
       ...numbers,
       maxLoss,
       tokensSeen: this.#tokensSeen,
+      epoch,
       loadingMs: loaded - start,
       nativeMs: ended - loaded,
       ...(recorded ? { profile: this.#profile(step, [start, loaded, ended]) } : {}),
@@ -351,6 +374,15 @@ export class Trainer implements AsyncDisposable {
     return await this.#checkpoints?.after(place, (path, content) => this.save(path, content));
   }
 
+  /** Tells once a pass that the text is read again, on the first rank. */
+  #count(epoch: number): void {
+    const { notice = console.log } = this.options;
+    if (epoch > this.#epoch && (this.ranks?.rank ?? 0) === 0) {
+      notice(`epoch ${epoch + 1}: all of the text has been read by step ${this.#step}, and is read again`);
+    }
+    this.#epoch = epoch;
+  }
+
   /** What ranks tell each other behind a step: whether to stop, and their own losses, of which it returns the largest. */
   async #agree(loss: number): Promise<number> {
     if (!this.group) return loss;
@@ -368,7 +400,7 @@ export class Trainer implements AsyncDisposable {
     try {
       return await run();
     } catch (error) {
-      this.group?.fail();
+      this.group?.fail(error);
       throw error;
     }
   }
@@ -388,10 +420,9 @@ export class Trainer implements AsyncDisposable {
     if (!validation || !views) {
       throw new RangeError("Cannot evaluate: the run has no validation data; give the option `validation`");
     }
-    const start = performance.now(), { data: dataset, batch: batchSize, seqLen, steps } = validation;
-    const share = this.ranks && dataRankOf(this.ranks.mesh, this.ranks.rank), part = new BatchPart(seqLen, this.ranks);
-    await using loader = await prefetch({ dataset, tokenizer, batchSize, seqLen, infinite: false, ...share });
-    checkVocabulary(this.options.model, loader.vocabSize);
+    const start = performance.now(), { seqLen, steps } = validation, part = new BatchPart(seqLen, this.ranks);
+    const share = this.ranks && dataRankOf(this.ranks.mesh, this.ranks.rank);
+    await using loader = await prefetch({ ...wholeText(validation, tokenizer), ...share });
     const unigrams = new Unigrams(loader.vocabSize);
     let batches = 0;
     for (let batch; batches !== steps && (batch = await loader.next()); batches++) {
@@ -443,9 +474,32 @@ function ranksOf({ mesh: degrees, parallelism, batch, seqLen, validation }: Comp
   return { ...parallelism, mesh, rank: place.rank };
 }
 
+/** What this process's device takes of a machine that it may share with other ranks, to each of which their launcher may have given
+ * processors of its own. */
+export function deviceOptions(threads: number): DeviceOptions {
+  return { threads, hostSize: worldOf()?.hostSize, placed: !isLaunched() };
+}
+
 /** What has to be the same on all ranks of a run. */
 function factsOf({ model: _, comm: _comm, agreed, ...options }: CompleteOptions): Record<string, unknown> {
   return { library: `${library().version}, ABI version ${ABI_VERSION}`, ...agreed ?? options };
+}
+
+/** The held-out text once, from its beginning: one lane, as there is no order of lanes to keep, and several would each need a document. */
+function wholeText({ data: dataset, batch: batchSize, seqLen }: ValidationOptions, tokenizer?: string | URL) {
+  return { dataset, tokenizer, batchSize, seqLen, lanes: 1, infinite: false };
+}
+
+/** Reads the first row of the held-out text, so that what is wrong with it is told before the first step. */
+async function checkValidation({ validation, tokenizer }: TrainOptions): Promise<void> {
+  if (!validation) return;
+  try {
+    await using _loader = await prefetch({ ...wholeText({ ...validation, batch: 1 }, tokenizer), ahead: 1 });
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+    const { what, ...problem } = error.problem;
+    throw new DataError({ ...problem, what: `Validation: ${what}` }, { cause: error });
+  }
 }
 
 /** Ids beyond the embedding's rows must not reach the kernels. */

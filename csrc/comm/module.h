@@ -8,7 +8,7 @@
 #pragma once
 #include <stdint.h>
 
-#define TITAN_COMM_ABI 3
+#define TITAN_COMM_ABI 4
 #define TITAN_COMM_TEXT 512
 
 #ifdef __cplusplus
@@ -63,10 +63,14 @@ typedef struct titan_comm_module {
   int32_t (*open)(titan_comm_place *place, char *error);
   /** Makes a group; all its ranks do, in the same order where they share several. */
   int32_t (*group)(const int32_t *ranks, int32_t size, void **group, char *error);
-  /** Every rank's `bytes` of host memory, one after another, for all of them. */
+  /** Every rank's `bytes` of host memory, one after another, for all of them. However it ends, it is done with the memory. */
   int32_t (*gather)(void *group, const void *mine, void *all, uint64_t bytes, const titan_comm_wait *wait, char *error);
-  /** A collective by messages. */
+  /** A collective by messages. Unless it ends well, some may be on their way for ever: then the tensors' memory has to stay where it is. */
   int32_t (*run)(void *group, const titan_comm_call *call, const titan_comm_wait *wait, char *error);
+  /** Tells the others, none of whom need be there any more, that this rank gives up, and why. Takes a second at most. */
+  void (*give_up)(const char *why);
+  /** The first of the others who told that: its rank, and why in TITAN_COMM_TEXT bytes; -1 where none has. */
+  int32_t (*given_up)(char *why);
   /** Leaves the others, who do so too. */
   int32_t (*close)(char *error);
   /** Ends all processes at once, this one too. */

@@ -11,9 +11,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cinttypes>
 #include <climits>
+#include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <random>
 
 #include "../clock.h"
 #include "../failure.h"
@@ -24,9 +27,31 @@ namespace {
 
 constexpr uint64_t HUGE_PAGE = uint64_t{2} << 20;
 
-[[noreturn]] void refuse(const std::string& what) {
-  throw Failure(TITAN_STATUS_COMMUNICATION, text(what, ": ", std::strerror(errno), "; expected: memory that the ranks of a host can share; fix: TITAN_EXCHANGE=messages does without"));
+constexpr const char* FIX = "; expected: memory that the ranks of a host can share; fix: start them in one container, or TITAN_EXCHANGE=messages does without";
+
+[[noreturn]] void refuse(const std::string& what) { throw Failure(TITAN_STATUS_COMMUNICATION, text(what, ": ", std::strerror(errno), FIX)); }
+
+/// A name that no other window of the host has.
+std::string name_of(uint64_t nonce) {
+  char name[48];
+  std::snprintf(name, sizeof name, "libtitan arena %016" PRIx64, nonce);
+  return name;
 }
+
+uint64_t random_number() {
+  std::random_device random;
+  return uint64_t{random()} << 32 | random();
+}
+
+/// A descriptor, closed at the end.
+struct File {
+  const int number;
+  explicit File(int number) : number(number) {}
+  ~File() {
+    if (number >= 0) close(number);
+  }
+  File(const File&) = delete;
+};
 
 /// Maps a file at a multiple of 2 MB, so that the system may use huge pages.
 char* map(int descriptor, uint64_t bytes, int protection) {
@@ -74,9 +99,9 @@ uint64_t bytes_of(const titan_comm_call& call) { return size_of(DType{call.dtype
 }  // namespace
 
 // A file without a name, which other processes open through /proc: it has no limit of its own, as /dev/shm has, and is gone with the last process.
-Window::Window(uint64_t bytes) : bytes_(whole_pages(bytes)) {
+Window::Window(uint64_t bytes) : bytes_(whole_pages(bytes)), nonce_(random_number()) {
 #ifdef __linux__
-  descriptor_ = static_cast<int>(syscall(SYS_memfd_create, "libtitan arena", 1u /* close on exec */));
+  descriptor_ = static_cast<int>(syscall(SYS_memfd_create, name_of(nonce_).c_str(), 1u /* close on exec */));
 #else
   descriptor_ = -1;
   errno = ENOSYS;
@@ -104,17 +129,27 @@ void Window::settle() {
   descriptor_ = -1;
 }
 
-Mapping::Mapping(int32_t pid, int descriptor, uint64_t bytes) : bytes_(whole_pages(bytes)) {
-  const std::string path = text("/proc/", pid, "/fd/", descriptor);
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) refuse(text("cannot open the memory of process ", pid, " (", path, ")"));
-  try {
-    data_ = map(file, bytes_, PROT_READ);
-  } catch (...) {
-    close(file);
-    throw;
-  }
-  close(file);
+WindowPlace Window::place() const { return {getpid(), descriptor_, bytes_, nonce_}; }
+
+Mapping::Mapping(const WindowPlace& place) : bytes_(place.bytes) {
+#ifdef __linux__
+  // It is looked at before it is opened, since opening may do things to what is no memory. The first descriptor stays with what it found.
+  const std::string path = text("/proc/", place.pid, "/fd/", place.descriptor);
+  const File found(open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (found.number < 0) refuse(text("cannot open the memory of process ", place.pid, " (", path, ")"));
+  const std::string own_path = text("/proc/self/fd/", found.number), expected = text("/memfd:", name_of(place.nonce), " (deleted)");
+  char name[256];
+  const ssize_t length = readlink(own_path.c_str(), name, sizeof name);
+  if (length < 0) refuse(text("cannot read what ", path, " is"));
+  if (std::string_view(name, static_cast<size_t>(length)) != expected)
+    throw Failure(TITAN_STATUS_COMMUNICATION, text(path, " is ", std::string(name, static_cast<size_t>(length)), ", and not the memory of another rank (", expected, ")", FIX));
+  const File file(open(own_path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.number < 0) refuse(text("cannot open the memory of process ", place.pid, " (", path, ")"));
+  data_ = map(file.number, bytes_, PROT_READ);
+#else
+  errno = ENOSYS;
+  refuse("cannot open the memory of another process");
+#endif
 }
 
 Mapping::~Mapping() { munmap(data_, bytes_); }

@@ -10,7 +10,14 @@
 
 namespace titan::comm {
 
-/// Memory of this process that others can map: `open` gives them the place where the system has it, until `settle`.
+/// Where another process of this host finds a window, and what it has to be: a process number means nothing to who counts them otherwise (in
+/// another container), and may be that of a newer process.
+struct WindowPlace {
+  int32_t pid, descriptor;
+  uint64_t bytes, nonce;
+};
+
+/// Memory of this process that others can map, until `settle`.
 class Window {
  public:
   explicit Window(uint64_t bytes);
@@ -18,20 +25,21 @@ class Window {
   Window(const Window&) = delete;
   char* data() const { return data_; }
   uint64_t bytes() const { return bytes_; }
-  int descriptor() const { return descriptor_; }
+  WindowPlace place() const;
   /// All others have mapped it.
   void settle();
 
  private:
   char* data_;
-  uint64_t bytes_;
+  uint64_t bytes_, nonce_;
   int descriptor_;
 };
 
 /// Memory of another process of this host, as this one sees it.
 class Mapping {
  public:
-  Mapping(int32_t pid, int descriptor, uint64_t bytes);
+  /// Throws a Failure where something else is found there.
+  explicit Mapping(const WindowPlace& place);
   ~Mapping();
   Mapping(const Mapping&) = delete;
   char* data() const { return data_; }

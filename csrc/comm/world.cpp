@@ -15,19 +15,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <set>
 #include <thread>
 
 #include "../clock.h"
-#include "processors.h"
+#include "../processors.h"
 
 namespace titan::comm {
 namespace {
-
-template <size_t size> void copy_text(char (&to)[size], const std::string& from) {
-  const size_t length = std::min(from.size(), size - 1);
-  std::memcpy(to, from.data(), length);
-  to[length] = 0;
-}
 
 [[noreturn]] void refuse(const std::string& message) { throw Failure(TITAN_STATUS_COMMUNICATION, message); }
 
@@ -73,6 +69,8 @@ const titan_comm_module* load_module(const std::string& name) {
   Dl_info own;
   std::string path = dladdr(reinterpret_cast<void*>(&titan_abi_version), &own) && own.dli_fname ? own.dli_fname : "";
   path = path.substr(0, path.rfind('/') + 1) + "libtitan_" + name + ".so";
+  // UCX, which MPIs are built with, writes hooks into the code of libc when it is loaded. Other threads run that code meanwhile.
+  setenv("UCX_MEM_MMAP_HOOK_MODE", "none", 0);
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   const auto fix = "; expected: the module that was built with this library; fix: deno task setup --mpi";
   if (!library) refuse(text("cannot open the communication module: ", dlerror(), fix));
@@ -126,6 +124,11 @@ struct World::Wait {
       if (state == Block::gave_up) lost = rank, loss = text("gave up: ", block->reason);
       else if (looked % 64 == 0 && kill(block->pid, 0) && errno == ESRCH) lost = rank, loss = "has ended without a word";
     }
+    if (lost < 0 && !world.sees_all_) {
+      char why[TITAN_COMM_TEXT];
+      lost = world.module_->given_up(why);
+      if (lost >= 0) loss = text("gave up: ", why), world.told_ = true;
+    }
     return lost < 0;
   }
 };
@@ -145,6 +148,8 @@ std::shared_ptr<World> World::open(const std::string& name, const titan_comm_opt
 
 World::~World() {
   executor_.run([this] {
+    if (under_way_)
+      for (auto& window : windows_) window.release();  // stays
     groups_.clear();
     peers_.clear();
     windows_.clear();
@@ -198,6 +203,7 @@ void World::join() {
     windows_.clear();
     window_bytes_.clear();
   }
+  sees_all_ = shares_ && one_host;
   block_->pid = getpid();
   gather_all(nullptr, nullptr, 0, "joining");
 }
@@ -216,20 +222,31 @@ void World::describe(titan_comm_info& info) const {
   copy_text(info.processors, processors_);
 }
 
-void World::share_processors(Executor& device) {
-  const Processors own = own_processors(device.threads());
-  std::vector<Processors> all(static_cast<size_t>(size())), here;
-  executor_.run([&] { gather_all(&own, all.data(), sizeof own, "sharing processors"); });
+void World::share_host(Device& device) {
+  struct Own { Processors processors; uint64_t groups[32]; } own = {own_processors(device.executor.threads()), {}};
+  const std::vector<MemoryLimit> limits = memory_limits();
+  for (size_t i = 0; i < std::min(std::size(own.groups), limits.size()); i++) own.groups[i] = limits[i].group;
+  std::vector<Own> all(static_cast<size_t>(size()));
+  executor_.run([&] { gather_all(&own, all.data(), sizeof own, "sharing the host"); });
+  std::vector<Processors> here;
+  MemorySharing memory;
   size_t self = 0;
   for (int r = 0; r < size(); r++) {
     if (hosts_[static_cast<size_t>(r)] != place_.host) continue;
     if (r == rank()) self = here.size();
-    here.push_back(all[static_cast<size_t>(r)]);
+    here.push_back(all[static_cast<size_t>(r)].processors);
+    const std::set<uint64_t> groups(std::begin(all[static_cast<size_t>(r)].groups), std::end(all[static_cast<size_t>(r)].groups));
+    for (const uint64_t group : groups) memory.of_group[group]++;  // 0, the machine, is everybody's
+  }
+  memory.processes = static_cast<int>(here.size());
+  {
+    std::lock_guard lock(device.mutex);
+    device.memory_sharing = std::move(memory);
   }
   if (here.size() == 1) return;
-  const Share share = share_of(here, self, processors_by_core());
+  const Share share = share_of(here, self, cores_of_host());
   processors_ = share.text;
-  if (!share.processors.empty()) bind(device, share.processors);
+  if (!share.cores.empty()) bind(device.executor, share.cores);
 }
 
 titan_comm_traffic World::traffic(uint32_t kind) const {
@@ -245,7 +262,7 @@ void World::count(const Collective& collective) {
 }
 
 void World::gather_all(const void* mine, void* all, uint64_t bytes, const char* what) {
-  if (!broken_.empty()) refuse(broken_);
+  check_works();
   char error[TITAN_COMM_TEXT] = {}, none[1] = {};
   std::vector<char> some(bytes ? 0 : static_cast<size_t>(size()));
   Wait wait(*this, options_.start_timeout_ms, what);
@@ -255,32 +272,39 @@ void World::gather_all(const void* mine, void* all, uint64_t bytes, const char* 
 }
 
 void World::gather(const void* mine, void* all, uint64_t bytes) {
-  executor_.run([&] { gather_all(mine, all, bytes, "gathering from the host"); });
+  try {
+    executor_.run([&] { gather_all(mine, all, bytes, "gathering from the host"); });
+  } catch (...) {
+    const Failure failure = Failure::caught();
+    give_up(failure.what());
+    tell();
+    throw failure;
+  }
 }
 
 /// Makes memory and maps that of the others of this host; where that fails, says why and goes on, since all ranks take the same steps.
 int World::add_window(uint64_t bytes, bool* mapped, std::string* why) {
-  struct Offer { int32_t pid, descriptor; uint64_t bytes; } own = {getpid(), -1, bytes};
+  WindowPlace own = {getpid(), -1, bytes, 0};
   std::unique_ptr<Window> window;
   *mapped = true;
   const auto attempt = [&](auto&& body) {
     try {
       body();
-    } catch (const Failure& failure) {
-      if (*mapped) *why = failure.message;
+    } catch (...) {
+      if (*mapped) *why = Failure::caught().what();
       *mapped = false;
     }
   };
   attempt([&] { window = std::make_unique<Window>(bytes); });
-  if (window) own.descriptor = window->descriptor();
-  std::vector<Offer> offers(static_cast<size_t>(size()));
+  if (window) own = window->place();
+  std::vector<WindowPlace> offers(static_cast<size_t>(size()));
   gather_all(&own, offers.data(), sizeof own, "sharing memory");
   for (int r = 0; r < size(); r++) {
     Peer& peer = peers_[static_cast<size_t>(r)];
-    const Offer& offer = offers[static_cast<size_t>(r)];
+    const WindowPlace& offer = offers[static_cast<size_t>(r)];
     if (hosts_[static_cast<size_t>(r)] != place_.host) continue;
     std::unique_ptr<Mapping> mapping;
-    if (r != rank() && offer.descriptor >= 0) attempt([&] { mapping = std::make_unique<Mapping>(offer.pid, offer.descriptor, offer.bytes); });
+    if (r != rank() && offer.descriptor >= 0) attempt([&] { mapping = std::make_unique<Mapping>(offer); });
     peer.windows.push_back(r == rank() ? window ? window->data() : nullptr : mapping ? mapping->data() : nullptr);
     peer.mappings.push_back(std::move(mapping));
   }
@@ -421,6 +445,7 @@ Loading World::load(uint64_t arena_bytes, const std::vector<Collective>& collect
 }
 
 void World::release(int number) {
+  if (under_way_) return;
   const auto n = static_cast<size_t>(number);
   windows_[n].reset();
   window_bytes_[n] = 0;
@@ -429,8 +454,7 @@ void World::release(int number) {
 }
 
 void World::run(const Collective& collective, Group& group, const std::string& scope, bool starting) {
-  if (!broken_.empty()) refuse(broken_);
-  if (block_->state.load() == Block::gave_up) refuse(text("this rank gave up before: ", block_->reason));
+  check_works();
   const uint64_t number = block_->num_records.load(std::memory_order_relaxed), begun = now_ns(), kept = options_.num_records;
   Record unkept, &record = kept ? block_->record(number, kept) : unkept;
   record = {number, begun, 0, collective.bytes, collective.call.kind, collective.call.dtype, collective.call.num_tensors, static_cast<uint32_t>(group.ranks.size()), {}};
@@ -446,8 +470,10 @@ void World::run(const Collective& collective, Group& group, const std::string& s
     result = group.shared->run(call, window_bytes_, interface, &error);
   } else {
     char why[TITAN_COMM_TEXT] = {};
+    under_way_ = true;
     result = static_cast<titan_comm_result>(module_->run(group.handle, &call, &interface, why));
     if (result) error = why;
+    else under_way_ = false;
   }
   if (result != TITAN_COMM_OK) {
     std::vector<int> missing;
@@ -476,11 +502,27 @@ void World::fail(titan_comm_result result, const Wait& wait, const std::string& 
   why += text("; this rank's last: ", last_of(rank()));
   if (wait.lost < 0) why += "; expected: all ranks to run the same collectives in the same order, and to keep pace; fix: look at what the named ranks do, or allow more time";
   broken_ = why;
-  give_up(why);
+  give_up(why.c_str());
+  tell_now();
   refuse(why);
 }
 
-void World::give_up(const std::string& why) {
+void World::check_works() const {
+  if (!broken_.empty()) refuse(broken_);
+  if (block_ && block_->state.load() == Block::gave_up) refuse(text("this rank gave up before: ", block_->reason));
+}
+
+void World::tell() {
+  executor_.run([this] { tell_now(); });
+}
+
+void World::tell_now() {
+  if (sees_all_ || told_ || !block_ || block_->state.load() != Block::gave_up) return;
+  told_ = true;
+  module_->give_up(block_->reason);
+}
+
+void World::give_up(const char* why) noexcept {
   uint32_t works = Block::works;
   if (!block_ || !block_->state.compare_exchange_strong(works, Block::gives_up)) return;
   copy_text(block_->reason, why);

@@ -51,8 +51,9 @@ class World {
   int rank() const { return place_.rank; }
   int size() const { return place_.size; }
   void describe(titan_comm_info& info) const;
-  /// Binds a device's threads to this rank's share of the processors of its host, if there are enough.
-  void share_processors(Executor& device);
+  /// Binds a device's threads to this rank's share of the processors of its host, if there are enough, and finds out with how many others it
+  /// has each limit of memory together.
+  void share_host(Device& device);
   /// What this rank has done in collectives of a kind.
   titan_comm_traffic traffic(uint32_t kind) const;
   /// The last collectives of all ranks of this host, for people.
@@ -69,8 +70,13 @@ class World {
   void release(int number);
   /// Throws a Failure where another rank does not come, has ended, or is at another collective.
   void run(const Collective& collective, Group& group, const std::string& scope, bool starting);
-  /// Tells the others that this rank does not go on.
-  void give_up(const std::string& why);
+
+  /// This rank does not go on, as the others see who see its memory. From any thread.
+  void give_up(const char* why) noexcept;
+  /// Tells the same, if it has given up, those who do not see its memory. From any thread but the world's own.
+  void tell();
+  /// Is memory of programs to stay until the process ends? Messages may be on their way that nobody waits for.
+  bool keeps_memory() const { return under_way_; }
 
  private:
   struct Peer {
@@ -96,6 +102,8 @@ class World {
   void gather_all(const void* mine, void* all, uint64_t bytes, const char* what);
   [[noreturn]] void fail(titan_comm_result result, const Wait& wait, const std::string& error, const std::vector<int>& missing);
   std::string last_of(int rank) const;
+  void check_works() const;
+  void tell_now();
 
   const titan_comm_module* const module_;
   const titan_comm_options options_;
@@ -103,6 +111,9 @@ class World {
   Executor::Job opening_;
   titan_comm_place place_ = {};
   bool shares_ = false;
+  bool sees_all_ = false;  // the memory of all ranks
+  bool told_ = false;      // or heard: those who do not see it know that somebody has given up
+  std::atomic<bool> under_way_{false};
   std::string exchange_, processors_, broken_;
   std::vector<int> hosts_;  // by rank: the lowest rank on its host
   std::vector<Peer> peers_;  // by rank, this one too

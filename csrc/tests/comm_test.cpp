@@ -233,8 +233,10 @@ void streams_wait_for_each_other() {
     other.join();
     progress.begin();
     std::thread stopped([&] { EXPECT(!progress.wait(1, 1)); });
-    progress.stop();
+    progress.stop(0);
     stopped.join();
+    progress.stop(1);
+    EXPECT(progress.stopped_by() == 0);
   }
 }
 
@@ -242,12 +244,38 @@ void streams_wait_for_each_other() {
 void windows_can_be_mapped() {
   Window window(10000);
   std::strcpy(window.data() + 9000, "seen");
-  const Mapping mapping(getpid(), window.descriptor(), 10000);
+  const Mapping mapping(window.place());
   EXPECT(!std::strcmp(mapping.data() + 9000, "seen"));
   EXPECT(reinterpret_cast<uintptr_t>(window.data()) % (2 << 20) == 0);
   window.settle();
   std::strcpy(window.data() + 9000, "again");
   EXPECT(!std::strcmp(mapping.data() + 9000, "again"));
+}
+
+/// Process and descriptor are numbers, which may stand for something else where another process looks: another rank's memory, or no memory.
+void only_the_memory_that_is_meant_is_mapped() {
+  const Window window(10000), other(10000);
+  int pipes[2];
+  EXPECT(!pipe(pipes));
+  const auto refusal = [&](WindowPlace place) -> std::string {
+    try {
+      const Mapping mapping(place);
+    } catch (const Failure& failure) {
+      return failure.what();
+    }
+    return "it was mapped";
+  };
+  const auto mistaken = [&](int descriptor) {
+    WindowPlace place = window.place();
+    place.descriptor = descriptor;
+    return refusal(place);
+  };
+  EXPECT(mistaken(other.place().descriptor).find(" is /memfd:libtitan arena ") != std::string::npos);
+  EXPECT(mistaken(other.place().descriptor).find(", and not the memory of another rank (/memfd:libtitan arena ") != std::string::npos);
+  EXPECT(mistaken(pipes[0]).find(" is pipe:[") != std::string::npos);
+  EXPECT(mistaken(1000).find("No such file or directory; expected: memory that the ranks of a host can share; fix: ") != std::string::npos);
+  close(pipes[0]);
+  close(pipes[1]);
 }
 
 }  // namespace
@@ -270,6 +298,7 @@ int main() {
   streams_wait_for_each_other();
 #ifdef __linux__
   windows_can_be_mapped();
+  only_the_memory_that_is_meant_is_mapped();
 #endif
   return finish("comm");
 }

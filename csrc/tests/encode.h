@@ -22,7 +22,7 @@ constexpr uint32_t ABSENT = 0xFFFFFFFF;
 
 struct TestProgram {
   struct View { uint32_t space, dtype; uint64_t offset; std::vector<int64_t> dims, strides; };
-  struct Step { uint32_t kernel; std::vector<uint32_t> operands; std::vector<int64_t> attributes; };
+  struct Step { uint32_t kernel; std::vector<uint32_t> operands; std::vector<int64_t> attributes; uint32_t stream = 0; uint64_t wait = 0; };
   struct Steps { uint64_t first, count; };
   uint32_t threads;
   uint64_t arena_bytes, input_bytes, output_bytes;
@@ -43,12 +43,12 @@ inline Bytes encode(const TestProgram& program) {
     tensors.put(uint64_t{0});
   }
   for (const auto& step : program.steps) {
-    instructions.u32({step.kernel, 0});
+    instructions.u32({step.kernel, step.stream});
     instructions.put(uint64_t{operands.data.size() / 4});
     instructions.u32({static_cast<uint32_t>(step.operands.size()), static_cast<uint32_t>(step.attributes.size())});
     instructions.put(uint64_t{attributes.data.size() / 8});
     instructions.u32({3, 5});
-    instructions.put(uint64_t{0});
+    instructions.put(step.wait);
     for (auto operand : step.operands) operands.put(operand);
     for (auto attribute : step.attributes) attributes.put(attribute);
   }

@@ -44,7 +44,8 @@ struct Host {
 struct Opened {
   uint64_t device = 0, program = 0;
   Opened() {
-    EXPECT(titan_device_open(TITAN_DEVICE_CPU, 0, 1, &device, nullptr) == TITAN_STATUS_OK);
+    const titan_device_options options = {1, 1, 0};
+    EXPECT(titan_device_open(TITAN_DEVICE_CPU, 0, &options, &device, nullptr) == TITAN_STATUS_OK);
     program = create();
   }
   ~Opened() {

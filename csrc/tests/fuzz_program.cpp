@@ -290,8 +290,8 @@ std::string load(const Bytes& bytes) {
     Program program = load_program(backend, THREADS, exact.data(), exact.size());
     verify(program);
   } catch (const Failure& failure) {
-    if (failure.status != TITAN_STATUS_INVALID_PROGRAM || failure.message.empty()) finding("refused with another status than INVALID_PROGRAM, or without a message");
-    refusal = failure.message;
+    if (failure.status() != TITAN_STATUS_INVALID_PROGRAM || !*failure.what()) finding("refused with another status than INVALID_PROGRAM, or without a message");
+    refusal = failure.what();
   } catch (const std::exception& exception) {
     finding(std::string("threw another exception than a Failure: ") + exception.what());
   }

@@ -35,9 +35,9 @@ std::string refusal(const std::vector<uint8_t>& bytes) {
     load_program(cpu::choose_level().backend, THREADS, exact.data(), exact.size());
     return "";
   } catch (const Failure& failure) {
-    EXPECT(failure.status == TITAN_STATUS_INVALID_PROGRAM);
-    EXPECT(!failure.message.empty());
-    return failure.message;
+    EXPECT(failure.status() == TITAN_STATUS_INVALID_PROGRAM);
+    EXPECT(*failure.what());
+    return failure.what();
   }
 }
 
@@ -138,9 +138,12 @@ void check_handles() {
   titan_error error;
   uint64_t device = 0, program = 0;
   const Bytes bytes = small_program();
-  EXPECT(titan_device_open(0, 0, THREADS, &device, &error) == TITAN_STATUS_OK);
-  EXPECT(titan_device_open(7, 0, 1, &device, &error) == TITAN_STATUS_INVALID_ARGUMENT && error.instruction == -1);
-  EXPECT(titan_device_open(0, 0, 1, nullptr, nullptr) == TITAN_STATUS_INVALID_ARGUMENT);
+  const titan_device_options options = {THREADS, 1, 0}, refused[] = {{4097, 1, 0}, {1, 65537, 0}, {1, 1, 2}};
+  EXPECT(titan_device_open(0, 0, &options, &device, &error) == TITAN_STATUS_OK);
+  EXPECT(titan_device_open(7, 0, &options, &device, &error) == TITAN_STATUS_INVALID_ARGUMENT && error.instruction == -1);
+  EXPECT(titan_device_open(0, 0, &options, nullptr, nullptr) == TITAN_STATUS_INVALID_ARGUMENT);
+  EXPECT(titan_device_open(0, 0, nullptr, &device, nullptr) == TITAN_STATUS_INVALID_ARGUMENT);
+  for (const titan_device_options& wrong : refused) EXPECT(titan_device_open(0, 0, &wrong, &device, nullptr) == TITAN_STATUS_INVALID_ARGUMENT);
   EXPECT(titan_program_create(device, nullptr, 5, &program, &error) == TITAN_STATUS_INVALID_ARGUMENT);
   EXPECT(titan_program_create(device, bytes.data.data(), bytes.data.size(), &program, &error) == TITAN_STATUS_OK);
   alignas(8) uint8_t input[256] = {}, output[64];

@@ -90,7 +90,8 @@ int main(int argc, char** argv) {
   titan_error error = {};
   uint64_t device = 0, program = 0, output_bytes = 0;
   titan_memory memory = {};
-  expect_ok(titan_device_open(TITAN_DEVICE_CPU, 0, static_cast<uint32_t>(threads), &device, &error), error);
+  const titan_device_options options = {static_cast<uint32_t>(threads), 1, 0};
+  expect_ok(titan_device_open(TITAN_DEVICE_CPU, 0, &options, &device, &error), error);
   expect_ok(titan_program_create(device, bytes.data(), bytes.size(), &program, &error), error);
   expect_ok(titan_program_memory(program, &memory, &error), error);
   for (const titan_action& action : actions) output_bytes = std::max(output_bytes, action.output_base + memory.output_bytes);

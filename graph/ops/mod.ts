@@ -1,4 +1,4 @@
-// Generated from the files of this folder by tools/generate.ts. Do not edit.
+// Generated from the files of this folder by tools/codegen.ts. Do not edit.
 /** Every op: whatever the files of this folder export.
  * @module */
 import type { Op } from "../op.ts";

@@ -3,7 +3,7 @@
 import { assertEquals } from "@std/assert";
 
 /** Where `deno task build` builds. */
-export const build = new URL("../../build", import.meta.url).pathname;
+export const build = new URL("../../build/cmake", import.meta.url).pathname;
 
 /** Output of a program, which must end with 0. */
 export async function run(command: string, ...args: string[]): Promise<string> {

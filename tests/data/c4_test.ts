@@ -106,6 +106,32 @@ Deno.test("a damaged shard is an error", async (t) => {
   }
 });
 
+Deno.test("a shard that this user may not read is no damaged one", { ignore: Deno.uid() === 0 }, async () => {
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/shard.json.gz`;
+  await Deno.writeFile(path, gzipSync(c4Lines(["a"])), { mode: 0 });
+  const { code } = await assertRejects(() => Array.fromAsync(readShard(toUrl(path), ALL)), DataError, path);
+  assertEquals(code, "unreadable");
+});
+
+Deno.test("a file that is no shard at all is told how it is read, or made one", async () => {
+  await using folder = await temporaryFolder();
+  const refused = async (name: string) => {
+    const path = `${folder.path}/${name}`;
+    await Deno.writeTextFile(path, c4Lines(["a"]));
+    const { problem } = await assertRejects(() => Array.fromAsync(readShard(toUrl(path), ALL)), DataError);
+    assertEquals([problem.code, problem.what], ["not_a_shard", `Cannot read ${path} as a shard: it is no gzip file`]);
+    return problem.fix.replaceAll(folder.path, "");
+  };
+  assertEquals(
+    await refused("book.txt"),
+    'read plain text with texts("/book.txt") in an experiment, as in README.md, or make a shard of it',
+  );
+  for (const name of ["lines.json", "lines.jsonl"]) {
+    assertEquals(await refused(name), `compress its lines: gzip /${name}`);
+  }
+});
+
 Deno.test("a line that cannot be used is an error that names the shard and the line", async (t) => {
   const cases: [string, Uint8Array, string][] = [
     ["no JSON", text('{"text": "b'), "Unterminated string"],

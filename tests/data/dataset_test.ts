@@ -94,3 +94,13 @@ Deno.test("the held-out text has a unigram entropy of 6.34 nats under the sample
   assertEquals(ids.length, 135_337);
   assertAlmostEquals(unigramEntropy(ids, tokenizer.vocabSize), 6.3439, 1e-4);
 });
+
+Deno.test("a folder of plain text is told how it is read", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(`${folder.path}/a.txt`, "text");
+  const { problem } = await assertRejects(() => openDataset({ name: "c4", path: folder.path }), DataError);
+  assertEquals([problem.code, problem.fix], [
+    "empty_dataset",
+    `read plain text with texts("${folder.path}/*") in an experiment, as in README.md, or make shards of it`,
+  ]);
+});

@@ -39,7 +39,7 @@ export function isOpen(path: string): boolean {
 
 /** A copy of a batch as plain data. */
 export function plain(batch: Batch): Record<string, unknown> {
-  const { tokens, targets, positions, documents, rows, step } = batch;
+  const { tokens, targets, positions, documents, rows, step, epoch } = batch;
   return {
     tokens: [...tokens],
     targets: [...targets],
@@ -47,6 +47,7 @@ export function plain(batch: Batch): Record<string, unknown> {
     documents: [...documents],
     rows,
     step,
+    epoch,
   };
 }
 

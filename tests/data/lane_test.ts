@@ -126,6 +126,14 @@ Deno.test("going on does not tokenise the past", async () => {
   await lane[Symbol.asyncDispose]();
 });
 
+Deno.test("what is read ahead is not taken, and tells whether there is as much", async () => {
+  const lane = makeLane([6], { window: 4 }), window = new Int32Array(4); // 13 tokens
+  assertEquals([await lane.readAhead(4), lane.cursor], [true, beginning(0, 1, 1)]);
+  await lane.take(window);
+  assertEquals([...window], [0, 10, 11, 20]);
+  assertEquals([await lane.readAhead(9), await lane.readAhead(10)], [true, false]);
+});
+
 Deno.test("a lane without a document is an error", async () => {
   for (const infinite of [true, false]) {
     const lane = makeLane([3], { lane: 4, lanes: 5, infinite });

@@ -216,6 +216,28 @@ Deno.test("a finite loader goes on from any state, also where some lanes have en
   }
 });
 
+Deno.test("a batch counts the passes that all lanes of its loader have made", async () => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [someTexts(2), someTexts(30)]); // the lane of the first is far ahead of the other
+  const common = { dataset: { name: "c4", path: folder.path }, batchSize: 2, seqLen: 16, lanes: 2 };
+  await using loader = await Loader.open(common);
+  let last = 0;
+  const [first, second] = [new Set<number>(), new Set<number>()];
+  for (let n = 0; n < 500 && last < 2; n++) {
+    const { epoch } = (await loader.next())!, passes = loader.state().lanes.map((lane) => lane.epoch);
+    assertEquals(epoch, Math.min(...passes));
+    assert(epoch >= last);
+    last = epoch;
+    passes.forEach((pass, lane) => [first, second][lane].add(pass));
+  }
+  assertEquals([last, second.size], [2, 3]);
+  assert(first.size > 3);
+  // A data rank that reads the longer lane alone knows nothing of the other.
+  await using own = await Loader.open({ ...common, batchSize: 1, dataRank: 1, dataRanks: 2 });
+  for (let n = 0; n < 500 && last > 0; n++) last = (await own.next())!.epoch === 1 ? 0 : last;
+  assertEquals(last, 0);
+});
+
 Deno.test("lanes default to eight, to those of the state, and to one for each text file if these are fewer", async () => {
   await using sample = await Loader.open({ dataset: { name: "c4_test" }, batchSize: 1, seqLen: 8 });
   assertEquals(sample.state().lanes.length, 8);

@@ -6,7 +6,7 @@ import { texts } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { Loader } from "../../data/loader.ts";
 import { prefetch } from "../../data/prefetch.ts";
-import { c4Lines, plain, someTexts, take, temporaryFolder } from "./fixture.ts";
+import { c4Lines, plain, someTexts, take, temporaryFolder, writeShards } from "./fixture.ts";
 
 const SAMPLE_OPTIONS = { dataset: { name: "c4_test" }, batchSize: 4, seqLen: 64, lanes: 8 };
 
@@ -86,8 +86,10 @@ Deno.test("errors of opening are the loader's", async () => {
 
 Deno.test("closing ends a call that waits, and those after it", async () => {
   await using folder = await temporaryFolder();
-  await Deno.writeTextFile(`${folder.path}/a.txt`, someTexts(1, 0)[0].repeat(20_000)); // long to tokenise
-  const ahead = await prefetch({ dataset: texts(`${folder.path}/a.txt`), batchSize: 1, seqLen: 8 });
+  await Deno.writeTextFile(`${folder.path}/a.txt`, "one two three four five six");
+  await Deno.writeTextFile(`${folder.path}/b.txt`, someTexts(1, 0)[0].repeat(20_000)); // long to tokenise
+  const ahead = await prefetch({ dataset: texts(`${folder.path}/*.txt`), batchSize: 1, seqLen: 8, lanes: 1 });
+  assertEquals((await ahead.next())?.rows, 1);
   const waiting = assertRejects(() => ahead.next(), Error, "The loader is closed");
   await ahead[Symbol.asyncDispose]();
   await waiting;
@@ -121,4 +123,18 @@ Deno.test("it works where libtitan is imported over the network, and its sample 
   await using loader = await Loader.open(SAMPLE_OPTIONS);
   const text = new TextDecoder();
   assertEquals(text.decode(stdout).trim(), JSON.stringify([...(await loader.next())!.tokens]), text.decode(stderr));
+});
+
+Deno.test("a lane that has no document, or too little text, is told before any batch", async () => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [someTexts(3)]);
+  const options = { dataset: { name: "c4", path: folder.path }, batchSize: 1, seqLen: 8 };
+  for (const infinite of [true, false]) {
+    const lanes = { ...options, lanes: 4, infinite };
+    await assertRejects(() => prefetch(lanes), DataError, "Lane 3 of 4 finds no document");
+    const long = { ...options, lanes: 1, seqLen: 5000, infinite };
+    await assertRejects(() => prefetch(long), DataError, "expected: at least 5001 tokens");
+    await using loader = await prefetch({ ...options, lanes: 3, infinite });
+    assertEquals(loader.state().lanes.map(({ document, token }) => [document, token]), [[0, 0], [0, 0], [0, 0]]);
+  }
 });

@@ -1,6 +1,9 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { DataError } from "../../data/error.ts";
-import { openStream, readBytes, show, toUrl, within } from "../../data/source.ts";
+import { openDataset } from "../../data/dataset.ts";
+import { openStream, readBytes, reading, show, toUrl, within } from "../../data/source.ts";
+import { expand, readTexts } from "../../data/texts.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
 import { temporaryFolder } from "./fixture.ts";
 
 Deno.test("paths become file URLs from the working directory, and URLs stay", () => {
@@ -21,6 +24,37 @@ Deno.test("what is not there, is a folder, or lies below a file gives undefined"
   assertEquals(await readBytes(toUrl(`${folder.path}/file/none`)), undefined);
   assertEquals(await openStream(toUrl(`${folder.path}/none`)), undefined);
   assertEquals(await openStream(toUrl(folder.path)), undefined);
+});
+
+Deno.test("what the system does not let one read is an error with its reason, and what is missing goes through", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.symlink("loop", `${folder.path}/loop`); // as no permission keeps root out
+  const loop = toUrl(`${folder.path}/loop`);
+  const reads = [readBytes, openStream].map((read) => () => read(loop));
+  const named = [
+    () => openDataset({ name: "c4", path: `${folder.path}/loop` }),
+    () => expand([`${folder.path}/loop`]),
+    () => expand([`${folder.path}/*`]),
+    () => Array.fromAsync(readTexts([`${folder.path}/loop`], { from: 0, every: 1, offset: 0 })),
+    () => Tokenizer.open(`${folder.path}/loop`),
+  ];
+  for (const read of [...reads, ...named]) {
+    const error = await assertRejects<DataError>(read as () => Promise<unknown>, DataError, "Cannot read ");
+    assertEquals(error.code, "unreadable");
+    assertStringIncludes(error.message, "/loop");
+  }
+  const missing = () => reading("a", () => Deno.stat(`${folder.path}/none`));
+  await assertRejects(missing, Deno.errors.NotFound);
+  assertEquals((await assertRejects(() => readBytes(toUrl(folder.path)), DataError)).code, "unreadable");
+});
+
+Deno.test("a network that does not answer is an error", async () => {
+  const url = new URL("http://127.0.0.1:1/nobody.json.gz");
+  for (const read of [readBytes, openStream]) {
+    assertEquals((await assertRejects(() => read(url), DataError, `Cannot read ${url.href}: `)).code, "unreachable");
+  }
+  const { shards } = await openDataset({ name: "c4", path: url.href });
+  assertEquals(shards.map(({ name }) => name), ["nobody.json.gz"]);
 });
 
 Deno.test("bytes come over the network: found, absent, and refused with the server's answer", async () => {

@@ -7,11 +7,10 @@ library(); // opened here: inside a test the sanitizer would call it a leak
 
 Deno.test("a device says what it is", () => {
   using device = new Device({ threads: 3 });
-  const { threads, vectorBits, level, memoryBytes, processor, product } = device.info;
-  assertEquals(threads, 3);
+  const { threads, threadsText, vectorBits, level, processor, product } = device.info;
+  assertEquals([threads, typeof threadsText], [3, "string"]);
   assert([128, 256, 512].includes(vectorBits));
   assert(level.length > 2);
-  assert(memoryBytes > 2 ** 28);
   assert(processor.length > 2 && product.length > 2);
 });
 
@@ -54,9 +53,38 @@ Deno.test("TITAN_PRODUCT forces who multiplies matrices, and other values are an
   }
 });
 
-Deno.test("without a number of threads a device takes all", () => {
-  using device = new Device();
-  assert(device.info.threads >= 1);
+Deno.test("a device says how much memory there is for this process, and ranks of a host get equal parts", () => {
+  using alone = new Device({ threads: 1 }), shared = new Device({ threads: 1, hostSize: 1000 });
+  const { totalBytes, availableBytes, ownBytes, file } = alone.memory();
+  assert(2 ** 26 < availableBytes && availableBytes <= totalBytes && totalBytes <= Deno.systemMemoryInfo().total);
+  assert(file === "" || Deno.statSync(file).isFile);
+  // Beside its part, each has what it has already.
+  assert(2 ** 24 < ownBytes && ownBytes < Deno.memoryUsage().rss);
+  assert(shared.memory().availableBytes < availableBytes / 1000 + Deno.memoryUsage().rss);
+});
+
+/** Threads of a device in a process of its own, and the text about them. */
+async function threadsWith(env: Record<string, string>, options = "{}"): Promise<string> {
+  const source = `import { Device } from "./ffi/device.ts";
+    using device = new Device(${options});
+    console.log(device.info.threads, device.info.threadsText);`;
+  const args = ["eval", "--no-config", source], cwd = new URL("../..", import.meta.url);
+  const { stdout } = await new Deno.Command(Deno.execPath(), { args, cwd, env }).output();
+  return new TextDecoder().decode(stdout).trim();
+}
+
+Deno.test("without a number of threads a device takes those of OMP_NUM_THREADS, in each rank", async () => {
+  assertMatch(await threadsWith({ OMP_NUM_THREADS: "3" }), /^3 OMP_NUM_THREADS/);
+  assertMatch(await threadsWith({ OMP_NUM_THREADS: "3" }, "{ hostSize: 8 }"), /^3 OMP_NUM_THREADS/);
+  assertMatch(await threadsWith({ OMP_NUM_THREADS: "3" }, "{ threads: 1 }"), /^1(?! OMP)/);
+  assertMatch(await threadsWith({ OMP_NUM_THREADS: "" }), /^\d+(?! OMP)/);
+});
+
+Deno.test("ranks of a host get equal numbers of threads", async () => {
+  const env = { OMP_NUM_THREADS: "" }, alone = parseInt(await threadsWith(env));
+  assert(alone >= 1);
+  assertEquals(parseInt(await threadsWith(env, "{ hostSize: 2 }")), Math.max(1, Math.floor(alone / 2)));
+  assertMatch(await threadsWith(env, "{ hostSize: 1000 }"), /^1 (an equal share of|the CPU quota is)/);
 });
 
 Deno.test("a device measures its matrix product on some or all of its threads", async () => {
@@ -84,6 +112,7 @@ Deno.test("numbers that are no thread counts are refused before the native side 
   );
   assertThrows(() => new Device({ threads: 1.5 }), RangeError, "threads is 1.5");
   assertThrows(() => new Device({ threads: 5000 }), TitanError, "more than 4096 threads");
+  assertThrows(() => new Device({ hostSize: -1 }), RangeError, "hostSize is -1");
 });
 
 Deno.test("a closed device is an error at its next use", async () => {

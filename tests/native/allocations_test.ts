@@ -5,7 +5,7 @@ import { llama } from "../../model/llama.ts";
 import { compileStep } from "../../train/step_program.ts";
 
 /** `.ci/run` names the sanitizers' build here: nothing is counted then, but the step runs under them. */
-const build = new URL(`../../${Deno.env.get("TITAN_TEST_BUILD") ?? "build"}`, import.meta.url).pathname;
+const build = new URL(`../../${Deno.env.get("TITAN_TEST_BUILD") ?? "build/cmake"}`, import.meta.url).pathname;
 const BATCH = 2, SEQ_LEN = 64, ACCUMULATION = 2;
 
 async function run(command: string, ...args: string[]): Promise<string> {

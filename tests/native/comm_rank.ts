@@ -44,6 +44,10 @@ class Rank implements Disposable {
     return new Rank(compiled, await Program.create(device, compiled.program.bytes));
   }
 
+  get memory() {
+    return this.#program.memory;
+  }
+
   /** Outputs, and states afterwards. */
   async run(inputs: Readonly<Record<string, Arr>>, memory: Memory, first = true): Promise<Map<string, Arr>> {
     const [section] = this.#compiled.program.sections,
@@ -253,6 +257,23 @@ const tasks: Readonly<Record<string, (device: Device, comm: Comm) => Promise<unk
     await runWith(device, comm, (run) => run());
     return { record: comm.record() };
   },
+  /** Has anybody written into the code of a library? */
+  code: async () => {
+    const maps = (await Deno.readTextFile("/proc/self/smaps")).split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
+    const code = maps.filter((map) => / r-xp .*\.so[.\d]*\n/.test(map));
+    return { libraries: code.length, written: code.filter((map) => /^Private_Dirty: +[1-9]/m.test(map)) };
+  },
+  /** What a run has of huge pages: 60 MB, that are shared or not. */
+  pages: async (device, comm) => {
+    const group = Array.from({ length: comm.info.size }, (_, r) => r), shape = [15_000_000];
+    using program = await Rank.load(device, one("all_reduce", { dtype: "f32", shape }, { group, by: "sum" }));
+    return program.memory;
+  },
+  fails: async (device, comm) =>
+    await runWith(device, comm, async () => {
+      comm.giveUp("the disk is full\n  fix: make room");
+      await new Promise((resolve) => setTimeout(resolve, 60_000));
+    }),
   sent: runSent,
   link: runLink,
   processors: (_, comm) => Promise.resolve({ processors: comm.info.processors }),

@@ -72,6 +72,51 @@ test("a rank that ends takes the others with it, and its own error is there", as
   assertMatch(stderr, /rank 1: the disk is full/);
 });
 
+for (const [how, env] of [["by shared memory", {}], ["by messages", MESSAGES]] as const) {
+  test(`who waits for a rank that says that it gives up is told at once why, ${how}`, async () => {
+    const { code, stderr, seconds } = await ranks(3, "fails", env);
+    assert(code !== 0 && seconds < 15, `it ended after ${seconds} s with ${code}\n${stderr}`);
+    assertMatch(stderr, /all_reduce 1 over ranks 0, 1, 2 in \S+ cannot end: rank 1 gave up: the disk is full/);
+  });
+}
+
+test("opening MPI leaves the code of libraries as it is, while other threads run it", async () => {
+  for (const { libraries, written } of await succeed(2, "code")) {
+    assert(libraries as number > 10);
+    assertEquals(written, []);
+  }
+});
+
+/** Does this system give huge pages to memory that processes share, when it is asked again? */
+async function givesHugePages(): Promise<boolean> {
+  const [major, minor] = Deno.osRelease().split(".").map(Number);
+  const setting = await Deno.readTextFile("/sys/kernel/mm/transparent_hugepage/enabled").catch(() => "");
+  return setting !== "" && (major > 6 || (major === 6 && minor >= 1));
+}
+
+test("memory that ranks share is in huge pages, as far as the machine has them and time for it", async () => {
+  for (const { arenaBytes, hugeBytes } of await succeed(2, "pages")) {
+    const [all, huge] = [arenaBytes, hugeBytes] as number[];
+    assert(huge % 2 ** 21 === 0 && huge <= all, `${huge} of ${all}`);
+    assert(huge > 0 || !await givesHugePages(), "none");
+  }
+});
+
+const within = ["unshare", "--pid", "--fork", "--mount-proc"];
+const mayCountOtherwise = await new Deno.Command(within[0], { args: [...within.slice(1), "true"] }).output()
+  .then(({ success }) => success, () => false); // it takes root
+
+(mayCountOtherwise ? test : Deno.test.ignore)(
+  "ranks that count processes otherwise do not take each other's memory for their own, and say how they exchange",
+  async () => {
+    // Open MPI's own shared memory ends such processes by a signal.
+    const env = { OMPI_MCA_pml: "ob1", OMPI_MCA_btl: "self,tcp", OMPI_MCA_btl_tcp_if_include: "lo" };
+    for (const { exchange } of await results({ ...job(2, "gather", env), within })) {
+      assertMatch(exchange as string, /^messages: .*not the memory of another rank/);
+    }
+  },
+);
+
 test("ranks with different programs are told so before anything hangs", async () => {
   const { code, stderr, seconds } = await ranks(2, "disagree");
   assert(code !== 0 && seconds < 40, `it ended after ${seconds} s with ${code}\n${stderr}`);

@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { dirname } from "@std/path";
 import {
   browser,
   importsOf,
@@ -112,18 +113,47 @@ Deno.test("folders of one machine and hosts of registries are found with their l
   assertEquals(names(tree({ "a.ts": ["${base}", "model", "[a]"].map((base) => base + folder).join("; ") })), []);
 });
 
-Deno.test("the tree is read without what .gitignore leaves out and without binary files", () => {
+async function inFolder(files: readonly string[], fn: (root: string) => void | Promise<void>): Promise<void> {
   const root = Deno.makeTempDirSync();
   try {
-    for (const folder of ["build", "bench/.venv", "docs"]) Deno.mkdirSync(`${root}/${folder}`, { recursive: true });
-    Deno.writeTextFileSync(`${root}/.gitignore`, "build/\n*.log\n");
-    Deno.writeTextFileSync(`${root}/bench/.gitignore`, ".venv/\n");
-    for (const path of ["build/a", "bench/.venv/a", "docs/a.log", "docs/a.md"]) {
+    for (const path of files) {
+      Deno.mkdirSync(dirname(`${root}/${path}`), { recursive: true });
       Deno.writeTextFileSync(`${root}/${path}`, "x");
     }
-    Deno.writeFileSync(`${root}/docs/a.gz`, new Uint8Array(4));
-    assertEquals([...readTree(root).keys()].sort(), [".gitignore", "bench/.gitignore", "docs/a.md"]);
+    await fn(root);
   } finally {
     Deno.removeSync(root, { recursive: true });
   }
+}
+
+Deno.test("without git the tree is read without what .gitignore leaves out, and without files that are no source", async () => {
+  await inFolder(["build/a.ts", "bench/.venv/a.py", "docs/a.log", "docs/a.md", "notes.txt", "a.svg"], (root) => {
+    Deno.writeTextFileSync(`${root}/.gitignore`, "build/\n*.log\n");
+    Deno.writeTextFileSync(`${root}/bench/.gitignore`, ".venv/\n");
+    Deno.writeFileSync(`${root}/docs/b.svg`, new Uint8Array(4));
+    assertEquals([...readTree(root).keys()], [".gitignore", "a.svg", "bench/.gitignore", "docs/a.md"]);
+  });
+});
+
+const git = (root: string, ...args: string[]) =>
+  new Deno.Command("git", { args: ["-C", root, ...args], stdout: "null", stderr: "null" }).outputSync().success;
+const hasGit = (Deno.env.get("PATH") ?? "").split(":").some((folder) => {
+  try {
+    return Deno.statSync(`${folder}/git`).isFile;
+  } catch {
+    return false;
+  }
+});
+if (!hasGit) console.error("The test of what git tracks is skipped: no git");
+
+Deno.test({
+  name: "a file that git does not track is no part of the tree, nor one that is deleted",
+  ignore: !hasGit,
+  fn: () =>
+    inFolder(["a.ts", "b.ts", "c.txt"], (root) => {
+      assertEquals([git(root, "init"), git(root, "add", "a.ts", "b.ts", "c.txt")], [true, true]);
+      Deno.writeTextFileSync(`${root}/stray.ts`, "x");
+      Deno.removeSync(`${root}/b.ts`);
+      assertEquals([...readTree(root).keys()], ["a.ts", "c.txt"]);
+    }),
 });

@@ -1,7 +1,8 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { temporaryFolder } from "../data/fixture.ts";
 import { lastRun, lossSvg, type Point } from "../../tools/plot_loss.ts";
 
-const lines = (...values: unknown[]): string => values.map((v) => JSON.stringify(v)).join("\n") + "\n";
+const lines = (...values: Record<string, unknown>[]) => values;
 const training = (step: number, loss: number | null) => ({ step, "loss_metrics/global_avg_loss": loss, "lr": 1 });
 const config = (description: string) => ({ run: { started: "", config: { job: { description } } } });
 const curve = { title: "a run", tokensPerStep: 2048, validation: [] as Point[] };
@@ -57,4 +58,27 @@ Deno.test("a run whose loss is one whole number has a picture too", () => {
 Deno.test("a title is text, whatever it holds", () => {
   const svg = lossSvg({ ...curve, title: "a < b & c", training: [{ step: 10, loss: 8 }] });
   assertStringIncludes(svg, "<title>a &lt; b &amp; c</title>");
+});
+
+Deno.test("a file with a torn line is drawn without it, which is told with file and line", async () => {
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/metrics.jsonl`, picture = `${folder.path}/loss.svg`;
+  const run = { config: { job: { description: "a run" }, training: { local_batch_size: 1, seq_len: 8 } } };
+  const text = [{ run }, training(1, 8), training(2, 7)].map((line) => JSON.stringify(line)).join("\n");
+  await Deno.writeTextFile(path, text.replace(/"lr":1}$/, ""));
+  const tool = new URL("../../tools/plot_loss.ts", import.meta.url);
+  const args = ["run", "--quiet", "--allow-read", `--allow-write=${folder.path}`, tool.pathname];
+  const plot = async (...more: string[]) => {
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), { args: [...args, ...more] }).output();
+    return { code, error: new TextDecoder().decode(stderr) };
+  };
+  assertEquals(await plot(path, picture), {
+    code: 0,
+    error: `warning: ${path}:3 is no line of JSON and is left out\n`,
+  });
+  assertStringIncludes(await Deno.readTextFile(picture), "training, 8.00 at the end");
+  assertEquals(await plot(), {
+    code: 1,
+    error: "Usage: deno run --allow-read --allow-write tools/plot_loss.ts METRICS_JSONL SVG\n",
+  });
 });

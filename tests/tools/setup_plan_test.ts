@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { type Facts, missing, nextStep } from "../../tools/setup_plan.ts";
+import { type Facts, findCompilerProblem, missing, nextStep } from "../../tools/setup_plan.ts";
 
 const ready: Facts = {
   os: "linux",
@@ -103,4 +103,18 @@ Deno.test("MPI is installed where it is asked for, and only there", () => {
   assert(other.do === "stop");
   assertStringIncludes(other.message, "MPI missing");
   assertStringIncludes(other.message, "fix: sudo dnf install -y openmpi-devel");
+});
+
+Deno.test("GCC before 12 and Clang before 14 are too old, and what installs a newer one is said", () => {
+  const gcc = (major: number) => `#define __GNUC__ ${major}\n`;
+  const clang = (major: number) => `#define __clang__ 1\n#define __GNUC__ 4\n#define __clang_major__ ${major}\n`;
+  const problem = (macros: string, facts: Partial<Facts> = ready) => findCompilerProblem(facts, macros);
+  assertEquals(
+    problem(gcc(11)),
+    "Cannot build libtitan: /usr/bin/c++ is GCC 11\n  expected: GCC 12, Clang 14, or later\n" +
+      "  fix: sudo apt-get install -y g++-12 (or a later one that there is), then: CXX=g++-12 npx -y deno task build",
+  );
+  assertStringIncludes(problem(clang(13), { compiler: "clang++", packageManager: "dnf" })!, "fix: install a newer one");
+  const apple = `${clang(13)}#define __apple_build_version__ 13160021\n`;
+  for (const macros of [gcc(12), gcc(14), clang(14), clang(19), apple, ""]) assertEquals(problem(macros), undefined);
 });

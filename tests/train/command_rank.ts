@@ -4,21 +4,41 @@ import { worldOf } from "../../parallel/launch.ts";
 import { main } from "../../train/command.ts";
 import { Trainer } from "../../train/trainer.ts";
 
+/** The library of `build/faulty`, in whose place memory runs out. It takes the process a second to say so. */
+function useFaulty(): void {
+  const say = console.error;
+  Deno.env.set("TITAN_LIB", Deno.env.get("FAULTY_LIB")!);
+  console.error = (...args) => {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
+    say(...args);
+  };
+}
+
 /** What goes wrong on rank 1. */
 const faults: Readonly<Record<string, (args: string[]) => void>> = {
+  none: () => {},
   config: (args) => args.push("--training.seq_len", "32"),
   refused: (args) => args.push("--data.lanes", "0"),
   library: () => Deno.env.set("TITAN_LIB", Deno.env.get("OTHER_LIB")!),
-  asleep: () => sleepBefore(5),
+  asleep: () => behind(4, () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)),
+  exits: () => Deno.exit(3),
+  killed: () => Deno.kill(Deno.pid, "SIGKILL"),
+  killed_later: () => behind(2, () => Deno.kill(Deno.pid, "SIGKILL")),
+  throws: () =>
+    behind(2, () => {
+      throw new Error("the disk is full");
+    }),
+  memory_of_kernels: useFaulty, // with TITAN_FAULT=kernel
+  memory_of_collectives: useFaulty, // with TITAN_FAULT=collective
 };
 
-/** From a step on, this process does nothing at all, not even hear the launcher. */
-function sleepBefore(last: number): void {
+/** Does something behind a step, in which the process may hear nobody, not even the launcher. */
+function behind(last: number, act: () => void): void {
   const steps = Trainer.prototype[Symbol.asyncIterator];
   Trainer.prototype[Symbol.asyncIterator] = async function* () {
     for await (const step of steps.call(this)) {
       yield step;
-      if (step.step === last - 1) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+      if (step.step === last) act();
     }
   };
 }

@@ -4,7 +4,9 @@ import { gzipSync } from "node:zlib";
 import { shardName } from "../../data/c4.ts";
 import { library } from "../../ffi/library.ts";
 import { main } from "../../train/command.ts";
+import type { Config } from "../../train/config.ts";
 import { vocabulary } from "../../train/config/vocabulary.ts";
+import { RunFolder } from "../../train/run_folder.ts";
 import { c4Lines, someTexts, temporaryFolder } from "../data/fixture.ts";
 
 library(); // opened here: inside a test the sanitizer would call it a leak
@@ -86,27 +88,72 @@ function assertRefused({ code, errors }: Outcome, ...parts: string[]): void {
   assertEquals(code, 1);
 }
 
-Deno.test("a run reports its steps, and appends them as JSON lines to those of earlier runs", async () => {
+Deno.test("a run reports its steps, and says at its end that the weights are gone", async () => {
   await using tiny = await tinyRun();
   const { code, out, errors } = await command(...tiny.config);
   assertEquals([code, errors], [0, []]);
   assertEquals([...out.matchAll(/^step: +(\d) {2}loss: +\d\.\d{5} {2}grad_norm:/gm)].map((m) => m[1]), ["1", "2", "3"]);
   assertMatch(out, /\n {2}model {3}[\d,]+ parameters, 32 tokens per step, \d+\.\d MFLOP per token\n/);
   assertMatch(out, /\n {2}data {4}the train part of the sample/);
-  assertMatch(out, /\n {2}device {2}.* 1 threads, .* GFLOP\/s/);
-  assertEquals((await command(...tiny.config, "--training.steps", "1")).code, 0);
-  const lines = Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n").map((l) =>
-    JSON.parse(l)
-  );
-  assertEquals(lines.map((line) => line.run ? `run of ${line.run.config.training.steps}` : line.step), [
-    "run of 3",
-    1,
-    2,
-    3,
-    "run of 1",
-    1,
+  assertMatch(out, /\n {2}device {2}.* 1 thread, .* GFLOP\/s/);
+  assertEquals(out.split("\n").at(-1), "weights are not kept: there are no checkpoints yet");
+  assertEquals(out.match(/weights/g)?.length, 1);
+});
+
+Deno.test("a run begins a new file of numbers, and keeps that of the run before and its traces", async () => {
+  await using tiny = await tinyRun();
+  const profile = ["--profiling.enable_profiling", "--profiling.profile_freq=1", "--profiling.profiler_warmup=0"];
+  assertEquals((await command(...tiny.config, ...profile)).code, 0);
+  const { code, out } = await command(...tiny.config, ...profile, "--training.steps", "1");
+  assertEquals(code, 0);
+  const folder = `${tiny.folder}/out`;
+  assertStringIncludes(out, `\n  kept    metrics.jsonl of an earlier run as ${folder}/metrics.1.jsonl\n`);
+  const lines = (name: string) =>
+    Deno.readTextFileSync(`${folder}/${name}`).trimEnd().split("\n").map((line) => JSON.parse(line));
+  const [old, now] = [lines("metrics.1.jsonl"), lines("metrics.jsonl")];
+  const shown = (line: Record<string, unknown>) =>
+    line.run ? `run of ${(line.run as { config: Config }).config.training.steps}` : line.step;
+  assertEquals([old.map(shown), now.map(shown)], [["run of 3", 1, 2, 3], ["run of 1", 1]]);
+  assertEquals(now[1]["loss_metrics/global_avg_loss"], old[1]["loss_metrics/global_avg_loss"]);
+  assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), [
+    "metrics.1.jsonl",
+    "metrics.jsonl",
+    "profile_traces",
+    "profile_traces.1",
   ]);
-  assertEquals(lines[5]["loss_metrics/global_avg_loss"], lines[1]["loss_metrics/global_avg_loss"]);
+  assertEquals([...Deno.readDirSync(`${folder}/profile_traces.1`)].length, 3);
+});
+
+Deno.test("a second run in the folder of one that goes on is refused before it starts anything", async () => {
+  await using tiny = await tinyRun();
+  using _first = RunFolder.open(`${tiny.folder}/out`, console.log);
+  const outcome = await command(...tiny.config);
+  assertRefused(
+    outcome,
+    `Another run writes into the dump folder ${tiny.folder}/out: process ${Deno.pid}`,
+    "/out/NAME",
+  );
+  assertEquals(outcome.out, "");
+  assertRefused(await command(...tiny.config, "--nproc", "2"), "Another run writes into the dump folder");
+  assertEquals((await command(...tiny.config, "--metrics.jsonl_file=", "--training.steps=1")).code, 0); // writes nothing
+});
+
+Deno.test("a console that is a file on a full disk ends no run", {
+  ignore: Deno.build.os !== "linux",
+}, async () => {
+  await using tiny = await tinyRun();
+  const { tasks } = JSON.parse(Deno.readTextFileSync(`${root}/deno.json`));
+  const [, ...run] = (tasks.train.command as string).split(" ");
+  const args = ["-c", '"$0" "$@" >/dev/full', Deno.execPath(), ...run, ...tiny.config];
+  const { code, stderr } = await new Deno.Command("sh", { args, cwd: root, env: { NO_COLOR: "1" } }).output();
+  const error = new TextDecoder().decode(stderr);
+  assertEquals(
+    [code, error.match(/^warning: Cannot print: No space left .*; the run goes on$/gm)?.length],
+    [0, 1],
+    error,
+  );
+  const numbers = Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n");
+  assertEquals(JSON.parse(numbers.at(-1)!).step, 3);
 });
 
 Deno.test("no JSON lines are written where none are wanted", async () => {
@@ -202,6 +249,22 @@ Deno.test("a dry run plans a mesh, writes its files, and needs no library; a run
   assertRefused(await command("--dry-run", ...mesh, ...nowhere), "Cannot write", "nowhere/plan.html");
 });
 
+Deno.test("a dry run ends with 1 where a rank does not fit into the device that it is asked about, and says what would", async () => {
+  const sizes = ["--dry-run", "--model.n_layers=1", "--device-memory"];
+  for (const mesh of [[], ["--mesh", "dp_shard=2"]]) {
+    const [large, small] = [await command(...sizes, "80GB", ...mesh), await command(...sizes, "4MiB", ...mesh)];
+    assertEquals([large.code, small.code, small.errors], [0, 1, []]);
+    assertMatch(large.out, /\nDevice\n {2}fits: a rank needs [\d.]+ MiB of a device's 74\.5 GiB, which leaves /);
+    assertMatch(
+      small.out,
+      /\nDevice\n {2}does not fit: a rank needs [\d.]+ MiB of a device's 4\.0 MiB, [\d.]+ MiB too/,
+    );
+    assert(!large.out.includes("\nMachine\n"));
+  }
+  const { out } = await command(...sizes, "40MiB", "--training.local_batch_size=64");
+  assertMatch(out, /\nDevice\n {2}does not fit: .*\n {2}training\.local_batch_size \d+ instead of 64 .*needs /);
+});
+
 Deno.test("a run that does not fit into memory is refused with its plan", async () => {
   await using tiny = await tinyRun();
   const outcome = await command(...tiny.config, ...hugeKeys);
@@ -264,13 +327,21 @@ Deno.test("a folder of traces that cannot be written is named before the first s
   await using tiny = await tinyRun();
   await Deno.writeTextFile(`${tiny.folder}/out`, "");
   const outcome = await command(...tiny.config, "--metrics.jsonl_file", "", "--profiling.enable_profiling");
-  assertRefused(outcome, `Cannot write ${tiny.folder}/out/profile_traces`, "leave profiling.enable_profiling out");
+  assertRefused(outcome, `Cannot write into the dump folder ${tiny.folder}/out: `);
+  await Deno.remove(`${tiny.folder}/out`);
+  await Deno.mkdir(`${tiny.folder}/out`);
+  await Deno.symlink("nowhere/traces", `${tiny.folder}/out/profile_traces`);
+  assertRefused(
+    await command(...tiny.config, "--metrics.jsonl_file", "", "--profiling.enable_profiling"),
+    `Cannot write ${tiny.folder}/out/profile_traces`,
+    "leave profiling.enable_profiling out",
+  );
 });
 
 Deno.test("a dump folder that cannot be written is named before the first step", async () => {
   await using tiny = await tinyRun();
   const outcome = await command(...tiny.config, "--job.dump_folder", `${tiny.config[1]}/sub`);
-  assertRefused(outcome, `Cannot write ${tiny.config[1]}/sub/metrics.jsonl`);
+  assertRefused(outcome, `Cannot write into the dump folder ${tiny.config[1]}/sub: `);
 });
 
 Deno.test("a dataset folder that is missing is named", async () => {
@@ -350,8 +421,9 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
     }
     assertEquals((await process.status).code, code, await new Response(process.stderr).text());
     assertStringIncludes(out, `${signal}: stopping after this step; once more to stop at once\n`);
-    const last = out.trimEnd().split("\n").at(-1)!, step = Number(/after step (\d+)/.exec(last)?.[1]);
+    const [last, weights] = out.trimEnd().split("\n").slice(-2), step = Number(/after step (\d+)/.exec(last)?.[1]);
     assertEquals(last, `stopped by ${signal} after step ${step} of 100000`);
+    assertEquals(weights, "weights are not kept: there are no checkpoints yet");
     const reported = out.match(/^step: +(\d+)/gm)!.at(-1);
     assertEquals(Number(reported!.slice(5)), step);
     const again = await ended(spawn([...tiny.config, "--training.steps", "1"]));

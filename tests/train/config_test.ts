@@ -125,7 +125,7 @@ Deno.test("a profile's cycle holds its warm-up and its recorded steps", async ()
       "  fix: write profile_freq = 5 or more   (profile_cycle)",
   );
   assertEquals((await load(`${short}\nprofiler_warmup = 2`)).warnings, []);
-  assertEquals((await load("", "--profiling.profile_freq=1")).warnings, []);
+  assertEquals((await load("[profiling]\nprofile_freq = 1")).warnings, []);
 });
 
 Deno.test("a profile's cycle that the run does not reach the end of is announced", async () => {
@@ -143,12 +143,25 @@ Deno.test("values outside of their range are errors", async (t) => {
     ["training.local_batch_size 0", "training.seq_len 0", "training.max_norm 0", "training.steps 0", "data.lanes 0"],
     ["profiling.profile_freq 0", "profiling.profiler_active 0", "profiling.profiler_warmup -1"],
     ["validation.freq 0", "validation.steps 0", "metrics.log_freq 0", "device.threads -1", "debug.seed -1"],
+    [
+      "device.threads 4097",
+      "metrics.jsonl_file ../m.jsonl",
+      "metrics.jsonl_file /tmp/m.jsonl",
+      "metrics.jsonl_file a/..",
+    ],
+    ["profiling.save_traces_folder ..", "comm.save_traces_folder a/../../b"],
     ["model.dim 0", "model.rope_scaling_factor 0.5", "model.norm_eps 0"],
   );
   for (const [name, value] of outside.map((line) => line.split(" "))) {
     await t.step(`${name} = ${value}`, async () => {
       assertStringIncludes(await problem("", `--${name}`, value), `${name} = `);
     });
+  }
+});
+
+Deno.test("files may lie in folders of the dump folder, whatever dots are in their names", async () => {
+  for (const name of ["a/b.jsonl", "..a/b..jsonl", "a..b", ""]) {
+    assertEquals((await load("", `--metrics.jsonl_file=${name}`)).config.metrics.jsonl_file, name);
   }
 });
 
@@ -194,6 +207,7 @@ Deno.test("an unknown model names the nearest one", async () => {
     await problem('[model]\nflavor = "debug"'),
     "  fix: write llama3 as name, debugmodel as flavor ",
   );
+  assertStringIncludes(await problem('[model]\nflavor = "1b"'), "  fix: write llama2 as name, 1B as flavor ");
   const message = await problem('[model]\nname = "llama2"\nflavor = "8B"');
   assertStringIncludes(
     message,
@@ -264,9 +278,67 @@ Deno.test("--help reads no file and describes every key by its section, values, 
     text,
     "  --training.seq_len a whole number >= 1 (default 2048, in tokens)\n      Length of a seq",
   );
-  assertStringIncludes(text, "  --validation.enable (default off)\n");
+  assertStringIncludes(text, "  --validation.enable or --validation.no_enable (default off)\n");
   assertStringIncludes(text, "  --optimizer.beta1 a number >= 0 and < 1 (default 0.9)\n");
   assertStringIncludes(text, "  --lr_scheduler.decay_ratio a number >= 0 and <= 1 (default not set)\n");
+});
+
+Deno.test("--help names the file of the default run, and the values that it has", () => {
+  const text = helpText({ name: "configs/my.toml", text: "[training]\nsteps = 100\n[validation]\nenable = true\n" });
+  assertStringIncludes(text, "\nWithout --config, FILE is configs/my.toml: its values are those of the default run.\n");
+  assertStringIncludes(
+    text,
+    "  --training.steps a whole number >= 1 (default 10000, in steps, configs/my.toml: 100)\n",
+  );
+  assertStringIncludes(text, " or --validation.no_enable (default off, configs/my.toml: on)\n");
+  assertStringIncludes(text, "  --training.seq_len a whole number >= 1 (default 2048, in tokens)\n");
+});
+
+Deno.test("a bad flag over a file is told what the file has, and a file of the package is named by the end of its URL", async () => {
+  assertStringIncludes(
+    await problem("[training]\nsteps = 100", "--training.steps", "many"),
+    "fix: write such a value; without it, my.toml:2 has 100   (bad_value)",
+  );
+  const args = ["--config", "file:///somewhere/titan/configs/debug.toml", "--training.steps", "many"];
+  const error = await assertRejects(() => loadConfig(args, () => "[training]\nsteps = 100"), ConfigError);
+  assertStringIncludes(error.message, "; without it, configs/debug.toml:2 has 100 ");
+});
+
+Deno.test("a flag wins over a value of the file that is refused", async () => {
+  const file = '[metrics]\nenable_tensorboard = true\n[training]\nseq_len = 0\n[model]\nconverters = ["float8"]';
+  for (const off of ["--metrics.no_enable_tensorboard", "--metrics.enable_tensorboard=false"]) {
+    assertEquals((await load(file, off, "--training.seq_len=8", "--model.converters=")).config.training.seq_len, 8);
+  }
+  const message = await problem(file, "--metrics.no_enable_tensorboard");
+  assert(message.startsWith('The configuration has 2 problems\n\nmodel.converters = ["float8"] (my.toml:6) is not '));
+});
+
+Deno.test("a key of the command line that needs another is told so, one of a file is not", async () => {
+  const warnings = async (...args: string[]) => (await load("", "--lr_scheduler.warmup_steps=0", ...args)).warnings;
+  const cases = {
+    "--validation.freq=5": "validation.freq has no effect: it needs validation.enable",
+    "--profiling.profile_freq=5": "profiling.profile_freq has no effect: it needs profiling.enable_profiling",
+    "--activation_checkpoint.memory_budget=0.3":
+      'activation_checkpoint.memory_budget has no effect: it needs activation_checkpoint.mode = "memory_budget"',
+    "--activation_checkpoint.selective_ac_option=op":
+      'activation_checkpoint.selective_ac_option has no effect: it needs activation_checkpoint.mode = "selective"',
+    "--activation_checkpoint.visualize_memory_budget_pareto":
+      "activation_checkpoint.visualize_memory_budget_pareto has no effect: it needs --dry-run",
+    "--parallelism.enable_async_tensor_parallel":
+      "parallelism.enable_async_tensor_parallel has no effect: it needs parallelism.tensor_parallel_degree above 1",
+    "--parallelism.context_parallel_rotate_method=alltoall":
+      "parallelism.context_parallel_rotate_method has no effect: it needs parallelism.context_parallel_degree above 1",
+  };
+  for (const [flag, warning] of Object.entries(cases)) assertEquals(await warnings(flag), [warning]);
+  assertEquals(await warnings("--model.rope_scaling_factor=1", "--model.rope_low_freq_factor=2"), [
+    "model.rope_low_freq_factor has no effect: it needs model.rope_scaling_factor above 1",
+  ]);
+  assertEquals(await warnings("--model.ffn_hidden_dim=64", "--model.multiple_of=2"), [
+    "model.multiple_of has no effect: it needs model.ffn_hidden_dim to be left out",
+  ]);
+  assertEquals(await warnings("--validation.freq=5", "--validation.enable"), []);
+  assertEquals(await warnings("--activation_checkpoint.visualize_memory_budget_pareto", "--dry-run"), []);
+  assertEquals((await load("[validation]\nfreq = 5\n[lr_scheduler]\nwarmup_steps = 0")).warnings, []);
 });
 
 Deno.test("a schedule that is cut, or that the run outlasts, is announced", async () => {

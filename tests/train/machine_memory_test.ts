@@ -1,13 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import {
-  checkMemory,
-  fitText,
-  machineMemory,
-  MemoryError,
-  neededBytes,
-  REST_BYTES,
-} from "../../train/machine_memory.ts";
-import { memoryText } from "../../train/plan_report.ts";
+import { checkMemory, fitText, MemoryError, neededBytes } from "../../train/machine_memory.ts";
+import { bytesText, memoryText } from "../../train/plan_report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
@@ -21,20 +14,16 @@ const step = {
   accumulation: 1,
   threads: 1,
 } as const;
-const compiled = compileStep(step), { host } = compiled;
-const needed = compiled.plan.arenaBytes + host.inputBytes + host.outputBytes + host.prefetchBytes + REST_BYTES;
+const compiled = compileStep(step), { host } = compiled, { all: needed, rest, batches } = neededBytes(compiled);
+const machine = { totalBytes: 2 ** 34, ownBytes: 2 ** 27, file: "" };
 
-Deno.test("this machine has memory, of which part is available", () => {
-  const { totalBytes, availableBytes } = machineMemory();
-  assert(availableBytes > 2 ** 26 && availableBytes < totalBytes && totalBytes <= Deno.systemMemoryInfo().total);
-});
-
-Deno.test("a run needs its arena, its batches and the rest of the process", () => {
-  assertEquals(neededBytes(compiled), needed);
-  const memory = { totalBytes: 2 ** 34, availableBytes: needed };
-  assertStringIncludes(fitText(compiled, memory), "16.0 GiB are available: it fits");
-  const less = { ...memory, availableBytes: needed - 1 };
-  assertStringIncludes(fitText(compiled, less), "16.0 GiB are available: it does not fit");
+Deno.test("a run needs its arena, and what the rest of the process takes, which each thread adds to", () => {
+  const MIB = 2 ** 20, four = compileStep({ ...step, threads: 4 });
+  assertEquals([needed - batches - compiled.plan.arenaBytes, rest], [260 * MIB, 260 * MIB]);
+  assertEquals(neededBytes(four).rest, 272 * MIB);
+  // A process that has taken more than usual needs that.
+  const [few, many] = [100 * MIB, 300 * MIB].map((ownBytes) => ({ ...machine, ownBytes, availableBytes: 2 ** 30 }));
+  assertEquals([neededBytes(compiled, few).rest, neededBytes(compiled, many).rest], [260 * MIB, 300 * MIB]);
 });
 
 Deno.test("what the host holds grows with the microbatches of a step and with the loader's batches, the arena does not", () => {
@@ -44,10 +33,27 @@ Deno.test("what the host holds grows with the microbatches of a step and with th
   assertEquals(host.prefetchBytes, 4 * 4 * 4 * tokens); // four batches of four arrays
   const evaluating = compileStep({ ...step, evaluate: { batch: 64, seqLen: 16 } });
   assertEquals(evaluating.host.inputBytes, 3 * 4 * 64 * 16);
+  assertEquals(batches, host.inputBytes + host.outputBytes + host.prefetchBytes);
+});
+
+Deno.test("whether a run fits is told with the limit that decides it", () => {
+  const fits = { ...machine, availableBytes: needed }, file = "/sys/fs/cgroup/memory.max";
+  const start =
+    `a run needs ${bytesText(needed)}, its arena, ${bytesText(batches)} for batches and 260.0 MiB for the rest ` +
+    "of the process";
+  assertEquals(fitText(compiled), start);
+  assertEquals(
+    fitText(compiled, fits),
+    `${start}; ${bytesText(needed)} of this machine's 16.0 GiB are available: it fits`,
+  );
+  assertEquals(
+    fitText(compiled, { ...fits, availableBytes: needed - 1, file }),
+    `${start}; ${bytesText(needed)} of the 16.0 GiB that ${file} allows are available: it does not fit`,
+  );
 });
 
 Deno.test("a step is refused when a byte is missing, with its plan and what to change", () => {
-  const memory = { totalBytes: 2 ** 34, availableBytes: needed };
+  const memory = { ...machine, availableBytes: needed };
   checkMemory(compiled, memory);
   const error = assertThrows(
     () => checkMemory(compiled, { ...memory, availableBytes: needed - 1 }),

@@ -1,6 +1,8 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { numParameters } from "../../model/module.ts";
 import { collectiveTotals, parameterGroups, placeOf } from "../../train/mesh_plan.ts";
+import { meshPlanPage } from "../../train/mesh_plan_page.ts";
+import { meshPlanText } from "../../train/mesh_plan_text.ts";
 import { memoryUse } from "../../train/plan_report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
@@ -141,4 +143,17 @@ Deno.test("keys and values that go around a ring are planned as that", () => {
 
 Deno.test("a model that the mesh cannot cut is refused", () => {
   assertThrows(() => tinyPlan({ tp: 8 }), RangeError, "change parallelism.tensor_parallel_degree");
+});
+
+Deno.test("a plan says whether a rank of it fits into a device, on the console and on the page, if it is asked", () => {
+  const { device, memory } = tinyPlan({ dp_shard: 2 });
+  assertEquals(device, null);
+  for (const [bytes, fits] of [[memory.arena, true], [memory.arena - 1, false]] as const) {
+    const plan = tinyPlan({ dp_shard: 2 }, { deviceMemory: bytes });
+    assertEquals([plan.device, plan.memory], [{ bytes, fits }, memory]);
+    const text = `${fits ? "fits" : "does not fit"}: a rank needs `;
+    assertStringIncludes(meshPlanText(plan), `\nDevice\n  ${text}`);
+    assertStringIncludes(meshPlanPage(plan), `<p>It ${text}`);
+  }
+  assert(!meshPlanPage(tinyPlan({ dp_shard: 2 })).includes("fit"));
 });

@@ -1,7 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { llama } from "../../model/llama.ts";
 import {
-  JsonLines,
   type MemoryUse,
   Metrics,
   processMemory,
@@ -11,6 +10,7 @@ import {
   trainTags,
   validationLine,
 } from "../../train/metrics.ts";
+import { JsonLines } from "../../train/json_lines.ts";
 
 const GIB = 2 ** 30;
 const memory: MemoryUse = { activeBytes: GIB, reservedBytes: 1.5 * GIB, totalBytes: 16 * GIB };
@@ -87,7 +87,7 @@ Deno.test("time spent on something else is not counted", () => {
 
 /** A run on a clock that is set by hand. */
 function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: number | null = 1e9, devices = 1) {
-  const clock = { ms: 0 };
+  const clock = { ms: 0 }, peaks: number[] = [];
   const lines: string[] = [];
   const metrics = new Metrics({
     logFreq,
@@ -95,6 +95,10 @@ function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: num
     devices,
     flopsPerToken,
     peakFlops: 4e12,
+    measurePeak: () => {
+      clock.ms += 500;
+      return Promise.resolve(peaks.shift()!);
+    },
     memory: () => memory,
     colors: false,
     print: (line) => lines.push(line),
@@ -104,9 +108,9 @@ function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: num
   const step = (n: number) => {
     clock.ms += 1000;
     metrics.batch(2000, 10);
-    metrics.step({ step: n, loss: 7, maxLoss: 7, gradNorm: 1, lr: 1e-3, tokensSeen: 2000 * n });
+    return metrics.step({ step: n, loss: 7, maxLoss: 7, gradNorm: 1, lr: 1e-3, tokensSeen: 2000 * n });
   };
-  return { clock, lines, metrics, step };
+  return { clock, peaks, lines, metrics, step };
 }
 
 Deno.test("step 1 is reported, then every log_freq steps, and the last", () => {
@@ -119,6 +123,25 @@ Deno.test("MFU is the model's FLOPs over the device's peak, and speed does not d
   const { lines, step } = run(3);
   for (let n = 1; n <= 6; n++) step(n);
   for (const line of lines) assertEquals(line.split("  ").slice(-3), ["tps: 2,000", "tflops: 2.00", "mfu: 50.00%"]);
+});
+
+Deno.test("a step that is faster than the peak has it measured again, outside of the time of steps", async () => {
+  const { peaks, lines, step } = run(1, null, 4e9);
+  peaks.push(20e12, 1e12);
+  await step(1); // 8 TFLOP/s on a device that could do 4
+  await step(2);
+  const [said, ...steps] = lines;
+  assertEquals(said, "  mfu is now of 20000 GFLOP/s: a step was faster than the 4000 that were measured before");
+  for (const line of steps) assertEquals(line.split("  ").slice(-3), ["tps: 2,000", "tflops: 8.00", "mfu: 40.00%"]);
+});
+
+Deno.test("a step that is faster than the peak each time it is measured has an MFU of 100 %", async () => {
+  const { peaks, lines, step } = run(1, null, 4e9);
+  peaks.push(1e12);
+  await step(1);
+  await step(2);
+  assertEquals(lines.length, 3);
+  for (const line of lines.slice(1)) assertEquals(line.split("  ").at(-1), "mfu: 100.00%");
 });
 
 Deno.test("a model that does not tell its FLOPs has no MFU", () => {
@@ -145,11 +168,14 @@ Deno.test("a validation has its own speed and does not slow training down", () =
   assertEquals(lines[2].split("  ").at(-3), "tps: 2,000");
 });
 
+/** Nothing is to be warned of. */
+const warn = (text: string) => assert(false, text);
+
 const json = (text: string) => text.trimEnd().split("\n").map((line) => JSON.parse(line));
 
 Deno.test("JSON lines carry torchtitan's tags", async () => {
   const path = `${await Deno.makeTempDir()}/new/folder/metrics.jsonl`;
-  const { step, metrics } = run(1, new JsonLines(path, { description: "a run" }));
+  const { step, metrics } = run(1, new JsonLines(path, { description: "a run" }, { warn }));
   step(1);
   metrics.validation({ step: 1, loss: 6, tokens: 4000, unigramEntropy: 6.5, ms: 500 });
   const [header, train, validation] = json(await Deno.readTextFile(path));
@@ -184,27 +210,16 @@ Deno.test("JSON lines carry torchtitan's tags", async () => {
   });
 });
 
-Deno.test("a second run appends to the file, after a line of its own, and each line is there at once", async () => {
-  const path = await Deno.makeTempFile();
-  const first = new JsonLines(path, { seed: 0 });
-  first.write({ step: 1 });
-  assertEquals(json(await Deno.readTextFile(path)), [{ run: { seed: 0 } }, { step: 1 }]);
-  new JsonLines(path, { seed: 1 }).write({ step: 1 });
-  assertEquals(json(await Deno.readTextFile(path)), [{ run: { seed: 0 } }, { step: 1 }, { run: { seed: 1 } }, {
-    step: 1,
-  }]);
-});
-
 Deno.test("a loss that is not a number is null in JSON and NaN on the console", async () => {
   const path = await Deno.makeTempFile();
-  new JsonLines(path, {}).write(trainTags({ ...report, loss: NaN }));
+  new JsonLines(path, {}, { warn }).write(trainTags({ ...report, loss: NaN }));
   assertEquals(json(await Deno.readTextFile(path))[1]["loss_metrics/global_avg_loss"], null);
   assert(trainLine({ ...report, loss: NaN }, plain).startsWith("step:  7  loss:      NaN  "));
 });
 
-Deno.test("a process on a CPU takes a part of the machine's memory", () => {
-  const { activeBytes, reservedBytes, totalBytes } = processMemory(123);
-  assertEquals(activeBytes, 123);
+Deno.test("the memory of a process on a CPU is what it has now, of what it may use", () => {
+  const { activeBytes, reservedBytes, totalBytes } = processMemory(123, 2 ** 40);
+  assertEquals([activeBytes, totalBytes], [123, 2 ** 40]);
   assert(reservedBytes > 1e6 && reservedBytes < totalBytes);
 });
 

@@ -3,7 +3,16 @@ import { opOf } from "../../graph/builder.ts";
 import { flopsOf } from "../../graph/op.ts";
 import type { Block, MemoryPlan } from "../../graph/passes/memory.ts";
 import { numParameters } from "../../model/module.ts";
-import { bytesText, graphFlops, memoryText, memoryUse, planText } from "../../train/plan_report.ts";
+import {
+  bytesText,
+  deviceFit,
+  deviceFitText,
+  graphFlops,
+  memoryText,
+  memoryUse,
+  planText,
+  smallPages,
+} from "../../train/plan_report.ts";
 import { modelText } from "../../train/report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
@@ -15,6 +24,15 @@ const compiled = compileStep({ model, optimizer, dtype: "f32", batch: 2, seqLen:
 Deno.test("bytes have the unit that suits them", () => {
   const texts = [0, 1, 1023, 1024, 1536, 1024 ** 2, 5.25 * 1024 ** 3, 3 * 1024 ** 4, 2048 * 1024 ** 4].map(bytesText);
   assertEquals(texts, ["0 B", "1 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "5.3 GiB", "3.0 TiB", "2048.0 TiB"]);
+});
+
+Deno.test("an arena in small pages is told, but for what is less than a tenth or two huge pages", () => {
+  const MIB = 2 ** 20;
+  assertEquals(smallPages({ arenaBytes: 100 * MIB, hugeBytes: 90 * MIB }), []);
+  assertEquals(smallPages({ arenaBytes: 4 * MIB, hugeBytes: 0 }), []);
+  const [line, ...more] = smallPages({ arenaBytes: 100 * MIB, hugeBytes: 88 * MIB });
+  assertStringIncludes(line, "12.0 MiB of the arena's 100.0 MiB are in small pages");
+  assertEquals(more, []);
 });
 
 Deno.test("a graph's FLOPs are those of its nodes", () => {
@@ -100,4 +118,15 @@ Deno.test("the plan of a step has its sections, its memory and its program", () 
   const { parameter, gradient, moment } = compiled.plan.categories, bytes = 4 * numParameters(model);
   assert(parameter >= bytes && gradient >= bytes && moment >= 2 * bytes);
   assertStringIncludes(text, `${compiled.program.bytes.length.toLocaleString("en-US")} B for 2 threads`);
+});
+
+Deno.test("a rank fits into a device of just its bytes, and the line says what is left or too much", () => {
+  const line = (arena: number, device?: number) => deviceFitText(arena, deviceFit(arena, device));
+  assertEquals(
+    line(2 ** 30, 3 * 2 ** 30),
+    "fits: a rank needs 1.0 GiB of a device's 3.0 GiB, which leaves 2.0 GiB",
+  );
+  assertEquals([deviceFit(8, 8), deviceFit(9, 8)], [{ bytes: 8, fits: true }, { bytes: 8, fits: false }]);
+  assertEquals(line(9 * 1024, 8 * 1024), "does not fit: a rank needs 9.0 KiB of a device's 8.0 KiB, 1.0 KiB too much");
+  assertStringIncludes(line(9), "--device-memory 80GB says whether a rank fits");
 });

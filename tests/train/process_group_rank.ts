@@ -12,7 +12,7 @@ try {
     const first = [...await group.exchange([rank, 0.5])], second = [...await group.exchange([-rank, rank / 3])];
     console.log(JSON.stringify({ rank, first, second, one: [...await group.exchange([7])] }));
   } else if (rank === 0) {
-    group.fail(); // and so the disposal does not wait for the other, which never comes
+    group.fail(new Error("a test")); // and so the disposal does not wait for the other, which never comes
     console.log(JSON.stringify({ rank }));
   } else await new Promise((resolve) => setTimeout(resolve, 60_000));
 } catch (error) {

@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import type { StepProfile } from "../../train/profile.ts";
 import { profileAction, type ProfileCycle, Profiler } from "../../train/profiler.ts";
 import { temporaryFolder } from "../data/fixture.ts";
@@ -43,12 +43,12 @@ Deno.test("each cycle leaves a trace of its recorded steps and a table, warm-up 
 Deno.test("the first rank writes one trace for all, the others none", async () => {
   await using temporary = await temporaryFolder();
   for (const rank of [1, 0]) {
-    const folder = `${temporary.path}/rank${rank}`, printed: string[] = [];
+    const folder = rank === 0 ? `${temporary.path}/traces` : null, printed: string[] = [];
     const gather = (own: readonly StepProfile[]) => Promise.resolve(rank === 0 ? [own, own, own] : undefined);
     const cycle = { freq: 1, warmup: 0, active: 1 };
     const profiler = new Profiler({ ...cycle, folder, rates, gather, print: (text) => printed.push(text) });
     await profiler.add(twoMicrobatches(1));
-    const files = [...Deno.readDirSync(folder)].map(({ name }) => name);
+    const files = [...Deno.readDirSync(folder ?? temporary.path)].map(({ name }) => name);
     assertEquals([files, printed.length], rank === 0 ? [["iteration_1"], 1] : [[], 0]);
     if (rank > 0) continue;
     const { traceEvents } = JSON.parse(await Deno.readTextFile(`${folder}/iteration_1/rank0_trace.json`));
@@ -62,4 +62,19 @@ Deno.test("a folder that cannot be made is an error before any step", async () =
   await Deno.writeTextFile(`${temporary.path}/file`, "");
   const options = { freq: 1, warmup: 0, active: 1, folder: `${temporary.path}/file/traces`, rates, print: () => {} };
   assertThrows(() => new Profiler(options));
+});
+
+Deno.test("a trace that cannot be written is told below its table, leaves no part of a file, and ends nothing", async () => {
+  await using temporary = await temporaryFolder();
+  const folder = `${temporary.path}/traces`, printed: string[] = [];
+  const options = { freq: 1, warmup: 0, active: 1, folder, rates, print: (text: string) => printed.push(text) };
+  const profiler = new Profiler(options);
+  await Deno.writeTextFile(`${folder}/iteration_1`, "no folder");
+  await profiler.add(twoMicrobatches(1));
+  await profiler.add(twoMicrobatches(2));
+  const path = (step: number) => `${folder}/iteration_${step}/rank0_trace.json`;
+  assertMatch(printed[0], /^Profile of step 1: /);
+  const last = printed[0].split("\n").at(-1)!;
+  assert(last.startsWith(`  trace: none, as ${path(1)} cannot be written: `), last);
+  assertEquals(printed[1].split("\n").at(-1), `  trace: ${path(2)} (open it in https://ui.perfetto.dev)`);
 });

@@ -13,10 +13,10 @@ const compiled = compileStep({ model, optimizer, dtype: "f32", batch: 2, seqLen:
 Deno.test("a device tells its level, whether that was forced, and who multiplies matrices", () => {
   const device = {
     threads: 2,
+    threadsText: "",
     vectorBits: 512,
     level: "avx512",
     levelIsForced: false,
-    memoryBytes: 1,
     processor: "A CPU",
     product: "A BLAS 1.2",
   };
@@ -27,6 +27,10 @@ Deno.test("a device tells its level, whether that was forced, and who multiplies
   assertStringIncludes(
     deviceText({ ...device, level: "avx2", levelIsForced: true, vectorBits: 256 }, 9, "bf16"),
     "level avx2, forced by TITAN_CPU (256-bit vectors)",
+  );
+  assertStringIncludes(
+    deviceText({ ...device, threads: 1, threadsText: "the CPU quota is 0.5" }, 9, "f32"),
+    "A CPU, 1 thread (the CPU quota is 0.5), level",
   );
 });
 

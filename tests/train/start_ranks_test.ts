@@ -6,7 +6,8 @@ import { modulePath } from "../../ffi/comm.ts";
 import { library } from "../../ffi/library.ts";
 import { LaunchError } from "../../parallel/launch.ts";
 import { numRanks, shownRanks } from "../../train/start_ranks.ts";
-import { temporaryFolder } from "../data/fixture.ts";
+import { build, run } from "../csrc/run.ts";
+import { someTexts, temporaryFolder, writeShards } from "../data/fixture.ts";
 import { MPI, testRanks } from "../native/mpirun.ts";
 import { Launcher } from "../parallel/launcher.ts";
 
@@ -63,9 +64,15 @@ async function* readTexts(folder: string): AsyncGenerator<string> {
 }
 
 /** Runs three ranks with one at fault; returns how it ended, and what it said first. */
-async function withFault(fault: string, env: Record<string, string> = {}) {
+async function withFault(fault: string, env: Record<string, string> = {}, timeoutSeconds = 60) {
   await using folder = await temporaryFolder();
-  const args = ["--nproc", "3", "--log-rank", "all", ...tiny(folder.path, { "comm.train_timeout_seconds": 1 })];
+  const args = [
+    "--nproc",
+    "3",
+    "--log-rank",
+    "all",
+    ...tiny(folder.path, { "comm.train_timeout_seconds": timeoutSeconds }),
+  ];
   const job = new Launcher(script, args, { FAULT: fault, TITAN_LIB: library().path, ...env });
   const ended = await job.ended();
   const records = await Array.fromAsync(readTexts(`${folder.path}/out/comm_traces`));
@@ -95,6 +102,24 @@ testRanks(
     assertEquals(losses(2), losses(0));
   },
 );
+
+testRanks("ranks validate on fewer documents than a batch of theirs has rows, as one process does", async () => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [someTexts(3)], "validation");
+  const validation = { local_batch_size: 4, seq_len: 8, dataset_path: folder.path };
+  const keys = Object.entries(validation).map(([key, value]) => [`validation.${key}`, value]);
+  const held = async (ranks: string[], localBatch: number) => {
+    const all = { "training.steps": 1, "training.local_batch_size": localBatch, ...Object.fromEntries(keys) };
+    const args = [...ranks, ...tiny(folder.path, all), "--validation.enable"];
+    const job = new Launcher(script, args), { code } = await job.ended();
+    assertEquals([code, job.err], [0, ""], job.out);
+    return / ([\d,]+) held-out tokens: loss ([\d.]+), their unigram entropy ([\d.]+)/.exec(job.out)!.slice(1);
+  };
+  const [tokens, loss, entropy] = await held([], 4), ranks = await held(["--nproc", "2"], 2);
+  assert(Number(tokens) >= 32, tokens);
+  assertEquals([ranks[0], ranks[2]], [tokens, entropy]);
+  assert(Math.abs(Number(ranks[1]) - Number(loss)) < 2e-3, `${ranks[1]} and ${loss}`);
+});
 
 testRanks("what cannot be is refused once, before any rank starts", async () => {
   await using folder = await temporaryFolder();
@@ -181,13 +206,31 @@ testRanks("a rank that is killed in step 5 ends the run, and is named first", as
 });
 
 testRanks("a rank that sleeps for ever ends the run after the time-out, and who waited says for whom", async () => {
-  const { job, ended, first, records } = await withFault("asleep");
+  const { job, ended, first, records } = await withFault("asleep", {}, 1);
   assert(ended.code !== 0 && ended.seconds < 20, `${ended.code} after ${ended.seconds} s`);
   assertMatch(first(), /^\[rank[02]\] error: .* did not end within 1\.0 s: rank 1 has not come; rank 1's last: /);
   assertMatch(job.err, /\n\[rank\d\] {3}the last collectives of all ranks: .*\/out\/comm_traces\n/);
   assertMatch(records[0], /^rank 0: \d+ collectives, the last of them:\n[^]*\nrank 1: \d+ collectives/);
   assertMatch(job.err, /\n(The same on rank \d|\[rank\d\] then error: .*)\n$/); // the other's, in short
 });
+
+testRanks("a rank that fails outside of its steps tells the others, and its own error is first", async () => {
+  const { job, ended, first } = await withFault("throws");
+  assertEquals(ended.code, 1, job.err);
+  assertEquals(first(), "[rank1] error: Error: the disk is full");
+  assertMatch(job.err, /^\[rank0\] then error: .* cannot end: rank 1 gave up: the disk is full/m);
+});
+
+for (const [where, what] of [["kernel", "adamw"], ["collective", "all_\\w+|reduce_scatter"]]) {
+  testRanks(`memory that runs out in a ${where} of one rank ends the run with where it was`, async () => {
+    await run("cmake", "--build", build, "--target", "titan_faulty", "--parallel", "2");
+    const env = { TITAN_FAULT: where, FAULTY_LIB: `${build}/faulty/libtitan.so`, TITAN_EXCHANGE: "messages" };
+    const { job, ended, first } = await withFault(`memory_of_${where}s`, env);
+    assertEquals(ended.code, 1, job.err);
+    assertMatch(first(), new RegExp(`^\\[rank1\\] error: host memory ran out in (${what})( of \\S+)?$`));
+    assertMatch(job.err, /^\[rank0\] then error: .* cannot end: rank 1 gave up: host memory ran out in /m);
+  });
+}
 
 testRanks("a rank with another configuration is told apart by the key, once", async () => {
   const { job, ended, first } = await withFault("config");
@@ -227,4 +270,27 @@ testRanks("when the launcher of a run is killed, its ranks end", async () => {
   await job.until(/step: +3 /);
   job.kill("SIGKILL");
   await job.ended();
+});
+
+/** The ancestor of a process that is `mpirun`, by whatever name. */
+async function mpirunOf(pid: number): Promise<number> {
+  for (let at = pid; at > 1;) {
+    const status = await Deno.readTextFile(`/proc/${at}/status`);
+    if (/^Name:\s+(prterun|mpirun|orterun|mpiexec\S*)$/m.test(status)) return at;
+    at = Number(/^PPid:\s+(\d+)$/m.exec(status)![1]);
+  }
+  throw new Error(`no mpirun above process ${pid}`);
+}
+
+testRanks("when mpirun is killed, its ranks end, and no file of theirs or of it is left", async () => {
+  await using folder = await temporaryFolder();
+  const TMPDIR = `${folder.path}/tmp`, names = (path: string) => [...Deno.readDirSync(path)].map(({ name }) => name);
+  await Deno.mkdir(TMPDIR);
+  const job = new Launcher(script, ["--nproc", "3", "--log-rank", "all", ...tiny(folder.path)], { TMPDIR });
+  await job.until(/step: +3 /);
+  const [own] = names(TMPDIR), isOpenMpi = /\(Open MPI/.test(job.out);
+  assertEquals(names(`/dev/shm/${own}`).some((name) => name.startsWith("sm_segment")), isOpenMpi);
+  Deno.kill(await mpirunOf((await job.pids(3))[0]), "SIGKILL");
+  assertEquals((await job.ended()).code === 0, false);
+  assertEquals([names(TMPDIR), names("/dev/shm").includes(own)], [[], false]);
 });

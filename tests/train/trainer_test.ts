@@ -6,7 +6,7 @@ import { numel } from "../../graph/ir.ts";
 import { lrFactor } from "../../train/lr_schedule.ts";
 import { DivergedError } from "../../train/step_program.ts";
 import { complete, train, Trainer, type TrainOptions, type TrainStep } from "../../train/trainer.ts";
-import { temporaryFolder } from "../data/fixture.ts";
+import { someTexts, temporaryFolder, writeShards } from "../data/fixture.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
 let workers = 0;
@@ -54,6 +54,21 @@ Deno.test("training on a text of one's own lowers the loss, and the same seed tr
     assertEquals([lr, tokenCount, tokensSeen], [2e-2 * lrFactor(step - 1, lrSchedule), 32, 32 * step]);
   });
   assertEquals((await run()).map(({ loss }) => loss), steps.map(({ loss }) => loss));
+});
+
+Deno.test("text that is read again is told once a pass, and counted in each step", async () => {
+  await using own = await ownText();
+  const notices: string[] = [];
+  const options = { ...own.options, steps: 180, notice: (text: string) => notices.push(text) };
+  const epochs = (await Array.fromAsync(train(options))).map(({ epoch }) => epoch), last = epochs.at(-1)!;
+  assert(epochs[0] === 0 && last >= 2, `${epochs}`);
+  assertEquals(
+    notices,
+    Array.from({ length: last }, (_, i) => {
+      const step = epochs.findIndex((epoch) => epoch > i) + 1;
+      return `epoch ${i + 2}: all of the text has been read by step ${step}, and is read again`;
+    }),
+  );
 });
 
 Deno.test("steps that are to be recorded come with their profile, and lose nothing by it", async () => {
@@ -152,6 +167,31 @@ Deno.test("validation is on text held out, all of it or some batches, and does n
   assert(tokens > 3 * 32 && tokens % 16 === 0, `${tokens} tokens are more than three batches`);
 });
 
+Deno.test("three documents are enough to validate on, whatever the lanes of the training text", async () => {
+  await using own = await ownText();
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [someTexts(3)], "validation");
+  const validation = { data: { name: "c4_validation", path: folder.path }, batch: 8, seqLen: 16, steps: -1 };
+  await using trainer = await Trainer.open({ ...own.options, validation });
+  const { tokens, loss } = await trainer.evaluate();
+  assert(tokens >= 32 && tokens % 16 === 0 && loss > 2 && loss < 9, `loss ${loss} of ${tokens} tokens`);
+});
+
+Deno.test("held-out text that does not fill a row, or is not there, is told before the first step", async () => {
+  await using own = await ownText();
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [["one two"]], "validation");
+  const open = (path: string) => {
+    const validation = { data: { name: "c4_validation", path }, batch: 8, seqLen: 16, steps: -1 };
+    return Trainer.open({ ...own.options, validation });
+  };
+  const { message } = await assertRejects(() => open(folder.path), DataError);
+  assertStringIncludes(message, "Validation: Lane 0 of 1 has 4 tokens in its 1 documents");
+  assertStringIncludes(message, "\n  fix: shorten the sequences (seq_len), or add text ");
+  await assertRejects(() => open("nowhere"), DataError, "Validation: Cannot open dataset");
+  assertEquals(workers, 0);
+});
+
 Deno.test("without held-out text there is no validation", async () => {
   await using own = await ownText();
   await using trainer = await Trainer.open(own.options);
@@ -208,7 +248,12 @@ Deno.test("what is wrong with the data is told before what is wrong with the dev
 
 Deno.test("a device that cannot be opened leaves no loader behind", async () => {
   await using own = await ownText();
-  await assertRejects(() => Trainer.open({ ...own.options, threads: 5000 }), Error, "more than 4096 threads");
+  const validation = { data: own.options.data, batch: 2, seqLen: 16, steps: 3 };
+  await assertRejects(
+    () => Trainer.open({ ...own.options, threads: 5000, validation }),
+    Error,
+    "more than 4096 threads",
+  );
   assertEquals(workers, 0);
 });
 

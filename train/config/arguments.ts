@@ -1,10 +1,11 @@
 /**
- * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch`, `--section.no_switch`, where
- * `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
- * `--mesh`, `--nproc`, `--log-rank`, `--plan-json`, `--plan-page`, `--help`.
+ * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch` (also with
+ * `true` or `false` behind it), `--section.no_switch`, where `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
+ * `--mesh`, `--nproc`, `--log-rank`, `--plan-json`, `--plan-page`, `--device-memory`, `--help`.
  * @module
  */
 import { AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
+import { bytesOf } from "./bytes.ts";
 import type { Entry } from "./entry.ts";
 import { type Problem, show } from "./problem.ts";
 import { foreignKey, foreignKind } from "./torchtitan.ts";
@@ -28,13 +29,21 @@ export interface Arguments {
 /** The ranks whose output is shown. */
 export type LogRanks = readonly number[] | "all";
 
-/** Of a mesh that is planned: files to write. */
+/** What a plan is asked for. */
 export interface PlanArguments {
-  /** `--plan-json`. */
+  /** `--plan-json`: a file to write. */
   readonly json?: string;
-  /** `--plan-page`. */
+  /** `--plan-page`: the same. */
   readonly page?: string;
+  /** `--device-memory`: bytes of a device, which a rank is to fit into. */
+  readonly deviceMemory?: number;
 }
+
+const PLAN_FLAGS: Readonly<Record<keyof PlanArguments, string>> = {
+  json: "--plan-json",
+  page: "--plan-page",
+  deviceMemory: "--device-memory",
+};
 
 /** Splits arguments into entries; names are not looked up here, but for whether they take a value. */
 export function readArguments(args: readonly string[]): Arguments {
@@ -42,14 +51,18 @@ export function readArguments(args: readonly string[]): Arguments {
   const problems: Problem[] = [];
   let [help, dryRun] = [false, false];
   let configFile: string | null = null;
-  const plan: { json?: string; page?: string } = {}, ranks: { nproc?: number; logRanks?: LogRanks } = {};
+  const plan: { -readonly [K in keyof PlanArguments]: PlanArguments[K] } = {},
+    ranks: { nproc?: number; logRanks?: LogRanks } = {};
   const bad = (what: string, expected: string, fix: string) =>
     problems.push({ code: "bad_argument", what: `command line: ${what}`, expected, fix });
   const special = (flag: string, value: string) => {
     if (flag === "mesh") return readMesh(value, add, bad);
     if (flag === "plan_json") plan.json = value;
     else if (flag === "plan_page") plan.page = value;
-    else if (flag === "log_rank") {
+    else if (flag === "device_memory") {
+      plan.deviceMemory = bytesOf(value);
+      if (!plan.deviceMemory) bad(`--device-memory ${show(value)}`, "bytes such as 80GB or 512MiB", "add their unit");
+    } else if (flag === "log_rank") {
       ranks.logRanks = readLogRanks(value);
       if (!ranks.logRanks) bad(`--log-rank ${show(value)}`, LOG_RANKS, "write for instance --log-rank 0,2");
     } else if (/^[1-9]\d*$/.test(value)) ranks.nproc = Number(value);
@@ -75,28 +88,34 @@ export function readArguments(args: readonly string[]): Arguments {
       const positive = name.replace(/\.no_([^.]+)$/, ".$1");
       const kind = kindOf(name) ?? (positive !== name && kindOf(positive) === "boolean" ? "boolean" : undefined);
       if (kind === "boolean") {
-        const given = inline ?? (/^(true|false)$/.test(args[i + 1] ?? "") ? args[++i] : undefined);
-        if (given === undefined) add(positive, positive === name);
-        else bad(`--${written} takes no value, got ${show(given)}`, "a bare switch", bareSwitches(positive));
+        const isOn = positive === name, follows = args[i + 1] !== undefined && !args[i + 1].startsWith("-");
+        const given = inline ?? (follows ? args[++i] : undefined);
+        if (given === undefined) add(positive, isOn);
+        else if (isOn && TRUTH.test(given)) add(name, given.toLowerCase() === "true");
+        else if (isOn) bad(`--${written} ${show(given)}`, "true or false", switches(positive));
+        else bad(`--${written} takes no value, got ${show(given)}`, "the switch alone", switches(positive));
         continue;
       }
       const hasNext = args[i + 1] !== undefined && !args[i + 1].startsWith("--");
-      if (inline === undefined && !hasNext && kind !== undefined) {
-        bad(`--${written} lacks its value`, "a value after it", `write --${name} VALUE`);
+      const isFile = name === "job.config_file";
+      if (isFile ? !(inline ?? hasNext) : inline === undefined && !hasNext && kind !== undefined) {
+        bad(`--${written} lacks its value`, "a value after it", `write --${written} ${isFile ? "FILE" : "VALUE"}`);
         continue;
       }
       const value = inline ?? (hasNext ? args[++i] : true);
       add(name, typeof value === "string" ? parseValue(value, kind ?? "string") : value);
-      if (name === "job.config_file") configFile = String(value);
+      if (isFile) configFile = String(value);
     }
   }
-  const asked = Object.keys(plan);
+  const asked = Object.keys(plan) as (keyof PlanArguments)[];
   if (asked.length > 0 && !dryRun && !help) {
-    const flags = asked.map((key) => `--plan-${key}`).join(" and ");
+    const flags = asked.map((key) => PLAN_FLAGS[key]).join(" and ");
     bad(`${flags} without --dry-run`, "--dry-run, which makes the plan", "add --dry-run, or delete it");
   }
   return { entries, configFile, help, dryRun, ...ranks, plan, problems };
 }
+
+const TRUTH = /^(true|false)$/i;
 
 const LOG_RANKS = "ranks such as 0,2, or all";
 
@@ -113,6 +132,7 @@ const VALUES: Readonly<Record<string, string>> = {
   log_rank: "0,2",
   plan_json: "plan.json",
   plan_page: "plan.html",
+  device_memory: "80GB",
 };
 
 /** `dp_shard=8,tp=8` as the keys of its axes. */
@@ -139,8 +159,13 @@ function kindOf(name: string): Kind | undefined {
   return vocabulary().keys.get(name)?.kind ?? (foreignKey(name) === undefined ? undefined : foreignKind(name));
 }
 
-function bareSwitches(name: string): string {
-  return `write --${name} for true, --${name.replace(/\.([^.]+)$/, ".no_$1")} for false`;
+function switches(name: string): string {
+  return `write --${name} for true, ${negative(name)} for false`;
+}
+
+/** The flag that turns a switch off: `--validation.no_enable`. */
+export function negative(name: string): string {
+  return `--${name.replace(/\.([^.]+)$/, ".no_$1")}`;
 }
 
 /** A text that is not of its kind is passed on as it is, for the schema to refuse. */

@@ -5,7 +5,7 @@
 import { closest } from "fastest-levenshtein";
 import { llamaConfig, llamaFlavors } from "../../model/llama.ts";
 import { askedDecaySteps } from "../lr_schedule.ts";
-import { lrSchedule } from "./derive.ts";
+import { lrSchedule, modelSizes } from "./derive.ts";
 import { type Problem, show } from "./problem.ts";
 import type { Config } from "./schema.ts";
 
@@ -69,7 +69,7 @@ function modelProblems({ model }: Config, place: (name: string) => string): Prob
       what: `model.flavor = ${show(model.flavor)}${place("model.flavor")} of model.name = ${show(model.name)}` +
         `${place("model.name")} is not a known model`,
       expected: llamaFlavors.join(", "),
-      fix: `write ${closest(flavor, llamaFlavors).replace("/", " as name, ")} as flavor`,
+      fix: `write ${nearestModel(model.name, model.flavor).replace("/", " as name, ")} as flavor`,
     }];
   }
   const sizes = llamaConfig(flavor);
@@ -99,11 +99,72 @@ function modelProblems({ model }: Config, place: (name: string) => string): Prob
   return problems;
 }
 
-/** What runs, but perhaps not as meant: one line each, for the header of the run. */
-export function surprises(config: Config): string[] {
+/** The model that was probably meant: the size of another family rather than a size that merely looks alike. */
+function nearestModel(name: string, flavor: string): string {
+  const sameSize = llamaFlavors.filter((known) => known.split("/")[1].toLowerCase() === flavor.toLowerCase());
+  return closest(`${name}/${flavor}`, sameSize.length > 0 ? sameSize : llamaFlavors);
+}
+
+/** Keys that do something only beside others; a section's name stands for all its keys but the one that `needs` names. */
+const dependent: readonly {
+  readonly keys: readonly string[];
+  readonly needs: string;
+  readonly isMet: (config: Config, dryRun: boolean) => boolean;
+}[] = [
+  { keys: ["validation"], needs: "validation.enable", isMet: (c) => c.validation.enable },
+  { keys: ["profiling"], needs: "profiling.enable_profiling", isMet: (c) => c.profiling.enable_profiling },
+  {
+    keys: ["activation_checkpoint.selective_ac_option"],
+    needs: 'activation_checkpoint.mode = "selective"',
+    isMet: (c) => c.activation_checkpoint.mode === "selective",
+  },
+  {
+    keys: ["activation_checkpoint.memory_budget"],
+    needs: 'activation_checkpoint.mode = "memory_budget"',
+    isMet: (c) => c.activation_checkpoint.mode === "memory_budget",
+  },
+  {
+    keys: ["activation_checkpoint.visualize_memory_budget_pareto"],
+    needs: "--dry-run",
+    isMet: (_, dryRun) => dryRun,
+  },
+  {
+    keys: ["model.rope_low_freq_factor", "model.rope_high_freq_factor", "model.rope_original_max_position_embeddings"],
+    needs: "model.rope_scaling_factor above 1",
+    isMet: (c) => modelSizes(c).ropeScaling !== null,
+  },
+  {
+    keys: ["model.multiple_of", "model.ffn_dim_multiplier"],
+    needs: "model.ffn_hidden_dim to be left out",
+    isMet: (c) => c.model.ffn_hidden_dim === null,
+  },
+  {
+    keys: ["parallelism.enable_async_tensor_parallel", "parallelism.disable_loss_parallel"],
+    needs: "parallelism.tensor_parallel_degree above 1",
+    isMet: (c) => c.parallelism.tensor_parallel_degree > 1,
+  },
+  {
+    keys: ["parallelism.context_parallel_load_balancer", "parallelism.context_parallel_rotate_method"],
+    needs: "parallelism.context_parallel_degree above 1",
+    isMet: (c) => c.parallelism.context_parallel_degree > 1,
+  },
+];
+
+/** Keys of the command line that change nothing in this run. Files keep such keys beside a switch that is off. */
+function idle(config: Config, typed: ReadonlySet<string>, dryRun: boolean): string[] {
+  return dependent.filter(({ isMet }) => !isMet(config, dryRun)).flatMap(({ keys, needs }) =>
+    [...typed].filter((name) => name !== needs && keys.some((key) => name === key || name.startsWith(`${key}.`)))
+      .map((name) => `${name} has no effect: it needs ${needs}`)
+  );
+}
+
+/** What runs, but perhaps not as meant: one line each, for the header of the run.
+ * @param typed keys that the command line has.
+ * @param dryRun whether it is planned and not run. */
+export function surprises(config: Config, typed: ReadonlySet<string>, dryRun: boolean): string[] {
   const { warmupSteps, totalSteps, decayRatio } = lrSchedule(config);
   const { steps } = config.training;
-  const lines: string[] = [];
+  const lines = idle(config, typed, dryRun);
   if (warmupSteps > totalSteps) {
     lines.push(`lr_scheduler.warmup_steps = ${warmupSteps} is cut to the ${totalSteps} steps of the schedule`);
   }

@@ -11,6 +11,7 @@ import type { RematBudget } from "../../graph/passes/remat_search.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { ProfileCycle } from "../profiler.ts";
 import type { MeshChoices } from "../ranks.ts";
+import { bytesOf } from "./bytes.ts";
 import type { Config, ModelConfig } from "./schema.ts";
 
 /** The sizes of the model that a configuration asks for: the flavor's, where `[model]` does not replace them. */
@@ -84,7 +85,7 @@ export function commOptions({ comm }: Config): CommOptions {
     timeoutMs: ms(comm.train_timeout_seconds),
     records: comm.trace_buf_size,
     ...(bandwidth === undefined ? {} : {
-      link: { bytesPerSecond: bytesOf(bandwidth), latencyNs: Math.round(Number(latency) * NANOSECONDS[unit]) },
+      link: { bytesPerSecond: bytesOf(bandwidth)!, latencyNs: Math.round(Number(latency) * NANOSECONDS[unit]) },
     }),
   };
 }
@@ -107,11 +108,5 @@ export function rematPolicy({ activation_checkpoint }: Config): RematPolicy | Re
   const { mode, selective_ac_option: option, memory_budget: budget } = activation_checkpoint;
   if (mode === "selective") return { mode, option: option === "op" ? option : Number(option) };
   if (mode !== "memory_budget") return { mode };
-  return typeof budget === "number" ? { mode, fraction: budget } : { mode, bytes: bytesOf(budget) };
-}
-
-/** Bytes of a text such as `3GiB` or `2.5 GB`. */
-function bytesOf(text: string): number {
-  const [, number, letter, binary] = /^([\d.]+) ?([KMGT]?)(i?)B$/.exec(text)!;
-  return Math.floor(Number(number) * (binary ? 1024 : 1000) ** " KMGT".indexOf(letter || " "));
+  return typeof budget === "number" ? { mode, fraction: budget } : { mode, bytes: bytesOf(budget)! };
 }

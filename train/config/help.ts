@@ -2,17 +2,30 @@
  * The text of `--help`, made from the schema.
  * @module
  */
+import { negative } from "./arguments.ts";
 import { show } from "./problem.ts";
+import { tomlEntries } from "./toml.ts";
 import { type Key, vocabulary } from "./vocabulary.ts";
 
-/** Usage, then every key by section with its accepted values, unit, default and meaning. */
-export function helpText(): string {
+/** A config file: its name for people, and its text. */
+export interface ConfigFile {
+  readonly name: string;
+  readonly text: string;
+}
+
+/** Usage, then every key by section with its accepted values, unit, default and meaning.
+ * @param standard the file that is read where the command line names none. */
+export function helpText(standard?: ConfigFile): string {
   const { keys, sections } = vocabulary();
+  const entries = standard ? tomlEntries(standard.text, standard.name) : [];
+  const values = new Map(entries.map(({ name, value }) => [name, value]));
   const lines = [
     "Usage: train [--config FILE] [--section.key VALUE ...]",
     "",
     "Trains a model. A key is taken from the command line, else from FILE, else it has its default.",
     "In FILE, which is TOML, `key = value` goes under `[section]`.",
+    "A switch alone is on; `true` or `false` may follow it, and --section.no_key turns it off.",
+    ...(standard ? [`Without --config, FILE is ${standard.name}: its values are those of the default run.`] : []),
     "",
     "  --config FILE   read this TOML file",
     "  --dry-run       print the plan of the run without starting it",
@@ -23,22 +36,32 @@ export function helpText(): string {
     "  --log-rank LIST show what these ranks print, such as 0,2 or all; else those of the environment variable LOG_RANK,",
     "                  else rank 0. Errors are shown of every rank",
     "  --plan-json FILE, --plan-page FILE   with --dry-run and a mesh: also write its plan as JSON, or as a page for a browser",
+    "  --device-memory BYTES   with --dry-run: say whether what is planned of a rank fits into a device of so many bytes, such",
+    "                  as 80GB or 160MiB, instead of this machine's memory; where it does not, the exit code is 1",
     "  --help          print this text",
   ];
   for (const [section, description] of sections) {
     lines.push("", `[${section}] ${description}`);
-    for (const key of keys.values()) if (key.section === section) lines.push(...keyLines(key));
+    for (const key of keys.values()) {
+      if (key.section !== section) continue;
+      const inFile = values.has(key.name) ? [`${standard!.name}: ${valueText(key, values.get(key.name))}`] : [];
+      lines.push(...keyLines(key, inFile));
+    }
   }
   return lines.join("\n");
 }
 
-function keyLines(key: Key): string[] {
-  const initial = key.default === null
-    ? "not set"
-    : key.kind === "boolean"
-    ? key.default ? "on" : "off"
-    : show(key.default);
-  const value = key.kind === "boolean" ? "" : ` ${key.expected.replace(/ or None$/, "")}`;
-  const facts = [`default ${initial}`, ...(key.unit === undefined ? [] : [`in ${key.unit}`])];
+function keyLines(key: Key, more: readonly string[]): string[] {
+  const value = key.kind === "boolean" ? ` or ${negative(key.name)}` : ` ${key.expected.replace(/ or None$/, "")}`;
+  const facts = [
+    `default ${valueText(key, key.default)}`,
+    ...(key.unit === undefined ? [] : [`in ${key.unit}`]),
+    ...more,
+  ];
   return [`  --${key.name}${value} (${facts.join(", ")})`, `      ${key.description}`];
+}
+
+function valueText({ kind }: Key, value: unknown): string {
+  if (value === null) return "not set";
+  return kind === "boolean" ? value ? "on" : "off" : show(value);
 }

@@ -18,6 +18,7 @@ export type ProblemCode =
   | "batch_not_a_multiple"
   | "precision_of_float64"
   | "cannot_write"
+  | "folder_in_use"
   | "mesh"
   | "model_shape"
   | "no_such_file"

@@ -7,6 +7,7 @@
  * @module
  */
 import { z } from "zod";
+import { BYTES } from "./bytes.ts";
 
 /** `[job]`: the run as a whole. */
 export interface JobConfig {
@@ -174,6 +175,9 @@ const count = z.int().min(1);
 const countOrZero = z.int().min(0);
 const countOrMinusOne = z.union([z.literal(-1), count]);
 
+/** A name that does not lead out of the dump folder. */
+const within = z.string().regex(/^(?!\/)(?!(.*\/)?\.\.(\/|$))/).meta({ expected: "a relative path without .." });
+
 function key<S extends z.ZodType>(type: S, value: z.util.NoUndefined<z.output<S>>, description: string, unit?: string) {
   return type.default(value).meta(unit === undefined ? { description } : { description, unit });
 }
@@ -188,7 +192,7 @@ const section = <S extends z.ZodRawShape>(description: string, shape: S) =>
 const schema = z.strictObject({
   job: section("The run as a whole.", {
     config_file: key(text.nullable(), null, "TOML file to read; `--config` is short for it."),
-    dump_folder: key(text, "./outputs", "Folder that receives everything the run writes."),
+    dump_folder: key(text, "./outputs", "Folder that receives everything the run writes; one run at a time has it."),
     description: key(z.string(), "default job", "Printed at the start of the run."),
     print_config: key(flag, false, "Print the configuration, with defaults filled in, as JSON at the start."),
   }),
@@ -198,7 +202,11 @@ const schema = z.strictObject({
       false,
       "Print a table of kernels and write a trace for ui.perfetto.dev, cycle by cycle.",
     ),
-    save_traces_folder: key(text, "profile_traces", "Folder of the traces, under job.dump_folder."),
+    save_traces_folder: key(
+      within.min(1),
+      "profile_traces",
+      "Folder of the traces, under job.dump_folder; that of an earlier run gets a number.",
+    ),
     profile_freq: key(count, 10, "Length of a cycle: steps that are not recorded, warm-up, recorded steps.", "steps"),
     profiler_active: key(count, 1, "Steps at the end of a cycle that are kept.", "steps"),
     profiler_warmup: key(countOrZero, 3, "Steps before those that are recorded and thrown away.", "steps"),
@@ -206,7 +214,11 @@ const schema = z.strictObject({
   metrics: section("What is reported, and where.", {
     log_freq: key(count, 10, "Report at step 1 and then every so many steps.", "steps"),
     disable_color_printing: key(flag, false, "No colors, also on a terminal."),
-    jsonl_file: key(z.string(), "metrics.jsonl", 'One JSON object per report, under job.dump_folder; "" writes none.'),
+    jsonl_file: key(
+      within,
+      "metrics.jsonl",
+      'One JSON object per report, under job.dump_folder; that of an earlier run gets a number. "" writes none.',
+    ),
   }),
   model: section("Which model is trained. A size that is not set comes from the flavor.", {
     name: key(text, "llama3", "Model family."),
@@ -327,7 +339,7 @@ const schema = z.strictObject({
         "collectives",
       ),
       save_traces_folder: key(
-        text,
+        within.min(1),
         "comm_traces",
         "Folder that they are written to when a run ends so, under job.dump_folder.",
       ),
@@ -355,7 +367,7 @@ const schema = z.strictObject({
         'selective: "2" makes every second block again; "op" every second product of each block, but not attention.',
       ),
       memory_budget: key(
-        z.union([fraction, z.string().regex(/^\d+(\.\d+)? ?[KMGT]?i?B$/)]).meta({
+        z.union([fraction, z.string().regex(BYTES)]).meta({
           expected: 'a number >= 0 and <= 1 or bytes such as "3GiB"',
         }),
         0.5,
@@ -365,7 +377,12 @@ const schema = z.strictObject({
     },
   ),
   data: section("How documents become rows of a batch.", {
-    lanes: key(count, 8, "Independent streams of documents; keep it when resuming, whatever the batch.", "streams"),
+    lanes: key(
+      count,
+      8,
+      "Independent streams of documents to train on; keep it when resuming, whatever the batch.",
+      "streams",
+    ),
   }),
   validation: section("Loss on held-out text during training.", {
     enable: key(flag, false, "Validate at step 1, every validation.freq steps, and at the last step."),
@@ -381,9 +398,9 @@ const schema = z.strictObject({
   }),
   device: section("Where the run computes.", {
     threads: key(
-      countOrZero,
+      countOrZero.max(4096),
       0,
-      "CPU threads; 0: one per core, of which the ranks of a host get equal shares.",
+      "CPU threads; 0: one per core, as far as the CPU quota keeps them busy, in equal shares for the ranks of a host.",
       "threads",
     ),
   }),

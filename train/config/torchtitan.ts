@@ -1,11 +1,12 @@
 /**
  * Keys of torchtitan (v0.2.2 and before) that are not in our schema. None is swallowed in silence: a feature that is
- * not there yet may only be off, and an old name is an error that tells the new one.
+ * not there yet may only be off, what tunes it may be set where it is said to be off, and an old name is an error that
+ * tells the new one.
  * @module
  */
 import type { Kind } from "./vocabulary.ts";
 
-/** Keys that switch a missing feature on: the values that leave it off. An error proposes the first. */
+/** Keys that ask for a missing feature: the values that do not. An error proposes the first. */
 const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "job.save_config_file": [null],
   "job.custom_config_module": [""],
@@ -23,7 +24,16 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "parallelism.expert_tensor_parallel_degree": [1],
   "checkpoint.enable": [false],
   "checkpoint.create_seed_checkpoint": [false],
+  "checkpoint.load_step": [-1],
+  "checkpoint.load_only": [false],
+  "checkpoint.initial_load_path": [null, ""],
+  "checkpoint.initial_load_in_hf": [false],
+  "checkpoint.initial_load_in_hf_quantized": [false],
+  "checkpoint.last_save_in_hf": [false],
+  "checkpoint.enable_first_step_checkpoint": [false],
+  "checkpoint.exclude_from_loading": [[]],
   "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns": [["moe.router.gate"], []],
+  "activation_checkpoint.debug": [false],
   "comm.mode": ["default"],
   "memory_estimation.enable": [false],
   "fault_tolerance.enable": [false],
@@ -32,80 +42,104 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "debug.moe_force_load_balance": [false],
 };
 
-/** Of those, the ones that will stay off, and why. */
-const senseless: Readonly<Record<string, string>> = {
+/** Why, where there is more to say than that this version does not have it: of a key, or of all keys of a section. */
+const reasons: Readonly<Record<string, string>> = {
   "profiling.enable_memory_snapshot":
     "makes no sense here: all memory is planned before the run, and none is allocated during it; --dry-run prints the plan",
   "training.enable_cpu_offload":
     "makes no sense here: the device is the CPU, and its memory holds parameters and moments already",
+  "metrics.enable_tensorboard": "is not supported yet: TensorBoard comes later; metrics.jsonl has the same numbers",
+  "checkpoint": "is not supported yet: checkpoints come later",
 };
 
+/** Keys and sections that change what a run writes or reads, but nothing of its plan. */
+const notPlanned: readonly string[] = [
+  ...["job.save_config_file", "profiling", "metrics", "checkpoint", "memory_estimation"],
+  ...["training.dataloader", "validation.dataloader"],
+];
+
+/** Keys that tune a missing feature, by the key that would switch it on: the values of torchtitan's defaults and files. */
+const tuning: Readonly<Record<string, Readonly<Record<string, readonly unknown[]>>>> = {
+  "profiling.enable_memory_snapshot": { "profiling.save_memory_snapshot_folder": ["memory_snapshot"] },
+  "metrics.enable_tensorboard": { "metrics.save_tb_folder": ["tb"] },
+  "training.dataloader.num_workers": {
+    "training.dataloader.persistent_workers": [false],
+    "training.dataloader.prefetch_factor": [null],
+  },
+  "validation.dataloader.num_workers": {
+    "validation.dataloader.persistent_workers": [false],
+    "validation.dataloader.prefetch_factor": [null],
+  },
+  "parallelism.pipeline_parallel_degree": {
+    "parallelism.module_fqns_per_model_part": [null],
+    "parallelism.pipeline_parallel_first_stage_less_layers": [1],
+    "parallelism.pipeline_parallel_last_stage_less_layers": [1],
+    "parallelism.pipeline_parallel_layers_per_stage": [null],
+    "parallelism.pipeline_parallel_schedule": ["1F1B", "Interleaved1F1B"],
+    "parallelism.pipeline_parallel_schedule_csv": ["", null],
+    "parallelism.pipeline_parallel_microbatch_size": [1],
+  },
+  "parallelism.expert_parallel_degree": {
+    "parallelism.pipeline_parallel_expert_parallel_overlap": [true],
+    "parallelism.expert_parallel_comm_backend": ["standard"],
+  },
+  "checkpoint.enable": {
+    "checkpoint.enable_ft_dataloader_checkpoints": [true],
+    "checkpoint.folder": ["checkpoint"],
+    "checkpoint.interval": [500, 10],
+    "checkpoint.initial_load_model_only": [true],
+    "checkpoint.last_save_model_only": [true, false],
+    "checkpoint.export_dtype": ["float32"],
+    "checkpoint.async_mode": ["disabled"],
+    "checkpoint.keep_latest_k": [10],
+  },
+  "model.converters": {
+    "quantize.linear.float8.enable_fsdp_float8_all_gather": [false],
+    "quantize.linear.float8.precompute_float8_dynamic_scale_for_fsdp": [false],
+    "quantize.linear.float8.recipe_name": [null],
+    "quantize.linear.float8.filter_fqns": [[], ["output"]],
+    "quantize.linear.float8.emulate": [false],
+    "quantize.linear.mx.mxfp8_dim1_cast_kernel_choice": ["triton"],
+    "quantize.linear.mx.recipe_name": ["mxfp8_cublas"],
+    "quantize.linear.mx.filter_fqns": [["output"]],
+    "quantize.grouped_mm.float8.fqns": [[]],
+    "quantize.grouped_mm.mx.recipe_name": ["mxfp8"],
+    "quantize.grouped_mm.mx.fqns": [[]],
+  },
+  "memory_estimation.enable": { "memory_estimation.disable_fake_mode": [false] },
+  "fault_tolerance.enable": {
+    "fault_tolerance.process_group": ["gloo"],
+    "fault_tolerance.process_group_timeout_ms": [10000],
+    "fault_tolerance.replica_id": [0],
+    "fault_tolerance.group_size": [0],
+    "fault_tolerance.min_replica_size": [1],
+    "fault_tolerance.semi_sync_method": [null],
+  },
+};
+
+/** The same by the key that tunes. */
+const tuned: ReadonlyMap<string, { readonly feature: string; readonly off: readonly unknown[] }> = new Map(
+  Object.entries(tuning).flatMap(([feature, keys]) =>
+    Object.entries(keys).map(([name, off]) => [name, { feature, off }] as const)
+  ),
+);
+
 /**
- * Keys that change nothing here, with torchtitan's defaults: they only matter while a switch above is on, or they tune
- * what has no counterpart (a step is always compiled and always repeatable; there is no garbage to collect in it).
+ * Keys that change nothing here whatever they say, with torchtitan's defaults: they tune what has no counterpart (a step
+ * is always compiled and always repeatable, it makes no garbage, and its host memory is that of the device).
  */
 const withoutEffect: Readonly<Record<string, unknown>> = {
-  "profiling.save_memory_snapshot_folder": "memory_snapshot",
-  "metrics.save_tb_folder": "tb",
   "optimizer.implementation": "fused",
   "training.gc_freq": 50,
   "training.gc_debug": false,
-  "training.dataloader.persistent_workers": false,
   "training.dataloader.pin_memory": false,
-  "training.dataloader.prefetch_factor": null,
-  "validation.dataloader.persistent_workers": false,
   "validation.dataloader.pin_memory": false,
-  "validation.dataloader.prefetch_factor": null,
-  "parallelism.module_fqns_per_model_part": null,
-  "parallelism.pipeline_parallel_first_stage_less_layers": 1,
-  "parallelism.pipeline_parallel_last_stage_less_layers": 1,
-  "parallelism.pipeline_parallel_layers_per_stage": null,
-  "parallelism.pipeline_parallel_schedule": "1F1B",
-  "parallelism.pipeline_parallel_schedule_csv": "",
-  "parallelism.pipeline_parallel_microbatch_size": 1,
-  "parallelism.pipeline_parallel_expert_parallel_overlap": true,
-  "parallelism.expert_parallel_comm_backend": "standard",
-  "checkpoint.enable_ft_dataloader_checkpoints": true,
-  "checkpoint.folder": "checkpoint",
-  "checkpoint.interval": 500,
-  "checkpoint.initial_load_path": null,
-  "checkpoint.initial_load_model_only": true,
-  "checkpoint.initial_load_in_hf": false,
-  "checkpoint.initial_load_in_hf_quantized": false,
-  "checkpoint.last_save_model_only": true,
-  "checkpoint.last_save_in_hf": false,
-  "checkpoint.export_dtype": "float32",
-  "checkpoint.async_mode": "disabled",
-  "checkpoint.keep_latest_k": 10,
-  "checkpoint.load_step": -1,
-  "checkpoint.exclude_from_loading": [],
-  "checkpoint.enable_first_step_checkpoint": false,
-  "checkpoint.load_only": false,
   "activation_checkpoint.early_stop": false,
   "activation_checkpoint.preserve_rng_state": true,
   "activation_checkpoint.determinism_check": "default",
-  "activation_checkpoint.debug": false,
   "compile.enable": false,
   "compile.components": ["model", "loss"],
   "compile.backend": "inductor",
-  "quantize.linear.float8.enable_fsdp_float8_all_gather": false,
-  "quantize.linear.float8.precompute_float8_dynamic_scale_for_fsdp": false,
-  "quantize.linear.float8.recipe_name": null,
-  "quantize.linear.float8.filter_fqns": [],
-  "quantize.linear.float8.emulate": false,
-  "quantize.linear.mx.mxfp8_dim1_cast_kernel_choice": "triton",
-  "quantize.linear.mx.recipe_name": "mxfp8_cublas",
-  "quantize.linear.mx.filter_fqns": ["output"],
-  "quantize.grouped_mm.float8.fqns": [],
-  "quantize.grouped_mm.mx.recipe_name": "mxfp8",
-  "quantize.grouped_mm.mx.fqns": [],
-  "memory_estimation.disable_fake_mode": false,
-  "fault_tolerance.process_group": "gloo",
-  "fault_tolerance.process_group_timeout_ms": 10000,
-  "fault_tolerance.replica_id": 0,
-  "fault_tolerance.group_size": 0,
-  "fault_tolerance.min_replica_size": 1,
-  "fault_tolerance.semi_sync_method": null,
   "debug.deterministic": false,
   "debug.deterministic_warn_only": false,
 };
@@ -150,15 +184,29 @@ const renamed: Readonly<Record<string, string>> = {
 
 /** What we make of a key that is torchtitan's and not ours. */
 export type ForeignKey =
-  | { readonly is: "missing feature"; readonly off: readonly unknown[]; readonly why: string }
+  | {
+    /** `tuning` is of a missing feature too, but for one whose key says that it is off. */
+    readonly is: "missing feature" | "tuning";
+    /** The key that switches the feature on: of `tuning` another one than this. */
+    readonly feature: string;
+    /** Values that ask for nothing. */
+    readonly off: readonly unknown[];
+    readonly why: string;
+    /** Would it change the plan of a step? */
+    readonly planned: boolean;
+  }
   | { readonly is: "without effect" }
   | { readonly is: "renamed"; readonly fix: string };
 
 /** Looks a dotted name up; undefined when torchtitan does not know it either. */
 export function foreignKey(name: string): ForeignKey | undefined {
+  const isIn = (place: string) => name === place || name.startsWith(`${place}.`);
+  const reason = Object.keys(reasons).find(isIn), planned = !notPlanned.some(isIn);
+  const why = reason === undefined ? "is not supported yet by this version" : reasons[reason];
+  const tunes = tuned.get(name);
+  if (tunes) return { is: "tuning", ...tunes, why, planned };
   if (Object.hasOwn(offValues, name)) {
-    const why = Object.hasOwn(senseless, name) ? senseless[name] : "is not supported yet by this version";
-    return { is: "missing feature", off: offValues[name], why };
+    return { is: "missing feature", feature: name, off: offValues[name], why, planned };
   }
   if (Object.hasOwn(withoutEffect, name)) return { is: "without effect" };
   if (Object.hasOwn(renamed, name)) return { is: "renamed", fix: renamed[name] };
@@ -167,12 +215,12 @@ export function foreignKey(name: string): ForeignKey | undefined {
 
 /** How the command line reads the value of such a key. */
 export function foreignKind(name: string): Kind {
-  const example = Object.hasOwn(offValues, name) ? offValues[name][0] : withoutEffect[name];
+  const example = (tuned.get(name)?.off ?? offValues[name] ?? [withoutEffect[name]])[0];
   if (Array.isArray(example)) return "list";
   return typeof example === "boolean" || typeof example === "number" ? typeof example as Kind : "string";
 }
 
 /** The names that a configuration may hold although our schema does not. */
 export function foreignNames(): string[] {
-  return [...Object.keys(offValues), ...Object.keys(withoutEffect)];
+  return [...Object.keys(offValues), ...tuned.keys(), ...Object.keys(withoutEffect)];
 }

@@ -3,10 +3,12 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "../combine.h"
@@ -22,9 +24,22 @@ struct Group {
   MPI_Comm comm;
   int size, rank;
   std::vector<char> sent, received;  // staged pieces, one for each rank
+  std::vector<const char*> parts;    // where those that are added up lie
 };
 
-Group world;
+// Messages that nobody waits for any more may still arrive. Neither MPI nor its standard offers a way to call back what takes part in a collective,
+// so all that MPI writes to or reads from is either here or a tensor, and stays until the process ends.
+Group& world = *new Group{};
+
+/// What a rank that gives up tells the others, each by a message of its own.
+struct Notice {
+  MPI_Comm comm;
+  MPI_Request receiving;
+  int from = -1;
+  char heard[TITAN_COMM_TEXT], told[TITAN_COMM_TEXT];
+  std::vector<MPI_Request> telling;
+};
+Notice& notice = *new Notice{};
 
 int fail(char* error, const char* what, int code) {
   char why[MPI_MAX_ERROR_STRING] = {};
@@ -74,6 +89,9 @@ int open_world(titan_comm_place* place, char* error) {
   int length = 0;
   MPI_Get_library_version(version, &length);
   *place = {world.rank, world.size, lowest, {}};
+  MUST(MPI_Comm_dup(MPI_COMM_WORLD, &notice.comm), "MPI_Comm_dup");
+  MUST(MPI_Comm_set_errhandler(notice.comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  MUST(MPI_Irecv(notice.heard, TITAN_COMM_TEXT, MPI_CHAR, MPI_ANY_SOURCE, 0, notice.comm, &notice.receiving), "MPI_Irecv");
   // "Open MPI v5.0.7, package: ...": the rest is for packagers.
   std::snprintf(place->version, sizeof place->version, "%.*s", static_cast<int>(std::strcspn(version, ",\n")), version);
   return TITAN_COMM_OK;
@@ -94,9 +112,14 @@ int make_group(const int32_t* ranks, int32_t size, void** out, char* error) {
 
 int gather(void* group, const void* mine, void* all, uint64_t bytes, const titan_comm_wait* wait, char* error) {
   MPI_Request request;
+  Group& own = group_of(group);
   const int count = static_cast<int>(bytes);
-  MUST(MPI_Iallgather(mine, count, MPI_BYTE, all, count, MPI_BYTE, group_of(group).comm, &request), "MPI_Iallgather");
-  return finish(&request, wait, error);
+  own.sent.assign(static_cast<const char*>(mine), static_cast<const char*>(mine) + bytes);
+  own.received.resize(std::max(own.received.size(), static_cast<size_t>(bytes) * static_cast<size_t>(own.size)));
+  MUST(MPI_Iallgather(own.sent.data(), count, MPI_BYTE, own.received.data(), count, MPI_BYTE, own.comm, &request), "MPI_Iallgather");
+  if (const int result = finish(&request, wait, error)) return result;
+  std::memcpy(all, own.received.data(), static_cast<size_t>(bytes) * static_cast<size_t>(own.size));
+  return TITAN_COMM_OK;
 }
 
 /// Where piece elements [start, start + count) of all rows' pieces lie: calls each(byte offset in a part, byte offset in the whole less the piece's, bytes).
@@ -132,7 +155,8 @@ int reduce_scatter(Group& group, const titan_comm_call& call, const titan_comm_t
   const int64_t total = static_cast<int64_t>(tensor.outer * tensor.chunk), most = STAGE_BYTES / size;
   group.sent.resize(static_cast<size_t>(STAGE_BYTES * group.size));
   group.received.resize(group.sent.size());
-  std::vector<const char*> parts(static_cast<size_t>(group.size));
+  std::vector<const char*>& parts = group.parts;
+  parts.resize(static_cast<size_t>(group.size));
   for (int64_t start = 0; start < total; start += most) {
     const int64_t count = std::min(most, total - start);
     const int bytes = static_cast<int>(count * size);
@@ -155,7 +179,8 @@ int all_reduce(Group& group, const titan_comm_call& call, const titan_comm_tenso
   const int64_t total = static_cast<int64_t>(tensor.chunk), ranks = group.size, most = STAGE_BYTES / size;
   group.sent.resize(static_cast<size_t>(STAGE_BYTES * ranks));
   group.received.resize(group.sent.size());
-  std::vector<const char*> parts(static_cast<size_t>(ranks));
+  std::vector<const char*>& parts = group.parts;
+  parts.resize(static_cast<size_t>(ranks));
   for (int64_t start = 0; start < total; start += most * ranks) {
     const int64_t count = std::min(most * ranks, total - start), piece = (count + ranks - 1) / ranks;
     const int bytes = static_cast<int>(piece * size);
@@ -206,14 +231,40 @@ int run(void* handle, const titan_comm_call* call, const titan_comm_wait* wait, 
   return TITAN_COMM_OK;
 }
 
+void give_up(const char* why) {
+  std::snprintf(notice.told, sizeof notice.told, "%s", why);
+  for (int rank = 0; rank < world.size; rank++) {
+    MPI_Request request;
+    if (rank != world.rank && MPI_Isend(notice.told, TITAN_COMM_TEXT, MPI_CHAR, rank, 0, notice.comm, &request) == MPI_SUCCESS) notice.telling.push_back(request);
+  }
+  const auto begun = std::chrono::steady_clock::now();
+  for (int done = 0; std::chrono::steady_clock::now() - begun < std::chrono::seconds(1);) {
+    if (MPI_Testall(static_cast<int>(notice.telling.size()), notice.telling.data(), &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS || done) return;
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+}
+
+int given_up(char* why) {
+  int done = 0;
+  MPI_Status status;
+  if (notice.from < 0 && MPI_Test(&notice.receiving, &done, &status) == MPI_SUCCESS && done) notice.from = status.MPI_SOURCE;
+  std::memcpy(why, notice.heard, TITAN_COMM_TEXT);
+  return notice.from;
+}
+
 int close_world(char* error) {
+  if (notice.from < 0) {
+    MUST(MPI_Cancel(&notice.receiving), "MPI_Cancel");
+    MUST(MPI_Wait(&notice.receiving, MPI_STATUS_IGNORE), "MPI_Wait");
+  }
+  MUST(MPI_Comm_free(&notice.comm), "MPI_Comm_free");
   MUST(MPI_Finalize(), "MPI_Finalize");
   return TITAN_COMM_OK;
 }
 
 void abort_world(int32_t exit_code) { MPI_Abort(MPI_COMM_WORLD, exit_code); }
 
-const titan_comm_module MODULE = {TITAN_COMM_ABI, open_world, make_group, gather, run, close_world, abort_world};
+const titan_comm_module MODULE = {TITAN_COMM_ABI, open_world, make_group, gather, run, give_up, given_up, close_world, abort_world};
 
 }  // namespace
 

@@ -90,8 +90,8 @@ struct Block {
     const Angles<real> angles(heads.q_table, b);
     const real* logarithms = lse_BHT.as<real>() + b * lse_BHT.strides[0] + h * lse_BHT.strides[1];
     for (int64_t i = 0; i < Q; i++) {
-      real &base2 = lse[i / L][i % L], &dot = delta[i / L][i % L];
-      base2 = infinity, dot = 0;  // exp2(score - inf) = 0: neither a missing query nor one that sees no key leaves a trace
+      vec<real>&base2 = lse[i / L], &dot = delta[i / L];  // an element of a vector has no address in Clang
+      base2[i % L] = infinity, dot[i % L] = 0;  // exp2(score - inf) = 0: neither a missing query nor one that sees no key leaves a trace
       if (i >= count) continue;
       const int64_t t = begin + i;
       q.prefetch(t), output.prefetch(t), doutput.prefetch(t);
@@ -99,9 +99,9 @@ struct Block {
       load_head<F>(do_rows + i * P, doutput[t], nullptr, K, P, real(1));
       vec<real> products = {};
       for_lanes<real>(K, [&](int64_t k, int64_t lanes) { products += output[t].load(k, lanes) * F::rounded(load(do_rows + i * P + k)); });
-      dot = sum_lanes<real>(products);
+      dot[i % L] = sum_lanes<real>(products);
       const real natural = logarithms[t * lse_BHT.strides[2]];
-      if (natural != -infinity) base2 = natural * real(LOG2E);
+      if (natural != -infinity) base2[i % L] = natural * real(LOG2E);
     }
     for (real* rows : {q_rows, do_rows}) std::fill(rows + count * P, rows + Q * P, real(0));
     transpose(q_rows, Q, P, q_columns);

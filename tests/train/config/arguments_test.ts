@@ -32,28 +32,34 @@ Deno.test("of a key or file that is given twice, the later counts", () => {
   assertEquals(readArguments(["--config=a.toml", "--config=b.toml"]).configFile, "b.toml");
 });
 
-Deno.test("a switch is bare, and no_ turns it off", () => {
+Deno.test("a switch is on alone, off with no_, and as true or false behind it say, also of keys that are missing", () => {
   assertEquals(values("--validation.enable", "--metrics.no-disable-color-printing"), {
     "validation.enable": true,
     "metrics.disable_color_printing": false,
   });
-  assertEquals(
-    problem("--validation.enable=False"),
-    'bad_argument: command line: --validation.enable takes no value, got "False"; expected a bare switch; ' +
-      "write --validation.enable for true, --validation.no_enable for false",
-  );
+  for (const isOn of [true, false]) {
+    const expected = { "validation.enable": isOn, "checkpoint.enable": isOn, "job.print_config": isOn };
+    const [small, large] = isOn ? ["true", "True"] : ["false", "False"];
+    assertEquals(
+      values("--validation.enable", small, `--checkpoint.enable=${large}`, `--job.print_config=${small}`),
+      expected,
+    );
+  }
 });
 
-Deno.test("a word after a switch is not its value, and true and false are told how to be said", () => {
+Deno.test("what is neither true nor false does not go with a switch, and nothing with no_", () => {
+  const how = "write --validation.enable for true, --validation.no_enable for false";
   assertEquals(
-    problem("--validation.enable", "yes"),
-    'bad_argument: command line: unexpected "yes"; expected --section.key value; ' +
-      "delete it; a value with spaces needs quotes",
+    problem("--validation.enable=0"),
+    `bad_argument: command line: --validation.enable "0"; expected true or false; ${how}`,
   );
   assertEquals(
-    problem("--validation.enable", "false"),
-    'bad_argument: command line: --validation.enable takes no value, got "false"; expected a bare switch; ' +
-      "write --validation.enable for true, --validation.no_enable for false",
+    problem("--validation.no_enable", "true"),
+    `bad_argument: command line: --validation.no_enable takes no value, got "true"; expected the switch alone; ${how}`,
+  );
+  assertEquals(
+    problem("--validation.enable", "yes"),
+    `bad_argument: command line: --validation.enable "yes"; expected true or false; ${how}`,
   );
 });
 
@@ -84,6 +90,10 @@ Deno.test("a key without its value is an error, not the next flag", () => {
     "bad_argument: command line: --training.steps lacks its value; expected a value after it; " +
       "write --training.steps VALUE",
   );
+  for (const args of [["--config"], ["--config="], ["--config", "--help"]]) {
+    const how = "bad_argument: command line: --config lacks its value; expected a value after it; write --config FILE";
+    assertEquals(problem(...args), how);
+  }
 });
 
 Deno.test("--help and --dry-run are flags of their own", () => {
@@ -115,6 +125,22 @@ Deno.test("an axis that there is not, a degree that is no number and a flag with
   assertEquals(what("--nproc", "0"), ['command line: --nproc "0"']);
   assertEquals(what("--log-rank", "0,first"), ['command line: --log-rank "0,first"']);
   assertEquals(what("--plan-json", "--help"), ["command line: --plan-json lacks its value"]);
+});
+
+Deno.test("a device's memory is bytes with their unit, and for a dry run alone", () => {
+  for (const [text, bytes] of [["80GB", 8e10], ["1.5 GiB", 1.5 * 2 ** 30], ["512MiB", 2 ** 29], ["77B", 77]] as const) {
+    const { plan, problems } = readArguments(["--dry-run", "--device-memory", text]);
+    assertEquals([plan.deviceMemory, problems], [bytes, []]);
+  }
+  for (const text of ["80", "much", "-1GB", "80 G", "0GB"]) {
+    const [{ what, expected }] = readArguments(["--dry-run", "--device-memory", text]).problems;
+    assertEquals([what, expected], [
+      `command line: --device-memory ${JSON.stringify(text)}`,
+      "bytes such as 80GB or 512MiB",
+    ]);
+  }
+  const [problem] = readArguments(["--device-memory=80GB"]).problems;
+  assertEquals(problem.what, "command line: --device-memory without --dry-run");
 });
 
 Deno.test("plans are written only by a dry run", () => {

@@ -1,6 +1,6 @@
 /** Generates what TypeScript knows of the native side, `ffi/symbols.ts` from `csrc/titan.h` and `graph/kernels.ts` from
  * `csrc/kernels.def`, and the list of ops, `graph/ops/mod.ts`, from the files beside it.
- * `deno run --allow-read --allow-write tools/generate.ts` writes them; with `--check` it only says which are stale, and exits 1.
+ * `deno task codegen` writes them; with `--check` it only says which are stale, and exits 1.
  * @module */
 
 const FFI_TYPES: Record<string, string> = {
@@ -17,7 +17,7 @@ export function symbolsSource(header: string): string {
   const version = header.match(/#define TITAN_ABI_VERSION (\d+)/);
   if (!version) throw new Error("titan.h has no TITAN_ABI_VERSION\n  expected: #define TITAN_ABI_VERSION <number>");
   return [
-    "// Generated from csrc/titan.h by tools/generate.ts. Do not edit.",
+    "// Generated from csrc/titan.h by tools/codegen.ts. Do not edit.",
     "/** The C interface of libtitan as Deno sees it: functions, structs and constants. Offsets and sizes are bytes.",
     " * @module */",
     "",
@@ -125,7 +125,7 @@ export function kernelsSource(definitions: string): string {
   const kernels = [...of("KERNEL"), ...of("COLLECTIVE")];
   const maps = matches(definitions, /^MAP\((\w+), (\d+)\)$/gm);
   return [
-    "// Generated from csrc/kernels.def by tools/generate.ts. Do not edit.",
+    "// Generated from csrc/kernels.def by tools/codegen.ts. Do not edit.",
     "/** The native kernels and the element-wise operations of `map`, with their numbers in a program.",
     " * @module */",
     "",
@@ -212,10 +212,10 @@ function attribute(word: string): string {
 
 /** `graph/ops/mod.ts` for the names of the files beside it: a new op is one new file. */
 export function opsSource(files: readonly string[]): string {
-  const modules = files.filter((f) => f.endsWith(".ts") && f !== "mod.ts").sort();
+  const modules = files.filter((f) => /^\w+\.ts$/.test(f) && f !== "mod.ts").sort(); // none of an editor's
   const camel = (file: string) => file.replace(/\.ts$/, "").replace(/_([a-z])/g, (_, c) => c.toUpperCase());
   return [
-    "// Generated from the files of this folder by tools/generate.ts. Do not edit.",
+    "// Generated from the files of this folder by tools/codegen.ts. Do not edit.",
     "/** Every op: whatever the files of this folder export.",
     " * @module */",
     'import type { Op } from "../op.ts";',
@@ -256,7 +256,7 @@ if (import.meta.main) {
       await Deno.writeTextFile(file, text);
     } else if (await Deno.readTextFile(file) !== text) {
       console.error(
-        `${path} is stale\n  expected: what tools/generate.ts makes\n  fix: deno run --allow-read --allow-write tools/generate.ts`,
+        `${path} is stale\n  expected: what tools/codegen.ts makes\n  fix: npx -y deno task codegen`,
       );
       Deno.exitCode = 1;
     }

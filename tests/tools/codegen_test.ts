@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { kernels, mapOps } from "../../graph/kernels.ts";
-import { generated, kernelsSource, symbolsSource } from "../../tools/generate.ts";
+import { generated, kernelsSource, opsSource, symbolsSource } from "../../tools/codegen.ts";
 
 const root = new URL("../../", import.meta.url);
 
@@ -51,4 +51,9 @@ Deno.test("a kernel without attributes or scratch has empty ones", () => {
   const source = kernelsSource('KERNEL(copy, "x -> y", "", "f32")\n');
   assertEquals(source.includes('attributes: [],\n    dtypes: ["f32"],'), true);
   assertEquals(source.includes("scratch: false,"), true);
+});
+
+Deno.test("what an editor leaves beside the ops is no op", () => {
+  const source = opsSource(["add.ts", ".#add.ts", "add.ts~", "#add.ts#", "mod.ts"]);
+  assertEquals(source.match(/import \* as \S+/g), ["import * as add"]);
 });

@@ -1,0 +1,193 @@
+// What becomes of exceptions in a program that runs on two streams beside other ranks: the caller gets a failure that says where it was, once
+// nothing of the action is at work any more, and the other ranks get to know. The other rank is a mirror (mirror_module.cpp).
+// A world is joined once in a process and lasts until it ends, so each case is a process of its own.
+#include <dlfcn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <new>
+#include <thread>
+
+#include "../comm/world.h"
+#include "../executor.h"
+#include "encode.h"
+#include "mirror_module.h"
+#include "test.h"
+
+using namespace titan;
+using namespace titan::test;
+
+namespace {
+
+constexpr uint32_t COPY = 3, ALL_REDUCE = 2, N = 4096;
+
+void (*on_copy)(const Call& call) = nullptr;  // instead of copying
+int copies = 0;
+
+/// The kernels of this machine, but for `copy`.
+const Backend& backend() {
+  static std::vector<Kernel> kernels;
+  static Backend own = cpu::choose_level().backend;
+  if (kernels.empty()) {
+    kernels.assign(own.kernels, own.kernels + own.num_kernels);
+    kernels[COPY].run = [](const Call& call) {
+      copies++;
+      if (on_copy) on_copy(call);
+    };
+    own.kernels = kernels.data();
+  }
+  return own;
+}
+
+/// A rank that has joined the mirror by messages. Its program reduces x over both ranks, while it copies y to z, and then x to y.
+struct Rank {
+  std::shared_ptr<Device> device{new Device{backend(), false, Executor(1), nullptr}};
+  titan_mirror* mirror = nullptr;
+  std::shared_ptr<LoadedProgram> program;
+
+  Rank() {
+    setenv("TITAN_EXCHANGE", "messages", 1);
+    device->world = comm::World::open("mirror", {20'000, 20'000, 8, 0, 0});
+    // It is open already; the path is that of this program, as for World::open.
+    Dl_info own;
+    EXPECT(dladdr(reinterpret_cast<void*>(&titan_abi_version), &own));
+    std::string path = own.dli_fname;
+    path = path.substr(0, path.rfind('/') + 1) + "libtitan_mirror.so";
+    void* library = dlopen(path.c_str(), RTLD_NOW);
+    mirror = reinterpret_cast<titan_mirror* (*)()>(dlsym(library, "titan_mirror_hooks"))();
+    const Bytes bytes = encode({
+        .threads = 1,
+        .arena_bytes = 4 * N * 3,
+        .input_bytes = 0,
+        .output_bytes = 0,
+        .views = {{0, 0, 0, {N}, {1}}, {0, 0, 4 * N, {N}, {1}}, {0, 0, 8 * N, {N}, {1}}},
+        .steps = {{static_cast<uint32_t>(backend().num_kernels) + ALL_REDUCE, {0, 0}, {1, 2, 0, 1, 0, 0}, 1}, {COPY, {1, 2}, {}}, {COPY, {0, 1}, {}, 0, 1}},
+        .sections = {{0, 3}},
+    });
+    program = LoadedProgram::load(device, bytes.data.data(), bytes.data.size());
+  }
+  /// How a run fails.
+  Failure failure() {
+    const titan_action action = {};
+    try {
+      program->run(&action, 1, {});
+    } catch (const Failure& failure) {
+      return failure;
+    }
+    return Failure(TITAN_STATUS_OK, "the run went well");
+  }
+};
+
+bool contains(const char* text, const char* part) { return std::strstr(text, part); }
+
+std::atomic<int> working{0};
+
+/// A collective whose other ranks do not come, and that takes its time to see that waiting is no use.
+int32_t wait_for_ever(const titan_comm_call*, const titan_comm_wait* wait) {
+  working++;
+  while (wait->go_on(wait->context));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  working--;
+  return TITAN_COMM_GAVE_UP;
+}
+
+[[noreturn]] void run_out_of_memory() { throw std::bad_alloc(); }
+
+void memory_that_runs_out_in_a_kernel_ends_the_collective_beside_it() {
+  Rank rank;
+  rank.mirror->run = wait_for_ever;
+  on_copy = [](const Call&) {
+    while (!working) std::this_thread::yield();
+    run_out_of_memory();
+  };
+  const Failure failure = rank.failure();
+  EXPECT(working == 0);  // else the comm thread still works on what is gone
+  EXPECT(failure.status() == TITAN_STATUS_OUT_OF_MEMORY && contains(failure.what(), "host memory ran out in copy of norm!; expected: "));
+  EXPECT(failure.error.section == 0 && failure.error.instruction == 1 && !std::strcmp(failure.error.kernel, "copy") && !std::strcmp(failure.error.scope, "norm!"));
+  EXPECT(contains(rank.mirror->told, "host memory ran out in copy of norm!"));
+  on_copy = nullptr;
+  EXPECT(contains(rank.failure().what(), "gave up: host memory ran out in copy of norm!"));
+}
+
+void memory_that_runs_out_in_a_collective_stops_the_kernels() {
+  Rank rank;
+  rank.mirror->run = [](const titan_comm_call*, const titan_comm_wait*) -> int32_t { run_out_of_memory(); };
+  const Failure failure = rank.failure();
+  EXPECT(failure.status() == TITAN_STATUS_OUT_OF_MEMORY && contains(failure.what(), "host memory ran out in all_reduce of norm!; expected: "));
+  EXPECT(failure.error.section == 0 && failure.error.instruction == 0 && !std::strcmp(failure.error.kernel, "all_reduce"));
+  EXPECT(copies <= 1);  // not the one that waits for the collective
+  EXPECT(contains(rank.mirror->told, "host memory ran out in all_reduce of norm!"));
+}
+
+void any_exception_is_a_failure() {
+  Rank rank;
+  on_copy = [](const Call&) { throw 42; };
+  const Failure failure = rank.failure();
+  EXPECT(failure.status() == TITAN_STATUS_INTERNAL && !std::strcmp(failure.what(), "an unknown exception in copy of norm!"));
+  EXPECT(contains(rank.mirror->told, "an unknown exception in copy of norm!"));
+}
+
+void who_hears_that_another_has_given_up_gives_up() {
+  Rank rank;
+  rank.mirror->run = wait_for_ever;
+  std::strcpy(rank.mirror->heard, "the disk is full");
+  const Failure failure = rank.failure();
+  EXPECT(failure.status() == TITAN_STATUS_COMMUNICATION && contains(failure.what(), "cannot end: rank 1 gave up: the disk is full"));
+  EXPECT(!*rank.mirror->told);  // the other ranks have heard the same
+}
+
+void a_program_that_cannot_be_loaded_is_told() {
+  Rank rank;
+  const uint8_t nonsense[200] = {};
+  try {
+    LoadedProgram::load(rank.device, nonsense, sizeof nonsense);
+    EXPECT(!"refused");
+  } catch (const Failure& failure) {
+    EXPECT(failure.status() == TITAN_STATUS_INVALID_PROGRAM && !std::strcmp(rank.mirror->told, failure.what()));
+  }
+}
+
+std::atomic<float*> expected{nullptr};
+
+void messages_that_come_late_find_their_memory() {
+  Rank rank;
+  rank.mirror->run = [](const titan_comm_call* call, const titan_comm_wait*) -> int32_t {
+    expected = static_cast<float*>(call->tensors[0].out);
+    return TITAN_COMM_GAVE_UP;
+  };
+  EXPECT(rank.failure().status() == TITAN_STATUS_COMMUNICATION);
+  rank.program.reset();
+  for (uint32_t i = 0; i < N; i++) expected[i] = 1;
+}
+
+/// Runs a case in a process of its own, which must get to its end.
+void apart(const char* name, void (*run)()) {
+  std::fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    failures = 0;
+    alarm(60);
+    run();
+    if (failures) std::printf("  in %s\n", name);
+    std::fflush(stdout);
+    _exit(failures ? 1 : 0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (status) std::printf("%s ended with status %d\n", name, status), failures++;
+}
+
+}  // namespace
+
+int main() {
+#define APART(name) apart(#name, name)
+  APART(memory_that_runs_out_in_a_kernel_ends_the_collective_beside_it);
+  APART(memory_that_runs_out_in_a_collective_stops_the_kernels);
+  APART(any_exception_is_a_failure);
+  APART(who_hears_that_another_has_given_up_gives_up);
+  APART(a_program_that_cannot_be_loaded_is_told);
+  APART(messages_that_come_late_find_their_memory);
+  return finish("failures");
+}
