@@ -365,8 +365,8 @@ export class Trainer implements AsyncDisposable {
       loader,
       ranks: this.ranks,
     });
-    await saveCheckpoint(path, this.program.lasting(kinds), { step: this.#step, content, state, group });
-    return { path, content, ms: performance.now() - begun };
+    const bytes = await saveCheckpoint(path, this.program.lasting(kinds), { step: this.#step, content, state, group });
+    return { path, content, bytes, ms: performance.now() - begun };
   }
 
   async #saveIfDue(stopping: boolean): Promise<Saved | undefined> {

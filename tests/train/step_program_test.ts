@@ -16,7 +16,7 @@ import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { verify } from "../../graph/verify.ts";
 import { llama } from "../../model/llama.ts";
 import { namedParameters } from "../../model/module.ts";
-import { type Compiled, passes } from "../../train/compile.ts";
+import { passes } from "../../train/compile.ts";
 import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
 import { traceMicrobatch } from "../../train/step.ts";
 import {

@@ -25,6 +25,8 @@ export interface Saved {
   readonly path: string;
   /** Parameters alone, or all that a run goes on from. */
   readonly content: "model" | "full";
+  /** Bytes of all its tensors. */
+  readonly bytes: number;
   /** How long training stood still, in milliseconds. */
   readonly ms: number;
   /** Why it could not be saved; training goes on. */
@@ -111,7 +113,7 @@ export class Checkpoints {
     } catch (error) {
       const isFinal = place.last || place.stopping || !this.#policy.goOnUnsaved;
       if (!(error instanceof CheckpointError) || isFinal) throw error;
-      return { path, content, ms: performance.now() - begun, failure: error };
+      return { path, content, bytes: 0, ms: performance.now() - begun, failure: error };
     }
   }
 }

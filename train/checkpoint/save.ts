@@ -36,7 +36,7 @@ export const STATE_FILE = "state.json";
 /** Writes a checkpoint; one of this name is there until the new one is complete.
  * @param path of its folder: `outputs/checkpoint/step-100`. @param spread what is saved of states, by the ranks that have them.
  * @param options `step`: optimizer steps that were made; `state`: what `state.json` is to say; `group`: the other ranks.
- * @throws {CheckpointError} on all ranks, with what failed on which. */
+ * @returns the bytes of all files with tensors. @throws {CheckpointError} on all ranks, with what failed on which. */
 export async function saveCheckpoint(
   path: string,
   spread: SpreadStates,
@@ -46,7 +46,7 @@ export async function saveCheckpoint(
     readonly state: RunState;
     readonly group?: Together;
   },
-): Promise<void> {
+): Promise<number> {
   const { step, content, state, group } = options, { mesh, rank, states, memory } = spread;
   const unfinished = `${path}.tmp`, isFirst = rank === 0;
   /** Does something on some ranks; all learn of a failure. */
@@ -83,6 +83,7 @@ export async function saveCheckpoint(
     syncFolder(unfinished);
     putInPlace(unfinished, path);
   });
+  return shares.flatMap(({ files }) => Object.values(files)).reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
 async function outcomeOf<T>(work: () => T | Promise<T>): Promise<{ value?: T; error?: string }> {

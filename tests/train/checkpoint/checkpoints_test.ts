@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { texts } from "../../../data/dataset.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { findCheckpoints } from "../../../train/checkpoint/manifest.ts";
@@ -61,3 +61,51 @@ for (const [name, variant] of Object.entries(variants)) {
     assertEquals(findCheckpoints(tiny.folder).complete.map((c) => c.manifest.step), [12, 10, 8, 5]);
   });
 }
+
+Deno.test("a save that fails is a warning while training can go on, and an error at the end", {
+  ignore: Deno.build.os !== "linux",
+}, async () => {
+  await using tiny = await tinyRun();
+  const checkpoint: CheckpointOptions = { folder: "/proc/nothing-can-be-written-here", interval: 2 };
+  await using trainer = await Trainer.open({ ...tiny.options, steps: 5, checkpoint });
+  const seen: string[] = [];
+  const error = await Array.fromAsync(trainer, ({ step, saved }) => {
+    seen.push(`${step}${saved?.failure ? " unsaved" : ""}`);
+  }).catch((error) => error);
+  assertEquals(seen, ["1", "2 unsaved", "3", "4 unsaved"]);
+  assert(error instanceof CheckpointError);
+  assertStringIncludes(error.message, "Cannot save checkpoint /proc/nothing-can-be-written-here/step-5");
+  assertEquals(trainer.step, 5);
+  await using strict = await Trainer.open({ ...tiny.options, checkpoint: { ...checkpoint, goOnUnsaved: false } });
+  const first = await Array.fromAsync(strict).catch((error) => error);
+  assert(first instanceof CheckpointError);
+  assertEquals(strict.step, 2);
+});
+
+Deno.test("parts that are excluded begin anew: fine-tuning takes parameters, and its own data, steps and optimizer", async () => {
+  await using tiny = await tinyRun();
+  const folder = { folder: tiny.folder, interval: 100 },
+    trainedOn = await trained({ ...tiny.options, checkpoint: folder });
+  const other = {
+    ...tiny.options,
+    checkpoint: { folder: `${tiny.folder}2`, initialLoadPath: `${tiny.folder}/step-12` },
+  };
+  await using tuned = await Trainer.open(other);
+  assertEquals([tuned.start?.parts, tuned.step], [["model"], 0]);
+  const states = tuned.program.lasting().states.map((s) => s.name);
+  for (const name of states) {
+    const values = [...await tuned.program.readState(name)];
+    assertEquals(values, name.startsWith("moment") ? values.map(() => 0) : trainedOn.states[name], name);
+  }
+});
+
+Deno.test("a program saves when it likes, under any name", async () => {
+  await using tiny = await tinyRun();
+  await using trainer = await Trainer.open(tiny.options);
+  for await (const { step } of trainer) if (step === 3) trainer.stop();
+  const saved = await trainer.save(`${tiny.folder}/step-3`, "model");
+  assertEquals([saved.path, saved.content], [`${tiny.folder}/step-3`, "model"]);
+  const [found] = findCheckpoints(tiny.folder).complete;
+  assertEquals([found.manifest.step, found.manifest.content], [3, "model"]);
+  assertEquals(Object.keys(found.manifest.files), ["model.safetensors", "state.json"]);
+});

@@ -1,12 +1,15 @@
 /** States in memory of this process, spread over the ranks of a mesh, without programs.
  * @module */
-import { dtypeBytes, numel, type State } from "../../../graph/ir.ts";
+import { type DType, dtypeBytes, numel, type State } from "../../../graph/ir.ts";
 import { boxOf, type Layout, localShape, replicated } from "../../../graph/layout.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
-import type { SpreadStates } from "../../../train/checkpoint/save.ts";
+import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { saveCheckpoint, type SpreadStates } from "../../../train/checkpoint/save.ts";
 import { stretches } from "../../../train/checkpoint/pieces.ts";
-import type { Wanted } from "../../../train/checkpoint/read.ts";
+import { readStates, type Wanted } from "../../../train/checkpoint/read.ts";
 import type { StateMemory } from "../../../train/checkpoint/write.ts";
+import { Random } from "../../graph/random_graphs.ts";
+import { randomLayout } from "../../parallel/random_layouts.ts";
 
 /** Native memory that is an array here. */
 export class ArrayMemory implements StateMemory {
@@ -90,4 +93,61 @@ export function meetings(size: number): { exchangeJson<T>(mine: T): Promise<T[]>
       return await meeting.done.promise as T[];
     },
   }));
+}
+
+/** A few states of random shapes and types. */
+export function randomStates(random: Random): State[] {
+  return Array.from({ length: random.int(1, 6) }, (_, i) => {
+    const shape = Array.from({ length: random.int(0, 3) }, () => random.int(1, 9));
+    const dtype = random.pick<DType>(["f32", "f64", "bf16"]), kind = random.oneIn(2) ? "parameter" : "moment";
+    return { name: `${kind === "moment" ? "moment1/" : ""}w${i}.weight`, kind, dtype, shape };
+  });
+}
+
+/** Random bytes for states. */
+export const bytesOf = (states: readonly State[], random: Random): Map<string, Uint8Array> =>
+  new Map(states.map((s) => {
+    const bytes = Array.from({ length: numel(s.shape) * dtypeBytes[s.dtype] }, () => random.int(0, 255));
+    return [s.name, Uint8Array.from(bytes)];
+  }));
+
+/** Random layouts for states. */
+export function layouts(states: readonly State[], mesh: Mesh, random: Random): (state: State) => Layout {
+  const all = new Map(states.map((s) => [s.name, randomLayout(s.shape, mesh, random, false)]));
+  return (state) => all.get(state.name)!;
+}
+
+/** Saves what all ranks hold. */
+export async function saveAll(
+  path: string,
+  spread: Spread,
+  step = 1,
+  content: "full" | "model" = "full",
+): Promise<void> {
+  const groups = meetings(spread.ranks.length), state = { step };
+  await Promise.all(
+    spread.ranks.map((own, rank) => saveCheckpoint(path, own, { step, content, state, group: groups[rank] })),
+  );
+}
+
+/** Loads into all ranks. */
+export const load = async (path: string, to: Spread, verify = true) => {
+  const checkpoint = openCheckpoint(path);
+  for (const { wanted, memory } of to.ranks) await readStates(checkpoint, wanted, { memory, verify });
+};
+
+/** A parameter. */
+export const weight: State = { name: "w.weight", kind: "parameter", dtype: "f32", shape: [4, 3] };
+/** Its moment. */
+export const moment: State = { ...weight, name: "moment1/w.weight", kind: "moment" };
+/** Both, and their bytes. */
+export const states: readonly State[] = [weight, moment];
+/** Of both. */
+export const whole: ReadonlyMap<string, Uint8Array> = bytesOf(states, new Random(7));
+
+/** A folder with a checkpoint of one process, `step-1`. */
+export async function saved(): Promise<{ folder: string; path: string } & AsyncDisposable> {
+  const folder = await Deno.makeTempDir(), path = `${folder}/step-1`;
+  await saveAll(path, new Spread(states).fill(whole));
+  return { folder, path, [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }) };
 }

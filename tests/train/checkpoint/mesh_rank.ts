@@ -14,6 +14,8 @@ export interface Leg {
   /** The last step of this leg. */
   readonly until: number;
   readonly accumulation?: number;
+  /** Steps from one save to the next; default: only the end is saved. */
+  readonly interval?: number;
 }
 
 /** Sequences of a step, however they are shared out. */
@@ -28,16 +30,17 @@ export async function runLeg(leg: Leg, folder: string, steps: number): Promise<n
     data: texts(`${folder}/*.txt`),
     ...{ steps, mesh, accumulation, seqLen: 16, lr: 1e-2, lanes: 4, threads: 1, dtype: "f64" },
     batch: ROWS / accumulation / degreeOf(BATCH_AXES, degrees),
-    checkpoint: { folder: `${folder}/checkpoint`, interval: steps, keepLatestK: 2 },
+    checkpoint: { folder: `${folder}/checkpoint`, interval: leg.interval ?? steps, keepLatestK: 2 },
   });
   for await (const { step, loss } of trainer) {
     losses.push(loss);
+    if (leg.interval) console.log(JSON.stringify({ step, loss }));
     if (step === leg.until - (size === 1 ? 0 : 1)) trainer.stop(); // ranks agree behind the next step
   }
   return losses;
 }
 
 if (import.meta.main) {
-  const [leg, folder, steps] = Deno.args;
-  console.log(JSON.stringify({ rank: worldOf()!.rank, losses: await runLeg(JSON.parse(leg), folder, Number(steps)) }));
+  const [leg, folder, steps] = Deno.args, losses = await runLeg(JSON.parse(leg), folder, Number(steps));
+  console.log(JSON.stringify({ rank: worldOf()?.rank ?? 0, losses }));
 }
