@@ -284,7 +284,7 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
     failing = true;
   };
   const onError = (rank: number, line: string) => {
-    if (!errors.add(rank, line)) write(Deno.stderr, withRank(line, rank));
+    if (!errors.add(rank, line)) console.error(withRank(line, rank));
     if (errors.any) fail();
   };
   const onEnd = (line: string) => {
@@ -292,7 +292,7 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
     if (cause) fail();
   };
   const outputs = Array.from({ length: nproc }, (_, rank) => [
-    new RankOutput(`${folder}/${rank}.out`, (line) => write(Deno.stdout, withRank(line, rank))),
+    new RankOutput(`${folder}/${rank}.out`, (line) => console.log(withRank(line, rank))),
     new RankOutput(`${folder}/${rank}.err`, (line) => onError(rank, line)),
   ]).flat();
   outputs.push(new RankOutput(`${folder}/ends`, onEnd));
@@ -316,7 +316,7 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
       if (!signal || !outputs.some((output) => output.begun)) report.push(text);
       if (!signal) report.push(`error: mpirun ended with exit code ${code}   (launch)`);
     }
-    report.filter((line) => line !== "").forEach((line) => write(Deno.stderr, line));
+    report.filter((line) => line !== "").forEach((line) => console.error(line));
     if (signal && (code === 0 || !errors.any)) return exitCodeOf(signal);
     if (cause) return cause.code;
     return code === 0 && errors.any ? 1 : code; // MPICH's is 0 at times
@@ -438,10 +438,4 @@ class RankOutput {
 /** A line with the rank that it comes from, which most say themselves. */
 function withRank(line: string, rank: number): string {
   return line.startsWith(`[rank${rank}] `) ? line : prefixed(line, rank);
-}
-
-/** Writes a whole line. */
-function write(to: { writeSync(bytes: Uint8Array): number }, line: string): void {
-  const bytes = new TextEncoder().encode(`${line}\n`);
-  for (let at = 0; at < bytes.length;) at += to.writeSync(bytes.subarray(at));
 }

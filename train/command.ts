@@ -61,7 +61,8 @@ import { RunFolder } from "./run_folder.ts";
 import { SteadyConsole } from "./steady_console.ts";
 import { compileStep, DivergedError, planStep, type StepOptions } from "./step_program.ts";
 import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
-import { complete, type CompleteOptions, deviceOptions, Trainer, type TrainOptions } from "./trainer.ts";
+import { complete, type CompleteOptions, type TrainOptions } from "./options.ts";
+import { deviceOptions, Trainer } from "./trainer.ts";
 import { enterWorkingFolder } from "./working_folder.ts";
 
 /** What the training of a config is.
@@ -155,6 +156,7 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     if (size > 1 && !world) {
       openFolder(config)?.[Symbol.dispose](); // rank 0 takes it; what keeps it from that is told before any rank starts
+      using _console = new SteadyConsole();
       return await startRanks(config, size, args);
     }
     warnings.forEach(warn);

@@ -121,6 +121,19 @@ testRanks("ranks validate on fewer documents than a batch of theirs has rows, as
   assert(Math.abs(Number(ranks[1]) - Number(loss)) < 2e-3, `${ranks[1]} and ${loss}`);
 });
 
+testRanks("ranks train to their end where what they print is lost on a full disk", async () => {
+  await using folder = await temporaryFolder();
+  const program = [Deno.execPath(), "run", "-A", "--quiet", `${root}/mod.ts`, "--nproc", "2"];
+  const { code, stderr } = await new Deno.Command("sh", {
+    args: ["-c", '"$0" "$@" >/dev/full', ...program, ...tiny(folder.path, { "training.steps": 3 })],
+    env: { ...MPI, NO_COLOR: "1" },
+  }).output();
+  const error = new TextDecoder().decode(stderr);
+  assertEquals([code, error.match(/^warning: Cannot print: .*; the run goes on$/gm)?.length], [0, 1], error);
+  const numbers = (await Deno.readTextFile(`${folder.path}/out/metrics.jsonl`)).trimEnd().split("\n");
+  assertEquals(JSON.parse(numbers.at(-1)!).step, 3);
+});
+
 testRanks("what cannot be is refused once, before any rank starts", async () => {
   await using folder = await temporaryFolder();
   const refused = async (...args: string[]) => {

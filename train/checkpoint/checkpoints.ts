@@ -43,8 +43,10 @@ export interface Start {
   readonly notices: readonly string[];
   /** Steps that were made. */
   readonly step: number;
+  /** Tokens that were seen. */
   readonly tokensSeen: number;
-  /** Place in the data; undefined: at its beginning. */
+  /** Place in the data; undefined: at its beginning.
+   * @internal */
   readonly loader: LoaderState | undefined;
   /** The configuration that it was saved with. */
   readonly config: unknown;

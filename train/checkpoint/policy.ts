@@ -3,10 +3,11 @@
 import { CheckpointError } from "./error.ts";
 import { type Checkpoint, findCheckpoints, openCheckpoint } from "./manifest.ts";
 
-/** What a run goes on from, part by part: torchtitan's names. */
-export const PARTS = ["model", "optimizer", "lr_scheduler", "dataloader", "train_state"] as const;
-/** One of them. */
-export type Part = typeof PARTS[number];
+/** A part of what a run goes on from, by torchtitan's name. */
+export type Part = "model" | "optimizer" | "lr_scheduler" | "dataloader" | "train_state";
+
+/** All of them. */
+export const PARTS: readonly Part[] = ["model", "optimizer", "lr_scheduler", "dataloader", "train_state"];
 
 /** How a run saves, and from where it goes on. */
 export interface CheckpointOptions {

@@ -3,7 +3,8 @@ import { texts } from "../../../data/dataset.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { findCheckpoints } from "../../../train/checkpoint/manifest.ts";
 import type { CheckpointOptions } from "../../../train/checkpoint/policy.ts";
-import { Trainer, type TrainOptions, type TrainStep } from "../../../train/trainer.ts";
+import type { TrainOptions, TrainStep } from "../../../train/options.ts";
+import { Trainer } from "../../../train/trainer.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 
