@@ -430,10 +430,11 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
 }
 
 /** What becomes of the weights at the end of a run. */
-function endText({ saved, stopped, step, options: { checkpoint } }: Trainer): string {
+function endText({ saved, start, stopped, step, options: { checkpoint } }: Trainer): string {
   if (!checkpoint) {
     return "weights are not kept: --checkpoint.enable saves them, and a run that is stopped goes on where it was";
   }
+  if (!saved && start && start.step === step) return `no step was made: ${start.path} stands at step ${step}`;
   if (!saved || saved.failure) return "weights are not kept: nothing was saved";
   if (!stopped) return `the weights are in ${saved.path}`;
   const since = saved.path.endsWith(`/step-${step}`) ? "" : ", and repeats the steps since then";
