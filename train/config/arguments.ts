@@ -171,7 +171,7 @@ export function negative(name: string): string {
 /** A text that is not of its kind is passed on as it is, for the schema to refuse. */
 function parseValue(text: string, kind: Kind): unknown {
   if (text === "None") return null;
-  if (kind === "list") return text.split(",").filter((item) => item !== "");
+  if (kind === "list") return text === "[]" ? [] : text.split(",").filter((item) => item !== "");
   if (kind === "number" && text.trim() !== "" && !Number.isNaN(Number(text))) return Number(text);
   return text;
 }

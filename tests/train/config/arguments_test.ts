@@ -74,6 +74,7 @@ Deno.test("numbers, also negative and in scientific notation, strings, None and 
   });
   assertEquals(values("--lr_scheduler.total_steps", "None"), { "lr_scheduler.total_steps": null });
   assertEquals(values("--model.converters", "a,b"), { "model.converters": ["a", "b"] });
+  for (const none of ["", "[]"]) assertEquals(values("--model.converters", none), { "model.converters": [] });
   assertEquals(values("--training.steps", "many"), { "training.steps": "many" });
 });
 
