@@ -63,6 +63,9 @@ export { DataError, type DataErrorCode, type DataProblem } from "./data/error.ts
 export { compile, Executable } from "./train/executable.ts";
 export type { TypedArray } from "./train/typed_array.ts";
 export { main } from "./train/command.ts";
+export type { Saved, Start } from "./train/checkpoint/checkpoints.ts";
+export { CheckpointError } from "./train/checkpoint/error.ts";
+export type { CheckpointOptions, Part } from "./train/checkpoint/policy.ts";
 export type { DecayType, LrScheduleOptions } from "./train/lr_schedule.ts";
 export { MemoryError } from "./train/machine_memory.ts";
 export type { OptimizerOptions } from "./train/optimizer.ts";
@@ -70,15 +73,8 @@ export type { InstructionInfo } from "./graph/passes/encode.ts";
 export type { InstructionTime, StepProfile } from "./train/profile.ts";
 export type { RealType } from "./train/step.ts";
 export { DivergedError, type StepNumbers } from "./train/step_program.ts";
-export {
-  type CompleteOptions,
-  type Evaluation,
-  train,
-  Trainer,
-  type TrainOptions,
-  type TrainStep,
-  type ValidationOptions,
-} from "./train/trainer.ts";
+export type { CompleteOptions, Evaluation, TrainOptions, TrainStep, ValidationOptions } from "./train/options.ts";
+export { train, Trainer } from "./train/trainer.ts";
 
 import { main } from "./train/command.ts";
 

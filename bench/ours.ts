@@ -17,7 +17,7 @@ import { precisionOf } from "../train/precision.ts";
 import { ProcessGroup } from "../train/process_group.ts";
 import { dataRankOf } from "../train/ranks.ts";
 import { compileStep, StepProgram } from "../train/step_program.ts";
-import { complete } from "../train/trainer.ts";
+import { complete } from "../train/options.ts";
 import { median, type Size, sizeNamed } from "./report.ts";
 
 /** The command line that trains a benchmarked size; bf16 is that of `training.mixed_precision_param`. */

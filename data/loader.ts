@@ -228,6 +228,25 @@ export class Loader {
   }
 }
 
+/** The state of all data ranks, out of what each of them says: a lane is where the rank is that reads it, as others leave it behind.
+ * @throws {RangeError} when they are not of one loader. */
+export function mergeStates(states: readonly LoaderState[]): LoaderState {
+  const [first] = states, { shards } = first, count = first.lanes.length;
+  const same = (s: LoaderState) => s.step === first.step && s.nextLane === first.nextLane && s.lanes.length === count;
+  if (!states.every(same)) {
+    throw new RangeError("Cannot merge states of loaders that do not stand at one step: expected those of one run");
+  }
+  const lanes = first.lanes.map((_, lane) => {
+    const order = share(lane, count, shards).shards;
+    const place = ({ epoch, shard, document, token }: Cursor) => [epoch, order.indexOf(shard), document, token];
+    return states.map((s) => s.lanes[lane]).reduce((a, b) => {
+      const [x, y] = [place(a), place(b)], at = x.findIndex((n, i) => n !== y[i]);
+      return at >= 0 && y[at] > x[at] ? b : a;
+    });
+  });
+  return { ...first, lanes };
+}
+
 function start(dataset: Dataset, lanes: number): LoaderState {
   const shards = dataset.shards.length;
   const cursors = Array.from({ length: lanes }, (_, lane) => beginning(lane, lanes, shards));

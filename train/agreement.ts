@@ -50,7 +50,7 @@ export function differences(facts: readonly unknown[]): string[] {
 }
 
 /** Paths and values of all that is no object. */
-function leaves(value: unknown, path: string): [path: string, text: string][] {
+export function leaves(value: unknown, path: string): [path: string, text: string][] {
   if (value === null || typeof value !== "object") return [[path, JSON.stringify(value)]];
   return Object.entries(value).flatMap(([key, inner]) => leaves(inner, path === "" ? key : `${path}.${key}`));
 }

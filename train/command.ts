@@ -21,9 +21,12 @@ import { numParameters } from "../model/module.ts";
 import { BATCH_AXES, Mesh } from "../parallel/mesh.ts";
 import { follows } from "../parallel/rank_output.ts";
 import { AgreementError } from "./agreement.ts";
+import { CheckpointError } from "./checkpoint/error.ts";
+import { savedText, startLines } from "./checkpoint/report.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
 import {
   askedPrecision,
+  checkpointOptions,
   commOptions,
   type Config,
   ConfigError,
@@ -58,7 +61,8 @@ import { RunFolder } from "./run_folder.ts";
 import { SteadyConsole } from "./steady_console.ts";
 import { compileStep, DivergedError, planStep, type StepOptions } from "./step_program.ts";
 import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
-import { complete, type CompleteOptions, deviceOptions, Trainer, type TrainOptions } from "./trainer.ts";
+import { complete, type CompleteOptions, type TrainOptions } from "./options.ts";
+import { deviceOptions, Trainer } from "./trainer.ts";
 import { enterWorkingFolder } from "./working_folder.ts";
 
 /** What the training of a config is.
@@ -103,6 +107,7 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
       }
       : undefined,
     comm: commOptions(config),
+    checkpoint: checkpointOptions(config),
     agreed: { ...config, job: { ...config.job, config_file: null } }, // hosts may keep it in different places
     profile: cycle && ((step) => profileAction(step, cycle) !== "wait"),
   };
@@ -115,6 +120,7 @@ const KNOWN = [
     DataError,
     LibraryError,
     TitanError,
+    CheckpointError,
     MemoryError,
     MemoryBudgetError,
     DivergedError,
@@ -300,8 +306,8 @@ const tokensPerStep = (o: CompleteOptions, mesh?: Mesh): number =>
 const warn = (text: string): void => console.log(`warning: ${text}`);
 
 /** The folder of a run that writes into one. */
-function openFolder({ job, metrics, profiling }: Config): RunFolder | undefined {
-  if (metrics.jsonl_file === "" && !profiling.enable_profiling) return undefined;
+function openFolder({ job, metrics, profiling, checkpoint }: Config): RunFolder | undefined {
+  if (metrics.jsonl_file === "" && !profiling.enable_profiling && !checkpoint.enable) return undefined;
   return RunFolder.open(job.dump_folder, warn);
 }
 
@@ -311,12 +317,13 @@ function keepEarlier(folder: RunFolder, name: string): void {
   if (kept !== undefined) console.log(`  kept    ${name} of an earlier run as ${kept}`);
 }
 
-/** The file of the run's numbers, if it is to have one. */
-function openJsonLines(config: Config, folder: RunFolder): JsonLines | null {
+/** The file of the run's numbers, if it is to have one.
+ * @param resumed does the run go on, and so the file? */
+function openJsonLines(config: Config, folder: RunFolder, resumed: boolean): JsonLines | null {
   const { jsonl_file } = config.metrics, path = `${config.job.dump_folder}/${jsonl_file}`;
   if (jsonl_file === "") return null;
   return writing(path, 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers', () => {
-    keepEarlier(folder, jsonl_file);
+    if (!resumed) keepEarlier(folder, jsonl_file);
     return new JsonLines(path, { started: new Date().toISOString(), config }, { warn });
   });
 }
@@ -378,10 +385,11 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   if (ranks && group) console.log(`  ranks   ${ranksText(ranks.mesh, group.info, config.comm.simulate)}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   console.log(`  remat   ${rematText(program.compiled)}`);
+  if (trainer.start) startLines(trainer.start, options.agreed).forEach((line) => console.log(line));
   const pages = Deno.build.os === "linux" ? smallPages(program.memory) : []; // other systems do not say
   [...slowPaths(program.compiled), ...pages].forEach((line) => console.log(`  slower  ${line}`));
   if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
-  using jsonl = folder ? openJsonLines(config, folder) : null;
+  using jsonl = folder ? openJsonLines(config, folder, trainer.start !== undefined) : null;
   const profiler = await openProfiler(config, trainer, gflops, folder);
   const metrics = new Metrics({
     logFreq: log_freq,
@@ -398,10 +406,11 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   });
   const signal = stopOnSignal(trainer);
   try {
-    for await (const { tokenCount, loadingMs, profile, ...result } of trainer) {
+    for await (const { tokenCount, loadingMs, profile, saved, ...result } of trainer) {
       const { step } = result;
       metrics.batch(tokenCount, loadingMs);
       await metrics.step(result);
+      if (saved) console.log(savedText(saved));
       if (profile) await profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
       if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics);
@@ -415,9 +424,21 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   if (trainer.stopped) {
     console.log(`stopped by ${signal.received() ?? "another rank"} after step ${trainer.step} of ${steps}`);
   }
-  if ((ranks?.rank ?? 0) === 0) console.log("weights are not kept: there are no checkpoints yet");
+  if ((ranks?.rank ?? 0) === 0) console.log(endText(trainer));
   if (!trainer.stopped) return 0;
   return isLaunched() ? 0 : exitCodeOf(signal.received() ?? "SIGTERM"); // a launcher knows
+}
+
+/** What becomes of the weights at the end of a run. */
+function endText({ saved, start, stopped, step, options: { checkpoint } }: Trainer): string {
+  if (!checkpoint) {
+    return "weights are not kept: --checkpoint.enable saves them, and a run that is stopped goes on where it was";
+  }
+  if (!saved && start && start.step === step) return `no step was made: ${start.path} stands at step ${step}`;
+  if (!saved || saved.failure) return "weights are not kept: nothing was saved";
+  if (!stopped) return `the weights are in ${saved.path}`;
+  const since = saved.path.endsWith(`/step-${step}`) ? "" : ", and repeats the steps since then";
+  return `saved in ${saved.path}: the same command goes on from there${since}`;
 }
 
 /** Writes what the ranks of this host did last when they cannot go on together; the error then says where. */

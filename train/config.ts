@@ -20,6 +20,7 @@ export { helpText } from "./config/help.ts";
 export { cut, meshError, meshOf } from "./config/mesh.ts";
 export {
   askedPrecision,
+  checkpointOptions,
   commOptions,
   lrSchedule,
   meshChoices,

@@ -7,7 +7,10 @@ import { TitanError } from "../ffi/error.ts";
 import { Program, type ProgramMemory } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
 import { prefetchBytes } from "../data/prefetch.ts";
-import { type Graph, numel, type State } from "../graph/ir.ts";
+import { type Graph, numel, type State, type StateKind } from "../graph/ir.ts";
+import type { Wanted } from "./checkpoint/read.ts";
+import type { SpreadStates } from "./checkpoint/save.ts";
+import type { LocalState } from "./checkpoint/write.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
@@ -15,6 +18,8 @@ import type { HostSlot, MemoryPlan } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { type Compiled, compileGraphs, type CompileOptions, planGraphs, type Planned } from "./compile.ts";
+import { boxOf, type Layout, localShape, replicated } from "../graph/layout.ts";
+import { Mesh } from "../parallel/mesh.ts";
 import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
 import { newArray, numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
 import type { InstructionTime } from "./profile.ts";
@@ -107,16 +112,39 @@ export function stepGraphs(options: Omit<StepOptions, "precision" | "remat" | "t
 }
 
 /** Compiles the graphs of a step; needs no native library. Sections are named by their graphs.
- * @throws {RangeError} when the model cannot be cut as the mesh asks. */
-export function compileStep(options: StepOptions): Compiled & HostMemory {
-  const compiled = compileGraphs(...bound(options));
-  return { ...compiled, ...hostMemory(compiled.plan, options) };
+ * @throws {LayoutError} when the model cannot be cut as the mesh asks. */
+export function compileStep(options: StepOptions): CompiledStep {
+  const { graphs, passes, spread } = bound(options), compiled = compileGraphs(graphs, passes);
+  return { ...compiled, ...hostMemory(compiled.plan, options), spread };
 }
 
 /** All of {@linkcode compileStep} but the program: enough to know what a step takes. */
 export function planStep(options: StepOptions): Planned & HostMemory {
-  const planned = planGraphs(...bound(options));
+  const { graphs, passes } = bound(options), planned = planGraphs(graphs, passes);
   return { ...planned, ...hostMemory(planned.plan, options) };
+}
+
+/** The graphs of a step, and how passes turn them into a program. */
+function bound(options: StepOptions): { graphs: Graph[]; passes: CompileOptions; spread: StateLayouts } {
+  const { model, precision, remat, threads } = options, graphs = stepGraphs(options);
+  const ranks = options.ranks && bindRanks(model, graphs, options.ranks);
+  const states = new Map(graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
+  const { mesh, rank } = options.ranks ?? { mesh: new Mesh({}, 1), rank: 0 };
+  const layoutOf = (state: State) => ranks?.layouts.state(state) ?? replicated;
+  return { graphs, passes: { precision, remat, threads, ranks }, spread: { mesh, rank, states, layoutOf } };
+}
+
+/** A step that is ready to be loaded. */
+export type CompiledStep = Compiled & HostMemory & { readonly spread: StateLayouts };
+
+/** How the states of a step are spread over ranks. */
+export interface StateLayouts {
+  readonly mesh: Mesh;
+  readonly rank: number;
+  /** Whole states, by name. */
+  readonly states: ReadonlyMap<string, State>;
+  /** What each rank stores of one. */
+  layoutOf(state: State): Layout;
 }
 
 /** Bytes that the host holds of a step's batches and results. */
@@ -144,15 +172,12 @@ function hostMemory({ sections }: MemoryPlan, { batch, seqLen, accumulation, eva
   };
 }
 
-/** The graphs of a step, and how passes turn them into a program. */
-function bound(options: StepOptions): [Graph[], CompileOptions] {
-  const { model, precision, remat, threads } = options, graphs = stepGraphs(options);
-  return [graphs, { precision, remat, threads, ranks: options.ranks && bindRanks(model, graphs, options.ranks) }];
-}
+/** States that a run goes on from; sums begin anew in every step. */
+const LASTING: readonly StateKind[] = ["parameter", "moment"];
 
 /** A compiled step in native memory. */
 export class StepProgram implements Disposable {
-  readonly compiled: Compiled;
+  readonly compiled: CompiledStep;
   /** Where to put each microbatch of a step. */
   readonly microbatches: readonly BatchViews[];
   /** Where to put the next batch of an evaluation. */
@@ -177,7 +202,7 @@ export class StepProgram implements Disposable {
     readonly evaluateResult: Actions;
   };
 
-  private constructor(compiled: Compiled, program: Program, accumulation: number) {
+  private constructor(compiled: CompiledStep, program: Program, accumulation: number) {
     this.compiled = compiled;
     this.#program = program;
     const section = (name: string) => compiled.program.sections.find((s) => s.name === name);
@@ -235,7 +260,7 @@ export class StepProgram implements Disposable {
 
   /** Loads a compiled step.
    * @param accumulation as it was compiled with. @throws {TitanError} when the device refuses it or memory is short. */
-  static async load(device: Device, compiled: Compiled & HostMemory, accumulation: number): Promise<StepProgram> {
+  static async load(device: Device, compiled: CompiledStep, accumulation: number): Promise<StepProgram> {
     const { program: { bytes }, host } = compiled;
     const program = await Program.create(device, bytes, host);
     return new StepProgram(compiled, program, accumulation);
@@ -342,6 +367,30 @@ export class StepProgram implements Disposable {
     }
     setNumbers(data, state.dtype, values);
     await this.#program.write(offset, data);
+  }
+
+  /** The states that outlive a run: parameters, and moments too unless `kinds` says otherwise. */
+  lasting(kinds: readonly StateKind[] = LASTING): SpreadStates & { readonly wanted: readonly Wanted[] } {
+    const { spread: { mesh, rank, states: all, layoutOf }, plan } = this.compiled, at = mesh.coordinates(rank);
+    // What is stored in bf16 is so since a pass; shapes are those of the whole.
+    const states = [...all.values()].filter((s) => kinds.includes(s.kind))
+      .map((s) => ({ ...s, dtype: plan.states.get(s.name)!.state.dtype }));
+    const localOf = (name: string): LocalState => {
+      const state = all.get(name)!, layout = layoutOf(state), { starts } = boxOf(state.shape, layout, mesh.degrees, at);
+      return {
+        offset: plan.states.get(name)!.offset,
+        box: { starts, sizes: localShape(state.shape, layout, mesh.degrees) },
+      };
+    };
+    return {
+      mesh,
+      rank,
+      states,
+      layoutOf,
+      localOf,
+      memory: this.#program,
+      wanted: states.map((state) => ({ state, ...localOf(state.name) })),
+    };
   }
 
   /** Frees the native memory. */

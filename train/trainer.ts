@@ -2,161 +2,35 @@
  * experiments run on this one class.
  * @module */
 import { DataError } from "../data/error.ts";
-import { type DatasetSpec, Unigrams } from "../data/dataset.ts";
-
+import { Unigrams } from "../data/dataset.ts";
+import { mergeStates } from "../data/loader.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
-import type { CommOptions } from "../ffi/comm.ts";
 import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
 import { ABI_VERSION } from "../ffi/symbols.ts";
 import { LayoutError } from "../graph/layout.ts";
-import type { Precision } from "../graph/passes/precision.ts";
-import type { RematPolicy } from "../graph/passes/remat.ts";
-import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { isLaunched, worldOf } from "../parallel/launch.ts";
-import { BATCH_AXES, Mesh, type MeshOptions, stepProblems } from "../parallel/mesh.ts";
+import { BATCH_AXES, Mesh, stepProblems } from "../parallel/mesh.ts";
 import { agree } from "./agreement.ts";
 import { BatchPart } from "./batch_part.ts";
-import { lrFactor, type LrScheduleOptions } from "./lr_schedule.ts";
+import { Checkpoints, runState, type Saved, type Start } from "./checkpoint/checkpoints.ts";
+import { saveCheckpoint } from "./checkpoint/save.ts";
+import { lrFactor } from "./lr_schedule.ts";
 import { checkMemory } from "./machine_memory.ts";
-import type { OptimizerOptions } from "./optimizer.ts";
+import {
+  complete,
+  type CompleteOptions,
+  type Evaluation,
+  type TrainOptions,
+  type TrainStep,
+  type ValidationOptions,
+} from "./options.ts";
 import type { StepProfile } from "./profile.ts";
 import { precisionOf } from "./precision.ts";
 import { ProcessGroup } from "./process_group.ts";
-import { dataRankOf, type MeshChoices, type MeshLayout } from "./ranks.ts";
-import type { RealType } from "./step.ts";
-import { compileStep, type StepNumbers, StepProgram } from "./step_program.ts";
-
-/** What to train, on what, and how. Everything but model, data and steps has a default. */
-export interface TrainOptions {
-  /** What is trained: a `Llama`, or any module with a loss. */
-  readonly model: TrainableModel;
-  /** What it is trained on. */
-  readonly data: DatasetSpec;
-  /** Optimizer steps. */
-  readonly steps: number;
-  /** Folder of the tokenizer; default: the sample's, of 2,048 tokens. */
-  readonly tokenizer?: string | URL;
-  /** Sequences of a microbatch, on each data rank; default 8. */
-  readonly batch?: number;
-  /** Microbatches of a step, whose gradients are added; default 1. */
-  readonly accumulation?: number;
-  /** Tokens of a sequence; default 256. */
-  readonly seqLen?: number;
-  /** Peak learning rate; default 2e-3. */
-  readonly lr?: number;
-  /** Shape of the learning rate over the run; default: a tenth of it warm-up, then linear decay over the last half. */
-  readonly lrSchedule?: LrScheduleOptions;
-  /** AdamW and clipping; defaults: betas 0.9 and 0.95, eps 1e-8, weight decay 0.1, norm 1. */
-  readonly optimizer?: Partial<OptimizerOptions>;
-  /** Element type of parameters and activations; default `f32`. */
-  readonly dtype?: RealType;
-  /** What is multiplied and stored in bf16; default: products take bf16 where the device multiplies it faster than f32. */
-  readonly precision?: Partial<Precision>;
-  /** What backward makes again to save memory; default: what is nearly free. */
-  readonly remat?: RematPolicy | RematBudget;
-  /** Does attention stay inside of a document? Default: it sees the whole row, across documents. */
-  readonly documents?: boolean;
-  /** Independent streams of documents. */
-  readonly lanes?: number;
-  /** Seed of the initial values; default 0. */
-  readonly seed?: number;
-  /** CPU threads; default 0: one per core, as far as the CPU quota keeps them busy, in equal shares for the ranks of a host. */
-  readonly threads?: number;
-  /** Degrees of the mesh, for processes that `mpirun` started: an absent axis is 1, an absent `dp_shard` what the others leave. */
-  readonly mesh?: MeshOptions;
-  /** How the model is spread over the mesh. */
-  readonly parallelism?: MeshChoices;
-  /** How ranks find each other, and how long they wait. */
-  readonly comm?: CommOptions;
-  /** What ranks compare before they train together, as JSON; default: all of these options that are plain data. */
-  readonly agreed?: Readonly<Record<string, unknown>>;
-  /** Held-out text for `evaluate`. */
-  readonly validation?: ValidationOptions;
-  /** Is this step, counted from 1, to be recorded? It then comes with its `profile`. Default: none is, which costs nothing. */
-  readonly profile?: (step: number) => boolean;
-  /** Receives what is worth knowing while the run goes on: that the text is read again. Default: it is printed. */
-  readonly notice?: (text: string) => void;
-}
-
-/** What `evaluate` runs on. */
-export interface ValidationOptions {
-  /** The text. */
-  readonly data: DatasetSpec;
-  /** Sequences of a batch, on each data rank. */
-  readonly batch: number;
-  /** Tokens of a sequence. */
-  readonly seqLen: number;
-  /** Batches; -1: all of the data. */
-  readonly steps: number;
-}
-
-/** What a step has to tell. */
-export interface TrainStep extends StepNumbers {
-  /** From 1. */
-  readonly step: number;
-  /** Largest of the ranks' mean losses, each over the valid tokens that the rank alone has seen. */
-  readonly maxLoss: number;
-  /** Learning rate of the step. */
-  readonly lr: number;
-  /** Tokens seen since the start. */
-  readonly tokensSeen: number;
-  /** How often all of the text has been read: of the streams of documents, the slowest counts. */
-  readonly epoch: number;
-  /** Wait for the data, in milliseconds. */
-  readonly loadingMs: number;
-  /** Time in the native call, in milliseconds. */
-  readonly nativeMs: number;
-  /** Where the time went, if the step was to be recorded. */
-  readonly profile?: StepProfile;
-}
-
-/** What an evaluation has to tell. */
-export interface Evaluation {
-  /** Mean loss over the tokens, in nats. */
-  readonly loss: number;
-  /** Number of those tokens. */
-  readonly tokens: number;
-  /** Entropy of the same tokens' frequencies, in nats: what a model reaches that knows nothing but them. */
-  readonly unigramEntropy: number;
-  /** How long it took. */
-  readonly ms: number;
-}
-
-const defaultOptimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
-
-/** Options with nothing left open. */
-export type CompleteOptions =
-  & TrainOptions
-  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile" | "notice" | "agreed">>
-  & {
-    readonly optimizer: OptimizerOptions;
-  };
-
-/** Fills in defaults. */
-export function complete(options: TrainOptions): CompleteOptions {
-  const { steps } = options;
-  return {
-    ...options,
-    batch: options.batch ?? 8,
-    accumulation: options.accumulation ?? 1,
-    documents: options.documents ?? false,
-    seqLen: options.seqLen ?? 256,
-    lr: options.lr ?? 2e-3,
-    lrSchedule: options.lrSchedule ??
-      { warmupSteps: Math.ceil(steps / 10), totalSteps: steps, decayRatio: 0.5, decayType: "linear", minLrFactor: 0 },
-    optimizer: { ...defaultOptimizer, ...options.optimizer },
-    dtype: options.dtype ?? "f32",
-    precision: options.precision ?? {},
-    remat: options.remat ?? { mode: "none" },
-    seed: options.seed ?? 0,
-    threads: options.threads ?? 0,
-    mesh: options.mesh ?? {},
-    parallelism: options.parallelism ?? {},
-    comm: options.comm ?? {},
-  };
-}
+import { dataRankOf, type MeshLayout } from "./ranks.ts";
+import { compileStep, StepProgram } from "./step_program.ts";
 
 /** What a trainer is made of. */
 interface Opened {
@@ -165,6 +39,7 @@ interface Opened {
   readonly loader: Prefetcher;
   readonly ranks: MeshLayout | undefined;
   readonly group: ProcessGroup | undefined;
+  readonly checkpoints: Checkpoints | undefined;
   readonly owned: AsyncDisposable;
 }
 
@@ -184,6 +59,7 @@ export class Trainer implements AsyncDisposable {
   /** The processes of the run; `undefined` for one alone.
    * @internal */
   readonly group: ProcessGroup | undefined;
+  readonly #checkpoints: Checkpoints | undefined;
   readonly #native: Device;
   readonly #loader: Prefetcher;
   readonly #part: BatchPart;
@@ -195,13 +71,16 @@ export class Trainer implements AsyncDisposable {
   #stopped = false;
 
   private constructor(options: CompleteOptions, opened: Opened) {
-    const { native, program, loader, ranks, group, owned } = opened;
+    const { native, program, loader, ranks, group, checkpoints, owned } = opened;
     this.options = options;
     this.device = native.info;
     this.program = program;
     this.dataDescription = loader.description;
     this.ranks = ranks;
     this.group = group;
+    this.#checkpoints = checkpoints;
+    [this.#step, this.#tokensSeen] = [this.start?.step ?? 0, this.start?.tokensSeen ?? 0];
+    this.#epoch = Math.min(...this.start?.loader?.lanes.map((lane) => lane.epoch) ?? [0]);
     this.#native = native;
     this.#loader = loader;
     this.#part = new BatchPart(options.seqLen, ranks);
@@ -215,11 +94,12 @@ export class Trainer implements AsyncDisposable {
   static async open(options: TrainOptions): Promise<Trainer> {
     const full = complete(options), { dtype, batch, seqLen, accumulation, lanes } = full, ranks = ranksOf(full);
     const share = ranks && dataRankOf(ranks.mesh, ranks.rank);
+    const checkpoints = full.checkpoint && new Checkpoints(full.checkpoint, ranks?.rank), start = checkpoints?.start;
     let group: ProcessGroup | undefined;
     await using stack = new AsyncDisposableStack();
     try {
       const data = { dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes };
-      const opening = prefetch({ ...data, ...share }), checking = checkValidation(full);
+      const opening = prefetch({ ...data, ...share, state: start?.loader }), checking = checkValidation(full);
       const checked = checking.catch(() => {}); // it is awaited below, behind what is of more use
       stack.defer(() => checked);
       const compiling = attempt(() => {
@@ -244,15 +124,27 @@ export class Trainer implements AsyncDisposable {
       await checking;
       const { native, joining, precision, compiled } = compiling();
       group = stack.use(await joining);
-      if (group) await agree(group, factsOf(full));
+      if (group) await agree(group, { ...factsOf(full), checkpoint: start?.path ?? "none" });
       checkMemory(compiled, native.memory());
       const program = stack.use(await StepProgram.load(native, compiled, accumulation));
       await program.initialize(full.seed);
-      return new Trainer({ ...full, precision }, { native, program, loader, ranks, group, owned: stack.move() });
+      await checkpoints?.load((kinds) => program.lasting(kinds));
+      const opened = { native, program, loader, ranks, group, checkpoints, owned: stack.move() };
+      return new Trainer({ ...full, precision }, opened);
     } catch (error) {
       group?.fail(error);
       throw error;
     }
+  }
+
+  /** The checkpoint that the run goes on from; `undefined` where it begins anew. */
+  get start(): Start | undefined {
+    return this.#checkpoints?.start;
+  }
+
+  /** What was saved last, of this run. */
+  get saved(): Saved | undefined {
+    return this.#checkpoints?.saved;
   }
 
   /** The last step that was made. */
@@ -290,6 +182,7 @@ export class Trainer implements AsyncDisposable {
    * @throws {DivergedError} when a loss or gradient is not a number. @throws {DataError} when the data cannot be read. */
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainStep, void> {
     while (this.#step < this.options.steps && !this.#stopped) yield await this.#guarded(() => this.#next());
+    if (this.#stopped) await this.#guarded(() => this.#saveIfDue(true));
   }
 
   async #next(): Promise<TrainStep> {
@@ -310,6 +203,7 @@ export class Trainer implements AsyncDisposable {
     this.#tokensSeen += numbers.tokenCount;
     const ended = performance.now(), { maxLoss, epoch } = await this.#agree(numbers.loss, read);
     this.#count(epoch);
+    const saved = await this.#saveIfDue(false);
     return {
       step,
       lr,
@@ -320,7 +214,30 @@ export class Trainer implements AsyncDisposable {
       loadingMs: loaded - start,
       nativeMs: ended - loaded,
       ...(recorded ? { profile: this.#profile(step, [start, loaded, ended]) } : {}),
+      ...(saved ? { saved } : {}),
     };
+  }
+
+  /** Saves the run as it stands behind the last step; with other ranks, all of them call it.
+   * @param path folder of the checkpoint; an older one there is replaced. @param content parameters alone, or all; default all.
+   * @throws {CheckpointError} when it cannot be written; the run may go on. */
+  async save(path: string, content: Saved["content"] = "full"): Promise<Saved> {
+    const begun = performance.now(), { group } = this, kinds = content === "model" ? ["parameter"] as const : undefined;
+    const own = this.#loader.state(), loader = mergeStates(group ? await group.exchangeJson(own) : [own]);
+    const state = runState({
+      ...this.options,
+      step: this.#step,
+      tokensSeen: this.#tokensSeen,
+      loader,
+      ranks: this.ranks,
+    });
+    const bytes = await saveCheckpoint(path, this.program.lasting(kinds), { step: this.#step, content, state, group });
+    return { path, content, bytes, ms: performance.now() - begun };
+  }
+
+  async #saveIfDue(stopping: boolean): Promise<Saved | undefined> {
+    const place = { step: this.#step, last: this.#step === this.options.steps, stopping };
+    return await this.#checkpoints?.after(place, (path, content) => this.save(path, content));
   }
 
   /** Tells once a pass that the text is read again, on the first rank. */

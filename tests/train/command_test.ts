@@ -96,7 +96,10 @@ Deno.test("a run reports its steps, and says at its end that the weights are gon
   assertMatch(out, /\n {2}model {3}[\d,]+ parameters, 32 tokens per step, \d+\.\d MFLOP per token\n/);
   assertMatch(out, /\n {2}data {4}the train part of the sample/);
   assertMatch(out, /\n {2}device {2}.* 1 thread, .* GFLOP\/s/);
-  assertEquals(out.split("\n").at(-1), "weights are not kept: there are no checkpoints yet");
+  assertEquals(
+    out.split("\n").at(-1),
+    "weights are not kept: --checkpoint.enable saves them, and a run that is stopped goes on where it was",
+  );
   assertEquals(out.match(/weights/g)?.length, 1);
 });
 
@@ -409,6 +412,40 @@ Deno.test("a library of another version is refused with both versions", async ()
   );
 });
 
+Deno.test("a run that is stopped is saved, and the same command goes on from there, with its numbers in one file", async () => {
+  await using tiny = await tinyRun();
+  const args = [...tiny.config, "--checkpoint.enable", "--checkpoint.interval", "1000", "--training.steps"];
+  const process = spawn([...args, "100000"]);
+  let out = "";
+  for await (const text of process.stdout.pipeThrough(new TextDecoderStream())) {
+    const hadStep = out.includes("step:");
+    out += text;
+    if (!hadStep && out.includes("step:")) process.kill("SIGINT");
+  }
+  assertEquals((await process.status).code, 130, await new Response(process.stderr).text());
+  const step = Number(/stopped by SIGINT after step (\d+)/.exec(out)?.[1]),
+    path = `${tiny.folder}/out/checkpoint/step-${step}`;
+  assertEquals(out.trimEnd().split("\n").at(-1), `saved in ${path}: the same command goes on from there`);
+  const again = await command(...args, `${step + 2}`);
+  assertEquals(again.code, 0);
+  assertMatch(again.out, new RegExp(`\n  from    ${path}: step ${step.toLocaleString("en-US")}, `));
+  assertMatch(again.out, /\n {2}changed training\.steps \d+, was 100000\n/);
+  assertMatch(again.out, new RegExp(`\nstep: +${step + 1} `));
+  assertMatch(again.out, new RegExp(`\nthe weights are in .*/step-${step + 2}$`));
+  const lines = Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n").map((l) =>
+    JSON.parse(l)
+  );
+  assertEquals(lines.filter((line) => line.run).length, 2);
+  assertEquals(lines.at(-1).step, step + 2);
+  const ended = await command(...args, `${step + 2}`);
+  assertStringIncludes(ended.out, "passed over:"); // it goes on from the save before the last, of parameters alone
+  assertRefused(
+    await command(...args, "9", "--checkpoint.load_step", "7777"),
+    "step-7777 is no checkpoint",
+    "(checkpoint)",
+  );
+});
+
 for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
   Deno.test(`${signal} ends a run after its step with exit code ${code}, and the next one starts at once`, async () => {
     await using tiny = await tinyRun();
@@ -423,7 +460,10 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
     assertStringIncludes(out, `${signal}: stopping after this step; once more to stop at once\n`);
     const [last, weights] = out.trimEnd().split("\n").slice(-2), step = Number(/after step (\d+)/.exec(last)?.[1]);
     assertEquals(last, `stopped by ${signal} after step ${step} of 100000`);
-    assertEquals(weights, "weights are not kept: there are no checkpoints yet");
+    assertEquals(
+      weights,
+      "weights are not kept: --checkpoint.enable saves them, and a run that is stopped goes on where it was",
+    );
     const reported = out.match(/^step: +(\d+)/gm)!.at(-1);
     assertEquals(Number(reported!.slice(5)), step);
     const again = await ended(spawn([...tiny.config, "--training.steps", "1"]));

@@ -241,7 +241,7 @@ Deno.test("rotary scaling is the flavor's, off at factor 1, and each of its numb
 
 Deno.test("all problems are listed at once", async () => {
   const error = await assertRejects(
-    () => load("[training]\nstpes = 1\nseq_len = 0\n[checkpoint]\nenable = true", "--optimizer.lr=-1"),
+    () => load("[training]\nstpes = 1\nseq_len = 0\n[memory_estimation]\nenable = true", "--optimizer.lr=-1"),
     ConfigError,
   );
   assertEquals(error.problems.map(({ code }) => code), ["unknown_key", "not_supported_yet", "bad_value", "bad_value"]);

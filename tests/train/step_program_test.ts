@@ -16,14 +16,14 @@ import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { verify } from "../../graph/verify.ts";
 import { llama } from "../../model/llama.ts";
 import { namedParameters } from "../../model/module.ts";
-import { type Compiled, passes } from "../../train/compile.ts";
+import { passes } from "../../train/compile.ts";
 import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
 import { traceMicrobatch } from "../../train/step.ts";
 import {
   type BatchViews,
+  type CompiledStep,
   compileStep,
   DivergedError,
-  type HostMemory,
   type StepOptions,
   StepProgram,
 } from "../../train/step_program.ts";
@@ -110,7 +110,7 @@ Deno.test("whatever backward makes again, loss and gradients keep every bit, and
   const batch = 2, seqLen = 64, shape = { batch, seqLen, dtype: "f32", globalTokens: batch * seqLen } as const;
   const debug = llama("debug"), options = { ...defaults, ...shape, model: debug, threads: 2 };
   const rows = someRows(batch, seqLen, debug.vocabSize);
-  const run = async (compiled: Compiled & HostMemory) => {
+  const run = async (compiled: CompiledStep) => {
     using device = new Device({ threads: 2 });
     using program = await StepProgram.load(device, compiled, 1);
     await program.initialize(1);

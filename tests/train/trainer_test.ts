@@ -5,7 +5,8 @@ import { DataError } from "../../data/error.ts";
 import { numel } from "../../graph/ir.ts";
 import { lrFactor } from "../../train/lr_schedule.ts";
 import { DivergedError } from "../../train/step_program.ts";
-import { complete, train, Trainer, type TrainOptions, type TrainStep } from "../../train/trainer.ts";
+import { complete, type TrainOptions, type TrainStep } from "../../train/options.ts";
+import { train, Trainer } from "../../train/trainer.ts";
 import { someTexts, temporaryFolder, writeShards } from "../data/fixture.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
@@ -265,25 +266,4 @@ Deno.test("a run says what it runs on", async () => {
   assert(await trainer.measure() > 0);
   const { state } = trainer.program.compiled.plan.states.get("output.weight")!;
   assertEquals(numel(state.shape), 2048 * 16);
-});
-
-Deno.test("what is not asked for has defaults, and options of the optimizer may be given one by one", () => {
-  const { steps, batch, accumulation, seqLen, lr, lrSchedule, optimizer, dtype, seed, threads } = complete({
-    model: tinyLlama(),
-    data: texts("a.txt"),
-    steps: 55,
-    optimizer: { beta2: 0.99 },
-  });
-  assertEquals({ steps, batch, accumulation, seqLen, lr, dtype, seed, threads }, {
-    steps: 55,
-    batch: 8,
-    accumulation: 1,
-    seqLen: 256,
-    lr: 2e-3,
-    dtype: "f32",
-    seed: 0,
-    threads: 0,
-  });
-  assertEquals(optimizer, { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 });
-  assertEquals([lrSchedule.warmupSteps, lrSchedule.totalSteps], [6, 55]);
 });

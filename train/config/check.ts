@@ -112,6 +112,7 @@ const dependent: readonly {
   readonly isMet: (config: Config, dryRun: boolean) => boolean;
 }[] = [
   { keys: ["validation"], needs: "validation.enable", isMet: (c) => c.validation.enable },
+  { keys: ["checkpoint"], needs: "checkpoint.enable", isMet: (c) => c.checkpoint.enable },
   { keys: ["profiling"], needs: "profiling.enable_profiling", isMet: (c) => c.profiling.enable_profiling },
   {
     keys: ["activation_checkpoint.selective_ac_option"],

@@ -8,6 +8,7 @@ import { type LlamaConfig, llamaConfig, type LlamaOptions } from "../../model/ll
 import type { Precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import type { RematBudget } from "../../graph/passes/remat_search.ts";
+import type { CheckpointOptions } from "../checkpoint/policy.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { ProfileCycle } from "../profiler.ts";
 import type { MeshChoices } from "../ranks.ts";
@@ -54,6 +55,26 @@ export function askedPrecision({ training }: Config): Partial<Precision> {
     ...(param === "auto" ? {} : { param: short(param) }),
     ...(reduce === "bfloat16" ? { reduce: "bf16" } : {}),
     ...(dtype === "bfloat16" ? { stored: "bf16" } : {}),
+  };
+}
+
+/** What a configuration saves, and goes on from; undefined: nothing. */
+export function checkpointOptions({ checkpoint, job }: Config): CheckpointOptions | undefined {
+  if (!checkpoint.enable) return undefined;
+  return {
+    folder: `${job.dump_folder}/${checkpoint.folder}`,
+    interval: checkpoint.interval,
+    keepLatestK: checkpoint.keep_latest_k,
+    firstStep: checkpoint.enable_first_step_checkpoint,
+    lastSaveModelOnly: checkpoint.last_save_model_only,
+    saveOnStop: checkpoint.save_on_stop,
+    goOnUnsaved: checkpoint.save_error === "warn",
+    loadOnly: checkpoint.load_only,
+    loadStep: checkpoint.load_step,
+    excludeFromLoading: checkpoint.exclude_from_loading,
+    initialLoadPath: checkpoint.initial_load_path ?? undefined,
+    initialLoadModelOnly: checkpoint.initial_load_model_only,
+    verify: checkpoint.verify,
   };
 }
 

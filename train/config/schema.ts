@@ -1,12 +1,13 @@
 /**
  * Every configuration key: its type, range, default, unit and meaning, one line each. Names are torchtitan's, so its
  * TOML files can be read; `[data]`, `[device]`, `metrics.jsonl_file`, `parallelism.fsdp_prefetch` and the sizes in `[model]` are
- * additions.
+ * additions, as are the switches of `[checkpoint]` that torchtitan lacks.
  * The interfaces give the same names to TypeScript: `config.training.seq_len` is `seq_len` under `[training]`.
  * `null` means "not set". `--help` and the error messages are made from this table.
  * @module
  */
 import { z } from "zod";
+import { type Part, PARTS } from "../checkpoint/policy.ts";
 import { BYTES } from "./bytes.ts";
 
 /** `[job]`: the run as a whole. */
@@ -121,6 +122,24 @@ export interface ActivationCheckpointConfig {
   visualize_memory_budget_pareto: boolean;
 }
 
+/** `[checkpoint]`: what is saved of a run, and from what it goes on. */
+export interface CheckpointConfig {
+  enable: boolean;
+  folder: string;
+  interval: number;
+  keep_latest_k: number;
+  enable_first_step_checkpoint: boolean;
+  last_save_model_only: boolean;
+  save_on_stop: boolean;
+  save_error: "warn" | "stop";
+  load_only: boolean;
+  load_step: number;
+  exclude_from_loading: Part[];
+  initial_load_path: string | null;
+  initial_load_model_only: boolean;
+  verify: boolean;
+}
+
 /** `[data]`: how documents become rows of a batch. */
 export interface DataConfig {
   lanes: number;
@@ -159,6 +178,7 @@ export interface Config {
   readonly parallelism: Readonly<ParallelismConfig>;
   readonly comm: Readonly<CommConfig>;
   readonly activation_checkpoint: Readonly<ActivationCheckpointConfig>;
+  readonly checkpoint: Readonly<CheckpointConfig>;
   readonly data: Readonly<DataConfig>;
   readonly validation: Readonly<ValidationConfig>;
   readonly debug: Readonly<DebugConfig>;
@@ -376,6 +396,51 @@ const schema = z.strictObject({
       visualize_memory_budget_pareto: key(flag, false, "--dry-run also prints what each memory budget costs."),
     },
   ),
+  checkpoint: section("What is saved of a run, and from what it goes on: the same command goes on where it stopped.", {
+    enable: key(flag, false, "Save the run, and go on from the latest checkpoint where there is one."),
+    folder: key(
+      within.min(1),
+      "checkpoint",
+      "Folder of the checkpoints, under job.dump_folder: step-N in it is that of step N.",
+    ),
+    interval: key(count, 500, "Save every so many steps; the last step is always saved.", "steps"),
+    keep_latest_k: key(
+      countOrZero,
+      10,
+      "Older checkpoints are deleted, but never the last that a run can go on from; 0 keeps all.",
+    ),
+    enable_first_step_checkpoint: key(
+      flag,
+      false,
+      "Save the first step too: what is wrong with the disk shows at once.",
+    ),
+    last_save_model_only: key(flag, true, "The last step saves parameters alone, from which no longer run goes on."),
+    save_on_stop: key(flag, true, "A run that is stopped by Ctrl-C or SIGTERM is saved first."),
+    save_error: key(
+      z.enum(["warn", "stop"]),
+      "warn",
+      "When a save fails, go on with a warning, or stop. The save of the last step, or of a run that is stopped, always stops.",
+    ),
+    load_only: key(flag, false, "Go on from a checkpoint, but save nothing."),
+    load_step: key(
+      z.union([z.literal(-1), countOrZero]),
+      -1,
+      "Go on from the checkpoint of this step; -1: the latest.",
+      "steps",
+    ),
+    exclude_from_loading: key(
+      z.array(z.enum(PARTS)).meta({ expected: `a list of ${PARTS.join(", ")}` }),
+      [],
+      "Parts that begin anew: model, optimizer, lr_scheduler, dataloader, train_state (steps and tokens seen).",
+    ),
+    initial_load_path: key(
+      text.nullable(),
+      null,
+      "Checkpoint to begin from where checkpoint.folder has none: a folder step-N.",
+    ),
+    initial_load_model_only: key(flag, true, "Take parameters alone from there."),
+    verify: key(flag, true, "Compare what is read with the hashes that it was written with."),
+  }),
   data: section("How documents become rows of a batch.", {
     lanes: key(
       count,

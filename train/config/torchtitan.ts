@@ -22,16 +22,12 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "validation.dataloader.num_workers": [0],
   "parallelism.expert_parallel_degree": [1],
   "parallelism.expert_tensor_parallel_degree": [1],
-  "checkpoint.enable": [false],
   "checkpoint.create_seed_checkpoint": [false],
-  "checkpoint.load_step": [-1],
-  "checkpoint.load_only": [false],
-  "checkpoint.initial_load_path": [null, ""],
+  "checkpoint.export_dtype": ["float32"],
+  "checkpoint.async_mode": ["disabled"],
   "checkpoint.initial_load_in_hf": [false],
   "checkpoint.initial_load_in_hf_quantized": [false],
   "checkpoint.last_save_in_hf": [false],
-  "checkpoint.enable_first_step_checkpoint": [false],
-  "checkpoint.exclude_from_loading": [[]],
   "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns": [["moe.router.gate"], []],
   "activation_checkpoint.debug": [false],
   "comm.mode": ["default"],
@@ -49,7 +45,8 @@ const reasons: Readonly<Record<string, string>> = {
   "training.enable_cpu_offload":
     "makes no sense here: the device is the CPU, and its memory holds parameters and moments already",
   "metrics.enable_tensorboard": "is not supported yet: TensorBoard comes later; metrics.jsonl has the same numbers",
-  "checkpoint": "is not supported yet: checkpoints come later",
+  "checkpoint.create_seed_checkpoint":
+    "is not needed: the same seed draws the same initial weights on every mesh, without a checkpoint",
 };
 
 /** Keys and sections that change what a run writes or reads, but nothing of its plan. */
@@ -83,16 +80,6 @@ const tuning: Readonly<Record<string, Readonly<Record<string, readonly unknown[]
     "parallelism.pipeline_parallel_expert_parallel_overlap": [true],
     "parallelism.expert_parallel_comm_backend": ["standard"],
   },
-  "checkpoint.enable": {
-    "checkpoint.enable_ft_dataloader_checkpoints": [true],
-    "checkpoint.folder": ["checkpoint"],
-    "checkpoint.interval": [500, 10],
-    "checkpoint.initial_load_model_only": [true],
-    "checkpoint.last_save_model_only": [true, false],
-    "checkpoint.export_dtype": ["float32"],
-    "checkpoint.async_mode": ["disabled"],
-    "checkpoint.keep_latest_k": [10],
-  },
   "model.converters": {
     "quantize.linear.float8.enable_fsdp_float8_all_gather": [false],
     "quantize.linear.float8.precompute_float8_dynamic_scale_for_fsdp": [false],
@@ -108,6 +95,7 @@ const tuning: Readonly<Record<string, Readonly<Record<string, readonly unknown[]
   },
   "memory_estimation.enable": { "memory_estimation.disable_fake_mode": [false] },
   "fault_tolerance.enable": {
+    "checkpoint.enable_ft_dataloader_checkpoints": [true],
     "fault_tolerance.process_group": ["gloo"],
     "fault_tolerance.process_group_timeout_ms": [10000],
     "fault_tolerance.replica_id": [0],

@@ -134,46 +134,57 @@ Deno.test("a key that tunes what there is not is refused, unless its feature is 
   }
 });
 
-Deno.test("a key that asks for a checkpoint is refused, also where checkpoints are off", async () => {
-  const asked = {
-    load_step: 10,
-    initial_load_path: "weights",
-    initial_load_in_hf: true,
-    last_save_in_hf: true,
-    create_seed_checkpoint: true,
-    enable_first_step_checkpoint: true,
-    load_only: true,
-    exclude_from_loading: ["optimizer"],
-  };
-  for (const [key, value] of Object.entries(asked)) {
-    const text = `checkpoint.enable = false\ncheckpoint.${key} = ${JSON.stringify(value)}`;
-    const { message } = await assertRejects(() => load(text), ConfigError);
-    assertStringIncludes(message, `checkpoint.${key} = `);
-    assertStringIncludes(message, " is not supported yet: checkpoints come later\n");
-  }
-  const { message } = await assertRejects(() => loadConfig(["--checkpoint.interval", "50"], () => ""), ConfigError);
+Deno.test("keys of checkpoints are torchtitan's, with its defaults; what is not there yet is refused by name", async () => {
+  const text = '[checkpoint]\nenable = true\nexclude_from_loading = ["lr_scheduler", "dataloader", "optimizer"]';
+  const { config: { checkpoint } } = await load(text);
+  const { enable, interval, keep_latest_k, last_save_model_only, exclude_from_loading } = checkpoint;
   assertEquals(
-    message,
-    "checkpoint.interval = 50 (command line) is not supported yet: checkpoints come later\n" +
-      "  expected: 500 or 10\n" +
-      "  fix: write 500, or leave the key out; or set checkpoint.enable to false as well   (not_supported_yet)",
+    { enable, interval, keep_latest_k, last_save_model_only, exclude_from_loading },
+    {
+      ...{ enable: true, interval: 500, keep_latest_k: 10, last_save_model_only: true },
+      exclude_from_loading: ["lr_scheduler", "dataloader", "optimizer"],
+    },
   );
+  const typed = await loadConfig(
+    ["--checkpoint.enable", "--checkpoint.exclude_from_loading", "optimizer,model"],
+    () => "",
+  );
+  assertEquals(typed.config.checkpoint.exclude_from_loading, ["optimizer", "model"]);
+  for (
+    const missing of [
+      "initial_load_in_hf = true",
+      "last_save_in_hf = true",
+      'async_mode = "async"',
+      'export_dtype = "bfloat16"',
+    ]
+  ) {
+    const { message } = await assertRejects(() => load(`checkpoint.${missing}`), ConfigError);
+    assertStringIncludes(message, `checkpoint.${missing} (my.toml:1) is not supported yet`);
+  }
+  const { message } = await assertRejects(() => load("checkpoint.create_seed_checkpoint = true"), ConfigError);
+  assertStringIncludes(message, "the same seed draws the same initial weights on every mesh");
+  await assertRejects(() => load('checkpoint.exclude_from_loading = ["data_loader"]'), ConfigError, "dataloader");
+});
+
+Deno.test("a key of checkpoints without checkpoints is told to have no effect, not taken in silence", async () => {
+  const { warnings } = await loadConfig(["--checkpoint.load_step", "10"], () => "");
+  assertEquals(warnings, ["checkpoint.load_step has no effect: it needs checkpoint.enable"]);
 });
 
 Deno.test("a feature that is on is refused once, and not again for each key that tunes it", async () => {
-  const text = "[checkpoint]\nenable = true\ninterval = 50\nkeep_latest_k = 3";
+  const text = '[fault_tolerance]\nenable = true\nprocess_group = "nccl"\nreplica_id = 3';
   assertEquals((await assertRejects(() => load(text), ConfigError)).problems.length, 1);
 });
 
 Deno.test("a plan is made of what does not change it, and says that a run would be refused", async () => {
   const plan = (text: string) => loadConfig(["--config", "my.toml", "--dry-run"], () => text);
   const { warnings } = await plan(
-    "metrics.enable_tensorboard = true\ncheckpoint.enable = true\ncheckpoint.interval = 9",
+    'metrics.enable_tensorboard = true\ncheckpoint.async_mode = "async"',
   );
   assertEquals(warnings, [
     "metrics.enable_tensorboard = true (my.toml:1) is not supported yet: TensorBoard comes later; " +
     "metrics.jsonl has the same numbers; a run is refused for it",
-    "checkpoint.enable = true (my.toml:2) is not supported yet: checkpoints come later; a run is refused for it",
+    'checkpoint.async_mode = "async" (my.toml:2) is not supported yet by this version; a run is refused for it',
   ]);
   for (const text of ['model.converters = ["float8"]', "training.enable_cpu_offload = true", "training.stpes = 1"]) {
     await assertRejects(() => plan(text), ConfigError);

@@ -1,0 +1,112 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { texts } from "../../../data/dataset.ts";
+import { CheckpointError } from "../../../train/checkpoint/error.ts";
+import { findCheckpoints } from "../../../train/checkpoint/manifest.ts";
+import type { CheckpointOptions } from "../../../train/checkpoint/policy.ts";
+import type { TrainOptions, TrainStep } from "../../../train/options.ts";
+import { Trainer } from "../../../train/trainer.ts";
+import { temporaryFolder } from "../../data/fixture.ts";
+import { tinyLlama } from "../../model/tiny.ts";
+
+const sentence = "The quick brown fox jumps over the lazy dog, and the dog sleeps on. ";
+
+/** A folder with two texts, options to train on them in a moment, and a folder for checkpoints. */
+async function tinyRun(): Promise<AsyncDisposable & { readonly options: TrainOptions; readonly folder: string }> {
+  const folder = await temporaryFolder();
+  for (const name of ["a", "b"]) await Deno.writeTextFile(`${folder.path}/${name}.txt`, sentence.repeat(40));
+  const options: TrainOptions = {
+    model: tinyLlama({ vocabSize: 2048 }),
+    data: texts(`${folder.path}/*.txt`),
+    ...{ steps: 12, batch: 2, seqLen: 16, lr: 2e-2, lanes: 2, threads: 1 },
+  };
+  return { options, folder: `${folder.path}/checkpoint`, [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose]() };
+}
+
+/** What a run leaves: losses by step, all lasting states, and what was said. */
+async function trained(options: TrainOptions, until = Infinity) {
+  await using trainer = await Trainer.open(options);
+  const steps: TrainStep[] = [];
+  for await (const step of trainer) {
+    steps.push(step);
+    if (step.step === until - 1) trainer.stop();
+  }
+  const names = trainer.program.lasting().states.map((s) => s.name), states: Record<string, number[]> = {};
+  for (const name of names) states[name] = [...await trainer.program.readState(name)];
+  return {
+    steps,
+    losses: steps.map((s) => [s.step, s.loss, s.gradNorm, s.lr, s.tokensSeen]),
+    states,
+    start: trainer.start,
+  };
+}
+
+const variants: Readonly<Record<string, Partial<TrainOptions>>> = {
+  "plain": {},
+  "in f64": { dtype: "f64" },
+  "with accumulation": { accumulation: 2 },
+  "with documents and activation checkpointing": { documents: true, remat: { mode: "full" } },
+  "with bf16 in products": { precision: { param: "bf16" } },
+  "with bf16 in everything that is stored": { precision: { param: "bf16", reduce: "bf16", stored: "bf16" } },
+};
+for (const [name, variant] of Object.entries(variants)) {
+  Deno.test(`a run that is stopped and resumed is the one that was not, bit for bit: ${name}`, async () => {
+    await using tiny = await tinyRun();
+    const options = { ...tiny.options, ...variant }, whole = await trained(options);
+    const checkpoint: CheckpointOptions = { folder: tiny.folder, interval: 5, lastSaveModelOnly: false };
+    const first = await trained({ ...options, checkpoint }, 9); // stopped: saved at 5 and at 8
+    assertEquals(first.steps.filter((s) => s.saved).map((s) => s.step), [5]);
+    const second = await trained({ ...options, checkpoint });
+    assertEquals(second.start?.path, `${tiny.folder}/step-8`);
+    assertEquals([...first.losses, ...second.losses], whole.losses);
+    assertEquals(second.states, whole.states);
+    assertEquals(findCheckpoints(tiny.folder).complete.map((c) => c.manifest.step), [12, 10, 8, 5]);
+  });
+}
+
+Deno.test("a save that fails is a warning while training can go on, and an error at the end", {
+  ignore: Deno.build.os !== "linux",
+}, async () => {
+  await using tiny = await tinyRun();
+  const checkpoint: CheckpointOptions = { folder: "/proc/nothing-can-be-written-here", interval: 2 };
+  await using trainer = await Trainer.open({ ...tiny.options, steps: 5, checkpoint });
+  const seen: string[] = [];
+  const error = await Array.fromAsync(trainer, ({ step, saved }) => {
+    seen.push(`${step}${saved?.failure ? " unsaved" : ""}`);
+  }).catch((error) => error);
+  assertEquals(seen, ["1", "2 unsaved", "3", "4 unsaved"]);
+  assert(error instanceof CheckpointError);
+  assertStringIncludes(error.message, "Cannot save checkpoint /proc/nothing-can-be-written-here/step-5");
+  assertEquals(trainer.step, 5);
+  await using strict = await Trainer.open({ ...tiny.options, checkpoint: { ...checkpoint, goOnUnsaved: false } });
+  const first = await Array.fromAsync(strict).catch((error) => error);
+  assert(first instanceof CheckpointError);
+  assertEquals(strict.step, 2);
+});
+
+Deno.test("parts that are excluded begin anew: fine-tuning takes parameters, and its own data, steps and optimizer", async () => {
+  await using tiny = await tinyRun();
+  const folder = { folder: tiny.folder, interval: 100 },
+    trainedOn = await trained({ ...tiny.options, checkpoint: folder });
+  const other = {
+    ...tiny.options,
+    checkpoint: { folder: `${tiny.folder}2`, initialLoadPath: `${tiny.folder}/step-12` },
+  };
+  await using tuned = await Trainer.open(other);
+  assertEquals([tuned.start?.parts, tuned.step], [["model"], 0]);
+  const states = tuned.program.lasting().states.map((s) => s.name);
+  for (const name of states) {
+    const values = [...await tuned.program.readState(name)];
+    assertEquals(values, name.startsWith("moment") ? values.map(() => 0) : trainedOn.states[name], name);
+  }
+});
+
+Deno.test("a program saves when it likes, under any name", async () => {
+  await using tiny = await tinyRun();
+  await using trainer = await Trainer.open(tiny.options);
+  for await (const { step } of trainer) if (step === 3) trainer.stop();
+  const saved = await trainer.save(`${tiny.folder}/step-3`, "model");
+  assertEquals([saved.path, saved.content], [`${tiny.folder}/step-3`, "model"]);
+  const [found] = findCheckpoints(tiny.folder).complete;
+  assertEquals([found.manifest.step, found.manifest.content], [3, "model"]);
+  assertEquals(Object.keys(found.manifest.files), ["model.safetensors", "state.json"]);
+});

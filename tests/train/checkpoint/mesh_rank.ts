@@ -1,0 +1,46 @@
+/** One rank of a run that goes on from its checkpoint, makes some steps, and is saved. Prints one line of JSON.
+ * @module */
+import { texts } from "../../../data/dataset.ts";
+import type { MeshOptions } from "../../../parallel/mesh.ts";
+import { BATCH_AXES, Mesh } from "../../../parallel/mesh.ts";
+import { degreeOf } from "../../../graph/layout.ts";
+import { worldOf } from "../../../parallel/launch.ts";
+import { Trainer } from "../../../train/trainer.ts";
+import { tinyLlama } from "../../model/tiny.ts";
+
+/** A leg of a run. */
+export interface Leg {
+  readonly mesh: MeshOptions;
+  /** The last step of this leg. */
+  readonly until: number;
+  readonly accumulation?: number;
+  /** Steps from one save to the next; default: only the end is saved. */
+  readonly interval?: number;
+}
+
+/** Sequences of a step, however they are shared out. */
+const ROWS = 4;
+
+/** Runs a leg of a run of `steps` steps, and returns its losses. */
+export async function runLeg(leg: Leg, folder: string, steps: number): Promise<number[]> {
+  const mesh = { dp_shard: 1, ...leg.mesh }, size = worldOf()?.size ?? 1, { degrees } = new Mesh(mesh, size);
+  const accumulation = leg.accumulation ?? 1, losses: number[] = [];
+  await using trainer = await Trainer.open({
+    model: tinyLlama({ vocabSize: 2048, numHeads: 4, numKvHeads: 2 }),
+    data: texts(`${folder}/*.txt`),
+    ...{ steps, mesh, accumulation, seqLen: 16, lr: 1e-2, lanes: 4, threads: 1, dtype: "f64" },
+    batch: ROWS / accumulation / degreeOf(BATCH_AXES, degrees),
+    checkpoint: { folder: `${folder}/checkpoint`, interval: leg.interval ?? steps, keepLatestK: 2 },
+  });
+  for await (const { step, loss } of trainer) {
+    losses.push(loss);
+    if (leg.interval) console.log(JSON.stringify({ step, loss }));
+    if (step === leg.until - (size === 1 ? 0 : 1)) trainer.stop(); // ranks agree behind the next step
+  }
+  return losses;
+}
+
+if (import.meta.main) {
+  const [leg, folder, steps] = Deno.args, losses = await runLeg(JSON.parse(leg), folder, Number(steps));
+  console.log(JSON.stringify({ rank: worldOf()?.rank ?? 0, losses }));
+}

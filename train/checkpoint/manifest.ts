@@ -1,0 +1,136 @@
+/** What makes a folder a checkpoint: `manifest.json`, written last, which names every file with its length and hashes, and every
+ * tensor with the pieces that it is made of. A folder without one is no checkpoint, whatever it is called.
+ * @module */
+import type { DType, StateKind } from "../../graph/ir.ts";
+import { CheckpointError } from "./error.ts";
+
+/** Files are hashed in blocks of so many bytes, so that whoever reads a part of one can check that part. */
+export const BLOCK_BYTES = 8 * 2 ** 20;
+
+/** Name of the file that makes a checkpoint. */
+export const MANIFEST = "manifest.json";
+
+/** Where a box of a tensor lies. */
+export interface SavedPiece {
+  readonly file: string;
+  /** First byte in the file. */
+  readonly begin: number;
+  /** First element along each dim of the whole tensor, and how many. */
+  readonly starts: readonly number[];
+  readonly sizes: readonly number[];
+}
+
+/** A tensor of a checkpoint. */
+export interface SavedTensor {
+  readonly kind: StateKind;
+  readonly dtype: DType;
+  /** Shape of the whole. */
+  readonly shape: readonly number[];
+  /** Every element is in one of them. */
+  readonly pieces: readonly SavedPiece[];
+}
+
+/** A file of a checkpoint. */
+export interface SavedFile {
+  readonly bytes: number;
+  /** SHA-256 of each {@linkcode BLOCK_BYTES} of it; of a smaller file, its own. */
+  readonly sha256: readonly string[];
+}
+
+/** A complete checkpoint. */
+export interface Manifest {
+  readonly version: 1;
+  /** Optimizer steps that were made. */
+  readonly step: number;
+  /** Parameters alone, or all that a run goes on from. */
+  readonly content: "model" | "full";
+  readonly files: Readonly<Record<string, SavedFile>>;
+  readonly tensors: Readonly<Record<string, SavedTensor>>;
+}
+
+/** A folder that has a manifest. */
+export interface Checkpoint {
+  readonly path: string;
+  readonly manifest: Manifest;
+}
+
+/** Reads a checkpoint's manifest, and looks whether its files are there in full length.
+ * @throws {CheckpointError} with the first that is not. */
+export function openCheckpoint(path: string): Checkpoint {
+  const manifest = readManifest(path);
+  for (const [name, { bytes }] of Object.entries(manifest.files)) {
+    const found = sizeOf(`${path}/${name}`);
+    if (found === bytes) continue;
+    throw new CheckpointError(
+      `Cannot use checkpoint ${path}: ${found === undefined ? `${name} is missing` : `${name} has ${found} bytes`}`,
+      `${name} with the ${bytes} bytes that ${MANIFEST} says`,
+      "put the file back, or choose another checkpoint (checkpoint.load_step)",
+    );
+  }
+  return { path, manifest };
+}
+
+function readManifest(path: string): Manifest {
+  const wrong = (what: string, fix: string) => {
+    return new CheckpointError(`${path} is no checkpoint: ${what}`, `a folder with a ${MANIFEST}, version 1`, fix);
+  };
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(`${path}/${MANIFEST}`);
+  } catch (error) {
+    throw wrong((error as Error).message, "name the folder of a step, such as outputs/checkpoint/step-100");
+  }
+  try {
+    const manifest = JSON.parse(text);
+    if (manifest.version !== 1) throw new Error(`its version is ${manifest.version}`);
+    if (typeof manifest.step !== "number" || !manifest.files || !manifest.tensors) throw new Error("parts are missing");
+    return manifest;
+  } catch (error) {
+    throw wrong(`${MANIFEST}: ${(error as Error).message}`, "choose another checkpoint (checkpoint.load_step)");
+  }
+}
+
+function sizeOf(path: string): number | undefined {
+  try {
+    return Deno.statSync(path).size;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What lies in a folder of checkpoints. */
+export interface Found {
+  /** Those with all their files, the latest step first. */
+  readonly complete: readonly Checkpoint[];
+  /** Folders of steps that are none, each with the reason. */
+  readonly broken: readonly { readonly path: string; readonly reason: CheckpointError }[];
+}
+
+/** Looks through a folder of checkpoints; one that does not exist has none. */
+export function findCheckpoints(folder: string): Found {
+  const complete: Checkpoint[] = [], broken: { path: string; reason: CheckpointError }[] = [];
+  for (const path of stepFolders(folder)) {
+    try {
+      complete.push(openCheckpoint(path));
+    } catch (error) {
+      if (!(error instanceof CheckpointError)) throw error;
+      broken.push({ path, reason: error });
+    }
+  }
+  // Of two of one step the one that another was to replace is only there when that went wrong.
+  return { complete: complete.toSorted((a, b) => b.manifest.step - a.manifest.step), broken };
+}
+
+function stepFolders(folder: string): string[] {
+  try {
+    return [...Deno.readDirSync(folder)].filter((e) => e.isDirectory && /^step-\d+(\.old)?$/.test(e.name))
+      .map((e) => `${folder}/${e.name}`).sort();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw new CheckpointError(
+      `Cannot look for checkpoints in ${folder}: ${(error as Error).message}`,
+      "a folder that this process may read",
+      "set checkpoint.folder to another",
+    );
+  }
+}

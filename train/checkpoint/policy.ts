@@ -1,0 +1,146 @@
+/** When checkpoints are saved, which of them are kept, and from which a run goes on.
+ * @module */
+import { CheckpointError } from "./error.ts";
+import { type Checkpoint, findCheckpoints, openCheckpoint } from "./manifest.ts";
+
+/** A part of what a run goes on from, by torchtitan's name. */
+export type Part = "model" | "optimizer" | "lr_scheduler" | "dataloader" | "train_state";
+
+/** All of them. */
+export const PARTS: readonly Part[] = ["model", "optimizer", "lr_scheduler", "dataloader", "train_state"];
+
+/** How a run saves, and from where it goes on. */
+export interface CheckpointOptions {
+  /** Folder of the checkpoints, each in a folder of its own: `step-100`. */
+  readonly folder: string;
+  /** Steps from one save to the next; default 500. */
+  readonly interval?: number;
+  /** Checkpoints that are kept; default 10, 0 keeps all. */
+  readonly keepLatestK?: number;
+  /** Is the first step saved as well? Default false. */
+  readonly firstStep?: boolean;
+  /** Does the last step save parameters alone? Default true. */
+  readonly lastSaveModelOnly?: boolean;
+  /** Is a run that is stopped saved first? Default true. */
+  readonly saveOnStop?: boolean;
+  /** Is nothing ever saved? Default false. */
+  readonly loadOnly?: boolean;
+  /** The step to go on from; default -1, the latest. */
+  readonly loadStep?: number;
+  /** Parts that begin anew. Default: none. */
+  readonly excludeFromLoading?: readonly Part[];
+  /** The checkpoint to begin from where `folder` has none. */
+  readonly initialLoadPath?: string;
+  /** Are only parameters taken from there? Default true. */
+  readonly initialLoadModelOnly?: boolean;
+  /** Does training go on after a save that fails, with a warning, until the next? The last save, and that of a run which is stopped,
+   * are errors in any case. Default true. */
+  readonly goOnUnsaved?: boolean;
+  /** Are bytes compared with their hashes when they are read? Default true. */
+  readonly verify?: boolean;
+}
+
+/** Options with nothing left open. */
+export type CheckpointPolicy =
+  & Required<Omit<CheckpointOptions, "initialLoadPath">>
+  & Pick<CheckpointOptions, "initialLoadPath">;
+
+/** Fills in defaults. */
+export function policyOf(options: CheckpointOptions): CheckpointPolicy {
+  return {
+    interval: 500,
+    keepLatestK: 10,
+    firstStep: false,
+    lastSaveModelOnly: true,
+    saveOnStop: true,
+    loadOnly: false,
+    loadStep: -1,
+    excludeFromLoading: [],
+    initialLoadModelOnly: true,
+    goOnUnsaved: true,
+    verify: true,
+    ...options,
+  };
+}
+
+/** What a run goes on from, and why. */
+export interface Choice {
+  readonly checkpoint: Checkpoint;
+  /** What is taken from it. */
+  readonly parts: readonly Part[];
+  /** What a person should know about the choice. */
+  readonly notices: readonly string[];
+}
+
+/** Finds the checkpoint that a run goes on from: of `folder` the step that is asked for, else the latest that is complete; else the
+ * one to begin from. Undefined: there is none, and the run begins anew.
+ * @throws {CheckpointError} when there is something that cannot be used, and nothing that can. */
+export function chooseStart(policy: CheckpointPolicy): Choice | undefined {
+  const { folder, loadStep, excludeFromLoading, initialLoadPath, initialLoadModelOnly } = policy;
+  const without = (parts: readonly Part[]) => parts.filter((part) => !excludeFromLoading.includes(part));
+  if (loadStep >= 0) {
+    const checkpoint = openCheckpoint(`${folder}/step-${loadStep}`);
+    return { checkpoint, parts: without(partsOf(checkpoint)), notices: [] };
+  }
+  const { complete, broken } = findCheckpoints(folder);
+  const checkpoint = complete.find((c) => c.manifest.content === "full");
+  if (checkpoint) {
+    const newer = complete.slice(0, complete.indexOf(checkpoint)).map((c) => `${c.path} has parameters alone`);
+    const lost = broken.map((b) => b.reason.message.split("\n")[0]);
+    return { checkpoint, parts: without(partsOf(checkpoint)), notices: [...newer, ...lost] };
+  }
+  if (complete.length > 0) {
+    throw new CheckpointError(
+      `Cannot go on from ${complete[0].path}: it has parameters alone, no optimizer and no place in the data`,
+      "a checkpoint of a whole run (checkpoint.last_save_model_only = false saves one at the end)",
+      `set checkpoint.load_step = ${
+        complete[0].manifest.step
+      } to begin anew from its parameters, or checkpoint.folder to another`,
+    );
+  }
+  if (broken.length > 0) {
+    throw new CheckpointError(
+      `Cannot go on from ${folder}: ${broken.length} checkpoints, none of them complete\n  ` +
+        broken.map((b) => b.reason.message.split("\n")[0]).join("\n  "),
+      "at least one that is complete",
+      "put back what is missing, or set checkpoint.folder to another",
+    );
+  }
+  if (initialLoadPath === undefined) return;
+  const initial = openCheckpoint(initialLoadPath), all = initialLoadModelOnly ? ["model"] as const : partsOf(initial);
+  return { checkpoint: initial, parts: without(all), notices: [] };
+}
+
+/** What a checkpoint has. */
+function partsOf({ manifest }: Checkpoint): readonly Part[] {
+  return manifest.content === "full" ? PARTS : ["model"];
+}
+
+/** What a step is to save: everything, parameters alone, or nothing.
+ * @param last is it the last of the run? @param stopping is the run about to stop before that? */
+export function dueSave(
+  step: number,
+  { last, stopping }: { readonly last: boolean; readonly stopping: boolean },
+  policy: CheckpointPolicy,
+): "full" | "model" | undefined {
+  const { interval, firstStep, lastSaveModelOnly, saveOnStop, loadOnly } = policy;
+  if (loadOnly) return;
+  if (last) return lastSaveModelOnly ? "model" : "full";
+  if (step % interval === 0 || (firstStep && step === 1) || (stopping && saveOnStop)) return "full";
+}
+
+/** Deletes the oldest checkpoints, so that `keepLatestK` are left; what a save that was cut off has left goes too.
+ * @param keep a checkpoint that stays in any case: the one that the run has begun from. */
+export function removeOld({ folder, keepLatestK }: CheckpointPolicy, keep?: string): void {
+  for (const { name } of Deno.readDirSync(folder)) {
+    if (/^step-\d+\.(tmp|gone)$/.test(name)) Deno.removeSync(`${folder}/${name}`, { recursive: true });
+  }
+  if (keepLatestK === 0) return;
+  const { complete } = findCheckpoints(folder), latestFull = complete.find((c) => c.manifest.content === "full");
+  for (const { path } of complete.slice(keepLatestK)) {
+    if (path === keep || path === latestFull?.path) continue;
+    // Under another name first: what is half deleted is then no checkpoint.
+    Deno.renameSync(path, `${path}.gone`);
+    Deno.removeSync(`${path}.gone`, { recursive: true });
+  }
+}

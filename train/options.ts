@@ -1,0 +1,151 @@
+/** What a run is asked for, with its defaults, and what its steps and evaluations have to tell.
+ * @module */
+import type { DatasetSpec } from "../data/dataset.ts";
+import type { CommOptions } from "../ffi/comm.ts";
+import type { Precision } from "../graph/passes/precision.ts";
+import type { RematPolicy } from "../graph/passes/remat.ts";
+import type { RematBudget } from "../graph/passes/remat_search.ts";
+import type { TrainableModel } from "../model/loss.ts";
+import type { MeshOptions } from "../parallel/mesh.ts";
+import type { Saved } from "./checkpoint/checkpoints.ts";
+import type { CheckpointOptions } from "./checkpoint/policy.ts";
+import type { LrScheduleOptions } from "./lr_schedule.ts";
+import type { OptimizerOptions } from "./optimizer.ts";
+import type { StepProfile } from "./profile.ts";
+import type { MeshChoices } from "./ranks.ts";
+import type { RealType } from "./step.ts";
+import type { StepNumbers } from "./step_program.ts";
+
+/** What to train, on what, and how. Everything but model, data and steps has a default. */
+export interface TrainOptions {
+  /** What is trained: a `Llama`, or any module with a loss. */
+  readonly model: TrainableModel;
+  /** What it is trained on. */
+  readonly data: DatasetSpec;
+  /** Optimizer steps. */
+  readonly steps: number;
+  /** Folder of the tokenizer; default: the sample's, of 2,048 tokens. */
+  readonly tokenizer?: string | URL;
+  /** Sequences of a microbatch, on each data rank; default 8. */
+  readonly batch?: number;
+  /** Microbatches of a step, whose gradients are added; default 1. */
+  readonly accumulation?: number;
+  /** Tokens of a sequence; default 256. */
+  readonly seqLen?: number;
+  /** Peak learning rate; default 2e-3. */
+  readonly lr?: number;
+  /** Shape of the learning rate over the run; default: a tenth of it warm-up, then linear decay over the last half. */
+  readonly lrSchedule?: LrScheduleOptions;
+  /** AdamW and clipping; defaults: betas 0.9 and 0.95, eps 1e-8, weight decay 0.1, norm 1. */
+  readonly optimizer?: Partial<OptimizerOptions>;
+  /** Element type of parameters and activations; default `f32`. */
+  readonly dtype?: RealType;
+  /** What is multiplied and stored in bf16; default: products take bf16 where the device multiplies it faster than f32. */
+  readonly precision?: Partial<Precision>;
+  /** What backward makes again to save memory; default: what is nearly free. */
+  readonly remat?: RematPolicy | RematBudget;
+  /** Does attention stay inside of a document? Default: it sees the whole row, across documents. */
+  readonly documents?: boolean;
+  /** Independent streams of documents. */
+  readonly lanes?: number;
+  /** Seed of the initial values; default 0. */
+  readonly seed?: number;
+  /** CPU threads; default 0: one per core, as far as the CPU quota keeps them busy, in equal shares for the ranks of a host. */
+  readonly threads?: number;
+  /** Degrees of the mesh, for processes that `mpirun` started: an absent axis is 1, an absent `dp_shard` what the others leave. */
+  readonly mesh?: MeshOptions;
+  /** How the model is spread over the mesh. */
+  readonly parallelism?: MeshChoices;
+  /** How ranks find each other, and how long they wait. */
+  readonly comm?: CommOptions;
+  /** What ranks compare before they train together, as JSON; default: all of these options that are plain data. */
+  readonly agreed?: Readonly<Record<string, unknown>>;
+  /** Where the run is saved, and goes on from. Default: nowhere. */
+  readonly checkpoint?: CheckpointOptions;
+  /** Held-out text for `evaluate`. */
+  readonly validation?: ValidationOptions;
+  /** Is this step, counted from 1, to be recorded? It then comes with its `profile`. Default: none is, which costs nothing. */
+  readonly profile?: (step: number) => boolean;
+  /** Receives what is worth knowing while the run goes on: that the text is read again. Default: it is printed. */
+  readonly notice?: (text: string) => void;
+}
+
+/** What `evaluate` runs on. */
+export interface ValidationOptions {
+  /** The text. */
+  readonly data: DatasetSpec;
+  /** Sequences of a batch, on each data rank. */
+  readonly batch: number;
+  /** Tokens of a sequence. */
+  readonly seqLen: number;
+  /** Batches; -1: all of the data. */
+  readonly steps: number;
+}
+
+/** What a step has to tell. */
+export interface TrainStep extends StepNumbers {
+  /** From 1. */
+  readonly step: number;
+  /** Largest of the ranks' mean losses, each over the valid tokens that the rank alone has seen. */
+  readonly maxLoss: number;
+  /** Learning rate of the step. */
+  readonly lr: number;
+  /** Tokens seen since the start. */
+  readonly tokensSeen: number;
+  /** How often all of the text has been read: of the streams of documents, the slowest counts. */
+  readonly epoch: number;
+  /** Wait for the data, in milliseconds. */
+  readonly loadingMs: number;
+  /** Time in the native call, in milliseconds. */
+  readonly nativeMs: number;
+  /** Where the time went, if the step was to be recorded. */
+  readonly profile?: StepProfile;
+  /** What was saved behind the step, if something was. */
+  readonly saved?: Saved;
+}
+
+/** What an evaluation has to tell. */
+export interface Evaluation {
+  /** Mean loss over the tokens, in nats. */
+  readonly loss: number;
+  /** Number of those tokens. */
+  readonly tokens: number;
+  /** Entropy of the same tokens' frequencies, in nats: what a model reaches that knows nothing but them. */
+  readonly unigramEntropy: number;
+  /** How long it took. */
+  readonly ms: number;
+}
+
+const defaultOptimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+
+/** Options with nothing left open. */
+export type CompleteOptions =
+  & TrainOptions
+  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile" | "notice" | "agreed" | "checkpoint">>
+  & {
+    readonly optimizer: OptimizerOptions;
+  };
+
+/** Fills in defaults. */
+export function complete(options: TrainOptions): CompleteOptions {
+  const { steps } = options;
+  return {
+    ...options,
+    batch: options.batch ?? 8,
+    accumulation: options.accumulation ?? 1,
+    documents: options.documents ?? false,
+    seqLen: options.seqLen ?? 256,
+    lr: options.lr ?? 2e-3,
+    lrSchedule: options.lrSchedule ??
+      { warmupSteps: Math.ceil(steps / 10), totalSteps: steps, decayRatio: 0.5, decayType: "linear", minLrFactor: 0 },
+    optimizer: { ...defaultOptimizer, ...options.optimizer },
+    dtype: options.dtype ?? "f32",
+    precision: options.precision ?? {},
+    remat: options.remat ?? { mode: "none" },
+    seed: options.seed ?? 0,
+    threads: options.threads ?? 0,
+    mesh: options.mesh ?? {},
+    parallelism: options.parallelism ?? {},
+    comm: options.comm ?? {},
+  };
+}
