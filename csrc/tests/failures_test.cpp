@@ -43,7 +43,7 @@ const Backend& backend() {
 
 /// A rank that has joined the mirror by messages. Its program reduces x over both ranks, while it copies y to z, and then x to y.
 struct Rank {
-  std::shared_ptr<Device> device{new Device{backend(), false, Executor(1), nullptr}};
+  std::shared_ptr<Device> device{new Device{backend(), false, Executor(1), "", {}, {1, {}}, nullptr}};
   titan_mirror* mirror = nullptr;
   std::shared_ptr<LoadedProgram> program;
 

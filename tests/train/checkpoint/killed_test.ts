@@ -6,6 +6,8 @@ import { temporaryFolder } from "../../data/fixture.ts";
 import { Random } from "../../graph/random_graphs.ts";
 import { type Leg, runLeg } from "./mesh_rank.ts";
 
+library(); // opened once by a process, and never closed
+
 const script = new URL("mesh_rank.ts", import.meta.url).pathname;
 
 Deno.test("a run that is killed again and again at random moments has the losses of one that is not", async () => {
