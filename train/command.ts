@@ -1,13 +1,9 @@
 /** The command line: a config becomes a run, and errors become one clear message.
  * @module */
-import type { DatasetSpec } from "../data/dataset.ts";
 import { DataError } from "../data/error.ts";
-import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { LibraryError } from "../ffi/library.ts";
-import { degreeOf } from "../graph/layout.ts";
 import { MemoryBudgetError } from "../graph/passes/remat_search.ts";
-import { Llama } from "../model/llama.ts";
 import {
   exitCodeOf,
   followLauncher,
@@ -17,101 +13,41 @@ import {
   type StopSignal,
   worldOf,
 } from "../parallel/launch.ts";
-import { numParameters } from "../model/module.ts";
-import { BATCH_AXES, Mesh } from "../parallel/mesh.ts";
 import { follows } from "../parallel/rank_output.ts";
 import { AgreementError } from "./agreement.ts";
 import { CheckpointError } from "./checkpoint/error.ts";
 import { savedText, startLines } from "./checkpoint/report.ts";
-import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
 import {
-  askedPrecision,
-  checkpointOptions,
-  commOptions,
   type Config,
   ConfigError,
-  cut,
   helpText,
   loadConfig,
-  lrSchedule,
-  meshChoices,
   meshError,
   meshOf,
-  modelSizes,
-  type PlanArguments,
   profileCycle,
-  rematPolicy,
   shownFile,
+  trainOptions,
+  writing,
 } from "./config.ts";
+import { deviceHere, printMeshPlan, printPlan, whatFits } from "./dry_run.ts";
 import { JsonLines } from "./json_lines.ts";
-import { fitText, MemoryError, neededBytes, type PlannedStep } from "./machine_memory.ts";
-import { planMesh } from "./mesh_plan.ts";
-import { meshPlanPage } from "./mesh_plan_page.ts";
-import { meshPlanText } from "./mesh_plan_text.ts";
+import { MemoryError, neededBytes, type PlannedStep } from "./machine_memory.ts";
 import { colorsWanted, Metrics, processMemory } from "./metrics.ts";
-import { deviceFit, deviceFitText, planText, smallPages } from "./plan_report.ts";
+import { smallPages } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
 import type { ProcessGroup } from "./process_group.ts";
 import type { StepProfile } from "./profile.ts";
-import { profileAction, Profiler } from "./profiler.ts";
+import { Profiler } from "./profiler.ts";
 import { RankConsole } from "./rank_console.ts";
-import { frontierText, rematText } from "./remat_report.ts";
+import { rematText } from "./remat_report.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "./report.ts";
 import { RunFolder } from "./run_folder.ts";
 import { SteadyConsole } from "./steady_console.ts";
-import { compileStep, DivergedError, planStep, type StepOptions } from "./step_program.ts";
+import { DivergedError } from "./step_program.ts";
 import { numRanks, shownRanks, startRanks } from "./start_ranks.ts";
-import { complete, type CompleteOptions, type TrainOptions } from "./options.ts";
+import { tokensPerStep } from "./options.ts";
 import { deviceOptions, Trainer } from "./trainer.ts";
 import { enterWorkingFolder } from "./working_folder.ts";
-
-/** What the training of a config is.
- * @param mesh of the ranks that run it. */
-export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): TrainOptions {
-  const { training, optimizer, validation, model, data, debug, device } = config;
-  const dataset = (name: string, path: string | null): DatasetSpec => ({ name, path });
-  const batch = training.local_batch_size, once = batch * degreeOf(BATCH_AXES, mesh.degrees);
-  const cycle = profileCycle(config);
-  return {
-    model: new Llama(modelSizes(config)),
-    data: dataset(training.dataset, training.dataset_path),
-    tokenizer: model.hf_assets_path ?? undefined,
-    steps: training.steps,
-    batch,
-    accumulation: training.global_batch_size < 0 ? 1 : training.global_batch_size / once,
-    mesh: mesh.degrees,
-    parallelism: meshChoices(config),
-    seqLen: training.seq_len,
-    lr: optimizer.lr,
-    lrSchedule: lrSchedule(config),
-    optimizer: {
-      beta1: optimizer.beta1,
-      beta2: optimizer.beta2,
-      eps: optimizer.eps,
-      weightDecay: optimizer.weight_decay,
-      maxNorm: training.max_norm,
-    },
-    dtype: training.dtype === "float64" ? "f64" : "f32",
-    precision: askedPrecision(config),
-    remat: rematPolicy(config),
-    documents: model.attn_mask_type === "block_causal",
-    lanes: data.lanes,
-    seed: debug.seed,
-    threads: device.threads,
-    validation: validation.enable
-      ? {
-        data: dataset(validation.dataset, validation.dataset_path),
-        batch: validation.local_batch_size,
-        seqLen: validation.seq_len,
-        steps: validation.steps,
-      }
-      : undefined,
-    comm: commOptions(config),
-    checkpoint: checkpointOptions(config),
-    agreed: { ...config, job: { ...config.job, config_file: null } }, // hosts may keep it in different places
-    profile: cycle && ((step) => profileAction(step, cycle) !== "wait"),
-  };
-}
 
 /** Errors that say all there is to say. */
 const KNOWN = [
@@ -187,104 +123,6 @@ async function readText(path: string): Promise<string> {
   return await Deno.readTextFile(path.startsWith("file:") ? new URL(path) : path);
 }
 
-/** The device of this machine; without a native library a plan is made for f32 and says so. */
-function deviceHere(options: DeviceOptions): { info?: DeviceInfo; memory?: ProcessMemory } {
-  try {
-    using device = new Device(options);
-    return { info: device.info, memory: device.memory() };
-  } catch (error) {
-    if (!(error instanceof LibraryError)) throw error;
-    console.log("No native library here: planned as for a processor that does not multiply bf16 itself");
-    return {};
-  }
-}
-
-/** What the step of a configuration is compiled with.
- * @param mesh of its ranks; that of rank 0 is compiled. */
-function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?: Mesh): StepOptions {
-  const options = complete(trainOptions(config, mesh)), precision = precisionOf(options.precision, options.dtype, info);
-  const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
-  const ranks = mesh && mesh.size > 1 ? { ...options.parallelism, mesh, rank: 0 } : undefined;
-  return { ...options, precision, threads, ranks, evaluate: options.validation };
-}
-
-/** The plan of one process.
- * @param deviceMemory bytes to compare it with, instead of this machine's memory.
- * @returns whether it fits, as far as that is known. */
-function printPlan(config: Config, deviceMemory?: number): boolean {
-  const options = complete(trainOptions(config)), { info, memory } = deviceHere({ threads: options.threads });
-  const step = stepOptions(config, info), compiled = compileStep(step);
-  console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
-  console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
-  console.log(`Backward\n  ${rematText(compiled)}`);
-  const isAsked = config.activation_checkpoint.visualize_memory_budget_pareto;
-  const { search } = compiled.search || !isAsked
-    ? compiled
-    : compileStep({ ...step, remat: { mode: "memory_budget", fraction: 1 } });
-  if (search) console.log(frontierText(search.frontier()));
-  const device = deviceFit(compiled.plan.arenaBytes, deviceMemory);
-  if (device) console.log(`Device\n  ${deviceFitText(compiled.plan.arenaBytes, device)}`);
-  else console.log(`Machine\n  ${fitText(compiled, memory)}`);
-  const limit = device
-    ? { limit: device.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes }
-    : memory && { limit: memory.availableBytes, need: (planned: PlannedStep) => neededBytes(planned, memory).all };
-  if (!limit || limit.need(compiled) <= limit.limit) return true;
-  whatFits(config, new Mesh({}, 1), compiled, info, limit).forEach((line) => console.log(`  ${line}`));
-  return false;
-}
-
-/** The plan of a rank of a mesh, on the console and in the files that are asked for.
- * @returns whether it fits into the device that it is compared with, if any. */
-function printMeshPlan(config: Config, mesh: Mesh, { json, page, deviceMemory }: PlanArguments): boolean {
-  const options = complete(trainOptions(config, mesh)), { model } = config;
-  const { info } = deviceHere({ threads: options.threads });
-  const plan = cut(() =>
-    planMesh({
-      ...options,
-      model: new Llama(modelSizes(config)),
-      name: `${model.name}/${model.flavor}`,
-      ranks: { mesh, ...meshChoices(config) },
-      precision: precisionOf(options.precision, options.dtype, info),
-      threads: info?.threads ?? (options.threads || navigator.hardwareConcurrency),
-      evaluate: options.validation,
-      deviceMemory,
-    })
-  );
-  console.log(meshPlanText(plan));
-  const files = [[json, () => `${JSON.stringify(plan, null, 2)}\n`], [page, () => meshPlanPage(plan)]] as const;
-  for (const [path, text] of files) {
-    if (path !== undefined) writing(path, "name another file", () => Deno.writeTextFileSync(path, text()));
-  }
-  return plan.device?.fits ?? true;
-}
-
-/** Memory that a step has to fit into, and how much it needs of that. */
-interface Limit {
-  readonly limit: number;
-  readonly need: (planned: PlannedStep) => number;
-}
-
-/** What to change in a configuration that does not fit, a line each.
- * @param planned its step. @param info of the device that it would run on. */
-function whatFits(
-  config: Config,
-  mesh: Mesh,
-  planned: PlannedStep,
-  info: DeviceInfo | undefined,
-  { limit, need }: Limit,
-): string[] {
-  const needOf = (planned: PlannedStep): Need => {
-    const { parameter, gradient, moment } = planned.plan.categories;
-    return { bytes: need(planned), stateBytes: parameter + gradient + moment };
-  };
-  const plan = (changed: Config): Need => {
-    const isSpread = changed.parallelism.data_parallel_shard_degree > 0;
-    return needOf(planStep(stepOptions(changed, info, meshOf(changed, isSpread ? undefined : mesh.size))));
-  };
-  const parameters = numParameters(new Llama(modelSizes(config)));
-  return alternativeLines(alternatives(config, { limit, parameters, mesh, now: needOf(planned), plan }), limit);
-}
-
 /** Opens the run of a configuration.
  * @throws {MemoryError} that says what to change when it does not fit. */
 async function openTrainer(config: Config): Promise<Trainer> {
@@ -299,9 +137,6 @@ async function openTrainer(config: Config): Promise<Trainer> {
     throw new MemoryError(compiled, memory, whatFits(config, mesh, compiled, info, limit));
   }
 }
-
-const tokensPerStep = (o: CompleteOptions, mesh?: Mesh): number =>
-  o.batch * o.accumulation * o.seqLen * (mesh ? degreeOf(BATCH_AXES, mesh.degrees) : 1);
 
 const warn = (text: string): void => console.log(`warning: ${text}`);
 
@@ -348,16 +183,6 @@ async function openProfiler(
     if (runFolder) keepEarlier(runFolder, save_traces_folder);
     return new Profiler({ ...cycle, folder: runFolder ? path : null, rates, gather, print: console.log });
   });
-}
-
-/** What `open` returns; that it cannot write is the configuration's fault. */
-function writing<T>(path: string, fix: string, open: () => T): T {
-  try {
-    return open();
-  } catch (error) {
-    const what = `Cannot write ${path}: ${(error as Error).message}`;
-    throw new ConfigError([{ code: "cannot_write", what, expected: "a place that can be written to", fix }]);
-  }
 }
 
 /** Trains as a config says. Where that fails, other ranks are told, rather than waited for. */

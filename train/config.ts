@@ -14,7 +14,7 @@ import { foreignKey } from "./config/torchtitan.ts";
 import { nearestSection, sectionNames, sectionOf, suggestion, vocabulary } from "./config/vocabulary.ts";
 
 export type * from "./config/schema.ts";
-export { ConfigError, type Problem, type ProblemCode } from "./config/problem.ts";
+export { ConfigError, type Problem, type ProblemCode, writing } from "./config/problem.ts";
 export { type LogRanks, type PlanArguments, readLogRanks } from "./config/arguments.ts";
 export { helpText } from "./config/help.ts";
 export { cut, meshError, meshOf } from "./config/mesh.ts";
@@ -27,6 +27,7 @@ export {
   modelSizes,
   profileCycle,
   rematPolicy,
+  trainOptions,
 } from "./config/derive.ts";
 
 /** A configuration, and what else the command line asks for: with `help` (print {@linkcode helpText} and stop) it holds defaults only. */

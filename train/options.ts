@@ -6,7 +6,8 @@ import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { TrainableModel } from "../model/loss.ts";
-import type { MeshOptions } from "../parallel/mesh.ts";
+import { degreeOf } from "../graph/layout.ts";
+import { BATCH_AXES, type Mesh, type MeshOptions } from "../parallel/mesh.ts";
 import type { Saved } from "./checkpoint/checkpoints.ts";
 import type { CheckpointOptions } from "./checkpoint/policy.ts";
 import type { LrScheduleOptions } from "./lr_schedule.ts";
@@ -148,4 +149,9 @@ export function complete(options: TrainOptions): CompleteOptions {
     parallelism: options.parallelism ?? {},
     comm: options.comm ?? {},
   };
+}
+
+/** Tokens of a whole step, over all ranks of a mesh. */
+export function tokensPerStep({ batch, accumulation, seqLen }: CompleteOptions, mesh?: Mesh): number {
+  return batch * accumulation * seqLen * (mesh ? degreeOf(BATCH_AXES, mesh.degrees) : 1);
 }

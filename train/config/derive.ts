@@ -4,15 +4,20 @@
  */
 import type { CommOptions } from "../../ffi/comm.ts";
 import { LLAMA3_ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
-import { type LlamaConfig, llamaConfig, type LlamaOptions } from "../../model/llama.ts";
+import { Llama, type LlamaConfig, llamaConfig, type LlamaOptions } from "../../model/llama.ts";
+import type { DatasetSpec } from "../../data/dataset.ts";
+import { degreeOf } from "../../graph/layout.ts";
+import { BATCH_AXES, type Mesh } from "../../parallel/mesh.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import type { RematBudget } from "../../graph/passes/remat_search.ts";
 import type { CheckpointOptions } from "../checkpoint/policy.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
-import type { ProfileCycle } from "../profiler.ts";
 import type { MeshChoices } from "../ranks.ts";
 import { bytesOf } from "./bytes.ts";
+import type { TrainOptions } from "../options.ts";
+import { profileAction, type ProfileCycle } from "../profiler.ts";
+import { meshOf } from "./mesh.ts";
 import type { Config, ModelConfig } from "./schema.ts";
 
 /** The sizes of the model that a configuration asks for: the flavor's, where `[model]` does not replace them. */
@@ -44,6 +49,54 @@ function ropeScaling(model: ModelConfig, flavor: RopeScaling | null): RopeScalin
     lowFreqFactor: model.rope_low_freq_factor ?? base.lowFreqFactor,
     highFreqFactor: model.rope_high_freq_factor ?? base.highFreqFactor,
     originalContext: model.rope_original_max_position_embeddings ?? base.originalContext,
+  };
+}
+
+/** What the training of a config is.
+ * @param mesh of the ranks that run it. */
+export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): TrainOptions {
+  const { training, optimizer, validation, model, data, debug, device } = config;
+  const dataset = (name: string, path: string | null): DatasetSpec => ({ name, path });
+  const batch = training.local_batch_size, once = batch * degreeOf(BATCH_AXES, mesh.degrees);
+  const cycle = profileCycle(config);
+  return {
+    model: new Llama(modelSizes(config)),
+    data: dataset(training.dataset, training.dataset_path),
+    tokenizer: model.hf_assets_path ?? undefined,
+    steps: training.steps,
+    batch,
+    accumulation: training.global_batch_size < 0 ? 1 : training.global_batch_size / once,
+    mesh: mesh.degrees,
+    parallelism: meshChoices(config),
+    seqLen: training.seq_len,
+    lr: optimizer.lr,
+    lrSchedule: lrSchedule(config),
+    optimizer: {
+      beta1: optimizer.beta1,
+      beta2: optimizer.beta2,
+      eps: optimizer.eps,
+      weightDecay: optimizer.weight_decay,
+      maxNorm: training.max_norm,
+    },
+    dtype: training.dtype === "float64" ? "f64" : "f32",
+    precision: askedPrecision(config),
+    remat: rematPolicy(config),
+    documents: model.attn_mask_type === "block_causal",
+    lanes: data.lanes,
+    seed: debug.seed,
+    threads: device.threads,
+    validation: validation.enable
+      ? {
+        data: dataset(validation.dataset, validation.dataset_path),
+        batch: validation.local_batch_size,
+        seqLen: validation.seq_len,
+        steps: validation.steps,
+      }
+      : undefined,
+    comm: commOptions(config),
+    checkpoint: checkpointOptions(config),
+    agreed: { ...config, job: { ...config.job, config_file: null } }, // hosts may keep it in different places
+    profile: cycle && ((step) => profileAction(step, cycle) !== "wait"),
   };
 }
 

@@ -47,3 +47,13 @@ export function show(value: unknown): string {
   if (value === null) return "None";
   return typeof value === "number" ? String(value) : JSON.stringify(value) ?? String(value);
 }
+
+/** What `open` returns; that it cannot write is the configuration's fault. */
+export function writing<T>(path: string, fix: string, open: () => T): T {
+  try {
+    return open();
+  } catch (error) {
+    const what = `Cannot write ${path}: ${(error as Error).message}`;
+    throw new ConfigError([{ code: "cannot_write", what, expected: "a place that can be written to", fix }]);
+  }
+}

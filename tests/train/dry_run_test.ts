@@ -1,0 +1,94 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assertRefused, command, ended, spawn, tinyRun } from "./command_line.ts";
+
+Deno.test("a dry run prints the plan of the default run, and needs no library", async () => {
+  const { code, out, error } = await ended(spawn(["--dry-run"], "/nowhere/libtitan.so"));
+  assertEquals([code, error], [0, ""]);
+  assertStringIncludes(out, "6,163,712 parameters, 2,048 tokens per step, 38.6 MFLOP per token");
+  for (const section of ["initialize", "microbatch", "update", "evaluate", "evaluate_result"]) {
+    assertMatch(out, new RegExp(`\\n  ${section} +[\\d,]+ instructions, +[\\d.]+ GFLOP\\n`));
+  }
+  for (const category of ["parameters", "gradient sums", "moments", "kept for backward", "transient", "arena"]) {
+    assertMatch(out, new RegExp(`\\n  ${category}[^\\n]* [\\d.]+ MiB`));
+  }
+});
+
+Deno.test("a dry run prints what memory budgets cost, with a budget or when asked to, and refuses what cannot be", async () => {
+  const sizes = ["--model.n_layers", "2", "--training.seq_len", "128", "--validation.no_enable"];
+  const { out: plain } = await command("--dry-run", ...sizes);
+  assertMatch(plain, /\nBackward\n {2}recomputes less than 0\.1 % of FLOPs\n/);
+  assert(!plain.includes("Memory budgets"));
+  const lines = /\nMemory budgets: .*\n( {2,}[\d,]+ B +[\d.]+ GFLOP +[\d.]+ %\n){8}/;
+  const { out: asked } = await command("--dry-run", "--activation_checkpoint.visualize_memory_budget_pareto", ...sizes);
+  assertMatch(asked, lines);
+  const budget = ["--activation_checkpoint.mode", "memory_budget", "--activation_checkpoint.memory_budget"];
+  const { out: within } = await command("--dry-run", ...budget, "0.5", ...sizes);
+  assertMatch(within, lines);
+  assertMatch(within, /\nBackward\n {2}recomputes [1-9][\d.]+ % of FLOPs\n/);
+  assertRefused(
+    await command("--dry-run", ...budget, "1MiB", ...sizes),
+    "a memory budget of 1,048,576 B",
+    "(memory_budget)",
+  );
+});
+
+/** Keys of a model of some 70 billion parameters in one layer, quick to plan and too large for a machine of less than 1 TiB. */
+const huge = { dim: 65536, n_layers: 1, n_heads: 64, ffn_hidden_dim: 262144 };
+const hugeKeys = Object.entries(huge).flatMap(([key, value]) => [`--model.${key}`, `${value}`]);
+
+Deno.test("a dry run of what does not fit says so, and what to change", async () => {
+  const { code, out } = await command("--dry-run", ...hugeKeys);
+  assertEquals(code, 0);
+  assertMatch(out, /\nMachine\n {2}a run needs 1\.\d TiB, .* are available: it does not fit\n/);
+  assertMatch(
+    out,
+    /\n {2}parallelism\.data_parallel_shard_degree \d+ on \d+ ranks with this memory each needs [\d.]+ GiB/,
+  );
+  assertMatch(out, /\n {2}a model of at most [\d,]+ million parameters instead of 68,988 million \(model\.flavor/);
+  const batch = await command("--dry-run", "--training.local_batch_size", "65536");
+  assertMatch(batch.out, /arena +7\d\d\.\d GiB = /);
+  assertMatch(batch.out, /\n {2}training\.local_batch_size \d+ instead of 65536 \(training\.global_batch_size 65536/);
+  const small = await command("--dry-run", "--model.n_layers", "1");
+  assertMatch(small.out, /\nMachine\n {2}a run needs [\d.]+ MiB, .* are available: it fits$/);
+});
+
+Deno.test("a dry run plans a mesh, writes its files, and needs no library; a run with too few ranks is refused", async () => {
+  await using tiny = await tinyRun();
+  const mesh = [...tiny.config, "--mesh", "dp_shard=-1,tp=2"], [json, page] = ["plan.json", "plan.html"];
+  const files = ["--plan-json", `${tiny.folder}/${json}`, "--plan-page", `${tiny.folder}/${page}`];
+  const { code, out, error } = await ended(
+    spawn(["--dry-run", ...mesh, "--nproc", "4", ...files], "/nowhere/libtitan.so"),
+  );
+  assertEquals([code, error], [0, ""]);
+  assertStringIncludes(out, "dp_shard 2 x tp 2 = 4 ranks");
+  assertEquals(JSON.parse(await Deno.readTextFile(`${tiny.folder}/${json}`)).step.globalBatchSize, 4);
+  assertStringIncludes(await Deno.readTextFile(`${tiny.folder}/${page}`), "tok_<wbr>embeddings.<wbr>weight");
+  assertRefused(await command(...mesh), "but there are 1", "parallelism.tensor_parallel_degree = 2", "start 2 ranks");
+  assertRefused(await command("--dry-run", ...tiny.config, "--mesh", "tp=4"), "2 parts that belong together", "(mesh)");
+  const nowhere = ["--plan-page", `${tiny.folder}/nowhere/plan.html`];
+  assertRefused(await command("--dry-run", ...mesh, ...nowhere), "Cannot write", "nowhere/plan.html");
+});
+
+Deno.test("a dry run ends with 1 where a rank does not fit into the device that it is asked about, and says what would", async () => {
+  const sizes = ["--dry-run", "--model.n_layers=1", "--device-memory"];
+  for (const mesh of [[], ["--mesh", "dp_shard=2"]]) {
+    const [large, small] = [await command(...sizes, "80GB", ...mesh), await command(...sizes, "4MiB", ...mesh)];
+    assertEquals([large.code, small.code, small.errors], [0, 1, []]);
+    assertMatch(large.out, /\nDevice\n {2}fits: a rank needs [\d.]+ MiB of a device's 74\.5 GiB, which leaves /);
+    assertMatch(
+      small.out,
+      /\nDevice\n {2}does not fit: a rank needs [\d.]+ MiB of a device's 4\.0 MiB, [\d.]+ MiB too/,
+    );
+    assert(!large.out.includes("\nMachine\n"));
+  }
+  const { out } = await command(...sizes, "40MiB", "--training.local_batch_size=64");
+  assertMatch(out, /\nDevice\n {2}does not fit: .*\n {2}training\.local_batch_size \d+ instead of 64 .*needs /);
+});
+
+Deno.test("a run that does not fit into memory is refused with its plan", async () => {
+  await using tiny = await tinyRun();
+  const outcome = await command(...tiny.config, ...hugeKeys);
+  assertRefused(outcome, "Cannot start: a run needs 1.", "moments", "Largest values of", "(out_of_memory)");
+  assertMatch(outcome.errors[0], /\n {2}fix: .*parallelism\.data_parallel_shard_degree \d+ on \d+ ranks/);
+  assertEquals([...Deno.readDirSync(tiny.folder)].map(({ name }) => name), ["tiny.toml"]);
+});
