@@ -31,14 +31,22 @@ export interface Curve {
   readonly unigramEntropy?: number;
 }
 
+/** The lines of a file's last run. Of a run that went on from a checkpoint, with those of the runs before up to that step. */
+function linesOfRun(lines: readonly Record<string, unknown>[]): readonly Record<string, unknown>[] {
+  const start = lines.findLastIndex((line) => "run" in line), own = lines.slice(start + 1);
+  const from = (lines[start]?.run as { from?: number } | undefined)?.from;
+  if (from === undefined) return own;
+  return [...linesOfRun(lines.slice(0, start)).filter((line) => line.step as number <= from), ...own];
+}
+
 /** The last run in the lines of a file of metrics.
  * @throws {SyntaxError} when the file holds no run with a finite loss. */
 export function lastRun(
   lines: readonly Record<string, unknown>[],
 ): Pick<Curve, "training" | "validation" | "unigramEntropy"> & { config: Config } {
-  const start = lines.findLastIndex((line) => "run" in line);
+  const start = lines.findLastIndex((line) => "run" in line), own = linesOfRun(lines);
   const points = (tag: string): Point[] =>
-    lines.slice(start + 1).filter((line) => typeof line[tag] === "number")
+    own.filter((line) => typeof line[tag] === "number")
       .map((line) => ({ step: line.step as number, loss: line[tag] as number }));
   const training = points("loss_metrics/global_avg_loss");
   if (start < 0 || training.length === 0) {

@@ -153,13 +153,13 @@ function keepEarlier(folder: RunFolder, name: string): void {
 }
 
 /** The file of the run's numbers, if it is to have one.
- * @param resumed does the run go on, and so the file? */
-function openJsonLines(config: Config, folder: RunFolder, resumed: boolean): JsonLines | null {
+ * @param from the step that the run goes on from, and so the file. */
+function openJsonLines(config: Config, folder: RunFolder, from?: number): JsonLines | null {
   const { jsonl_file } = config.metrics, path = `${config.job.dump_folder}/${jsonl_file}`;
   if (jsonl_file === "") return null;
   return writing(path, 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers', () => {
-    if (!resumed) keepEarlier(folder, jsonl_file);
-    return new JsonLines(path, { started: new Date().toISOString(), config }, { warn });
+    if (from === undefined) keepEarlier(folder, jsonl_file);
+    return new JsonLines(path, { started: new Date().toISOString(), from, config }, { warn });
   });
 }
 
@@ -214,7 +214,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   const pages = Deno.build.os === "linux" ? smallPages(program.memory) : []; // other systems do not say
   [...slowPaths(program.compiled), ...pages].forEach((line) => console.log(`  slower  ${line}`));
   if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
-  using jsonl = folder ? openJsonLines(config, folder, trainer.start !== undefined) : null;
+  using jsonl = folder ? openJsonLines(config, folder, trainer.start?.step) : null;
   const profiler = await openProfiler(config, trainer, gflops, folder);
   const metrics = new Metrics({
     logFreq: log_freq,

@@ -24,6 +24,15 @@ Deno.test("the last run of a file is drawn, without losses that are not numbers"
   assertEquals(run.unigramEntropy, 6.5);
 });
 
+Deno.test("a run that went on from a checkpoint is drawn whole, without the steps that it made again", () => {
+  const resumed = (from: number) => ({ run: { started: "", from, config: { job: { description: "on" } } } });
+  const points = (...values: Record<string, unknown>[]) => lastRun(lines(...values)).training.map((p) => p.loss);
+  const begun = [config("begun"), training(1, 9), training(2, 8), training(3, 7)];
+  assertEquals(points(...begun, resumed(2), training(3, 7.5), training(4, 6)), [9, 8, 7.5, 6]);
+  assertEquals(points(...begun, resumed(3), training(4, 6), resumed(1), training(2, 5)), [9, 5]);
+  assertEquals(points(...begun, config("anew"), training(1, 4)), [4]);
+});
+
 Deno.test("a file without a run is refused", () => {
   assertThrows(() => lastRun(lines(training(1, 8))), SyntaxError, "no run with a finite loss");
   assertThrows(() => lastRun(lines(config("empty"))), SyntaxError, "no run with a finite loss");
