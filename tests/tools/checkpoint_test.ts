@@ -1,0 +1,31 @@
+import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { run } from "../../tools/checkpoint.ts";
+import { CheckpointError } from "../../train/checkpoint/error.ts";
+import { saved } from "../train/checkpoint/fixture.ts";
+
+async function command(...args: string[]): Promise<{ code: number; text: string }> {
+  const lines: string[] = [], code = await run(args, (text) => lines.push(text));
+  return { code, text: lines.join("\n") };
+}
+
+Deno.test("each command prints what it says, and ends with 1 where something is not as it should be", async () => {
+  await using at = await saved();
+  assertMatch((await command("ls", at.folder)).text, /step-1 +step 1, whole run/);
+  assertStringIncludes((await command("show", at.path)).text, "Tensors\n");
+  assertEquals(await command("verify", at.path), { code: 0, text: "all bytes of 3 files are those that were written" });
+  assertEquals(await command("diff", at.path, at.path), { code: 0, text: "all tensors are the same, bit for bit" });
+  const file = `${at.path}/model.safetensors`, bytes = await Deno.readFile(file);
+  bytes[bytes.length - 1] ^= 1;
+  await Deno.writeFile(file, bytes);
+  const { code, text } = await command("verify", at.path);
+  assertEquals([code, text.split(" ")[0]], [1, "model.safetensors"]);
+  await assertRejects(() => command("show", `${at.folder}/step-9`), CheckpointError, "step-9 is no checkpoint");
+});
+
+Deno.test("anything else prints the usage", async () => {
+  for (const args of [[], ["show"], ["diff", "a"], ["list", "a"]]) {
+    const { code, text } = await command(...args);
+    assertEquals([code, text.startsWith("Usage: npx -y deno task checkpoint COMMAND")], [1, true]);
+  }
+  assertEquals((await command("--help")).code, 0);
+});
