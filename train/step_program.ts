@@ -377,8 +377,10 @@ export class StepProgram implements Disposable {
       .map((s) => ({ ...s, dtype: plan.states.get(s.name)!.state.dtype }));
     const localOf = (name: string): LocalState => {
       const state = all.get(name)!, layout = layoutOf(state), { starts } = boxOf(state.shape, layout, mesh.degrees, at);
+      const { offset, state: { dtype } } = plan.states.get(name)!;
       return {
-        offset: plan.states.get(name)!.offset,
+        offset,
+        dtype,
         box: { starts, sizes: localShape(state.shape, layout, mesh.degrees) },
       };
     };

@@ -8,6 +8,7 @@ import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
 import { ABI_VERSION } from "../ffi/symbols.ts";
+import type { DType } from "../graph/ir.ts";
 import { LayoutError } from "../graph/layout.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { isLaunched, worldOf } from "../parallel/launch.ts";
@@ -220,8 +221,9 @@ export class Trainer implements AsyncDisposable {
 
   /** Saves the run as it stands behind the last step; with other ranks, all of them call it.
    * @param path folder of the checkpoint; an older one there is replaced. @param content parameters alone, or all; default all.
+   * @param dtype element type of what is written; default: that of each value, without which a run does not go on bit for bit.
    * @throws {CheckpointError} when it cannot be written; the run may go on. */
-  async save(path: string, content: Saved["content"] = "full"): Promise<Saved> {
+  async save(path: string, content: Saved["content"] = "full", dtype?: DType): Promise<Saved> {
     const begun = performance.now(), { group } = this, kinds = content === "model" ? ["parameter"] as const : undefined;
     const own = this.#loader.state(), loader = mergeStates(group ? await group.exchangeJson(own) : [own]);
     const state = runState({
@@ -231,13 +233,19 @@ export class Trainer implements AsyncDisposable {
       loader,
       ranks: this.ranks,
     });
-    const bytes = await saveCheckpoint(path, this.program.lasting(kinds), { step: this.#step, content, state, group });
+    const bytes = await saveCheckpoint(path, this.program.lasting(kinds), {
+      step: this.#step,
+      content,
+      state,
+      dtype,
+      group,
+    });
     return { path, content, bytes, ms: performance.now() - begun };
   }
 
   async #saveIfDue(stopping: boolean): Promise<Saved | undefined> {
     const place = { step: this.#step, last: this.#step === this.options.steps, stopping };
-    return await this.#checkpoints?.after(place, (path, content) => this.save(path, content));
+    return await this.#checkpoints?.after(place, (...what) => this.save(...what));
   }
 
   /** Tells once a pass that the text is read again, on the first rank. */

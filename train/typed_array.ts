@@ -1,6 +1,6 @@
 /** Numbers as they lie in native memory.
  * @module */
-import { type DType, numel, sizeBytes, type Type } from "../graph/ir.ts";
+import { type DType, dtypeBytes, numel, sizeBytes, type Type } from "../graph/ir.ts";
 
 /** Numbers of a tensor, row-major, in its element type; bf16 as bits. */
 export type TypedArray =
@@ -32,4 +32,14 @@ export function setNumbers(array: TypedArray, dtype: DType, numbers: ArrayLike<n
 export function numbersOf(array: TypedArray, dtype: DType): TypedArray {
   if (dtype !== "bf16") return array.slice();
   return new Float32Array(Uint32Array.from(array, (x) => x << 16).buffer);
+}
+
+/** The bytes of elements in another type: the nearest values that it has. */
+export function converted(bytes: Uint8Array<ArrayBuffer>, from: DType, to: DType): Uint8Array<ArrayBuffer> {
+  if (from === to) return bytes;
+  const length = bytes.length / dtypeBytes[from], copy = bytes.slice(); // at the start of a buffer, as views must be aligned
+  const numbers = numbersOf(typedArray(from, copy.buffer, 0, length), from);
+  const made = new Uint8Array(length * dtypeBytes[to]);
+  setNumbers(typedArray(to, made.buffer, 0, length), to, numbers);
+  return made;
 }

@@ -3,7 +3,7 @@
 import { ABI_VERSION } from "../../ffi/symbols.ts";
 import { library } from "../../ffi/library.ts";
 import type { LoaderState } from "../../data/loader.ts";
-import type { StateKind } from "../../graph/ir.ts";
+import type { DType, StateKind } from "../../graph/ir.ts";
 import type { MeshLayout } from "../ranks.ts";
 import { CheckpointError } from "./error.ts";
 import type { Checkpoint } from "./manifest.ts";
@@ -103,13 +103,13 @@ export class Checkpoints {
    * @throws {CheckpointError} when it cannot be saved and the run would lose by going on. */
   async after(
     place: { readonly step: number; readonly last: boolean; readonly stopping: boolean },
-    save: (path: string, content: Saved["content"]) => Promise<Saved>,
+    save: (path: string, content: Saved["content"], dtype?: DType) => Promise<Saved>,
   ): Promise<Saved | undefined> {
     const content = dueSave(place.step, place, this.#policy), path = `${this.#policy.folder}/step-${place.step}`;
     if (!content || this.saved?.path === path) return;
     const begun = performance.now();
     try {
-      this.saved = await save(path, content);
+      this.saved = await save(path, content, content === "model" ? this.#policy.exportDtype : undefined);
       if (this.#isFirst) removeOld(this.#policy, this.start?.path);
       return this.saved;
     } catch (error) {

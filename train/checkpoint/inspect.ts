@@ -22,7 +22,7 @@ export async function readTensor(checkpoint: Checkpoint, name: string, verify = 
     write: (offset, from) => Promise.resolve(bytes.set(from, offset)),
   };
   const box = { starts: shape.map(() => 0), sizes: shape };
-  await readStates(checkpoint, [{ state, offset: 0, box }], { memory, verify });
+  await readStates(checkpoint, [{ state, offset: 0, dtype, box }], { memory, verify });
   return numbersOf(typedArray(dtype, bytes.buffer, 0, numel(shape)), dtype);
 }
 

@@ -21,6 +21,8 @@ export interface CheckpointOptions {
   readonly firstStep?: boolean;
   /** Does the last step save parameters alone? Default true. */
   readonly lastSaveModelOnly?: boolean;
+  /** Element type of the parameters that the last step saves alone; default: that of the run. */
+  readonly exportDtype?: "f32" | "bf16";
   /** Is a run that is stopped saved first? Default true. */
   readonly saveOnStop?: boolean;
   /** Is nothing ever saved? Default false. */
@@ -42,8 +44,8 @@ export interface CheckpointOptions {
 
 /** Options with nothing left open. */
 export type CheckpointPolicy =
-  & Required<Omit<CheckpointOptions, "initialLoadPath">>
-  & Pick<CheckpointOptions, "initialLoadPath">;
+  & Required<Omit<CheckpointOptions, "initialLoadPath" | "exportDtype">>
+  & Pick<CheckpointOptions, "initialLoadPath" | "exportDtype">;
 
 /** Fills in defaults. */
 export function policyOf(options: CheckpointOptions): CheckpointPolicy {

@@ -1,7 +1,7 @@
 /** Reading states from a checkpoint: each rank takes the bytes that it needs, whatever pieces they were saved in.
  * @module */
 import { type DType, dtypeBytes, type State } from "../../graph/ir.ts";
-import { numbersOf, setNumbers, typedArray } from "../typed_array.ts";
+import { converted } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { sha256 } from "./files.ts";
 import { BLOCK_BYTES, type Checkpoint, type SavedFile } from "./manifest.ts";
@@ -147,16 +147,6 @@ async function scatter(
     }
     i = j;
   }
-}
-
-/** Elements in another type: the nearest there is. */
-function converted(bytes: Uint8Array<ArrayBuffer>, from: DType, to: DType): Uint8Array<ArrayBuffer> {
-  if (from === to) return bytes;
-  const length = bytes.length / dtypeBytes[from], copy = bytes.slice(); // at the start of a buffer, as views must be aligned
-  const numbers = numbersOf(typedArray(from, copy.buffer, 0, length), from);
-  const made = new Uint8Array(length * dtypeBytes[to]);
-  setNumbers(typedArray(to, made.buffer, 0, length), to, numbers);
-  return made;
 }
 
 function damaged(path: string, at: number, name: string, what: string): CheckpointError {

@@ -1,7 +1,7 @@
 /** Saving a checkpoint: all ranks write their shares into a folder of another name, and the first makes a checkpoint of it when it
  * has heard from all. Until then the folder has no manifest; afterwards it lasts.
  * @module */
-import type { State } from "../../graph/ir.ts";
+import type { DType, State } from "../../graph/ir.ts";
 import type { Layout } from "../../graph/layout.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import { CheckpointError } from "./error.ts";
@@ -44,10 +44,13 @@ export async function saveCheckpoint(
     readonly step: number;
     readonly content: Manifest["content"];
     readonly state: RunState;
+    /** Element type of what is written; default: that of each state. */
+    readonly dtype?: DType;
     readonly group?: Together;
   },
 ): Promise<number> {
-  const { step, content, state, group } = options, { mesh, rank, states, memory } = spread;
+  const { step, content, state, dtype, group } = options, { mesh, rank, memory } = spread;
+  const states = spread.states.map((s) => dtype ? { ...s, dtype } : s);
   const unfinished = `${path}.tmp`, isFirst = rank === 0;
   /** Does something on some ranks; all learn of a failure. */
   const together = async <T>(work: () => T | Promise<T>): Promise<T[]> => {

@@ -1,7 +1,8 @@
 /** Writing a rank's share of a checkpoint: its pieces of states, from native memory into safetensors files.
  * @module */
-import { dtypeBytes, type StateKind } from "../../graph/ir.ts";
+import { type DType, dtypeBytes, numel, type StateKind } from "../../graph/ir.ts";
 import type { Box } from "../../graph/layout.ts";
+import { converted } from "../typed_array.ts";
 import { HashingWriter } from "./files.ts";
 import { BLOCK_BYTES, type SavedFile, type SavedPiece } from "./manifest.ts";
 import { type Piece, pieceBytes, stretches } from "./pieces.ts";
@@ -21,6 +22,8 @@ export interface LocalState {
   readonly offset: number;
   /** Which part of the whole it is; sizes with padding. */
   readonly box: Box;
+  /** Element type of what lies there. */
+  readonly dtype: DType;
 }
 
 /** What a rank has written. */
@@ -33,7 +36,7 @@ export interface WrittenShare {
 /** The files that states of a kind go to. */
 const fileOf: Partial<Record<StateKind, string>> = { parameter: "model", moment: "optimizer" };
 
-/** Writes pieces of states into a folder, a file for each kind of state: `model-00001-of-00004.safetensors` of four ranks, and
+/** Writes pieces of states into a folder, in the element type that a piece's state has, a file for each kind of state: `model-00001-of-00004.safetensors` of four ranks, and
  * `model.safetensors` where there is one.
  * @param pieces that this rank writes, in order. */
 export async function writeShare(
@@ -85,12 +88,12 @@ function placesOf(pieces: readonly Piece[]): Record<string, string> {
 }
 
 async function writePiece(writer: HashingWriter, piece: Piece, local: LocalState, memory: StateMemory): Promise<void> {
-  const size = dtypeBytes[piece.state.dtype], chunk = new Uint8Array(Math.min(BLOCK_BYTES, pieceBytes(piece)));
+  const size = dtypeBytes[local.dtype], chunk = new Uint8Array(Math.min(BLOCK_BYTES, numel(piece.sizes) * size));
   for (const { from, length } of stretches(local.box, piece)) {
     for (let at = 0; at < length * size; at += chunk.length) {
       const part = chunk.subarray(0, Math.min(chunk.length, length * size - at));
       await memory.read(local.offset + from * size + at, part);
-      writer.write(part);
+      writer.write(converted(part, local.dtype, piece.state.dtype));
     }
   }
 }

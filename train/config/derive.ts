@@ -120,6 +120,7 @@ export function checkpointOptions({ checkpoint, job }: Config): CheckpointOption
     keepLatestK: checkpoint.keep_latest_k,
     firstStep: checkpoint.enable_first_step_checkpoint,
     lastSaveModelOnly: checkpoint.last_save_model_only,
+    exportDtype: checkpoint.export_dtype === "bfloat16" ? "bf16" : undefined,
     saveOnStop: checkpoint.save_on_stop,
     goOnUnsaved: checkpoint.save_error === "warn",
     loadOnly: checkpoint.load_only,

@@ -130,6 +130,7 @@ export interface CheckpointConfig {
   keep_latest_k: number;
   enable_first_step_checkpoint: boolean;
   last_save_model_only: boolean;
+  export_dtype: "float32" | "bfloat16";
   save_on_stop: boolean;
   save_error: "warn" | "stop";
   load_only: boolean;
@@ -415,6 +416,11 @@ const schema = z.strictObject({
       "Save the first step too: what is wrong with the disk shows at once.",
     ),
     last_save_model_only: key(flag, true, "The last step saves parameters alone, from which no longer run goes on."),
+    export_dtype: key(
+      z.enum(["float32", "bfloat16"]),
+      "float32",
+      "Element type of the parameters that the last step saves alone.",
+    ),
     save_on_stop: key(flag, true, "A run that is stopped by Ctrl-C or SIGTERM is saved first."),
     save_error: key(
       z.enum(["warn", "stop"]),

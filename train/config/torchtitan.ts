@@ -23,7 +23,6 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "parallelism.expert_parallel_degree": [1],
   "parallelism.expert_tensor_parallel_degree": [1],
   "checkpoint.create_seed_checkpoint": [false],
-  "checkpoint.export_dtype": ["float32"],
   "checkpoint.async_mode": ["disabled"],
   "checkpoint.initial_load_in_hf": [false],
   "checkpoint.initial_load_in_hf_quantized": [false],

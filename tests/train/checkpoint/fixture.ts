@@ -40,7 +40,7 @@ export class Spread {
         const layout = layoutOf(state), { starts } = boxOf(state.shape, layout, mesh.degrees, at);
         const sizes = localShape(state.shape, layout, mesh.degrees), offset = end;
         end += Math.ceil(numel(sizes) * dtypeBytes[state.dtype] / 64) * 64;
-        return [state.name, { offset, box: { starts, sizes } }] as const;
+        return [state.name, { offset, dtype: state.dtype, box: { starts, sizes } }] as const;
       }));
       const memory = new ArrayMemory(end), localOf = (name: string) => locals.get(name)!;
       const wanted = states.map((state) => ({ state, ...localOf(state.name) }));

@@ -2,10 +2,24 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { findCheckpoints } from "../../../train/checkpoint/manifest.ts";
+import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
 import { saveCheckpoint } from "../../../train/checkpoint/save.ts";
+import { numbersOf, setNumbers } from "../../../train/typed_array.ts";
 import { Random } from "../../graph/random_graphs.ts";
 import { randomMesh } from "../../parallel/random_layouts.ts";
-import { bytesOf, layouts, load, meetings, randomStates, saveAll, saved, Spread, states, whole } from "./fixture.ts";
+import {
+  bytesOf,
+  layouts,
+  load,
+  meetings,
+  randomStates,
+  saveAll,
+  saved,
+  Spread,
+  states,
+  weight,
+  whole,
+} from "./fixture.ts";
 
 Deno.test("what any mesh saves any mesh loads, bit for bit, in any layouts, padding included", async () => {
   const folder = await Deno.makeTempDir();
@@ -49,4 +63,17 @@ Deno.test("a save in place of an older one leaves that one until the new one is 
   assertEquals([...Deno.readDirSync(at.folder)].map((e) => e.name), ["step-1"]);
   await Deno.rename(at.path, `${at.path}.old`); // what a crash between two renames leaves
   assertEquals(findCheckpoints(at.folder).complete.map((c) => c.path), [`${at.path}.old`]);
+});
+
+Deno.test("what is saved in another element type is rounded once, and half as large", async () => {
+  await using at = await saved();
+  const values = Float32Array.from({ length: 12 }, (_, i) => i + 1 / 3);
+  const [rank] = new Spread([weight]).fill(new Map([[weight.name, new Uint8Array(values.buffer)]])).ranks;
+  await saveCheckpoint(at.path, rank, { step: 1, content: "model", state: {}, dtype: "bf16" });
+  const { dtype, pieces: [{ file, begin }] } = openCheckpoint(at.path).manifest.tensors[weight.name];
+  assertEquals([dtype, (await Deno.stat(`${at.path}/${file}`)).size], ["bf16", begin + 24]);
+  const loaded = new Spread([weight]), nearest = new Uint16Array(12);
+  setNumbers(nearest, "bf16", values);
+  await load(at.path, loaded);
+  assertEquals([...new Float32Array(loaded.ranks[0].memory.bytes.buffer, 0, 12)], [...numbersOf(nearest, "bf16")]);
 });

@@ -155,7 +155,6 @@ Deno.test("keys of checkpoints are torchtitan's, with its defaults; what is not 
       "initial_load_in_hf = true",
       "last_save_in_hf = true",
       'async_mode = "async"',
-      'export_dtype = "bfloat16"',
     ]
   ) {
     const { message } = await assertRejects(() => load(`checkpoint.${missing}`), ConfigError);
