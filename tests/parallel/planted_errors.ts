@@ -2,6 +2,7 @@
  * without a test that notices is as good as no rule. Run it with `deno task test:planted`, or for some rules `deno task test:planted 2a 3`.
  * @module */
 import { dirname, join } from "@std/path";
+import { readTree } from "../../tools/check_tree.ts";
 
 /** An error: in a file, what stands there once and only once, and what is put in its place. */
 interface Planted {
@@ -261,12 +262,12 @@ async function output(command: string, args: string[], cwd = "."): Promise<{ suc
   return { success, text: new TextDecoder().decode(stdout) };
 }
 
-/** The files that are under version control, elsewhere. */
+/** The text files of this checkout, elsewhere. */
 async function copyOfTree(): Promise<string> {
   const folder = await Deno.makeTempDir({ prefix: "planted_" });
-  for (const path of (await output("git", ["ls-files", "-z"])).text.split("\0").filter((p) => p !== "")) {
+  for (const [path, text] of readTree(".")) {
     await Deno.mkdir(dirname(join(folder, path)), { recursive: true });
-    await Deno.copyFile(path, join(folder, path));
+    await Deno.writeTextFile(join(folder, path), text);
   }
   return folder;
 }
