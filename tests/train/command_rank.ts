@@ -4,7 +4,7 @@ import { worldOf } from "../../parallel/launch.ts";
 import { main } from "../../train/command.ts";
 import { Trainer } from "../../train/trainer.ts";
 
-/** The library of `build/faulty`, in whose place memory runs out. It takes the process a second to say so. */
+/** The library of `build/cmake/faulty`, in whose place memory runs out. It takes the process a second to say so. */
 function useFaulty(): void {
   const say = console.error;
   Deno.env.set("TITAN_LIB", Deno.env.get("FAULTY_LIB")!);

@@ -3,6 +3,7 @@
  * @module */
 import { parseArgs } from "@std/cli";
 import { library } from "../../ffi/library.ts";
+import { build } from "../csrc/run.ts";
 import { Launcher } from "../parallel/launcher.ts";
 
 /** How a start ends that is as it should be: its exit code, and what its first line of errors looks like. */
@@ -53,7 +54,7 @@ async function start(fault: string): Promise<string | undefined> {
   const folder = await Deno.makeTempDir({ prefix: "libtitan-starts-" });
   try {
     const { code, first, env } = faults[fault] ?? { code: 0, first: /^$/ };
-    const FAULTY_LIB = library().path.replace(/[^/]*$/, "faulty/libtitan.so");
+    const FAULTY_LIB = `${build}/faulty/libtitan.so`;
     const job = new Launcher(script, argsOf(folder), { FAULT: fault, FAULTY_LIB, TITAN_LIB: library().path, ...env });
     let ended: { readonly code: number };
     try {
