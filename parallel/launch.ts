@@ -246,7 +246,7 @@ const [LOOK_MS, FAILED_MS, KILL_MS] = [50, 5000, 3000];
 const START = [
   "rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}",
   "memory=/dev/shm/${0##*/}",
-  'if mkdir -p "$memory" 2>&-; then export OMPI_MCA_btl_sm_backing_directory="$memory"; fi',
+  'if [ "$OMPI_COMM_WORLD_RANK" ] && mkdir -p "$memory" 2>&-; then export OMPI_MCA_btl_sm_backing_directory="$memory"; fi',
   '("$@" >"$0/$rank.out" 2>"$0/$rank.err")',
   "code=$?",
   'rm -rf "$memory"',
