@@ -36,8 +36,10 @@ def main() -> None:
         if name == "odd":
             model = model.bfloat16()
         model.save_pretrained(folder, max_shard_size="4KB" if name == "odd" else "5GB")
+        # As it lies there: rounded to bf16 are the weights alone, not the frequencies of RoPE.
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         with torch.no_grad():
-            logits = model.float()(torch.tensor([TOKENS])).logits[0]
+            logits = model(torch.tensor([TOKENS])).logits[0]
         (folder / "logits.json").write_text(json.dumps({"tokens": TOKENS, "logits": logits.tolist()}) + "\n")
 
 

@@ -4,7 +4,7 @@
  * @module */
 import type { LlamaConfig } from "../../model/llama.ts";
 import { CheckpointError } from "./error.ts";
-import { type Checkpoint, type Manifest, type SavedFile, type SavedPiece, type SavedTensor } from "./manifest.ts";
+import type { Checkpoint, Manifest, SavedFile, SavedPiece, SavedTensor } from "./manifest.ts";
 import { elementBytes, type Header, readHeader, typesOfFormat } from "./safetensors.ts";
 
 /** Sizes that a folder's `config.json` gives.
@@ -117,7 +117,7 @@ function savedTensor(
   theirs: string,
   file: string,
   { tensors }: Header,
-  { numHeads, numKvHeads, dim }: LlamaConfig,
+  config: LlamaConfig,
   path: string,
 ): SavedTensor {
   const { dtype: type, shape, begin } = tensors.get(theirs)!, dtype = typesOfFormat[type];
@@ -131,17 +131,32 @@ function savedTensor(
   if (!dtype || dtype === "i32") refuse(`its type is ${type}`, "F32, F64, F16 or BF16");
   if (begin % elementBytes[type] !== 0) refuse(`it begins at byte ${begin}`, `a multiple of ${elementBytes[type]}`);
   const whole: SavedPiece = { file, begin, starts: shape.map(() => 0), sizes: shape };
-  const heads = ours.endsWith("wq.weight") ? numHeads : ours.endsWith("wk.weight") ? numKvHeads : 0;
-  const pieces = heads > 0 && shape.length === 2 ? rowsInPairs(whole, dim / numHeads, elementBytes[type]) : [whole];
+  const heads = headsOf(ours, config);
+  const pieces = heads > 0 && shape.length === 2
+    ? rowsInPairs(whole, config.dim / config.numHeads, elementBytes[type])
+    : [whole];
   return { kind: "parameter", dtype, shape, pieces };
 }
 
-/** The rows of heads, each by itself, where pairs of neighbours are what is turned. */
+/** Heads of a parameter whose rows are turned by RoPE; 0 where none are. */
+export function headsOf(ours: string, { numHeads, numKvHeads }: LlamaConfig): number {
+  return ours.endsWith("wq.weight") ? numHeads : ours.endsWith("wk.weight") ? numKvHeads : 0;
+}
+
+/** Where a row of wq or wk lies there. */
+export function rowThere(row: number, headSize: number): number {
+  const within = row % headSize;
+  return row - within + within % 2 * headSize / 2 + Math.floor(within / 2);
+}
+
+/** The rows of heads, each by itself. */
 function rowsInPairs({ file, begin, sizes: [rows, width] }: SavedPiece, headSize: number, bytes: number): SavedPiece[] {
-  return Array.from({ length: rows }, (_, row) => {
-    const within = row % headSize, there = row - within + within % 2 * headSize / 2 + Math.floor(within / 2);
-    return { file, begin: begin + there * width * bytes, starts: [row, 0], sizes: [1, width] };
-  });
+  return Array.from({ length: rows }, (_, row) => ({
+    file,
+    begin: begin + rowThere(row, headSize) * width * bytes,
+    starts: [row, 0],
+    sizes: [1, width],
+  }));
 }
 
 /** Which file of a folder has which tensor. */
