@@ -13,12 +13,17 @@ export class Linear extends Module {
   /** W, `[out, in]`. */
   readonly weight: Parameter;
 
-  /** Makes the weight.
+  /** Makes the weight, or takes one that another layer has too: it is then one parameter, under the first of its names.
    * @param inputSize size of the last dim of x. @param outputSize size of the last dim of y.
-   * @param init initial weights, by default truncated normal of deviation 0.02. */
-  constructor(inputSize: number, outputSize: number, init: Init = truncatedNormal(0.02)) {
+   * @param weight initial weights, by default truncated normal of deviation 0.02; or a parameter `[out, in]` to share.
+   * @throws {RangeError} when a shared parameter has another shape. */
+  constructor(inputSize: number, outputSize: number, weight: Init | Parameter = truncatedNormal(0.02)) {
     super();
-    this.weight = parameter([outputSize, inputSize], init);
+    const shape = [outputSize, inputSize];
+    if (typeof weight === "function" && String(weight.shape) !== String(shape)) {
+      throw new RangeError(`Cannot share a parameter of shape [${weight.shape}]: expected [${shape}] for this layer`);
+    }
+    this.weight = typeof weight === "function" ? weight : parameter(shape, weight);
   }
 
   /** `[..., in]` to `[..., out]` */

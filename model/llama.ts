@@ -28,6 +28,8 @@ export interface LlamaConfig {
   readonly ropeTheta: number;
   /** Llama 3.1's stretching of the rotary wavelengths; null is off. */
   readonly ropeScaling: RopeScaling | null;
+  /** Is the output layer's weight that of the embedding? One parameter then has both uses. */
+  readonly tiedEmbeddings: boolean;
 }
 
 /** What can be chosen: any size, or the rule that makes the feed-forward width from `dim`. */
@@ -93,6 +95,7 @@ export function llamaConfig(flavor: string, options: LlamaOptions = {}): LlamaCo
     normEps: sizes.normEps,
     ropeTheta: sizes.ropeTheta,
     ropeScaling: sizes.ropeScaling,
+    tiedEmbeddings: sizes.tiedEmbeddings ?? false,
   });
 }
 
@@ -162,7 +165,7 @@ export class Llama extends Module implements TrainableModel {
   readonly layers: readonly TransformerBlock[];
   /** Norm before the output layer. */
   readonly norm: RMSNorm;
-  /** From the residual stream to logits, weight `[V,D]`; not tied to the embedding. */
+  /** From the residual stream to logits, weight `[V,D]`; with `tiedEmbeddings` the embedding's. */
   readonly output: Linear;
   /** Makes the table of rotations that all blocks share. */
   readonly rotaryEmbedding: RotaryEmbedding;
@@ -173,12 +176,14 @@ export class Llama extends Module implements TrainableModel {
    * @param config every size. */
   constructor(readonly config: LlamaConfig) {
     super();
-    const { dim, vocabSize, normEps, ropeTheta, ropeScaling } = config;
-    this.tokEmbeddings = new Embedding(vocabSize, dim);
+    const { dim, vocabSize, normEps, ropeTheta, ropeScaling, tiedEmbeddings } = config;
     this.layers = Array.from({ length: config.numLayers }, (_, i) => new TransformerBlock(config, i));
     this.norm = new RMSNorm(dim, normEps);
     const std = 1 / Math.sqrt(dim);
-    this.output = new Linear(dim, vocabSize, { kind: "truncated_normal", std, low: -3 * std, high: 3 * std });
+    const init = { kind: "truncated_normal", std, low: -3 * std, high: 3 * std } as const;
+    // One parameter starts as the output layer's would: logits of a table that starts as an embedding's are far too large.
+    this.tokEmbeddings = new Embedding(vocabSize, dim, tiedEmbeddings ? init : undefined);
+    this.output = new Linear(dim, vocabSize, tiedEmbeddings ? this.tokEmbeddings.weight : init);
     this.rotaryEmbedding = new RotaryEmbedding(dim / config.numHeads, ropeTheta, ropeScaling);
   }
 
@@ -203,6 +208,7 @@ export class Llama extends Module implements TrainableModel {
   /** torchtitan's count: six for each parameter that multiplies, and attention without a discount for causality. */
   flopsPerToken(seqLen: number): number {
     const { dim, numLayers, vocabSize } = this.config;
-    return 6 * (numParameters(this) - vocabSize * dim) + 12 * numLayers * dim * seqLen;
+    const table = this.config.tiedEmbeddings ? 0 : vocabSize * dim; // it multiplies where it is the output layer's too
+    return 6 * (numParameters(this) - table) + 12 * numLayers * dim * seqLen;
   }
 }

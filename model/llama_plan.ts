@@ -5,7 +5,7 @@ import type { LlamaConfig } from "./llama.ts";
 
 /** The plan of a Llama: what follows a norm is cut by what it gives, what leads back to the residual stream by what it takes, so
  * that each half of a block has one exchange on the way in and one on the way out. */
-export function llamaPlan({ numHeads, numKvHeads, ffnHiddenDim, vocabSize }: LlamaConfig): ModelPlan {
+export function llamaPlan({ numHeads, numKvHeads, ffnHiddenDim, vocabSize, tiedEmbeddings }: LlamaConfig): ModelPlan {
   return {
     parameters: [
       { pattern: "tok_embeddings.weight", role: "table", units: vocabSize },
@@ -16,7 +16,8 @@ export function llamaPlan({ numHeads, numKvHeads, ffnHiddenDim, vocabSize }: Lla
       { pattern: "layers.*.feed_forward.w1.weight", role: "column", units: ffnHiddenDim },
       { pattern: "layers.*.feed_forward.w2.weight", role: "row", units: ffnHiddenDim },
       { pattern: "layers.*.feed_forward.w3.weight", role: "column", units: ffnHiddenDim },
-      { pattern: "output.weight", role: "column", units: vocabSize },
+      // As a table it is cut by the same dim.
+      ...(tiedEmbeddings ? [] : [{ pattern: "output.weight", role: "column", units: vocabSize } as const]),
     ],
     logits: "output",
     residualRank: 3,

@@ -2,6 +2,12 @@
  * @module */
 import { type DType, dtypeBytes, numel, sizeBytes, type Type } from "../graph/ir.ts";
 
+/** Element types of files: ours, and `f16`, which is read alone. */
+export type StoredType = DType | "f16";
+
+/** Bytes of one element. */
+export const storedBytes: Readonly<Record<StoredType, number>> = { ...dtypeBytes, f16: 2 };
+
 /** Numbers of a tensor, row-major, in its element type; bf16 as bits. */
 export type TypedArray =
   | Float32Array<ArrayBuffer>
@@ -35,10 +41,12 @@ export function numbersOf(array: TypedArray, dtype: DType): TypedArray {
 }
 
 /** The bytes of elements in another type: the nearest values that it has. */
-export function converted(bytes: Uint8Array<ArrayBuffer>, from: DType, to: DType): Uint8Array<ArrayBuffer> {
+export function converted(bytes: Uint8Array<ArrayBuffer>, from: StoredType, to: DType): Uint8Array<ArrayBuffer> {
   if (from === to) return bytes;
-  const length = bytes.length / dtypeBytes[from], copy = bytes.slice(); // at the start of a buffer, as views must be aligned
-  const numbers = numbersOf(typedArray(from, copy.buffer, 0, length), from);
+  const length = bytes.length / storedBytes[from], copy = bytes.slice(); // at the start of a buffer, as views must be aligned
+  const numbers = from === "f16"
+    ? Float32Array.from(new Float16Array(copy.buffer, 0, length))
+    : numbersOf(typedArray(from, copy.buffer, 0, length), from);
   const made = new Uint8Array(length * dtypeBytes[to]);
   setNumbers(typedArray(to, made.buffer, 0, length), to, numbers);
   return made;

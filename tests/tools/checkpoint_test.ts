@@ -14,6 +14,7 @@ Deno.test("each command prints what it says, and ends with 1 where something is 
   assertStringIncludes((await command("show", at.path)).text, "Tensors\n");
   assertEquals(await command("verify", at.path), { code: 0, text: "all bytes of 3 files are those that were written" });
   assertEquals(await command("diff", at.path, at.path), { code: 0, text: "all tensors are the same, bit for bit" });
+  await assertRejects(() => command("export", at.path, `${at.folder}/out`), CheckpointError, "it is of no Llama");
   const file = `${at.path}/model.safetensors`, bytes = await Deno.readFile(file);
   bytes[bytes.length - 1] ^= 1;
   await Deno.writeFile(file, bytes);

@@ -448,3 +448,20 @@ Deno.test("ranks wait, record and imitate a link as [comm] says", async () => {
     assertStringIncludes(await problem("", "--comm.simulate", wrong), 'bandwidth and latency such as "10GB/s,5us"');
   }
 });
+
+Deno.test("the flavor hf takes its sizes from the folder that the run begins from, and needs one", async () => {
+  const folder = new URL("../goldens/hf/tied", import.meta.url).pathname;
+  const keys = ["--checkpoint.enable", "--checkpoint.initial_load_in_hf", "--model.flavor", "hf"];
+  const { config } = await loadConfig([...keys, "--checkpoint.initial_load_path", folder], () => "");
+  const { dim, vocabSize, tiedEmbeddings } = modelSizes(config);
+  assertEquals([dim, vocabSize, tiedEmbeddings], [16, 32, true]);
+  const assets = await loadConfig([...keys, "--model.hf_assets_path", folder], () => "");
+  assertEquals(modelSizes(assets.config).dim, 16);
+  for (const args of [["--model.flavor", "hf"], keys]) {
+    await assertRejects(
+      () => loadConfig(args, () => ""),
+      ConfigError,
+      'model.flavor = "hf" (command line) without a folder',
+    );
+  }
+});

@@ -96,6 +96,13 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { dp_shard: 2 }, choices: { prefetch: 3 }, model: { numLayers: 4 } },
     { mesh: { dp_replicate: 2, dp_shard: 2 }, choices: { reshard: false, prefetch: 2 } },
   ],
+  "an output layer that shares the embedding's table": [
+    { mesh: { dp_shard: 2 }, model: { tiedEmbeddings: true } },
+    { mesh: { tp: 2 }, model: { tiedEmbeddings: true } },
+    { mesh: { cp: 2 }, model: { tiedEmbeddings: true } },
+    { mesh: { dp_replicate: 2, dp_shard: 2 }, model: { tiedEmbeddings: true }, accumulation: 2 },
+    { mesh: { dp_shard: 2, tp: 2 }, model: { tiedEmbeddings: true }, choices: { lossParallel: false } },
+  ],
   "other choices of the plan": [
     { mesh: { tp: 2 }, choices: { sequenceParallel: false } },
     { mesh: { tp: 2 }, choices: { lossParallel: false } },

@@ -4,6 +4,8 @@ import { ABI_VERSION } from "../../ffi/symbols.ts";
 import { library } from "../../ffi/library.ts";
 import type { LoaderState } from "../../data/loader.ts";
 import type { DType, StateKind } from "../../graph/ir.ts";
+import { Llama } from "../../model/llama.ts";
+import type { TrainableModel } from "../../model/loss.ts";
 import type { MeshLayout } from "../ranks.ts";
 import { CheckpointError } from "./error.ts";
 import type { Checkpoint } from "./manifest.ts";
@@ -78,14 +80,14 @@ export class Checkpoints {
     const choice = chooseStart(this.#policy);
     if (!choice) return;
     const { checkpoint, parts, notices } = choice, { path } = checkpoint;
-    const { step, tokensSeen, loader, config } = JSON.parse(readSmall(checkpoint, STATE_FILE)) as SavedState;
     this.#chosen = checkpoint;
-    const [counts, reads] = [parts.includes("train_state"), parts.includes("dataloader")];
-    this.start = {
-      ...{ path, parts, notices, config },
-      ...(counts ? { step, tokensSeen } : { step: 0, tokensSeen: 0 }),
-      loader: reads ? loader : undefined,
-    };
+    // A folder of weights has none.
+    const saved: SavedState | undefined = STATE_FILE in checkpoint.manifest.files
+      ? JSON.parse(readSmall(checkpoint, STATE_FILE))
+      : undefined;
+    const { step, tokensSeen } = saved && parts.includes("train_state") ? saved : { step: 0, tokensSeen: 0 };
+    const loader = parts.includes("dataloader") ? saved?.loader : undefined;
+    this.start = { path, parts, notices, config: saved?.config ?? null, step, tokensSeen, loader };
   }
 
   /** Puts the checkpoint's tensors in place of the initial ones.
@@ -128,10 +130,11 @@ export function runState(
     readonly loader: LoaderState;
     readonly seed: number;
     readonly agreed?: Readonly<Record<string, unknown>>;
+    readonly model: TrainableModel;
     readonly ranks: MeshLayout | undefined;
   },
 ): RunState {
-  const { step, tokensSeen, loader, seed, agreed, ranks } = options;
+  const { step, tokensSeen, loader, seed, agreed, ranks, model } = options;
   const versions = { libtitan: library().version, abi: ABI_VERSION };
   return {
     version: 1,
@@ -142,5 +145,7 @@ export function runState(
     mesh: ranks?.mesh.degrees ?? {},
     versions,
     config: agreed ?? null,
+    // What an export needs to know.
+    ...(model instanceof Llama ? { llama: model.config } : {}),
   };
 }

@@ -12,11 +12,11 @@ import type { StateMemory } from "./write.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
 
-/** A tensor whole, whatever pieces it was saved in; bf16 as f32.
+/** A tensor whole, whatever pieces it was saved in; bf16 and f16 as f32.
  * @param verify are bytes compared with their hashes? @throws {CheckpointError} when it is damaged. */
 export async function readTensor(checkpoint: Checkpoint, name: string, verify = true): Promise<TypedArray> {
-  const { kind, dtype, shape } = checkpoint.manifest.tensors[name], state: State = { name, kind, dtype, shape };
-  const bytes = new Uint8Array(numel(shape) * dtypeBytes[dtype]);
+  const { kind, dtype: stored, shape } = checkpoint.manifest.tensors[name], dtype = stored === "f16" ? "f32" : stored;
+  const state: State = { name, kind, dtype, shape }, bytes = new Uint8Array(numel(shape) * dtypeBytes[dtype]);
   const memory: StateMemory = {
     read: () => Promise.reject(new Error("nothing reads from here")),
     write: (offset, from) => Promise.resolve(bytes.set(from, offset)),

@@ -1,7 +1,8 @@
 /** What makes a folder a checkpoint: `manifest.json`, written last, which names every file with its length and hashes, and every
  * tensor with the pieces that it is made of. A folder without one is no checkpoint, whatever it is called.
  * @module */
-import type { DType, StateKind } from "../../graph/ir.ts";
+import type { StateKind } from "../../graph/ir.ts";
+import type { StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 
 /** Files are hashed in blocks of so many bytes, so that whoever reads a part of one can check that part. */
@@ -23,7 +24,7 @@ export interface SavedPiece {
 /** A tensor of a checkpoint. */
 export interface SavedTensor {
   readonly kind: StateKind;
-  readonly dtype: DType;
+  readonly dtype: StoredType;
   /** Shape of the whole. */
   readonly shape: readonly number[];
   /** Every element is in one of them. */
@@ -33,7 +34,7 @@ export interface SavedTensor {
 /** A file of a checkpoint. */
 export interface SavedFile {
   readonly bytes: number;
-  /** SHA-256 of each {@linkcode BLOCK_BYTES} of it; of a smaller file, its own. */
+  /** SHA-256 of each {@linkcode BLOCK_BYTES} of it; of a smaller file, its own. Empty where nobody has made any. */
   readonly sha256: readonly string[];
 }
 

@@ -1,6 +1,7 @@
 /** When checkpoints are saved, which of them are kept, and from which a run goes on.
  * @module */
 import { CheckpointError } from "./error.ts";
+import { openHuggingFace } from "./hugging_face.ts";
 import { type Checkpoint, findCheckpoints, openCheckpoint } from "./manifest.ts";
 
 /** A part of what a run goes on from, by torchtitan's name. */
@@ -33,6 +34,8 @@ export interface CheckpointOptions {
   readonly excludeFromLoading?: readonly Part[];
   /** The checkpoint to begin from where `folder` has none. */
   readonly initialLoadPath?: string;
+  /** Is that a folder as `transformers` saves a Llama, which has parameters alone? Default false. */
+  readonly initialLoadInHf?: boolean;
   /** Are only parameters taken from there? Default true. */
   readonly initialLoadModelOnly?: boolean;
   /** Does training go on after a save that fails, with a warning, until the next? The last save, and that of a run which is stopped,
@@ -58,6 +61,7 @@ export function policyOf(options: CheckpointOptions): CheckpointPolicy {
     loadOnly: false,
     loadStep: -1,
     excludeFromLoading: [],
+    initialLoadInHf: false,
     initialLoadModelOnly: true,
     goOnUnsaved: true,
     verify: true,
@@ -78,7 +82,7 @@ export interface Choice {
  * one to begin from. Undefined: there is none, and the run begins anew.
  * @throws {CheckpointError} when there is something that cannot be used, and nothing that can. */
 export function chooseStart(policy: CheckpointPolicy): Choice | undefined {
-  const { folder, loadStep, excludeFromLoading, initialLoadPath, initialLoadModelOnly } = policy;
+  const { folder, loadStep, excludeFromLoading, initialLoadPath, initialLoadInHf, initialLoadModelOnly } = policy;
   const without = (parts: readonly Part[]) => parts.filter((part) => !excludeFromLoading.includes(part));
   if (loadStep >= 0) {
     const checkpoint = openCheckpoint(`${folder}/step-${loadStep}`);
@@ -109,7 +113,8 @@ export function chooseStart(policy: CheckpointPolicy): Choice | undefined {
     );
   }
   if (initialLoadPath === undefined) return;
-  const initial = openCheckpoint(initialLoadPath), all = initialLoadModelOnly ? ["model"] as const : partsOf(initial);
+  const initial = initialLoadInHf ? openHuggingFace(initialLoadPath) : openCheckpoint(initialLoadPath);
+  const all = initialLoadModelOnly ? ["model"] as const : partsOf(initial);
   return { checkpoint: initial, parts: without(all), notices: [] };
 }
 

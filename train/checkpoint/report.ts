@@ -11,7 +11,7 @@ const OF_NO_MATTER = /^(job|profiling|metrics|comm|checkpoint|validation|device)
 export function startLines(start: Start, config: Readonly<Record<string, unknown>> | undefined): string[] {
   const { path, step, tokensSeen, parts, notices } = start, count = (n: number) => n.toLocaleString("en-US");
   const place = parts.includes("train_state") ? `step ${count(step)}, ${count(tokensSeen)} tokens seen` : "step 0";
-  const anew = parts.length < 5 ? `; of it ${parts.join(", ")}` : "";
+  const anew = parts.length < 5 ? `; taken from it: ${parts.join(", ")}` : "";
   return [
     `  from    ${path}: ${place}${anew}`,
     ...notices.map((notice) => `          passed over: ${notice}`),

@@ -2,6 +2,7 @@
  * row-major. Source: https://github.com/huggingface/safetensors, "Format".
  * @module */
 import type { DType } from "../../graph/ir.ts";
+import type { StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 
 /** A tensor in a file. */
@@ -27,8 +28,14 @@ export interface Header {
 /** The format's names of our element types. */
 export const formatTypes: Readonly<Record<DType, string>> = { f32: "F32", f64: "F64", bf16: "BF16", i32: "I32" };
 
+/** What we can read, by the format's name. */
+export const typesOfFormat: Readonly<Record<string, StoredType>> = {
+  ...Object.fromEntries(Object.entries(formatTypes).map(([dtype, name]) => [name, dtype as DType])),
+  F16: "f16",
+};
+
 /** Bytes of one element of the types that the format knows. */
-const elementBytes: Readonly<Record<string, number>> = {
+export const elementBytes: Readonly<Record<string, number>> = {
   ...{ F64: 8, I64: 8, U64: 8, F32: 4, I32: 4, U32: 4, F16: 2, BF16: 2, I16: 2, U16: 2 },
   ...{ F8_E4M3: 1, F8_E5M2: 1, I8: 1, U8: 1, BOOL: 1 },
 };

@@ -5,7 +5,7 @@
 import { closest } from "fastest-levenshtein";
 import { llamaConfig, llamaFlavors } from "../../model/llama.ts";
 import { askedDecaySteps } from "../lr_schedule.ts";
-import { lrSchedule, modelSizes } from "./derive.ts";
+import { HUGGING_FACE, lrSchedule, modelSizes } from "./derive.ts";
 import { type Problem, show } from "./problem.ts";
 import type { Config } from "./schema.ts";
 
@@ -61,8 +61,18 @@ function batchProblems({ training }: Config, place: (name: string) => string): P
 }
 
 /** Compares the sizes that are given with each other and with those of the flavor. */
-function modelProblems({ model }: Config, place: (name: string) => string): Problem[] {
+function modelProblems({ model, checkpoint }: Config, place: (name: string) => string): Problem[] {
   const flavor = `${model.name}/${model.flavor}`;
+  if (model.flavor === HUGGING_FACE) {
+    const { enable, initial_load_in_hf, initial_load_path } = checkpoint;
+    if (enable && initial_load_in_hf && (initial_load_path ?? model.hf_assets_path) !== null) return [];
+    return [{
+      code: "unknown_model",
+      what: `model.flavor = "hf"${place("model.flavor")} without a folder to take the sizes from`,
+      expected: "checkpoint.enable and checkpoint.initial_load_in_hf, with checkpoint.initial_load_path",
+      fix: "set them, or another flavor",
+    }];
+  }
   if (!llamaFlavors.includes(flavor)) {
     return [{
       code: "unknown_model",
@@ -132,12 +142,12 @@ const dependent: readonly {
   {
     keys: ["model.rope_low_freq_factor", "model.rope_high_freq_factor", "model.rope_original_max_position_embeddings"],
     needs: "model.rope_scaling_factor above 1",
-    isMet: (c) => modelSizes(c).ropeScaling !== null,
+    isMet: (c) => c.model.flavor !== HUGGING_FACE && modelSizes(c).ropeScaling !== null,
   },
   {
     keys: ["model.multiple_of", "model.ffn_dim_multiplier"],
     needs: "model.ffn_hidden_dim to be left out",
-    isMet: (c) => c.model.ffn_hidden_dim === null,
+    isMet: (c) => c.model.flavor !== HUGGING_FACE && c.model.ffn_hidden_dim === null,
   },
   {
     keys: ["parallelism.enable_async_tensor_parallel", "parallelism.disable_loss_parallel"],

@@ -11,6 +11,7 @@ import { BATCH_AXES, type Mesh } from "../../parallel/mesh.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import type { RematBudget } from "../../graph/passes/remat_search.ts";
+import { readHuggingFaceConfig } from "../checkpoint/hugging_face.ts";
 import type { CheckpointOptions } from "../checkpoint/policy.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { MeshChoices } from "../ranks.ts";
@@ -20,8 +21,15 @@ import { profileAction, type ProfileCycle } from "../profiler.ts";
 import { meshOf } from "./mesh.ts";
 import type { Config, ModelConfig } from "./schema.ts";
 
-/** The sizes of the model that a configuration asks for: the flavor's, where `[model]` does not replace them. */
-export function modelSizes({ model }: Config): LlamaConfig {
+/** The flavor whose sizes are those of a folder of weights. */
+export const HUGGING_FACE = "hf";
+
+/** The sizes of the model that a configuration asks for: the flavor's, where `[model]` does not replace them. Of flavor `hf`, those of
+ * the folder that the run begins from.
+ * @throws {CheckpointError} when that has no `config.json` of a Llama. */
+export function modelSizes(config: Config): LlamaConfig {
+  const { model } = config;
+  if (model.flavor === HUGGING_FACE) return readHuggingFaceConfig(initialFolder(config)!);
   const flavor = `${model.name}/${model.flavor}`;
   const options: LlamaOptions = {
     dim: model.dim ?? undefined,
@@ -34,6 +42,7 @@ export function modelSizes({ model }: Config): LlamaConfig {
     vocabSize: model.vocab_size ?? undefined,
     normEps: model.norm_eps ?? undefined,
     ropeTheta: model.rope_theta ?? undefined,
+    tiedEmbeddings: model.enable_weight_tying ?? undefined,
     ropeScaling: ropeScaling(model, llamaConfig(flavor).ropeScaling),
   };
   return llamaConfig(flavor, options);
@@ -112,7 +121,8 @@ export function askedPrecision({ training }: Config): Partial<Precision> {
 }
 
 /** What a configuration saves, and goes on from; undefined: nothing. */
-export function checkpointOptions({ checkpoint, job }: Config): CheckpointOptions | undefined {
+export function checkpointOptions(config: Config): CheckpointOptions | undefined {
+  const { checkpoint, job } = config;
   if (!checkpoint.enable) return undefined;
   return {
     folder: `${job.dump_folder}/${checkpoint.folder}`,
@@ -126,10 +136,17 @@ export function checkpointOptions({ checkpoint, job }: Config): CheckpointOption
     loadOnly: checkpoint.load_only,
     loadStep: checkpoint.load_step,
     excludeFromLoading: checkpoint.exclude_from_loading,
-    initialLoadPath: checkpoint.initial_load_path ?? undefined,
+    initialLoadPath: initialFolder(config),
+    initialLoadInHf: checkpoint.initial_load_in_hf,
     initialLoadModelOnly: checkpoint.initial_load_model_only,
     verify: checkpoint.verify,
   };
+}
+
+/** The folder that a run begins from. */
+function initialFolder({ checkpoint, model }: Pick<Config, "checkpoint" | "model">): string | undefined {
+  return checkpoint.initial_load_path ??
+    (checkpoint.initial_load_in_hf ? model.hf_assets_path ?? undefined : undefined);
 }
 
 /** Which steps a configuration has recorded; undefined: none. */

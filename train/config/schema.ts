@@ -50,6 +50,7 @@ export interface ModelConfig {
   vocab_size: number | null;
   norm_eps: number | null;
   rope_theta: number | null;
+  enable_weight_tying: boolean | null;
   rope_scaling_factor: number | null;
   rope_low_freq_factor: number | null;
   rope_high_freq_factor: number | null;
@@ -137,6 +138,7 @@ export interface CheckpointConfig {
   load_step: number;
   exclude_from_loading: Part[];
   initial_load_path: string | null;
+  initial_load_in_hf: boolean;
   initial_load_model_only: boolean;
   verify: boolean;
 }
@@ -243,7 +245,11 @@ const schema = z.strictObject({
   }),
   model: section("Which model is trained. A size that is not set comes from the flavor.", {
     name: key(text, "llama3", "Model family."),
-    flavor: key(text, "debugmodel", "Size within the family, such as debugmodel or 8B."),
+    flavor: key(
+      text,
+      "debugmodel",
+      'Size within the family, such as debugmodel or 8B; "hf": that of config.json in the folder of checkpoint.initial_load_in_hf.',
+    ),
     attn_mask_type: key(
       z.enum(["causal", "block_causal"]),
       "causal",
@@ -260,6 +266,7 @@ const schema = z.strictObject({
     vocab_size: size(count, "Rows of the embedding and of the output layer.", "tokens"),
     norm_eps: size(positive, "Added to the mean square in RMSNorm."),
     rope_theta: size(positive, "Base of the rotary frequencies."),
+    enable_weight_tying: size(flag, "The output layer's weight is the embedding's: one parameter has both uses."),
     rope_scaling_factor: size(z.number().min(1), "Llama 3.1 stretches low rotary frequencies by this; 1 is off."),
     rope_low_freq_factor: size(positive, "Wavelengths above original / this are stretched in full."),
     rope_high_freq_factor: size(positive, "Wavelengths below original / this are left alone."),
@@ -443,6 +450,11 @@ const schema = z.strictObject({
       text.nullable(),
       null,
       "Checkpoint to begin from where checkpoint.folder has none: a folder step-N.",
+    ),
+    initial_load_in_hf: key(
+      flag,
+      false,
+      "That is a folder of a Llama as transformers saves it, with safetensors; not set, it is model.hf_assets_path.",
     ),
     initial_load_model_only: key(flag, true, "Take parameters alone from there."),
     verify: key(flag, true, "Compare what is read with the hashes that it was written with."),

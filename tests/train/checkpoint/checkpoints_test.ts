@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { texts } from "../../../data/dataset.ts";
 import { library } from "../../../ffi/library.ts";
+import { Llama } from "../../../model/llama.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
+import { exportHuggingFace } from "../../../train/checkpoint/export.ts";
 import { findCheckpoints } from "../../../train/checkpoint/manifest.ts";
 import type { CheckpointOptions } from "../../../train/checkpoint/policy.ts";
 import type { TrainOptions, TrainStep } from "../../../train/options.ts";
@@ -103,6 +105,23 @@ Deno.test("parts that are excluded begin anew: fine-tuning takes parameters, and
     assertEquals(values, name.startsWith("moment") ? values.map(() => 0) : trainedOn.states[name], name);
   }
 });
+
+for (const tiedEmbeddings of [false, true]) {
+  Deno.test(`weights go out as transformers has them, and come back into another run${tiedEmbeddings ? ", tied ones too" : ""}`, async () => {
+    await using tiny = await tinyRun();
+    const model = tinyLlama({ vocabSize: 2048, tiedEmbeddings }), exported = `${tiny.folder}/exported`;
+    const first = await trained({ ...tiny.options, model, checkpoint: { folder: tiny.folder, interval: 100 } });
+    const [checkpoint] = findCheckpoints(tiny.folder).complete;
+    const { llama } = JSON.parse(await Deno.readTextFile(`${checkpoint.path}/state.json`));
+    await exportHuggingFace(checkpoint, llama, exported);
+    const folder = { folder: `${tiny.folder}2`, initialLoadPath: exported, initialLoadInHf: true };
+    await using tuned = await Trainer.open({ ...tiny.options, model: new Llama(llama), checkpoint: folder });
+    assertEquals(tuned.start?.parts, ["model"]);
+    for (const { name } of tuned.program.lasting(["parameter"]).states) {
+      assertEquals([...await tuned.program.readState(name)], first.states[name], name);
+    }
+  });
+}
 
 Deno.test("a program saves when it likes, under any name", async () => {
   await using tiny = await tinyRun();

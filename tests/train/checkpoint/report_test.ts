@@ -18,7 +18,7 @@ Deno.test("a header says where a run goes on from, what was passed over, and wha
     "  changed training.seq_len 32, was 16",
   ]);
   assertEquals(startLines({ ...start, parts: ["model"], notices: [], config: null }, now), [
-    "  from    out/checkpoint/step-1000: step 0; of it model",
+    "  from    out/checkpoint/step-1000: step 0; taken from it: model",
   ]);
 });
 

@@ -152,7 +152,6 @@ Deno.test("keys of checkpoints are torchtitan's, with its defaults; what is not 
   assertEquals(typed.config.checkpoint.exclude_from_loading, ["optimizer", "model"]);
   for (
     const missing of [
-      "initial_load_in_hf = true",
       "last_save_in_hf = true",
       'async_mode = "async"',
     ]
