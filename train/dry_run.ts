@@ -75,17 +75,13 @@ export function printPlan(config: Config, deviceMemory?: number): boolean {
 /** The plan of a rank of a mesh, on the console and in the files that are asked for.
  * @returns whether it fits into the device that it is compared with, if any. */
 export function printMeshPlan(config: Config, mesh: Mesh, { json, page, deviceMemory }: PlanArguments): boolean {
-  const options = complete(trainOptions(config, mesh)), { model } = config;
-  const { info } = deviceHere({ threads: options.threads });
+  const { model, device: { threads } } = config, { info } = deviceHere({ threads });
   const plan = cut(() =>
     planMesh({
-      ...options,
+      ...stepOptions(config, info, mesh),
       model: new Llama(modelSizes(config)),
       name: `${model.name}/${model.flavor}`,
       ranks: { mesh, ...meshChoices(config) },
-      precision: precisionOf(options.precision, options.dtype, info),
-      threads: info?.threads ?? (options.threads || navigator.hardwareConcurrency),
-      evaluate: options.validation,
       deviceMemory,
     })
   );

@@ -5,7 +5,7 @@ import { dtypeBytes, numel } from "../../graph/ir.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
 import { converted } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { HashingWriter, syncFolder, writeLasting } from "./files.ts";
+import { HashingWriter, makeEmptyFolder, syncFolder, writeLasting } from "./files.ts";
 import { headsOf, parameterNames, rowThere } from "./hugging_face.ts";
 import { readTensor } from "./inspect.ts";
 import type { Checkpoint } from "./manifest.ts";
@@ -49,8 +49,7 @@ export async function exportHuggingFace(
     return { ours, name, dtype, shape: saved.shape, bytes: numel(saved.shape) * dtypeBytes[dtype] };
   });
   const unfinished = `${folder}.tmp`, files = filesOf(tensors), number = (n: number) => String(n).padStart(5, "0");
-  if (exists(unfinished)) Deno.removeSync(unfinished, { recursive: true });
-  Deno.mkdirSync(unfinished, { recursive: true });
+  makeEmptyFolder(unfinished);
   const weights: Record<string, string> = {};
   for (const [i, own] of files.entries()) {
     const file = files.length === 1

@@ -64,3 +64,18 @@ export function syncFolder(path: string): void {
 export function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
 }
+
+/** Makes an empty folder; what an interrupted write has left there goes. */
+export function makeEmptyFolder(path: string): void {
+  removeIfThere(path);
+  Deno.mkdirSync(path, { recursive: true });
+}
+
+/** Removes a file, or a folder with all that it holds. */
+export function removeIfThere(path: string): void {
+  try {
+    Deno.removeSync(path, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

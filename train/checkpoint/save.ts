@@ -5,7 +5,7 @@ import type { DType, State } from "../../graph/ir.ts";
 import type { Layout } from "../../graph/layout.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import { CheckpointError } from "./error.ts";
-import { syncFolder, writeLasting } from "./files.ts";
+import { makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "./files.ts";
 import { MANIFEST, type Manifest, type SavedFile, type SavedPiece, type SavedTensor } from "./manifest.ts";
 import { sharesOf } from "./pieces.ts";
 import { type LocalState, type StateMemory, writeShare } from "./write.ts";
@@ -63,7 +63,7 @@ export async function saveCheckpoint(
       "make room, or set checkpoint.folder to another; what was saved before is as it was",
     );
   };
-  await together(() => isFirst && begin(unfinished));
+  await together(() => isFirst && makeEmptyFolder(unfinished));
   const shares = await together(async () => {
     const pieces = sharesOf(states, (s) => spread.layoutOf(s), mesh)[rank];
     const written = await writeShare(unfinished, pieces, {
@@ -97,12 +97,6 @@ async function outcomeOf<T>(work: () => T | Promise<T>): Promise<{ value?: T; er
   }
 }
 
-/** Makes an empty folder; what an interrupted save has left there goes. */
-function begin(unfinished: string): void {
-  removeIfThere(unfinished);
-  Deno.mkdirSync(unfinished, { recursive: true });
-}
-
 /** Gives a complete folder its name. An older one of that name is out of the way before, and removed after. */
 function putInPlace(unfinished: string, path: string): void {
   const old = `${path}.old`, parent = path.slice(0, path.lastIndexOf("/") + 1) || ".";
@@ -115,12 +109,4 @@ function putInPlace(unfinished: string, path: string): void {
   Deno.renameSync(unfinished, path);
   syncFolder(parent);
   removeIfThere(old);
-}
-
-function removeIfThere(path: string): void {
-  try {
-    Deno.removeSync(path, { recursive: true });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
 }
