@@ -188,7 +188,7 @@ export class Trainer implements AsyncDisposable {
 
   async #next(): Promise<TrainStep> {
     const { lr: peak, lrSchedule } = this.options;
-    const step = this.#step + 1, lr = peak * lrFactor(this.#step, lrSchedule);
+    const step = this.#step + 1, lr = peak * lrFactor(this.#step - (this.start?.scheduleFrom ?? 0), lrSchedule);
     const recorded = this.options.profile?.(step) ?? false;
     if (recorded) await this.program.recordNext();
     const start = performance.now();

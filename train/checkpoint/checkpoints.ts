@@ -45,6 +45,8 @@ export interface Start {
   readonly notices: readonly string[];
   /** Steps that were made. */
   readonly step: number;
+  /** The step behind which the learning rate's schedule begins: 0, or `step` where the schedule begins anew. */
+  readonly scheduleFrom: number;
   /** Tokens that were seen. */
   readonly tokensSeen: number;
   /** Place in the data; undefined: at its beginning.
@@ -87,7 +89,8 @@ export class Checkpoints {
       : undefined;
     const { step, tokensSeen } = saved && parts.includes("train_state") ? saved : { step: 0, tokensSeen: 0 };
     const loader = parts.includes("dataloader") ? saved?.loader : undefined;
-    this.start = { path, parts, notices, config: saved?.config ?? null, step, tokensSeen, loader };
+    const scheduleFrom = parts.includes("lr_scheduler") ? 0 : step;
+    this.start = { path, parts, notices, config: saved?.config ?? null, step, scheduleFrom, tokensSeen, loader };
   }
 
   /** Puts the checkpoint's tensors in place of the initial ones.

@@ -123,6 +123,18 @@ for (const tiedEmbeddings of [false, true]) {
   });
 }
 
+Deno.test("a learning rate's schedule that is excluded begins anew, and all else goes on", async () => {
+  await using tiny = await tinyRun();
+  const checkpoint: CheckpointOptions = { folder: tiny.folder, interval: 100, lastSaveModelOnly: false };
+  const [first] = (await trained({ ...tiny.options, checkpoint }, 6)).steps;
+  const anew = await trained(
+    { ...tiny.options, checkpoint: { ...checkpoint, excludeFromLoading: ["lr_scheduler"] } },
+    8,
+  );
+  assertEquals([anew.steps[0].step, anew.steps[0].lr], [6, first.lr]);
+  assertEquals((await trained({ ...tiny.options, checkpoint })).steps[0].lr === first.lr, false);
+});
+
 Deno.test("a program saves when it likes, under any name", async () => {
   await using tiny = await tinyRun();
   await using trainer = await Trainer.open(tiny.options);

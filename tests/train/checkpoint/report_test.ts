@@ -6,7 +6,14 @@ import { changes, savedText, startLines } from "../../../train/checkpoint/report
 
 const config = { job: { dump_folder: "a" }, training: { seq_len: 16, steps: 10 }, optimizer: { lr: 0.1 } };
 const start: Start = {
-  ...{ path: "out/checkpoint/step-1000", parts: PARTS, notices: ["x is no checkpoint"], step: 1000, tokensSeen: 16000 },
+  ...{
+    path: "out/checkpoint/step-1000",
+    parts: PARTS,
+    notices: ["x is no checkpoint"],
+    step: 1000,
+    scheduleFrom: 0,
+    tokensSeen: 16000,
+  },
   ...{ loader: undefined, config },
 };
 
