@@ -373,6 +373,12 @@ void LoadedProgram::run_action(const titan_action* actions, uint64_t i, const Ho
     program_.operands[operand].data = place.space == Space::input ? const_cast<uint8_t*>(host.input) + action.input_base + place.offset
                                                                   : host.output + action.output_base + place.offset;
   }
+  struct Inside {
+    Access& access;
+    ~Inside() { access.end(); }
+  };
+  access_.begin(section.writes);
+  const Inside inside{access_};
   progress_.begin();
   if (!section.num_collectives) return run_stream(0, action, static_cast<uint32_t>(i), records);
   // The comm thread runs the section's collectives beside the kernels. It uses this action until it has ended, however the kernels end.
@@ -445,12 +451,12 @@ char* LoadedProgram::range(uint64_t offset, uint64_t num_bytes) const {
 
 void LoadedProgram::read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes) {
   const char* from = range(offset, num_bytes);
-  device_->executor.run([&] { std::copy_n(from, num_bytes, bytes); });
+  access_.read({offset, offset + num_bytes}, [&] { std::copy_n(from, num_bytes, bytes); });
 }
 
 void LoadedProgram::write(uint64_t offset, const uint8_t* bytes, uint64_t num_bytes) {
   char* to = range(offset, num_bytes);
-  device_->executor.run([&] { std::copy_n(bytes, num_bytes, to); });
+  access_.write({offset, offset + num_bytes}, [&] { std::copy_n(bytes, num_bytes, to); });
 }
 
 titan_memory LoadedProgram::memory() const { return {program_.arena_bytes, program_.input_bytes, program_.output_bytes, program_.table_bytes(), huge_bytes_}; }

@@ -142,7 +142,9 @@ class LoadedProgram {
   void run(const titan_action* actions, uint64_t num_actions, const Host& host);
   /// The next run writes a record per instruction here.
   void profile(titan_profile_record* records, uint64_t capacity);
+  /// On the calling thread, beside sections that do not write there.
   void read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes);
+  /// On the calling thread, while no section runs.
   void write(uint64_t offset, const uint8_t* bytes, uint64_t num_bytes);
   titan_memory memory() const;
 
@@ -164,6 +166,7 @@ class LoadedProgram {
   Arena arena_;
   uint64_t huge_bytes_ = 0;
   Progress progress_;
+  Access access_;
   bool has_run_ = false;
   titan_profile_record* records_ = nullptr;  // of the next run; only the executor thread looks at these
   uint64_t record_capacity_ = 0;

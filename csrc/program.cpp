@@ -234,7 +234,7 @@ class Loader {
   void read_section(uint64_t i) {
     const Entry entry = sections_[i];
     const std::string what = text("section ", i);
-    Section section{read_string(what, entry.u32(0), entry.u32(4)), entry.u64(8), entry.u64(16), {}, 0, 0};
+    Section section{read_string(what, entry.u32(0), entry.u32(4)), entry.u64(8), entry.u64(16), {}, 0, 0, 0, {}};
     entry.expect_zero(24, SECTION_BYTES, what);
     if (!instructions_.holds(section.first_instruction, section.num_instructions))
       refuse(text(what, " (", section.name, ") has ", section.num_instructions, " instructions from ", section.first_instruction,
@@ -251,12 +251,16 @@ class Loader {
       for (int j = 0; j < call.num_operands; j++) {
         const auto operand = static_cast<uint32_t>(call.operands + j - program_.operands.data());
         const Place& place = program_.places[operand];
-        if (place.space == Space::arena) continue;
+        if (place.space == Space::arena) {
+          if (!place.absent && j >= instruction.first_output) section.writes.push_back({place.offset, place.end});
+          continue;
+        }
         section.host_operands.push_back(operand);
         uint64_t& bytes = place.space == Space::input ? section.input_bytes : section.output_bytes;
         bytes = std::max(bytes, place.end);
       }
     }
+    section.writes = join_ranges(std::move(section.writes));
     program_.sections.push_back(std::move(section));
   }
 
@@ -283,7 +287,7 @@ void Program::bind(char* arena) {
 
 uint64_t Program::table_bytes() const {
   uint64_t bytes = operands.size() * (sizeof(Tensor) + sizeof(Place)) + attributes.size() * sizeof(Attribute);
-  for (const Section& section : sections) bytes += sizeof section + section.host_operands.size() * sizeof(uint32_t);
+  for (const Section& section : sections) bytes += sizeof section + section.host_operands.size() * sizeof(uint32_t) + section.writes.size() * sizeof(Range);
   return bytes + instructions.size() * sizeof(Instruction);
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "access.h"
 #include "backend.h"
 #include "failure.h"
 
@@ -36,6 +37,7 @@ struct Section {
   std::vector<uint32_t> host_operands;  // those in the caller's buffers: each action sets their addresses
   uint64_t input_bytes, output_bytes;   // how far their views reach from the action's bases
   uint64_t num_collectives = 0;
+  std::vector<Range> writes;  // what its instructions write of the arena: results and scratch
 };
 
 struct Program {

@@ -3,7 +3,7 @@
 // - Every function returns a titan_status and, when that is not TITAN_STATUS_OK, fills the caller's titan_error (which may be null).
 // - Devices and programs are handles: numbers that are never used twice. A wrong or stale one is an error, never a crash.
 // - Calls may come from any thread. Nothing is kept per calling thread; numeric work happens on the device's own executor thread,
-//   in the order in which it was asked for.
+//   in the order in which it was asked for. Only state is copied in and out by the calling thread.
 // - TITAN_SLOW marks calls that may take longer than about 50 us: a caller with an event loop makes them from another thread.
 //   Buffers passed to a call must stay where they are until it returns.
 #ifndef TITAN_H
@@ -188,10 +188,11 @@ TITAN_API int32_t titan_program_destroy(uint64_t program, titan_error *error);
 /** What the program holds. */
 TITAN_API int32_t titan_program_memory(uint64_t program, titan_memory *memory, titan_error *error);
 
-/** Copies num_bytes of the program's arena, from an offset on, into bytes. */
+/** Copies num_bytes of the program's arena, from an offset on, into bytes: on the calling thread, also while a run is under way. It waits for an action
+    that writes there, and an action that is to write there waits for it. */
 TITAN_SLOW int32_t titan_buffer_read(uint64_t program, uint64_t offset, uint8_t *bytes, uint64_t num_bytes, titan_error *error);
 
-/** Copies bytes into the program's arena. */
+/** Copies bytes into the program's arena: on the calling thread, between two actions of a run that is under way. */
 TITAN_SLOW int32_t titan_buffer_write(uint64_t program, uint64_t offset, const uint8_t *bytes, uint64_t num_bytes, titan_error *error);
 
 /** Joins the other ranks, with which mpirun or srun started this one, through the module libtitan_<name>, which lies beside this library. The

@@ -279,7 +279,7 @@ export const symbols = {
     ],
     result: "i32",
   },
-  /** Copies num_bytes of the program's arena, from an offset on, into bytes. */
+  /** Copies num_bytes of the program's arena, from an offset on, into bytes: on the calling thread, also while a run is under way. It waits for an action that writes there, and an action that is to write there waits for it. */
   titan_buffer_read: {
     parameters: [
       "u64", // uint64_t program
@@ -291,7 +291,7 @@ export const symbols = {
     result: "i32",
     nonblocking: true,
   },
-  /** Copies bytes into the program's arena. */
+  /** Copies bytes into the program's arena: on the calling thread, between two actions of a run that is under way. */
   titan_buffer_write: {
     parameters: [
       "u64", // uint64_t program

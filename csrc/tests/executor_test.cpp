@@ -121,6 +121,29 @@ void handles_may_go_while_calls_run() {
   }
 }
 
+/// A sum that grows everywhere by one number at a time, read while it does.
+void state_is_read_whole_while_runs_go_on() {
+  Opened opened;
+  Host zero(0);
+  EXPECT(zero.run(opened.program, {action(0, TITAN_FLAG_FIRST)}) == TITAN_STATUS_OK);
+  std::atomic<int> running{1};
+  at_once([&](int caller) {
+    if (caller == 0) {
+      Host host;
+      for (int round = 0; round < 20 * ROUNDS; round++) EXPECT(host.run(opened.program, {action(0), action(0), action(1)}) == TITAN_STATUS_OK);
+      running = 0;
+      return;
+    }
+    float last = 0;
+    while (running) {
+      float sum[N];
+      EXPECT(titan_buffer_read(opened.program, 0, reinterpret_cast<uint8_t*>(sum), sizeof sum, nullptr) == TITAN_STATUS_OK);
+      EXPECT(std::all_of(sum, sum + N, [&](float x) { return x == sum[0]; }) && sum[0] >= last);
+      last = sum[0];
+    }
+  });
+}
+
 void failures_reach_the_caller_that_caused_them() {
   Opened opened;
   at_once([&](int caller) {
@@ -184,6 +207,7 @@ void callers_record_at_once() {
 int main() {
   calls_take_turns();
   programs_of_a_device_do_not_mix();
+  state_is_read_whole_while_runs_go_on();
   handles_may_go_while_calls_run();
   failures_reach_the_caller_that_caused_them();
   a_run_is_recorded_once();

@@ -1,0 +1,55 @@
+// Who is in a program's arena. A section runs on the executor thread; callers copy state in and out beside it, on their own threads.
+#pragma once
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+namespace titan {
+
+/// Bytes of the arena, from begin up to end.
+struct Range {
+  uint64_t begin, end;
+};
+
+/// Sorts ranges, and joins those that touch.
+std::vector<Range> join_ranges(std::vector<Range> ranges);
+
+/// Does one of these, which join_ranges made, share a byte with another range?
+bool overlap(const std::vector<Range>& ranges, Range other);
+
+/// Keeps sections and copies out of each other's way. A section waits for the copies under way that read what it writes, and for those that
+/// write anything; a copy waits for the section likewise. Neither waits for anything else meanwhile, so they cannot lock each other out.
+class Access {
+ public:
+  /// On the executor thread: a section begins that writes these.
+  void begin(const std::vector<Range>& writes);
+  void end();
+  /// Does `copy` on the calling thread while nobody is in its way.
+  template <class Copy> void read(Range from, Copy copy) {
+    enter({from, false});
+    copy();
+    leave({from, false});
+  }
+  template <class Copy> void write(Range to, Copy copy) {
+    enter({to, true});
+    copy();
+    leave({to, true});
+  }
+
+ private:
+  struct Use {
+    Range range;
+    bool writes;
+  };
+  static bool conflict(const std::vector<Range>& writes, const Use& use);
+  void enter(const Use& use);
+  void leave(const Use& use);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  const std::vector<Range>* section_ = nullptr;  // what the section writes that runs, or waits to
+  std::vector<Use> copies_;                      // under way
+};
+
+}  // namespace titan
