@@ -231,15 +231,20 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   });
   const signal = stopOnSignal(trainer);
   try {
-    for await (const { tokenCount, loadingMs, profile, saved, ...result } of trainer) {
+    let told = 0;
+    const tellSaves = () => {
+      while (told < trainer.saves.length) console.log(savedText(trainer.saves[told++]));
+    };
+    for await (const { tokenCount, loadingMs, profile, saved: _, ...result } of trainer) {
       const { step } = result;
       metrics.batch(tokenCount, loadingMs);
       await metrics.step(result);
-      if (saved) console.log(savedText(saved));
+      tellSaves();
       if (profile) await profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
       if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics);
     }
+    tellSaves();
   } catch (error) {
     if (group && error instanceof TitanError && error.status === "COMMUNICATION") saveRecord(config, group, error);
     throw error;

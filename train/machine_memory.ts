@@ -18,21 +18,23 @@ export function neededBytes({ plan, host }: PlannedStep, memory?: ProcessMemory)
   readonly all: number;
   /** What the host holds of batches. */
   readonly batches: number;
-  /** Beside arena and batches: what a process usually takes, or what this one has taken already. */
+  /** What is copied of states for checkpoints. */
+  readonly staging: number;
+  /** Beside all this: what a process usually takes, or what this one has taken already. */
   readonly rest: number;
 } {
   const rest = Math.max(REST_BYTES + plan.threads * THREAD_BYTES, memory?.ownBytes ?? 0);
-  const batches = host.inputBytes + host.outputBytes + host.prefetchBytes;
-  return { all: plan.arenaBytes + batches + rest, batches, rest };
+  const batches = host.inputBytes + host.outputBytes + host.prefetchBytes, staging = host.stagingBytes;
+  return { all: plan.arenaBytes + batches + staging + rest, batches, staging, rest };
 }
 
 /** Whether a run fits, in a line.
  * @param memory that there is, as far as is known. */
 export function fitText(step: PlannedStep, memory?: ProcessMemory): string {
-  const { all, batches, rest } = neededBytes(step, memory);
-  const needs =
-    `a run needs ${bytesText(all)}, its arena, ${bytesText(batches)} for batches and ${bytesText(rest)} for the rest ` +
-    "of the process";
+  const { all, batches, staging, rest } = neededBytes(step, memory);
+  const needs = `a run needs ${bytesText(all)}, its arena, ${bytesText(batches)} for batches${
+    staging > 0 ? `, ${bytesText(staging)} for checkpoints` : ""
+  } and ${bytesText(rest)} for the rest of the process`;
   if (!memory) return needs;
   const { totalBytes, availableBytes, file } = memory, total = bytesText(totalBytes);
   const here = `${bytesText(availableBytes)} of ${
@@ -64,6 +66,16 @@ ${memoryText(compiled.plan)}
     this.compiled = compiled;
     this.memory = memory;
   }
+}
+
+/** Less than so many bytes are no buffer to speak of. */
+const WAVE_BYTES = 256 * 2 ** 20;
+
+/** A step that copies as much of its state ahead of the disk as memory allows, or at least 256 MiB. */
+export function withStagingThatFits<S extends PlannedStep>(step: S, memory: ProcessMemory): S {
+  const { stagingBytes } = step.host, room = memory.availableBytes - neededBytes(step, memory).all + stagingBytes;
+  const fitting = Math.min(stagingBytes, Math.max(WAVE_BYTES, room));
+  return fitting === stagingBytes ? step : { ...step, host: { ...step.host, stagingBytes: fitting } };
 }
 
 /** Refuses a step that does not fit.

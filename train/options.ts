@@ -101,8 +101,8 @@ export interface TrainStep extends StepNumbers {
   readonly nativeMs: number;
   /** Where the time went, if the step was to be recorded. */
   readonly profile?: StepProfile;
-  /** What was saved behind the step, if something was. */
-  readonly saved?: Saved;
+  /** The checkpoints that were completed since the step before, or failed. */
+  readonly saved: readonly Saved[];
 }
 
 /** What an evaluation has to tell. */

@@ -3,9 +3,10 @@
 import { Comm, type CommInfo, type CommOptions } from "../ffi/comm.ts";
 import type { Device } from "../ffi/device.ts";
 import { LaunchError } from "../parallel/launch.ts";
+import type { Together } from "./checkpoint/save.ts";
 
 /** This process among the others. */
-export class ProcessGroup implements AsyncDisposable {
+export class ProcessGroup implements AsyncDisposable, Together {
   /** Who this is. */
   readonly info: CommInfo;
   /** Native membership. */
@@ -57,6 +58,18 @@ export class ProcessGroup implements AsyncDisposable {
     return all.map((one, rank) => JSON.parse(new TextDecoder().decode(one.subarray(0, lengths[rank]))));
   }
 
+  /** Waits until what each rank works on is done, however long that takes, and gives what came of it, by rank, through JSON. Ranks that
+   * wait hear every second of those that work, so that no time-out ends the run. @param work must not reject. */
+  async meet<T>(work: Promise<T>): Promise<T[]> {
+    let isDone = false;
+    const mine = work.then((value) => {
+      isDone = true;
+      return value;
+    });
+    do await within(mine, 1000); while ((await this.exchange([isDone ? 1 : 0])).some((done) => done === 0));
+    return await this.exchangeJson(await mine);
+  }
+
   /** Something went wrong here: the others learn of it at once, and are not to be met again. */
   fail(error: unknown): void {
     this.comm.giveUp((error instanceof Error ? error.message : `${error}`).split("\n")[0]);
@@ -66,4 +79,11 @@ export class ProcessGroup implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.comm.close();
   }
+}
+
+/** Waits for something so many milliseconds at most. */
+async function within(work: Promise<unknown>, ms: number): Promise<void> {
+  const late = Promise.withResolvers<void>(), timer = setTimeout(late.resolve, ms);
+  await Promise.race([work, late.promise]);
+  clearTimeout(timer);
 }

@@ -8,8 +8,11 @@ import { Program, type ProgramMemory } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
 import { prefetchBytes } from "../data/prefetch.ts";
 import { type Graph, numel, type State, type StateKind } from "../graph/ir.ts";
+import { pieceBytes, sharesOf } from "./checkpoint/pieces.ts";
+import { type CheckpointOptions, policyOf } from "./checkpoint/policy.ts";
 import type { Wanted } from "./checkpoint/read.ts";
 import type { SpreadStates } from "./checkpoint/save.ts";
+import { stagingBytesOf } from "./checkpoint/staging.ts";
 import type { LocalState } from "./checkpoint/write.ts";
 import type { EncodedSection } from "../graph/passes/encode.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
@@ -49,6 +52,8 @@ export interface StepOptions {
   readonly threads: number;
   /** The ranks that share the step; default: one has everything. */
   readonly ranks?: MeshLayout;
+  /** Is the run saved, and how? Default: it is not. */
+  readonly checkpoint?: CheckpointOptions;
 }
 
 /** Token ids and the like of one microbatch, row-major `[batch, seqLen]`, in the program's input buffer; where ranks share sequences,
@@ -115,13 +120,13 @@ export function stepGraphs(options: Omit<StepOptions, "precision" | "remat" | "t
  * @throws {LayoutError} when the model cannot be cut as the mesh asks. */
 export function compileStep(options: StepOptions): CompiledStep {
   const { graphs, passes, spread } = bound(options), compiled = compileGraphs(graphs, passes);
-  return { ...compiled, ...hostMemory(compiled.plan, options), spread };
+  return { ...compiled, ...hostMemory(compiled.plan, spread, options), spread };
 }
 
 /** All of {@linkcode compileStep} but the program: enough to know what a step takes. */
 export function planStep(options: StepOptions): Planned & HostMemory {
-  const { graphs, passes } = bound(options), planned = planGraphs(graphs, passes);
-  return { ...planned, ...hostMemory(planned.plan, options) };
+  const { graphs, passes, spread } = bound(options), planned = planGraphs(graphs, passes);
+  return { ...planned, ...hostMemory(planned.plan, spread, options) };
 }
 
 /** The graphs of a step, and how passes turn them into a program. */
@@ -156,10 +161,15 @@ export interface HostMemory {
     readonly outputBytes: number;
     /** Batches that loaders hold ready. */
     readonly prefetchBytes: number;
+    /** What this rank writes of a whole checkpoint; 0 where nothing is saved. */
+    readonly shareBytes: number;
+    /** What it copies of that ahead of the disk. */
+    readonly stagingBytes: number;
   };
 }
 
-function hostMemory({ sections }: MemoryPlan, { batch, seqLen, accumulation, evaluate }: StepOptions): HostMemory {
+function hostMemory(plan: MemoryPlan, spread: StateLayouts, options: StepOptions): HostMemory {
+  const { batch, seqLen, accumulation, evaluate } = options, { sections } = plan;
   const [microbatch, update, evaluation] = ["microbatch", "update", "evaluate"].map((name) =>
     sections.find((s) => s.graph.name === name)
   );
@@ -168,8 +178,26 @@ function hostMemory({ sections }: MemoryPlan, { batch, seqLen, accumulation, eva
       inputBytes: Math.max(accumulation * microbatch!.inputBytes + update!.inputBytes, evaluation?.inputBytes ?? 0),
       outputBytes: microbatch!.outputBytes + update!.outputBytes,
       prefetchBytes: prefetchBytes(batch, seqLen) + (evaluate ? prefetchBytes(evaluate.batch, evaluate.seqLen) : 0),
+      ...checkpointMemory(plan, spread, options.checkpoint),
     },
   };
+}
+
+function checkpointMemory(
+  plan: MemoryPlan,
+  spread: StateLayouts,
+  options: CheckpointOptions | undefined,
+): Pick<HostMemory["host"], "shareBytes" | "stagingBytes"> {
+  if (!options || options.loadOnly) return { shareBytes: 0, stagingBytes: 0 };
+  const shares = sharesOf(lastingStates(plan, spread, LASTING), (state) => spread.layoutOf(state), spread.mesh);
+  const shareBytes = shares[spread.rank].reduce((sum, piece) => sum + pieceBytes(piece), 0);
+  return { shareBytes, stagingBytes: stagingBytesOf(shareBytes, policyOf(options)) };
+}
+
+/** Whole states of some kinds, in the element types in which they are stored: bf16 since a pass, perhaps. */
+function lastingStates(plan: MemoryPlan, { states }: StateLayouts, kinds: readonly StateKind[]): State[] {
+  return [...states.values()].filter((s) => kinds.includes(s.kind))
+    .map((s) => ({ ...s, dtype: plan.states.get(s.name)!.state.dtype }));
 }
 
 /** States that a run goes on from; sums begin anew in every step. */
@@ -196,6 +224,8 @@ export class StepProgram implements Disposable {
   readonly #actions: {
     readonly initialize: Actions;
     readonly step: Actions;
+    readonly microbatches: Actions;
+    readonly update: Actions;
     readonly check: Actions;
     readonly evaluateFirst: Actions;
     readonly evaluateNext: Actions;
@@ -251,6 +281,8 @@ export class StepProgram implements Disposable {
     this.#actions = {
       initialize: one(initialize, Flag.FIRST),
       step: new Actions(step(0)),
+      microbatches: new Actions(step(0).slice(0, -1)),
+      update: new Actions(step(0).slice(-1)),
       check: new Actions(step(Flag.CHECK_FINITE)),
       evaluateFirst: one(evaluate, Flag.FIRST),
       evaluateNext: one(evaluate, 0),
@@ -280,11 +312,16 @@ export class StepProgram implements Disposable {
 
   /** One optimizer step on what lies in `microbatches`.
    * @param step from 1. @param lr learning rate.
+   * @param beforeUpdate is waited for before parameters and moments change; a step without it is one native call.
    * @throws {DivergedError} when loss or gradient norm is not finite. */
-  async step(step: number, lr: number): Promise<StepNumbers> {
+  async step(step: number, lr: number, beforeUpdate?: () => Promise<void>): Promise<StepNumbers> {
     this.#lr[0] = lr;
     this.#step[0] = step;
-    await this.#program.run(this.#actions.step);
+    if (beforeUpdate) {
+      await this.#program.run(this.#actions.microbatches);
+      await beforeUpdate();
+      await this.#program.run(this.#actions.update);
+    } else await this.#program.run(this.#actions.step);
     const numbers = { loss: this.#numbers[0][0], gradNorm: this.#numbers[1][0], tokenCount: this.#numbers[2][0] };
     if (!Number.isFinite(numbers.loss) || !Number.isFinite(numbers.gradNorm)) await this.#explain(step, numbers);
     return numbers;
@@ -372,9 +409,7 @@ export class StepProgram implements Disposable {
   /** The states that outlive a run: parameters, and moments too unless `kinds` says otherwise. */
   lasting(kinds: readonly StateKind[] = LASTING): SpreadStates & { readonly wanted: readonly Wanted[] } {
     const { spread: { mesh, rank, states: all, layoutOf }, plan } = this.compiled, at = mesh.coordinates(rank);
-    // What is stored in bf16 is so since a pass; shapes are those of the whole.
-    const states = [...all.values()].filter((s) => kinds.includes(s.kind))
-      .map((s) => ({ ...s, dtype: plan.states.get(s.name)!.state.dtype }));
+    const states = lastingStates(plan, this.compiled.spread, kinds);
     const localOf = (name: string): LocalState => {
       const state = all.get(name)!, layout = layoutOf(state), { starts } = boxOf(state.shape, layout, mesh.degrees, at);
       const { offset, state: { dtype } } = plan.states.get(name)!;

@@ -16,9 +16,10 @@ import { BATCH_AXES, Mesh, stepProblems } from "../parallel/mesh.ts";
 import { agree } from "./agreement.ts";
 import { BatchPart } from "./batch_part.ts";
 import { Checkpoints, runState, type Saved, type Start } from "./checkpoint/checkpoints.ts";
-import { saveCheckpoint } from "./checkpoint/save.ts";
+import { saveCheckpoint, type Saving, type Together } from "./checkpoint/save.ts";
+import { Staging } from "./checkpoint/staging.ts";
 import { lrFactor } from "./lr_schedule.ts";
-import { checkMemory } from "./machine_memory.ts";
+import { checkMemory, withStagingThatFits } from "./machine_memory.ts";
 import {
   complete,
   type CompleteOptions,
@@ -64,6 +65,7 @@ export class Trainer implements AsyncDisposable {
   readonly #native: Device;
   readonly #loader: Prefetcher;
   readonly #part: BatchPart;
+  #staging: Staging | undefined;
   readonly #owned: AsyncDisposable;
   #step = 0;
   #tokensSeen = 0;
@@ -123,13 +125,15 @@ export class Trainer implements AsyncDisposable {
       ); // its worker has read and tokenised meanwhile
       checkVocabulary(full.model, loader.vocabSize);
       await checking;
-      const { native, joining, precision, compiled } = compiling();
+      const { native, joining, precision, compiled: planned } = compiling();
       group = stack.use(await joining);
       if (group) await agree(group, { ...factsOf(full), checkpoint: start?.path ?? "none" });
-      checkMemory(compiled, native.memory());
+      const memory = native.memory(), compiled = withStagingThatFits(planned, memory);
+      checkMemory(compiled, memory);
       const program = stack.use(await StepProgram.load(native, compiled, accumulation));
       await program.initialize(full.seed);
       await checkpoints?.load((kinds) => program.lasting(kinds));
+      if (checkpoints) stack.use(checkpoints);
       const opened = { native, program, loader, ranks, group, checkpoints, owned: stack.move() };
       return new Trainer({ ...full, precision }, opened);
     } catch (error) {
@@ -143,9 +147,14 @@ export class Trainer implements AsyncDisposable {
     return this.#checkpoints?.start;
   }
 
-  /** What was saved last, of this run. */
+  /** The checkpoint that this run completed last. */
   get saved(): Saved | undefined {
     return this.#checkpoints?.saved;
+  }
+
+  /** All checkpoints of this run that were completed, or failed, in their order. */
+  get saves(): readonly Saved[] {
+    return this.#checkpoints?.saves ?? [];
   }
 
   /** The last step that was made. */
@@ -190,7 +199,10 @@ export class Trainer implements AsyncDisposable {
     const { lr: peak, lrSchedule } = this.options;
     const step = this.#step + 1, lr = peak * lrFactor(this.#step - (this.start?.scheduleFrom ?? 0), lrSchedule);
     const recorded = this.options.profile?.(step) ?? false;
-    if (recorded) await this.program.recordNext();
+    if (recorded) {
+      await this.#checkpoints?.beforeUpdate?.(); // a step that is recorded is one native call
+      await this.program.recordNext();
+    }
     const start = performance.now();
     let read = this.#epoch;
     for (const views of this.program.microbatches) {
@@ -199,12 +211,13 @@ export class Trainer implements AsyncDisposable {
       read = batch.epoch;
     }
     const loaded = performance.now();
-    const numbers = await this.program.step(step, lr);
+    const numbers = await this.program.step(step, lr, this.#checkpoints?.beforeUpdate);
     this.#step = step;
     this.#tokensSeen += numbers.tokenCount;
     const ended = performance.now(), { maxLoss, epoch } = await this.#agree(numbers.loss, read);
     this.#count(epoch);
-    const saved = await this.#saveIfDue(false);
+    const before = this.saves.length;
+    await this.#saveIfDue(false);
     return {
       step,
       lr,
@@ -215,37 +228,34 @@ export class Trainer implements AsyncDisposable {
       loadingMs: loaded - start,
       nativeMs: ended - loaded,
       ...(recorded ? { profile: this.#profile(step, [start, loaded, ended]) } : {}),
-      ...(saved ? { saved } : {}),
+      saved: this.saves.slice(before),
     };
   }
 
-  /** Saves the run as it stands behind the last step; with other ranks, all of them call it.
+  /** Saves the run as it stands behind the last step, and waits for it; with other ranks, all of them call it.
    * @param path folder of the checkpoint; an older one there is replaced. @param content parameters alone, or all; default all.
    * @param dtype element type of what is written; default: that of each value, without which a run does not go on bit for bit.
    * @throws {CheckpointError} when it cannot be written; the run may go on. */
   async save(path: string, content: Saved["content"] = "full", dtype?: DType): Promise<Saved> {
-    const begun = performance.now(), { group } = this, kinds = content === "model" ? ["parameter"] as const : undefined;
-    const own = this.#loader.state(), loader = mergeStates(group ? await group.exchangeJson(own) : [own]);
-    const state = runState({
-      ...this.options,
-      step: this.#step,
-      tokensSeen: this.#tokensSeen,
-      loader,
-      ranks: this.ranks,
-    });
-    const bytes = await saveCheckpoint(path, this.program.lasting(kinds), {
-      step: this.#step,
-      content,
-      state,
-      dtype,
-      group,
-    });
-    return { path, content, bytes, ms: performance.now() - begun };
+    await this.#checkpoints?.finish();
+    const begun = performance.now(), { done } = await this.#begin(path, content, dtype), bytes = await done;
+    const ms = performance.now() - begun;
+    return { path, content, bytes, ms, stallMs: ms };
   }
 
-  async #saveIfDue(stopping: boolean): Promise<Saved | undefined> {
+  async #begin(path: string, content: Saved["content"], dtype?: DType, later?: Together): Promise<Saving> {
+    const { group } = this, kinds = content === "model" ? ["parameter"] as const : undefined;
+    const own = this.#loader.state(), loader = mergeStates(group ? await group.exchangeJson(own) : [own]);
+    const { options, ranks, program } = this, step = this.#step;
+    const state = runState({ ...options, step, tokensSeen: this.#tokensSeen, loader, ranks });
+    this.#staging ??= new Staging(program.compiled.host.stagingBytes || undefined);
+    const staging = this.#staging;
+    return await saveCheckpoint(path, program.lasting(kinds), { step, content, state, dtype, staging, group, later });
+  }
+
+  async #saveIfDue(stopping: boolean): Promise<void> {
     const place = { step: this.#step, last: this.#step === this.options.steps, stopping };
-    return await this.#checkpoints?.after(place, (...what) => this.save(...what));
+    await this.#checkpoints?.after(place, (...what) => this.#begin(...what), this.group);
   }
 
   /** Tells once a pass that the text is read again, on the first rank. */
@@ -258,16 +268,20 @@ export class Trainer implements AsyncDisposable {
   }
 
   /** What ranks tell each other behind a step: whether to stop, their own losses, of which it returns the largest, and the passes that
-   * they have made over the text, of which it returns the fewest. */
+   * they have made over the text, of which it returns the fewest. What is saved meanwhile goes on when all ranks have come as far. */
   async #agree(loss: number, epoch: number): Promise<{ maxLoss: number; epoch: number }> {
     if (!this.group) return { maxLoss: loss, epoch };
-    const all = await this.group.exchange([this.#stopping ? 1 : 0, await this.program.ownLoss(), epoch]);
-    let [maxLoss, fewest] = [-Infinity, Infinity];
-    for (let i = 0; i < all.length; i += 3) {
+    const isReady = this.#checkpoints?.isReady ?? false;
+    const mine = [this.#stopping ? 1 : 0, await this.program.ownLoss(), epoch, isReady ? 1 : 0];
+    const all = await this.group.exchange(mine);
+    let [maxLoss, fewest, ready] = [-Infinity, Infinity, true];
+    for (let i = 0; i < all.length; i += mine.length) {
       this.#stopped ||= all[i] > 0;
       if (all[i + 1] > maxLoss) maxLoss = all[i + 1]; // not a number where all of a rank's tokens are ignored
       fewest = Math.min(fewest, all[i + 2]);
+      ready &&= all[i + 3] > 0;
     }
+    if (ready) await this.#checkpoints?.hold();
     return { maxLoss, epoch: fewest };
   }
 

@@ -7,6 +7,7 @@ import type { DType, StateKind } from "../../graph/ir.ts";
 import { Llama } from "../../model/llama.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import type { MeshLayout } from "../ranks.ts";
+import { BackgroundSave } from "./background_save.ts";
 import { CheckpointError } from "./error.ts";
 import type { Checkpoint } from "./manifest.ts";
 import {
@@ -19,7 +20,7 @@ import {
   removeOld,
 } from "./policy.ts";
 import { readSmall, readStates, type Wanted } from "./read.ts";
-import { type RunState, type SpreadStates, STATE_FILE } from "./save.ts";
+import { type RunState, type Saving, type SpreadStates, STATE_FILE, type Together } from "./save.ts";
 
 /** A checkpoint that was saved. */
 export interface Saved {
@@ -29,11 +30,17 @@ export interface Saved {
   readonly content: "model" | "full";
   /** Bytes of all its tensors. */
   readonly bytes: number;
-  /** How long training stood still, in milliseconds. */
+  /** From its beginning until it was complete, in milliseconds. */
   readonly ms: number;
+  /** How long training stood still for it, in milliseconds. */
+  readonly stallMs: number;
   /** Why it could not be saved; training goes on. */
   readonly failure?: CheckpointError;
 }
+
+/** How a trainer begins to save.
+ * @param dtype element type of what is written; default: that of each value. @param later how ranks meet behind the beginning. */
+export type Begin = (path: string, content: Saved["content"], dtype?: DType, later?: Together) => Promise<Saving>;
 
 /** Where a run goes on from. */
 export interface Start {
@@ -64,15 +71,17 @@ interface SavedState {
   readonly config: unknown;
 }
 
-/** Checkpoints of a run. */
-export class Checkpoints {
+/** Checkpoints of a run. With other ranks, all of them make the same calls, between the same steps. */
+export class Checkpoints implements AsyncDisposable {
   /** Undefined: the run begins anew. */
   readonly start: Start | undefined;
-  /** What was saved last. */
-  saved: Saved | undefined;
+  /** Those that ended, also in a failure, in their order. */
+  readonly saves: Saved[] = [];
   readonly #policy: CheckpointPolicy;
   readonly #chosen: Checkpoint | undefined;
   readonly #isFirst: boolean;
+  /** What is written while training goes on. */
+  #background: (Pick<Saved, "path" | "content"> & { readonly save: BackgroundSave }) | undefined;
 
   /** Finds what the run goes on from.
    * @param rank of this process; the first one deletes what is old. @throws {CheckpointError} when that cannot be used. */
@@ -104,24 +113,75 @@ export class Checkpoints {
     await readStates(this.#chosen, wanted, { memory, verify: this.#policy.verify });
   }
 
+  /** The last that was completed. */
+  get saved(): Saved | undefined {
+    return this.saves.findLast((save) => !save.failure);
+  }
+
+  /** What an update has to wait for, if anything: states that are still being copied. */
+  get beforeUpdate(): (() => Promise<void>) | undefined {
+    const save = this.#background?.save;
+    return save?.isCopying ? () => save.untilCopied() : undefined;
+  }
+
+  /** Does this rank wait for the others to come to the end of a step? Where all do, all call {@linkcode hold}. */
+  get isReady(): boolean {
+    return this.#background?.save.isReady ?? false;
+  }
+
+  /** Meets the other ranks at the end of a step. */
+  async hold(): Promise<void> {
+    await this.#background?.save.hold();
+  }
+
   /** Saves behind a step, if that is due and has not been done.
+   * @param begin begins it. @param group the other ranks.
    * @throws {CheckpointError} when it cannot be saved and the run would lose by going on. */
   async after(
     place: { readonly step: number; readonly last: boolean; readonly stopping: boolean },
-    save: (path: string, content: Saved["content"], dtype?: DType) => Promise<Saved>,
-  ): Promise<Saved | undefined> {
+    begin: Begin,
+    group?: Together,
+  ): Promise<void> {
     const content = dueSave(place.step, place, this.#policy), path = `${this.#policy.folder}/step-${place.step}`;
-    if (!content || this.saved?.path === path) return;
-    const begun = performance.now();
+    const isFinal = place.last || place.stopping;
+    const background = this.#background;
+    const isDue = content !== undefined && this.saved?.path !== path && background?.path !== path;
+    if (background && (isDue || isFinal || background.save.ended)) await this.#finish(isFinal);
+    if (!isDue) return;
+    const begun = performance.now(), dtype = content === "model" ? this.#policy.exportDtype : undefined;
     try {
-      this.saved = await save(path, content, content === "model" ? this.#policy.exportDtype : undefined);
-      if (this.#isFirst) removeOld(this.#policy, this.start?.path);
-      return this.saved;
+      const save = await BackgroundSave.begin((later) => begin(path, content, dtype, later), group);
+      this.#background = { path, content, save };
     } catch (error) {
-      const isFinal = place.last || place.stopping || !this.#policy.goOnUnsaved;
-      if (!(error instanceof CheckpointError) || isFinal) throw error;
-      return { path, content, bytes: 0, ms: performance.now() - begun, failure: error };
+      const ms = performance.now() - begun;
+      return this.#failed({ path, content, ms, stallMs: ms }, error, isFinal);
     }
+    if (isFinal || !this.#policy.async) await this.#finish(isFinal);
+  }
+
+  /** Waits for the end of what is written while training goes on.
+   * @throws {CheckpointError} when it failed, and the run would lose by going on. */
+  async #finish(isFinal: boolean): Promise<void> {
+    const { path, content, save } = this.#background!, outcome = save.ended ?? await save.finish();
+    this.#background = undefined;
+    if ("error" in outcome) return this.#failed({ path, content, ...save.times }, outcome.error, isFinal);
+    this.saves.push({ path, content, bytes: outcome.bytes, ...save.times });
+    if (this.#isFirst) removeOld(this.#policy, this.start?.path);
+  }
+
+  #failed(saved: Omit<Saved, "bytes" | "failure">, error: unknown, isFinal: boolean): void {
+    if (!(error instanceof CheckpointError) || isFinal || !this.#policy.goOnUnsaved) throw error;
+    this.saves.push({ ...saved, bytes: 0, failure: error });
+  }
+
+  /** Waits until nothing is written any more. */
+  async finish(): Promise<void> {
+    if (this.#background) await this.#finish(true);
+  }
+
+  /** Waits until nothing is read of the states any more; what all of it has not been written stays no checkpoint. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#background?.save.leave();
   }
 }
 

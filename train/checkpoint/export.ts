@@ -49,7 +49,7 @@ export async function exportHuggingFace(
     return { ours, name, dtype, shape: saved.shape, bytes: numel(saved.shape) * dtypeBytes[dtype] };
   });
   const unfinished = `${folder}.tmp`, files = filesOf(tensors), number = (n: number) => String(n).padStart(5, "0");
-  makeEmptyFolder(unfinished);
+  await makeEmptyFolder(unfinished);
   const weights: Record<string, string> = {};
   for (const [i, own] of files.entries()) {
     const file = files.length === 1
@@ -65,15 +65,15 @@ export async function exportHuggingFace(
   }
   if (files.length > 1) {
     const metadata = { total_size: tensors.reduce((sum, t) => sum + t.bytes, 0) };
-    writeLasting(`${unfinished}/model.safetensors.index.json`, json({ metadata, weight_map: weights }));
+    await writeLasting(`${unfinished}/model.safetensors.index.json`, json({ metadata, weight_map: weights }));
   }
-  writeLasting(`${unfinished}/config.json`, json(configJson(config, dtype)));
+  await writeLasting(`${unfinished}/config.json`, json(configJson(config, dtype)));
   for (const file of TOKENIZER_FILES) {
     if (tokenizer !== undefined && exists(`${tokenizer}/${file}`)) {
       Deno.copyFileSync(`${tokenizer}/${file}`, `${unfinished}/${file}`);
     }
   }
-  syncFolder(unfinished);
+  await syncFolder(unfinished);
   Deno.renameSync(unfinished, folder);
 }
 

@@ -48,16 +48,21 @@ export class HashingWriter implements Disposable {
 
 /** Writes a text as a file that lasts.
  * @returns what a manifest says of it. */
-export function writeLasting(path: string, text: string): SavedFile {
-  using writer = new HashingWriter(path);
-  writer.write(new TextEncoder().encode(text));
-  return writer.finish();
+export async function writeLasting(path: string, text: string): Promise<SavedFile> {
+  using file = await Deno.open(path, { write: true, createNew: true });
+  const bytes = new TextEncoder().encode(text), sha256: string[] = [];
+  for (let at = 0; at === 0 || at < bytes.length; at += BLOCK_BYTES) {
+    sha256.push(await digest(bytes.subarray(at, at + BLOCK_BYTES)));
+  }
+  await writeFully(file, bytes);
+  await file.sync();
+  return { bytes: bytes.length, sha256 };
 }
 
 /** Waits until the disk has the names in a folder. */
-export function syncFolder(path: string): void {
-  using folder = Deno.openSync(path);
-  folder.syncSync();
+export async function syncFolder(path: string): Promise<void> {
+  using folder = await Deno.open(path);
+  await folder.sync();
 }
 
 /** SHA-256 of bytes, in hex. */
@@ -65,16 +70,26 @@ export function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
 }
 
+/** The same, on another thread. */
+export async function digest(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
+}
+
+/** Writes all bytes where the file stands, on another thread. */
+export async function writeFully(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
+}
+
 /** Makes an empty folder; what an interrupted write has left there goes. */
-export function makeEmptyFolder(path: string): void {
-  removeIfThere(path);
-  Deno.mkdirSync(path, { recursive: true });
+export async function makeEmptyFolder(path: string): Promise<void> {
+  await removeIfThere(path);
+  await Deno.mkdir(path, { recursive: true });
 }
 
 /** Removes a file, or a folder with all that it holds. */
-export function removeIfThere(path: string): void {
+export async function removeIfThere(path: string): Promise<void> {
   try {
-    Deno.removeSync(path, { recursive: true });
+    await Deno.remove(path, { recursive: true });
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }

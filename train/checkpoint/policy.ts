@@ -24,6 +24,11 @@ export interface CheckpointOptions {
   readonly lastSaveModelOnly?: boolean;
   /** Element type of the parameters that the last step saves alone; default: that of the run. */
   readonly exportDtype?: "f32" | "bf16";
+  /** Does training go on while a checkpoint is written? The last save, and that of a run that is stopped, are waited for. Default false. */
+  readonly async?: boolean;
+  /** Bytes of the state that this process copies ahead of the disk, where training goes on meanwhile. The fewer, the longer does the next
+   * update wait. Default 0: all that it writes, as far as memory allows. */
+  readonly stagingBytes?: number;
   /** Is a run that is stopped saved first? Default true. */
   readonly saveOnStop?: boolean;
   /** Is nothing ever saved? Default false. */
@@ -57,6 +62,8 @@ export function policyOf(options: CheckpointOptions): CheckpointPolicy {
     keepLatestK: 10,
     firstStep: false,
     lastSaveModelOnly: true,
+    async: false,
+    stagingBytes: 0,
     saveOnStop: true,
     loadOnly: false,
     loadStep: -1,

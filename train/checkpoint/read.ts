@@ -3,7 +3,7 @@
 import { type DType, dtypeBytes, type State } from "../../graph/ir.ts";
 import { converted, storedBytes, type StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { sha256 } from "./files.ts";
+import { digest, sha256 } from "./files.ts";
 import { BLOCK_BYTES, type Checkpoint, type SavedFile } from "./manifest.ts";
 import { stretches } from "./pieces.ts";
 import { openToRead, readFully } from "./safetensors.ts";
@@ -26,6 +26,9 @@ interface Copy {
   readonly wanted: DType;
   readonly name: string;
 }
+
+/** So many blocks are read, compared and copied at once. */
+const READERS = 4;
 
 /** What is read, and how. */
 export interface ReadOptions {
@@ -50,9 +53,18 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
       }
     }
   }
-  for (const [file, list] of copies) {
-    await readFile(`${from.path}/${file}`, from.manifest.files[file], list.sort((a, b) => a.begin - b.begin), options);
-  }
+  const blocks = [...copies].flatMap(([file, list]) =>
+    blocksOf(`${from.path}/${file}`, from.manifest.files[file], list.sort((a, b) => a.begin - b.begin), options.verify)
+  );
+  let next = 0, failure: { readonly error: unknown } | undefined;
+  const reader = async () => {
+    const memory = new Uint8Array(BLOCK_BYTES);
+    while (!failure && next < blocks.length) {
+      await readBlock(blocks[next++], memory, options.memory).catch((error) => failure ??= { error });
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(READERS, blocks.length) }, reader));
+  if (failure) throw (failure as { readonly error: unknown }).error;
 }
 
 /** The text of a small file of a checkpoint.
@@ -93,32 +105,55 @@ export function checkStates({ path, manifest }: Checkpoint, states: readonly Sta
   }
 }
 
-/** Goes through a file block by block, as far as blocks are needed. */
-async function readFile(
-  path: string,
-  { bytes, sha256: hashes }: SavedFile,
-  copies: readonly Copy[],
-  { memory, verify }: ReadOptions,
-): Promise<void> {
-  if (copies.length === 0) return;
-  using file = openToRead(path);
-  const block = new Uint8Array(Math.min(BLOCK_BYTES, bytes));
-  /** The first copy that is not done with. */
-  let next = 0;
-  for (let k = -1; next < copies.length;) {
-    k = Math.max(k + 1, Math.floor(copies[next].begin / BLOCK_BYTES));
-    const start = k * BLOCK_BYTES, part = block.subarray(0, Math.min(BLOCK_BYTES, bytes - start));
-    let last = next;
-    while (last < copies.length && copies[last].begin < start + part.length) last++;
-    const inside = copies.slice(next, last);
-    file.seekSync(start, Deno.SeekMode.Start);
-    if (readFully(file, part) < part.length) throw damaged(path, start, inside[0].name, "the file ends before");
-    if (verify && hashes.length > 0 && sha256(part) !== hashes[k]) {
-      throw damaged(path, start, inside[0].name, "its bytes are not those that were written");
+/** A block of a file, or the part of it that is needed. */
+interface Block {
+  readonly path: string;
+  /** First byte in the file. */
+  readonly start: number;
+  readonly bytes: number;
+  /** What its SHA-256 has to be. */
+  readonly hash: string | undefined;
+  /** What it has at least a byte of, in the order of the file. */
+  readonly copies: readonly Copy[];
+}
+
+/** The blocks that copies need; without hashes, the part of each that they need.
+ * @param copies in the order of the file. */
+function blocksOf(path: string, { bytes, sha256 }: SavedFile, copies: readonly Copy[], verify: boolean): Block[] {
+  const hashed = verify && sha256.length > 0, byNumber = new Map<number, Copy[]>();
+  for (const copy of copies) {
+    for (let k = Math.floor(copy.begin / BLOCK_BYTES); k * BLOCK_BYTES < copy.begin + copy.bytes; k++) {
+      const list = byNumber.get(k);
+      if (list) list.push(copy);
+      else byNumber.set(k, [copy]);
     }
-    await scatter(part, start, inside, memory);
-    while (next < copies.length && copies[next].begin + copies[next].bytes <= start + part.length) next++;
   }
+  return [...byNumber].map(([k, inside]): Block => {
+    const begin = k * BLOCK_BYTES, end = Math.min(begin + BLOCK_BYTES, bytes);
+    if (hashed) return { path, start: begin, bytes: end - begin, hash: sha256[k], copies: inside };
+    const start = Math.max(begin, inside[0].begin);
+    const last = inside.reduce((most, copy) => Math.max(most, copy.begin + copy.bytes), 0);
+    return { path, start, bytes: Math.min(end, last) - start, hash: undefined, copies: inside };
+  });
+}
+
+async function readBlock(
+  { path, start, bytes, hash, copies }: Block,
+  into: Uint8Array<ArrayBuffer>,
+  memory: StateMemory,
+): Promise<void> {
+  const block = into.subarray(0, bytes);
+  using file = openToRead(path);
+  file.seekSync(start, Deno.SeekMode.Start);
+  for (let at = 0; at < bytes;) {
+    const read = await file.read(block.subarray(at));
+    if (read === null) throw damaged(path, start, copies[0].name, "the file ends before");
+    at += read;
+  }
+  if (hash !== undefined && await digest(block) !== hash) {
+    throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
+  }
+  await scatter(block, start, copies, memory);
 }
 
 /** Puts what a block has of some copies in place; what lies side by side in memory goes there at once. */
@@ -128,14 +163,11 @@ async function scatter(
   copies: readonly Copy[],
   memory: StateMemory,
 ): Promise<void> {
-  const parts: { bytes: Uint8Array<ArrayBuffer>; to: number }[] = [];
-  for (const { begin, bytes, to, saved, wanted } of copies) {
+  const parts = copies.map(({ begin, bytes, to, saved, wanted }) => {
     const [first, end] = [Math.max(begin, start), Math.min(begin + bytes, start + block.length)];
-    if (first >= end) continue;
-    const own = block.subarray(first - start, end - start);
     const at = to + (first - begin) / storedBytes[saved] * dtypeBytes[wanted];
-    parts.push({ bytes: converted(own, saved, wanted), to: at });
-  }
+    return { bytes: converted(block.subarray(first - start, end - start), saved, wanted), to: at };
+  }).sort((a, b) => a.to - b.to);
   for (let i = 0; i < parts.length;) {
     let [j, end] = [i + 1, parts[i].to + parts[i].bytes.length];
     while (j < parts.length && parts[j].to === end) end += parts[j++].bytes.length;

@@ -29,11 +29,10 @@ export function changes(saved: unknown, now: unknown): string[] {
 }
 
 /** A save in a line. */
-export function savedText({ path, content, bytes, ms, failure }: Saved): string {
+export function savedText({ path, content, bytes, ms, stallMs, failure }: Saved): string {
   if (failure) return `warning: ${failure.message}\n  the run goes on`;
-  const seconds = ms / 1000, rate = bytes / seconds;
-  return `saved ${path}: ${content === "model" ? "parameters alone, " : ""}${bytesText(bytes)} in ${
-    seconds.toFixed(2)
-  } s, ` +
-    `${bytesText(rate)}/s`;
+  const seconds = (ms: number) => `${(ms / 1000).toFixed(2)} s`, rate = bytesText(bytes / (ms / 1000));
+  const stall = stallMs < 0.99 * ms ? `; training stood still for ${seconds(stallMs)} of them` : "";
+  const what = content === "model" ? "parameters alone, " : "";
+  return `saved ${path}: ${what}${bytesText(bytes)} in ${seconds(ms)}, ${rate}/s${stall}`;
 }

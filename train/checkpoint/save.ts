@@ -8,6 +8,7 @@ import { CheckpointError } from "./error.ts";
 import { makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "./files.ts";
 import { MANIFEST, type Manifest, type SavedFile, type SavedPiece, type SavedTensor } from "./manifest.ts";
 import { sharesOf } from "./pieces.ts";
+import type { Staging } from "./staging.ts";
 import { type LocalState, type StateMemory, writeShare } from "./write.ts";
 
 /** States that are spread over ranks, and a rank's own part of them. */
@@ -23,8 +24,18 @@ export interface SpreadStates {
 
 /** Processes that save together. */
 export interface Together {
-  /** The values of all ranks, by rank. */
-  exchangeJson<T>(mine: T): Promise<T[]>;
+  /** Waits until what each rank works on is done, and gives what came of it, by rank; through JSON. It never rejects. */
+  meet<T>(work: Promise<T>): Promise<T[]>;
+}
+
+/** A checkpoint on its way. */
+export interface Saving {
+  /** Fulfilled when nothing more is read of the states: they may change from then on. Never rejected. */
+  readonly copied: Promise<void>;
+  /** Fulfilled when this rank's share is on the disk, or was given up. Never rejected. */
+  readonly written: Promise<void>;
+  /** The bytes of all files with tensors, when the checkpoint is complete and lasts; rejected on all ranks, with what failed on which. */
+  readonly done: Promise<number>;
 }
 
 /** What a run goes on from beside its tensors; plain JSON. */
@@ -33,28 +44,33 @@ export type RunState = Readonly<Record<string, unknown>>;
 /** Name of the file with the {@linkcode RunState}. */
 export const STATE_FILE = "state.json";
 
-/** Writes a checkpoint; one of this name is there until the new one is complete.
+/** How a checkpoint is written. */
+export interface SaveOptions {
+  /** Optimizer steps that were made. */
+  readonly step: number;
+  readonly content: Manifest["content"];
+  /** What `state.json` is to say. */
+  readonly state: RunState;
+  /** Element type of what is written; default: that of each state. */
+  readonly dtype?: DType;
+  /** The most that is copied ahead of the disk. */
+  readonly staging: Staging;
+  /** The other ranks, as they meet at once; default: there are none. */
+  readonly group?: Together;
+  /** As they meet behind the beginning; default: at once, too. */
+  readonly later?: Together;
+}
+
+/** Begins to write a checkpoint; one of this name is there until the new one is complete.
  * @param path of its folder: `outputs/checkpoint/step-100`. @param spread what is saved of states, by the ranks that have them.
- * @param options `step`: optimizer steps that were made; `state`: what `state.json` is to say; `group`: the other ranks.
- * @returns the bytes of all files with tensors. @throws {CheckpointError} on all ranks, with what failed on which. */
-export async function saveCheckpoint(
-  path: string,
-  spread: SpreadStates,
-  options: {
-    readonly step: number;
-    readonly content: Manifest["content"];
-    readonly state: RunState;
-    /** Element type of what is written; default: that of each state. */
-    readonly dtype?: DType;
-    readonly group?: Together;
-  },
-): Promise<number> {
-  const { step, content, state, dtype, group } = options, { mesh, rank, memory } = spread;
+ * @throws {CheckpointError} on all ranks, when its folder cannot be made. */
+export async function saveCheckpoint(path: string, spread: SpreadStates, options: SaveOptions): Promise<Saving> {
+  const { step, content, state, dtype, staging, group, later = group } = options, { mesh, rank, memory } = spread;
   const states = spread.states.map((s) => dtype ? { ...s, dtype } : s);
   const unfinished = `${path}.tmp`, isFirst = rank === 0;
-  /** Does something on some ranks; all learn of a failure. */
-  const together = async <T>(work: () => T | Promise<T>): Promise<T[]> => {
-    const outcome = await outcomeOf(work), all = group ? await group.exchangeJson(outcome) : [outcome];
+  /** Waits for what ranks do; all learn of a failure. */
+  const together = async <T>(others: Together | undefined, work: () => T | Promise<T>): Promise<T[]> => {
+    const outcome = outcomeOf(work), all = others ? await others.meet(outcome) : [await outcome];
     const failed = all.findIndex((o) => o.error !== undefined);
     if (failed < 0) return all.map((o) => o.value as T);
     throw new CheckpointError(
@@ -63,30 +79,36 @@ export async function saveCheckpoint(
       "make room, or set checkpoint.folder to another; what was saved before is as it was",
     );
   };
-  await together(() => isFirst && makeEmptyFolder(unfinished));
-  const shares = await together(async () => {
-    const pieces = sharesOf(states, (s) => spread.layoutOf(s), mesh)[rank];
-    const written = await writeShare(unfinished, pieces, {
-      ...{ rank, ranks: mesh.size, step, memory },
-      localOf: (name) => spread.localOf(name),
+  await together(group, async () => void (isFirst && await makeEmptyFolder(unfinished)));
+  const pieces = sharesOf(states, (s) => spread.layoutOf(s), mesh)[rank];
+  const { copied, written } = writeShare(unfinished, pieces, {
+    ...{ rank, ranks: mesh.size, step, memory, staging },
+    localOf: (name) => spread.localOf(name),
+  });
+  const finish = async (): Promise<number> => {
+    const shares = await together(later, async () => {
+      const share = await written;
+      await syncFolder(unfinished);
+      return share;
     });
-    syncFolder(unfinished);
-    return written;
-  });
-  await together(() => {
-    if (!isFirst) return;
-    const files: Record<string, SavedFile> = Object.assign({}, ...shares.map((s) => s.files));
-    files[STATE_FILE] = writeLasting(`${unfinished}/${STATE_FILE}`, `${JSON.stringify(state, null, 2)}\n`);
-    const tensors = Object.fromEntries(states.map((s): [string, SavedTensor] => {
-      const pieces = shares.flatMap(({ pieces }): SavedPiece[] => s.name in pieces ? [pieces[s.name]] : []);
-      return [s.name, { kind: s.kind, dtype: s.dtype, shape: s.shape, pieces }];
-    }));
-    const manifest: Manifest = { version: 1, step, content, files, tensors };
-    writeLasting(`${unfinished}/${MANIFEST}`, `${JSON.stringify(manifest)}\n`);
-    syncFolder(unfinished);
-    putInPlace(unfinished, path);
-  });
-  return shares.flatMap(({ files }) => Object.values(files)).reduce((sum, { bytes }) => sum + bytes, 0);
+    await together(later, async () => {
+      if (!isFirst) return;
+      const files: Record<string, SavedFile> = Object.assign({}, ...shares.map((s) => s.files));
+      files[STATE_FILE] = await writeLasting(`${unfinished}/${STATE_FILE}`, `${JSON.stringify(state, null, 2)}\n`);
+      const tensors = Object.fromEntries(states.map((s): [string, SavedTensor] => {
+        const own = shares.flatMap(({ pieces }): SavedPiece[] => s.name in pieces ? [pieces[s.name]] : []);
+        return [s.name, { kind: s.kind, dtype: s.dtype, shape: s.shape, pieces: own }];
+      }));
+      const manifest: Manifest = { version: 1, step, content, files, tensors };
+      await writeLasting(`${unfinished}/${MANIFEST}`, `${JSON.stringify(manifest)}\n`);
+      await syncFolder(unfinished);
+      await putInPlace(unfinished, path);
+    });
+    return shares.flatMap(({ files }) => Object.values(files)).reduce((sum, { bytes }) => sum + bytes, 0);
+  };
+  const done = finish();
+  done.catch(() => {}); // whoever waits for it is told, whenever that is
+  return { copied, written: written.then(() => {}, () => {}), done };
 }
 
 async function outcomeOf<T>(work: () => T | Promise<T>): Promise<{ value?: T; error?: string }> {
@@ -98,15 +120,15 @@ async function outcomeOf<T>(work: () => T | Promise<T>): Promise<{ value?: T; er
 }
 
 /** Gives a complete folder its name. An older one of that name is out of the way before, and removed after. */
-function putInPlace(unfinished: string, path: string): void {
+async function putInPlace(unfinished: string, path: string): Promise<void> {
   const old = `${path}.old`, parent = path.slice(0, path.lastIndexOf("/") + 1) || ".";
-  removeIfThere(old);
+  await removeIfThere(old);
   try {
-    Deno.renameSync(path, old);
+    await Deno.rename(path, old);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
-  Deno.renameSync(unfinished, path);
-  syncFolder(parent);
-  removeIfThere(old);
+  await Deno.rename(unfinished, path);
+  await syncFolder(parent);
+  await removeIfThere(old);
 }

@@ -1,12 +1,14 @@
-/** Writing a rank's share of a checkpoint: its pieces of states, from native memory into safetensors files.
+/** Writing a rank's share of a checkpoint: its pieces of states, from native memory into safetensors files. A file goes block by block
+ * through three stages that work beside each other: copied out of native memory, hashed, written.
  * @module */
-import { type DType, dtypeBytes, numel, type StateKind } from "../../graph/ir.ts";
+import { type DType, dtypeBytes, type StateKind } from "../../graph/ir.ts";
 import type { Box } from "../../graph/layout.ts";
-import { converted } from "../typed_array.ts";
-import { HashingWriter } from "./files.ts";
+import { converted, storedBytes } from "../typed_array.ts";
+import { digest, writeFully } from "./files.ts";
 import { BLOCK_BYTES, type SavedFile, type SavedPiece } from "./manifest.ts";
 import { type Piece, pieceBytes, stretches } from "./pieces.ts";
 import { encodeHeader } from "./safetensors.ts";
+import type { Staging } from "./staging.ts";
 
 /** Native memory of states, by byte offset. */
 export interface StateMemory {
@@ -33,50 +35,129 @@ export interface WrittenShare {
   readonly pieces: Readonly<Record<string, SavedPiece>>;
 }
 
+/** A share on its way. */
+export interface WritingShare {
+  /** Fulfilled when nothing more is read of the states, also where that ended in a failure. */
+  readonly copied: Promise<void>;
+  /** Fulfilled when all files are on the disk. */
+  readonly written: Promise<WrittenShare>;
+}
+
+/** What {@linkcode writeShare} needs to know. */
+export interface ShareOptions {
+  readonly rank: number;
+  readonly ranks: number;
+  readonly step: number;
+  readonly memory: StateMemory;
+  readonly localOf: (name: string) => LocalState;
+  /** The most that is copied ahead of the disk. */
+  readonly staging: Staging;
+}
+
 /** The files that states of a kind go to. */
 const fileOf: Partial<Record<StateKind, string>> = { parameter: "model", moment: "optimizer" };
+
+/** So many blocks are filled at once: enough to use the memory's bandwidth, few enough to leave most of it to a step that runs. */
+const COPIERS = 2;
 
 /** Writes pieces of states into a folder, in the element type that a piece's state has, a file for each kind of state: `model-00001-of-00004.safetensors` of four ranks, and
  * `model.safetensors` where there is one.
  * @param pieces that this rank writes, in order. */
-export async function writeShare(
-  folder: string,
-  pieces: readonly Piece[],
-  options: {
-    readonly rank: number;
-    readonly ranks: number;
-    readonly step: number;
-    readonly memory: StateMemory;
-    readonly localOf: (name: string) => LocalState;
-  },
-): Promise<WrittenShare> {
-  const { rank, ranks, step, memory, localOf } = options;
+export function writeShare(folder: string, pieces: readonly Piece[], options: ShareOptions): WritingShare {
+  const { memory, staging } = options, files = planFiles(pieces, options);
+  const blocks = files.flatMap((file) => file.blocks);
+  let next = 0, failure: { readonly error: unknown } | undefined;
+  const fail = (error: unknown) => failure ??= { error };
+  const copy = async () => {
+    while (next < blocks.length) {
+      const { start, bytes, parts, filled } = blocks[next++];
+      const into = failure ? undefined : await staging.take(); // who writes gives blocks back also after a failure
+      if (into) await fill(into.subarray(0, bytes), { start, parts, memory }).catch(fail);
+      filled.resolve(into);
+    }
+  };
+  const written = Promise.all(files.map(async (file): Promise<SavedFile> => {
+    const hashes: Promise<string>[] = [], returned: Promise<unknown>[] = [];
+    let output: Deno.FsFile | undefined;
+    try {
+      output = await Deno.open(`${folder}/${file.name}`, { write: true, createNew: true });
+    } catch (error) {
+      fail(error);
+    }
+    for (const { bytes, filled } of file.blocks) {
+      const block = await filled.promise;
+      if (!block) continue;
+      const part = block.subarray(0, bytes);
+      const hash = failure ? Promise.resolve("") : digest(part);
+      hashes.push(hash);
+      if (!failure && output) await writeFully(output, part).catch(fail);
+      returned.push(hash.catch(fail).then(() => staging.give(block)));
+    }
+    await Promise.all(returned);
+    if (!failure) await output?.sync().catch(fail);
+    output?.close();
+    return { bytes: file.bytes, sha256: failure ? [] : await Promise.all(hashes) };
+  })).then((saved): WrittenShare => {
+    if (failure) throw failure.error;
+    return {
+      files: Object.fromEntries(files.map(({ name }, i) => [name, saved[i]])),
+      pieces: Object.assign({}, ...files.map((f) => f.pieces)),
+    };
+  });
+  const copied = Promise.all(Array.from({ length: COPIERS }, copy)).then(() => {});
+  return { copied, written };
+}
+
+/** Bytes of a file that come from one place. */
+interface Part {
+  /** First byte in the file, and the one behind the last. */
+  readonly begin: number;
+  readonly end: number;
+  /** They are there already, or in native memory from this offset on, in this element type. */
+  readonly from: Uint8Array | { readonly offset: number; readonly dtype: DType };
+  /** Element type in the file. */
+  readonly dtype: DType;
+}
+
+interface Block {
+  /** First byte in the file. */
+  readonly start: number;
+  readonly bytes: number;
+  readonly parts: Part[];
+  /** Undefined: there was a failure before. */
+  readonly filled: PromiseWithResolvers<Uint8Array<ArrayBuffer> | undefined>;
+}
+
+interface PlannedFile {
+  readonly name: string;
+  readonly bytes: number;
+  readonly blocks: readonly Block[];
+  readonly pieces: Readonly<Record<string, SavedPiece>>;
+}
+
+function planFiles(pieces: readonly Piece[], { rank, ranks, step, localOf }: ShareOptions): PlannedFile[] {
   const number = (n: number) => String(n).padStart(5, "0");
   const suffix = ranks === 1 ? "" : `-${number(rank + 1)}-of-${number(ranks)}`;
-  const files: Record<string, SavedFile> = {}, written: Record<string, SavedPiece> = {};
-  for (const [kind, own] of Map.groupBy(pieces, (p) => p.state.kind)) {
-    const file = `${fileOf[kind]!}${suffix}.safetensors`;
+  return [...Map.groupBy(pieces, (p) => p.state.kind)].map(([kind, own]): PlannedFile => {
+    const name = `${fileOf[kind]!}${suffix}.safetensors`;
     // Larger elements first: each tensor then begins at a multiple of its element's size.
     const ordered = own.toSorted((a, b) => dtypeBytes[b.state.dtype] - dtypeBytes[a.state.dtype]);
-    const { bytes, header } = encodeHeader(
-      ordered.map((piece) => ({
-        name: piece.state.name,
-        dtype: piece.state.dtype,
-        shape: piece.sizes,
-        bytes: pieceBytes(piece),
-      })),
-      { format: "pt", step: String(step), ...placesOf(ordered) },
-    );
-    using writer = new HashingWriter(`${folder}/${file}`);
-    writer.write(bytes);
+    const tensors = ordered.map((piece) => {
+      const { state: { name, dtype }, sizes } = piece;
+      return { name, dtype, shape: sizes, bytes: pieceBytes(piece) };
+    });
+    const { bytes, header } = encodeHeader(tensors, { format: "pt", step: String(step), ...placesOf(ordered) });
+    const parts: Part[] = [{ begin: 0, end: bytes.length, from: bytes, dtype: "i32" }];
     for (const piece of ordered) {
-      await writePiece(writer, piece, localOf(piece.state.name), memory);
       const { begin } = header.tensors.get(piece.state.name)!;
-      written[piece.state.name] = { file, begin, starts: piece.starts, sizes: piece.sizes };
+      parts.push(...partsOf(piece, localOf(piece.state.name), begin));
     }
-    files[file] = writer.finish();
-  }
-  return { files, pieces: written };
+    const places = ordered.map((piece): [string, SavedPiece] => {
+      const { starts, sizes, state: { name: tensor } } = piece, { begin } = header.tensors.get(tensor)!;
+      return [tensor, { file: name, begin, starts, sizes }];
+    });
+    return { name, bytes: header.fileBytes, blocks: blocksOf(parts), pieces: Object.fromEntries(places) };
+  });
 }
 
 /** In the metadata of a file: of tensors that are parts, the whole shape and where the part begins. */
@@ -87,13 +168,51 @@ function placesOf(pieces: readonly Piece[]): Record<string, string> {
   return { pieces: JSON.stringify(Object.fromEntries(places)) };
 }
 
-async function writePiece(writer: HashingWriter, piece: Piece, local: LocalState, memory: StateMemory): Promise<void> {
-  const size = dtypeBytes[local.dtype], chunk = new Uint8Array(Math.min(BLOCK_BYTES, numel(piece.sizes) * size));
+function* partsOf(piece: Piece, local: LocalState, begin: number): Generator<Part> {
+  const { dtype } = piece.state, size = storedBytes[dtype];
+  let at = begin;
   for (const { from, length } of stretches(local.box, piece)) {
-    for (let at = 0; at < length * size; at += chunk.length) {
-      const part = chunk.subarray(0, Math.min(chunk.length, length * size - at));
-      await memory.read(local.offset + from * size + at, part);
-      writer.write(converted(part, local.dtype, piece.state.dtype));
+    const end = at + length * size;
+    yield {
+      begin: at,
+      end,
+      dtype,
+      from: { offset: local.offset + from * dtypeBytes[local.dtype], dtype: local.dtype },
+    };
+    at = end;
+  }
+}
+
+/** Cuts a file, whose parts lie one behind another, into blocks. */
+function blocksOf(parts: readonly Part[]): Block[] {
+  const bytes = parts.at(-1)!.end, blocks: Block[] = [];
+  for (let start = 0; start < bytes; start += BLOCK_BYTES) {
+    blocks.push({ start, bytes: Math.min(BLOCK_BYTES, bytes - start), parts: [], filled: Promise.withResolvers() });
+  }
+  for (const part of parts) {
+    for (let k = Math.floor(part.begin / BLOCK_BYTES); k * BLOCK_BYTES < part.end; k++) blocks[k].parts.push(part);
+  }
+  return blocks;
+}
+
+/** Puts what a block is made of into `into`. */
+async function fill(
+  into: Uint8Array<ArrayBuffer>,
+  { start, parts, memory }: Pick<Block, "start" | "parts"> & { readonly memory: StateMemory },
+): Promise<void> {
+  for (const { begin, end, from, dtype } of parts) {
+    const first = Math.max(begin, start), last = Math.min(end, start + into.length);
+    const own = into.subarray(first - start, last - start);
+    if (from instanceof Uint8Array) {
+      own.set(from.subarray(first, last));
+      continue;
+    }
+    const element = (first - begin) / storedBytes[dtype], offset = from.offset + element * dtypeBytes[from.dtype];
+    if (from.dtype === dtype) await memory.read(offset, own);
+    else {
+      const stored = new Uint8Array(own.length / storedBytes[dtype] * dtypeBytes[from.dtype]);
+      await memory.read(offset, stored);
+      own.set(converted(stored, from.dtype, dtype));
     }
   }
 }

@@ -4,10 +4,12 @@ import { library } from "../../../ffi/library.ts";
 import { Llama } from "../../../model/llama.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { exportHuggingFace } from "../../../train/checkpoint/export.ts";
-import { findCheckpoints } from "../../../train/checkpoint/manifest.ts";
+import { readTensor } from "../../../train/checkpoint/inspect.ts";
+import { findCheckpoints, openCheckpoint } from "../../../train/checkpoint/manifest.ts";
 import type { CheckpointOptions } from "../../../train/checkpoint/policy.ts";
 import type { TrainOptions, TrainStep } from "../../../train/options.ts";
-import { Trainer } from "../../../train/trainer.ts";
+import { StepProgram } from "../../../train/step_program.ts";
+import { train, Trainer } from "../../../train/trainer.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 
@@ -38,6 +40,7 @@ async function trained(options: TrainOptions, until = Infinity) {
   const names = trainer.program.lasting().states.map((s) => s.name), states: Record<string, number[]> = {};
   for (const name of names) states[name] = [...await trainer.program.readState(name)];
   return {
+    saves: trainer.saves,
     steps,
     losses: steps.map((s) => [s.step, s.loss, s.gradNorm, s.lr, s.tokensSeen]),
     states,
@@ -57,16 +60,74 @@ for (const [name, variant] of Object.entries(variants)) {
   Deno.test(`a run that is stopped and resumed is the one that was not, bit for bit: ${name}`, async () => {
     await using tiny = await tinyRun();
     const options = { ...tiny.options, ...variant }, whole = await trained(options);
-    const checkpoint: CheckpointOptions = { folder: tiny.folder, interval: 5, lastSaveModelOnly: false };
-    const first = await trained({ ...options, checkpoint }, 9); // stopped: saved at 5 and at 8
-    assertEquals(first.steps.filter((s) => s.saved).map((s) => s.step), [5]);
-    const second = await trained({ ...options, checkpoint });
-    assertEquals(second.start?.path, `${tiny.folder}/step-8`);
-    assertEquals([...first.losses, ...second.losses], whole.losses);
-    assertEquals(second.states, whole.states);
-    assertEquals(findCheckpoints(tiny.folder).complete.map((c) => c.manifest.step), [12, 10, 8, 5]);
+    for (const async of [false, true]) {
+      const folder = `${tiny.folder}-${async}`, last = { lastSaveModelOnly: false };
+      const checkpoint: CheckpointOptions = { folder, interval: 5, async, ...last };
+      const first = await trained({ ...options, checkpoint }, 9); // stopped: saved at 5 and at 8
+      assertEquals(first.saves.map((s) => s.path), [5, 8].map((n) => `${folder}/step-${n}`));
+      const second = await trained({ ...options, checkpoint });
+      assertEquals(second.start?.path, `${folder}/step-8`);
+      assertEquals([...first.losses, ...second.losses], whole.losses);
+      assertEquals(differing(second.states, whole.states), []);
+      assertEquals(findCheckpoints(folder).complete.map((c) => c.manifest.step), [12, 10, 8, 5]);
+    }
   });
 }
+
+/** The names under which two records have other numbers. */
+function differing(a: Readonly<Record<string, number[]>>, b: typeof a): string[] {
+  return [...new Set([...Object.keys(a), ...Object.keys(b)])].filter((name) => `${a[name]}` !== `${b[name]}`);
+}
+
+/** Has all states be copied slowly, as long as the result is not disposed of: steps of a tiny model come to their update long before. */
+function slowCopies(ms: number): Disposable {
+  const { lasting } = StepProgram.prototype;
+  StepProgram.prototype.lasting = function (...kinds) {
+    const own = lasting.apply(this, kinds), { memory } = own;
+    const read = async (offset: number, into: Uint8Array<ArrayBuffer>) => {
+      await new Promise((resolve) => setTimeout(resolve, ms));
+      await memory.read(offset, into);
+    };
+    return { ...own, memory: { read, write: memory.write.bind(memory) } };
+  };
+  return { [Symbol.dispose]: () => void (StepProgram.prototype.lasting = lasting) };
+}
+
+Deno.test("what is saved beside training are the values of its step, though the next update would come before they are copied", async () => {
+  await using tiny = await tinyRun();
+  const tensors = async (async: boolean) => {
+    const folder = `${tiny.folder}-${async}`, checkpoint: CheckpointOptions = { folder, interval: 4, async };
+    const run = await trained({ ...tiny.options, checkpoint });
+    const saved = openCheckpoint(`${folder}/step-4`), values: Record<string, number[]> = {};
+    for (const name of Object.keys(saved.manifest.tensors)) values[name] = [...await readTensor(saved, name)];
+    return { values, run };
+  };
+  const expected = await tensors(false);
+  using _slow = slowCopies(20);
+  const { values, run } = await tensors(true);
+  assertEquals(differing(values, expected.values), []);
+  assertEquals(run.losses, expected.run.losses);
+  assertEquals(differing(run.states, expected.run.states), []);
+  const [first] = run.saves;
+  assert(first.stallMs > 100, `the update of step 5 waited ${first.stallMs} ms`);
+});
+
+Deno.test("a checkpoint that is due while another is written waits for that, and none is lost", async () => {
+  await using tiny = await tinyRun();
+  using _slow = slowCopies(10);
+  const folder = tiny.folder,
+    run = await trained({ ...tiny.options, checkpoint: { folder, interval: 1, async: true } });
+  assertEquals(run.saves.map((s) => s.path), run.steps.map((s) => `${folder}/step-${s.step}`));
+  assertEquals(findCheckpoints(folder).complete.map((c) => c.manifest.step), [12, 11, 10, 9, 8, 7, 6, 5, 4, 3]);
+});
+
+Deno.test("a loop that is left while a checkpoint is written waits for it", async () => {
+  await using tiny = await tinyRun();
+  using _slow = slowCopies(10);
+  const checkpoint = { folder: tiny.folder, interval: 4, async: true };
+  for await (const { step } of train({ ...tiny.options, checkpoint })) if (step === 4) break;
+  assertEquals(findCheckpoints(tiny.folder).complete.map((c) => c.manifest.step), [4]);
+});
 
 Deno.test("a save that fails is a warning while training can go on, and an error at the end", async () => {
   await using tiny = await tinyRun();
@@ -75,7 +136,7 @@ Deno.test("a save that fails is a warning while training can go on, and an error
   await Deno.writeTextFile(tiny.folder, "a file where the folder should be");
   const seen: string[] = [];
   const error = await Array.fromAsync(trainer, ({ step, saved }) => {
-    seen.push(`${step}${saved?.failure ? " unsaved" : ""}`);
+    seen.push(`${step}${saved[0]?.failure ? " unsaved" : ""}`);
   }).catch((error) => error);
   assertEquals(seen, ["1", "2 unsaved", "3", "4 unsaved"]);
   assert(error instanceof CheckpointError);

@@ -1,4 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { HashingWriter, sha256, writeLasting } from "../../../train/checkpoint/files.ts";
 import { BLOCK_BYTES } from "../../../train/checkpoint/manifest.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
@@ -18,7 +18,7 @@ Deno.test("a file is hashed block by block, however its bytes come", async () =>
 Deno.test("an empty file has the hash of nothing, and a file that is there is not written over", async () => {
   await using folder = await temporaryFolder();
   const path = `${folder.path}/a`;
-  assertEquals(writeLasting(path, ""), { bytes: 0, sha256: [sha256(new Uint8Array())] });
-  assertThrows(() => writeLasting(path, "other"), Deno.errors.AlreadyExists);
+  assertEquals(await writeLasting(path, ""), { bytes: 0, sha256: [sha256(new Uint8Array())] });
+  await assertRejects(() => writeLasting(path, "other"), Deno.errors.AlreadyExists);
   assertEquals(Deno.readTextFileSync(path), "");
 });

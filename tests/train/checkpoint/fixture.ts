@@ -4,8 +4,9 @@ import { type DType, dtypeBytes, numel, type State } from "../../../graph/ir.ts"
 import { boxOf, type Layout, localShape, replicated } from "../../../graph/layout.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
-import { saveCheckpoint, type SpreadStates } from "../../../train/checkpoint/save.ts";
+import { saveCheckpoint, type SpreadStates, type Together } from "../../../train/checkpoint/save.ts";
 import { stretches } from "../../../train/checkpoint/pieces.ts";
+import { Staging } from "../../../train/checkpoint/staging.ts";
 import { readStates, type Wanted } from "../../../train/checkpoint/read.ts";
 import type { StateMemory } from "../../../train/checkpoint/write.ts";
 import { Random } from "../../graph/random_graphs.ts";
@@ -79,16 +80,16 @@ export class Spread {
   }
 }
 
-/** Has ranks of this process exchange JSON, as those of a {@linkcode Spread} do that save at once. */
-export function meetings(size: number): { exchangeJson<T>(mine: T): Promise<T[]> }[] {
+/** Has ranks of this process meet, as those of a {@linkcode Spread} do that save at once. */
+export function meetings(size: number): Together[] {
   const open: { values: unknown[]; count: number; done: PromiseWithResolvers<unknown[]> }[] = [];
   const turns = new Array<number>(size).fill(0);
   return turns.map((_, rank) => ({
-    async exchangeJson<T>(mine: T): Promise<T[]> {
+    async meet<T>(work: Promise<T>): Promise<T[]> {
       const turn = turns[rank]++;
       open[turn] ??= { values: [], count: 0, done: Promise.withResolvers() };
       const meeting = open[turn];
-      meeting.values[rank] = JSON.parse(JSON.stringify(mine));
+      meeting.values[rank] = JSON.parse(JSON.stringify(await work));
       if (++meeting.count === size) meeting.done.resolve(meeting.values);
       return await meeting.done.promise as T[];
     },
@@ -125,9 +126,11 @@ export async function saveAll(
   content: "full" | "model" = "full",
 ): Promise<void> {
   const groups = meetings(spread.ranks.length), state = { step };
-  await Promise.all(
-    spread.ranks.map((own, rank) => saveCheckpoint(path, own, { step, content, state, group: groups[rank] })),
-  );
+  await Promise.all(spread.ranks.map(async (own, rank) => {
+    const options = { step, content, state, group: groups[rank], staging: new Staging() };
+    const { done } = await saveCheckpoint(path, own, options);
+    await done;
+  }));
 }
 
 /** Loads into all ranks. */

@@ -37,8 +37,12 @@ Deno.test("keys that are new or gone are changes too, and those that change noth
 });
 
 Deno.test("a save is told with its size and speed, and one that failed with why", () => {
-  const saved = { path: "out/step-5", content: "full", bytes: 3 * 2 ** 20, ms: 1500 } as const;
+  const saved = { path: "out/step-5", content: "full", bytes: 3 * 2 ** 20, ms: 1500, stallMs: 1500 } as const;
   assertEquals(savedText(saved), "saved out/step-5: 3.0 MiB in 1.50 s, 2.0 MiB/s");
+  assertEquals(
+    savedText({ ...saved, stallMs: 40 }),
+    "saved out/step-5: 3.0 MiB in 1.50 s, 2.0 MiB/s; training stood still for 0.04 s of them",
+  );
   assertEquals(
     savedText({ ...saved, content: "model" }),
     "saved out/step-5: parameters alone, 3.0 MiB in 1.50 s, 2.0 MiB/s",

@@ -4,6 +4,7 @@ import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { findCheckpoints } from "../../../train/checkpoint/manifest.ts";
 import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
 import { saveCheckpoint } from "../../../train/checkpoint/save.ts";
+import { Staging } from "../../../train/checkpoint/staging.ts";
 import { numbersOf, setNumbers } from "../../../train/typed_array.ts";
 import { Random } from "../../graph/random_graphs.ts";
 import { randomMesh } from "../../parallel/random_layouts.ts";
@@ -42,9 +43,10 @@ Deno.test("a save that fails on one rank is an error on all, and what was saved 
   const spread = new Spread(states, undefined, new Mesh({ dp_replicate: 2, dp_shard: 1 }, 2)).fill(whole);
   spread.ranks[1].memory.read = () => Promise.reject(new Error("no memory here"));
   const groups = meetings(2), options = { step: 1, content: "full", state: {} } as const;
-  const results = await Promise.allSettled(
-    spread.ranks.map((own, rank) => saveCheckpoint(at.path, own, { ...options, group: groups[rank] })),
-  );
+  const results = await Promise.allSettled(spread.ranks.map(async (own, rank) => {
+    const staging = new Staging(), group = groups[rank];
+    return await (await saveCheckpoint(at.path, own, { ...options, group, staging })).done;
+  }));
   for (const result of results) {
     assert(result.status === "rejected" && result.reason instanceof CheckpointError);
     assertStringIncludes(result.reason.message, "rank 1: no memory here");
@@ -69,7 +71,8 @@ Deno.test("what is saved in another element type is rounded once, and half as la
   await using at = await saved();
   const values = Float32Array.from({ length: 12 }, (_, i) => i + 1 / 3);
   const [rank] = new Spread([weight]).fill(new Map([[weight.name, new Uint8Array(values.buffer)]])).ranks;
-  await saveCheckpoint(at.path, rank, { step: 1, content: "model", state: {}, dtype: "bf16" });
+  const options = { step: 1, content: "model", state: {}, dtype: "bf16", staging: new Staging() } as const;
+  await (await saveCheckpoint(at.path, rank, options)).done;
   const { dtype, pieces: [{ file, begin }] } = openCheckpoint(at.path).manifest.tensors[weight.name];
   assertEquals([dtype, (await Deno.stat(`${at.path}/${file}`)).size], ["bf16", begin + 24]);
   const loaded = new Spread([weight]), nearest = new Uint16Array(12);
