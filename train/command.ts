@@ -16,7 +16,7 @@ import {
 import { follows } from "../parallel/rank_output.ts";
 import { AgreementError } from "./agreement.ts";
 import { CheckpointError } from "./checkpoint/error.ts";
-import { savedText, startLines } from "./checkpoint/report.ts";
+import { savedText, stagingLines, startLines } from "./checkpoint/report.ts";
 import {
   type Config,
   ConfigError,
@@ -212,7 +212,8 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   console.log(`  remat   ${rematText(program.compiled)}`);
   if (trainer.start) startLines(trainer.start, options.agreed).forEach((line) => console.log(line));
   const pages = Deno.build.os === "linux" ? smallPages(program.memory) : []; // other systems do not say
-  [...slowPaths(program.compiled), ...pages].forEach((line) => console.log(`  slower  ${line}`));
+  const staging = stagingLines(program.compiled.host, options.checkpoint?.async ?? false);
+  [...slowPaths(program.compiled), ...pages, ...staging].forEach((line) => console.log(`  slower  ${line}`));
   if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
   using jsonl = folder ? openJsonLines(config, folder, trainer.start?.step) : null;
   const profiler = await openProfiler(config, trainer, gflops, folder);

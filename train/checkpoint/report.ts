@@ -2,6 +2,7 @@
  * @module */
 import { leaves } from "../agreement.ts";
 import { bytesText } from "../plan_report.ts";
+import type { HostMemory } from "../step_program.ts";
 import type { Saved, Start } from "./checkpoints.ts";
 
 /** Keys that may differ without changing what is trained. */
@@ -26,6 +27,15 @@ export function changes(saved: unknown, now: unknown): string[] {
   return [...new Set([...before.keys(), ...after.keys()])]
     .filter((key) => !OF_NO_MATTER.test(key) && before.get(key) !== after.get(key))
     .map((key) => `${key} ${after.get(key) ?? "not set"}, was ${before.get(key) ?? "not set"}`);
+}
+
+/** A line about a buffer that is smaller than what goes through it, where training does not stand still for it; else none. */
+export function stagingLines({ shareBytes, stagingBytes }: HostMemory["host"], isAsync: boolean): string[] {
+  if (!isAsync || stagingBytes >= shareBytes) return [];
+  return [
+    `checkpoints: ${bytesText(stagingBytes)} of ${bytesText(shareBytes)} are copied ahead of the disk, as ` +
+    "checkpoint.staging_limit or memory allows no more; the next update waits for the rest",
+  ];
 }
 
 /** A save in a line. */

@@ -123,6 +123,11 @@ const dependent: readonly {
 }[] = [
   { keys: ["validation"], needs: "validation.enable", isMet: (c) => c.validation.enable },
   { keys: ["checkpoint"], needs: "checkpoint.enable", isMet: (c) => c.checkpoint.enable },
+  {
+    keys: ["checkpoint.staging_limit"],
+    needs: 'checkpoint.async_mode = "async"',
+    isMet: (c) => c.checkpoint.async_mode !== "disabled",
+  },
   { keys: ["profiling"], needs: "profiling.enable_profiling", isMet: (c) => c.profiling.enable_profiling },
   {
     keys: ["activation_checkpoint.selective_ac_option"],

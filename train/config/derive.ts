@@ -131,6 +131,8 @@ export function checkpointOptions(config: Config): CheckpointOptions | undefined
     firstStep: checkpoint.enable_first_step_checkpoint,
     lastSaveModelOnly: checkpoint.last_save_model_only,
     exportDtype: checkpoint.export_dtype === "bfloat16" ? "bf16" : undefined,
+    async: checkpoint.async_mode !== "disabled",
+    stagingBytes: bytesOf(checkpoint.staging_limit ?? "0B"),
     saveOnStop: checkpoint.save_on_stop,
     goOnUnsaved: checkpoint.save_error === "warn",
     loadOnly: checkpoint.load_only,

@@ -132,6 +132,8 @@ export interface CheckpointConfig {
   enable_first_step_checkpoint: boolean;
   last_save_model_only: boolean;
   export_dtype: "float32" | "bfloat16";
+  async_mode: "disabled" | "async" | "async_with_pinned_mem";
+  staging_limit: string | null;
   save_on_stop: boolean;
   save_error: "warn" | "stop";
   load_only: boolean;
@@ -427,6 +429,16 @@ const schema = z.strictObject({
       z.enum(["float32", "bfloat16"]),
       "float32",
       "Element type of the parameters that the last step saves alone.",
+    ),
+    async_mode: key(
+      z.enum(["disabled", "async", "async_with_pinned_mem"]),
+      "disabled",
+      "async: training goes on while a checkpoint is written, but for the last one; async_with_pinned_mem is the same here.",
+    ),
+    staging_limit: key(
+      z.string().regex(BYTES).nullable().meta({ expected: 'bytes such as "2GiB"' }),
+      null,
+      "async: the most of a rank's state that is copied ahead of the disk; not set, all of it, as far as memory allows.",
     ),
     save_on_stop: key(flag, true, "A run that is stopped by Ctrl-C or SIGTERM is saved first."),
     save_error: key(

@@ -23,7 +23,6 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "parallelism.expert_parallel_degree": [1],
   "parallelism.expert_tensor_parallel_degree": [1],
   "checkpoint.create_seed_checkpoint": [false],
-  "checkpoint.async_mode": ["disabled"],
   "checkpoint.initial_load_in_hf_quantized": [false],
   "checkpoint.last_save_in_hf": [false],
   "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns": [["moe.router.gate"], []],

@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import type { Start } from "../../../train/checkpoint/checkpoints.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { PARTS } from "../../../train/checkpoint/policy.ts";
-import { changes, savedText, startLines } from "../../../train/checkpoint/report.ts";
+import { changes, savedText, stagingLines, startLines } from "../../../train/checkpoint/report.ts";
 
 const config = { job: { dump_folder: "a" }, training: { seq_len: 16, steps: 10 }, optimizer: { lr: 0.1 } };
 const start: Start = {
@@ -52,4 +52,12 @@ Deno.test("a save is told with its size and speed, and one that failed with why"
     savedText({ ...saved, failure }),
     "warning: Cannot save\n  expected: room\n  fix: make room   (checkpoint)\n  the run goes on",
   );
+});
+
+Deno.test("a buffer that is smaller than what goes through it is told, where training goes on meanwhile", () => {
+  const host = { inputBytes: 0, outputBytes: 0, prefetchBytes: 0, shareBytes: 3 * 2 ** 30, stagingBytes: 2 ** 28 };
+  assertEquals(stagingLines(host, true).map((line) => line.slice(0, 62)), [
+    "checkpoints: 256.0 MiB of 3.0 GiB are copied ahead of the disk",
+  ]);
+  assertEquals([stagingLines(host, false), stagingLines({ ...host, stagingBytes: 2 ** 32 }, true)], [[], []]);
 });

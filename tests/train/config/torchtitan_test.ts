@@ -153,7 +153,7 @@ Deno.test("keys of checkpoints are torchtitan's, with its defaults; what is not 
   for (
     const missing of [
       "last_save_in_hf = true",
-      'async_mode = "async"',
+      "initial_load_in_hf_quantized = true",
     ]
   ) {
     const { message } = await assertRejects(() => load(`checkpoint.${missing}`), ConfigError);
@@ -177,12 +177,12 @@ Deno.test("a feature that is on is refused once, and not again for each key that
 Deno.test("a plan is made of what does not change it, and says that a run would be refused", async () => {
   const plan = (text: string) => loadConfig(["--config", "my.toml", "--dry-run"], () => text);
   const { warnings } = await plan(
-    'metrics.enable_tensorboard = true\ncheckpoint.async_mode = "async"',
+    "metrics.enable_tensorboard = true\ncheckpoint.initial_load_in_hf_quantized = true",
   );
   assertEquals(warnings, [
     "metrics.enable_tensorboard = true (my.toml:1) is not supported yet: TensorBoard comes later; " +
     "metrics.jsonl has the same numbers; a run is refused for it",
-    'checkpoint.async_mode = "async" (my.toml:2) is not supported yet by this version; a run is refused for it',
+    "checkpoint.initial_load_in_hf_quantized = true (my.toml:2) is not supported yet by this version; a run is refused for it",
   ]);
   for (const text of ['model.converters = ["float8"]', "training.enable_cpu_offload = true", "training.stpes = 1"]) {
     await assertRejects(() => plan(text), ConfigError);
