@@ -50,13 +50,13 @@ export class HashingWriter implements Disposable {
  * @returns what a manifest says of it. */
 export async function writeLasting(path: string, text: string): Promise<SavedFile> {
   using file = await Deno.open(path, { write: true, createNew: true });
-  const bytes = new TextEncoder().encode(text), sha256: string[] = [];
+  const bytes = new TextEncoder().encode(text), hashes: string[] = [];
   for (let at = 0; at === 0 || at < bytes.length; at += BLOCK_BYTES) {
-    sha256.push(await digest(bytes.subarray(at, at + BLOCK_BYTES)));
+    hashes.push(sha256(bytes.subarray(at, at + BLOCK_BYTES)));
   }
   await writeFully(file, bytes);
   await file.sync();
-  return { bytes: bytes.length, sha256 };
+  return { bytes: bytes.length, sha256: hashes };
 }
 
 /** Waits until the disk has the names in a folder. */
@@ -68,11 +68,6 @@ export async function syncFolder(path: string): Promise<void> {
 /** SHA-256 of bytes, in hex. */
 export function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
-}
-
-/** The same, on another thread. */
-export async function digest(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
 /** Writes all bytes where the file stands, on another thread. */

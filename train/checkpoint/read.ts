@@ -3,7 +3,7 @@
 import { type DType, dtypeBytes, type State } from "../../graph/ir.ts";
 import { converted, storedBytes, type StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { digest, sha256 } from "./files.ts";
+import { sha256 } from "./files.ts";
 import { BLOCK_BYTES, type Checkpoint, type SavedFile } from "./manifest.ts";
 import { stretches } from "./pieces.ts";
 import { openToRead, readFully } from "./safetensors.ts";
@@ -56,15 +56,41 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
   const blocks = [...copies].flatMap(([file, list]) =>
     blocksOf(`${from.path}/${file}`, from.manifest.files[file], list.sort((a, b) => a.begin - b.begin), options.verify)
   );
-  let next = 0, failure: { readonly error: unknown } | undefined;
-  const reader = async () => {
+  let failure: { readonly error: unknown } | undefined;
+  /** Each goes through a stretch of its own from front to back, so that the system reads ahead. */
+  const reader = async (own: readonly Block[]) => {
     const memory = new Uint8Array(BLOCK_BYTES);
-    while (!failure && next < blocks.length) {
-      await readBlock(blocks[next++], memory, options.memory).catch((error) => failure ??= { error });
+    using file = new OpenFile();
+    for (const block of own) {
+      if (failure) return;
+      await readBlock(block, file, memory, options.memory).catch((error) => failure ??= { error });
     }
   };
-  await Promise.all(Array.from({ length: Math.min(READERS, blocks.length) }, reader));
+  const bound = (n: number) => Math.round(blocks.length * n / READERS);
+  await Promise.all(Array.from({ length: READERS }, (_, n) => reader(blocks.slice(bound(n), bound(n + 1)))));
   if (failure) throw (failure as { readonly error: unknown }).error;
+}
+
+/** The file that is read from; the one before is closed. */
+class OpenFile implements Disposable {
+  #path = "";
+  #file: Deno.FsFile | undefined;
+
+  /** Opens a file, unless it is open. */
+  at(path: string, offset: number): Deno.FsFile {
+    if (path !== this.#path) {
+      this.#file?.close();
+      this.#file = undefined;
+      this.#file = openToRead(path);
+      this.#path = path;
+    }
+    this.#file!.seekSync(offset, Deno.SeekMode.Start);
+    return this.#file!;
+  }
+
+  [Symbol.dispose](): void {
+    this.#file?.close();
+  }
 }
 
 /** The text of a small file of a checkpoint.
@@ -139,18 +165,17 @@ function blocksOf(path: string, { bytes, sha256 }: SavedFile, copies: readonly C
 
 async function readBlock(
   { path, start, bytes, hash, copies }: Block,
+  open: OpenFile,
   into: Uint8Array<ArrayBuffer>,
   memory: StateMemory,
 ): Promise<void> {
-  const block = into.subarray(0, bytes);
-  using file = openToRead(path);
-  file.seekSync(start, Deno.SeekMode.Start);
+  const block = into.subarray(0, bytes), file = open.at(path, start);
   for (let at = 0; at < bytes;) {
     const read = await file.read(block.subarray(at));
     if (read === null) throw damaged(path, start, copies[0].name, "the file ends before");
     at += read;
   }
-  if (hash !== undefined && await digest(block) !== hash) {
+  if (hash !== undefined && sha256(block) !== hash) {
     throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
   }
   await scatter(block, start, copies, memory);

@@ -4,7 +4,7 @@
 import { type DType, dtypeBytes, type StateKind } from "../../graph/ir.ts";
 import type { Box } from "../../graph/layout.ts";
 import { converted, storedBytes } from "../typed_array.ts";
-import { digest, writeFully } from "./files.ts";
+import { sha256, writeFully } from "./files.ts";
 import { BLOCK_BYTES, type SavedFile, type SavedPiece } from "./manifest.ts";
 import { type Piece, pieceBytes, stretches } from "./pieces.ts";
 import { encodeHeader } from "./safetensors.ts";
@@ -77,7 +77,7 @@ export function writeShare(folder: string, pieces: readonly Piece[], options: Sh
     }
   };
   const written = Promise.all(files.map(async (file): Promise<SavedFile> => {
-    const hashes: Promise<string>[] = [], returned: Promise<unknown>[] = [];
+    const hashes: string[] = [];
     let output: Deno.FsFile | undefined;
     try {
       output = await Deno.open(`${folder}/${file.name}`, { write: true, createNew: true });
@@ -86,17 +86,16 @@ export function writeShare(folder: string, pieces: readonly Piece[], options: Sh
     }
     for (const { bytes, filled } of file.blocks) {
       const block = await filled.promise;
-      if (!block) continue;
-      const part = block.subarray(0, bytes);
-      const hash = failure ? Promise.resolve("") : digest(part);
-      hashes.push(hash);
-      if (!failure && output) await writeFully(output, part).catch(fail);
-      returned.push(hash.catch(fail).then(() => staging.give(block)));
+      if (block && output && !failure) {
+        const part = block.subarray(0, bytes), writing = writeFully(output, part).catch(fail);
+        hashes.push(sha256(part)); // on this thread, which has nothing else to do: a step leaves the others no time
+        await writing;
+      }
+      if (block) staging.give(block);
     }
-    await Promise.all(returned);
     if (!failure) await output?.sync().catch(fail);
     output?.close();
-    return { bytes: file.bytes, sha256: failure ? [] : await Promise.all(hashes) };
+    return { bytes: file.bytes, sha256: hashes };
   })).then((saved): WrittenShare => {
     if (failure) throw failure.error;
     return {
