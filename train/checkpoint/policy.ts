@@ -93,10 +93,12 @@ export function chooseStart(policy: CheckpointPolicy): Choice | undefined {
   const without = (parts: readonly Part[]) => parts.filter((part) => !excludeFromLoading.includes(part));
   if (loadStep >= 0) {
     const checkpoint = openCheckpoint(`${folder}/step-${loadStep}`);
-    return { checkpoint, parts: without(partsOf(checkpoint)), notices: [] };
+    return { checkpoint, parts: without(partsOf(checkpoint)), notices: laterThan(loadStep, folder) };
   }
   const { complete, broken } = findCheckpoints(folder);
-  const checkpoint = complete.find((c) => c.manifest.content === "full");
+  // One of step 0 has nothing but parameters to go on from: it is where several runs begin alike.
+  const isSeed = complete[0]?.manifest.step === 0, whole = complete.find((c) => c.manifest.content === "full");
+  const checkpoint = whole ?? (isSeed ? complete[0] : undefined);
   if (checkpoint) {
     const newer = complete.slice(0, complete.indexOf(checkpoint)).map((c) => `${c.path} has parameters alone`);
     const lost = broken.map((b) => b.reason.message.split("\n")[0]);
@@ -125,6 +127,17 @@ export function chooseStart(policy: CheckpointPolicy): Choice | undefined {
   return { checkpoint: initial, parts: without(all), notices: [] };
 }
 
+/** Names the checkpoints of later steps in a line, if there are some: they are of what the run leaves behind. */
+function laterThan(step: number, folder: string): string[] {
+  const later = findCheckpoints(folder).complete.filter((c) => c.manifest.step > step).map((c) => c.path);
+  if (later.length === 0) return [];
+  const [what, it] = later.length === 1 ? ["a later step", "it"] : ["later steps", "them"];
+  return [
+    `${later.join(", ")}, of ${what}: a save of the same step replaces ${it}, and a run without ` +
+    `checkpoint.load_step goes on from the latest; to prevent that, move ${it} to another folder`,
+  ];
+}
+
 /** What a checkpoint has. */
 function partsOf({ manifest }: Checkpoint): readonly Part[] {
   return manifest.content === "full" ? PARTS : ["model"];
@@ -143,18 +156,48 @@ export function dueSave(
   if (step % interval === 0 || (firstStep && step === 1) || (stopping && saveOnStop)) return "full";
 }
 
-/** Deletes the oldest checkpoints, so that `keepLatestK` are left; what a save that was cut off has left goes too.
- * @param keep a checkpoint that stays in any case: the one that the run has begun from. */
-export function removeOld({ folder, keepLatestK }: CheckpointPolicy, keep?: string): void {
-  for (const { name } of Deno.readDirSync(folder)) {
-    if (/^step-\d+\.(tmp|gone)$/.test(name)) Deno.removeSync(`${folder}/${name}`, { recursive: true });
+/** Deletes the oldest checkpoints, so that `keepLatestK` are left; what a save that was cut off has left goes too. What is to go gets
+ * another name before this returns, so that a save may begin while files are deleted. None may be under way when it is called.
+ * @param keep a checkpoint that stays in any case: the one that the run has begun from.
+ * @returns what could not be deleted, a text each; that is no reason to end a run, so it never throws. */
+export async function removeOld(policy: CheckpointPolicy, keep?: string): Promise<string[]> {
+  const { folder } = policy, failures: string[] = [], going: string[] = [];
+  const failed = (path: string, error: unknown) => {
+    failures.push(`Cannot delete ${path}: ${(error as Error).message}`);
+  };
+  try {
+    for (const { name } of Deno.readDirSync(folder)) {
+      const path = `${folder}/${name}`;
+      if (/^step-\d+(\.\w+)?\.gone$/.test(name)) going.push(path);
+      else if (/^step-\d+\.tmp$/.test(name)) renamed(path);
+    }
+    for (const path of outdated(policy, keep)) renamed(path);
+  } catch (error) {
+    failed(`old checkpoints of ${folder}`, error);
   }
-  if (keepLatestK === 0) return;
+  for (const path of going) {
+    try {
+      await Deno.remove(path, { recursive: true });
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) failed(path, error);
+    }
+  }
+  return failures;
+
+  /** What is half deleted is then no checkpoint. */
+  function renamed(path: string): void {
+    try {
+      Deno.renameSync(path, `${path}.gone`);
+      going.push(`${path}.gone`);
+    } catch (error) {
+      failed(path, error);
+    }
+  }
+}
+
+/** The checkpoints that are too many. */
+function outdated({ folder, keepLatestK }: CheckpointPolicy, keep: string | undefined): string[] {
+  if (keepLatestK === 0) return [];
   const { complete } = findCheckpoints(folder), latestFull = complete.find((c) => c.manifest.content === "full");
-  for (const { path } of complete.slice(keepLatestK)) {
-    if (path === keep || path === latestFull?.path) continue;
-    // Under another name first: what is half deleted is then no checkpoint.
-    Deno.renameSync(path, `${path}.gone`);
-    Deno.removeSync(`${path}.gone`, { recursive: true });
-  }
+  return complete.slice(keepLatestK).map((c) => c.path).filter((path) => path !== keep && path !== latestFull?.path);
 }

@@ -72,6 +72,25 @@ Deno.test("a folder with nothing that can be used is an error, not a new beginni
   assertThrows(() => start(model.path), CheckpointError, "set checkpoint.load_step = 5");
 });
 
+Deno.test("a run begins from parameters of step 0, but not anew where there are those of a later step", async () => {
+  await using seed = await folderWith({ 0: "model" }), ended = await folderWith({ 0: "model", 5: "model" });
+  const { path, parts, notices } = start(seed.path)!;
+  assertEquals([path, parts, notices], ["step-0", ["model"], []]);
+  assertThrows(() => start(ended.path), CheckpointError, "step-5: it has parameters alone");
+  await using going = await folderWith({ 0: "model", 3: "full" });
+  assertEquals(start(going.path)!.path, "step-3");
+});
+
+Deno.test("a run that goes back to a step names the later ones, and what becomes of them", async () => {
+  await using folder = await folderWith({ 5: "full", 10: "full", 12: "model", 20: "broken" });
+  const [notice, ...more] = start(folder.path, { loadStep: 5 })!.notices, names = [12, 10].map((n) => `step-${n}`);
+  assertEquals(more, []);
+  assertStringIncludes(notice, `${names.map((name) => `${folder.path}/${name}`).join(", ")}, of later steps: `);
+  assertStringIncludes(notice, "move them to another folder");
+  assertStringIncludes(start(folder.path, { loadStep: 10 })!.notices[0], "step-12, of a later step: ");
+  assertEquals(start(folder.path, { loadStep: 12 })!.notices, []);
+});
+
 Deno.test("a step is saved when it is due: by interval, first, last, or when the run is stopped", () => {
   const due = (step: number, options: Partial<CheckpointOptions> = {}, place = {}) =>
     dueSave(step, { last: false, stopping: false, ...place }, policyOf({ folder: "", interval: 5, ...options }));
@@ -89,9 +108,32 @@ Deno.test("old checkpoints go, but not the one that the run began from, nor the 
   await using folder = await folderWith({ 1: "full", 2: "full", 3: "full", 4: "model", 5: "model" });
   for (const name of ["step-9.tmp", "step-0.gone"]) await Deno.mkdir(`${folder.path}/${name}`);
   const names = () => [...Deno.readDirSync(folder.path)].map((e) => e.name).sort();
-  removeOld(policyOf({ folder: folder.path, keepLatestK: 0 }));
+  assertEquals(await removeOld(policyOf({ folder: folder.path, keepLatestK: 0 })), []);
   assertEquals(names(), ["step-1", "step-2", "step-3", "step-4", "step-5"]);
-  removeOld(policyOf({ folder: folder.path, keepLatestK: 2 }), `${folder.path}/step-1`);
+  assertEquals(await removeOld(policyOf({ folder: folder.path, keepLatestK: 2 }), `${folder.path}/step-1`), []);
   assertEquals(names(), ["step-1", "step-3", "step-4", "step-5"]);
   assert(start(folder.path)!.path === "step-3");
+});
+
+Deno.test("a save may begin while the remains of another of that step are deleted", async () => {
+  await using folder = await folderWith({ 1: "full", 2: "full" });
+  await Deno.mkdir(`${folder.path}/step-3.tmp`);
+  const removing = removeOld(policyOf({ folder: folder.path, keepLatestK: 1 }));
+  for (const name of ["step-1", "step-3.tmp"]) await Deno.mkdir(`${folder.path}/${name}`);
+  assertEquals(await removing, []);
+  assertEquals([...Deno.readDirSync(folder.path)].map((e) => e.name).sort(), ["step-1", "step-2", "step-3.tmp"]);
+});
+
+Deno.test("what cannot be deleted is told, the rest is deleted, and nothing is thrown", async () => {
+  await using folder = await folderWith({ 1: "full", 2: "full", 3: "full" });
+  await Deno.mkdir(`${folder.path}/step-1.gone`);
+  await Deno.writeTextFile(`${folder.path}/step-1.gone/in the way`, "");
+  await Deno.mkdir(`${folder.path}/step-2.gone/.`);
+  const policy = policyOf({ folder: folder.path, keepLatestK: 1 }), [failure, ...more] = await removeOld(policy);
+  assertEquals(more, []);
+  assertStringIncludes(failure, `Cannot delete ${folder.path}/step-1: `);
+  assertEquals([...Deno.readDirSync(folder.path)].map((e) => e.name).sort(), ["step-1", "step-3"]);
+  assertEquals(await removeOld(policy), []); // what was in the way is gone
+  const nowhere = policyOf({ folder: `${folder.path}/nowhere` });
+  assertStringIncludes((await removeOld(nowhere))[0], `Cannot delete old checkpoints of ${folder.path}/nowhere: `);
 });
