@@ -1,7 +1,7 @@
 /** Who writes what: each state is cut into the boxes that ranks hold, and each box is written by one of its holders.
  * @module */
 import { numel, sizeBytes, type State } from "../../graph/ir.ts";
-import { type Box, boxOf, type Layout } from "../../graph/layout.ts";
+import { type Box, boxOf, type Degrees, type Layout, layoutText } from "../../graph/layout.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 
 /** A box of a state. */
@@ -15,28 +15,79 @@ export function pieceBytes({ state, sizes }: Piece): number {
   return sizeBytes({ dtype: state.dtype, shape: sizes });
 }
 
-/** The pieces that each rank writes, in the order of the states: every element of every state is in one of them. Whoever holds a box
- * may write it; the largest boxes are given away first, each to the holder with the least to write. All ranks find the same. */
-export function sharesOf(states: readonly State[], layoutOf: (state: State) => Layout, mesh: Mesh): Piece[][] {
+/** A box that some ranks hold, of each state that is cut alike. */
+interface HeldBox extends Box {
+  /** At least one. */
+  readonly ranks: number[];
+}
+
+/** Gives every box to one of its holders: every element of every state is in one box. Whoever holds a box may write it; the largest
+ * boxes are given away first, each to the holder with the least to write. All ranks find the same. A run of thousands of ranks has
+ * millions of boxes, so none of them is kept here.
+ * @param visit is told the number of the state, the box and its writer. */
+export function assignBoxes(
+  states: readonly State[],
+  layoutOf: (state: State) => Layout,
+  mesh: Mesh,
+  visit: (state: number, box: Box, writer: number) => void,
+): void {
   const coordinates = Array.from({ length: mesh.size }, (_, rank) => mesh.coordinates(rank));
-  const boxes = states.flatMap((state, order) => {
-    const layout = layoutOf(state), holders = new Map<string, { piece: Piece; order: number; ranks: number[] }>();
-    coordinates.forEach((at, rank) => {
-      const box = boxOf(state.shape, layout, mesh.degrees, at), key = `${box.starts} ${box.sizes}`;
-      if (numel(box.sizes) === 0) return; // nothing but padding
-      const known = holders.get(key);
-      if (known) known.ranks.push(rank);
-      else holders.set(key, { piece: { state, ...box }, order, ranks: [rank] });
-    });
-    return [...holders.values()];
+  const alike = new Map<string, HeldBox[][]>(), batches: { state: number; bytes: number; boxes: HeldBox[] }[] = [];
+  states.forEach((state, number) => {
+    const layout = layoutOf(state), key = `${state.shape} ${layoutText(layout)}`;
+    if (!alike.has(key)) alike.set(key, heldBoxes(state.shape, layout, mesh, coordinates));
+    for (const boxes of alike.get(key)!) {
+      batches.push({ state: number, bytes: pieceBytes({ state, ...boxes[0] }), boxes });
+    }
   });
-  const load = new Array<number>(mesh.size).fill(0), shares = load.map((): { piece: Piece; order: number }[] => []);
-  for (const { piece, order, ranks } of boxes.toSorted((a, b) => pieceBytes(b.piece) - pieceBytes(a.piece))) {
-    const writer = ranks.reduce((least, rank) => load[rank] < load[least] ? rank : least);
-    load[writer] += pieceBytes(piece);
-    shares[writer].push({ piece, order });
+  const load = new Float64Array(mesh.size);
+  for (const { state, bytes, boxes } of batches.sort((a, b) => b.bytes - a.bytes)) {
+    for (const box of boxes) {
+      let [writer] = box.ranks;
+      for (const rank of box.ranks) if (load[rank] < load[writer]) writer = rank;
+      load[writer] += bytes;
+      visit(state, box, writer);
+    }
   }
-  return shares.map((share) => share.toSorted((a, b) => a.order - b.order).map(({ piece }) => piece));
+}
+
+/** The boxes of a shape that ranks hold, and which ranks; those of one size together. */
+function heldBoxes(
+  shape: readonly number[],
+  layout: Layout,
+  mesh: Mesh,
+  coordinates: readonly Degrees[],
+): HeldBox[][] {
+  const held = new Map<string, HeldBox>();
+  coordinates.forEach((at, rank) => {
+    const box = boxOf(shape, layout, mesh.degrees, at), key = `${box.starts} ${box.sizes}`, known = held.get(key);
+    if (known) known.ranks.push(rank);
+    else if (numel(box.sizes) > 0) held.set(key, { ...box, ranks: [rank] }); // else nothing but padding
+  });
+  return [...Map.groupBy(held.values(), (box) => numel(box.sizes)).values()];
+}
+
+/** The pieces that each rank writes, in the order of the states, as {@linkcode assignBoxes} gives them away. */
+export function sharesOf(states: readonly State[], layoutOf: (state: State) => Layout, mesh: Mesh): Piece[][] {
+  const shares = Array.from({ length: mesh.size }, (): [number, Box][] => []);
+  assignBoxes(states, layoutOf, mesh, (state, box, writer) => shares[writer].push([state, box]));
+  return shares.map((share) => inOrder(share, states));
+}
+
+/** The pieces that one rank writes: what {@linkcode sharesOf} says of it, without all others. */
+export function shareOf(
+  rank: number,
+  states: readonly State[],
+  layoutOf: (state: State) => Layout,
+  mesh: Mesh,
+): Piece[] {
+  const share: [number, Box][] = [];
+  assignBoxes(states, layoutOf, mesh, (state, box, writer) => writer === rank && share.push([state, box]));
+  return inOrder(share, states);
+}
+
+function inOrder(share: [number, Box][], states: readonly State[]): Piece[] {
+  return share.sort(([a], [b]) => a - b).map(([state, { starts, sizes }]) => ({ state: states[state], starts, sizes }));
 }
 
 /** A stretch of elements that lie one after another both in one box and in another box of the same tensor. Element numbers, each from

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { forEachIndex, stridesOf } from "../../../graph/array.ts";
 import { numel } from "../../../graph/ir.ts";
 import type { Box } from "../../../graph/layout.ts";
-import { pieceBytes, sharesOf, stretches } from "../../../train/checkpoint/pieces.ts";
+import { pieceBytes, shareOf, sharesOf, stretches } from "../../../train/checkpoint/pieces.ts";
 import { forSeeds, Random } from "../../graph/random_graphs.ts";
 import { randomMesh } from "../../parallel/random_layouts.ts";
 import { layouts, randomStates } from "./fixture.ts";
@@ -40,8 +40,9 @@ Deno.test("boxes that are whole rows are one stretch", () => {
 Deno.test("what the ranks of any mesh write is every element of every state, once", () => {
   forSeeds(60, (seed) => {
     const random = new Random(seed), states = randomStates(random), mesh = randomMesh(random);
-    const shares = sharesOf(states, layouts(states, mesh, random), mesh);
+    const layoutOf = layouts(states, mesh, random), shares = sharesOf(states, layoutOf, mesh);
     assertEquals(shares.length, mesh.size);
+    shares.forEach((share, rank) => assertEquals(shareOf(rank, states, layoutOf, mesh), share));
     for (const state of states) {
       const written = shares.flat().filter((p) => p.state === state).flatMap((p) => elements(p, state.shape));
       assertEquals(written.sort((a, b) => a - b), Array.from({ length: numel(state.shape) }, (_, i) => i));
