@@ -103,7 +103,7 @@ export async function main(args: readonly string[]): Promise<number> {
       warn("what memory budgets cost is shown for one rank alone, not for a mesh");
     }
     const { json, page, deviceMemory } = asked.plan, isMesh = mesh.size > 1 || nproc || json || page;
-    const fits = isMesh ? printMeshPlan(config, mesh, asked.plan) : printPlan(config, deviceMemory);
+    const fits = isMesh ? printMeshPlan(config, mesh, asked.plan) : printPlan(config, asked.plan);
     return fits || deviceMemory === undefined ? 0 : 1;
   } catch (error) {
     if (KNOWN.some((kind) => error instanceof kind)) console.error(`error: ${(error as Error).message}`);

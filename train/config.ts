@@ -22,6 +22,7 @@ export {
   askedPrecision,
   checkpointOptions,
   commOptions,
+  exportDtype,
   lrSchedule,
   meshChoices,
   modelSizes,

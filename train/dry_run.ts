@@ -6,9 +6,11 @@ import { Llama } from "../model/llama.ts";
 import { numParameters } from "../model/module.ts";
 import { Mesh } from "../parallel/mesh.ts";
 import { alternativeLines, alternatives, type Need } from "./alternatives.ts";
+import { checkpointPlanText, planCheckpoints } from "./checkpoint/plan.ts";
 import {
   type Config,
   cut,
+  exportDtype,
   meshChoices,
   meshOf,
   modelSizes,
@@ -48,14 +50,21 @@ function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?: Mesh):
 }
 
 /** The plan of one process.
- * @param deviceMemory bytes to compare it with, instead of this machine's memory.
+ * @param asked `deviceMemory`: bytes to compare it with, instead of this machine's memory.
  * @returns whether it fits, as far as that is known. */
-export function printPlan(config: Config, deviceMemory?: number): boolean {
+export function printPlan(config: Config, { deviceMemory, diskSpeed }: PlanArguments = {}): boolean {
   const options = complete(trainOptions(config)), { info, memory } = deviceHere({ threads: options.threads });
   const step = stepOptions(config, info), compiled = compileStep(step);
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
   console.log(`Backward\n  ${rematText(compiled)}`);
+  const { spread, plan } = compiled;
+  const states = [...spread.states.values()].map((s) => ({
+    ...s,
+    dtype: plan.states.get(s.name)?.state.dtype ?? s.dtype,
+  }));
+  const checkpoints = planCheckpoints({ ...spread, states, exportDtype: exportDtype(config), diskSpeed });
+  console.log(checkpointPlanText(checkpoints));
   const isAsked = config.activation_checkpoint.visualize_memory_budget_pareto;
   const { search } = compiled.search || !isAsked
     ? compiled
@@ -74,8 +83,10 @@ export function printPlan(config: Config, deviceMemory?: number): boolean {
 
 /** The plan of a rank of a mesh, on the console and in the files that are asked for.
  * @returns whether it fits into the device that it is compared with, if any. */
-export function printMeshPlan(config: Config, mesh: Mesh, { json, page, deviceMemory }: PlanArguments): boolean {
-  const { model, device: { threads } } = config, { info } = deviceHere({ threads });
+export function printMeshPlan(config: Config, mesh: Mesh, asked: PlanArguments): boolean {
+  const { json, page, deviceMemory, diskSpeed } = asked,
+    { model, device: { threads } } = config,
+    { info } = deviceHere({ threads });
   const plan = cut(() =>
     planMesh({
       ...stepOptions(config, info, mesh),
@@ -83,6 +94,8 @@ export function printMeshPlan(config: Config, mesh: Mesh, { json, page, deviceMe
       name: `${model.name}/${model.flavor}`,
       ranks: { mesh, ...meshChoices(config) },
       deviceMemory,
+      exportDtype: exportDtype(config),
+      diskSpeed,
     })
   );
   console.log(meshPlanText(plan));

@@ -1,7 +1,7 @@
 /** What a step on a mesh of ranks would take, without running it: the graphs of a rank are compiled up to their memory, and the facts
  * are gathered as plain data. `mesh_plan_text.ts` and `mesh_plan_page.ts` show them.
  * @module */
-import { sizeBytes, type State } from "../graph/ir.ts";
+import { type DType, sizeBytes, type State } from "../graph/ir.ts";
 import { type Degrees, layoutText, localShape, paddedAxes } from "../graph/layout.ts";
 import { recomputedFlops } from "../graph/passes/remat.ts";
 import { fullPrecision } from "../graph/passes/precision.ts";
@@ -10,6 +10,7 @@ import { numParameters } from "../model/module.ts";
 import { type Exchange, exchangesOf } from "../parallel/exchanges.ts";
 import type { Mesh } from "../parallel/mesh.ts";
 import type { BoundPlan } from "../parallel/plan.ts";
+import { type CheckpointPlan, planCheckpoints } from "./checkpoint/plan.ts";
 import { planGraphs } from "./compile.ts";
 import { type DeviceFit, deviceFit, graphFlops, type MemoryUse, memoryUse } from "./plan_report.ts";
 import { precisionText } from "./precision.ts";
@@ -84,6 +85,8 @@ export interface MeshPlan {
   /** Its largest values. */
   readonly largest: readonly { readonly label: string; readonly bytes: number; readonly kept: boolean }[];
   readonly sections: readonly SectionPlan[];
+  /** What the checkpoints of all ranks take. */
+  readonly checkpoint: CheckpointPlan;
   /** FLOPs of a step. */
   readonly flops: number;
 }
@@ -96,6 +99,10 @@ export interface MeshPlanOptions extends Omit<StepOptions, "model" | "ranks"> {
   readonly ranks: Omit<MeshLayout, "rank">;
   /** Bytes of a device, to compare with. */
   readonly deviceMemory?: number;
+  /** Element type of parameters that a checkpoint saves alone; default: that of the run. */
+  readonly exportDtype?: DType;
+  /** Bytes a second that all ranks together write into a checkpoint. */
+  readonly diskSpeed?: number;
 }
 
 /** Plans a step for the first rank of a mesh; the others hold the same sizes. Needs no native library and no processes.
@@ -144,6 +151,13 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
     largest: largest.blocks.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10)
       .map(({ label, bytes, use }) => ({ label, bytes, kept: use === "kept" })),
     sections,
+    checkpoint: planCheckpoints({
+      states: [...layouts.states.values()].map((s) => ({ ...s, dtype: stored.get(s.name)?.dtype ?? s.dtype })),
+      layoutOf: (s) => layouts.state(s),
+      mesh,
+      exportDtype: options.exportDtype,
+      diskSpeed: options.diskSpeed,
+    }),
     flops: sections.reduce((n, s) => n + s.flops * s.runs, 0),
   };
 }

@@ -1,6 +1,7 @@
 /** The plan of a step on a mesh as one page for a browser: nothing is loaded from elsewhere, no script runs.
  * @module */
 import { AXES, type Axis } from "../parallel/mesh.ts";
+import { checkpointRows, diskSpeedText } from "./checkpoint/plan.ts";
 import { collectiveTotals, type MeshPlan, type ParameterGroup, parameterGroups } from "./mesh_plan.ts";
 import { flopsText, memoryRows, meshText, tensorsText } from "./mesh_plan_text.ts";
 import { bytesText, deviceFitText } from "./plan_report.ts";
@@ -234,6 +235,13 @@ ${parameterGroups(plan.parameters).map(parameterRow).join("\n")}</table></sectio
 <table><colgroup><col><col style="width:160px"><col style="width:160px"><col style="width:220px"></colgroup>
 <tr><th>section</th><th class="n">runs in a step</th><th class="n">each run</th><th class="n">of that, made again in backward</th></tr>
 ${flops.join("\n")}</table></section>
+<section><h2>Checkpoints</h2>
+<p>Bytes of tensors; ${html(diskSpeedText(plan.checkpoint))}.</p>
+<table><colgroup><col style="width:25%"><col></colgroup>
+${
+    checkpointRows(plan.checkpoint).map(([what, value]) => `<tr><td>${html(what)}</td><td>${html(value)}</td></tr>`)
+      .join("\n")
+  }</table></section>
 </main></body></html>
 `;
 }

@@ -1,6 +1,7 @@
 /** The plan of a step on a mesh as text for a console.
  * @module */
 import { AXES } from "../parallel/mesh.ts";
+import { checkpointPlanText } from "./checkpoint/plan.ts";
 import { type CollectivePlan, collectiveTotals, type MeshPlan, parameterGroups } from "./mesh_plan.ts";
 import { bytesText, deviceFitText, table } from "./plan_report.ts";
 
@@ -93,5 +94,6 @@ Device
 Largest values of ${plan.largestIn}
 ${table(plan.largest.map((v) => [v.kept ? `${v.label}, kept` : v.label, bytesText(v.bytes)] as const))}
 FLOPs of rank ${plan.rank} in a step: ${flopsText(plan.flops)}
-${table(flops)}`;
+${table(flops)}
+${checkpointPlanText(plan.checkpoint)}`;
 }

@@ -5,6 +5,10 @@ Deno.test("a dry run prints the plan of the default run, and needs no library", 
   const { code, out, error } = await ended(spawn(["--dry-run"], "/nowhere/libtitan.so"));
   assertEquals([code, error], [0, ""]);
   assertStringIncludes(out, "6,163,712 parameters, 2,048 tokens per step, 38.6 MFLOP per token");
+  assertMatch(
+    out,
+    /\nCheckpoint \(.*--disk-speed.*\)\n {2}all that.* 70\.5 MiB in 4 files\n {2}.* 23\.5 MiB in 3 files\n/,
+  );
   for (const section of ["initialize", "microbatch", "update", "evaluate", "evaluate_result"]) {
     assertMatch(out, new RegExp(`\\n  ${section} +[\\d,]+ instructions, +[\\d.]+ GFLOP\\n`));
   }
@@ -57,10 +61,11 @@ Deno.test("a dry run plans a mesh, writes its files, and needs no library; a run
   const mesh = [...tiny.config, "--mesh", "dp_shard=-1,tp=2"], [json, page] = ["plan.json", "plan.html"];
   const files = ["--plan-json", `${tiny.folder}/${json}`, "--plan-page", `${tiny.folder}/${page}`];
   const { code, out, error } = await ended(
-    spawn(["--dry-run", ...mesh, "--nproc", "4", ...files], "/nowhere/libtitan.so"),
+    spawn(["--dry-run", "--disk-speed", "1MB/s", ...mesh, "--nproc", "4", ...files], "/nowhere/libtitan.so"),
   );
   assertEquals([code, error], [0, ""]);
   assertStringIncludes(out, "dp_shard 2 x tp 2 = 4 ranks");
+  assertMatch(out, /\nCheckpoint \(.*; at 976\.6 KiB\/s.*\)\n.* by each rank, [\d.]+ s at least\n/);
   assertEquals(JSON.parse(await Deno.readTextFile(`${tiny.folder}/${json}`)).step.globalBatchSize, 4);
   assertStringIncludes(await Deno.readTextFile(`${tiny.folder}/${page}`), "tok_<wbr>embeddings.<wbr>weight");
   assertRefused(await command(...mesh), "but there are 1", "parallelism.tensor_parallel_degree = 2", "start 2 ranks");

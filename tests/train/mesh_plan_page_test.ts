@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { checkpointRows } from "../../train/checkpoint/plan.ts";
 import { meshPlanPage } from "../../train/mesh_plan_page.ts";
 import { bytesText } from "../../train/plan_report.ts";
 import { tinyPlan } from "./mesh_plans.ts";
@@ -13,6 +14,9 @@ Deno.test("the page has every parameter, every collective and all memory", () =>
     assertStringIncludes(read, `<code>${`${section} ${where}`.trim()}</code>`);
   }
   assertStringIncludes(read, `Memory of a rank: ${bytesText(plan.memory.arena)}`);
+  for (const [what, value] of checkpointRows(plan.checkpoint)) {
+    assertStringIncludes(read, `<td>${what}</td><td>${value}`);
+  }
 });
 
 Deno.test("every rank is drawn, up to a number that says no more", () => {

@@ -92,6 +92,17 @@ Deno.test("copies reduce their gradients once a step, whatever its microbatches,
   assertEquals(two.memory, one.memory);
 });
 
+Deno.test("checkpoints are those of all ranks: every parameter once, and twice as much of moments", () => {
+  const { checkpoint: { full, model, ranks }, model: { parameters } } = plan;
+  assertEquals([ranks, model.bytes, full.bytes], [4, 4 * parameters, 12 * parameters]);
+  const stored = { precision: { param: "bf16", reduce: "bf16", stored: "bf16" } } as const;
+  const half = tinyPlan({ dp_shard: 2, tp: 2 }, stored).checkpoint;
+  assertEquals([half.model.bytes, half.full.bytes], [2 * parameters, 6 * parameters]);
+  const { checkpoint } = tinyPlan({ dp_shard: 2, tp: 2 }, { exportDtype: "bf16", diskSpeed: 100 });
+  assertEquals([checkpoint.model.bytes, checkpoint.full.bytes], [2 * parameters, 12 * parameters]);
+  assertEquals(checkpoint.full.seconds, 12 * parameters / 100);
+});
+
 Deno.test("a step is that of all ranks", () => {
   assertEquals(plan.step, { seqLen: 16, localBatchSize: 2, globalBatchSize: 12, microbatches: 3, tokens: 192 });
   assertEquals([plan.ranks, plan.mesh.tp, plan.model.parameters], [4, 2, numParameters(tinyLlama())]);

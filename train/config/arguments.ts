@@ -1,7 +1,8 @@
 /**
  * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch` (also with
  * `true` or `false` behind it), `--section.no_switch`, where `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
- * `--mesh`, `--nproc`, `--log-rank`, `--plan-json`, `--plan-page`, `--device-memory`, `--help`.
+ * `--mesh`, `--nproc`, `--log-rank`, `--plan-json`, `--plan-page`, `--device-memory`, `--disk-speed`,
+ * `--help`.
  * @module
  */
 import { AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
@@ -37,12 +38,15 @@ export interface PlanArguments {
   readonly page?: string;
   /** `--device-memory`: bytes of a device, which a rank is to fit into. */
   readonly deviceMemory?: number;
+  /** `--disk-speed`: bytes a second that all ranks together write into the folder of the checkpoints. */
+  readonly diskSpeed?: number;
 }
 
 const PLAN_FLAGS: Readonly<Record<keyof PlanArguments, string>> = {
   json: "--plan-json",
   page: "--plan-page",
   deviceMemory: "--device-memory",
+  diskSpeed: "--disk-speed",
 };
 
 /** Splits arguments into entries; names are not looked up here, but for whether they take a value. */
@@ -62,6 +66,9 @@ export function readArguments(args: readonly string[]): Arguments {
     else if (flag === "device_memory") {
       plan.deviceMemory = bytesOf(value);
       if (!plan.deviceMemory) bad(`--device-memory ${show(value)}`, "bytes such as 80GB or 512MiB", "add their unit");
+    } else if (flag === "disk_speed") {
+      plan.diskSpeed = bytesOf(/^(.*)\/s$/.exec(value)?.[1] ?? "");
+      if (!plan.diskSpeed) bad(`--disk-speed ${show(value)}`, "bytes a second such as 2GB/s", "add their unit");
     } else if (flag === "log_rank") {
       ranks.logRanks = readLogRanks(value);
       if (!ranks.logRanks) bad(`--log-rank ${show(value)}`, LOG_RANKS, "write for instance --log-rank 0,2");
@@ -133,6 +140,7 @@ const VALUES: Readonly<Record<string, string>> = {
   plan_json: "plan.json",
   plan_page: "plan.html",
   device_memory: "80GB",
+  disk_speed: "2GB/s",
 };
 
 /** `dp_shard=8,tp=8` as the keys of its axes. */

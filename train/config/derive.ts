@@ -130,7 +130,7 @@ export function checkpointOptions(config: Config): CheckpointOptions | undefined
     keepLatestK: checkpoint.keep_latest_k,
     firstStep: checkpoint.enable_first_step_checkpoint,
     lastSaveModelOnly: checkpoint.last_save_model_only,
-    exportDtype: checkpoint.export_dtype === "bfloat16" ? "bf16" : undefined,
+    exportDtype: exportDtype(config),
     async: checkpoint.async_mode !== "disabled",
     stagingBytes: bytesOf(checkpoint.staging_limit ?? "0B"),
     saveOnStop: checkpoint.save_on_stop,
@@ -143,6 +143,11 @@ export function checkpointOptions(config: Config): CheckpointOptions | undefined
     initialLoadModelOnly: checkpoint.initial_load_model_only,
     verify: checkpoint.verify,
   };
+}
+
+/** Element type of parameters that the last step saves alone; undefined: that of the run. */
+export function exportDtype({ checkpoint }: Config): "bf16" | undefined {
+  return checkpoint.export_dtype === "bfloat16" ? "bf16" : undefined;
 }
 
 /** The folder that a run begins from. */

@@ -38,6 +38,8 @@ export function helpText(standard?: ConfigFile): string {
     "  --plan-json FILE, --plan-page FILE   with --dry-run and a mesh: also write its plan as JSON, or as a page for a browser",
     "  --device-memory BYTES   with --dry-run: say whether what is planned of a rank fits into a device of so many bytes, such",
     "                  as 80GB or 160MiB, instead of this machine's memory; where it does not, the exit code is 1",
+    "  --disk-speed SPEED   with --dry-run: say how long a checkpoint takes where its folder is written at this speed, by all",
+    "                  ranks together, such as 2GB/s",
     "  --help          print this text",
   ];
   for (const [section, description] of sections) {

@@ -144,6 +144,22 @@ Deno.test("a device's memory is bytes with their unit, and for a dry run alone",
   assertEquals(problem.what, "command line: --device-memory without --dry-run");
 });
 
+Deno.test("a disk's speed is bytes a second with their unit, and for a dry run alone", () => {
+  for (const [text, speed] of [["2GB/s", 2e9], ["1.5 GiB/s", 1.5 * 2 ** 30]] as const) {
+    const { plan, problems } = readArguments(["--dry-run", "--disk-speed", text]);
+    assertEquals([plan.diskSpeed, problems], [speed, []]);
+  }
+  for (const text of ["2GB", "fast", "2/s", "0GB/s"]) {
+    const [{ what, expected }] = readArguments(["--dry-run", "--disk-speed", text]).problems;
+    assertEquals([what, expected], [
+      `command line: --disk-speed ${JSON.stringify(text)}`,
+      "bytes a second such as 2GB/s",
+    ]);
+  }
+  const [problem] = readArguments(["--disk-speed=2GB/s"]).problems;
+  assertEquals(problem.what, "command line: --disk-speed without --dry-run");
+});
+
 Deno.test("plans are written only by a dry run", () => {
   const [problem] = readArguments(["--nproc", "8", "--plan-page", "a.html"]).problems;
   assertEquals(problem.what, "command line: --plan-page without --dry-run");
