@@ -18,7 +18,21 @@ import {
 
 Deno.test("the package exports what experiments are written with", () => {
   const values = Object.keys(titan);
-  for (const name of ["llama", "Module", "Linear", "Tensor", "texts", "train", "Trainer", "trace", "grad", "compile"]) {
+  for (
+    const name of [
+      "llama",
+      "Module",
+      "Linear",
+      "Tensor",
+      "texts",
+      "train",
+      "Trainer",
+      "trace",
+      "grad",
+      "compile",
+      "load",
+    ]
+  ) {
     assert(values.includes(name), `no ${name} among ${values}`);
   }
 });

@@ -1,0 +1,117 @@
+/** Checkpoints and folders of weights, opened by programs: what they hold, and the values of a tensor by its name.
+ * @module */
+import type { LlamaConfig } from "../../model/llama.ts";
+import type { StoredType, TypedArray } from "../typed_array.ts";
+import { CheckpointError } from "./error.ts";
+import { openHuggingFace, readHuggingFaceConfig } from "./hugging_face.ts";
+import { readTensor } from "./inspect.ts";
+import { type Checkpoint, findCheckpoints, MANIFEST, openCheckpoint } from "./manifest.ts";
+import { readSmall } from "./read.ts";
+import { STATE_FILE } from "./save.ts";
+
+/** A tensor that can be read. */
+export interface LoadableTensor {
+  /** Sizes of its dims. */
+  readonly shape: readonly number[];
+  /** Element type in the files. */
+  readonly dtype: StoredType;
+}
+
+/** What a folder holds. */
+export interface LoadedCheckpoint {
+  /** The folder. */
+  readonly path: string;
+  /** Optimizer steps that were made; undefined for weights that others have saved. */
+  readonly step: number | undefined;
+  /** Parameters alone, or all that a run goes on from. */
+  readonly content: "model" | "full";
+  /** Sizes of the model, for `new Llama(llama)`; undefined where it is no Llama. */
+  readonly llama: LlamaConfig | undefined;
+  /** Its tensors by name: parameters as the model names them, moments as `moment1/NAME` and `moment2/NAME`. */
+  readonly tensors: ReadonlyMap<string, LoadableTensor>;
+  /** Reads a whole tensor, row-major, whatever pieces it was saved in; bf16 and f16 as f32. Bytes are compared with their hashes, if
+   * they have some.
+   * @throws {CheckpointError} when there is no such tensor, or it is damaged. */
+  read(name: string): Promise<TypedArray>;
+}
+
+/** Opens a checkpoint, such as `outputs/checkpoint/step-100`, or a folder with a Llama as `transformers` saves it, whose tensors get
+ * the names and the order of rows that they have here. It reads no tensor yet, and needs no native library.
+ * @throws {CheckpointError} when it is neither, or its files are not all there.
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { Llama, load, namedParameters } from "@libtitan/titan";
+ *
+ * const weights = load("tests/goldens/hf/plain");
+ * for (const [name, { shape }] of namedParameters(new Llama(weights.llama!))) {
+ *   const values = await weights.read(name);
+ *   assertEquals(values.length, shape.reduce((a, b) => a * b, 1));
+ * }
+ * ``` */
+export function load(path: string): LoadedCheckpoint {
+  const { checkpoint, llama, step } = openFolder(path), { tensors, content } = checkpoint.manifest;
+  return {
+    path,
+    step,
+    content,
+    llama,
+    tensors: new Map(Object.entries(tensors).map(([name, { shape, dtype }]) => [name, { shape, dtype }])),
+    async read(name) {
+      if (Object.hasOwn(tensors, name)) return await readTensor(checkpoint, name);
+      const names = Object.keys(tensors), some = names.slice(0, 3).map((n) => `"${n}"`).join(", ");
+      throw new CheckpointError(
+        `Cannot read "${name}": ${path} has no such tensor`,
+        `one of its ${names.length}, such as ${some}`,
+        "choose among the names of tensors",
+      );
+    },
+  };
+}
+
+/** A folder as a checkpoint, and what else it says. */
+export interface OpenedFolder {
+  readonly checkpoint: Checkpoint;
+  readonly llama: LlamaConfig | undefined;
+  readonly step: number | undefined;
+}
+
+/** Opens a checkpoint, or a folder of weights of Hugging Face's.
+ * @throws {CheckpointError} when it is neither, or its files are not all there. */
+export function openFolder(path: string): OpenedFolder {
+  if (!exists(`${path}/${MANIFEST}`) && exists(`${path}/config.json`)) {
+    return { checkpoint: openHuggingFace(path), llama: readHuggingFaceConfig(path), step: undefined };
+  }
+  if (!exists(`${path}/${MANIFEST}`)) throw neither(path);
+  const checkpoint = openCheckpoint(path), { manifest } = checkpoint;
+  const state = STATE_FILE in manifest.files ? JSON.parse(readSmall(checkpoint, STATE_FILE)) : {};
+  return { checkpoint, llama: state.llama, step: manifest.step };
+}
+
+/** Says what a folder is instead, as far as that can be seen. */
+function neither(path: string): CheckpointError {
+  const expected = `a checkpoint (a folder with ${MANIFEST}), or a folder as transformers saves it (with config.json)`;
+  const refuse = (what: string, fix: string) => new CheckpointError(`Cannot open ${path}: ${what}`, expected, fix);
+  if (!exists(path)) return refuse("there is no such folder", "correct the path");
+  if (!Deno.statSync(path).isDirectory) return refuse("it is a file", "name the folder that it is in");
+  const { complete: [latest] } = findCheckpoints(path);
+  if (latest) return refuse("it is a folder of checkpoints", `name one of them, such as ${latest.path}`);
+  if (/\.tmp\/*$/.test(path)) {
+    return refuse("its save was not finished", "use an earlier step; the next save of a run removes this folder");
+  }
+  return refuse("it is no checkpoint, and has no config.json", "name a folder such as outputs/checkpoint/step-100");
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
+    throw new CheckpointError(
+      `Cannot read ${path}: ${(error as Error).message}`,
+      "a folder that this process may read",
+      "allow it to (deno run --allow-read), or correct the path",
+    );
+  }
+}
