@@ -2,10 +2,9 @@
  * @module */
 import { CheckpointError } from "../train/checkpoint/error.ts";
 import { exportHuggingFace } from "../train/checkpoint/export.ts";
-import { damages, differences, listText, showText } from "../train/checkpoint/inspect.ts";
-import { findCheckpoints, openCheckpoint } from "../train/checkpoint/manifest.ts";
-import { readSmall } from "../train/checkpoint/read.ts";
-import { STATE_FILE } from "../train/checkpoint/save.ts";
+import { damages, differences, listText, showLines } from "../train/checkpoint/inspect.ts";
+import { llamaOf, openFolder } from "../train/checkpoint/load.ts";
+import { bytesText } from "../train/plan_report.ts";
 import { enterWorkingFolder } from "../train/working_folder.ts";
 
 const USAGE = `Usage: npx -y deno task checkpoint COMMAND ...
@@ -14,33 +13,50 @@ const USAGE = `Usage: npx -y deno task checkpoint COMMAND ...
   show STEP        files and tensors of one, such as outputs/checkpoint/step-100
   verify STEP      compares every byte with the hashes that it was written with; exit code 1 where one differs
   export STEP FOLDER [TOKENIZER]   writes the parameters as a folder that transformers opens, with the files of a tokenizer's folder
-  diff STEP STEP   the tensors in which two differ; exit code 1 where there are some`;
+  diff STEP STEP   the tensors in which two differ, whatever meshes have saved them; exit code 1 where there are some
 
-/** Runs a command; returns its exit code. */
-export async function run(args: readonly string[], print: (text: string) => void): Promise<number> {
+STEP may also be a folder with a Llama as transformers saves it, but for verify: its files have no hashes.`;
+
+/** Milliseconds from one line about the progress to the next. */
+const PROGRESS_MS = 5000;
+
+/** Runs a command; returns its exit code.
+ * @param note is told how far a long command is. */
+export async function run(
+  args: readonly string[],
+  print: (text: string) => void,
+  note: (text: string) => void = () => {},
+): Promise<number> {
   const [name, ...paths] = args;
   switch (`${name} ${paths.length}`) {
     case "ls 0":
     case "ls 1":
-      print(listText(findCheckpoints(paths[0] ?? "outputs/checkpoint")));
+      print(listText(paths[0] ?? "outputs/checkpoint"));
       return 0;
     case "show 1":
-      print(await showText(openCheckpoint(paths[0])));
+      for await (const line of showLines(openFolder(paths[0]))) print(line);
       return 0;
     case "verify 1": {
-      const checkpoint = openCheckpoint(paths[0]), found = damages(checkpoint);
+      const checkpoint = openFolder(paths[0]), begun = performance.now();
+      let told = begun;
+      const found = await damages(checkpoint, (done, all) => {
+        const now = performance.now();
+        if (now - told < PROGRESS_MS) return;
+        told = now;
+        note(`${bytesText(done)} of ${bytesText(all)} compared, ${bytesText(done / (now - begun) * 1000)}/s`);
+      });
       const files = Object.keys(checkpoint.manifest.files).length;
       print(found.length > 0 ? found.join("\n") : `all bytes of ${files} files are those that were written`);
       return found.length > 0 ? 1 : 0;
     }
     case "diff 2": {
-      const found = await differences(openCheckpoint(paths[0]), openCheckpoint(paths[1]));
+      const found = await differences(openFolder(paths[0]), openFolder(paths[1]));
       print(found.length > 0 ? found.join("\n") : "all tensors are the same, bit for bit");
       return found.length > 0 ? 1 : 0;
     }
     case "export 2":
     case "export 3": {
-      const checkpoint = openCheckpoint(paths[0]), { llama } = JSON.parse(readSmall(checkpoint, STATE_FILE));
+      const checkpoint = openFolder(paths[0]), llama = llamaOf(checkpoint);
       if (!llama) {
         throw new CheckpointError(`Cannot export ${paths[0]}: it is of no Llama`, "a Llama", "export one of a Llama");
       }
@@ -57,7 +73,7 @@ export async function run(args: readonly string[], print: (text: string) => void
 if (import.meta.main) {
   try {
     enterWorkingFolder();
-    Deno.exit(await run(Deno.args, console.log));
+    Deno.exit(await run(Deno.args, console.log, console.error));
   } catch (error) {
     if (!(error instanceof CheckpointError)) throw error;
     console.error(`error: ${error.message}`);

@@ -15,12 +15,13 @@ Deno.test("each command prints what it says, and ends with 1 where something is 
   assertEquals(await command("verify", at.path), { code: 0, text: "all bytes of 3 files are those that were written" });
   assertEquals(await command("diff", at.path, at.path), { code: 0, text: "all tensors are the same, bit for bit" });
   await assertRejects(() => command("export", at.path, `${at.folder}/out`), CheckpointError, "it is of no Llama");
+  assertMatch((await command("show", new URL("../goldens/hf/tied", import.meta.url).pathname)).text, /transformers/);
   const file = `${at.path}/model.safetensors`, bytes = await Deno.readFile(file);
   bytes[bytes.length - 1] ^= 1;
   await Deno.writeFile(file, bytes);
   const { code, text } = await command("verify", at.path);
   assertEquals([code, text.split(" ")[0]], [1, "model.safetensors"]);
-  await assertRejects(() => command("show", `${at.folder}/step-9`), CheckpointError, "step-9 is no checkpoint");
+  await assertRejects(() => command("show", `${at.folder}/step-9`), CheckpointError, "step-9: there is no such folder");
 });
 
 Deno.test("anything else prints the usage", async () => {

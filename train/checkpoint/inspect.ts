@@ -4,9 +4,19 @@
 import { dtypeBytes, numel, type State } from "../../graph/ir.ts";
 import { bytesText, table } from "../plan_report.ts";
 import { numbersOf, type TypedArray, typedArray } from "../typed_array.ts";
-import { sha256 } from "./files.ts";
-import { BLOCK_BYTES, type Checkpoint, type Found } from "./manifest.ts";
+import { CheckpointError } from "./error.ts";
+import {
+  BLOCK_BYTES,
+  type Checkpoint,
+  findCheckpoints,
+  MANIFEST,
+  type Manifest,
+  namesText,
+  type SavedFile,
+  tensorsIn,
+} from "./manifest.ts";
 import { readStates } from "./read.ts";
+import { STATE_FILE } from "./save.ts";
 import { openToRead, readFully } from "./safetensors.ts";
 import type { StateMemory } from "./write.ts";
 
@@ -26,56 +36,118 @@ export async function readTensor(checkpoint: Checkpoint, name: string, verify = 
   return numbersOf(typedArray(dtype, bytes.buffer, 0, numel(shape)), dtype);
 }
 
-/** The checkpoints of a folder, a line each, the latest first; then what is none, and why. */
-export function listText({ complete, broken }: Found): string {
+/** The checkpoints of a folder, a line each, the latest first; then what is none, and why.
+ * @throws {CheckpointError} when there is no such folder, or it is a checkpoint itself. */
+export function listText(path: string): string {
+  const folder = path.replace(/(?<=.)\/+$/, "");
+  const refuse = (what: string, fix: string) => {
+    return new CheckpointError(`Cannot list ${folder}: ${what}`, "a folder with checkpoints, such as step-100", fix);
+  };
+  const names = namesIn(folder);
+  if (!names) throw refuse("there is no such folder", "correct the path, or save one (--checkpoint.enable)");
+  if (names.includes(MANIFEST)) throw refuse("it is itself a checkpoint", `show it: checkpoint show ${folder}`);
+  const { complete, broken } = findCheckpoints(folder);
   const rows = complete.map(({ path, manifest }) => {
     const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
-    const content = manifest.content === "full" ? "whole run" : "parameters alone";
-    return [path, `step ${count(manifest.step)}, ${content}, ${bytesText(bytes)}`] as const;
+    return [path, `step ${count(manifest.step)}, ${contentText(manifest)}, ${bytesText(bytes)}`] as const;
   });
+  const within = findCheckpoints(`${folder}/checkpoint`).complete.length > 0;
   return [
-    rows.length > 0 ? table(rows) : "no complete checkpoint",
+    rows.length > 0
+      ? table(rows)
+      : `no complete checkpoint in ${folder}${within ? `; there are some in ${folder}/checkpoint` : ""}`,
     ...broken.map(({ reason }) => `  ${reason.message.split("\n")[0]}`),
+    ...names.filter((name) => /^step-\d+\.tmp$/.test(name)).sort()
+      .map((name) => `  ${folder}/${name} is no checkpoint: its save is under way, or was cut off`),
   ].join("\n");
 }
 
-/** What a checkpoint holds: its files, and every tensor with type, shape, number of pieces and norm. */
-export async function showText(checkpoint: Checkpoint): Promise<string> {
-  const { path, manifest: { step, content, files, tensors } } = checkpoint;
-  const rows: [string, string][] = [];
-  let parameters = 0;
-  for (const [name, { kind, dtype, shape, pieces }] of Object.entries(tensors)) {
-    let squares = 0;
-    for (const x of await readTensor(checkpoint, name)) squares += x * x;
-    const norm = Math.sqrt(squares);
-    if (kind === "parameter") parameters += numel(shape);
-    rows.push([
-      name,
-      `${dtype}[${shape}], ${pieces.length === 1 ? "1 piece" : `${pieces.length} pieces`}, norm ${norm.toPrecision(6)}`,
-    ]);
+/** What lies in a folder; undefined where there is none. */
+function namesIn(folder: string): string[] | undefined {
+  try {
+    return [...Deno.readDirSync(folder)].map(({ name }) => name);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw new CheckpointError(
+      `Cannot list ${folder}: ${(error as Error).message}`,
+      "a folder that this process may read",
+      "name another",
+    );
   }
-  return `${path}: step ${count(step)}, ${content === "full" ? "a whole run" : "parameters alone"}, ${
-    count(parameters)
-  } parameters
-Files
-${table(Object.entries(files).map(([name, { bytes }]) => [name, bytesText(bytes)] as const))}
-Tensors
-${table(rows)}`;
 }
 
-/** Compares every byte with the manifest's hashes: a line for each file that is not what was written; none where all are. */
-export function damages({ path, manifest }: Checkpoint): string[] {
-  return Object.entries(manifest.files).flatMap(([name, { bytes, sha256: hashes }]) => {
-    using file = openToRead(`${path}/${name}`);
-    const block = new Uint8Array(Math.min(BLOCK_BYTES, Math.max(1, bytes)));
-    const bad = hashes.findIndex((hash, k) => {
-      const part = block.subarray(0, Math.min(block.length, bytes - k * BLOCK_BYTES));
-      return readFully(file, part) < part.length || sha256(part) !== hash;
-    });
-    if (bad < 0) return [];
-    const [from, to] = [bad * BLOCK_BYTES, Math.min(bytes, (bad + 1) * BLOCK_BYTES)];
-    return [`${name} is damaged in bytes ${from} to ${to - 1}`];
+/** What it is that was saved. */
+function contentText({ content, files }: Manifest): string {
+  if (!(STATE_FILE in files)) return "weights as transformers saves them";
+  return content === "full" ? "whole run" : "parameters alone";
+}
+
+/** What a checkpoint holds, line by line: its files, and every tensor with type, shape, number of pieces and norm. */
+export async function* showLines(checkpoint: Checkpoint): AsyncGenerator<string, void> {
+  const { path, manifest } = checkpoint, { step, files, tensors } = manifest, entries = Object.entries(tensors);
+  const parameters = entries.reduce((n, [, { kind, shape }]) => kind === "parameter" ? n + numel(shape) : n, 0);
+  yield `${path}: ${STATE_FILE in files ? `step ${count(step)}, ` : ""}${contentText(manifest)}, ${
+    count(parameters)
+  } parameters`;
+  yield "Files";
+  yield table(Object.entries(files).map(([name, { bytes }]) => [name, bytesText(bytes)] as const));
+  yield "Tensors";
+  const width = Math.max(...entries.map(([name]) => name.length));
+  for (const [name, { dtype, shape, pieces }] of entries) {
+    let squares = 0;
+    for (const x of await readTensor(checkpoint, name)) squares += x * x;
+    const parts = pieces.length === 1 ? "1 piece" : `${pieces.length} pieces`;
+    yield `  ${name.padEnd(width)}  ${dtype}[${shape}], ${parts}, norm ${Math.sqrt(squares).toPrecision(6)}`;
+  }
+}
+
+/** Compares every byte with the manifest's hashes, several blocks at once: a line for each file that is not what was written; none
+ * where all are.
+ * @param progress is told the bytes that have been compared, and those of all files.
+ * @throws {CheckpointError} when there are no hashes, so that nothing can be said, or a file cannot be read. */
+export async function damages(
+  { path, manifest }: Checkpoint,
+  progress: (done: number, all: number) => void = () => {},
+): Promise<string[]> {
+  const files = Object.entries(manifest.files), all = files.reduce((sum, [, { bytes }]) => sum + bytes, 0);
+  if (files.every(([, { sha256 }]) => sha256.length === 0)) {
+    throw new CheckpointError(
+      `Cannot verify ${path}: nobody has made hashes of its files`,
+      "a checkpoint that a run has saved",
+      "compare the files with the hashes of whoever published them (sha256sum)",
+    );
+  }
+  const damaged = new Map<string, number[]>(), blocks = blocksOf(files);
+  let done = 0;
+  const work = async () => {
+    const buffer = new Uint8Array(BLOCK_BYTES);
+    for (const { name, block, bytes, hash } of blocks) {
+      const part = buffer.subarray(0, bytes);
+      using file = openToRead(`${path}/${name}`);
+      await file.seek(block * BLOCK_BYTES, Deno.SeekMode.Start);
+      const read = readFully(file, part), found = new Uint8Array(await crypto.subtle.digest("SHA-256", part));
+      if (read < bytes || found.toHex() !== hash) damaged.set(name, [...damaged.get(name) ?? [], block]);
+      progress(done += bytes, all);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(8, navigator.hardwareConcurrency) }, work));
+  return files.flatMap(([name, { bytes }]) => {
+    const bad = damaged.get(name)?.sort((a, b) => a - b);
+    if (!bad) return [];
+    const range = (block: number) => [block * BLOCK_BYTES, Math.min(bytes, (block + 1) * BLOCK_BYTES)] as const;
+    const hit = new Set(bad.flatMap((block) => tensorsIn(manifest, name, ...range(block)))), [from, to] = range(bad[0]);
+    const more = bad.length > 1 ? `, and in ${bad.length - 1} more blocks of ${bytesText(BLOCK_BYTES)}` : "";
+    return [`${name} is damaged in bytes ${from} to ${to - 1}${more}${namesText([...hit], ", where it has ")}`];
   });
+}
+
+/** The blocks of files, each with the hash that it should have. */
+function* blocksOf(files: readonly (readonly [string, SavedFile])[]) {
+  for (const [name, { bytes, sha256 }] of files) {
+    for (let block = 0; block === 0 || block * BLOCK_BYTES < bytes; block++) {
+      yield { name, block, bytes: Math.min(BLOCK_BYTES, bytes - block * BLOCK_BYTES), hash: sha256[block] };
+    }
+  }
 }
 
 /** In what two checkpoints differ, a line for each tensor; none where all tensors are the same, bit for bit. */

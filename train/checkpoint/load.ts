@@ -50,12 +50,12 @@ export interface LoadedCheckpoint {
  * }
  * ``` */
 export function load(path: string): LoadedCheckpoint {
-  const { checkpoint, llama, step } = openFolder(path), { tensors, content } = checkpoint.manifest;
+  const checkpoint = openFolder(path), { tensors, content, step, files } = checkpoint.manifest;
   return {
-    path,
-    step,
+    path: checkpoint.path,
+    step: STATE_FILE in files ? step : undefined,
     content,
-    llama,
+    llama: llamaOf(checkpoint),
     tensors: new Map(Object.entries(tensors).map(([name, { shape, dtype }]) => [name, { shape, dtype }])),
     async read(name) {
       if (Object.hasOwn(tensors, name)) return await readTensor(checkpoint, name);
@@ -69,23 +69,20 @@ export function load(path: string): LoadedCheckpoint {
   };
 }
 
-/** A folder as a checkpoint, and what else it says. */
-export interface OpenedFolder {
-  readonly checkpoint: Checkpoint;
-  readonly llama: LlamaConfig | undefined;
-  readonly step: number | undefined;
-}
-
 /** Opens a checkpoint, or a folder of weights of Hugging Face's.
  * @throws {CheckpointError} when it is neither, or its files are not all there. */
-export function openFolder(path: string): OpenedFolder {
-  if (!exists(`${path}/${MANIFEST}`) && exists(`${path}/config.json`)) {
-    return { checkpoint: openHuggingFace(path), llama: readHuggingFaceConfig(path), step: undefined };
-  }
-  if (!exists(`${path}/${MANIFEST}`)) throw neither(path);
-  const checkpoint = openCheckpoint(path), { manifest } = checkpoint;
-  const state = STATE_FILE in manifest.files ? JSON.parse(readSmall(checkpoint, STATE_FILE)) : {};
-  return { checkpoint, llama: state.llama, step: manifest.step };
+export function openFolder(folder: string): Checkpoint {
+  const path = folder.replace(/(?<=.)\/+$/, "");
+  if (exists(`${path}/${MANIFEST}`)) return openCheckpoint(path);
+  if (exists(`${path}/config.json`)) return openHuggingFace(path);
+  throw neither(path);
+}
+
+/** Sizes of the Llama that a folder is of; undefined where it is of another model.
+ * @throws {CheckpointError} when the file that says it is damaged. */
+export function llamaOf(checkpoint: Checkpoint): LlamaConfig | undefined {
+  if (STATE_FILE in checkpoint.manifest.files) return JSON.parse(readSmall(checkpoint, STATE_FILE)).llama;
+  return exists(`${checkpoint.path}/config.json`) ? readHuggingFaceConfig(checkpoint.path) : undefined;
 }
 
 /** Says what a folder is instead, as far as that can be seen. */

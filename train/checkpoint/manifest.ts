@@ -1,8 +1,9 @@
 /** What makes a folder a checkpoint: `manifest.json`, written last, which names every file with its length and hashes, and every
  * tensor with the pieces that it is made of. A folder without one is no checkpoint, whatever it is called.
  * @module */
-import type { StateKind } from "../../graph/ir.ts";
-import type { StoredType } from "../typed_array.ts";
+import { createHash } from "node:crypto";
+import { numel, type StateKind } from "../../graph/ir.ts";
+import { storedBytes, type StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 
 /** Files are hashed in blocks of so many bytes, so that whoever reads a part of one can check that part. */
@@ -62,13 +63,46 @@ export function openCheckpoint(path: string): Checkpoint {
   for (const [name, { bytes }] of Object.entries(manifest.files)) {
     const found = sizeOf(`${path}/${name}`);
     if (found === bytes) continue;
+    const what = found === undefined ? `${name} is missing` : `${name} has ${found} bytes`;
     throw new CheckpointError(
-      `Cannot use checkpoint ${path}: ${found === undefined ? `${name} is missing` : `${name} has ${found} bytes`}`,
+      `Cannot use checkpoint ${path}: ${what}${namesText(tensorsIn(manifest, name), ", of ")}`,
       `${name} with the ${bytes} bytes that ${MANIFEST} says`,
       "put the file back, or choose another checkpoint (checkpoint.load_step)",
     );
   }
   return { path, manifest };
+}
+
+/** The tensors that have a piece in a part of a file. */
+export function tensorsIn({ tensors }: Manifest, file: string, begin = 0, end = Infinity): string[] {
+  return Object.entries(tensors).filter(([, { dtype, pieces }]) =>
+    pieces.some((p) => p.file === file && p.begin < end && p.begin + numel(p.sizes) * storedBytes[dtype] > begin)
+  ).map(([name]) => name);
+}
+
+/** Names behind a word, of many the first: `, of "norm.weight", "output.weight" and 5 more tensors`. Nothing where there are none. */
+export function namesText(names: readonly string[], word: string): string {
+  if (names.length === 0) return "";
+  const shown = names.slice(0, 2).map((name) => `"${name}"`).join(", "), rest = names.length - 2;
+  return `${word}${shown}${rest > 0 ? ` and ${rest} more tensor${rest > 1 ? "s" : ""}` : ""}`;
+}
+
+/** A manifest as a file has it, which ends with the hash of all that comes before. */
+export function encodeManifest(manifest: Manifest): string {
+  const text = JSON.stringify(manifest);
+  return `${text.slice(0, -1)},"sha256":"${hashOf(text)}"}\n`;
+}
+
+const hashOf = (text: string): string => createHash("sha256").update(text).digest("hex");
+
+/** Reads what {@linkcode encodeManifest} writes. A manifest without a hash is taken as it is.
+ * @throws {Error} when its bytes are not those that were written. */
+function decodeManifest(text: string): Manifest {
+  const end = text.lastIndexOf(',"sha256":"'), [, hash] = /^,"sha256":"(.*)"\}\s*$/.exec(text.slice(end)) ?? [];
+  if (hash !== undefined && hashOf(`${text.slice(0, end)}}`) !== hash) {
+    throw new Error("it is damaged: its bytes are not those that were written");
+  }
+  return JSON.parse(text);
 }
 
 function readManifest(path: string): Manifest {
@@ -82,7 +116,7 @@ function readManifest(path: string): Manifest {
     throw wrong((error as Error).message, "name the folder of a step, such as outputs/checkpoint/step-100");
   }
   try {
-    const manifest = JSON.parse(text);
+    const manifest = decodeManifest(text);
     if (manifest.version !== 1) throw new Error(`its version is ${manifest.version}`);
     if (typeof manifest.step !== "number" || !manifest.files || !manifest.tensors) throw new Error("parts are missing");
     return manifest;

@@ -1,6 +1,13 @@
-import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
-import { findCheckpoints, MANIFEST, openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import {
+  encodeManifest,
+  findCheckpoints,
+  MANIFEST,
+  namesText,
+  openCheckpoint,
+  tensorsIn,
+} from "../../../train/checkpoint/manifest.ts";
 import { STATE_FILE } from "../../../train/checkpoint/save.ts";
 import { saveAll, saved, Spread, states, whole } from "./fixture.ts";
 
@@ -26,8 +33,14 @@ Deno.test("a folder without a manifest is no checkpoint, nor one whose files are
   const { complete, broken } = findCheckpoints(at.folder);
   assertEquals(complete.map((c) => c.path), [at.path]);
   assertEquals(broken.map((b) => b.path.split("/").at(-1)).sort(), ["step-7", "step-8", "step-9"]);
-  assertStringIncludes(broken.find((b) => b.path.endsWith("8"))!.reason.message, "optimizer.safetensors has 100 bytes");
-  assertStringIncludes(broken.find((b) => b.path.endsWith("7"))!.reason.message, "model.safetensors is missing");
+  assertStringIncludes(
+    broken.find((b) => b.path.endsWith("8"))!.reason.message,
+    'optimizer.safetensors has 100 bytes, of "moment1/w.weight"',
+  );
+  assertStringIncludes(
+    broken.find((b) => b.path.endsWith("7"))!.reason.message,
+    'model.safetensors is missing, of "w.weight"',
+  );
   assertEquals(findCheckpoints(`${at.folder}/nowhere`).complete, []);
 });
 
@@ -37,4 +50,46 @@ Deno.test("a manifest that is none is refused with what is wrong", async () => {
   assertThrows(() => openCheckpoint(at.path), CheckpointError, "its version is 2");
   await Deno.writeTextFile(`${at.path}/${MANIFEST}`, "{");
   assertThrows(() => openCheckpoint(at.path), CheckpointError, "is no checkpoint");
+});
+
+Deno.test("a manifest with a hash of its own is refused when any of its bytes has changed", async () => {
+  await using at = await saved();
+  const path = `${at.path}/${MANIFEST}`, { manifest } = openCheckpoint(at.path);
+  const bytes = new TextEncoder().encode(encodeManifest(manifest)), opened = () => openCheckpoint(at.path).manifest;
+  await Deno.writeFile(path, bytes);
+  assertEquals({ ...opened(), sha256: undefined }, { ...manifest, sha256: undefined });
+  let refused = 0;
+  for (let at = 0; at < bytes.length; at++) {
+    bytes[at] ^= 1;
+    Deno.writeFileSync(path, bytes);
+    bytes[at] ^= 1;
+    try {
+      const { files, tensors, step, content } = opened();
+      assertEquals([files, tensors, step, content], [manifest.files, manifest.tensors, 1, "full"], `byte ${at}`);
+    } catch (error) {
+      assert(error instanceof CheckpointError, `byte ${at}: ${error}`);
+      refused++;
+    }
+  }
+  // Of the name of the hash itself, and the end of the line, nothing depends.
+  assert(refused >= bytes.length - 14, `${refused} of ${bytes.length}`);
+  bytes[20] ^= 1;
+  await Deno.writeFile(path, bytes);
+  assertThrows(opened, CheckpointError, `${MANIFEST}: it is damaged`);
+});
+
+Deno.test("what lies in a part of a file is known by its name, of many the first", async () => {
+  await using at = await saved();
+  const { manifest } = openCheckpoint(at.path), { begin } = manifest.tensors["w.weight"].pieces[0];
+  const file = "model.safetensors", all = tensorsIn(manifest, file);
+  assertEquals([all, tensorsIn(manifest, "optimizer.safetensors")], [["w.weight"], ["moment1/w.weight"]]);
+  assertEquals(tensorsIn(manifest, file, 0, begin), []);
+  assertEquals(tensorsIn(manifest, file, begin + 47), ["w.weight"]);
+  assertEquals(tensorsIn(manifest, file, begin + 48), []);
+  assertEquals(["", "a", "abc", "abcd"].map((names) => namesText([...names], " of ")), [
+    "",
+    ' of "a"',
+    ' of "a", "b" and 1 more tensor',
+    ' of "a", "b" and 2 more tensors',
+  ]);
 });
