@@ -115,7 +115,11 @@ export function chooseStart(policy: CheckpointPolicy): Choice | undefined {
   }
   if (broken.length > 0) {
     throw new CheckpointError(
-      `Cannot go on from ${folder}: ${broken.length} checkpoints, none of them complete\n  ` +
+      `Cannot go on from ${folder}: ${
+        broken.length === 1
+          ? "its only checkpoint is not complete"
+          : `none of its ${broken.length} checkpoints is complete`
+      }\n  ` +
         broken.map((b) => b.reason.message.split("\n")[0]).join("\n  "),
       "at least one that is complete",
       "put back what is missing, or set checkpoint.folder to another",

@@ -68,7 +68,7 @@ Deno.test("a folder without checkpoints is begun anew, or from another checkpoin
 
 Deno.test("a folder with nothing that can be used is an error, not a new beginning", async () => {
   await using broken = await folderWith({ 5: "broken" }), model = await folderWith({ 5: "model" });
-  assertThrows(() => start(broken.path), CheckpointError, "1 checkpoints, none of them complete");
+  assertThrows(() => start(broken.path), CheckpointError, "its only checkpoint is not complete");
   assertThrows(() => start(model.path), CheckpointError, "set checkpoint.load_step = 5");
 });
 
