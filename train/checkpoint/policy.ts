@@ -83,6 +83,8 @@ export interface Choice {
   readonly parts: readonly Part[];
   /** What a person should know about the choice. */
   readonly notices: readonly string[];
+  /** Checkpoints of later steps than the run begins with, as it goes back or counts its steps anew: for {@linkcode setAside}. */
+  readonly leaves: readonly string[];
 }
 
 /** Finds the checkpoint that a run goes on from: of `folder` the step that is asked for, else the latest that is complete; else the
@@ -92,8 +94,9 @@ export function chooseStart(policy: CheckpointPolicy): Choice | undefined {
   const { folder, loadStep, excludeFromLoading, initialLoadPath, initialLoadInHf, initialLoadModelOnly } = policy;
   const without = (parts: readonly Part[]) => parts.filter((part) => !excludeFromLoading.includes(part));
   if (loadStep >= 0) {
-    const checkpoint = openCheckpoint(`${folder}/step-${loadStep}`);
-    return { checkpoint, parts: without(partsOf(checkpoint)), notices: laterThan(loadStep, folder) };
+    const checkpoint = openCheckpoint(`${folder}/step-${loadStep}`), parts = without(partsOf(checkpoint));
+    const leaves = laterSteps(policy, checkpoint, parts);
+    return { checkpoint, parts, notices: leavesText(leaves), leaves };
   }
   const { complete, broken } = findCheckpoints(folder);
   // One of step 0 has nothing but parameters to go on from: it is where several runs begin alike.
@@ -102,7 +105,9 @@ export function chooseStart(policy: CheckpointPolicy): Choice | undefined {
   if (checkpoint) {
     const newer = complete.slice(0, complete.indexOf(checkpoint)).map((c) => `${c.path} has parameters alone`);
     const lost = broken.map((b) => b.reason.message.split("\n")[0]);
-    return { checkpoint, parts: without(partsOf(checkpoint)), notices: [...newer, ...lost] };
+    const parts = without(partsOf(checkpoint)), goesOn = parts.includes("train_state");
+    const leaves = goesOn ? [] : laterSteps(policy, checkpoint, parts);
+    return { checkpoint, parts, notices: [...goesOn ? newer : leavesText(leaves), ...lost], leaves };
   }
   if (complete.length > 0) {
     throw new CheckpointError(
@@ -128,17 +133,21 @@ export function chooseStart(policy: CheckpointPolicy): Choice | undefined {
   if (initialLoadPath === undefined) return;
   const initial = initialLoadInHf ? openHuggingFace(initialLoadPath) : openCheckpoint(initialLoadPath);
   const all = initialLoadModelOnly ? ["model"] as const : partsOf(initial);
-  return { checkpoint: initial, parts: without(all), notices: [] };
+  return { checkpoint: initial, parts: without(all), notices: [], leaves: [] };
 }
 
-/** Names the checkpoints of later steps in a line, if there are some: they are of what the run leaves behind. */
-function laterThan(step: number, folder: string): string[] {
-  const later = findCheckpoints(folder).complete.filter((c) => c.manifest.step > step).map((c) => c.path);
-  if (later.length === 0) return [];
-  const [what, it] = later.length === 1 ? ["a later step", "it"] : ["later steps", "them"];
+/** Checkpoints of later steps than a run begins with, if it saves any. */
+function laterSteps({ folder, loadOnly }: CheckpointPolicy, from: Checkpoint, parts: readonly Part[]): string[] {
+  const step = parts.includes("train_state") ? from.manifest.step : 0;
+  return loadOnly ? [] : findCheckpoints(folder).complete.filter((c) => c.manifest.step > step).map((c) => c.path);
+}
+
+/** What becomes of them, in a line. */
+function leavesText(paths: readonly string[]): string[] {
+  if (paths.length === 0) return [];
+  const [what, it] = paths.length === 1 ? ["a later step", "it"] : ["later steps", "them"];
   return [
-    `${later.join(", ")}, of ${what}: a save of the same step replaces ${it}, and a run without ` +
-    `checkpoint.load_step goes on from the latest; to prevent that, move ${it} to another folder`,
+    `${paths.join(", ")}, of ${what} than this run begins with: its first save puts ${it} aside, as step-N.aside`,
   ];
 }
 
@@ -158,6 +167,36 @@ export function dueSave(
   if (loadOnly) return;
   if (last) return lastSaveModelOnly ? "model" : "full";
   if (step % interval === 0 || (firstStep && step === 1) || (stopping && saveOnStop)) return "full";
+}
+
+/** Gives the checkpoints that a run leaves behind another name, before it saves for the first time: so they are not mixed with its
+ * own. None is replaced, and the next run does not take one for the latest.
+ * @param paths see {@linkcode Choice.leaves}. @throws {CheckpointError} when that fails. */
+export function setAside(paths: readonly string[]): void {
+  for (const path of paths) {
+    try {
+      Deno.renameSync(path, freeName(`${path}.aside`));
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) continue; // somebody has moved it
+      throw new CheckpointError(
+        `Cannot put ${path} aside: ${(error as Error).message}`,
+        "to rename it to step-N.aside, as this run begins with an earlier step",
+        "move it to another folder",
+      );
+    }
+  }
+}
+
+function freeName(path: string): string {
+  for (let n = 1;; n++) {
+    const name = n === 1 ? path : `${path}-${n}`;
+    try {
+      Deno.lstatSync(name);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return name;
+      throw error;
+    }
+  }
 }
 
 /** Deletes the oldest checkpoints, so that `keepLatestK` are left; what a save that was cut off has left goes too. What is to go gets

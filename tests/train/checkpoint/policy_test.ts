@@ -8,6 +8,7 @@ import {
   PARTS,
   policyOf,
   removeOld,
+  setAside,
 } from "../../../train/checkpoint/policy.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 
@@ -83,12 +84,30 @@ Deno.test("a run begins from parameters of step 0, but not anew where there are 
 
 Deno.test("a run that goes back to a step names the later ones, and what becomes of them", async () => {
   await using folder = await folderWith({ 5: "full", 10: "full", 12: "model", 20: "broken" });
-  const [notice, ...more] = start(folder.path, { loadStep: 5 })!.notices, names = [12, 10].map((n) => `step-${n}`);
-  assertEquals(more, []);
-  assertStringIncludes(notice, `${names.map((name) => `${folder.path}/${name}`).join(", ")}, of later steps: `);
-  assertStringIncludes(notice, "move them to another folder");
-  assertStringIncludes(start(folder.path, { loadStep: 10 })!.notices[0], "step-12, of a later step: ");
-  assertEquals(start(folder.path, { loadStep: 12 })!.notices, []);
+  const says = (steps: readonly number[], what: string) => {
+    const paths = steps.map((step) => `${folder.path}/step-${step}`).join(", ");
+    return `${paths}, of ${what} than this run begins with: its first save puts `;
+  };
+  const notices = (options: Partial<CheckpointOptions>) => start(folder.path, options)!.notices;
+  assertEquals(notices({ loadStep: 5 }), [`${says([12, 10], "later steps")}them aside, as step-N.aside`]);
+  assertEquals(notices({ loadStep: 10 }), [`${says([12], "a later step")}it aside, as step-N.aside`]);
+  for (const anew of [{ loadStep: 12 }, { excludeFromLoading: ["train_state"] }] as const) {
+    assertEquals(notices(anew)[0], `${says([12, 10, 5], "later steps")}them aside, as step-N.aside`);
+  }
+  assertEquals(notices({ loadStep: 5, loadOnly: true }), []); // nothing is saved
+});
+
+Deno.test("later steps are put aside under names that are free, and are no checkpoints of the run any longer", async () => {
+  await using folder = await folderWith({ 5: "full", 10: "full", 12: "model" });
+  await Deno.mkdir(`${folder.path}/step-10.aside`);
+  setAside(start(folder.path, { loadStep: 5 })!.leaves);
+  await removeOld(policyOf({ folder: folder.path, keepLatestK: 1 }));
+  const names = ["step-10.aside", "step-10.aside-2", "step-12.aside", "step-5"];
+  assertEquals([...Deno.readDirSync(folder.path)].map((e) => e.name).sort(), names);
+  assertEquals([start(folder.path)!.path, start(folder.path)!.leaves], ["step-5", []]);
+  const anew = start(folder.path, { excludeFromLoading: ["train_state"] })!.leaves;
+  for (const _again of [1, 2]) setAside(anew); // the second time there is nothing left
+  assertEquals(start(folder.path), undefined);
 });
 
 Deno.test("a step is saved when it is due: by interval, first, last, or when the run is stopped", () => {
