@@ -136,10 +136,20 @@ Deno.test("old checkpoints go, but not the one that the run began from, nor the 
 
 Deno.test("a save may begin while the remains of another of that step are deleted", async () => {
   await using folder = await folderWith({ 1: "full", 2: "full" });
-  await Deno.mkdir(`${folder.path}/step-3.tmp`);
-  const removing = removeOld(policyOf({ folder: folder.path, keepLatestK: 1 }));
-  for (const name of ["step-1", "step-3.tmp"]) await Deno.mkdir(`${folder.path}/${name}`);
-  assertEquals(await removing, []);
+  Deno.mkdirSync(`${folder.path}/step-3.tmp`);
+  const { remove } = Deno, held = Promise.withResolvers<void>();
+  Deno.remove = async (...path) => {
+    await held.promise;
+    await remove(...path);
+  };
+  try {
+    const removing = removeOld(policyOf({ folder: folder.path, keepLatestK: 1 }));
+    for (const name of ["step-1", "step-3.tmp"]) Deno.mkdirSync(`${folder.path}/${name}`);
+    held.resolve();
+    assertEquals(await removing, []);
+  } finally {
+    Deno.remove = remove;
+  }
   assertEquals([...Deno.readDirSync(folder.path)].map((e) => e.name).sort(), ["step-1", "step-2", "step-3.tmp"]);
 });
 
