@@ -8,7 +8,7 @@ import { Program, type ProgramMemory } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
 import { prefetchBytes } from "../data/prefetch.ts";
 import { type Graph, numel, type State, type StateKind } from "../graph/ir.ts";
-import { pieceBytes, sharesOf } from "./checkpoint/pieces.ts";
+import { pieceBytes, shareOf } from "./checkpoint/pieces.ts";
 import { type CheckpointOptions, policyOf } from "./checkpoint/policy.ts";
 import type { Wanted } from "./checkpoint/read.ts";
 import type { SpreadStates } from "./checkpoint/save.ts";
@@ -189,8 +189,9 @@ function checkpointMemory(
   options: CheckpointOptions | undefined,
 ): Pick<HostMemory["host"], "shareBytes" | "stagingBytes"> {
   if (!options || options.loadOnly) return { shareBytes: 0, stagingBytes: 0 };
-  const shares = sharesOf(lastingStates(plan, spread, LASTING), (state) => spread.layoutOf(state), spread.mesh);
-  const shareBytes = shares[spread.rank].reduce((sum, piece) => sum + pieceBytes(piece), 0);
+  const states = lastingStates(plan, spread, LASTING);
+  const share = shareOf(spread.rank, states, (state) => spread.layoutOf(state), spread.mesh);
+  const shareBytes = share.reduce((sum, piece) => sum + pieceBytes(piece), 0);
   return { shareBytes, stagingBytes: stagingBytesOf(shareBytes, policyOf(options)) };
 }
 
@@ -312,11 +313,19 @@ export class StepProgram implements Disposable {
 
   /** One optimizer step on what lies in `microbatches`.
    * @param step from 1. @param lr learning rate.
-   * @param beforeUpdate is waited for before parameters and moments change; a step without it is one native call.
+   * @param options `optimizerStep`: steps since the moments began, this one included, default `step`; `beforeUpdate` is waited for before
+   * parameters and moments change: a step without it is one native call.
    * @throws {DivergedError} when loss or gradient norm is not finite. */
-  async step(step: number, lr: number, beforeUpdate?: () => Promise<void>): Promise<StepNumbers> {
+  async step(
+    step: number,
+    lr: number,
+    { optimizerStep = step, beforeUpdate }: {
+      readonly optimizerStep?: number;
+      readonly beforeUpdate?: () => Promise<void>;
+    } = {},
+  ): Promise<StepNumbers> {
     this.#lr[0] = lr;
-    this.#step[0] = step;
+    this.#step[0] = optimizerStep;
     if (beforeUpdate) {
       await this.#program.run(this.#actions.microbatches);
       await beforeUpdate();

@@ -15,8 +15,8 @@ import { isLaunched, worldOf } from "../parallel/launch.ts";
 import { BATCH_AXES, Mesh, stepProblems } from "../parallel/mesh.ts";
 import { agree } from "./agreement.ts";
 import { BatchPart } from "./batch_part.ts";
-import { Checkpoints, runState, type Saved, type Start } from "./checkpoint/checkpoints.ts";
-import { saveCheckpoint, type Saving, type Together } from "./checkpoint/save.ts";
+import { type BeginOptions, Checkpoints, runState, type Saved, type Start } from "./checkpoint/checkpoints.ts";
+import { saveCheckpoint, type Saving } from "./checkpoint/save.ts";
 import { Staging } from "./checkpoint/staging.ts";
 import { lrFactor } from "./lr_schedule.ts";
 import { checkMemory, withStagingThatFits } from "./machine_memory.ts";
@@ -70,6 +70,7 @@ export class Trainer implements AsyncDisposable {
   #step = 0;
   #tokensSeen = 0;
   #epoch = 0;
+  #unsaved: unknown;
   #stopping = false;
   #stopped = false;
 
@@ -97,7 +98,8 @@ export class Trainer implements AsyncDisposable {
   static async open(options: TrainOptions): Promise<Trainer> {
     const full = complete(options), { dtype, batch, seqLen, accumulation, lanes } = full, ranks = ranksOf(full);
     const share = ranks && dataRankOf(ranks.mesh, ranks.rank);
-    const checkpoints = full.checkpoint && new Checkpoints(full.checkpoint, ranks?.rank), start = checkpoints?.start;
+    const checkpoints = full.checkpoint && new Checkpoints(full.checkpoint, { rank: ranks?.rank, tell: full.notice });
+    const start = checkpoints?.start;
     let group: ProcessGroup | undefined;
     await using stack = new AsyncDisposableStack();
     try {
@@ -191,7 +193,10 @@ export class Trainer implements AsyncDisposable {
   /** The remaining steps, one after another.
    * @throws {DivergedError} when a loss or gradient is not a number. @throws {DataError} when the data cannot be read. */
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainStep, void> {
-    while (this.#step < this.options.steps && !this.#stopped) yield await this.#guarded(() => this.#next());
+    while (this.#step < this.options.steps && !this.#stopped) {
+      yield await this.#guarded(() => this.#next());
+      if (this.#unsaved) await this.#guarded(() => Promise.reject(this.#unsaved)); // behind what the step has to tell
+    }
     if (this.#stopped) await this.#guarded(() => this.#saveIfDue(true));
   }
 
@@ -211,13 +216,16 @@ export class Trainer implements AsyncDisposable {
       read = batch.epoch;
     }
     const loaded = performance.now();
-    const numbers = await this.program.step(step, lr, this.#checkpoints?.beforeUpdate);
+    const numbers = await this.program.step(step, lr, {
+      optimizerStep: step - (this.start?.optimizerFrom ?? 0),
+      beforeUpdate: this.#checkpoints?.beforeUpdate,
+    });
     this.#step = step;
     this.#tokensSeen += numbers.tokenCount;
     const ended = performance.now(), { maxLoss, epoch } = await this.#agree(numbers.loss, read);
     this.#count(epoch);
     const before = this.saves.length;
-    await this.#saveIfDue(false);
+    await this.#saveIfDue(false).catch((error) => this.#unsaved = error);
     return {
       step,
       lr,
@@ -238,19 +246,19 @@ export class Trainer implements AsyncDisposable {
    * @throws {CheckpointError} when it cannot be written; the run may go on. */
   async save(path: string, content: Saved["content"] = "full", dtype?: DType): Promise<Saved> {
     await this.#checkpoints?.finish();
-    const begun = performance.now(), { done } = await this.#begin(path, content, dtype), bytes = await done;
+    const begun = performance.now(), { done } = await this.#begin(path, { content, dtype }), bytes = await done;
     const ms = performance.now() - begun;
     return { path, content, bytes, ms, stallMs: ms };
   }
 
-  async #begin(path: string, content: Saved["content"], dtype?: DType, later?: Together): Promise<Saving> {
-    const { group } = this, kinds = content === "model" ? ["parameter"] as const : undefined;
+  async #begin(path: string, what: BeginOptions): Promise<Saving> {
+    const { group } = this, kinds = what.content === "model" ? ["parameter"] as const : undefined;
     const own = this.#loader.state(), loader = mergeStates(group ? await group.exchangeJson(own) : [own]);
-    const { options, ranks, program } = this, step = this.#step;
-    const state = runState({ ...options, step, tokensSeen: this.#tokensSeen, loader, ranks });
+    const { options, ranks, program, start } = this, step = this.#step;
+    const state = runState({ ...options, step, tokensSeen: this.#tokensSeen, loader, ranks, start });
     this.#staging ??= new Staging(program.compiled.host.stagingBytes || undefined);
     const staging = this.#staging;
-    return await saveCheckpoint(path, program.lasting(kinds), { step, content, state, dtype, staging, group, later });
+    return await saveCheckpoint(path, program.lasting(kinds), { ...what, step, state, staging, group });
   }
 
   async #saveIfDue(stopping: boolean): Promise<void> {

@@ -18,9 +18,10 @@ import {
   type Part,
   policyOf,
   removeOld,
+  setAside,
 } from "./policy.ts";
 import { readSmall, readStates, type Wanted } from "./read.ts";
-import { type RunState, type Saving, type SpreadStates, STATE_FILE, type Together } from "./save.ts";
+import { type RunState, type SaveOptions, type Saving, type SpreadStates, STATE_FILE, type Together } from "./save.ts";
 
 /** A checkpoint that was saved. */
 export interface Saved {
@@ -38,9 +39,11 @@ export interface Saved {
   readonly failure?: CheckpointError;
 }
 
-/** How a trainer begins to save.
- * @param dtype element type of what is written; default: that of each value. @param later how ranks meet behind the beginning. */
-export type Begin = (path: string, content: Saved["content"], dtype?: DType, later?: Together) => Promise<Saving>;
+/** How a trainer begins to save. */
+export type Begin = (path: string, options: BeginOptions) => Promise<Saving>;
+
+/** What it saves, and how. */
+export type BeginOptions = Pick<SaveOptions, "content" | "dtype" | "later" | "prepare">;
 
 /** Where a run goes on from. */
 export interface Start {
@@ -52,8 +55,10 @@ export interface Start {
   readonly notices: readonly string[];
   /** Steps that were made. */
   readonly step: number;
-  /** The step behind which the learning rate's schedule begins: 0, or `step` where the schedule begins anew. */
+  /** The step behind which the learning rate's schedule begins: 0, unless the schedule alone begins anew, or all but the schedule. */
   readonly scheduleFrom: number;
+  /** The step behind which the optimizer's moments begin, likewise. */
+  readonly optimizerFrom: number;
   /** Tokens that were seen. */
   readonly tokensSeen: number;
   /** Place in the data; undefined: at its beginning.
@@ -66,6 +71,9 @@ export interface Start {
 /** What `state.json` says. */
 interface SavedState {
   readonly step: number;
+  /** Steps that the learning rate's schedule has made, and the optimizer's moments; not there: `step`. */
+  readonly scheduleStep?: number;
+  readonly optimizerStep?: number;
   readonly tokensSeen: number;
   readonly loader: LoaderState;
   readonly config: unknown;
@@ -80,26 +88,40 @@ export class Checkpoints implements AsyncDisposable {
   readonly #policy: CheckpointPolicy;
   readonly #chosen: Checkpoint | undefined;
   readonly #isFirst: boolean;
+  readonly #tell: (text: string) => void;
+  /** Checkpoints that the first save puts aside. */
+  #leaves: readonly string[] = [];
+  #removing: Promise<void> | undefined;
   /** What is written while training goes on. */
   #background: (Pick<Saved, "path" | "content"> & { readonly save: BackgroundSave }) | undefined;
 
   /** Finds what the run goes on from.
-   * @param rank of this process; the first one deletes what is old. @throws {CheckpointError} when that cannot be used. */
-  constructor(options: CheckpointOptions, rank = 0) {
+   * @param run `rank` of this process, default 0: the first one deletes what is old; `tell` receives what goes wrong with that.
+   * @throws {CheckpointError} when that cannot be used. */
+  constructor(
+    options: CheckpointOptions,
+    { rank = 0, tell = console.log }: { rank?: number; tell?: (text: string) => void } = {},
+  ) {
     this.#policy = policyOf(options);
     this.#isFirst = rank === 0;
+    this.#tell = tell;
     const choice = chooseStart(this.#policy);
     if (!choice) return;
     const { checkpoint, parts, notices } = choice, { path } = checkpoint;
     this.#chosen = checkpoint;
+    this.#leaves = choice.leaves;
     // A folder of weights has none.
     const saved: SavedState | undefined = STATE_FILE in checkpoint.manifest.files
       ? JSON.parse(readSmall(checkpoint, STATE_FILE))
       : undefined;
     const { step, tokensSeen } = saved && parts.includes("train_state") ? saved : { step: 0, tokensSeen: 0 };
     const loader = parts.includes("dataloader") ? saved?.loader : undefined;
-    const scheduleFrom = parts.includes("lr_scheduler") ? 0 : step;
-    this.start = { path, parts, notices, config: saved?.config ?? null, step, scheduleFrom, tokensSeen, loader };
+    const made = (part: Part, steps?: number) => saved && parts.includes(part) ? steps ?? saved.step : 0;
+    this.start = {
+      ...{ path, parts, notices, config: saved?.config ?? null, step, tokensSeen, loader },
+      scheduleFrom: step - made("lr_scheduler", saved?.scheduleStep),
+      optimizerFrom: step - made("optimizer", saved?.optimizerStep),
+    };
   }
 
   /** Puts the checkpoint's tensors in place of the initial ones.
@@ -150,7 +172,9 @@ export class Checkpoints implements AsyncDisposable {
     if (!isDue) return;
     const begun = performance.now(), dtype = content === "model" ? this.#policy.exportDtype : undefined;
     try {
-      const save = await BackgroundSave.begin((later) => begin(path, content, dtype, later), group);
+      const prepare = () => setAside(this.#leaves);
+      const save = await BackgroundSave.begin((later) => begin(path, { content, dtype, later, prepare }), group);
+      this.#leaves = [];
       this.#background = { path, content, save };
     } catch (error) {
       const ms = performance.now() - begun;
@@ -166,7 +190,15 @@ export class Checkpoints implements AsyncDisposable {
     this.#background = undefined;
     if ("error" in outcome) return this.#failed({ path, content, ...save.times }, outcome.error, isFinal);
     this.saves.push({ path, content, bytes: outcome.bytes, ...save.times });
-    if (this.#isFirst) removeOld(this.#policy, this.start?.path);
+    if (this.#isFirst) await this.#removeOld();
+  }
+
+  /** What is deleted has another name before the run goes on, and is gone some time later. */
+  async #removeOld(): Promise<void> {
+    await this.#removing;
+    this.#removing = removeOld(this.#policy, this.start?.path).then((failures) =>
+      failures.forEach((failure) => this.#tell(`warning: ${failure}`))
+    );
   }
 
   #failed(saved: Omit<Saved, "bytes" | "failure">, error: unknown, isFinal: boolean): void {
@@ -182,6 +214,7 @@ export class Checkpoints implements AsyncDisposable {
   /** Waits until nothing is read of the states any more; what all of it has not been written stays no checkpoint. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#background?.save.leave();
+    await this.#removing;
   }
 }
 
@@ -195,13 +228,16 @@ export function runState(
     readonly agreed?: Readonly<Record<string, unknown>>;
     readonly model: TrainableModel;
     readonly ranks: MeshLayout | undefined;
+    readonly start: Start | undefined;
   },
 ): RunState {
-  const { step, tokensSeen, loader, seed, agreed, ranks, model } = options;
+  const { step, tokensSeen, loader, seed, agreed, ranks, model, start } = options;
   const versions = { libtitan: library().version, abi: ABI_VERSION };
   return {
     version: 1,
     step,
+    scheduleStep: step - (start?.scheduleFrom ?? 0),
+    optimizerStep: step - (start?.optimizerFrom ?? 0),
     tokensSeen,
     seed,
     loader,

@@ -6,8 +6,15 @@ import type { Layout } from "../../graph/layout.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import { CheckpointError } from "./error.ts";
 import { makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "./files.ts";
-import { MANIFEST, type Manifest, type SavedFile, type SavedPiece, type SavedTensor } from "./manifest.ts";
-import { sharesOf } from "./pieces.ts";
+import {
+  encodeManifest,
+  MANIFEST,
+  type Manifest,
+  type SavedFile,
+  type SavedPiece,
+  type SavedTensor,
+} from "./manifest.ts";
+import { shareOf } from "./pieces.ts";
 import type { Staging } from "./staging.ts";
 import { type LocalState, type StateMemory, writeShare } from "./write.ts";
 
@@ -53,6 +60,8 @@ export interface SaveOptions {
   readonly state: RunState;
   /** Element type of what is written; default: that of each state. */
   readonly dtype?: DType;
+  /** Is done by the first rank before anything is written. */
+  readonly prepare?: () => void;
   /** The most that is copied ahead of the disk. */
   readonly staging: Staging;
   /** The other ranks, as they meet at once; default: there are none. */
@@ -65,22 +74,28 @@ export interface SaveOptions {
  * @param path of its folder: `outputs/checkpoint/step-100`. @param spread what is saved of states, by the ranks that have them.
  * @throws {CheckpointError} on all ranks, when its folder cannot be made. */
 export async function saveCheckpoint(path: string, spread: SpreadStates, options: SaveOptions): Promise<Saving> {
-  const { step, content, state, dtype, staging, group, later = group } = options, { mesh, rank, memory } = spread;
+  const { step, content, state, dtype, prepare, staging, group, later = group } = options,
+    { mesh, rank, memory } = spread;
   const states = spread.states.map((s) => dtype ? { ...s, dtype } : s);
   const unfinished = `${path}.tmp`, isFirst = rank === 0;
-  /** Waits for what ranks do; all learn of a failure. */
+  /** Waits for what ranks do; all learn of a failure, of which nothing remains. */
   const together = async <T>(others: Together | undefined, work: () => T | Promise<T>): Promise<T[]> => {
     const outcome = outcomeOf(work), all = others ? await others.meet(outcome) : [await outcome];
     const failed = all.findIndex((o) => o.error !== undefined);
     if (failed < 0) return all.map((o) => o.value as T);
+    if (isFirst) await removeIfThere(unfinished).catch(() => {}); // the failure that made it useless tells more
     throw new CheckpointError(
       `Cannot save checkpoint ${path}: ${mesh.size > 1 ? `rank ${failed}: ` : ""}${all[failed].error}`,
       "a folder with room, that every rank can write to",
       "make room, or set checkpoint.folder to another; what was saved before is as it was",
     );
   };
-  await together(group, async () => void (isFirst && await makeEmptyFolder(unfinished)));
-  const pieces = sharesOf(states, (s) => spread.layoutOf(s), mesh)[rank];
+  await together(group, async () => {
+    if (!isFirst) return;
+    prepare?.();
+    await makeEmptyFolder(unfinished);
+  });
+  const pieces = shareOf(rank, states, (s) => spread.layoutOf(s), mesh);
   const { copied, written } = writeShare(unfinished, pieces, {
     ...{ rank, ranks: mesh.size, step, memory, staging },
     localOf: (name) => spread.localOf(name),
@@ -100,7 +115,7 @@ export async function saveCheckpoint(path: string, spread: SpreadStates, options
         return [s.name, { kind: s.kind, dtype: s.dtype, shape: s.shape, pieces: own }];
       }));
       const manifest: Manifest = { version: 1, step, content, files, tensors };
-      await writeLasting(`${unfinished}/${MANIFEST}`, `${JSON.stringify(manifest)}\n`);
+      await writeLasting(`${unfinished}/${MANIFEST}`, encodeManifest(manifest));
       await syncFolder(unfinished);
       await putInPlace(unfinished, path);
     });

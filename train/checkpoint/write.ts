@@ -79,21 +79,22 @@ export function writeShare(folder: string, pieces: readonly Piece[], options: Sh
   const written = Promise.all(files.map(async (file): Promise<SavedFile> => {
     const hashes: string[] = [];
     let output: Deno.FsFile | undefined;
+    const failed = (error: unknown) => fail(new Error(`${file.name}: ${(error as Error).message}`));
     try {
       output = await Deno.open(`${folder}/${file.name}`, { write: true, createNew: true });
     } catch (error) {
-      fail(error);
+      failed(error);
     }
     for (const { bytes, filled } of file.blocks) {
       const block = await filled.promise;
       if (block && output && !failure) {
-        const part = block.subarray(0, bytes), writing = writeFully(output, part).catch(fail);
+        const part = block.subarray(0, bytes), writing = writeFully(output, part).catch(failed);
         hashes.push(sha256(part)); // on this thread, which has nothing else to do: a step leaves the others no time
         await writing;
       }
       if (block) staging.give(block);
     }
-    if (!failure) await output?.sync().catch(fail);
+    if (!failure) await output?.sync().catch(failed);
     output?.close();
     return { bytes: file.bytes, sha256: hashes };
   })).then((saved): WrittenShare => {

@@ -6,7 +6,7 @@ import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { exportHuggingFace } from "../../../train/checkpoint/export.ts";
 import { readTensor } from "../../../train/checkpoint/inspect.ts";
 import { findCheckpoints, openCheckpoint } from "../../../train/checkpoint/manifest.ts";
-import type { CheckpointOptions } from "../../../train/checkpoint/policy.ts";
+import type { CheckpointOptions, Part } from "../../../train/checkpoint/policy.ts";
 import type { TrainOptions, TrainStep } from "../../../train/options.ts";
 import { StepProgram } from "../../../train/step_program.ts";
 import { train, Trainer } from "../../../train/trainer.ts";
@@ -138,7 +138,7 @@ Deno.test("a save that fails is a warning while training can go on, and an error
   const error = await Array.fromAsync(trainer, ({ step, saved }) => {
     seen.push(`${step}${saved[0]?.failure ? " unsaved" : ""}`);
   }).catch((error) => error);
-  assertEquals(seen, ["1", "2 unsaved", "3", "4 unsaved"]);
+  assertEquals(seen, ["1", "2 unsaved", "3", "4 unsaved", "5"]);
   assert(error instanceof CheckpointError);
   assertStringIncludes(error.message, `Cannot save checkpoint ${tiny.folder}/step-5`);
   assertEquals(trainer.step, 5);
@@ -205,4 +205,42 @@ Deno.test("a program saves when it likes, under any name", async () => {
   const [found] = findCheckpoints(tiny.folder).complete;
   assertEquals([found.manifest.step, found.manifest.content], [3, "model"]);
   assertEquals(Object.keys(found.manifest.files), ["model.safetensors", "state.json"]);
+});
+
+Deno.test("a part that is excluded begins anew, and every other goes on where it was", async () => {
+  await using tiny = await tinyRun();
+  const lrSchedule = {
+    warmupSteps: 20,
+    totalSteps: 40,
+    decayRatio: null,
+    decayType: "linear",
+    minLrFactor: 0,
+  } as const;
+  const options = { ...tiny.options, lrSchedule, steps: 20 }, { steps: whole } = await trained(options, 13);
+  const checkpoint: CheckpointOptions = { folder: tiny.folder, interval: 4, lastSaveModelOnly: false };
+  const resumed = async (until: number, ...excludeFromLoading: Part[]) =>
+    (await trained({ ...options, checkpoint: { ...checkpoint, excludeFromLoading } }, until)).steps;
+  const numbers = (steps: readonly TrainStep[]) => steps.map((s) => [s.lr, s.loss, s.gradNorm]);
+  await resumed(5);
+  const anew = await resumed(9, "train_state");
+  assertEquals(anew.map((s) => s.step), [1, 2, 3, 4, 5, 6, 7, 8]);
+  assertEquals(numbers(anew), numbers(whole.slice(4, 12)));
+  const further = await resumed(11);
+  assertEquals(further.map((s) => [s.step, (s.lr / whole[0].lr).toFixed(6)]), [[9, "13.000000"], [10, "14.000000"]]);
+  const norm = async (step: number) => await readTensor(openCheckpoint(`${tiny.folder}/step-${step}`), "norm.weight");
+  const before = await norm(10), [step] = await resumed(12, "optimizer"), after = await norm(11);
+  const moved = Math.max(...after.map((x, i) => Math.abs(x - before[i] * (1 - 0.1 * step.lr))));
+  assert(Math.abs(moved / step.lr - 1) < 0.01, `it moves by ${moved / step.lr} of the learning rate`);
+});
+
+Deno.test("a run that goes back to a step puts later ones aside before it saves, and the next goes on from its own", async () => {
+  await using tiny = await tinyRun();
+  const all: CheckpointOptions = { folder: tiny.folder, interval: 2, lastSaveModelOnly: false };
+  const names = () => [...Deno.readDirSync(tiny.folder)].map((e) => e.name).sort();
+  await trained({ ...tiny.options, steps: 6, checkpoint: all });
+  await trained({ ...tiny.options, steps: 3, checkpoint: { ...all, loadStep: 2 } });
+  assertEquals(names(), ["step-2", "step-3", "step-4.aside", "step-6.aside"]);
+  const last = await trained({ ...tiny.options, steps: 6, checkpoint: all });
+  assertEquals(last.start?.path, `${tiny.folder}/step-3`);
+  assertEquals(names(), ["step-2", "step-3", "step-4", "step-4.aside", "step-6", "step-6.aside"]);
 });

@@ -45,7 +45,7 @@ async function outcome(
   try {
     for await (const { step, loss, saved } of trainer) {
       losses[step] = loss;
-      if (saved?.failure) failures[step] = saved.failure.message;
+      for (const { failure } of saved) if (failure) failures[step] = failure.message;
       await faults[step]?.();
     }
   } catch (thrown) {
@@ -281,3 +281,11 @@ testRanks(
     assertEquals((await command(...args, "4")).errors, []);
   },
 );
+
+onDisk("a save that failed leaves no remains, so that a smaller one fits", async () => {
+  await using run = await plannedRun();
+  await using _disk = await mounted(run.checkpoints, "1200k");
+  const { failures, error } = await outcome(run.options, { folder: run.checkpoints, interval: 2 });
+  assertEquals([Object.keys(failures), error], [["4"], undefined]);
+  await assertWhole(run.checkpoints, [6, 2]);
+});

@@ -5,6 +5,7 @@ import { Mesh } from "../../../parallel/mesh.ts";
 import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
 import { checkpointPlanText, planCheckpoints } from "../../../train/checkpoint/plan.ts";
 import { saveCheckpoint } from "../../../train/checkpoint/save.ts";
+import { Staging } from "../../../train/checkpoint/staging.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { forSeeds, Random } from "../../graph/random_graphs.ts";
 import { randomMesh } from "../../parallel/random_layouts.ts";
@@ -43,7 +44,10 @@ Deno.test("what is planned of the ranks of any mesh is what they write", async (
       const path = `${folder.path}/step-${i}-${content}`, { seconds, ...planned } = plan[content];
       const { ranks } = new Spread(own, layoutOf, mesh), groups = meetings(ranks.length);
       const how = { step: 1, content, state: {}, dtype: content === "model" ? exportDtype : undefined };
-      await Promise.all(ranks.map((rank, r) => saveCheckpoint(path, rank, { ...how, group: groups[r] })));
+      await Promise.all(ranks.map(async (rank, r) => {
+        const options = { ...how, group: groups[r], staging: new Staging() };
+        await (await saveCheckpoint(path, rank, options)).done;
+      }));
       assertEquals(planned, written(path, mesh));
       assertEquals(seconds, planned.bytes / 10);
     }

@@ -12,6 +12,7 @@ const start: Start = {
     notices: ["x is no checkpoint"],
     step: 1000,
     scheduleFrom: 0,
+    optimizerFrom: 0,
     tokensSeen: 16000,
   },
   ...{ loader: undefined, config },
