@@ -53,7 +53,15 @@ export const MPI: Readonly<Record<string, string>> = {
 /** Runs a rank, and adds its exit code to a file: MPICH's mpirun ends with 0 now and then, though ranks have failed. */
 const START = '"$@"; code=$?; echo $code >>"$0"; exit $code';
 
-/** Starts ranks on this machine. */
+/** Starts ranks on this machine, or one process without `mpirun`. */
+export function start({ size, script, args, env }: Job): Deno.ChildProcess {
+  const program = [Deno.execPath(), "run", "-A", "--quiet", script.pathname, ...args];
+  const [first, ...rest] = size === 1 ? program : [mpirun!, "-n", `${size}`, ...program];
+  const variables = { ...(size === 1 ? {} : MPI), TITAN_LIB: library().path, ...env };
+  return new Deno.Command(first, { args: rest, env: variables, stdout: "piped", stderr: "null" }).spawn();
+}
+
+/** Runs ranks on this machine to their end. */
 export async function ranks({ size, script, args, env, within = [] }: Job): Promise<Ended> {
   const begun = performance.now(), codes = await Deno.makeTempFile();
   const program = [...within, Deno.execPath(), "run", "-A", "--quiet", script.pathname, ...args];

@@ -5,6 +5,7 @@ import type { MeshOptions } from "../../../parallel/mesh.ts";
 import { BATCH_AXES, Mesh } from "../../../parallel/mesh.ts";
 import { degreeOf } from "../../../graph/layout.ts";
 import { worldOf } from "../../../parallel/launch.ts";
+import type { TrainOptions } from "../../../train/options.ts";
 import { Trainer } from "../../../train/trainer.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 
@@ -16,6 +17,14 @@ export interface Leg {
   readonly accumulation?: number;
   /** Steps from one save to the next; default: only the end is saved. */
   readonly interval?: number;
+  /** Are process and losses printed as they come? */
+  readonly tell?: boolean;
+  /** Does training go on while a checkpoint is written? */
+  readonly async?: boolean;
+  /** Folder of the checkpoints; default `checkpoint`. */
+  readonly checkpoints?: string;
+  /** What else the run is made of. */
+  readonly options?: Partial<TrainOptions>;
 }
 
 /** Sequences of a step, however they are shared out. */
@@ -29,12 +38,18 @@ export async function runLeg(leg: Leg, folder: string, steps: number): Promise<n
     model: tinyLlama({ vocabSize: 2048, numHeads: 4, numKvHeads: 2 }),
     data: texts(`${folder}/*.txt`),
     ...{ steps, mesh, accumulation, seqLen: 16, lr: 1e-2, lanes: 4, threads: 1, dtype: "f64" },
+    ...leg.options,
     batch: ROWS / accumulation / degreeOf(BATCH_AXES, degrees),
-    checkpoint: { folder: `${folder}/checkpoint`, interval: leg.interval ?? steps, keepLatestK: 2 },
+    checkpoint: {
+      folder: `${folder}/${leg.checkpoints ?? "checkpoint"}`,
+      ...{ interval: leg.interval ?? steps, keepLatestK: 2, async: leg.async },
+    },
   });
+  const rank = worldOf()?.rank ?? 0;
+  if (leg.tell) console.log(JSON.stringify({ rank, pid: Deno.pid }));
   for await (const { step, loss } of trainer) {
     losses.push(loss);
-    if (leg.interval) console.log(JSON.stringify({ step, loss }));
+    if (leg.tell) console.log(JSON.stringify({ rank, step, loss }));
     if (step === leg.until - (size === 1 ? 0 : 1)) trainer.stop(); // ranks agree behind the next step
   }
   return losses;

@@ -1,4 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
+import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { STATE_FILE } from "../../../train/checkpoint/save.ts";
 import type { MeshOptions } from "../../../parallel/mesh.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { Random } from "../../graph/random_graphs.ts";
@@ -6,6 +8,8 @@ import { results, testRanks } from "../../native/mpirun.ts";
 import { type Leg, runLeg } from "./mesh_rank.ts";
 
 const script = new URL("mesh_rank.ts", import.meta.url);
+
+const sentence = "The quick brown fox jumps over the lazy dog, and the dog sleeps on. ";
 
 const meshes: readonly MeshOptions[] = [
   {},
@@ -49,3 +53,36 @@ testRanks("a run that moves from mesh to mesh at every checkpoint has the losses
     last = mesh;
   }
 });
+
+/** A mesh, and what else is saved and loaded on it. */
+const resumed: Readonly<Record<string, Pick<Leg, "mesh" | "options" | "accumulation">>> = {
+  "dp 2, with accumulation": { mesh: { dp_shard: 2 }, accumulation: 2, options: { dtype: "f32" } },
+  "tp 2, with bf16 in all that is stored": {
+    mesh: { tp: 2 },
+    options: { dtype: "f32", precision: { param: "bf16", reduce: "bf16", stored: "bf16" } },
+  },
+  "cp 2, with documents": { mesh: { cp: 2 }, options: { documents: true } },
+  "dp 2 x tp 2, with activation checkpointing": { mesh: { dp_shard: 2, tp: 2 }, options: { remat: { mode: "full" } } },
+};
+for (const [name, common] of Object.entries(resumed)) {
+  testRanks(`40 steps are 20, and 20 more from a checkpoint, bit for bit: ${name}`, async () => {
+    await using folder = await temporaryFolder();
+    for (const name of ["a", "b", "c", "d"]) {
+      await Deno.writeTextFile(`${folder.path}/${name}.txt`, sentence.repeat(40));
+    }
+    const size = Object.values(common.mesh).reduce((n, d) => n * d, 1);
+    const run = async (leg: Omit<Leg, "mesh">) => {
+      const args = [JSON.stringify({ ...common, interval: 15, ...leg }), folder.path, "50"];
+      const all = (await results({ size, script, args })).map((r) => r.losses);
+      const { manifest } = openCheckpoint(`${folder.path}/${leg.checkpoints}/step-${leg.until}`);
+      const hashes = Object.entries(manifest.files).filter(([file]) => file !== STATE_FILE).map(([, f]) => f.sha256);
+      return { losses: all[0] as number[], hashes };
+    };
+    const whole = await run({ until: 40, checkpoints: "whole" });
+    for (const [checkpoints, async] of [["sync", false], ["async", true]] as const) {
+      const first = await run({ until: 20, checkpoints, async }), second = await run({ until: 40, checkpoints, async });
+      assertEquals([...first.losses, ...second.losses], whole.losses);
+      assertEquals(second.hashes, whole.hashes); // parameters and moments
+    }
+  });
+}
