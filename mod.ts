@@ -69,6 +69,7 @@ export { load, type LoadableTensor, type LoadedCheckpoint } from "./train/checkp
 export type { CheckpointOptions, Part } from "./train/checkpoint/policy.ts";
 export type { DecayType, LrScheduleOptions } from "./train/lr_schedule.ts";
 export { MemoryError } from "./train/machine_memory.ts";
+export type { ParameterValues } from "./train/parameters.ts";
 export type { OptimizerOptions } from "./train/optimizer.ts";
 export type { InstructionInfo } from "./graph/passes/encode.ts";
 export type { InstructionTime, StepProfile } from "./train/profile.ts";

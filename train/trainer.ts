@@ -29,6 +29,7 @@ import {
   type ValidationOptions,
 } from "./options.ts";
 import type { StepProfile } from "./profile.ts";
+import { type ParameterValues, readWhole } from "./parameters.ts";
 import { precisionOf } from "./precision.ts";
 import { ProcessGroup } from "./process_group.ts";
 import { dataRankOf, type MeshLayout } from "./ranks.ts";
@@ -249,6 +250,16 @@ export class Trainer implements AsyncDisposable {
     const begun = performance.now(), { done } = await this.#begin(path, { content, dtype }), bytes = await done;
     const ms = performance.now() - begun;
     return { path, content, bytes, ms, stallMs: ms };
+  }
+
+  /** The model's parameters as they stand between two steps, whole, one after another; with other ranks, all of them call it.
+   * @example
+   * ```ts ignore
+   * for await (const { name, shape, values } of trainer.parameters()) console.log(name, shape, values[0]);
+   * ``` */
+  parameters(): AsyncGenerator<ParameterValues> {
+    const { group, program } = this;
+    return readWhole(program.lasting(["parameter"]), group && ((mine) => group.comm.gather(mine)));
   }
 
   async #begin(path: string, what: BeginOptions): Promise<Saving> {

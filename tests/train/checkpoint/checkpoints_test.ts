@@ -4,6 +4,7 @@ import { library } from "../../../ffi/library.ts";
 import { Llama } from "../../../model/llama.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { exportHuggingFace } from "../../../train/checkpoint/export.ts";
+import { load } from "../../../train/checkpoint/load.ts";
 import { readTensor } from "../../../train/checkpoint/inspect.ts";
 import { findCheckpoints, openCheckpoint } from "../../../train/checkpoint/manifest.ts";
 import type { CheckpointOptions, Part } from "../../../train/checkpoint/policy.ts";
@@ -205,6 +206,11 @@ Deno.test("a program saves when it likes, under any name", async () => {
   const [found] = findCheckpoints(tiny.folder).complete;
   assertEquals([found.manifest.step, found.manifest.content], [3, "model"]);
   assertEquals(Object.keys(found.manifest.files), ["model.safetensors", "state.json"]);
+  const loaded = load(saved.path), parameters = await Array.fromAsync(trainer.parameters());
+  assertEquals(parameters.map((p) => p.name), Object.keys(found.manifest.tensors));
+  for (const { name, shape, values } of parameters) {
+    assertEquals([shape, `${values}`], [loaded.tensors.get(name)?.shape, `${await loaded.read(name)}`], name);
+  }
 });
 
 Deno.test("a part that is excluded begins anew, and every other goes on where it was", async () => {

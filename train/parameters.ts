@@ -1,0 +1,55 @@
+/** The values of a run's parameters, whole, wherever ranks store them.
+ * @module */
+import { type DType, dtypeBytes, numel, sizeBytes, type State } from "../graph/ir.ts";
+import { boxOf, localShape } from "../graph/layout.ts";
+import { stretches } from "./checkpoint/pieces.ts";
+import type { SpreadStates } from "./checkpoint/save.ts";
+import { numbersOf, type TypedArray, typedArray } from "./typed_array.ts";
+
+/** A parameter with its values. */
+export interface ParameterValues {
+  /** The path of properties that leads to it: `layers.0.attention.wq.weight`. */
+  readonly name: string;
+  /** Sizes of its dims. */
+  readonly shape: readonly number[];
+  /** Element type in which it is stored. */
+  readonly dtype: DType;
+  /** All of them, row-major; of bf16 as f32. A copy. */
+  readonly values: TypedArray;
+}
+
+/** Exchanges as many bytes of each rank, by rank. */
+export type Gather = (mine: Uint8Array<ArrayBuffer>) => Promise<readonly Uint8Array<ArrayBuffer>[]>;
+
+/** Reads states one after another; with other ranks, all of them call it at once, and each gets all values.
+ * @param gather how they exchange what each has; a process alone has everything. */
+export async function* readWhole(spread: SpreadStates, gather?: Gather): AsyncGenerator<ParameterValues> {
+  const { mesh, states, layoutOf, localOf, memory } = spread;
+  for (const state of states) {
+    const { name, shape, dtype } = state, { offset, box } = localOf(name);
+    const own = new Uint8Array(numel(box.sizes) * dtypeBytes[dtype]);
+    await memory.read(offset, own);
+    const layout = layoutOf(state), sizes = localShape(shape, layout, mesh.degrees);
+    const boxes = Array.from({ length: mesh.size }, (_, r) => boxOf(shape, layout, mesh.degrees, mesh.coordinates(r)));
+    const isWhole = boxes.every((b) => String(b.sizes) === String(shape)),
+      bytes = isWhole ? own : new Uint8Array(sizeBytes(state));
+    if (!isWhole) {
+      (await gather!(own)).forEach((part, r) => put(part, { starts: boxes[r].starts, sizes }, bytes, state));
+    }
+    const values = numbersOf(typedArray(dtype, bytes.buffer, 0, numel(shape)), dtype);
+    yield { name, shape, dtype, values };
+  }
+}
+
+/** Puts a part of a state, with its padding, in its place. */
+function put(
+  part: Uint8Array,
+  box: { readonly starts: readonly number[]; readonly sizes: readonly number[] },
+  into: Uint8Array,
+  { shape, dtype }: State,
+): void {
+  const size = dtypeBytes[dtype];
+  for (const { from, to, length } of stretches(box, { starts: shape.map(() => 0), sizes: shape })) {
+    into.set(part.subarray(from * size, (from + length) * size), to * size);
+  }
+}
