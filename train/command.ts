@@ -216,6 +216,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   [...slowPaths(program.compiled), ...pages, ...staging].forEach((line) => console.log(`  slower  ${line}`));
   if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
   using jsonl = folder ? openJsonLines(config, folder, trainer.start?.step) : null;
+  if (config.checkpoint.create_seed_checkpoint) return await saveSeed(trainer, config);
   const profiler = await openProfiler(config, trainer, gflops, folder);
   const metrics = new Metrics({
     logFreq: log_freq,
@@ -258,6 +259,20 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   if ((ranks?.rank ?? 0) === 0) console.log(endText(trainer));
   if (!trainer.stopped) return 0;
   return isLaunched() ? 0 : exitCodeOf(signal.received() ?? "SIGTERM"); // a launcher knows
+}
+
+/** Saves a run that has made no step. */
+async function saveSeed(trainer: Trainer, { checkpoint }: Config): Promise<number> {
+  const folder = trainer.options.checkpoint!.folder, { start } = trainer;
+  if (start) {
+    throw new CheckpointError(
+      `Cannot save the initial parameters in ${folder}: the run goes on from ${start.path}`,
+      "a run that begins anew",
+      "set checkpoint.folder to another, or leave checkpoint.create_seed_checkpoint out",
+    );
+  }
+  console.log(savedText(await trainer.save(`${folder}/step-0`, checkpoint.last_save_model_only ? "model" : "full")));
+  return 0;
 }
 
 /** What becomes of the weights at the end of a run. */

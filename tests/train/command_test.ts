@@ -273,6 +273,22 @@ Deno.test("a run that is stopped is saved, and the same command goes on from the
   );
 });
 
+Deno.test("initial parameters are saved as step 0, and runs that begin with them are the run that draws them", async () => {
+  await using tiny = await tinyRun();
+  const args = [...tiny.config, "--checkpoint.enable", "--training.steps", "2"];
+  const seed = await command(...args, "--checkpoint.create_seed_checkpoint");
+  assertMatch(seed.out, /\nsaved .*\/checkpoint\/step-0: parameters alone, [^\n]*$/);
+  assertRefused(
+    await command(...args, "--checkpoint.create_seed_checkpoint"),
+    "Cannot save the initial parameters",
+    "checkpoint.folder",
+  );
+  const losses = (out: string) => [...out.matchAll(/loss: +([\d.]+)/g)].map(([, loss]) => loss);
+  const begun = await command(...args), drawn = await command(...tiny.config, "--training.steps", "2");
+  assertMatch(begun.out, /\n {2}from .*step-0: step 0; taken from it: model\n/);
+  assertEquals([losses(begun.out), losses(begun.out).length], [losses(drawn.out), 2]);
+});
+
 for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
   Deno.test(`${signal} ends a run after its step with exit code ${code}, and the next one starts at once`, async () => {
     await using tiny = await tinyRun();

@@ -135,6 +135,7 @@ export interface CheckpointConfig {
   async_mode: "disabled" | "async" | "async_with_pinned_mem";
   staging_limit: string | null;
   save_on_stop: boolean;
+  create_seed_checkpoint: boolean;
   save_error: "warn" | "stop";
   load_only: boolean;
   load_step: number;
@@ -441,6 +442,11 @@ const schema = z.strictObject({
       "async: the most of a rank's state that is copied ahead of the disk; not set, all of it, as far as memory allows.",
     ),
     save_on_stop: key(flag, true, "A run that is stopped by Ctrl-C or SIGTERM is saved first."),
+    create_seed_checkpoint: key(
+      flag,
+      false,
+      "Save the initial parameters as step-0, and end: other runs may begin with them (the same seed draws the same ones).",
+    ),
     save_error: key(
       z.enum(["warn", "stop"]),
       "warn",

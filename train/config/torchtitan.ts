@@ -22,7 +22,6 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "validation.dataloader.num_workers": [0],
   "parallelism.expert_parallel_degree": [1],
   "parallelism.expert_tensor_parallel_degree": [1],
-  "checkpoint.create_seed_checkpoint": [false],
   "checkpoint.initial_load_in_hf_quantized": [false],
   "checkpoint.last_save_in_hf": [false],
   "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns": [["moe.router.gate"], []],
@@ -44,8 +43,6 @@ const reasons: Readonly<Record<string, string>> = {
   "metrics.enable_tensorboard": "is not supported yet: TensorBoard comes later; metrics.jsonl has the same numbers",
   "checkpoint.last_save_in_hf":
     "is not supported yet: `deno task checkpoint export` writes such a folder from any checkpoint",
-  "checkpoint.create_seed_checkpoint":
-    "is not needed: the same seed draws the same initial weights on every mesh, without a checkpoint",
 };
 
 /** Keys and sections that change what a run writes or reads, but nothing of its plan. */
