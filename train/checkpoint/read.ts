@@ -175,10 +175,15 @@ async function readBlock(
     if (read === null) throw damaged(path, start, copies[0].name, "the file ends before");
     at += read;
   }
-  if (hash !== undefined && sha256(block) !== hash) {
+  if (hash !== undefined && hash !== await hashed(block, start / BLOCK_BYTES)) {
     throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
   }
   await scatter(block, start, copies, memory);
+}
+
+/** The hash of a block: every second one is made by this thread, the others by those of the system's library, which has to copy them. */
+async function hashed(block: Uint8Array<ArrayBuffer>, number: number): Promise<string> {
+  return number % 2 === 0 ? sha256(block) : new Uint8Array(await crypto.subtle.digest("SHA-256", block)).toHex();
 }
 
 /** Puts what a block has of some copies in place; what lies side by side in memory goes there at once. */
