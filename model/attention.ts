@@ -40,9 +40,9 @@ export interface Places {
 /** What turns positions into rotations (Su et al. 2021): pair i of a head turns by position * theta^(-2i/K). */
 export class RotaryEmbedding extends Module {
   /** Keeps what the table is made from; there are no parameters.
-   * @param headSize K, even. @param theta base of the frequencies.
+   * @param headDim K, even. @param theta base of the frequencies.
    * @param scaling Llama 3.1's stretching, or null for plain frequencies. */
-  constructor(readonly headSize: number, readonly theta: number, readonly scaling: RopeScaling | null) {
+  constructor(readonly headDim: number, readonly theta: number, readonly scaling: RopeScaling | null) {
     super();
   }
 
@@ -51,7 +51,7 @@ export class RotaryEmbedding extends Module {
     const { factor, lowFreqFactor, highFreqFactor, originalContext } = this.scaling ??
       { ...LLAMA3_ROPE_SCALING, factor: 1 };
     return positions_BT.apply("rope_table", [], {
-      size: this.headSize,
+      size: this.headDim,
       dtype,
       theta: this.theta,
       factor,
@@ -64,12 +64,14 @@ export class RotaryEmbedding extends Module {
 
 /** Sizes and initial deviation of an {@linkcode Attention}. */
 export interface AttentionOptions {
-  /** D, a multiple of `numHeads`. */
+  /** D. */
   readonly dim: number;
-  /** Query heads; D over their number is the head size K. */
+  /** Query heads. */
   readonly numHeads: number;
   /** Key/value heads; query head h uses key/value head floor(h G / H). */
   readonly numKvHeads: number;
+  /** Head size K, even; default D over H. */
+  readonly headDim?: number;
   /** Deviation of the initial wo; wq, wk and wv have 0.02. */
   readonly initStd?: number;
 }
@@ -84,28 +86,28 @@ export class Attention extends Module {
   readonly wv: Linear;
   /** The heads' results joined, H K to D. */
   readonly wo: Linear;
-  /** K, D over H. */
-  readonly headSize: number;
+  /** K. */
+  readonly headDim: number;
 
-  /** Makes the four weights. `numHeads` must divide `dim`, and `numKvHeads` must divide `numHeads`; that is not checked here,
-   * but by `llamaConfig`. */
-  constructor({ dim, numHeads, numKvHeads, initStd = 0.02 }: AttentionOptions) {
+  /** Makes the four weights. `numKvHeads` must divide `numHeads`, and K must be whole and even; that is not checked here, but by
+   * `llamaConfig`. */
+  constructor({ dim, numHeads, numKvHeads, headDim = dim / numHeads, initStd = 0.02 }: AttentionOptions) {
     super();
-    this.headSize = dim / numHeads;
-    this.wq = new Linear(dim, dim);
-    this.wk = new Linear(dim, numKvHeads * this.headSize);
-    this.wv = new Linear(dim, numKvHeads * this.headSize);
-    this.wo = new Linear(dim, dim, truncatedNormal(initStd));
+    this.headDim = headDim;
+    this.wq = new Linear(dim, numHeads * headDim);
+    this.wk = new Linear(dim, numKvHeads * headDim);
+    this.wv = new Linear(dim, numKvHeads * headDim);
+    this.wo = new Linear(numHeads * headDim, dim, truncatedNormal(initStd));
   }
 
   /** `[B,T,D]` to `[B,T,D]` */
   forward(x_BTD: Tensor, { positions, table, documents }: Places): Tensor {
-    const heads = (y: Tensor): Tensor => y.reshape("b t (h k) -> b t h k", { k: this.headSize });
+    const heads = (y: Tensor): Tensor => y.reshape("b t (h k) -> b t h k", { k: this.headDim });
     const rotate = (y: Tensor): Tensor => y.apply("rope", [table])[0];
     const q_BTHK = rotate(heads(this.wq.forward(x_BTD)));
     const k_BTGK = rotate(heads(this.wk.forward(x_BTD)));
     const v_BTGK = heads(this.wv.forward(x_BTD));
-    const operands = [k_BTGK, v_BTGK, positions, positions], scale = 1 / Math.sqrt(this.headSize);
+    const operands = [k_BTGK, v_BTGK, positions, positions], scale = 1 / Math.sqrt(this.headDim);
     const [o_BTHK] = documents
       ? q_BTHK.apply("attention", [...operands, documents, documents], { scale, documents: true })
       : q_BTHK.apply("attention", operands, { scale });

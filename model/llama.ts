@@ -18,6 +18,8 @@ export interface LlamaConfig {
   readonly numHeads: number;
   /** Key and value heads. */
   readonly numKvHeads: number;
+  /** Size of a head: queries are `numHeads` times this wide, keys and values `numKvHeads` times. */
+  readonly headDim: number;
   /** Rows of the embedding and of the output layer. */
   readonly vocabSize: number;
   /** Width inside of the feed-forward blocks. */
@@ -49,7 +51,7 @@ const families = {
   llama2: { vocabSize: 32000, ropeTheta: 10000, ropeScaling: null },
 } as const;
 
-/** Sizes by family and flavor; where `numKvHeads` is missing it is `numHeads`. */
+/** Sizes by family and flavor; where `numKvHeads` is missing it is `numHeads`, and `headDim` is `dim` over `numHeads`. */
 const flavors: Readonly<Record<keyof typeof families, Readonly<Record<string, Flavor>>>> = {
   llama3: {
     debugmodel: { dim: 256, numLayers: 6, numHeads: 16, multipleOf: 256, vocabSize: 2048 },
@@ -90,6 +92,7 @@ export function llamaConfig(flavor: string, options: LlamaOptions = {}): LlamaCo
     numLayers: sizes.numLayers,
     numHeads: sizes.numHeads,
     numKvHeads: sizes.numKvHeads ?? sizes.numHeads,
+    headDim: sizes.headDim ?? dim / sizes.numHeads,
     vocabSize: sizes.vocabSize,
     ffnHiddenDim: sizes.ffnHiddenDim ?? feedForwardHiddenDim(dim, { multipleOf, multiplier }),
     normEps: sizes.normEps,
@@ -100,13 +103,11 @@ export function llamaConfig(flavor: string, options: LlamaOptions = {}): LlamaCo
 }
 
 function checked(config: LlamaConfig): LlamaConfig {
-  const { dim, numHeads, numKvHeads } = config;
-  if (dim / numHeads % 2 !== 0) {
+  const { dim, numHeads, numKvHeads, headDim } = config;
+  if (headDim % 2 !== 0) {
     throw new RangeError(
-      `Cannot split dim ${dim} into ${numHeads} heads of size ${
-        dim / numHeads
-      }: expected an even whole size, since rotary ` +
-        `embeddings turn pairs; make dim a multiple of ${2 * numHeads}, or change numHeads`,
+      `Cannot have ${numHeads} heads of size ${headDim}: expected an even whole size, since rotary embeddings turn ` +
+        `pairs; make dim, which is ${dim}, a multiple of ${2 * numHeads}, or set headDim`,
     );
   }
   if (numHeads % numKvHeads !== 0) {
@@ -141,10 +142,10 @@ export class TransformerBlock extends Module {
 
   /** Makes the parameters of one layer.
    * @param index layer number from 0: what a block adds to the residual stream starts smaller with depth. */
-  constructor({ dim, numHeads, numKvHeads, ffnHiddenDim, normEps }: LlamaConfig, index: number) {
+  constructor({ dim, numHeads, numKvHeads, headDim, ffnHiddenDim, normEps }: LlamaConfig, index: number) {
     super();
     const initStd = 0.02 / Math.sqrt(2 * (index + 1));
-    this.attention = new Attention({ dim, numHeads, numKvHeads, initStd });
+    this.attention = new Attention({ dim, numHeads, numKvHeads, headDim, initStd });
     this.feedForward = new FeedForward({ dim, hiddenDim: ffnHiddenDim, initStd });
     this.attentionNorm = new RMSNorm(dim, normEps);
     this.ffnNorm = new RMSNorm(dim, normEps);
@@ -184,7 +185,7 @@ export class Llama extends Module implements TrainableModel {
     // One parameter starts as the output layer's would: logits of a table that starts as an embedding's are far too large.
     this.tokEmbeddings = new Embedding(vocabSize, dim, tiedEmbeddings ? init : undefined);
     this.output = new Linear(dim, vocabSize, tiedEmbeddings ? this.tokEmbeddings.weight : init);
-    this.rotaryEmbedding = new RotaryEmbedding(dim / config.numHeads, ropeTheta, ropeScaling);
+    this.rotaryEmbedding = new RotaryEmbedding(config.headDim, ropeTheta, ropeScaling);
   }
 
   /** tokens and positions i32 `[B,T]` to logits `[B,T,V]` */
@@ -207,8 +208,8 @@ export class Llama extends Module implements TrainableModel {
 
   /** torchtitan's count: six for each parameter that multiplies, and attention without a discount for causality. */
   flopsPerToken(seqLen: number): number {
-    const { dim, numLayers, vocabSize } = this.config;
+    const { dim, numLayers, numHeads, headDim, vocabSize } = this.config;
     const table = this.config.tiedEmbeddings ? 0 : vocabSize * dim; // it multiplies where it is the output layer's too
-    return 6 * (numParameters(this) - table) + 12 * numLayers * dim * seqLen;
+    return 6 * (numParameters(this) - table) + 12 * numLayers * numHeads * headDim * seqLen;
   }
 }

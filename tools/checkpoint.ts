@@ -1,5 +1,6 @@
 /** Looks into checkpoints: `deno task checkpoint ls|show|verify|diff`.
  * @module */
+import type { LlamaConfig } from "../model/llama.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
 import { exportHuggingFace } from "../train/checkpoint/export.ts";
 import { damages, differences, listText, showLines } from "../train/checkpoint/inspect.ts";
@@ -60,7 +61,9 @@ export async function run(
       if (!llama) {
         throw new CheckpointError(`Cannot export ${paths[0]}: it is of no Llama`, "a Llama", "export one of a Llama");
       }
-      await exportHuggingFace(checkpoint, llama, paths[1], { tokenizer: paths[2] });
+      // Checkpoints from before heads had a size of their own do not say it.
+      const config: LlamaConfig = { headDim: llama.dim / llama.numHeads, ...llama };
+      await exportHuggingFace(checkpoint, config, paths[1], { tokenizer: paths[2] });
       print(`${paths[1]} has the weights as transformers opens them`);
       return 0;
     }

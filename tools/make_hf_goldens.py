@@ -20,6 +20,7 @@ SHAPES = {
     "grouped": dict(num_key_value_heads=2),
     "tied": dict(tie_word_embeddings=True),
     "scaled": dict(rope_parameters=LLAMA3),
+    "head_dim": dict(num_key_value_heads=2, head_dim=6),
     "odd": dict(vocab_size=37, intermediate_size=21),
 }
 

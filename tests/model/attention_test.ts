@@ -13,7 +13,7 @@ function frequencies(rotary: RotaryEmbedding): number[] {
     return { table: rotary.forward(positions, "f64") };
   });
   const { data } = interpret(graph, { inputs: { positions: [1] } }).table;
-  return Array.from({ length: rotary.headSize / 2 }, (_, i) => Math.atan2(data[2 * i + 1], data[2 * i]));
+  return Array.from({ length: rotary.headDim / 2 }, (_, i) => Math.atan2(data[2 * i + 1], data[2 * i]));
 }
 
 const relative = (actual: number, expected: number) => assertAlmostEquals(actual, expected, 5e-10 * expected);

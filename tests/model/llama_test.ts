@@ -86,13 +86,26 @@ Deno.test("any size can be replaced, and what follows from it follows", () => {
 });
 
 Deno.test("sizes that do not fit each other are refused with both numbers", () => {
-  assertThrows(() => llama("debug", { dim: 100 }), RangeError, "Cannot split dim 100 into 16 heads of size 6.25");
+  assertThrows(() => llama("debug", { dim: 100 }), RangeError, "Cannot have 16 heads of size 6.25: expected");
+  assertThrows(() => llama("debug", { headDim: 5 }), RangeError, "16 heads of size 5: expected");
   assertThrows(() => llama("debug", { dim: 48 }), RangeError, "heads of size 3: expected an even whole size");
   assertThrows(
     () => llama("debug", { numKvHeads: 3 }),
     RangeError,
     "Cannot share 3 key/value heads among 16 query heads",
   );
+});
+
+Deno.test("heads may have a size of their own, whatever dim is: products, rotations, parameters and FLOPs follow", () => {
+  const model = llama("debug", { dim: 100, headDim: 24, numHeads: 16, numKvHeads: 4 }), plain = llama("debug");
+  const shapes = new Map([...namedParameters(model)].map(([name, { shape }]) => [name, shape]));
+  for (
+    const [name, shape] of [["wq", [384, 100]], ["wk", [96, 100]], ["wv", [96, 100]], ["wo", [100, 384]]] as const
+  ) assertEquals(shapes.get(`layers.5.attention.${name}.weight`), shape, name);
+  assertEquals([model.rotaryEmbedding.headDim, plain.rotaryEmbedding.headDim, plain.config.headDim], [24, 16, 16]);
+  const { ffnHiddenDim } = model.config, block = 100 * (2 * 384 + 2 * 96 + 3 * ffnHiddenDim + 2);
+  assertEquals(numParameters(model), 6 * block + 2 * 2048 * 100 + 100);
+  assertEquals(model.flopsPerToken(32), 6 * (numParameters(model) - 2048 * 100) + 12 * 6 * 384 * 32);
 });
 
 Deno.test("initial deviations are torchtitan's: smaller with depth for what adds to the residual stream", () => {

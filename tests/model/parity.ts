@@ -78,7 +78,15 @@ function goldenModel({ model, rope_scaling: rope }: Golden, scaled: boolean): Ll
 }
 
 /** Graph `logits`: the forward without a loss. */
-function traceLogits(model: Llama, batch: number, seqLen: number, dtype: RealType, documents: boolean): Graph {
+export function traceLogits(
+  model: Llama,
+  { batch, seqLen, dtype, documents = false }: {
+    readonly batch: number;
+    readonly seqLen: number;
+    readonly dtype: RealType;
+    readonly documents?: boolean;
+  },
+): Graph {
   return traceGraph("logits", [], (builder) => {
     const input = (name: string): Tensor => new Tensor(builder, builder.input(name, i32(batch, seqLen)));
     const inputs = { tokens: input("tokens"), positions: input("positions") };
@@ -118,7 +126,7 @@ export function testParity(runner: Runner): void {
       const expected = golden(), { batch, tokens: seqLen } = expected, documents = kind === "documents";
       const model = goldenModel(expected, kind === "scaled"), globalTokens = batch * seqLen;
       const session = await runner.open([
-        traceLogits(model, batch, seqLen, dtype, documents),
+        traceLogits(model, { batch, seqLen, dtype, documents }),
         traceMicrobatch(model, { batch, seqLen, dtype, documents, globalTokens }),
       ], states());
       const { tokens, targets, positions, documents: ids } = batchOf(0, expected);

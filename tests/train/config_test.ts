@@ -13,6 +13,7 @@ import {
   rematPolicy,
 } from "../../train/config.ts";
 import { vocabulary } from "../../train/config/vocabulary.ts";
+import { temporaryFolder } from "../data/fixture.ts";
 
 const load = (text: string, ...args: string[]) => loadConfig(["--config", "my.toml", ...args], () => text);
 const problem = async (text: string, ...args: string[]) =>
@@ -185,13 +186,13 @@ Deno.test("heads must have an even size, and key heads divide the query heads, a
     await problem("[model]\ndim = 100\nn_heads = 16"),
     "model.dim = 100 (my.toml:2) over model.n_heads = 16 (my.toml:3) makes heads of size 6.25\n" +
       "  expected: a whole and even size, since rotary embeddings turn pairs\n" +
-      "  fix: write dim = 96, or change n_heads   (model_shape)",
+      "  fix: write dim = 96, change n_heads, or set head_dim   (model_shape)",
   );
   assertEquals(
     await problem("[model]\ndim = 48"),
     "model.dim = 48 (my.toml:2) over model.n_heads = 16 (flavor debugmodel) makes heads of size 3\n" +
       "  expected: a whole and even size, since rotary embeddings turn pairs\n" +
-      "  fix: write dim = 64, or change n_heads   (model_shape)",
+      "  fix: write dim = 64, change n_heads, or set head_dim   (model_shape)",
   );
   assertEquals(
     await problem('[model]\nflavor = "8B"\nn_kv_heads = 5'),
@@ -200,6 +201,13 @@ Deno.test("heads must have an even size, and key heads divide the query heads, a
       "  fix: write n_kv_heads = 4; the divisors are 1, 2, 4, 8, 16, 32   (model_shape)",
   );
   assertEquals((await load("[model]\nn_heads = 8")).config.model.n_heads, 8);
+  assertEquals(modelSizes((await load("[model]\ndim = 100\nhead_dim = 32")).config).headDim, 32);
+  assertEquals(
+    await problem("[model]\nhead_dim = 7"),
+    "model.head_dim = 7 (my.toml:2) is odd\n" +
+      "  expected: an even size, since rotary embeddings turn pairs\n" +
+      "  fix: write head_dim = 8, or leave it out for dim / n_heads   (model_shape)",
+  );
 });
 
 Deno.test("an unknown model names the nearest one", async () => {
@@ -457,6 +465,12 @@ Deno.test("the flavor hf takes its sizes from the folder that the run begins fro
   assertEquals([dim, vocabSize, tiedEmbeddings], [16, 32, true]);
   const assets = await loadConfig([...keys, "--model.hf_assets_path", folder], () => "");
   assertEquals(modelSizes(assets.config).dim, 16);
+  await using meta = await temporaryFolder();
+  const params = { dim: 24, n_layers: 1, n_heads: 2, vocab_size: 5, multiple_of: 8 };
+  await Deno.writeTextFile(`${meta.path}/params.json`, JSON.stringify(params));
+  await Deno.copyFile(`${folder}/model.safetensors`, `${meta.path}/consolidated.safetensors`);
+  const own = await loadConfig([...keys, "--checkpoint.initial_load_path", meta.path], () => "");
+  assertEquals(modelSizes(own.config).dim, 24);
   for (const args of [["--model.flavor", "hf"], keys]) {
     await assertRejects(
       () => loadConfig(args, () => ""),

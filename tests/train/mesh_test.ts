@@ -96,6 +96,11 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { dp_shard: 2 }, choices: { prefetch: 3 }, model: { numLayers: 4 } },
     { mesh: { dp_replicate: 2, dp_shard: 2 }, choices: { reshard: false, prefetch: 2 } },
   ],
+  "heads whose size does not follow from the width": [
+    { mesh: { tp: 4 }, model: { ...wide, headDim: 6 } },
+    { mesh: { dp_shard: 2, cp: 2 }, model: { headDim: 6 }, choices: ring },
+    { mesh: { tp: 2 }, model: { headDim: 6 }, choices: hidden, documents: true },
+  ],
   "an output layer that shares the embedding's table": [
     { mesh: { dp_shard: 2 }, model: { tiedEmbeddings: true } },
     { mesh: { tp: 2 }, model: { tiedEmbeddings: true } },

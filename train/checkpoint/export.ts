@@ -6,7 +6,7 @@ import type { LlamaConfig } from "../../model/llama.ts";
 import { converted } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { HashingWriter, makeEmptyFolder, syncFolder, writeLasting } from "./files.ts";
-import { headsOf, parameterNames, rowThere } from "./hugging_face.ts";
+import { hasTurnedRows, parameterNames, rowThere } from "./hugging_face.ts";
 import { readTensor } from "./inspect.ts";
 import type { Checkpoint } from "./manifest.ts";
 import { encodeHeader, type NewTensor } from "./safetensors.ts";
@@ -100,12 +100,12 @@ async function bytesOf(
   dtype: "f32" | "bf16",
 ): Promise<Uint8Array<ArrayBuffer>> {
   const values = Float32Array.from(await readTensor(checkpoint, ours)),
-    heads = headsOf(ours, config),
+    isTurned = hasTurnedRows(ours),
     width = shape[1] ?? 1;
-  const ordered = heads === 0 ? values : new Float32Array(values.length);
-  if (heads > 0) {
+  const ordered = !isTurned ? values : new Float32Array(values.length);
+  if (isTurned) {
     for (let row = 0; row < shape[0]; row++) {
-      const there = rowThere(row, config.dim / config.numHeads);
+      const there = rowThere(row, config.headDim);
       ordered.set(values.subarray(row * width, (row + 1) * width), there * width);
     }
   }
@@ -131,7 +131,7 @@ function configJson(config: LlamaConfig, dtype: "f32" | "bf16"): Record<string, 
     num_hidden_layers: numLayers,
     num_attention_heads: numHeads,
     num_key_value_heads: numKvHeads,
-    head_dim: dim / numHeads,
+    head_dim: config.headDim,
     intermediate_size: ffnHiddenDim,
     vocab_size: vocabSize,
     hidden_act: "silu",

@@ -2,56 +2,63 @@
  * an index. Names differ from ours, and the rows of wq and wk lie in another order: there RoPE turns the halves of a head, here pairs
  * of neighbours. Row `2i + j` of a head here is row `j size/2 + i` there.
  * @module */
+import type { RopeScaling } from "../../model/attention.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
 import { CheckpointError } from "./error.ts";
-import type { Checkpoint, Manifest, SavedFile, SavedPiece, SavedTensor } from "./manifest.ts";
-import { elementBytes, type Header, readHeader, typesOfFormat } from "./safetensors.ts";
+import type { Checkpoint, SavedPiece } from "./manifest.ts";
+import { readHeader } from "./safetensors.ts";
+import { checkpointOf, isFile, readJson, SizesFile } from "./weight_files.ts";
+
+/** Values of `config.json` that change what a model computes, and the ones that a Llama here has. Not given is as good as the first. */
+const ASSUMED: Readonly<Record<string, readonly unknown[]>> = {
+  hidden_act: ["silu"],
+  attention_bias: [false],
+  mlp_bias: [false],
+  partial_rotary_factor: [1],
+  pretraining_tp: [1],
+  sliding_window: [null],
+  use_sliding_window: [false],
+  num_local_experts: [null, 0, 1],
+  quantization_config: [null],
+};
 
 /** Sizes that a folder's `config.json` gives.
  * @throws {CheckpointError} when it is missing, is no Llama's, or asks for what a Llama here does not have. */
 export function readHuggingFaceConfig(folder: string): LlamaConfig {
-  const path = `${folder}/config.json`, json = readJson(path);
-  const refuse = (what: string, expected: string): never => {
-    throw new CheckpointError(`Cannot use ${path}: ${what}`, expected, "choose a model that is built like a Llama");
-  };
-  const number = (key: string, fallback?: number): number => {
-    const value = json[key] ?? fallback;
-    return typeof value === "number" && value > 0
-      ? value
-      : refuse(`${key} is ${JSON.stringify(json[key])}`, "a number above 0");
-  };
-  if (json.model_type !== "llama") refuse(`model_type is ${JSON.stringify(json.model_type)}`, '"llama"');
-  for (const key of ["attention_bias", "mlp_bias"]) if (json[key]) refuse(`${key} is true`, "products without biases");
-  const activation = json.hidden_act ?? "silu";
-  if (activation !== "silu") refuse(`hidden_act is ${JSON.stringify(activation)}`, '"silu"');
-  const dim = number("hidden_size"), numHeads = number("num_attention_heads");
-  const headSize = number("head_dim", dim / numHeads);
-  if (headSize !== dim / numHeads) {
-    refuse(
-      `head_dim is ${headSize}`,
-      `hidden_size / num_attention_heads = ${dim / numHeads}: heads of another size come later`,
-    );
+  const file = new SizesFile(`${folder}/config.json`), { json } = file;
+  if (json.model_type !== "llama") file.refuse(file.shown("model_type"), '"llama"');
+  for (const [key, values] of Object.entries(ASSUMED)) {
+    if (values.includes(json[key] ?? values[0])) continue;
+    file.refuse(file.shown(key), `${values.map((value) => JSON.stringify(value)).join(" or ")}, as in a Llama here`);
   }
   // Since version 5 of transformers both lie in `rope_parameters`.
   const rope = (json.rope_parameters ?? json.rope_scaling ?? {}) as Record<string, unknown>;
-  const kind = rope.rope_type ?? rope.type ?? "default";
-  if (kind !== "default" && kind !== "llama3") refuse(`rope_type is ${JSON.stringify(kind)}`, '"default" or "llama3"');
-  return {
+  const dim = file.count("hidden_size"), numHeads = file.count("num_attention_heads");
+  return file.checked({
     dim,
     numHeads,
-    numLayers: number("num_hidden_layers"),
-    numKvHeads: number("num_key_value_heads", numHeads),
-    vocabSize: number("vocab_size"),
-    ffnHiddenDim: number("intermediate_size"),
-    normEps: number("rms_norm_eps", 1e-6),
-    ropeTheta: (rope.rope_theta as number | undefined) ?? number("rope_theta", 10000),
-    ropeScaling: kind === "default" ? null : {
-      factor: rope.factor as number,
-      lowFreqFactor: rope.low_freq_factor as number,
-      highFreqFactor: rope.high_freq_factor as number,
-      originalContext: rope.original_max_position_embeddings as number,
-    },
+    numLayers: file.count("num_hidden_layers"),
+    numKvHeads: file.count("num_key_value_heads", numHeads),
+    headDim: file.number("head_dim", dim / numHeads),
+    vocabSize: file.count("vocab_size"),
+    ffnHiddenDim: file.count("intermediate_size"),
+    normEps: file.number("rms_norm_eps", 1e-6),
+    ropeTheta: file.number("rope_theta", file.number("rope_theta", 10000), rope),
+    ropeScaling: ropeScaling(file, rope),
     tiedEmbeddings: json.tie_word_embeddings === true,
+  });
+}
+
+function ropeScaling(file: SizesFile, rope: Readonly<Record<string, unknown>>): RopeScaling | null {
+  const kind = rope.rope_type ?? rope.type ?? "default", part = rope.partial_rotary_factor ?? 1;
+  if (part !== 1) file.refuse(`partial_rotary_factor is ${JSON.stringify(part)}`, "1, as in a Llama here");
+  if (kind === "default") return null;
+  if (kind !== "llama3") file.refuse(`rope_type is ${JSON.stringify(kind)}`, '"default" or "llama3"');
+  return {
+    factor: file.number("factor", undefined, rope),
+    lowFreqFactor: file.number("low_freq_factor", undefined, rope),
+    highFreqFactor: file.number("high_freq_factor", undefined, rope),
+    originalContext: file.number("original_max_position_embeddings", undefined, rope),
   };
 }
 
@@ -83,77 +90,40 @@ export function parameterNames({ numLayers, tiedEmbeddings }: LlamaConfig): Read
   ]);
 }
 
-/** A folder as a checkpoint of parameters alone, under our names. Its files have no hashes to compare with.
- * @throws {CheckpointError} when a file or a tensor is missing, or has another shape than `config.json` says. */
+/** A folder as a checkpoint of parameters alone, under our names.
+ * @throws {CheckpointError} when a file or a tensor is missing, or is nothing of a Llama. */
 export function openHuggingFace(folder: string): Checkpoint {
-  const config = readHuggingFaceConfig(folder), files = weightFiles(folder);
-  const headers = new Map([...new Set(files.values())].map((file) => [file, readHeader(`${folder}/${file}`)]));
-  const tensors = [...parameterNames(config)].map(([ours, theirs]): [string, SavedTensor] => {
-    const file = files.get(theirs), header = file === undefined ? undefined : headers.get(file);
-    if (!header?.tensors.has(theirs)) {
-      throw new CheckpointError(
-        `Cannot use ${folder}: no file has the tensor "${theirs}"`,
-        `all tensors of a Llama of ${config.numLayers} layers${
-          config.tiedEmbeddings ? "" : ", and lm_head.weight, as tie_word_embeddings is not true"
-        }`,
-        "fetch the folder again, with all its safetensors files",
-      );
-    }
-    return [ours, savedTensor(ours, theirs, file!, header, config, `${folder}/${file}`)];
+  const config = readHuggingFaceConfig(folder);
+  return checkpointOf({
+    folder,
+    config,
+    files: weightFiles(folder),
+    names: parameterNames(config),
+    // With tied embeddings some save the one table under both names.
+    derived: config.tiedEmbeddings ? /rotary_emb\.inv_freq$|^lm_head\.weight$/ : /rotary_emb\.inv_freq$/,
+    piecesOf: (ours, whole, bytes) => {
+      const isTurned = whole.sizes.length === 2 && hasTurnedRows(ours);
+      return isTurned ? rowsInPairs(whole, config.headDim, bytes) : [whole];
+    },
   });
-  const saved = [...headers].map((
-    [name, { fileBytes }],
-  ): [string, SavedFile] => [name, { bytes: fileBytes, sha256: [] }]);
-  const manifest: Manifest = {
-    ...{ version: 1, step: 0, content: "model" },
-    files: Object.fromEntries(saved),
-    tensors: Object.fromEntries(tensors),
-  };
-  return { path: folder, manifest };
 }
 
-function savedTensor(
-  ours: string,
-  theirs: string,
-  file: string,
-  { tensors }: Header,
-  config: LlamaConfig,
-  path: string,
-): SavedTensor {
-  const { dtype: type, shape, begin } = tensors.get(theirs)!, dtype = typesOfFormat[type];
-  const refuse = (what: string, expected: string): never => {
-    throw new CheckpointError(
-      `Cannot use "${theirs}" of ${path}: ${what}`,
-      expected,
-      "save the model again in one of these types",
-    );
-  };
-  if (!dtype || dtype === "i32") refuse(`its type is ${type}`, "F32, F64, F16 or BF16");
-  if (begin % elementBytes[type] !== 0) refuse(`it begins at byte ${begin}`, `a multiple of ${elementBytes[type]}`);
-  const whole: SavedPiece = { file, begin, starts: shape.map(() => 0), sizes: shape };
-  const heads = headsOf(ours, config);
-  const pieces = heads > 0 && shape.length === 2
-    ? rowsInPairs(whole, config.dim / config.numHeads, elementBytes[type])
-    : [whole];
-  return { kind: "parameter", dtype, shape, pieces };
-}
-
-/** Heads of a parameter whose rows are turned by RoPE; 0 where none are. */
-export function headsOf(ours: string, { numHeads, numKvHeads }: LlamaConfig): number {
-  return ours.endsWith("wq.weight") ? numHeads : ours.endsWith("wk.weight") ? numKvHeads : 0;
+/** Are a parameter's rows turned by RoPE? */
+export function hasTurnedRows(ours: string): boolean {
+  return /\.w[qk]\.weight$/.test(ours);
 }
 
 /** Where a row of wq or wk lies there. */
-export function rowThere(row: number, headSize: number): number {
-  const within = row % headSize;
-  return row - within + within % 2 * headSize / 2 + Math.floor(within / 2);
+export function rowThere(row: number, headDim: number): number {
+  const within = row % headDim;
+  return row - within + within % 2 * headDim / 2 + Math.floor(within / 2);
 }
 
 /** The rows of heads, each by itself. */
-function rowsInPairs({ file, begin, sizes: [rows, width] }: SavedPiece, headSize: number, bytes: number): SavedPiece[] {
+function rowsInPairs({ file, begin, sizes: [rows, width] }: SavedPiece, headDim: number, bytes: number): SavedPiece[] {
   return Array.from({ length: rows }, (_, row) => ({
     file,
-    begin: begin + rowThere(row, headSize) * width * bytes,
+    begin: begin + rowThere(row, headDim) * width * bytes,
     starts: [row, 0],
     sizes: [1, width],
   }));
@@ -162,34 +132,22 @@ function rowsInPairs({ file, begin, sizes: [rows, width] }: SavedPiece, headSize
 /** Which file of a folder has which tensor. */
 function weightFiles(folder: string): Map<string, string> {
   const index = `${folder}/model.safetensors.index.json`, single = "model.safetensors";
-  if (exists(index)) return new Map(Object.entries(readJson(index).weight_map as Record<string, string>));
-  if (exists(`${folder}/${single}`)) {
+  if (isFile(index)) {
+    const { weight_map: files } = readJson(index);
+    if (typeof files === "object" && files !== null) return new Map(Object.entries(files));
+    throw new CheckpointError(
+      `Cannot use ${index}: weight_map is ${JSON.stringify(files)}`,
+      "the file of each tensor",
+      "fetch the folder again",
+    );
+  }
+  if (isFile(`${folder}/${single}`)) {
     return new Map([...readHeader(`${folder}/${single}`).tensors.keys()].map((name) => [name, single]));
   }
-  const pickled = exists(`${folder}/pytorch_model.bin`) || exists(`${folder}/pytorch_model.bin.index.json`);
+  const pickled = isFile(`${folder}/pytorch_model.bin`) || isFile(`${folder}/pytorch_model.bin.index.json`);
   throw new CheckpointError(
     `Cannot use ${folder}: there is no ${single}, and no index of several`,
     `weights in safetensors${pickled ? ": pytorch_model.bin is a pickle, which runs whatever code it holds" : ""}`,
     "fetch the model's safetensors files, or save it by save_pretrained",
   );
-}
-
-function readJson(path: string): Record<string, unknown> {
-  try {
-    return JSON.parse(Deno.readTextFileSync(path));
-  } catch (error) {
-    throw new CheckpointError(
-      `Cannot read ${path}: ${(error as Error).message}`,
-      "a folder of a model as transformers saves it: config.json and safetensors files",
-      "correct checkpoint.initial_load_path",
-    );
-  }
-}
-
-function exists(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
 }

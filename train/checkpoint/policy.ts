@@ -1,7 +1,7 @@
 /** When checkpoints are saved, which of them are kept, and from which a run goes on.
  * @module */
 import { CheckpointError } from "./error.ts";
-import { openHuggingFace } from "./hugging_face.ts";
+import { openWeights } from "./weights.ts";
 import { type Checkpoint, findCheckpoints, openCheckpoint } from "./manifest.ts";
 
 /** A part of what a run goes on from, by torchtitan's name. */
@@ -39,7 +39,7 @@ export interface CheckpointOptions {
   readonly excludeFromLoading?: readonly Part[];
   /** The checkpoint to begin from where `folder` has none. */
   readonly initialLoadPath?: string;
-  /** Is that a folder as `transformers` saves a Llama, which has parameters alone? Default false. */
+  /** Is that a folder of weights that `transformers` or Meta has made, which has parameters alone? Default false. */
   readonly initialLoadInHf?: boolean;
   /** Are only parameters taken from there? Default true. */
   readonly initialLoadModelOnly?: boolean;
@@ -131,7 +131,7 @@ export function chooseStart(policy: CheckpointPolicy): Choice | undefined {
     );
   }
   if (initialLoadPath === undefined) return;
-  const initial = initialLoadInHf ? openHuggingFace(initialLoadPath) : openCheckpoint(initialLoadPath);
+  const initial = initialLoadInHf ? openWeights(initialLoadPath) : openCheckpoint(initialLoadPath);
   const all = initialLoadModelOnly ? ["model"] as const : partsOf(initial);
   return { checkpoint: initial, parts: without(all), notices: [], leaves: [] };
 }

@@ -91,11 +91,19 @@ function modelProblems({ model, checkpoint }: Config, place: (name: string) => s
   const problems: Problem[] = [];
   const add = (what: string, expected: string, fix: string) =>
     problems.push({ code: "model_shape", what, expected, fix });
-  if (dim % heads !== 0 || dim / heads % 2 !== 0) {
+  if (model.head_dim !== null) {
+    if (model.head_dim % 2 !== 0) {
+      add(
+        `${shown("head_dim", model.head_dim)} is odd`,
+        "an even size, since rotary embeddings turn pairs",
+        `write head_dim = ${model.head_dim + 1}, or leave it out for dim / n_heads`,
+      );
+    }
+  } else if (dim / heads % 2 !== 0) {
     add(
       `${shown("dim", dim)} over ${shown("n_heads", heads)} makes heads of size ${Number((dim / heads).toFixed(2))}`,
       "a whole and even size, since rotary embeddings turn pairs",
-      `write dim = ${Math.max(1, Math.round(dim / heads / 2)) * 2 * heads}, or change n_heads`,
+      `write dim = ${Math.max(1, Math.round(dim / heads / 2)) * 2 * heads}, change n_heads, or set head_dim`,
     );
   }
   if (heads % groups !== 0) {

@@ -11,7 +11,7 @@ import { BATCH_AXES, type Mesh } from "../../parallel/mesh.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import type { RematBudget } from "../../graph/passes/remat_search.ts";
-import { readHuggingFaceConfig } from "../checkpoint/hugging_face.ts";
+import { readWeightsConfig } from "../checkpoint/weights.ts";
 import type { CheckpointOptions } from "../checkpoint/policy.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { MeshChoices } from "../ranks.ts";
@@ -26,16 +26,17 @@ export const HUGGING_FACE = "hf";
 
 /** The sizes of the model that a configuration asks for: the flavor's, where `[model]` does not replace them. Of flavor `hf`, those of
  * the folder that the run begins from.
- * @throws {CheckpointError} when that has no `config.json` of a Llama. */
+ * @throws {CheckpointError} when that says none of a Llama. */
 export function modelSizes(config: Config): LlamaConfig {
   const { model } = config;
-  if (model.flavor === HUGGING_FACE) return readHuggingFaceConfig(initialFolder(config)!);
+  if (model.flavor === HUGGING_FACE) return readWeightsConfig(initialFolder(config)!);
   const flavor = `${model.name}/${model.flavor}`;
   const options: LlamaOptions = {
     dim: model.dim ?? undefined,
     numLayers: model.n_layers ?? undefined,
     numHeads: model.n_heads ?? undefined,
     numKvHeads: model.n_kv_heads ?? undefined,
+    headDim: model.head_dim ?? undefined,
     multipleOf: model.multiple_of ?? undefined,
     ffnDimMultiplier: model.ffn_dim_multiplier ?? undefined,
     ffnHiddenDim: model.ffn_hidden_dim ?? undefined,

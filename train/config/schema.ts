@@ -44,6 +44,7 @@ export interface ModelConfig {
   n_layers: number | null;
   n_heads: number | null;
   n_kv_heads: number | null;
+  head_dim: number | null;
   multiple_of: number | null;
   ffn_dim_multiplier: number | null;
   ffn_hidden_dim: number | null;
@@ -251,7 +252,7 @@ const schema = z.strictObject({
     flavor: key(
       text,
       "debugmodel",
-      'Size within the family, such as debugmodel or 8B; "hf": that of config.json in the folder of checkpoint.initial_load_in_hf.',
+      'Size within the family, such as debugmodel or 8B; "hf": that of config.json or params.json in the folder of checkpoint.initial_load_in_hf.',
     ),
     attn_mask_type: key(
       z.enum(["causal", "block_causal"]),
@@ -261,8 +262,9 @@ const schema = z.strictObject({
     hf_assets_path: key(text.nullable(), null, "Folder with tokenizer.json; not set, the tokenizer that comes along."),
     dim: size(count, "Width of the residual stream."),
     n_layers: size(count, "Number of transformer blocks."),
-    n_heads: size(count, "Query heads; must divide dim into heads of even size."),
+    n_heads: size(count, "Query heads; must divide dim into heads of even size, unless head_dim is set."),
     n_kv_heads: size(count, "Key and value heads; must divide n_heads."),
+    head_dim: size(count, "Size of a head, even; not set, dim / n_heads."),
     multiple_of: size(count, "The feed-forward width is rounded up to a multiple of this."),
     ffn_dim_multiplier: size(positive, "Scales the feed-forward width, 8/3 dim, before rounding."),
     ffn_hidden_dim: size(count, "Feed-forward width itself, in place of the two keys above."),
@@ -472,7 +474,7 @@ const schema = z.strictObject({
     initial_load_in_hf: key(
       flag,
       false,
-      "That is a folder of a Llama as transformers saves it, with safetensors; not set, it is model.hf_assets_path.",
+      "That is a folder of a Llama in safetensors, as transformers saves it or under Meta's names; not set, it is model.hf_assets_path.",
     ),
     initial_load_model_only: key(flag, true, "Take parameters alone from there."),
     verify: key(flag, true, "Compare what is read with the hashes that it was written with."),

@@ -8,7 +8,7 @@ import { temporaryFolder } from "../../data/fixture.ts";
 
 const goldens = new URL("../../goldens/hf/", import.meta.url).pathname;
 
-for (const name of ["plain", "grouped", "tied", "scaled"]) {
+for (const name of ["plain", "grouped", "tied", "scaled", "head_dim"]) {
   Deno.test(`what is exported is, file for file, what transformers had saved: ${name}`, async () => {
     await using folder = await temporaryFolder();
     const original = openHuggingFace(goldens + name), config = readHuggingFaceConfig(goldens + name);

@@ -3,11 +3,13 @@
 import { type DType, dtypeBytes, numel, type State } from "../../../graph/ir.ts";
 import { boxOf, type Layout, localShape, replicated } from "../../../graph/layout.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
-import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { readTensor } from "../../../train/checkpoint/inspect.ts";
+import { type Checkpoint, openCheckpoint, type SavedTensor } from "../../../train/checkpoint/manifest.ts";
 import { saveCheckpoint, type SpreadStates, type Together } from "../../../train/checkpoint/save.ts";
 import { stretches } from "../../../train/checkpoint/pieces.ts";
 import { Staging } from "../../../train/checkpoint/staging.ts";
 import { readStates, type Wanted } from "../../../train/checkpoint/read.ts";
+import { encodeHeader } from "../../../train/checkpoint/safetensors.ts";
 import type { StateMemory } from "../../../train/checkpoint/write.ts";
 import { Random } from "../../graph/random_graphs.ts";
 import { randomLayout } from "../../parallel/random_layouts.ts";
@@ -153,4 +155,42 @@ export async function saved(): Promise<{ folder: string; path: string } & AsyncD
   const folder = await Deno.makeTempDir(), path = `${folder}/step-1`;
   await saveAll(path, new Spread(states).fill(whole));
   return { folder, path, [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }) };
+}
+
+/** A tensor by its numbers. */
+export interface Numbers {
+  readonly shape: readonly number[];
+  readonly numbers: Float32Array<ArrayBuffer>;
+}
+
+/** The tensors of a checkpoint, whole. */
+export async function tensorsOf(checkpoint: Checkpoint): Promise<Map<string, Numbers>> {
+  const tensors = new Map<string, Numbers>();
+  for (const [name, { shape }] of Object.entries(checkpoint.manifest.tensors)) {
+    tensors.set(name, { shape, numbers: Float32Array.from(await readTensor(checkpoint, name)) });
+  }
+  return tensors;
+}
+
+/** Makes a folder with one safetensors file of f32, which is a checkpoint of parameters alone. */
+export function writeWeights(
+  path: string,
+  tensors: ReadonlyMap<string, Numbers>,
+  file = "model.safetensors",
+): Checkpoint {
+  const list = [...tensors].map(([name, { shape, numbers }]) => {
+    return { name, dtype: "f32", shape, bytes: numbers.byteLength } as const;
+  });
+  const { bytes, header } = encodeHeader(list, {});
+  Deno.mkdirSync(path, { recursive: true });
+  Deno.writeFileSync(`${path}/${file}`, bytes);
+  for (const { numbers } of tensors.values()) {
+    Deno.writeFileSync(`${path}/${file}`, new Uint8Array(numbers.buffer), { append: true });
+  }
+  const saved = list.map(({ name, shape }): [string, SavedTensor] => {
+    const piece = { file, begin: header.tensors.get(name)!.begin, starts: shape.map(() => 0), sizes: shape };
+    return [name, { kind: "parameter", dtype: "f32", shape, pieces: [piece] }];
+  });
+  const files = { [file]: { bytes: header.fileBytes, sha256: [] } };
+  return { path, manifest: { version: 1, step: 0, content: "model", files, tensors: Object.fromEntries(saved) } };
 }
