@@ -129,10 +129,12 @@ function savedTensor(
 }
 
 /** What a JSON file of a folder says.
- * @throws {CheckpointError} when it is not there, or is no JSON. */
+ * @throws {CheckpointError} when it is not there, or is no object in JSON. */
 export function readJson(path: string): Record<string, unknown> {
   try {
-    return JSON.parse(Deno.readTextFileSync(path));
+    const json = JSON.parse(Deno.readTextFileSync(path));
+    if (typeof json === "object" && json !== null && !Array.isArray(json)) return json;
+    throw new TypeError(`it says ${JSON.stringify(json)}, which is no object`);
   } catch (error) {
     throw new CheckpointError(
       `Cannot read ${path}: ${(error as Error).message}`,
