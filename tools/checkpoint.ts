@@ -1,8 +1,9 @@
-/** Looks into checkpoints: `deno task checkpoint ls|show|verify|diff`.
+/** Looks into checkpoints, and exports them: `deno task checkpoint ls|show|verify|export|diff`.
  * @module */
+import { DataError } from "../data/error.ts";
 import type { LlamaConfig } from "../model/llama.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
-import { exportHuggingFace } from "../train/checkpoint/export.ts";
+import { EXPORT_TYPES, exportHuggingFace, type ExportType } from "../train/checkpoint/export.ts";
 import { damages, differences, listText, showLines } from "../train/checkpoint/inspect.ts";
 import { llamaOf, openFolder } from "../train/checkpoint/load.ts";
 import { bytesText } from "../train/plan_report.ts";
@@ -13,10 +14,11 @@ const USAGE = `Usage: npx -y deno task checkpoint COMMAND ...
   ls [FOLDER]      the checkpoints in a folder; without one, in outputs/checkpoint
   show STEP        files and tensors of one, such as outputs/checkpoint/step-100
   verify STEP      compares every byte with the hashes that it was written with; exit code 1 where one differs
-  export STEP FOLDER [TOKENIZER]   writes the parameters as a folder that transformers opens, with the files of a tokenizer's folder
+  export [--dtype f32|bf16|f16] STEP FOLDER [TOKENIZER]   writes the parameters as a folder that transformers opens, with the
+                   files of a tokenizer's folder; without a type, in f32
   diff STEP STEP   the tensors in which two differ, whatever meshes have saved them; exit code 1 where there are some
 
-STEP may also be a folder with a Llama as transformers saves it, but for verify: its files have no hashes.`;
+STEP may also be a folder with a Llama as transformers saves it, or under Meta's names, but for verify: its files have no hashes.`;
 
 /** Milliseconds from one line about the progress to the next. */
 const PROGRESS_MS = 5000;
@@ -28,7 +30,8 @@ export async function run(
   print: (text: string) => void,
   note: (text: string) => void = () => {},
 ): Promise<number> {
-  const [name, ...paths] = args;
+  const [name, ...rest] = args, { dtype, paths } = exportType(rest);
+  if (dtype !== undefined && name !== "export") return unknown(print);
   switch (`${name} ${paths.length}`) {
     case "ls 0":
     case "ls 1":
@@ -63,14 +66,33 @@ export async function run(
       }
       // Checkpoints from before heads had a size of their own do not say it.
       const config: LlamaConfig = { headDim: llama.dim / llama.numHeads, ...llama };
-      await exportHuggingFace(checkpoint, config, paths[1], { tokenizer: paths[2] });
+      await exportHuggingFace(checkpoint, config, paths[1], { dtype, tokenizer: paths[2] });
       print(`${paths[1]} has the weights as transformers opens them`);
       return 0;
     }
-    default:
+    case "--help 0":
       print(USAGE);
-      return name === "--help" ? 0 : 1;
+      return 0;
+    default:
+      return unknown(print);
   }
+}
+
+function unknown(print: (text: string) => void): number {
+  print(USAGE);
+  return 1;
+}
+
+/** Takes `--dtype TYPE` out of arguments, wherever it stands. */
+function exportType(args: readonly string[]): { readonly dtype?: ExportType; readonly paths: readonly string[] } {
+  const at = args.indexOf("--dtype");
+  if (at < 0) return { paths: args };
+  const dtype = args[at + 1] ?? "nothing";
+  if (!Object.hasOwn(EXPORT_TYPES, dtype)) {
+    const types = Object.keys(EXPORT_TYPES).join(", ");
+    throw new CheckpointError(`Cannot export as ${dtype}`, types, "write one of these behind --dtype");
+  }
+  return { dtype: dtype as ExportType, paths: args.toSpliced(at, 2) };
 }
 
 if (import.meta.main) {
@@ -78,7 +100,7 @@ if (import.meta.main) {
     enterWorkingFolder();
     Deno.exit(await run(Deno.args, console.log, console.error));
   } catch (error) {
-    if (!(error instanceof CheckpointError)) throw error;
+    if (!(error instanceof CheckpointError || error instanceof DataError)) throw error;
     console.error(`error: ${error.message}`);
     Deno.exit(1);
   }

@@ -2,7 +2,7 @@
  * @module */
 import { type DType, dtypeBytes, numel, sizeBytes, type Type } from "../graph/ir.ts";
 
-/** Element types of files: ours, and `f16`, which is read alone. */
+/** Element types of files: ours, and `f16`, in which nothing is computed. */
 export type StoredType = DType | "f16";
 
 /** Bytes of one element. */
@@ -29,25 +29,49 @@ export function newArray(type: Type): TypedArray {
 /** Puts numbers into an array of an element type; bf16 takes the nearest, ties to even. */
 export function setNumbers(array: TypedArray, dtype: DType, numbers: ArrayLike<number>): void {
   if (dtype !== "bf16") return array.set(numbers);
-  const bits = new Uint32Array(Float32Array.from(numbers).buffer);
-  const isNaN = (x: number) => (x & 0x7fffffff) > 0x7f800000;
-  bits.forEach((x, i) => array[i] = isNaN(x) ? x >>> 16 | 0x40 : x + 0x7fff + (x >>> 16 & 1) >>> 16);
+  const { buffer, byteOffset, length } = numbers instanceof Float32Array ? numbers : Float32Array.from(numbers);
+  const bits = new Uint32Array(buffer, byteOffset, length);
+  // A loop, as a callback takes ten times as long: all that is loaded and saved passes here.
+  for (let i = 0; i < bits.length; i++) {
+    const x = bits[i], isNaN = (x & 0x7fffffff) > 0x7f800000;
+    array[i] = isNaN ? x >>> 16 | 0x40 : x + 0x7fff + (x >>> 16 & 1) >>> 16;
+  }
 }
 
 /** A copy of the numbers in an array of an element type; bf16 as f32. */
 export function numbersOf(array: TypedArray, dtype: DType): TypedArray {
   if (dtype !== "bf16") return array.slice();
-  return new Float32Array(Uint32Array.from(array, (x) => x << 16).buffer);
+  const bits = new Uint32Array(array.length);
+  for (let i = 0; i < bits.length; i++) bits[i] = array[i] << 16;
+  return new Float32Array(bits.buffer);
 }
 
-/** The bytes of elements in another type: the nearest values that it has. */
-export function converted(bytes: Uint8Array<ArrayBuffer>, from: StoredType, to: DType): Uint8Array<ArrayBuffer> {
+/** The bytes of elements in another type: the nearest values that it has, ties to even.
+ * @throws {RangeError} when a finite number would be infinite in f16, whose numbers end at 65504. */
+export function converted(bytes: Uint8Array<ArrayBuffer>, from: StoredType, to: StoredType): Uint8Array<ArrayBuffer> {
   if (from === to) return bytes;
-  const length = bytes.length / storedBytes[from], copy = bytes.slice(); // at the start of a buffer, as views must be aligned
-  const numbers = from === "f16"
-    ? Float32Array.from(new Float16Array(copy.buffer, 0, length))
-    : numbersOf(typedArray(from, copy.buffer, 0, length), from);
-  const made = new Uint8Array(length * dtypeBytes[to]);
-  setNumbers(typedArray(to, made.buffer, 0, length), to, numbers);
+  const length = bytes.length / storedBytes[from], numbers = numbersIn(bytes, from);
+  const made = new Uint8Array(length * storedBytes[to]);
+  if (to === "f16") setHalves(new Float16Array(made.buffer), numbers);
+  else setNumbers(typedArray(to, made.buffer, 0, length), to, numbers);
   return made;
+}
+
+/** The numbers that bytes are, where they lie if they can be read there; bf16 and f16 as f32. */
+function numbersIn(bytes: Uint8Array<ArrayBuffer>, from: StoredType): TypedArray {
+  const size = storedBytes[from], length = bytes.length / size;
+  const { buffer, byteOffset } = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
+  if (from === "f16") return new Float32Array(new Float16Array(buffer, byteOffset, length));
+  const array = typedArray(from, buffer, byteOffset, length);
+  return from === "bf16" ? numbersOf(array, from) : array;
+}
+
+function setHalves(halves: Float16Array<ArrayBuffer>, numbers: TypedArray): void {
+  for (let i = 0; i < numbers.length; i++) {
+    const size = Math.abs(numbers[i]);
+    // From here on the nearest value is infinity.
+    if (size < 65520 || size === Infinity || Number.isNaN(size)) continue;
+    throw new RangeError(`${numbers[i]} is too large for f16, whose numbers end at 65504`);
+  }
+  halves.set(numbers);
 }

@@ -1,7 +1,12 @@
 import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { run } from "../../tools/checkpoint.ts";
 import { CheckpointError } from "../../train/checkpoint/error.ts";
-import { saved } from "../train/checkpoint/fixture.ts";
+import { writeLasting } from "../../train/checkpoint/files.ts";
+import { openHuggingFace, readHuggingFaceConfig } from "../../train/checkpoint/hugging_face.ts";
+import { differences } from "../../train/checkpoint/inspect.ts";
+import { readHeader } from "../../train/checkpoint/safetensors.ts";
+import { temporaryFolder } from "../data/fixture.ts";
+import { saved, tensorsOf, writeWeights } from "../train/checkpoint/fixture.ts";
 
 async function command(...args: string[]): Promise<{ code: number; text: string }> {
   const lines: string[] = [], code = await run(args, (text) => lines.push(text));
@@ -24,8 +29,29 @@ Deno.test("each command prints what it says, and ends with 1 where something is 
   await assertRejects(() => command("show", `${at.folder}/step-9`), CheckpointError, "step-9: there is no such folder");
 });
 
+Deno.test("a checkpoint is exported in the type that is asked for, also one from before heads had a size of their own", async () => {
+  await using folder = await temporaryFolder();
+  const golden = new URL("../goldens/hf/grouped", import.meta.url).pathname, step = `${folder.path}/step-1`;
+  const tensors = await tensorsOf(openHuggingFace(golden)), { manifest } = writeWeights(step, tensors);
+  const { headDim: _, ...llama } = readHuggingFaceConfig(golden);
+  const files = {
+    ...manifest.files,
+    "state.json": await writeLasting(`${step}/state.json`, JSON.stringify({ llama })),
+  };
+  await Deno.writeTextFile(`${step}/manifest.json`, JSON.stringify({ ...manifest, files }));
+  for (const [dtype, file] of [["f16", "F16"], ["bf16", "BF16"], ["f32", "F32"]]) {
+    const out = `${folder.path}/${dtype}`;
+    assertEquals((await command("export", "--dtype", dtype, step, out)).code, 0);
+    const { tensors } = readHeader(`${out}/model.safetensors`);
+    assertEquals(new Set([...tensors.values()].map((t) => t.dtype)), new Set([file]));
+  }
+  assertEquals(await differences(openHuggingFace(golden), openHuggingFace(`${folder.path}/f32`)), []);
+  await assertRejects(() => command("export", step, "x", "--dtype", "f8"), CheckpointError, "Cannot export as f8");
+  await assertRejects(() => command("export", step, "x", "--dtype"), CheckpointError, "Cannot export as nothing");
+});
+
 Deno.test("anything else prints the usage", async () => {
-  for (const args of [[], ["show"], ["diff", "a"], ["list", "a"]]) {
+  for (const args of [[], ["show"], ["diff", "a"], ["list", "a"], ["show", "a", "--dtype", "f16"]]) {
     const { code, text } = await command(...args);
     assertEquals([code, text.startsWith("Usage: npx -y deno task checkpoint COMMAND")], [1, true]);
   }

@@ -1,26 +1,30 @@
 /** Writing a checkpoint's parameters as a folder that `transformers` opens: its names and its order of rows, in files of 5 GB at most,
- * with `config.json`. One tensor at a time is in memory.
+ * with `config.json`. A block of 8 MiB at a time is in memory.
  * @module */
-import { dtypeBytes, numel } from "../../graph/ir.ts";
+import { numel, type State } from "../../graph/ir.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
-import { converted } from "../typed_array.ts";
+import { storedBytes } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { HashingWriter, makeEmptyFolder, syncFolder, writeLasting } from "./files.ts";
+import { makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "./files.ts";
 import { hasTurnedRows, parameterNames, rowThere } from "./hugging_face.ts";
-import { readTensor } from "./inspect.ts";
 import type { Checkpoint } from "./manifest.ts";
-import { encodeHeader, type NewTensor } from "./safetensors.ts";
+import { readStates, type Wanted } from "./read.ts";
+import { encodeElements, encodeHeader, type NewTensor, type TensorEntry } from "./safetensors.ts";
+import { copyTokenizer, type SpecialTokens } from "./tokenizer_files.ts";
 
 /** As many bytes of tensors does a file have at most, unless one tensor is larger. */
 const FILE_BYTES = 5e9;
 
-/** Files beside the weights that are copied where there are some. */
-const TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+/** Element types of exports, each as `config.json` spells it. */
+export const EXPORT_TYPES = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
+
+/** An element type of exports. */
+export type ExportType = keyof typeof EXPORT_TYPES;
 
 /** How to export. */
 export interface ExportOptions {
   /** Element type of what is written; default `f32`. */
-  readonly dtype?: "f32" | "bf16";
+  readonly dtype?: ExportType;
   /** Folder of the tokenizer, whose files are copied. */
   readonly tokenizer?: string;
 }
@@ -32,7 +36,7 @@ interface Exported extends NewTensor {
 
 /** Writes a folder; it gets its name when all of it is written.
  * @param config of the Llama whose checkpoint it is. @param folder must not be there yet.
- * @throws {CheckpointError} when it is, or a tensor is missing or damaged. */
+ * @throws {CheckpointError} when it is, or a tensor is missing, damaged, or beyond what the element type has. */
 export async function exportHuggingFace(
   checkpoint: Checkpoint,
   config: LlamaConfig,
@@ -46,35 +50,46 @@ export async function exportHuggingFace(
   const tensors = [...parameterNames(config)].map(([ours, name]): Exported => {
     const saved = checkpoint.manifest.tensors[ours];
     if (!saved) refuse(`it has no tensor "${ours}"`, "all parameters of a Llama", "export a checkpoint of a Llama");
-    return { ours, name, dtype, shape: saved.shape, bytes: numel(saved.shape) * dtypeBytes[dtype] };
+    return { ours, name, dtype, shape: saved.shape, bytes: numel(saved.shape) * storedBytes[dtype] };
   });
-  const unfinished = `${folder}.tmp`, files = filesOf(tensors), number = (n: number) => String(n).padStart(5, "0");
+  const unfinished = `${folder}.tmp`;
   await makeEmptyFolder(unfinished);
+  try {
+    const special = tokenizer === undefined ? {} : await copyTokenizer(tokenizer, unfinished);
+    await writeLasting(`${unfinished}/config.json`, json(configJson(config, dtype, special)));
+    await writeWeights(unfinished, tensors, { checkpoint, config });
+    await syncFolder(unfinished);
+    Deno.renameSync(unfinished, folder);
+  } catch (error) {
+    await removeIfThere(unfinished);
+    throw error;
+  }
+}
+
+/** Writes the files of tensors, and an index where there are several. */
+async function writeWeights(
+  folder: string,
+  tensors: readonly Exported[],
+  from: { readonly checkpoint: Checkpoint; readonly config: LlamaConfig },
+): Promise<void> {
+  const files = filesOf(tensors), number = (n: number) => String(n).padStart(5, "0");
   const weights: Record<string, string> = {};
   for (const [i, own] of files.entries()) {
-    const file = files.length === 1
+    const name = files.length === 1
       ? "model.safetensors"
       : `model-${number(i + 1)}-of-${number(files.length)}.safetensors`;
-    using writer = new HashingWriter(`${unfinished}/${file}`);
-    writer.write(encodeHeader(own, { format: "pt" }).bytes);
+    const { bytes, header } = encodeHeader(own, { format: "pt" });
+    using file = Deno.openSync(`${folder}/${name}`, { write: true, createNew: true });
+    writeAt(file, 0, bytes);
     for (const tensor of own) {
-      writer.write(await bytesOf(checkpoint, tensor, config, dtype));
-      weights[tensor.name] = file;
+      await writeTensor(file, header.tensors.get(tensor.name)!, { ...from, tensor });
+      weights[tensor.name] = name;
     }
-    writer.finish();
+    await file.sync();
   }
-  if (files.length > 1) {
-    const metadata = { total_size: tensors.reduce((sum, t) => sum + t.bytes, 0) };
-    await writeLasting(`${unfinished}/model.safetensors.index.json`, json({ metadata, weight_map: weights }));
-  }
-  await writeLasting(`${unfinished}/config.json`, json(configJson(config, dtype)));
-  for (const file of TOKENIZER_FILES) {
-    if (tokenizer !== undefined && exists(`${tokenizer}/${file}`)) {
-      Deno.copyFileSync(`${tokenizer}/${file}`, `${unfinished}/${file}`);
-    }
-  }
-  await syncFolder(unfinished);
-  Deno.renameSync(unfinished, folder);
+  if (files.length === 1) return;
+  const metadata = { total_size: tensors.reduce((sum, t) => sum + t.bytes, 0) };
+  await writeLasting(`${folder}/model.safetensors.index.json`, json({ metadata, weight_map: weights }));
 }
 
 /** Tensors in files, in order. */
@@ -92,29 +107,40 @@ function filesOf(tensors: readonly Exported[]): Exported[][] {
   return files;
 }
 
-/** A tensor's bytes, with the rows of heads in the order of there. */
-async function bytesOf(
-  checkpoint: Checkpoint,
-  { ours, shape }: Exported,
-  config: LlamaConfig,
-  dtype: "f32" | "bf16",
-): Promise<Uint8Array<ArrayBuffer>> {
-  const values = Float32Array.from(await readTensor(checkpoint, ours)),
-    isTurned = hasTurnedRows(ours),
-    width = shape[1] ?? 1;
-  const ordered = !isTurned ? values : new Float32Array(values.length);
-  if (isTurned) {
-    for (let row = 0; row < shape[0]; row++) {
-      const there = rowThere(row, config.headDim);
-      ordered.set(values.subarray(row * width, (row + 1) * width), there * width);
-    }
-  }
-  return converted(new Uint8Array(ordered.buffer), "f32", dtype);
+/** Writes a tensor where it belongs, each part as it is read; rows of heads go where they lie there. */
+async function writeTensor(
+  file: Deno.FsFile,
+  { begin }: TensorEntry,
+  { checkpoint, config, tensor }: { checkpoint: Checkpoint; config: LlamaConfig; tensor: Exported },
+): Promise<void> {
+  const { ours, name, dtype: to, shape } = tensor, { kind, dtype: saved } = checkpoint.manifest.tensors[ours];
+  // Never rounded twice.
+  const dtype = saved === "f64" ? "f64" : "f32", size = storedBytes[dtype];
+  const state: State = { name: ours, kind, dtype, shape }, [rows, width] = shape;
+  const wanted: Wanted[] = hasTurnedRows(ours)
+    ? Array.from({ length: rows }, (_, row) => ({
+      ...{ state, dtype, box: { starts: [row, 0], sizes: [1, width] } },
+      offset: rowThere(row, config.headDim) * width * size,
+    }))
+    : [{ state, dtype, box: { starts: shape.map(() => 0), sizes: shape }, offset: 0 }];
+  const memory = {
+    read: () => Promise.reject(new Error("nothing reads from here")),
+    write: (offset: number, from: Uint8Array<ArrayBuffer>) => {
+      const bytes = encodeElements(from, { name, from: dtype, to });
+      return Promise.resolve(writeAt(file, begin + offset / size * storedBytes[to], bytes));
+    },
+  };
+  await readStates(checkpoint, wanted, { memory, verify: true });
+}
+
+function writeAt(file: Deno.FsFile, offset: number, bytes: Uint8Array): void {
+  file.seekSync(offset, Deno.SeekMode.Start);
+  for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
 }
 
 /** What `config.json` says. */
-function configJson(config: LlamaConfig, dtype: "f32" | "bf16"): Record<string, unknown> {
-  const { dim, numLayers, numHeads, numKvHeads, vocabSize, ffnHiddenDim, normEps, ropeTheta, ropeScaling } = config;
+function configJson(config: LlamaConfig, dtype: ExportType, special: SpecialTokens): Record<string, unknown> {
+  const { ropeTheta, ropeScaling } = config;
   const rope = ropeScaling
     ? {
       rope_type: "llama3",
@@ -127,15 +153,15 @@ function configJson(config: LlamaConfig, dtype: "f32" | "bf16"): Record<string, 
   return {
     architectures: ["LlamaForCausalLM"],
     model_type: "llama",
-    hidden_size: dim,
-    num_hidden_layers: numLayers,
-    num_attention_heads: numHeads,
-    num_key_value_heads: numKvHeads,
+    hidden_size: config.dim,
+    num_hidden_layers: config.numLayers,
+    num_attention_heads: config.numHeads,
+    num_key_value_heads: config.numKvHeads,
     head_dim: config.headDim,
-    intermediate_size: ffnHiddenDim,
-    vocab_size: vocabSize,
+    intermediate_size: config.ffnHiddenDim,
+    vocab_size: config.vocabSize,
     hidden_act: "silu",
-    rms_norm_eps: normEps,
+    rms_norm_eps: config.normEps,
     attention_bias: false,
     mlp_bias: false,
     tie_word_embeddings: config.tiedEmbeddings,
@@ -144,7 +170,11 @@ function configJson(config: LlamaConfig, dtype: "f32" | "bf16"): Record<string, 
     rope_theta: ropeTheta,
     rope_scaling: rope,
     rope_parameters: { rope_theta: ropeTheta, ...(rope ?? { rope_type: "default" }) },
-    torch_dtype: dtype === "f32" ? "float32" : "bfloat16",
+    torch_dtype: EXPORT_TYPES[dtype],
+    dtype: EXPORT_TYPES[dtype],
+    // Where they are not known: transformers would take 1 and 2.
+    ...{ bos_token_id: null, eos_token_id: null },
+    ...special,
   };
 }
 

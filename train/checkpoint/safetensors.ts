@@ -1,8 +1,7 @@
 /** The safetensors format: eight bytes with the length of a JSON header, the header, then the tensors' bytes, little-endian and
  * row-major. Source: https://github.com/huggingface/safetensors, "Format".
  * @module */
-import type { DType } from "../../graph/ir.ts";
-import type { StoredType } from "../typed_array.ts";
+import { converted, type StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 
 /** A tensor in a file. */
@@ -25,14 +24,15 @@ export interface Header {
   readonly fileBytes: number;
 }
 
-/** The format's names of our element types. */
-export const formatTypes: Readonly<Record<DType, string>> = { f32: "F32", f64: "F64", bf16: "BF16", i32: "I32" };
-
-/** What we can read, by the format's name. */
-export const typesOfFormat: Readonly<Record<string, StoredType>> = {
-  ...Object.fromEntries(Object.entries(formatTypes).map(([dtype, name]) => [name, dtype as DType])),
-  F16: "f16",
+/** The format's names of the element types that are read and written. */
+export const formatTypes: Readonly<Record<StoredType, string>> = {
+  ...{ f32: "F32", f64: "F64", bf16: "BF16", f16: "F16", i32: "I32" },
 };
+
+/** The same by the format's name. */
+export const typesOfFormat: Readonly<Record<string, StoredType>> = Object.fromEntries(
+  Object.entries(formatTypes).map(([dtype, name]) => [name, dtype as StoredType]),
+);
 
 /** Bytes of one element of the types that the format knows. */
 export const elementBytes: Readonly<Record<string, number>> = {
@@ -46,7 +46,7 @@ const MOST_HEADER_BYTES = 100_000_000;
 /** A tensor that is to be written. */
 export interface NewTensor {
   readonly name: string;
-  readonly dtype: DType;
+  readonly dtype: StoredType;
   readonly shape: readonly number[];
   readonly bytes: number;
 }
@@ -74,6 +74,24 @@ export function encodeHeader(
   const base = bytes.length;
   const placed = [...relative].map(([name, e]) => [name, { ...e, begin: base + e.begin, end: base + e.end }] as const);
   return { bytes, header: { tensors: new Map(placed), metadata, fileBytes: base + at } };
+}
+
+/** The bytes of a part of a tensor in the type that a file is to have it in.
+ * @throws {CheckpointError} with the tensor's name, when that type does not reach as far as its numbers. */
+export function encodeElements(
+  bytes: Uint8Array<ArrayBuffer>,
+  { name, from, to }: { readonly name: string; readonly from: StoredType; readonly to: StoredType },
+): Uint8Array<ArrayBuffer> {
+  try {
+    return converted(bytes, from, to);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new CheckpointError(
+      `Cannot write "${name}": ${error.message}`,
+      "values from -65504 to 65504",
+      "write bf16, which reaches as far as f32, or f32 itself",
+    );
+  }
 }
 
 /** Reads the header of a file.

@@ -1,6 +1,6 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
-import { encodeHeader, readHeader } from "../../../train/checkpoint/safetensors.ts";
+import { encodeElements, encodeHeader, readHeader } from "../../../train/checkpoint/safetensors.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 
 Deno.test("a header that is written is read again, and its first tensor begins at a multiple of 8", async () => {
@@ -10,8 +10,9 @@ Deno.test("a header that is written is read again, and its first tensor begins a
     { name: "a.weight", dtype: "f64", shape: [2, 3], bytes: 48 },
     { name: "scalar", dtype: "f32", shape: [], bytes: 4 },
     { name: "b", dtype: "bf16", shape: [5], bytes: 10 },
+    { name: "c", dtype: "f16", shape: [2], bytes: 4 },
   ], { format: "pt" });
-  await Deno.writeFile(path, new Uint8Array([...bytes, ...new Uint8Array(62)]));
+  await Deno.writeFile(path, new Uint8Array([...bytes, ...new Uint8Array(66)]));
   assertEquals(readHeader(path), header);
   assertEquals(header.tensors.get("a.weight")!.begin % 8, 0);
   assertEquals(header.tensors.get("b"), {
@@ -20,6 +21,18 @@ Deno.test("a header that is written is read again, and its first tensor begins a
     begin: bytes.length + 52,
     end: bytes.length + 62,
   });
+  assertEquals(header.tensors.get("c")!.dtype, "F16");
+});
+
+Deno.test("a tensor with a value that its type in the file lacks is named, and another type is proposed", () => {
+  const bytes = new Uint8Array(new Float32Array([70000]).buffer);
+  const error = assertThrows(
+    () => encodeElements(bytes, { name: "norm.weight", from: "f32", to: "f16" }),
+    CheckpointError,
+    'Cannot write "norm.weight": 70000 is too large for f16',
+  );
+  assertStringIncludes(error.message, "fix: write bf16");
+  assertEquals(encodeElements(bytes, { name: "norm.weight", from: "f32", to: "bf16" }).length, 2);
 });
 
 Deno.test("what is no safetensors file, or cannot hold what it says, is refused with what is wrong", async () => {
