@@ -3,49 +3,6 @@
 import { createHash } from "node:crypto";
 import { BLOCK_BYTES, type SavedFile } from "./manifest.ts";
 
-/** Writes a new file from front to back, and hashes it by blocks as it goes. */
-export class HashingWriter implements Disposable {
-  readonly #file: Deno.FsFile;
-  readonly #sha256: string[] = [];
-  #hash = createHash("sha256");
-  #bytes = 0;
-
-  /** @param path of a file that must not be there yet. */
-  constructor(path: string) {
-    this.#file = Deno.openSync(path, { write: true, createNew: true });
-  }
-
-  /** Appends bytes. */
-  write(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
-    for (let at = 0; at < bytes.length;) {
-      const part = bytes.subarray(at, at + BLOCK_BYTES - this.#bytes % BLOCK_BYTES);
-      this.#hash.update(part);
-      this.#bytes += part.length;
-      at += part.length;
-      if (this.#bytes % BLOCK_BYTES === 0) this.#endBlock();
-    }
-  }
-
-  /** Waits until the disk has it all.
-   * @returns what a manifest says of the file. */
-  finish(): SavedFile {
-    if (this.#bytes % BLOCK_BYTES !== 0 || this.#bytes === 0) this.#endBlock();
-    this.#file.syncSync();
-    return { bytes: this.#bytes, sha256: this.#sha256 };
-  }
-
-  #endBlock(): void {
-    this.#sha256.push(this.#hash.digest("hex"));
-    this.#hash = createHash("sha256");
-  }
-
-  /** Closes the file. */
-  [Symbol.dispose](): void {
-    this.#file.close();
-  }
-}
-
 /** Writes a text as a file that lasts.
  * @returns what a manifest says of it. */
 export async function writeLasting(path: string, text: string): Promise<SavedFile> {
