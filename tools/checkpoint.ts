@@ -1,7 +1,6 @@
 /** Looks into checkpoints, and exports them: `deno task checkpoint ls|show|verify|export|diff`.
  * @module */
 import { DataError } from "../data/error.ts";
-import type { LlamaConfig } from "../model/llama.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
 import { EXPORT_TYPES, exportHuggingFace, type ExportType } from "../train/checkpoint/export.ts";
 import { damages, differences, listText, showLines } from "../train/checkpoint/inspect.ts";
@@ -64,9 +63,7 @@ export async function run(
       if (!llama) {
         throw new CheckpointError(`Cannot export ${paths[0]}: it is of no Llama`, "a Llama", "export one of a Llama");
       }
-      // Checkpoints from before heads had a size of their own do not say it.
-      const config: LlamaConfig = { headDim: llama.dim / llama.numHeads, ...llama };
-      await exportHuggingFace(checkpoint, config, paths[1], { dtype, tokenizer: paths[2] });
+      await exportHuggingFace(checkpoint, llama, paths[1], { dtype, tokenizer: paths[2] });
       print(`${paths[1]} has the weights as transformers opens them`);
       return 0;
     }

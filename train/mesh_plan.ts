@@ -1,7 +1,7 @@
 /** What a step on a mesh of ranks would take, without running it: the graphs of a rank are compiled up to their memory, and the facts
  * are gathered as plain data. `mesh_plan_text.ts` and `mesh_plan_page.ts` show them.
  * @module */
-import { type DType, sizeBytes, type State } from "../graph/ir.ts";
+import { sizeBytes, type State } from "../graph/ir.ts";
 import { type Degrees, layoutText, localShape, paddedAxes } from "../graph/layout.ts";
 import { recomputedFlops } from "../graph/passes/remat.ts";
 import { fullPrecision } from "../graph/passes/precision.ts";
@@ -16,6 +16,7 @@ import { type DeviceFit, deviceFit, graphFlops, type MemoryUse, memoryUse } from
 import { precisionText } from "./precision.ts";
 import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
 import { stepGraphs, type StepOptions } from "./step_program.ts";
+import type { StoredType } from "./typed_array.ts";
 
 /** A parameter on the mesh. Layouts are text as `layoutText` writes it. */
 export interface ParameterPlan {
@@ -100,7 +101,7 @@ export interface MeshPlanOptions extends Omit<StepOptions, "model" | "ranks"> {
   /** Bytes of a device, to compare with. */
   readonly deviceMemory?: number;
   /** Element type of parameters that a checkpoint saves alone; default: that of the run. */
-  readonly exportDtype?: DType;
+  readonly exportDtype?: StoredType;
   /** Bytes a second that all ranks together write into a checkpoint. */
   readonly diskSpeed?: number;
 }
@@ -153,7 +154,7 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
     sections,
     checkpoint: planCheckpoints({
       states: [...layouts.states.values()].map((s) => ({ ...s, dtype: stored.get(s.name)?.dtype ?? s.dtype })),
-      layoutOf: (s) => layouts.state(s),
+      layoutOf: (s: State) => layouts.state(s),
       mesh,
       exportDtype: options.exportDtype,
       diskSpeed: options.diskSpeed,

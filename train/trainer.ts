@@ -245,7 +245,7 @@ export class Trainer implements AsyncDisposable {
    * @param path folder of the checkpoint; an older one there is replaced. @param content parameters alone, or all; default all.
    * @param dtype element type of what is written; default: that of each value, without which a run does not go on bit for bit.
    * @throws {CheckpointError} when it cannot be written; the run may go on. */
-  async save(path: string, content: Saved["content"] = "full", dtype?: DType): Promise<Saved> {
+  async save(path: string, content: Saved["content"] = "full", dtype?: DType | "f16"): Promise<Saved> {
     await this.#checkpoints?.finish();
     const begun = performance.now(), { done } = await this.#begin(path, { content, dtype }), bytes = await done;
     const ms = performance.now() - begun;

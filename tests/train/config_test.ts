@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import {
+  checkpointOptions,
   commOptions,
   type Config,
   ConfigError,
@@ -106,6 +107,13 @@ Deno.test("a wrong type names key, line, value, what was expected and the defaul
     "expected: -1 or a whole number >= 1, in seq",
   );
   assertStringIncludes(await problem("[optimizer]\nlr = nan"), "optimizer.lr = NaN (my.toml:2)\n");
+});
+
+Deno.test("the last save is in the type that checkpoint.export_dtype says", () => {
+  const types = (["float32", "bfloat16", "float16"] as const).map((export_dtype) => {
+    return checkpointOptions(makeConfig({ checkpoint: { enable: true, export_dtype } }))!.exportDtype;
+  });
+  assertEquals(types, [undefined, "bf16", "f16"]);
 });
 
 Deno.test("bfloat16 does not go with float64", async () => {

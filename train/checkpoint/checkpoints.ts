@@ -3,10 +3,11 @@
 import { ABI_VERSION } from "../../ffi/symbols.ts";
 import { library } from "../../ffi/library.ts";
 import type { LoaderState } from "../../data/loader.ts";
-import type { DType, StateKind } from "../../graph/ir.ts";
+import type { StateKind } from "../../graph/ir.ts";
 import { Llama } from "../../model/llama.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import type { MeshLayout } from "../ranks.ts";
+import type { StoredType } from "../typed_array.ts";
 import { BackgroundSave } from "./background_save.ts";
 import { CheckpointError } from "./error.ts";
 import type { Checkpoint } from "./manifest.ts";
@@ -170,7 +171,28 @@ export class Checkpoints implements AsyncDisposable {
     const isDue = content !== undefined && this.saved?.path !== path && background?.path !== path;
     if (background && (isDue || isFinal || background.save.ended)) await this.#finish(isFinal);
     if (!isDue) return;
-    const begun = performance.now(), dtype = content === "model" ? this.#policy.exportDtype : undefined;
+    const dtype = content === "model" ? this.#policy.exportDtype : undefined;
+    try {
+      await this.#save({ path, content, dtype, isFinal }, begin, group);
+    } catch (error) {
+      // A weight that the type lacks must not cost the run: the last save is tried once more with all weights as they are.
+      if (dtype === undefined || !(error instanceof CheckpointError)) throw error;
+      this.saves.push({ path, content, bytes: 0, ms: 0, stallMs: 0, failure: error });
+      await this.#save({ path, content, isFinal }, begin, group);
+    }
+  }
+
+  async #save(
+    { path, content, dtype, isFinal }: {
+      readonly path: string;
+      readonly content: Saved["content"];
+      readonly dtype?: StoredType;
+      readonly isFinal: boolean;
+    },
+    begin: Begin,
+    group?: Together,
+  ): Promise<void> {
+    const begun = performance.now();
     try {
       const prepare = () => setAside(this.#leaves);
       const save = await BackgroundSave.begin((later) => begin(path, { content, dtype, later, prepare }), group);

@@ -8,7 +8,7 @@ export class CheckpointError extends Error {
 
   /** Says it in one message.
    * @param what what happened, with the file. @param expected what should have been. @param fix what to do. */
-  constructor(what: string, expected: string, fix: string) {
+  constructor(readonly what: string, readonly expected: string, readonly fix: string) {
     super(`${what}\n  expected: ${expected}\n  fix: ${fix}   (checkpoint)`);
   }
 }

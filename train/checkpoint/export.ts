@@ -116,21 +116,24 @@ async function writeTensor(
   const { ours, name, dtype: to, shape } = tensor, { kind, dtype: saved } = checkpoint.manifest.tensors[ours];
   // Never rounded twice.
   const dtype = saved === "f64" ? "f64" : "f32", size = storedBytes[dtype];
-  const state: State = { name: ours, kind, dtype, shape }, [rows, width] = shape;
-  const wanted: Wanted[] = hasTurnedRows(ours)
-    ? Array.from({ length: rows }, (_, row) => ({
-      ...{ state, dtype, box: { starts: [row, 0], sizes: [1, width] } },
-      offset: rowThere(row, config.headDim) * width * size,
-    }))
-    : [{ state, dtype, box: { starts: shape.map(() => 0), sizes: shape }, offset: 0 }];
+  const state: State = { name: ours, kind, dtype, shape }, width = shape.at(-1)!, bytesOfOne = storedBytes[to];
+  const wanted: Wanted = { state, dtype, box: { starts: shape.map(() => 0), sizes: shape }, offset: 0 };
+  const write = (offset: number, from: Uint8Array<ArrayBuffer>) => {
+    const bytes = encodeElements(from, { name, from: dtype, to }), first = offset / size;
+    if (!hasTurnedRows(ours)) return writeAt(file, begin + first * bytesOfOne, bytes);
+    for (let at = 0; at < bytes.length;) {
+      const element = first + at / bytesOfOne, row = Math.floor(element / width), column = element % width;
+      const end = Math.min(bytes.length, at + (width - column) * bytesOfOne);
+      const there = rowThere(row, config.headDim) * width + column;
+      writeAt(file, begin + there * bytesOfOne, bytes.subarray(at, end));
+      at = end;
+    }
+  };
   const memory = {
     read: () => Promise.reject(new Error("nothing reads from here")),
-    write: (offset: number, from: Uint8Array<ArrayBuffer>) => {
-      const bytes = encodeElements(from, { name, from: dtype, to });
-      return Promise.resolve(writeAt(file, begin + offset / size * storedBytes[to], bytes));
-    },
+    write: (offset: number, from: Uint8Array<ArrayBuffer>) => Promise.resolve(write(offset, from)),
   };
-  await readStates(checkpoint, wanted, { memory, verify: true });
+  await readStates(checkpoint, [wanted], { memory, verify: true });
 }
 
 function writeAt(file: Deno.FsFile, offset: number, bytes: Uint8Array): void {

@@ -3,11 +3,11 @@
 import type { LlamaConfig } from "../../model/llama.ts";
 import type { StoredType, TypedArray } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { openHuggingFace, readHuggingFaceConfig } from "./hugging_face.ts";
 import { readTensor } from "./inspect.ts";
 import { type Checkpoint, findCheckpoints, MANIFEST, openCheckpoint } from "./manifest.ts";
 import { readSmall } from "./read.ts";
 import { STATE_FILE } from "./save.ts";
+import { hasWeights, openWeights, readWeightsConfig } from "./weights.ts";
 
 /** A tensor that can be read. */
 export interface LoadableTensor {
@@ -35,8 +35,8 @@ export interface LoadedCheckpoint {
   read(name: string): Promise<TypedArray>;
 }
 
-/** Opens a checkpoint, such as `outputs/checkpoint/step-100`, or a folder with a Llama as `transformers` saves it, whose tensors get
- * the names and the order of rows that they have here. It reads no tensor yet, and needs no native library.
+/** Opens a checkpoint, such as `outputs/checkpoint/step-100`, or a folder with a Llama as `transformers` saves it or under Meta's names,
+ * whose tensors get the names and the order of rows that they have here. It reads no tensor yet, and needs no native library.
  * @throws {CheckpointError} when it is neither, or its files are not all there.
  * @example
  * ```ts
@@ -69,25 +69,30 @@ export function load(path: string): LoadedCheckpoint {
   };
 }
 
-/** Opens a checkpoint, or a folder of weights of Hugging Face's.
+/** Opens a checkpoint, or a folder of weights of Hugging Face's or Meta's.
  * @throws {CheckpointError} when it is neither, or its files are not all there. */
 export function openFolder(folder: string): Checkpoint {
   const path = folder.replace(/(?<=.)\/+$/, "");
   if (exists(`${path}/${MANIFEST}`)) return openCheckpoint(path);
-  if (exists(`${path}/config.json`)) return openHuggingFace(path);
+  if (hasWeights(path)) return openWeights(path);
   throw neither(path);
 }
 
 /** Sizes of the Llama that a folder is of; undefined where it is of another model.
  * @throws {CheckpointError} when the file that says it is damaged. */
 export function llamaOf(checkpoint: Checkpoint): LlamaConfig | undefined {
-  if (STATE_FILE in checkpoint.manifest.files) return JSON.parse(readSmall(checkpoint, STATE_FILE)).llama;
-  return exists(`${checkpoint.path}/config.json`) ? readHuggingFaceConfig(checkpoint.path) : undefined;
+  if (!(STATE_FILE in checkpoint.manifest.files)) {
+    return hasWeights(checkpoint.path) ? readWeightsConfig(checkpoint.path) : undefined;
+  }
+  const { llama } = JSON.parse(readSmall(checkpoint, STATE_FILE));
+  // Checkpoints from before heads had a size of their own do not say it.
+  return llama && { headDim: llama.dim / llama.numHeads, ...llama };
 }
 
 /** Says what a folder is instead, as far as that can be seen. */
 function neither(path: string): CheckpointError {
-  const expected = `a checkpoint (a folder with ${MANIFEST}), or a folder as transformers saves it (with config.json)`;
+  const expected =
+    `a checkpoint (a folder with ${MANIFEST}), or weights of transformers (with config.json) or Meta (with params.json)`;
   const refuse = (what: string, fix: string) => new CheckpointError(`Cannot open ${path}: ${what}`, expected, fix);
   if (!exists(path)) return refuse("there is no such folder", "correct the path");
   if (!Deno.statSync(path).isDirectory) return refuse("it is a file", "name the folder that it is in");
@@ -96,7 +101,10 @@ function neither(path: string): CheckpointError {
   if (/\.tmp\/*$/.test(path)) {
     return refuse("its save was not finished", "use an earlier step; the next save of a run removes this folder");
   }
-  return refuse("it is no checkpoint, and has no config.json", "name a folder such as outputs/checkpoint/step-100");
+  return refuse(
+    "it is no checkpoint, and has no config.json or params.json",
+    "name a folder such as outputs/checkpoint/step-100",
+  );
 }
 
 function exists(path: string): boolean {

@@ -1,18 +1,24 @@
 /** Who writes what: each state is cut into the boxes that ranks hold, and each box is written by one of its holders.
  * @module */
-import { numel, sizeBytes, type State } from "../../graph/ir.ts";
+import { numel, type State } from "../../graph/ir.ts";
 import { type Box, boxOf, type Degrees, type Layout, layoutText } from "../../graph/layout.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
+import { storedBytes, type StoredType } from "../typed_array.ts";
+
+/** A state in the element type that a file is to have it in. */
+export interface StoredState extends Omit<State, "dtype"> {
+  readonly dtype: StoredType;
+}
 
 /** A box of a state. */
 export interface Piece extends Box {
-  /** As the graphs know it, whole. */
-  readonly state: State;
+  /** Whole. */
+  readonly state: StoredState;
 }
 
 /** Bytes of a piece. */
 export function pieceBytes({ state, sizes }: Piece): number {
-  return sizeBytes({ dtype: state.dtype, shape: sizes });
+  return numel(sizes) * storedBytes[state.dtype];
 }
 
 /** A box that some ranks hold, of each state that is cut alike. */
@@ -25,9 +31,9 @@ interface HeldBox extends Box {
  * boxes are given away first, each to the holder with the least to write. All ranks find the same. A run of thousands of ranks has
  * millions of boxes, so none of them is kept here.
  * @param visit is told the number of the state, the box and its writer. */
-export function assignBoxes(
-  states: readonly State[],
-  layoutOf: (state: State) => Layout,
+export function assignBoxes<S extends StoredState>(
+  states: readonly S[],
+  layoutOf: (state: S) => Layout,
   mesh: Mesh,
   visit: (state: number, box: Box, writer: number) => void,
 ): void {
@@ -68,17 +74,21 @@ function heldBoxes(
 }
 
 /** The pieces that each rank writes, in the order of the states, as {@linkcode assignBoxes} gives them away. */
-export function sharesOf(states: readonly State[], layoutOf: (state: State) => Layout, mesh: Mesh): Piece[][] {
+export function sharesOf<S extends StoredState>(
+  states: readonly S[],
+  layoutOf: (state: S) => Layout,
+  mesh: Mesh,
+): Piece[][] {
   const shares = Array.from({ length: mesh.size }, (): [number, Box][] => []);
   assignBoxes(states, layoutOf, mesh, (state, box, writer) => shares[writer].push([state, box]));
   return shares.map((share) => inOrder(share, states));
 }
 
 /** The pieces that one rank writes: what {@linkcode sharesOf} says of it, without all others. */
-export function shareOf(
+export function shareOf<S extends StoredState>(
   rank: number,
-  states: readonly State[],
-  layoutOf: (state: State) => Layout,
+  states: readonly S[],
+  layoutOf: (state: S) => Layout,
   mesh: Mesh,
 ): Piece[] {
   const share: [number, Box][] = [];
@@ -86,7 +96,7 @@ export function shareOf(
   return inOrder(share, states);
 }
 
-function inOrder(share: [number, Box][], states: readonly State[]): Piece[] {
+function inOrder(share: [number, Box][], states: readonly StoredState[]): Piece[] {
   return share.sort(([a], [b]) => a - b).map(([state, { starts, sizes }]) => ({ state: states[state], starts, sizes }));
 }
 

@@ -1,10 +1,11 @@
 /** What the checkpoints of a run would take, without writing one: bytes, files, and how long a save lasts.
  * @module */
-import { type DType, dtypeBytes, numel, type State } from "../../graph/ir.ts";
+import { numel, type State } from "../../graph/ir.ts";
 import type { Layout } from "../../graph/layout.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import { bytesText, table } from "../plan_report.ts";
-import { assignBoxes } from "./pieces.ts";
+import { storedBytes, type StoredType } from "../typed_array.ts";
+import { assignBoxes, type StoredState } from "./pieces.ts";
 
 /** What one save writes. Bytes are those of tensors; headers and texts add less than a thousandth. */
 export interface SavePlan {
@@ -33,10 +34,10 @@ export interface CheckpointPlan {
 export interface CheckpointPlanOptions {
   /** Whole states, of the element types that are stored; those that do not outlive a run are left out. */
   readonly states: Iterable<State>;
-  layoutOf(state: State): Layout;
+  layoutOf(state: StoredState): Layout;
   readonly mesh: Mesh;
   /** Element type of parameters that are saved alone; default: that of each. */
-  readonly exportDtype?: DType;
+  readonly exportDtype?: StoredType;
   /** Bytes a second. */
   readonly diskSpeed?: number;
 }
@@ -47,12 +48,12 @@ export function planCheckpoints(options: CheckpointPlanOptions): CheckpointPlan 
   const lasting = [...options.states].filter(({ kind }) => kind === "parameter" || kind === "moment");
   const parameters = lasting.filter(({ kind }) => kind === "parameter")
     .map((state) => exportDtype ? { ...state, dtype: exportDtype } : state);
-  const plan = (states: readonly State[]): SavePlan => {
+  const plan = (states: readonly StoredState[]): SavePlan => {
     const load = new Float64Array(mesh.size);
-    const sizes = states.map(({ dtype }) => dtypeBytes[dtype]), written = new Map<string, Set<number>>();
+    const sizes = states.map(({ dtype }) => storedBytes[dtype]), written = new Map<string, Set<number>>();
     for (const { kind } of states) written.set(kind, new Set());
     const writers = states.map(({ kind }) => written.get(kind)!);
-    assignBoxes(states, options.layoutOf, mesh, (state, box, writer) => {
+    assignBoxes(states, (state) => options.layoutOf(state), mesh, (state, box, writer) => {
       load[writer] += numel(box.sizes) * sizes[state];
       writers[state].add(writer);
     });

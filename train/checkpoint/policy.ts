@@ -23,7 +23,7 @@ export interface CheckpointOptions {
   /** Does the last step save parameters alone? Default true. */
   readonly lastSaveModelOnly?: boolean;
   /** Element type of the parameters that the last step saves alone; default: that of the run. */
-  readonly exportDtype?: "f32" | "bf16";
+  readonly exportDtype?: "f32" | "bf16" | "f16";
   /** Does training go on while a checkpoint is written? The last save, and that of a run that is stopped, are waited for. Default false. */
   readonly async?: boolean;
   /** Bytes of the state that this process copies ahead of the disk, where training goes on meanwhile. The fewer, the longer does the next

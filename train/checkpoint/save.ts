@@ -1,9 +1,10 @@
 /** Saving a checkpoint: all ranks write their shares into a folder of another name, and the first makes a checkpoint of it when it
  * has heard from all. Until then the folder has no manifest; afterwards it lasts.
  * @module */
-import type { DType, State } from "../../graph/ir.ts";
+import type { State } from "../../graph/ir.ts";
 import type { Layout } from "../../graph/layout.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
+import type { StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "./files.ts";
 import {
@@ -14,7 +15,7 @@ import {
   type SavedPiece,
   type SavedTensor,
 } from "./manifest.ts";
-import { shareOf } from "./pieces.ts";
+import { shareOf, type StoredState } from "./pieces.ts";
 import type { Staging } from "./staging.ts";
 import { type LocalState, type StateMemory, writeShare } from "./write.ts";
 
@@ -24,7 +25,7 @@ export interface SpreadStates {
   readonly rank: number;
   /** Whole states. */
   readonly states: readonly State[];
-  layoutOf(state: State): Layout;
+  layoutOf(state: StoredState): Layout;
   localOf(name: string): LocalState;
   readonly memory: StateMemory;
 }
@@ -59,7 +60,7 @@ export interface SaveOptions {
   /** What `state.json` is to say. */
   readonly state: RunState;
   /** Element type of what is written; default: that of each state. */
-  readonly dtype?: DType;
+  readonly dtype?: StoredType;
   /** Is done by the first rank before anything is written. */
   readonly prepare?: () => void;
   /** The most that is copied ahead of the disk. */
@@ -84,10 +85,11 @@ export async function saveCheckpoint(path: string, spread: SpreadStates, options
     const failed = all.findIndex((o) => o.error !== undefined);
     if (failed < 0) return all.map((o) => o.value as T);
     if (isFirst) await removeIfThere(unfinished).catch(() => {}); // the failure that made it useless tells more
+    const { what, expected, fix } = all[failed].error!;
     throw new CheckpointError(
-      `Cannot save checkpoint ${path}: ${mesh.size > 1 ? `rank ${failed}: ` : ""}${all[failed].error}`,
-      "a folder with room, that every rank can write to",
-      "make room, or set checkpoint.folder to another; what was saved before is as it was",
+      `Cannot save checkpoint ${path}: ${mesh.size > 1 ? `rank ${failed}: ` : ""}${what}`,
+      expected ?? "a folder with room, that every rank can write to",
+      fix ?? "make room, or set checkpoint.folder to another; what was saved before is as it was",
     );
   };
   await together(group, async () => {
@@ -126,11 +128,19 @@ export async function saveCheckpoint(path: string, spread: SpreadStates, options
   return { copied, written: written.then(() => {}, () => {}), done };
 }
 
-async function outcomeOf<T>(work: () => T | Promise<T>): Promise<{ value?: T; error?: string }> {
+/** What came of some work: a value, or what failed and, where that is known, what to do. */
+interface WorkOutcome<T> {
+  readonly value?: T;
+  readonly error?: { readonly what: string; readonly expected?: string; readonly fix?: string };
+}
+
+async function outcomeOf<T>(work: () => T | Promise<T>): Promise<WorkOutcome<T>> {
   try {
     return { value: await work() };
   } catch (error) {
-    return { error: (error as Error).message };
+    if (!(error instanceof CheckpointError)) return { error: { what: (error as Error).message } };
+    const { what, expected, fix } = error;
+    return { error: { what, expected, fix } };
   }
 }
 

@@ -9,6 +9,11 @@ import { isFile } from "./weight_files.ts";
 
 const isMeta = (folder: string): boolean => !isFile(`${folder}/config.json`) && isFile(`${folder}/${PARAMS_FILE}`);
 
+/** Does a folder say the sizes of a model in one of these forms? */
+export function hasWeights(folder: string): boolean {
+  return isFile(`${folder}/config.json`) || isMeta(folder);
+}
+
 /** Sizes of the Llama in a folder.
  * @throws {CheckpointError} when it says none, or asks for what a Llama here does not have. */
 export function readWeightsConfig(folder: string): LlamaConfig {

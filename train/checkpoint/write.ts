@@ -3,11 +3,11 @@
  * @module */
 import { type DType, dtypeBytes, type StateKind } from "../../graph/ir.ts";
 import type { Box } from "../../graph/layout.ts";
-import { converted, storedBytes } from "../typed_array.ts";
+import { storedBytes, type StoredType } from "../typed_array.ts";
 import { sha256, writeFully } from "./files.ts";
 import { BLOCK_BYTES, type SavedFile, type SavedPiece } from "./manifest.ts";
 import { type Piece, pieceBytes, stretches } from "./pieces.ts";
-import { encodeHeader } from "./safetensors.ts";
+import { encodeElements, encodeHeader } from "./safetensors.ts";
 import type { Staging } from "./staging.ts";
 
 /** Native memory of states, by byte offset. */
@@ -116,7 +116,9 @@ interface Part {
   /** They are there already, or in native memory from this offset on, in this element type. */
   readonly from: Uint8Array | { readonly offset: number; readonly dtype: DType };
   /** Element type in the file. */
-  readonly dtype: DType;
+  readonly dtype: StoredType;
+  /** Name of the tensor; "" of what is none. */
+  readonly name: string;
 }
 
 interface Block {
@@ -141,13 +143,13 @@ function planFiles(pieces: readonly Piece[], { rank, ranks, step, localOf }: Sha
   return [...Map.groupBy(pieces, (p) => p.state.kind)].map(([kind, own]): PlannedFile => {
     const name = `${fileOf[kind]!}${suffix}.safetensors`;
     // Larger elements first: each tensor then begins at a multiple of its element's size.
-    const ordered = own.toSorted((a, b) => dtypeBytes[b.state.dtype] - dtypeBytes[a.state.dtype]);
+    const ordered = own.toSorted((a, b) => storedBytes[b.state.dtype] - storedBytes[a.state.dtype]);
     const tensors = ordered.map((piece) => {
       const { state: { name, dtype }, sizes } = piece;
       return { name, dtype, shape: sizes, bytes: pieceBytes(piece) };
     });
     const { bytes, header } = encodeHeader(tensors, { format: "pt", step: String(step), ...placesOf(ordered) });
-    const parts: Part[] = [{ begin: 0, end: bytes.length, from: bytes, dtype: "i32" }];
+    const parts: Part[] = [{ begin: 0, end: bytes.length, from: bytes, dtype: "i32", name: "" }];
     for (const piece of ordered) {
       const { begin } = header.tensors.get(piece.state.name)!;
       parts.push(...partsOf(piece, localOf(piece.state.name), begin));
@@ -169,7 +171,7 @@ function placesOf(pieces: readonly Piece[]): Record<string, string> {
 }
 
 function* partsOf(piece: Piece, local: LocalState, begin: number): Generator<Part> {
-  const { dtype } = piece.state, size = storedBytes[dtype];
+  const { name, dtype } = piece.state, size = storedBytes[dtype];
   let at = begin;
   for (const { from, length } of stretches(local.box, piece)) {
     const end = at + length * size;
@@ -177,6 +179,7 @@ function* partsOf(piece: Piece, local: LocalState, begin: number): Generator<Par
       begin: at,
       end,
       dtype,
+      name,
       from: { offset: local.offset + from * dtypeBytes[local.dtype], dtype: local.dtype },
     };
     at = end;
@@ -200,7 +203,7 @@ async function fill(
   into: Uint8Array<ArrayBuffer>,
   { start, parts, memory }: Pick<Block, "start" | "parts"> & { readonly memory: StateMemory },
 ): Promise<void> {
-  for (const { begin, end, from, dtype } of parts) {
+  for (const { begin, end, from, dtype, name } of parts) {
     const first = Math.max(begin, start), last = Math.min(end, start + into.length);
     const own = into.subarray(first - start, last - start);
     if (from instanceof Uint8Array) {
@@ -212,7 +215,7 @@ async function fill(
     else {
       const stored = new Uint8Array(own.length / storedBytes[dtype] * dtypeBytes[from.dtype]);
       await memory.read(offset, stored);
-      own.set(converted(stored, from.dtype, dtype));
+      own.set(encodeElements(stored, { name, from: from.dtype, to: dtype }));
     }
   }
 }

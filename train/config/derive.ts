@@ -147,8 +147,8 @@ export function checkpointOptions(config: Config): CheckpointOptions | undefined
 }
 
 /** Element type of parameters that the last step saves alone; undefined: that of the run. */
-export function exportDtype({ checkpoint }: Config): "bf16" | undefined {
-  return checkpoint.export_dtype === "bfloat16" ? "bf16" : undefined;
+export function exportDtype({ checkpoint }: Config): "bf16" | "f16" | undefined {
+  return ({ float32: undefined, bfloat16: "bf16", float16: "f16" } as const)[checkpoint.export_dtype];
 }
 
 /** The folder that a run begins from. */

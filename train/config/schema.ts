@@ -132,7 +132,7 @@ export interface CheckpointConfig {
   keep_latest_k: number;
   enable_first_step_checkpoint: boolean;
   last_save_model_only: boolean;
-  export_dtype: "float32" | "bfloat16";
+  export_dtype: "float32" | "bfloat16" | "float16";
   async_mode: "disabled" | "async" | "async_with_pinned_mem";
   staging_limit: string | null;
   save_on_stop: boolean;
@@ -429,9 +429,9 @@ const schema = z.strictObject({
     ),
     last_save_model_only: key(flag, true, "The last step saves parameters alone, from which no longer run goes on."),
     export_dtype: key(
-      z.enum(["float32", "bfloat16"]),
+      z.enum(["float32", "bfloat16", "float16"]),
       "float32",
-      "Element type of the parameters that the last step saves alone.",
+      "Element type of the parameters that the last step saves alone; the run's own where a value is beyond what float16 has.",
     ),
     async_mode: key(
       z.enum(["disabled", "async", "async_with_pinned_mem"]),

@@ -197,6 +197,26 @@ Deno.test("a learning rate's schedule that is excluded begins anew, and all else
   assertEquals((await trained({ ...tiny.options, checkpoint })).steps[0].lr === first.lr, false);
 });
 
+Deno.test("the last save may be in f16, and is made in the run's own type where a weight is beyond that", async () => {
+  await using tiny = await tinyRun();
+  for (const [name, weight, dtype] of [["within", 1, "f16"], ["beyond", 1e6, "f32"]] as const) {
+    const folder = `${tiny.folder}-${name}`, options = { ...tiny.options, steps: 1, lr: 1e-6 };
+    await using trainer = await Trainer.open({ ...options, checkpoint: { folder, exportDtype: "f16" } });
+    await trainer.program.writeState("norm.weight", new Float32Array(16).fill(1).with(3, weight));
+    for await (const _ of trainer);
+    const [checkpoint, ...others] = findCheckpoints(folder).complete;
+    assertEquals([checkpoint.manifest.tensors["norm.weight"].dtype, others], [dtype, []]);
+    const [saved, now] = [await readTensor(checkpoint, "norm.weight"), await trainer.program.readState("norm.weight")];
+    assertEquals([...saved], dtype === "f16" ? Array.from(now, Math.f16round) : [...now]);
+    const failures = trainer.saves.flatMap(({ failure }) => failure ? [failure.message] : []);
+    assertEquals(failures.length, dtype === "f16" ? 0 : 1);
+    for (const message of failures) {
+      assertStringIncludes(message, 'Cannot write "norm.weight": ');
+      assertStringIncludes(message, "fix: write bf16");
+    }
+  }
+});
+
 Deno.test("a program saves when it likes, under any name", async () => {
   await using tiny = await tinyRun();
   await using trainer = await Trainer.open(tiny.options);
