@@ -11,7 +11,7 @@ import { readHeader } from "../../../train/checkpoint/safetensors.ts";
 import { Trainer } from "../../../train/trainer.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { tinyLlama } from "../../model/tiny.ts";
-import { moment, saveAll, saved, Spread, states, weight, whole } from "./fixture.ts";
+import { moment, type Numbers, saveAll, saved, Spread, states, weight, whole, writeWeights } from "./fixture.ts";
 
 library(); // opened once by a process, and never closed
 
@@ -64,6 +64,22 @@ Deno.test("a folder of transformers has our names, and rows in our order", async
     const [ours, same] = [values, theirs].map((v, k) => [...v.subarray([row, there][k] * width).subarray(0, width)]);
     assertEquals(ours, same, `row ${row}`);
   }
+});
+
+Deno.test("a folder under Meta's names is opened too, with the sizes of its params.json", async () => {
+  await using folder = await temporaryFolder();
+  const { llama, tensors } = load(golden("head_dim")), { dim, numLayers, numHeads, numKvHeads, headDim } = llama!;
+  const numbers = new Map<string, Numbers>();
+  for (const [name, { shape }] of tensors) {
+    numbers.set(name, { shape, numbers: Float32Array.from(await load(golden("head_dim")).read(name)) });
+  }
+  writeWeights(folder.path, numbers, "consolidated.safetensors");
+  const sizes = { dim, n_layers: numLayers, n_heads: numHeads, n_kv_heads: numKvHeads, head_dim: headDim };
+  const params = { ...sizes, hidden_dim: llama!.ffnHiddenDim, vocab_size: -1 };
+  await Deno.writeTextFile(`${folder.path}/params.json`, JSON.stringify(params));
+  const meta = load(folder.path);
+  assertEquals(meta.llama, llama);
+  for (const [name, { numbers: own }] of numbers) assertEquals([...await meta.read(name)], [...own], name);
 });
 
 Deno.test("what cannot be opened is told with what it is instead, and with what to name", async () => {
