@@ -4,7 +4,7 @@ import { texts } from "../../../data/dataset.ts";
 import { library } from "../../../ffi/library.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { damages } from "../../../train/checkpoint/inspect.ts";
-import { findCheckpoints, MANIFEST, type openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { findCheckpoints, MANIFEST } from "../../../train/checkpoint/manifest.ts";
 import type { CheckpointOptions } from "../../../train/checkpoint/policy.ts";
 import type { TrainOptions } from "../../../train/options.ts";
 import { Trainer } from "../../../train/trainer.ts";
