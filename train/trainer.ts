@@ -99,7 +99,11 @@ export class Trainer implements AsyncDisposable {
   static async open(options: TrainOptions): Promise<Trainer> {
     const full = complete(options), { dtype, batch, seqLen, accumulation, lanes } = full, ranks = ranksOf(full);
     const share = ranks && dataRankOf(ranks.mesh, ranks.rank);
-    const checkpoints = full.checkpoint && new Checkpoints(full.checkpoint, { rank: ranks?.rank, tell: full.notice });
+    const checkpoints = full.checkpoint && new Checkpoints(full.checkpoint, {
+      rank: ranks?.rank,
+      tell: full.notice,
+      tokenizer: full.tokenizer,
+    });
     const start = checkpoints?.start;
     let group: ProcessGroup | undefined;
     await using stack = new AsyncDisposableStack();

@@ -2,6 +2,8 @@
  * @module */
 import { ABI_VERSION } from "../../ffi/symbols.ts";
 import { library } from "../../ffi/library.ts";
+import { fromFileUrl } from "@std/path";
+import { SAMPLE } from "../../data/dataset.ts";
 import type { LoaderState } from "../../data/loader.ts";
 import type { StateKind } from "../../graph/ir.ts";
 import { Llama } from "../../model/llama.ts";
@@ -10,6 +12,7 @@ import type { MeshLayout } from "../ranks.ts";
 import type { StoredType } from "../typed_array.ts";
 import { BackgroundSave } from "./background_save.ts";
 import { CheckpointError } from "./error.ts";
+import { replaceByExport } from "./export.ts";
 import type { Checkpoint } from "./manifest.ts";
 import {
   type CheckpointOptions,
@@ -22,7 +25,15 @@ import {
   setAside,
 } from "./policy.ts";
 import { readSmall, readStates, type Wanted } from "./read.ts";
-import { type RunState, type SaveOptions, type Saving, type SpreadStates, STATE_FILE, type Together } from "./save.ts";
+import {
+  outcomeOf,
+  type RunState,
+  type SaveOptions,
+  type Saving,
+  type SpreadStates,
+  STATE_FILE,
+  type Together,
+} from "./save.ts";
 
 /** A checkpoint that was saved. */
 export interface Saved {
@@ -80,6 +91,16 @@ interface SavedState {
   readonly config: unknown;
 }
 
+/** What checkpoints need to know of a run. */
+export interface RunFacts {
+  /** Of this process: the first one deletes what is old. Default 0. */
+  readonly rank?: number;
+  /** Receives what goes wrong with that. Default: it is printed. */
+  readonly tell?: (text: string) => void;
+  /** Folder of the tokenizer; default: the sample's. */
+  readonly tokenizer?: string | URL;
+}
+
 /** Checkpoints of a run. With other ranks, all of them make the same calls, between the same steps. */
 export class Checkpoints implements AsyncDisposable {
   /** Undefined: the run begins anew. */
@@ -90,6 +111,7 @@ export class Checkpoints implements AsyncDisposable {
   readonly #chosen: Checkpoint | undefined;
   readonly #isFirst: boolean;
   readonly #tell: (text: string) => void;
+  readonly #tokenizer: string;
   /** Checkpoints that the first save puts aside. */
   #leaves: readonly string[] = [];
   #removing: Promise<void> | undefined;
@@ -97,15 +119,15 @@ export class Checkpoints implements AsyncDisposable {
   #background: (Pick<Saved, "path" | "content"> & { readonly save: BackgroundSave }) | undefined;
 
   /** Finds what the run goes on from.
-   * @param run `rank` of this process, default 0: the first one deletes what is old; `tell` receives what goes wrong with that.
    * @throws {CheckpointError} when that cannot be used. */
   constructor(
     options: CheckpointOptions,
-    { rank = 0, tell = console.log }: { rank?: number; tell?: (text: string) => void } = {},
+    { rank = 0, tell = console.log, tokenizer = fromFileUrl(SAMPLE) }: RunFacts = {},
   ) {
     this.#policy = policyOf(options);
     this.#isFirst = rank === 0;
     this.#tell = tell;
+    this.#tokenizer = tokenizer instanceof URL ? fromFileUrl(tokenizer) : tokenizer;
     const choice = chooseStart(this.#policy);
     if (!choice) return;
     const { checkpoint, parts, notices } = choice, { path } = checkpoint;
@@ -203,6 +225,19 @@ export class Checkpoints implements AsyncDisposable {
       return this.#failed({ path, content, ms, stallMs: ms }, error, isFinal);
     }
     if (isFinal || !this.#policy.async) await this.#finish(isFinal);
+    if (isFinal && content === "model" && this.#policy.lastSaveInHf) await this.#replaceByExport(path, group);
+  }
+
+  /** What the last step has saved becomes a folder for others. */
+  async #replaceByExport(path: string, group?: Together): Promise<void> {
+    const work = outcomeOf(() => this.#isFirst ? replaceByExport(path, this.#tokenizer) : undefined);
+    const [{ error }] = group ? await group.meet(work) : [await work];
+    if (!error) return;
+    throw new CheckpointError(
+      `Cannot save ${path} as transformers has it: ${error.what}`,
+      error.expected ?? "a folder with room for the weights once more",
+      `the weights are in ${path}: \`deno task checkpoint export\` makes such a folder of them`,
+    );
   }
 
   /** Waits for the end of what is written while training goes on.

@@ -7,8 +7,9 @@ import { storedBytes } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "./files.ts";
 import { hasTurnedRows, parameterNames, rowThere } from "./hugging_face.ts";
-import type { Checkpoint } from "./manifest.ts";
-import { readStates, type Wanted } from "./read.ts";
+import { type Checkpoint, openCheckpoint } from "./manifest.ts";
+import { readSmall, readStates, type Wanted } from "./read.ts";
+import { putInPlace, STATE_FILE } from "./save.ts";
 import { encodeElements, encodeHeader, type NewTensor, type TensorEntry } from "./safetensors.ts";
 import { copyTokenizer, type SpecialTokens } from "./tokenizer_files.ts";
 
@@ -64,6 +65,27 @@ export async function exportHuggingFace(
     await removeIfThere(unfinished);
     throw error;
   }
+}
+
+/** Puts a folder as `transformers` has them in place of a checkpoint of parameters, in the element type that these have, f32 for f64.
+ * @param path of the checkpoint: it is there until the folder is complete.
+ * @throws {CheckpointError} when it is of no Llama, or the folder cannot be written. */
+export async function replaceByExport(path: string, tokenizer: string): Promise<void> {
+  const checkpoint = openCheckpoint(path), { llama } = JSON.parse(readSmall(checkpoint, STATE_FILE));
+  if (!llama) {
+    throw new CheckpointError(
+      `Cannot save ${path} as transformers has it: its model is no Llama`,
+      "a Llama",
+      "leave checkpoint.last_save_in_hf out",
+    );
+  }
+  const [{ dtype }] = Object.values(checkpoint.manifest.tensors), exported = `${path}.hf`;
+  await removeIfThere(exported);
+  await exportHuggingFace(checkpoint, llama, exported, {
+    dtype: dtype in EXPORT_TYPES ? dtype as ExportType : "f32",
+    tokenizer,
+  });
+  await putInPlace(exported, path);
 }
 
 /** Writes the files of tensors, and an index where there are several. */

@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { numel, type StateKind } from "../../graph/ir.ts";
 import { storedBytes, type StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
+import { hasWeights, openWeights } from "./weights.ts";
 
 /** Files are hashed in blocks of so many bytes, so that whoever reads a part of one can check that part. */
 export const BLOCK_BYTES = 8 * 2 ** 20;
@@ -56,9 +57,14 @@ export interface Checkpoint {
   readonly manifest: Manifest;
 }
 
-/** Reads a checkpoint's manifest, and looks whether its files are there in full length.
+/** Reads a checkpoint's manifest, and looks whether its files are there in full length. A last step that was saved as `transformers`
+ * has weights has no manifest; it has parameters alone.
  * @throws {CheckpointError} with the first that is not. */
 export function openCheckpoint(path: string): Checkpoint {
+  if (sizeOf(`${path}/${MANIFEST}`) === undefined && hasWeights(path)) {
+    const { manifest } = openWeights(path);
+    return { path, manifest: { ...manifest, step: Number(/step-(\d+)(\.old)?$/.exec(path)?.[1] ?? 0) } };
+  }
   const manifest = readManifest(path);
   for (const [name, { bytes }] of Object.entries(manifest.files)) {
     const found = sizeOf(`${path}/${name}`);

@@ -22,6 +22,8 @@ export interface CheckpointOptions {
   readonly firstStep?: boolean;
   /** Does the last step save parameters alone? Default true. */
   readonly lastSaveModelOnly?: boolean;
+  /** Does the last step save them as a folder that `transformers` opens? Default false. */
+  readonly lastSaveInHf?: boolean;
   /** Element type of the parameters that the last step saves alone; default: that of the run. */
   readonly exportDtype?: "f32" | "bf16" | "f16";
   /** Does training go on while a checkpoint is written? The last save, and that of a run that is stopped, are waited for. Default false. */
@@ -62,6 +64,7 @@ export function policyOf(options: CheckpointOptions): CheckpointPolicy {
     keepLatestK: 10,
     firstStep: false,
     lastSaveModelOnly: true,
+    lastSaveInHf: false,
     async: false,
     stagingBytes: 0,
     saveOnStop: true,

@@ -129,12 +129,13 @@ export async function saveCheckpoint(path: string, spread: SpreadStates, options
 }
 
 /** What came of some work: a value, or what failed and, where that is known, what to do. */
-interface WorkOutcome<T> {
+export interface WorkOutcome<T> {
   readonly value?: T;
   readonly error?: { readonly what: string; readonly expected?: string; readonly fix?: string };
 }
 
-async function outcomeOf<T>(work: () => T | Promise<T>): Promise<WorkOutcome<T>> {
+/** Does some work; it never throws. */
+export async function outcomeOf<T>(work: () => T | Promise<T>): Promise<WorkOutcome<T>> {
   try {
     return { value: await work() };
   } catch (error) {
@@ -145,7 +146,7 @@ async function outcomeOf<T>(work: () => T | Promise<T>): Promise<WorkOutcome<T>>
 }
 
 /** Gives a complete folder its name. An older one of that name is out of the way before, and removed after. */
-async function putInPlace(unfinished: string, path: string): Promise<void> {
+export async function putInPlace(unfinished: string, path: string): Promise<void> {
   const old = `${path}.old`, parent = path.slice(0, path.lastIndexOf("/") + 1) || ".";
   await removeIfThere(old);
   try {

@@ -132,6 +132,11 @@ const dependent: readonly {
   { keys: ["validation"], needs: "validation.enable", isMet: (c) => c.validation.enable },
   { keys: ["checkpoint"], needs: "checkpoint.enable", isMet: (c) => c.checkpoint.enable },
   {
+    keys: ["checkpoint.last_save_in_hf"],
+    needs: "checkpoint.last_save_model_only",
+    isMet: (c) => c.checkpoint.last_save_model_only,
+  },
+  {
     keys: ["checkpoint.staging_limit"],
     needs: 'checkpoint.async_mode = "async"',
     isMet: (c) => c.checkpoint.async_mode !== "disabled",

@@ -131,6 +131,7 @@ export function checkpointOptions(config: Config): CheckpointOptions | undefined
     keepLatestK: checkpoint.keep_latest_k,
     firstStep: checkpoint.enable_first_step_checkpoint,
     lastSaveModelOnly: checkpoint.last_save_model_only,
+    lastSaveInHf: checkpoint.last_save_in_hf,
     exportDtype: exportDtype(config),
     async: checkpoint.async_mode !== "disabled",
     stagingBytes: bytesOf(checkpoint.staging_limit ?? "0B"),

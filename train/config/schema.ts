@@ -132,6 +132,7 @@ export interface CheckpointConfig {
   keep_latest_k: number;
   enable_first_step_checkpoint: boolean;
   last_save_model_only: boolean;
+  last_save_in_hf: boolean;
   export_dtype: "float32" | "bfloat16" | "float16";
   async_mode: "disabled" | "async" | "async_with_pinned_mem";
   staging_limit: string | null;
@@ -428,6 +429,11 @@ const schema = z.strictObject({
       "Save the first step too: what is wrong with the disk shows at once.",
     ),
     last_save_model_only: key(flag, true, "The last step saves parameters alone, from which no longer run goes on."),
+    last_save_in_hf: key(
+      flag,
+      false,
+      "It saves them as a folder that transformers opens, with the files of the tokenizer (model.hf_assets_path).",
+    ),
     export_dtype: key(
       z.enum(["float32", "bfloat16", "float16"]),
       "float32",

@@ -23,7 +23,6 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "parallelism.expert_parallel_degree": [1],
   "parallelism.expert_tensor_parallel_degree": [1],
   "checkpoint.initial_load_in_hf_quantized": [false],
-  "checkpoint.last_save_in_hf": [false],
   "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns": [["moe.router.gate"], []],
   "activation_checkpoint.debug": [false],
   "comm.mode": ["default"],
@@ -41,8 +40,6 @@ const reasons: Readonly<Record<string, string>> = {
   "training.enable_cpu_offload":
     "makes no sense here: the device is the CPU, and its memory holds parameters and moments already",
   "metrics.enable_tensorboard": "is not supported yet: TensorBoard comes later; metrics.jsonl has the same numbers",
-  "checkpoint.last_save_in_hf":
-    "is not supported yet: `deno task checkpoint export` writes such a folder from any checkpoint",
 };
 
 /** Keys and sections that change what a run writes or reads, but nothing of its plan. */

@@ -1,7 +1,9 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { texts } from "../../../data/dataset.ts";
 import { library } from "../../../ffi/library.ts";
-import { Llama } from "../../../model/llama.ts";
+import { Llama, type LlamaOptions } from "../../../model/llama.ts";
+import type { Batch, LossSum, TrainableModel } from "../../../model/loss.ts";
+import { Module } from "../../../model/module.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { exportHuggingFace } from "../../../train/checkpoint/export.ts";
 import { load } from "../../../train/checkpoint/load.ts";
@@ -10,6 +12,7 @@ import { findCheckpoints, openCheckpoint } from "../../../train/checkpoint/manif
 import type { CheckpointOptions, Part } from "../../../train/checkpoint/policy.ts";
 import type { TrainOptions, TrainStep } from "../../../train/options.ts";
 import { StepProgram } from "../../../train/step_program.ts";
+import { numbersOf, setNumbers } from "../../../train/typed_array.ts";
 import { train, Trainer } from "../../../train/trainer.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { tinyLlama } from "../../model/tiny.ts";
@@ -270,3 +273,42 @@ Deno.test("a run that goes back to a step puts later ones aside before it saves,
   assertEquals(last.start?.path, `${tiny.folder}/step-3`);
   assertEquals(names(), ["step-2", "step-3", "step-4", "step-4.aside", "step-6", "step-6.aside"]);
 });
+
+Deno.test("the last step is saved as a folder that transformers opens, and another run begins with it", async () => {
+  await using tiny = await tinyRun();
+  const last: CheckpointOptions = { folder: tiny.folder, interval: 100, lastSaveInHf: true, exportDtype: "bf16" };
+  const first = await trained({ ...tiny.options, steps: 3, checkpoint: last }), path = `${tiny.folder}/step-3`;
+  const names = [...Deno.readDirSync(path)].map((e) => e.name).sort();
+  assertEquals(names.filter((n) => /model|^config/.test(n)), ["config.json", "model.safetensors"]);
+  assert(names.includes("tokenizer.json"), `${names}`);
+  const loaded = load(path);
+  assertEquals([...loaded.tensors.values()].every(({ dtype }) => dtype === "bf16"), true);
+  const name = "layers.0.attention.wq.weight", nearest = new Uint16Array(first.states[name].length);
+  setNumbers(nearest, "bf16", first.states[name]);
+  assertEquals(`${await loaded.read(name)}`, `${numbersOf(nearest, "bf16")}`);
+  const again = Trainer.open({ ...tiny.options, checkpoint: { folder: tiny.folder } });
+  assertStringIncludes((await assertRejects(() => again, CheckpointError)).message, "has parameters alone");
+  await using tuned = await Trainer.open({ ...tiny.options, checkpoint: { folder: tiny.folder, loadStep: 3 } });
+  assertEquals(tuned.start?.parts, ["model"]);
+});
+
+Deno.test("a last save that cannot become such a folder keeps the weights, and says how to make one", async () => {
+  await using tiny = await tinyRun();
+  const last: CheckpointOptions = { folder: tiny.folder, interval: 100, lastSaveInHf: true };
+  const run = trained({ ...tiny.options, steps: 3, checkpoint: last, model: new Named({ vocabSize: 2048 }) });
+  const { message } = await assertRejects(() => run, CheckpointError);
+  assertStringIncludes(message, "its model is no Llama");
+  assertEquals(findCheckpoints(tiny.folder).complete.map((c) => c.manifest.content), ["model"]);
+});
+
+/** A model of one's own that happens to compute as a Llama. */
+class Named extends Module implements TrainableModel {
+  readonly inner: Llama;
+  constructor(sizes: LlamaOptions) {
+    super();
+    this.inner = tinyLlama(sizes);
+  }
+  loss(batch: Batch): LossSum {
+    return this.inner.loss(batch);
+  }
+}

@@ -152,7 +152,6 @@ Deno.test("keys of checkpoints are torchtitan's, with its defaults; what is not 
   assertEquals(typed.config.checkpoint.exclude_from_loading, ["optimizer", "model"]);
   for (
     const missing of [
-      "last_save_in_hf = true",
       "initial_load_in_hf_quantized = true",
     ]
   ) {
