@@ -31,7 +31,7 @@ import {
 } from "./config.ts";
 import { deviceHere, printMeshPlan, printPlan, whatFits } from "./dry_run.ts";
 import { JsonLines } from "./json_lines.ts";
-import { MemoryError, neededBytes, type PlannedStep } from "./machine_memory.ts";
+import { MemoryError, neededBytes, type PlannedStep, withStagingThatFits } from "./machine_memory.ts";
 import { colorsWanted, Metrics, processMemory } from "./metrics.ts";
 import { smallPages } from "./plan_report.ts";
 import { precisionOf, precisionText } from "./precision.ts";
@@ -133,7 +133,10 @@ async function openTrainer(config: Config): Promise<Trainer> {
     if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
     const { info } = deviceHere(deviceOptions(config.device.threads));
-    const limit = { limit: memory.availableBytes, need: (p: PlannedStep) => neededBytes(p, memory).all };
+    const limit = {
+      limit: memory.availableBytes,
+      need: (p: PlannedStep) => neededBytes(withStagingThatFits(p, memory), memory).all,
+    };
     throw new MemoryError(compiled, memory, whatFits(config, mesh, compiled, info, limit));
   }
 }

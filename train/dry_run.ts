@@ -18,7 +18,7 @@ import {
   trainOptions,
   writing,
 } from "./config.ts";
-import { fitText, neededBytes, type PlannedStep } from "./machine_memory.ts";
+import { fitText, neededBytes, type PlannedStep, withStagingThatFits } from "./machine_memory.ts";
 import { planMesh } from "./mesh_plan.ts";
 import { meshPlanPage } from "./mesh_plan_page.ts";
 import { meshPlanText } from "./mesh_plan_text.ts";
@@ -54,7 +54,8 @@ function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?: Mesh):
  * @returns whether it fits, as far as that is known. */
 export function printPlan(config: Config, { deviceMemory, diskSpeed }: PlanArguments = {}): boolean {
   const options = complete(trainOptions(config)), { info, memory } = deviceHere({ threads: options.threads });
-  const step = stepOptions(config, info), compiled = compileStep(step);
+  const step = stepOptions(config, info), whole = compileStep(step);
+  const compiled = memory ? withStagingThatFits(whole, memory) : whole;
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
   console.log(`Backward\n  ${rematText(compiled)}`);
@@ -73,9 +74,10 @@ export function printPlan(config: Config, { deviceMemory, diskSpeed }: PlanArgum
   const device = deviceFit(compiled.plan.arenaBytes, deviceMemory);
   if (device) console.log(`Device\n  ${deviceFitText(compiled.plan.arenaBytes, device)}`);
   else console.log(`Machine\n  ${fitText(compiled, memory)}`);
-  const limit = device
-    ? { limit: device.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes }
-    : memory && { limit: memory.availableBytes, need: (planned: PlannedStep) => neededBytes(planned, memory).all };
+  const limit = device ? { limit: device.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes } : memory && {
+    limit: memory.availableBytes,
+    need: (planned: PlannedStep) => neededBytes(withStagingThatFits(planned, memory), memory).all,
+  };
   if (!limit || limit.need(compiled) <= limit.limit) return true;
   whatFits(config, new Mesh({}, 1), compiled, info, limit).forEach((line) => console.log(`  ${line}`));
   return false;

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { checkMemory, fitText, MemoryError, neededBytes } from "../../train/machine_memory.ts";
+import { checkMemory, fitText, MemoryError, neededBytes, withStagingThatFits } from "../../train/machine_memory.ts";
 import { bytesText, memoryText } from "../../train/plan_report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
@@ -34,6 +34,19 @@ Deno.test("what the host holds grows with the microbatches of a step and with th
   const evaluating = compileStep({ ...step, evaluate: { batch: 64, seqLen: 16 } });
   assertEquals(evaluating.host.inputBytes, 3 * 4 * 64 * 16);
   assertEquals(batches, host.inputBytes + host.outputBytes + host.prefetchBytes);
+});
+
+Deno.test("what is copied for checkpoints beside training counts, and is as much as memory allows, but no less than a wave", () => {
+  const MIB = 2 ** 20, checkpoint = { folder: "nowhere", async: true };
+  const { shareBytes, stagingBytes } = compileStep({ ...step, checkpoint }).host;
+  const { parameter, moment } = compiled.plan.categories;
+  assert(shareBytes > 0 && shareBytes <= parameter + moment && stagingBytes >= shareBytes);
+  assertEquals(neededBytes(compileStep({ ...step, checkpoint })).all, needed + stagingBytes);
+  assertEquals(compileStep({ ...step, checkpoint: { ...checkpoint, loadOnly: true } }).host.stagingBytes, 0);
+  const large = { ...compiled, host: { ...host, stagingBytes: 1024 * MIB } };
+  const staging = (availableBytes: number) =>
+    withStagingThatFits(large, { ...machine, ownBytes: 0, availableBytes }).host.stagingBytes / MIB;
+  assertEquals([needed + 2048 * MIB, needed + 512 * MIB, needed].map(staging), [1024, 512, 256]);
 });
 
 Deno.test("whether a run fits is told with the limit that decides it", () => {
