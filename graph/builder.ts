@@ -1,6 +1,6 @@
 /** Appends nodes to a graph under construction: types are inferred as each node is made, so an ill-formed graph cannot be built.
  * @module */
-import type { Attrs, Graph, Named, Node, State, Type, Value } from "./ir.ts";
+import type { Attrs, Graph, Named, Node, Origin, State, Type, Value } from "./ir.ts";
 import { inferTypes, type Op } from "./op.ts";
 import { ops } from "./ops/mod.ts";
 
@@ -14,14 +14,16 @@ export function opOf(name: string): Op {
 
 /** A graph under construction. */
 export class Builder {
-  /** Module path given to new nodes. */
-  scope = "";
+  /** Given to new nodes. */
+  origin: Origin = { scope: "", phase: "forward" };
   /** Inputs so far. */
   readonly inputs: Named[] = [];
   /** Nodes so far, in execution order. */
   readonly nodes: Node[] = [];
   /** Named results so far. */
   readonly outputs: Named[] = [];
+  /** What modules have given so far. */
+  readonly activations: Named[] = [];
   /** Declared states by name. */
   readonly states: Map<string, State> = new Map();
   #next = 0;
@@ -32,12 +34,13 @@ export class Builder {
     for (const state of states) this.declare(state);
   }
 
-  /** A builder that goes on where a graph ends: its values stay valid, its nodes and outputs are kept. */
+  /** A builder that goes on where a graph ends: its values stay valid, and all that it has is kept. */
   static extend(graph: Graph): Builder {
     const builder = new Builder(graph.name, graph.states);
     builder.inputs.push(...graph.inputs);
     builder.nodes.push(...graph.nodes);
     builder.outputs.push(...graph.outputs);
+    builder.activations.push(...graph.activations);
     const values = [...graph.inputs.map((i) => i.value), ...graph.nodes.flatMap((n) => n.outputs)];
     builder.#next = values.reduce((max, v) => Math.max(max, v.id + 1), 0);
     return builder;
@@ -65,9 +68,10 @@ export class Builder {
   }
 
   /** Adds a node and returns its outputs. */
-  emit(op: string, inputs: readonly Value[], attrs: Attrs = {}, scope: string = this.scope): Value[] {
+  emit(op: string, inputs: readonly Value[], attrs: Attrs = {}, origin: Origin = this.origin): Value[] {
     const outputs = inferTypes(opOf(op), inputs, attrs).map((t) => this.#value(t));
-    this.nodes.push({ op, inputs, outputs, attrs, scope });
+    const { scope, phase, block } = origin;
+    this.nodes.push({ op, inputs, outputs, attrs, scope, phase, block });
     return outputs;
   }
 
@@ -110,6 +114,7 @@ export class Builder {
       states: [...this.states.values()],
       nodes: [...this.nodes],
       outputs: [...this.outputs],
+      activations: [...this.activations],
     };
   }
 }

@@ -2,7 +2,7 @@
  * nothing needs, and leaves the original untouched. Passes that match patterns are written on it.
  * @module */
 import { Builder, opOf } from "./builder.ts";
-import type { Attrs, Graph, Node, State, Value } from "./ir.ts";
+import { type Attrs, type Graph, type Node, type Origin, type State, type Value, withNodes } from "./ir.ts";
 
 /** States that a node touches. */
 export function touchedStates(node: Node): readonly string[] {
@@ -14,11 +14,6 @@ export function touchedStates(node: Node): readonly string[] {
 export function hasEffect(node: Node): boolean {
   const { effect, together } = opOf(node.op);
   return effect === true || node.attrs.into !== undefined || (together !== undefined && node.attrs.group !== undefined);
-}
-
-/** Does the node make a forward value again in backward? Pass `remat` makes such copies; they have the attribute `copy`. */
-export function isCopy(node: Node): boolean {
-  return node.attrs.copy !== undefined;
 }
 
 /** What each node waits for: the nodes that make its inputs, and those that touch its states before it does. */
@@ -90,9 +85,9 @@ export class Editor {
     this.#builder.declare(state);
   }
 
-  /** Makes a node that stands where `at` stands (or later, once its inputs are made). */
-  add(at: Node, op: string, inputs: readonly Value[], attrs: Attrs = {}): Node {
-    this.#builder.emit(op, inputs.map((v) => this.current(v)), attrs, at.scope);
+  /** Makes a node that stands where `at` stands (or later, once its inputs are made), and comes from where that does. */
+  add(at: Node, op: string, inputs: readonly Value[], attrs: Attrs = {}, origin: Origin = at): Node {
+    this.#builder.emit(op, inputs.map((v) => this.current(v)), attrs, origin);
     const node = this.#builder.nodes.at(-1)!;
     this.nodes.add(node);
     this.#position.set(node, this.#position.get(at) ?? at);
@@ -137,14 +132,14 @@ export class Editor {
       const inputs = node.inputs.map((v) => this.current(v));
       return inputs.every((v, i) => v === node.inputs[i]) ? node : { ...node, inputs };
     });
-    const outputs = this.#graph.outputs.map(({ name, value }) => ({ name, value: this.current(value) }));
     const ordered = inOrder(current);
-    const live = new Set(outputs.map((o) => o.value));
+    const live = new Set(this.#graph.outputs.map((o) => this.current(o.value)));
     const kept = ordered.toReversed().filter((node) => {
       if (!hasEffect(node) && !node.outputs.some((v) => live.has(v))) return false;
       node.inputs.forEach((v) => live.add(v));
       return true;
     }).reverse();
-    return { ...this.#graph, states: [...this.#builder.states.values()], nodes: kept, outputs };
+    const edited = withNodes(this.#graph, kept, (v) => this.current(v));
+    return { ...edited, states: [...this.#builder.states.values()] };
   }
 }

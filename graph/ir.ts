@@ -29,8 +29,21 @@ export interface Value extends Type {
   readonly id: number;
 }
 
+/** When a node runs: with what is traced, with its gradient, or there again to make what forward has not kept. */
+export type Phase = "forward" | "backward" | "remade";
+
+/** Where a node comes from. Every rewriting keeps it. */
+export interface Origin {
+  /** Path of the module that made it (`layers.3.attention`): for people, no code reads it. */
+  readonly scope: string;
+  /** When it runs. */
+  readonly phase: Phase;
+  /** The part of the model that is there several times, such as `layers.3`; absent outside of these. */
+  readonly block?: string;
+}
+
 /** One application of an op. */
-export interface Node {
+export interface Node extends Origin {
   /** Name in the op table (`graph/ops/`). */
   readonly op: string;
   /** Operands, in the order that the op defines. */
@@ -39,8 +52,6 @@ export interface Node {
   readonly outputs: readonly Value[];
   /** What is fixed at compile time, such as dims and constants. */
   readonly attrs: Attrs;
-  /** Module path that made it (`layers.3.attention`), with `'` appended for its gradient. */
-  readonly scope: string;
 }
 
 /** What a named state is for; memory is reported by it. */
@@ -48,10 +59,16 @@ export type StateKind = "parameter" | "gradient" | "moment" | "sum";
 
 /** A tensor that outlives a run. Only `read`, `accumulate` and `assign` touch it. */
 export interface State extends Type {
-  /** A parameter's FQN, or `gradient/FQN`, `moment1/FQN`, `loss_sum`, ... */
+  /** Unique in a step, for hosts and people: no code takes it apart. */
   readonly name: string;
   /** What it is for. */
   readonly kind: StateKind;
+  /** Name of the parameter that a gradient or a moment belongs to. */
+  readonly of?: string;
+  /** Path of the module that holds the parameter: for people. */
+  readonly scope?: string;
+  /** The block that the parameter is in, as nodes have it. */
+  readonly block?: string;
 }
 
 /** A value under a name that the host knows. */
@@ -74,6 +91,8 @@ export interface Graph {
   readonly nodes: readonly Node[];
   /** What the host gets from a run. */
   readonly outputs: readonly Named[];
+  /** What modules give, by their paths: plans name them. They keep nothing alive. */
+  readonly activations: readonly Named[];
 }
 
 /** Number of elements of a shape. */
@@ -104,6 +123,42 @@ export function isReal(dtype: DType): boolean {
 /** The type that is computed in: `f32` for what is stored as `bf16`. */
 export function wide<T extends DType>(dtype: T): Exclude<T, "bf16"> | "f32" {
   return dtype === "bf16" ? "f32" : dtype as Exclude<T, "bf16">;
+}
+
+/** Does a node run in backward? */
+export function inBackward({ phase }: Pick<Origin, "phase">): boolean {
+  return phase !== "forward";
+}
+
+/** What the gradient of a parameter, or of an input, is called. */
+export function gradientName(name: string): string {
+  return `gradient/${name}`;
+}
+
+/** The sum of a parameter's gradients over microbatches. */
+export function gradientOf(parameter: State, { dtype, shape }: Type = parameter): State {
+  return { ...parameter, name: gradientName(parameter.name), kind: "gradient", of: parameter.name, dtype, shape };
+}
+
+/** What AdamW remembers of a parameter's gradients: their mean, and that of their squares. */
+export function momentsOf(parameter: State): readonly [State, State] {
+  const moment = (i: 1 | 2): State => ({
+    ...parameter,
+    name: `moment${i}/${parameter.name}`,
+    kind: "moment",
+    of: parameter.name,
+  });
+  return [moment(1), moment(2)];
+}
+
+/** A graph with other nodes. What modules give goes with the nodes that made it.
+ * @param now what stands for a value of the old graph from then on. */
+export function withNodes(graph: Graph, nodes: readonly Node[], now: (value: Value) => Value = (v) => v): Graph {
+  const renamed = ({ name, value }: Named): Named => ({ name, value: now(value) });
+  const result = { ...graph, nodes, outputs: graph.outputs.map(renamed) };
+  if (graph.activations.length === 0) return result;
+  const made = new Set([...graph.inputs.map((i) => i.value), ...nodes.flatMap((n) => n.outputs)]);
+  return { ...result, activations: graph.activations.map(renamed).filter((a) => made.has(a.value)) };
 }
 
 /** The node that makes each value (inputs have none). */

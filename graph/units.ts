@@ -3,14 +3,9 @@
  * with the output layer). No name of a model is known here: a gather is known by the state that it comes from, a reduction by the
  * one that it leads to.
  * @module */
-import { hasEffect, isCopy, touchedStates } from "./edit.ts";
+import { hasEffect, touchedStates } from "./edit.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "./ir.ts";
 import { isViewOp } from "./place.ts";
-
-/** The block that a module path lies in, the path up to its first number, such as `layers.3`; `undefined` outside of all blocks. */
-export function blockOf(path: string): string | undefined {
-  return /^(?:[^.']+\.)*?\d+(?=[.']|$)/.exec(path)?.[0];
-}
 
 /** A collective for parameters. */
 export interface Transfer {
@@ -18,7 +13,9 @@ export interface Transfer {
   readonly kind: "gather" | "reduction" | "sum";
   /** The same for all that belongs to a unit; what backward gathers again is a unit of its own. */
   readonly unit: string;
-  /** The block, or the module, of the parameter. */
+  /** The block of the parameter. */
+  readonly block?: string;
+  /** The block, or the module, of the parameter: for people. */
   readonly module: string;
   /** How many others come before it on the way between parameter and use: one for each axis, for instance. */
   readonly depth: number;
@@ -36,20 +33,22 @@ const isReduction = ({ op }: Node): boolean => op === "reduce_scatter" || op ===
 /** All transfers of a graph, in its order. */
 export function transfersOf(graph: Graph): Transfer[] {
   const found = new Map([...fromStates(graph), ...toSums(graph), ...ofSums(graph)].map((t) => [t.node, t]));
+  const states = new Map(graph.states.map((s) => [s.name, s]));
   /** Blocks so far: between the same two of them, what lies outside is one unit. */
   const blocks = new Map<string, Set<string>>();
   return graph.nodes.flatMap((node): Transfer[] => {
     const transfer = found.get(node);
     if (!transfer) return [];
-    const { state, kind, depth, links } = transfer, path = state.slice(state.indexOf("/") + 1), block = blockOf(path);
-    const side = kind === "gather" && isCopy(node) ? "gather again" : kind, seen = blocks.get(side) ?? new Set();
+    const { state, kind, depth, links } = transfer, { block, scope = "" } = states.get(state)!;
+    const side = kind === "gather" && node.phase === "remade" ? "gather again" : kind,
+      seen = blocks.get(side) ?? new Set();
     if (block !== undefined) blocks.set(side, seen.add(block));
     const unit = `${side} ${block ?? `outside ${seen.size}`}`;
-    return [{ node, kind, unit, module: block ?? path.slice(0, Math.max(0, path.lastIndexOf("."))), depth, links }];
+    return [{ node, kind, unit, block, module: block ?? scope, depth, links }];
   });
 }
 
-interface Found extends Omit<Transfer, "unit" | "module"> {
+interface Found extends Omit<Transfer, "unit" | "block" | "module"> {
   readonly state: string;
 }
 

@@ -45,7 +45,8 @@ export function parameter(shape: readonly number[], init: Init): Parameter {
 }
 
 /** A part of a model: keeps parameters and other modules in its properties (also in arrays), and has a method `forward`.
- * Nodes that `forward` makes carry the module's path as their scope.
+ * Nodes that `forward` makes carry the module's path as their scope. What is an element of a list of modules is a _block_: parameters
+ * travel, and activations are made again, block by block. A module that holds nothing but such lists is none itself; its elements are.
  * @example
  * ```ts
  * import { Linear, type Tensor } from "@libtitan/titan";
@@ -68,15 +69,29 @@ export abstract class Module {
     // `this` has the subclass's methods already: each instance gets a `forward` of its own that sets the scope.
     const forward: unknown = Reflect.get(this, "forward");
     if (typeof forward !== "function") return;
-    const value = (...args: unknown[]): unknown => inScope(this, () => Reflect.apply(forward, this, args));
+    const value = (...args: unknown[]): unknown => called(this, () => Reflect.apply(forward, this, args));
     Object.defineProperty(this, "forward", { value, writable: true, configurable: true });
   }
 }
 
+/** Where a module is in a model. */
+interface Place {
+  readonly path: string;
+  /** The block that it is in, or is. */
+  readonly block?: string;
+}
+
 /** What a model is made of, each under the first path that leads to it. */
 interface Contents {
-  readonly modules: Map<Module, string>;
-  readonly parameters: Map<Parameter, string>;
+  readonly modules: Map<Module, Place>;
+  readonly parameters: Map<Parameter, { readonly name: string; readonly holder: Place }>;
+}
+
+/** Does a module hold lists of modules, and nothing else that is part of a model? */
+function holdsListsAlone(module: Module): boolean {
+  const isPart = (value: unknown): boolean => value instanceof Module || isParameter(value);
+  const parts = Object.values(module).filter((v) => isPart(v) || Array.isArray(v) && v.flat(Infinity).some(isPart));
+  return parts.length > 0 && parts.every((v) => Array.isArray(v) && !v.flat(Infinity).some(isParameter));
 }
 
 /** `attentionNorm` as `attention_norm`. */
@@ -85,38 +100,47 @@ const snakeCase = (name: string): string => name.replace(/([a-z0-9])([A-Z])/g, "
 function contentsOf(root: Module): Contents {
   const contents: Contents = { modules: new Map(), parameters: new Map() };
   const names = new Set<string>();
-  const visit = (value: unknown, path: string): void => {
+  const visit = (value: unknown, path: string, holder: Place, isElement = false): void => {
     if (isParameter(value)) {
       if (contents.parameters.has(value)) return;
       if (names.has(path)) {
         throw new TypeError(`Cannot name parameters: two of them are called "${path}"; rename a property`);
       }
       names.add(path);
-      contents.parameters.set(value, path);
-    } else if (Array.isArray(value)) value.forEach((item, i) => visit(item, `${path}.${i}`));
+      contents.parameters.set(value, { name: path, holder });
+    } else if (Array.isArray(value)) value.forEach((item, i) => visit(item, `${path}.${i}`, holder, true));
     else if (value instanceof Module && !contents.modules.has(value)) {
-      contents.modules.set(value, path);
+      const isBlock = isElement && holder.block === undefined && !holdsListsAlone(value);
+      const place: Place = { path, block: isBlock ? path : holder.block };
+      contents.modules.set(value, place);
       for (const [key, property] of Object.entries(value)) {
         if (key === "forward") {
           throw new TypeError(`Cannot use ${value.constructor.name}: its "forward" is a property, expected a method`);
         }
-        visit(property, path === "" ? snakeCase(key) : `${path}.${snakeCase(key)}`);
+        visit(property, path === "" ? snakeCase(key) : `${path}.${snakeCase(key)}`, place);
       }
     }
   };
-  visit(root, "");
+  visit(root, "", { path: "" });
   return contents;
 }
 
 /** The parameters of a model by FQN, in the order of its properties. One that is reached by several paths (tied weights) has
  * the first of them as its name. */
 export function namedParameters(root: Module): Map<string, Parameter> {
-  return new Map([...contentsOf(root).parameters].map(([parameter, name]) => [name, parameter]));
+  return new Map([...contentsOf(root).parameters].map(([parameter, { name }]) => [name, parameter]));
 }
 
 /** The states that hold a model's parameters. */
 export function parameterStates(root: Module, dtype: DType): State[] {
-  return [...namedParameters(root)].map(([name, { shape }]) => ({ name, kind: "parameter", dtype, shape }));
+  return [...contentsOf(root).parameters].map(([{ shape }, { name, holder: { path, block } }]): State => ({
+    name,
+    kind: "parameter",
+    dtype,
+    shape,
+    scope: path,
+    block,
+  }));
 }
 
 /** Number of trained numbers; a tied parameter counts once. */
@@ -161,24 +185,29 @@ export function bind<T>(root: Module, target: Target, body: () => T): T {
 function read(parameter: Parameter): Tensor {
   const what = `Cannot read a parameter of shape [${parameter.shape}]`;
   if (!binding) throw new Error(`${what}: no graph is being traced; call the module inside of bind(model, ...)`);
-  const name = binding.parameters.get(parameter);
-  if (name === undefined) {
+  const place = binding.parameters.get(parameter);
+  if (!place) {
     throw new Error(
       `${what}: ${binding.root.constructor.name} does not hold it; expected it in a property of a module or in an array ` +
         `there (a "#private" field or a Map cannot be searched)`,
     );
   }
-  return new Tensor(binding.builder, binding.builder.read(name));
+  return new Tensor(binding.builder, binding.builder.read(place.name));
 }
 
-function inScope<T>(module: Module, body: () => T): T {
-  const path = binding?.modules.get(module);
-  if (path === undefined) return body();
-  const { builder } = binding!, outer = builder.scope;
-  builder.scope = path;
+/** Runs a module's `forward`: what it makes comes from there, and what it gives is known by the module's path. */
+function called<T>(module: Module, body: () => T): T {
+  const place = binding?.modules.get(module);
+  if (!place) return body();
+  const { builder } = binding!, outer = builder.origin;
+  builder.origin = { ...outer, scope: place.path, block: place.block };
   try {
-    return body();
+    const result = body();
+    if (result instanceof Tensor && place.path !== "") {
+      builder.activations.push({ name: place.path, value: result.value });
+    }
+    return result;
   } finally {
-    builder.scope = outer;
+    builder.origin = outer;
   }
 }

@@ -58,7 +58,7 @@ class Lowering {
       this.#place(value, this.#builder.input(name, { dtype: value.dtype, shape }), layout);
     }
     for (const node of this.graph.nodes) this.#node(node);
-    this.#builder.scope = "";
+    this.#builder.origin = { scope: "", phase: "forward" };
     for (const { name, value } of this.graph.outputs) this.#builder.output(name, this.#convert(value, replicated));
     return this.#builder.finish();
   }
@@ -73,7 +73,7 @@ class Lowering {
   }
 
   #node(node: Node): void {
-    this.#builder.scope = node.scope;
+    this.#builder.origin = node;
     if (node.op === "constant" || node.op === "random") {
       const [value] = node.outputs;
       this.#sources.set(value, node);

@@ -16,7 +16,16 @@
  * @module */
 import { Builder, opOf } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
-import { consumers, dtypeBytes, type Graph, type Node, producers, type State, type Value } from "../graph/ir.ts";
+import {
+  consumers,
+  dtypeBytes,
+  type Graph,
+  type Node,
+  producers,
+  type State,
+  type Value,
+  withNodes,
+} from "../graph/ir.ts";
 import {
   type Layout,
   LayoutError,
@@ -29,7 +38,7 @@ import {
 } from "../graph/layout.ts";
 import { lower } from "./lower.ts";
 import { AXES, type Axis, type Mesh } from "./mesh.ts";
-import { type Layouts, modulesOf, type Placements } from "./plan.ts";
+import type { Layouts, Placements } from "./plan.ts";
 import { cutAlong, type Decisions, type Labels, labelsOf, onSummands, type Strategy, whole } from "./strategy.ts";
 
 /** The graph that every rank runs: shapes are those of a rank's parts, and what depends on the rank is said by axes, for `graphOfRank`
@@ -50,13 +59,13 @@ function separateReads(graph: Graph): Graph {
   for (const node of graph.nodes) {
     if (several(node)) {
       const from = builder.nodes.length;
-      builder.scope = node.scope;
+      builder.origin = node;
       const parts = touchedStates(node).map((name) => builder.read(name));
       now.set(node.outputs[0], builder.emit("concat", parts, { dim: 0 })[0]);
       nodes.push(...builder.nodes.slice(from));
     } else nodes.push({ ...node, inputs: node.inputs.map(current) });
   }
-  return { ...graph, nodes, outputs: graph.outputs.map(({ name, value }) => ({ name, value: current(value) })) };
+  return withNodes(graph, nodes, current);
 }
 
 class Rules implements Decisions {
@@ -239,19 +248,18 @@ class Rules implements Decisions {
     };
     for (const node of this.graph.nodes) {
       const state = node.op === "accumulate" ? this.#states.get(touchedStates(node)[0])! : undefined;
-      const parameter = state?.kind === "gradient" && this.#states.get(state.name.slice("gradient/".length));
+      const parameter = state?.kind === "gradient" ? this.#states.get(state.of ?? "") : undefined;
       if (parameter) visit(node.inputs[0], this.layouts.used(parameter));
     }
     return found;
   }
 
-  /** A module's result is what the last node in its scope, or in one inside, gives in forward. */
+  /** What modules give, with the placements that the plan has for it. */
   #namedActivations(): Map<Value, Placements> {
-    const last = new Map<string, Value>();
-    for (const { scope, outputs: [value] } of this.graph.nodes) {
-      if (scope.endsWith("'") || value === undefined) continue;
-      for (const module of modulesOf(scope)) last.set(module, value);
+    const found = new Map<Value, Placements>();
+    for (const { name, value } of this.graph.activations) {
+      found.set(value, { ...found.get(value), ...this.layouts.activation(name) });
     }
-    return new Map([...last].map(([scope, value]) => [value, this.layouts.activation(scope)]));
+    return found;
   }
 }

@@ -1,7 +1,7 @@
 /** The plan: which parameter, gradient sum and activation lies how on the mesh. A plan is a short list of patterns; bound to a mesh
  * and the graphs of a step, it gives every state and input its layout.
  * @module */
-import type { Graph, Named, State } from "../graph/ir.ts";
+import { gradientOf, type Graph, type Named, type State } from "../graph/ir.ts";
 import {
   degreeOf,
   type Layout,
@@ -91,13 +91,10 @@ export interface Layouts {
   /** Layout of an input. */
   input(input: Named): Layout;
   /** Placements asked for the result of a module. */
-  activation(scope: string): Placements;
+  activation(module: string): Placements;
   /** Where partial values with several uses are resolved to. */
   residual(rank: number): Placements;
 }
-
-/** The FQN of the parameter that a state belongs to: `wq` of `moment1/wq`. */
-const parameterOf = (state: string): string => state.slice(state.indexOf("/") + 1);
 
 /** A plan on a mesh, for the graphs of a step. */
 export class BoundPlan implements Layouts {
@@ -114,14 +111,14 @@ export class BoundPlan implements Layouts {
     this.#mesh = mesh;
     this.states = new Map(graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
     const parameters = [...this.states.values()].filter((s) => s.kind === "parameter").map((s) => s.name);
-    const scopes = new Set(graphs.flatMap((g) => g.nodes).flatMap((n) => modulesOf(n.scope)));
+    const modules = new Set(graphs.flatMap((g) => g.activations).map((a) => a.name));
     this.#parameters = matched(plan.parameters, parameters, "parameter");
-    this.#activations = matched(plan.activations, [...scopes], "module");
+    this.#activations = matched(plan.activations, [...modules], "module");
     for (const name of parameters) this.#check(this.states.get(name)!);
   }
 
   state(state: State): Layout {
-    const rule = this.#parameters.get(parameterOf(state.name));
+    const rule = this.#parameters.get(state.of ?? state.name);
     if (state.kind === "sum") return this.#layout(SUMMANDS, AXES);
     const sharded = state.shape.length === 0 ? {} : SHARDED;
     const placements = state.kind === "gradient"
@@ -139,8 +136,8 @@ export class BoundPlan implements Layouts {
     return value.shape.length >= 2 ? this.#layout(DATA, AXES) : replicated;
   }
 
-  activation(scope: string): Placements {
-    return this.#activations.get(scope)?.layout ?? {};
+  activation(module: string): Placements {
+    return this.#activations.get(module)?.layout ?? {};
   }
 
   residual(rank: number): Placements {
@@ -162,7 +159,7 @@ export class BoundPlan implements Layouts {
       state,
       used: (s) => this.used(s),
       input: (i) => this.input(i),
-      activation: (scope) => this.activation(scope),
+      activation: (module) => this.activation(module),
       residual: (rank) => this.residual(rank),
     };
   }
@@ -170,7 +167,7 @@ export class BoundPlan implements Layouts {
   /** One line for each parameter: its layouts stored, used, and of its gradient sum. */
   toString(): string {
     return [...this.states.values()].filter((s) => s.kind === "parameter").map((s) => {
-      const gradient = this.state({ ...s, name: `gradient/${s.name}`, kind: "gradient" });
+      const gradient = this.state(gradientOf(s));
       return `${s.name} [${s.shape}]: stored ${layoutText(this.state(s))}; used ${layoutText(this.used(s))}; ` +
         `gradient ${layoutText(gradient)}\n`;
     }).join("");
@@ -203,12 +200,6 @@ export class BoundPlan implements Layouts {
       }
     }
   }
-}
-
-/** `a`, `a.b` and `a.b.c` of the scope `a.b.c`, in forward as in backward. */
-export function modulesOf(scope: string): string[] {
-  const parts = scope.replace(/'$/, "").split(".");
-  return parts.map((_, i) => parts.slice(0, i + 1).join("."));
 }
 
 /** The rule of each name.

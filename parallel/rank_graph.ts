@@ -33,7 +33,7 @@ export function graphOfRank(graph: Graph, mesh: Mesh, rank: number): Graph {
   for (const node of graph.nodes) {
     const inputs = node.inputs.map(current), axes = (node.attrs.axes ?? []) as string[];
     const emit = (op: string, operands: readonly Value[], attrs: Node["attrs"]) =>
-      builder.emit(op, operands, attrs, node.scope).forEach((v, i) => now.set(node.outputs[i], v));
+      builder.emit(op, operands, attrs, node).forEach((v, i) => now.set(node.outputs[i], v));
     const attrs = resolved(node.attrs, mesh.degrees, coordinates) as Node["attrs"], [y] = node.outputs;
     if (node.op === "slice_by_rank") {
       const own = pieceOf(axes, mesh.degrees, coordinates), { shape } = y, size = num(attrs.size);

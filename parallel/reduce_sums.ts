@@ -3,7 +3,7 @@
  * @module */
 import { Builder } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
-import type { Graph, Node } from "../graph/ir.ts";
+import { type Graph, type Node, withNodes } from "../graph/ir.ts";
 import { degreeOf, type Layout, partialAxes } from "../graph/layout.ts";
 import { AXES, type Mesh } from "./mesh.ts";
 
@@ -24,7 +24,7 @@ export function reduceSums(graph: Graph, mesh: Mesh, layoutOf: (state: string) =
   }
   const nodes = graph.nodes.flatMap((node) => {
     const from = builder.nodes.length;
-    builder.scope = node.scope;
+    builder.origin = node;
     for (const name of last.get(node) ?? []) {
       const layout = layoutOf(name), axes = AXES.filter((axis) => partialAxes(layout, "sum").includes(axis));
       if (axes.length === 0) continue;
@@ -33,5 +33,5 @@ export function reduceSums(graph: Graph, mesh: Mesh, layoutOf: (state: string) =
     }
     return [node, ...builder.nodes.slice(from)];
   });
-  return { ...graph, nodes };
+  return withNodes(graph, nodes);
 }

@@ -11,6 +11,7 @@ const SENTENCES: Record<keyof typeof RULES, string> = {
   mirror: "tests mirror the tree",
   size: "files are short",
   names: "no file names a machine's folders or a registry's host",
+  identity: "no code of graph, parallel or train reads a scope's text or a state's name",
 };
 
 for (const [name, rule] of Object.entries(RULES)) {

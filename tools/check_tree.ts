@@ -105,8 +105,26 @@ export function names(tree: Tree): string[] {
   );
 }
 
+/** What a node or a state is, its fields say: no code tests or takes apart a scope, which is text for people, or a state's name.
+ * `graph/print.ts` writes that text, `graph/ir.ts` makes those names. */
+export function identity(tree: Tree): string[] {
+  const method =
+    "(starts|ends)With|includes|indexOf|lastIndexOf|match|matchAll|replace|replaceAll|search|slice|split|substring|at";
+  const forms: readonly (readonly [by: RegExp, maker: string, instead: string])[] = [
+    [new RegExp(`\\bscope\\)?\\s*[?!]?\\.\\s*(${method})\\(`), "graph/print.ts", "ask the node's phase or block"],
+    [/\.(test|exec)\([^()]*\bscope\b/, "graph/print.ts", "ask the node's phase or block"],
+    [/["'`/^](gradient|moment\d?)\\?\//, "graph/ir.ts", "ask the state's kind, and whose it is"],
+  ];
+  return sources(tree).filter(([path]) => /^(graph|parallel|train)\//.test(path)).flatMap(([path, text]) =>
+    withoutComments(text).split("\n").flatMap((line) => {
+      const broken = forms.find(([by, maker]) => path !== maker && by.test(line));
+      return broken === undefined ? [] : [`${path} reads a text for people in "${line.trim()}": ${broken[2]}`];
+    })
+  );
+}
+
 /** Every rule by its name. */
-export const RULES: Readonly<Record<string, Rule>> = { layers, browser, models, mirror, size, names };
+export const RULES: Readonly<Record<string, Rule>> = { layers, browser, models, mirror, size, names, identity };
 
 /** Reads the text files of a checkout. What git does not track is somebody's own, and no part of it; without git, which an archive
  * is, those that its `.gitignore` files do not leave out, of the kinds that a source has. */

@@ -3,6 +3,7 @@
  * backward and update.
  * @module */
 import { type InstructionTime, phaseOf, type StepProfile } from "./profile.ts";
+import { modulesOn, scopeText } from "../graph/print.ts";
 
 /** A slice, or (`ph` M) the name of a process or row. Times are microseconds. */
 export type TraceEvent =
@@ -113,10 +114,9 @@ function hostSlices(
 function pathOf(instruction: InstructionTime): string[] {
   const { section, action, scope } = instruction, phase = phaseOf(instruction);
   const stroke = phase === "backward" ? "'" : "";
-  const modules = scope.replace(/'$/, "").split(/\.(?!\d)/).filter((name) => name !== "");
   return [
     ...(section === "update" ? ["update"] : [`${section} ${action}`, phase]),
-    ...modules.map((name) => `${name}${stroke}`),
+    ...modulesOn(scope).map((name) => `${name}${stroke}`),
   ];
 }
 
@@ -126,7 +126,7 @@ function streamSlices(pid: number, instructions: readonly InstructionTime[], sta
   const shares = (i: number, other: number, depth: number): boolean =>
     paths[other] !== undefined && paths[i].slice(0, depth + 1).every((name, d) => paths[other][d] === name);
   instructions.forEach((instruction, i) => {
-    const { kernel, section, scope, flops, bytes, beginNs, endNs, stream } = instruction, cat = phaseOf(instruction);
+    const { kernel, section, flops, bytes, beginNs, endNs, stream } = instruction, cat = phaseOf(instruction);
     paths[i].forEach((name, depth) => {
       if (shares(i, i - 1, depth)) return; // the slice is open
       let last = i;
@@ -134,7 +134,7 @@ function streamSlices(pid: number, instructions: readonly InstructionTime[], sta
       const span = [beginNs - start, instructions[last].endNs - start] as const;
       events.push(slice(pid, STREAM + stream, span, { name, cat: depth === 0 ? section : cat }));
     });
-    const args = { module: scope, flops, bytes };
+    const args = { module: scopeText(instruction), flops, bytes };
     events.push(slice(pid, STREAM + stream, [beginNs - start, endNs - start], { name: kernel, cat, args }));
   });
   return events;

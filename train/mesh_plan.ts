@@ -1,10 +1,11 @@
 /** What a step on a mesh of ranks would take, without running it: the graphs of a rank are compiled up to their memory, and the facts
  * are gathered as plain data. `mesh_plan_text.ts` and `mesh_plan_page.ts` show them.
  * @module */
-import { sizeBytes, type State } from "../graph/ir.ts";
+import { gradientOf, sizeBytes, type State } from "../graph/ir.ts";
 import { type Degrees, layoutText, localShape, paddedAxes } from "../graph/layout.ts";
 import { recomputedFlops } from "../graph/passes/remat.ts";
 import { fullPrecision } from "../graph/passes/precision.ts";
+import { scopeText, withoutNumbers } from "../graph/print.ts";
 import type { Llama } from "../model/llama.ts";
 import { numParameters } from "../model/module.ts";
 import { type Exchange, exchangesOf } from "../parallel/exchanges.ts";
@@ -125,7 +126,7 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
     recomputedFlops: recomputedFlops(graph).recomputed,
   }));
   const collectives = planned.graphs.flatMap((graph, i) =>
-    exchangesOf(graph, { placeOf: ({ scope }) => placeOf(scope), runs: sections[i].runs })
+    exchangesOf(graph, { placeOf: (node) => withoutNumbers(scopeText(node)), runs: sections[i].runs })
       .map((exchange): CollectivePlan => ({ ...exchange, section: graph.name }))
   );
   const stored = new Map([...planned.plan.states.values()].map(({ state }) => [state.name, state]));
@@ -171,15 +172,10 @@ function parameterPlan(whole: State, local: State, layouts: BoundPlan, mesh: Mes
     localShape: localShape(shape, layout, mesh.degrees, name),
     stored: layoutText(layout),
     used: layoutText(layouts.used(whole)),
-    gradient: layoutText(layouts.state({ ...whole, name: `gradient/${name}`, kind: "gradient" })),
+    gradient: layoutText(layouts.state(gradientOf(whole))),
     padded: shape.some((_, d) => paddedAxes(layout, d).length > 0),
     bytes: sizeBytes(local),
   };
-}
-
-/** A name with numbers of layers left open: `layers.*.attention` of `layers.3.attention`. */
-export function placeOf(name: string): string {
-  return name.replace(/\.\d+(?=\.|'|$)/g, ".*");
 }
 
 /** Parameters that lie alike in every layer. */
@@ -192,7 +188,7 @@ export interface ParameterGroup extends ParameterPlan {
 export function parameterGroups(parameters: readonly ParameterPlan[]): ParameterGroup[] {
   const groups = new Map<string, ParameterGroup>();
   for (const p of parameters) {
-    const { shape, stored, used, gradient } = p, place = placeOf(p.name);
+    const { shape, stored, used, gradient } = p, place = withoutNumbers(p.name);
     const key = JSON.stringify([place, shape, stored, used, gradient]), known = groups.get(key);
     if (!known) groups.set(key, { ...p, names: [p.name] });
     else {

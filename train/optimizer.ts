@@ -3,7 +3,7 @@
  * @module */
 import type { Builder } from "../graph/builder.ts";
 import { i32 } from "../graph/builder.ts";
-import type { Attrs, Graph, State } from "../graph/ir.ts";
+import { type Attrs, gradientOf, type Graph, momentsOf, type State } from "../graph/ir.ts";
 import { constant, Tensor } from "../graph/tensor.ts";
 import { traceGraph } from "../graph/trace.ts";
 import { type Init, type Module, namedParameters, parameterStates } from "../model/module.ts";
@@ -23,19 +23,9 @@ export interface OptimizerOptions {
   readonly maxNorm: number;
 }
 
-/** Names of the states that belong to a parameter. */
-export const stateNames = {
-  gradient: (fqn: string): string => `gradient/${fqn}`,
-  moment1: (fqn: string): string => `moment1/${fqn}`,
-  moment2: (fqn: string): string => `moment2/${fqn}`,
-} as const;
-
 /** The two moments of every parameter. */
 export function momentStates(model: Module, dtype: RealType): State[] {
-  return parameterStates(model, dtype).flatMap((s): State[] => [
-    { ...s, name: stateNames.moment1(s.name), kind: "moment" },
-    { ...s, name: stateNames.moment2(s.name), kind: "moment" },
-  ]);
+  return parameterStates(model, dtype).flatMap(momentsOf);
 }
 
 /** Graph `update`: one step of AdamW on all parameters, with the gradients that the step's microbatches added up.
@@ -48,8 +38,8 @@ export function traceUpdate(
 ): Graph {
   const { dtype, globalTokens, beta1, beta2, eps, weightDecay, maxNorm } = options;
   const parameters = parameterStates(model, dtype);
-  const gradients = parameters.map((s): State => ({ ...s, name: stateNames.gradient(s.name), kind: "gradient" }));
-  const states = [...parameters, ...gradients, ...momentStates(model, dtype), ...sumStates(trainingSums, dtype)];
+  const gradients = parameters.map((s) => gradientOf(s)), moments = momentStates(model, dtype);
+  const states = [...parameters, ...gradients, ...moments, ...sumStates(trainingSums, dtype)];
   return traceGraph("update", states, (builder) => {
     const scalar = (name: string): Tensor => new Tensor(builder, builder.input(name, { dtype, shape: [] }));
     const read = (name: string): Tensor => new Tensor(builder, builder.read(name));
@@ -64,11 +54,11 @@ export function traceUpdate(
     // AdamW then leaves everything as it is.
     const scale = clip.mul(correction).add(gradNorm.mul(0));
     const attrs = { beta1, beta2, eps, weight_decay: weightDecay };
-    parameters.forEach(({ name }, i) => {
-      const moments = [stateNames.moment1(name), stateNames.moment2(name)];
+    parameters.forEach((parameter, i) => {
+      const moments = momentsOf(parameter).map((s) => s.name);
       const operands = [...moments.map(read), [first, ...others][i], lr, step, scale];
-      const moved = read(name).apply("adamw", operands, attrs);
-      [name, ...moments].forEach((state, k) => builder.assign(state, moved[k].value));
+      const moved = read(parameter.name).apply("adamw", operands, attrs);
+      [parameter.name, ...moments].forEach((state, k) => builder.assign(state, moved[k].value));
     });
     return { loss: lossSum.div(count), grad_norm: gradNorm, token_count: count };
   });

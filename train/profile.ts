@@ -2,6 +2,7 @@
  * computes and touches. Together they make a table by kernel and kind of module.
  * @module */
 import type { InstructionInfo } from "../graph/passes/encode.ts";
+import { scopeText, withoutNumbers } from "../graph/print.ts";
 
 /** An instruction that ran. */
 export interface InstructionTime extends InstructionInfo {
@@ -31,9 +32,9 @@ export interface StepProfile {
   readonly instructions: readonly InstructionTime[];
 }
 
-/** Part of a step that an instruction belongs to; `'` at the end of a scope marks a gradient. */
-export function phaseOf({ section, scope }: InstructionTime): "forward" | "backward" | "update" {
-  return section === "update" ? "update" : scope.endsWith("'") ? "backward" : "forward";
+/** Part of a step that an instruction belongs to; what is made again is part of backward. */
+export function phaseOf({ section, phase }: InstructionTime): "forward" | "backward" | "update" {
+  return section === "update" ? "update" : phase === "forward" ? "forward" : "backward";
 }
 
 /** What the device can do, in billions a second. */
@@ -69,8 +70,7 @@ const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a +
 export function kernelRows(profiles: readonly StepProfile[], rates: DeviceRates): KernelRow[] {
   const groups = Map.groupBy(
     profiles.flatMap((p) => p.instructions),
-    ({ kernel, section, scope }) =>
-      `${kernel} ${scope === "" ? section : scope.replaceAll(/(?<=\.)\d+(?=\.|'|$)/g, "*")}`,
+    (i) => `${i.kernel} ${i.scope === "" ? i.section : withoutNumbers(scopeText(i))}`,
   );
   const total = callMs(profiles);
   return [...groups].map(([name, instructions]): KernelRow => {

@@ -1,5 +1,6 @@
 /** What a run says about what backward makes again: a line of its header, and what memory budgets cost.
  * @module */
+import { inBackward } from "../graph/ir.ts";
 import { recomputedFlops } from "../graph/passes/remat.ts";
 import type { RematPoint } from "../graph/passes/remat_search.ts";
 import type { Compiled } from "./compile.ts";
@@ -8,7 +9,7 @@ const count = (n: number): string => n.toLocaleString("en-US");
 
 /** What backward makes again, as a share of the other FLOPs of a microbatch, in a line. */
 export function rematText({ graphs }: Compiled): string {
-  const flops = graphs.filter((g) => g.nodes.some((n) => n.scope.endsWith("'"))).map(recomputedFlops);
+  const flops = graphs.filter((g) => g.nodes.some(inBackward)).map(recomputedFlops);
   const [recomputed, other] = (["recomputed", "other"] as const).map((key) => flops.reduce((n, f) => n + f[key], 0));
   const percent = other > 0 ? 100 * recomputed / other : 0;
   return `recomputes ${percent > 0 && percent < 0.1 ? "less than 0.1" : percent.toFixed(1)} % of FLOPs`;

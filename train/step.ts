@@ -67,8 +67,8 @@ export function traceMicrobatch(model: TrainableModel, options: BatchShape & { r
   const names = [...namedParameters(model).keys()];
   const forward = traceForward("microbatch", model, options, trainingSums);
   const graph = autodiff(forward, { of: "loss_sum", seed: 1 / options.globalTokens, states: names, keep: false });
-  const declared = new Set(graph.states.map((s) => s.name));
-  const idle = names.filter((name) => !declared.has(`gradient/${name}`));
+  const trained = new Set(graph.states.filter((s) => s.kind === "gradient").map((s) => s.of));
+  const idle = names.filter((name) => !trained.has(name));
   if (idle.length > 0) {
     throw new TypeError(
       `Cannot train ${

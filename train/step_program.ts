@@ -19,6 +19,7 @@ import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { HostSlot, MemoryPlan } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
+import { scopeInWords } from "../graph/print.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { type Compiled, compileGraphs, type CompileOptions, planGraphs, type Planned } from "./compile.ts";
 import { boxOf, type Layout, localShape, replicated } from "../graph/layout.ts";
@@ -87,7 +88,7 @@ export class DivergedError extends Error {
 
   /** @ignore */
   constructor(step: number, origin: TitanError | undefined, numbers: StepNumbers) {
-    const place = origin?.scope?.replace(/^(.+)'$/, "the gradient of $1") ?? "the step";
+    const place = origin?.scope === undefined ? "the step" : scopeInWords(origin.scope);
     const where = origin
       ? `first made by "${origin.kernel}" of ${place}`
       : "which the same step run again did not show";

@@ -1,7 +1,7 @@
 /** Pass `autodiff`: appends the gradient of one scalar to the graph, in reverse order, from each op's vjp.
  * @module */
 import { Builder, opOf } from "../builder.ts";
-import { type Graph, isReal, type Node, type Value } from "../ir.ts";
+import { gradientName, gradientOf, type Graph, isReal, type Node, type Value } from "../ir.ts";
 import { nodeText } from "../print.ts";
 import { constant, Tensor } from "../tensor.ts";
 
@@ -36,21 +36,23 @@ export function autodiff(forward: Graph, options: AutodiffOptions): Graph {
     const sum = cotangents.get(value);
     cotangents.set(value, sum ? sum.add(part) : part);
   };
+  // Constants do not begin backward: they may stand anywhere.
+  const { origin } = builder;
   send(loss, constant(builder, seed, { dtype: loss.dtype, shape: [] }));
   const begun = new Set<string>();
   for (const node of forward.nodes.toReversed()) {
     const parts = node.outputs.map((v) => cotangents.get(v));
     if (parts.every((p) => p === undefined)) continue;
-    builder.scope = `${node.scope}'`;
+    builder.origin = { ...node, phase: "backward" };
     if (node.op === "read") accumulate(builder, node, parts[0]!, begun);
     else vjpOf(builder, node, parts).forEach((part, i) => send(node.inputs[i], part));
   }
-  builder.scope = "";
+  builder.origin = origin;
   for (const name of inputs) {
     const value = forward.inputs.find((i) => i.name === name)!.value;
     if (!isReal(value.dtype)) continue;
     const gradient = cotangents.get(value) ?? constant(builder, 0, value);
-    builder.output(`gradient/${name}`, gradient.value);
+    builder.output(gradientName(name), gradient.value);
   }
   return builder.finish();
 }
@@ -74,8 +76,8 @@ function vjpOf(builder: Builder, node: Node, cotangents: (Tensor | undefined)[])
 
 function accumulate(builder: Builder, node: Node, gradient: Tensor, begun: Set<string>): void {
   const [name] = node.attrs.states as string[];
-  const state = `gradient/${name}`;
-  builder.declare({ name: state, kind: "gradient", dtype: gradient.dtype, shape: gradient.shape });
-  builder.accumulate(state, gradient.value, !begun.has(state));
-  begun.add(state);
+  const state = gradientOf(builder.states.get(name)!, gradient);
+  builder.declare(state);
+  builder.accumulate(state.name, gradient.value, !begun.has(name));
+  begun.add(name);
 }

@@ -2,10 +2,11 @@
  * @module */
 import { opOf } from "../builder.ts";
 import { type Range, waitsOf } from "../events.ts";
-import { type DType, dtypeBytes, type Node, numel } from "../ir.ts";
+import { type DType, dtypeBytes, type Node, numel, type Origin } from "../ir.ts";
 import { kernels } from "../kernels.ts";
 import { flopsOf, type KernelCall } from "../op.ts";
 import { kernelViews, type Place } from "../place.ts";
+import { scopeText } from "../print.ts";
 import { packed, type View } from "../view.ts";
 import type { HostSlot, MemoryPlan, SectionMemory } from "./memory.ts";
 
@@ -33,12 +34,13 @@ export interface EncodedSection {
   readonly instructions: readonly InstructionInfo[];
 }
 
+/** Where an instruction comes from. */
+type From = Pick<Origin, "scope" | "phase">;
+
 /** What an instruction runs, and how much that is. */
-export interface InstructionInfo {
+export interface InstructionInfo extends From {
   /** Its name in `csrc/kernels.def`. */
   readonly kernel: string;
-  /** Module path, with `'` appended in backward. */
-  readonly scope: string;
   /** Floating point operations. */
   readonly flops: number;
   /** Bytes of its tensors, each counted once and elements that strides repeat once too; scratch is not counted. */
@@ -53,15 +55,16 @@ interface Operand {
   readonly view: View;
 }
 
-interface Instruction {
+interface Instruction extends From {
   readonly kernel: string;
-  readonly scope: string;
   readonly flops: number;
   readonly operands: readonly (Operand | undefined)[];
   /** Those of the operands that it writes. */
   readonly written: readonly Operand[];
   readonly attrs: KernelCall["attrs"];
 }
+
+const fromOf = ({ scope, phase }: Node): From => ({ scope, phase });
 
 /** Kernels run on stream 0, collectives on stream 1. */
 function streamOf({ kernel }: Instruction): number {
@@ -109,9 +112,10 @@ export function encode(plan: MemoryPlan): EncodedProgram {
       outputs: s.outputs,
       inputBytes: s.inputBytes,
       outputBytes: s.outputBytes,
-      instructions: instructions.map(({ kernel, scope, flops, operands }) => ({
+      instructions: instructions.map(({ kernel, scope, phase, flops, operands }) => ({
         kernel,
         scope,
+        phase,
         flops,
         bytes: operands.reduce((sum, o) => sum + touchedBytes(o), 0),
       })),
@@ -130,11 +134,11 @@ function lower(section: SectionMemory): Instruction[] {
       taken.offset * dtypeBytes[base.dtype],
     view: taken,
   });
-  const copy = (scope: string, from: Operand, to: Operand): Instruction => ({
+  const copy = (from: From, source: Operand, to: Operand): Instruction => ({
     kernel: "copy",
-    scope,
+    ...from,
     flops: 0,
-    operands: [from, to],
+    operands: [source, to],
     written: [to],
     attrs: {},
   });
@@ -143,7 +147,7 @@ function lower(section: SectionMemory): Instruction[] {
     if (node.op === "read" || places.isView(node) || section.inPlaceAssigns.has(node)) continue;
     if (node.op === "concat") {
       for (const { value, place } of places.copiedPieces(node)) {
-        instructions.push(copy(node.scope, operandAt(places.of.get(value)!), operandAt(place)));
+        instructions.push(copy(fromOf(node), operandAt(places.of.get(value)!), operandAt(place)));
       }
       continue;
     }
@@ -151,7 +155,7 @@ function lower(section: SectionMemory): Instruction[] {
   }
   for (const { name, value, offset } of section.outputs) {
     const to: Operand = { space: "output", dtype: value.dtype, offset, view: packed(value.shape) };
-    instructions.push(copy(`output ${name}`, operandAt(places.of.get(value)!), to));
+    instructions.push(copy({ scope: `output ${name}`, phase: "forward" }, operandAt(places.of.get(value)!), to));
   }
   return instructions;
 }
@@ -166,7 +170,9 @@ function lowerNode(
   if (node.op === "assign" || node.op === "accumulate") return statePieces(node, call, section, operandAt);
   const all = [...node.inputs, ...node.outputs];
   const views = kernelViews(node, all.map((v) => section.places.of.get(v)!.view));
-  if (typeof views === "string") throw new Error(`Cannot run "${node.op}" of ${node.scope || "the graph"}: ${views}`);
+  if (typeof views === "string") {
+    throw new Error(`Cannot run "${node.op}" of ${scopeText(node) || "the graph"}: ${views}`);
+  }
   const given = all.map((v, i) => operandAt(section.places.of.get(v)!, views[i])), { length } = node.inputs;
   const written = given.slice(length);
   const operands: (Operand | undefined)[] = call.operands?.(given.slice(0, length), written) ?? given;
@@ -176,7 +182,7 @@ function lowerNode(
     operands.push(scratch);
     written.push(scratch);
   }
-  return [{ kernel: call.kernel, scope: node.scope, flops: flopsOf(op, node), operands, written, attrs: call.attrs }];
+  return [{ kernel: call.kernel, ...fromOf(node), flops: flopsOf(op, node), operands, written, attrs: call.attrs }];
 }
 
 /** A value goes into its states piece by piece: they need not be neighbours. */
@@ -202,7 +208,7 @@ function statePieces(
     const target = operandAt({ base, view: packed(view.shape) });
     const flops = node.op === "accumulate" ? numel(view.shape) : 0;
     const operands = [operandAt(place, view), target];
-    return { kernel: call.kernel, scope: node.scope, flops, operands, written: [target], attrs: call.attrs };
+    return { kernel: call.kernel, ...fromOf(node), flops, operands, written: [target], attrs: call.attrs };
   });
 }
 
@@ -232,7 +238,7 @@ class ProgramWriter {
       this.#attrs(at);
       this.#instructions.push({
         at,
-        scope: this.#text(at.scope),
+        scope: this.#text(scopeText(at)),
         operands,
         attrs: [first, this.#attributes.length - first],
         wait: waits[i] && sectionFirst + waits[i],
@@ -260,12 +266,12 @@ class ProgramWriter {
     return at;
   }
 
-  #tensor(operand: Operand, { kernel, scope }: Instruction): number {
+  #tensor(operand: Operand, at: Instruction): number {
     const { space, dtype, offset, view } = operand, rank = view.shape.length;
     if (rank > MAX_RANK) {
       throw new Error(
-        `Cannot run "${kernel}" of ${
-          scope || "the graph"
+        `Cannot run "${at.kernel}" of ${
+          scopeText(at) || "the graph"
         }: an operand has ${rank} dims, at most ${MAX_RANK}; merge some`,
       );
     }

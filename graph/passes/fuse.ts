@@ -1,7 +1,7 @@
 /** Pass `fuse`: fewer passes over memory. Each rule is a small pure pass of its own, in the order of {@linkcode fusions}.
  * @module */
 import { opOf } from "../builder.ts";
-import { Editor, hasEffect, isCopy, touchedStates } from "../edit.ts";
+import { Editor, hasEffect, touchedStates } from "../edit.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
 import { nums } from "../op.ts";
 import { castsIntoKernels, castsIntoProducts } from "./fuse_casts.ts";
@@ -66,7 +66,7 @@ export function residualNorms(graph: Graph): Graph {
       const sum = made.get(node.inputs[0]);
       if (sum?.op !== "add" || fused.has(sum) || !isThere(node.inputs[1], sum)) continue;
       // A norm that is made again in backward does not belong to the sum that forward keeps.
-      if (isCopy(node) !== isCopy(sum)) continue;
+      if (node.phase !== sum.phase) continue;
       const joined = edit.add(node, "add_rmsnorm", [...sum.inputs, node.inputs[1]], node.attrs);
       [sum.outputs[0], ...node.outputs].forEach((v, i) => edit.replace(v, joined.outputs[i]));
       fused.add(sum);

@@ -2,7 +2,7 @@
  * leaves a cluster and comes back.
  * @module */
 import { dependencies, Editor } from "../edit.ts";
-import { type Attrs, type Graph, type Node, producers, type Value, wide } from "../ir.ts";
+import { type Attrs, type Graph, inBackward, type Node, type Origin, producers, type Value, wide } from "../ir.ts";
 import { num } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 import { type MapProgram, type MapStep, programAttr } from "../ops/map.ts";
@@ -26,8 +26,6 @@ interface Unit {
 
 const isMappable = (node: Node | undefined): node is Node =>
   node !== undefined && (elementwiseNames.has(node.op) || node.op === "cast");
-
-const isGradient = (node: Node): boolean => node.scope.endsWith("'");
 
 /** The units of a graph. They never need each other in a circle. */
 class Units {
@@ -53,7 +51,7 @@ class Units {
     if (wide(u.dtype) !== wide(v.dtype) || String(u.shape) !== String(v.shape)) return;
     if (a.nodes.size + b.nodes.size > MAX_STEPS) return;
     // What only backward needs is not made in forward.
-    if (isGradient(x) !== isGradient(y) || Math.max(a.last, b.last) - Math.min(a.first, b.first) > MAX_DISTANCE) return;
+    if (inBackward(x) !== inBackward(y) || Math.max(a.last, b.last) - Math.min(a.first, b.first) > MAX_DISTANCE) return;
     if (this.#keepsTerms(a, b)) return;
     const before = this.#between(a, b, start);
     if (!before) return;
@@ -156,6 +154,8 @@ function emit(
   const program: MapProgram = { constants, steps, results: kept.map((v) => registers.get(v)!) };
   const { dtype, shape } = nodes[0].outputs[0], bf16 = [...kept.keys()].filter((i) => kept[i].dtype === "bf16");
   const attrs: Attrs = { program: programAttr(program), dtype: wide(dtype), shape: [...shape] };
-  const map = edit.add(nodes.at(-1)!, "map", inputs, bf16.length > 0 ? { ...attrs, bf16 } : attrs);
+  const last = nodes.at(-1)!, isOne = nodes.every((n) => n.phase === last.phase);
+  const origin: Origin = isOne ? last : { ...last, phase: "backward" };
+  const map = edit.add(last, "map", inputs, bf16.length > 0 ? { ...attrs, bf16 } : attrs, origin);
   kept.forEach((v, i) => edit.replace(v, map.outputs[i]));
 }

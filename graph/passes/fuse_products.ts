@@ -3,8 +3,8 @@
  * @module */
 import { opOf } from "../builder.ts";
 import { parseDims } from "../dims.ts";
-import { Editor, hasEffect, isCopy, touchedStates } from "../edit.ts";
-import { consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
+import { Editor, hasEffect, touchedStates } from "../edit.ts";
+import { consumers, type Graph, inBackward, type Node, producers, type Value } from "../ir.ts";
 import { str } from "../op.ts";
 import { isViewOp } from "../place.ts";
 
@@ -76,8 +76,8 @@ function findGroups(facts: Facts): Group[] {
     if (node.op !== "contract") continue;
     const weight = made.get(node.inputs[1]), state = facts.parameterOf(node.inputs[1]);
     if (state === undefined || weight?.op !== "read" && weight?.op !== "all_gather") continue;
-    if (isCopy(node)) copies.set(state, node);
-    if (node.scope.endsWith("'") || facts.isSent(node.outputs[0])) continue;
+    if (node.phase === "remade") copies.set(state, node);
+    if (inBackward(node) || facts.isSent(node.outputs[0])) continue;
     const dims = str(node.attrs.dims), { inputs: [x, w], outputs: [y] } = parseDims(dims);
     const free = w.filter((d) => !x.some((e) => e[0] === d[0]));
     if (free.length !== 1 || free[0] !== w[0] || !y.some((d) => d[0] === w[0][0])) continue;

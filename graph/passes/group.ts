@@ -2,7 +2,7 @@
  * reduced of its gradients. It stands where the first gather stood, or the last reduction.
  * @module */
 import { dependencies, inOrder } from "../edit.ts";
-import type { Graph, Node } from "../ir.ts";
+import { type Graph, type Node, withNodes } from "../ir.ts";
 import { type Transfer, transfersOf } from "../units.ts";
 
 /** Joins what does the same to tensors of one type over the same ranks. What depends on one another stays apart. */
@@ -11,13 +11,14 @@ function kindOf({ node: { op, attrs, inputs }, kind, unit, depth }: Transfer): s
 }
 
 function join(members: readonly Transfer[]): Node {
-  const [{ node: first }] = members, modules = [...new Set(members.map((t) => t.module))].join(", ");
+  const [{ node: first, block }] = members, modules = [...new Set(members.map((t) => t.module))].join(", ");
   if (members.length === 1) return first;
   return {
     ...first,
     inputs: members.flatMap((t) => t.node.inputs),
     outputs: members.flatMap((t) => t.node.outputs),
-    scope: `${modules}${first.scope.endsWith("'") ? "'" : ""}`,
+    scope: modules,
+    block,
   };
 }
 
@@ -45,5 +46,5 @@ export function group(graph: Graph): Graph {
   }
   const place = (node: Node): number => at.get(node) ?? position.get(node)!;
   const nodes = [...new Set(graph.nodes.map(now))].sort((a, b) => place(a) - place(b));
-  return { ...graph, nodes: inOrder(nodes, before) };
+  return withNodes(graph, inOrder(nodes, before));
 }

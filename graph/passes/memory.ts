@@ -4,7 +4,7 @@
  * Sizes and offsets are bytes; lifetimes are node indices.
  * @module */
 import { opOf } from "../builder.ts";
-import { hasEffect, isCopy, touchedStates } from "../edit.ts";
+import { hasEffect, touchedStates } from "../edit.ts";
 import {
   consumers,
   dtypeBytes,
@@ -17,6 +17,7 @@ import {
   type Value,
 } from "../ir.ts";
 import { type Base, ownsBase, type Places, placeValues } from "../place.ts";
+import { scopeText } from "../print.ts";
 import { transfersOf } from "../units.ts";
 import type { View } from "../view.ts";
 
@@ -158,7 +159,7 @@ function planSection(
   });
   const blocks = new Map<Base, Block>();
   // What is gathered ahead for backward does not begin it.
-  const gradient = graph.nodes.findIndex((n) => n.scope.endsWith("'") && !isCopy(n));
+  const gradient = graph.nodes.findIndex((n) => n.phase === "backward");
   const gathers = transfersOf(graph).filter((t) => t.kind === "gather").flatMap((t) => t.node.outputs);
   const gathered = new Set(gathers.map((v) => home(places.of.get(v)!.base)));
   for (const [base, { first, last, held, bytes, label }] of lives) {
@@ -204,7 +205,7 @@ function planSection(
   };
 }
 
-const label = (node: Node): string => `${node.op} ${node.scope}`.trim();
+const label = (node: Node): string => `${node.op} ${scopeText(node)}`.trim();
 
 /** First write and last use of every base that is a value's. A graph output lives to the end. */
 function lifetimes(graph: Graph, places: Places): Map<Base, Life> {

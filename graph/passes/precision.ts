@@ -3,7 +3,7 @@
  * @module */
 import { Builder } from "../builder.ts";
 import { touchedStates } from "../edit.ts";
-import { consumers, type Graph, type Node, type State, type StateKind, type Value } from "../ir.ts";
+import { consumers, type Graph, type Node, type State, type StateKind, type Value, withNodes } from "../ir.ts";
 import { isViewOp } from "../place.ts";
 
 /** Element types of a step, in torchtitan's terms. */
@@ -33,7 +33,7 @@ export function precision(graph: Graph, options: Precision): Graph {
 /** What a rewriting may use. */
 interface Context {
   readonly builder: Builder;
-  /** Makes a node in the scope of the one that is looked at. */
+  /** Makes a node that comes from where the one does that is looked at. */
   emit(op: string, inputs: readonly Value[], attrs?: Node["attrs"]): Value[];
   /** The value as another type. */
   cast(value: Value, dtype: "f32" | "bf16"): Value;
@@ -48,14 +48,13 @@ function rewrite(
   builder.nodes.length = 0;
   for (const old of graph.nodes) {
     const node = { ...old, inputs: old.inputs.map(current) };
-    const emit: Context["emit"] = (op, inputs, attrs) => builder.emit(op, inputs, attrs, node.scope);
+    const emit: Context["emit"] = (op, inputs, attrs) => builder.emit(op, inputs, attrs, node);
     const cast: Context["cast"] = (v, dtype) => v.dtype === dtype ? v : emit("cast", [v], { dtype })[0];
     const outputs = replace(node, { builder, emit, cast });
     if (outputs) node.outputs.forEach((v, i) => now.set(v, outputs[i]));
     else builder.nodes.push(node);
   }
-  const outputs = graph.outputs.map(({ name, value }) => ({ name, value: current(value) }));
-  return { ...builder.finish(), outputs };
+  return withNodes(graph, builder.nodes, current);
 }
 
 /** What takes a product's f32 sums as they are. */

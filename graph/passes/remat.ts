@@ -1,17 +1,14 @@
 /** Pass `remat`: which forward values are kept for backward, and which are made again there by copies of the nodes that made
- * them: activation checkpointing (Chen et al. 2016). A copy is its node with the attribute `copy` and the scope of the gradient; it
- * computes the same numbers, so gradients keep every bit.
- *
- * A _block_ is what one element of a list of modules makes: all scopes that begin with the same path up to the first number,
- * such as `layers.3`. What leaves a block is always kept. The _turn_ is where backward begins.
+ * them: activation checkpointing (Chen et al. 2016). A copy is its node in the phase `remade`; it computes the same numbers, so
+ * gradients keep every bit. What leaves a block is always kept. The _turn_ is where backward begins.
  * @module */
 import { Builder, opOf } from "../builder.ts";
-import { hasEffect, isCopy } from "../edit.ts";
-import { type Graph, type Node, producers, sizeBytes, type Value } from "../ir.ts";
+import { hasEffect } from "../edit.ts";
+import { type Graph, inBackward, type Node, producers, sizeBytes, type Value, withNodes } from "../ir.ts";
 import { FlowNetwork } from "../min_cut.ts";
 import { flopsOf } from "../op.ts";
 import { isViewOp } from "../place.ts";
-import { blockOf, transfersOf } from "../units.ts";
+import { transfersOf } from "../units.ts";
 import { joinedProducts } from "./fuse_products.ts";
 import { removeDeadNodes } from "./simplify.ts";
 
@@ -25,8 +22,6 @@ export type RematPolicy =
 
 /** How many bytes a node may read for each one that it makes, if it is to count as nearly free. */
 const MOST_READ = 8;
-
-const isGradient = (node: Node): boolean => node.scope.endsWith("'");
 
 /** What decisions are made on: a graph as its values are needed in backward. Views are as good as what they show, so all is told
  * of their _root_, the value whose memory they lie on. */
@@ -45,24 +40,24 @@ export class Forward {
   readonly #made: ReadonlyMap<Value, Node>;
 
   constructor(graph: Graph) {
-    const made = this.#made = producers(graph), turn = graph.nodes.findIndex(isGradient);
+    const made = this.#made = producers(graph), turn = graph.nodes.findIndex(inBackward);
     const first = turn < 0 ? [] : graph.nodes.slice(0, turn), rest = graph.nodes.slice(first.length);
     // What forward needs after the turn (the head, chunk by chunk) is there in any case.
     const stays = new Set<Value | undefined>(graph.outputs.map((o) => this.root(o.value)));
-    for (const node of rest) if (!isGradient(node)) node.inputs.forEach((v) => stays.add(this.root(v)));
+    for (const node of rest) if (!inBackward(node)) node.inputs.forEach((v) => stays.add(this.root(v)));
     const gathers = transfersOf(graph).filter((t) => t.kind === "gather");
     const gathered = new Set(gathers.flatMap((t) => [t.node, ...t.links]));
     this.all = first.filter((n) => !isViewOp(n.op) && n.op !== "read" && n.op !== "constant" && !gathered.has(n));
     this.nodes = this.all.filter((n) => !hasEffect(n) && !n.outputs.some((v) => stays.has(v)));
     const isGathered = (v: Value) => gathered.has(made.get(v)!);
     this.needed = new Set(
-      rest.filter(isGradient).flatMap((n) => n.inputs.map((v) => this.root(v))).filter((v) => !isGathered(v)),
+      rest.filter(inBackward).flatMap((n) => n.inputs.map((v) => this.root(v))).filter((v) => !isGathered(v)),
     );
-    const blocks = first.map((n) => blockOf(n.scope)).filter((b) => b !== undefined), leaving = new Set<Node>();
+    const blocks = first.map((n) => n.block).filter((b) => b !== undefined), leaving = new Set<Node>();
     for (const node of first) {
       if (isViewOp(node.op)) continue;
       for (const source of node.inputs.map((v) => made.get(this.root(v)))) {
-        if (source && blockOf(source.scope) !== blockOf(node.scope)) leaving.add(source);
+        if (source && source.block !== node.block) leaving.add(source);
       }
     }
     this.blocks = [...new Set(blocks)];
@@ -80,7 +75,7 @@ export class Forward {
 
   /** Nodes inside of some blocks: all that could be made again but what leaves the block. */
   inside(blocks: ReadonlySet<string>): Node[] {
-    return this.nodes.filter((n) => blocks.has(blockOf(n.scope) ?? "") && !this.leaving.has(n));
+    return this.nodes.filter((n) => n.block !== undefined && blocks.has(n.block) && !this.leaving.has(n));
   }
 
   /** Values that are kept when some nodes are made again: what gradients read, or those copies. */
@@ -143,7 +138,7 @@ function allowedBy(graph: Graph, forward: Forward, policy: RematPolicy): Node[] 
   for (const nodes of joinedProducts(graph)) nodes.forEach((n) => first.set(n, nodes[0]));
   const isEven = new Map<Node, boolean>();
   return forward.inside(new Set(forward.blocks)).filter((node) => {
-    const { recompute } = opOf(node.op), block = blockOf(node.scope)!;
+    const { recompute } = opOf(node.op), block = node.block!;
     if (recompute !== "matmul") return recompute === "cheap";
     const product = first.get(node) ?? node, count = products.get(block) ?? 0;
     if (!isEven.has(product)) {
@@ -186,24 +181,23 @@ export function remake(graph: Graph, remade: ReadonlySet<Node>): Graph {
   };
   const now = (v: Value): Value => copies.get(v) ?? v;
   for (const node of graph.nodes) {
-    if (!isGradient(node)) {
+    if (!inBackward(node)) {
       nodes.push(node);
       continue;
     }
     for (const source of missing(node)) {
-      const attrs = { ...source.attrs, copy: 1 };
-      builder.emit(source.op, source.inputs.map(now), attrs, `${source.scope}'`).forEach((v, i) =>
-        copies.set(source.outputs[i], v)
-      );
+      const again = builder.emit(source.op, source.inputs.map(now), source.attrs, { ...source, phase: "remade" });
+      again.forEach((v, i) => copies.set(source.outputs[i], v));
       nodes.push(builder.nodes.at(-1)!);
     }
     nodes.push(node.inputs.some((v) => copies.has(v)) ? { ...node, inputs: node.inputs.map(now) } : node);
   }
-  return removeDeadNodes({ ...graph, nodes });
+  return removeDeadNodes(withNodes(graph, nodes));
 }
 
 /** FLOPs of what a graph makes again, and of all else. */
 export function recomputedFlops(graph: Graph): { readonly recomputed: number; readonly other: number } {
   const sum = (nodes: readonly Node[]) => nodes.reduce((n, node) => n + flopsOf(opOf(node.op), node), 0);
-  return { recomputed: sum(graph.nodes.filter(isCopy)), other: sum(graph.nodes.filter((n) => !isCopy(n))) };
+  const isRemade = (n: Node) => n.phase === "remade";
+  return { recomputed: sum(graph.nodes.filter(isRemade)), other: sum(graph.nodes.filter((n) => !isRemade(n))) };
 }

@@ -3,10 +3,9 @@
  * Blocks that are built alike share their analysis; no name of a model is known here.
  * @module */
 import { opOf } from "../builder.ts";
-import { type Graph, type Node, numel, producers, sizeBytes, type Value } from "../ir.ts";
+import { type Graph, inBackward, type Node, numel, producers, sizeBytes, type Value } from "../ir.ts";
 import { flopsOf, type Recompute } from "../op.ts";
 import { isViewOp } from "../place.ts";
-import { blockOf } from "../units.ts";
 import { joinedProducts } from "./fuse_products.ts";
 import type { Block } from "./memory.ts";
 import { Forward, leastKept, recomputedFlops, remake } from "./remat.ts";
@@ -275,7 +274,7 @@ export class RematSearch {
 
   /** Text that is equal for blocks that are built alike. */
   #kindOf(name: string): string {
-    const nodes = this.#graph.nodes.filter((n) => blockOf(n.scope) === name && !n.scope.endsWith("'"));
+    const nodes = this.#graph.nodes.filter((n) => n.block === name && !inBackward(n));
     const own = new Map<Value, string>(nodes.flatMap((n, i) => n.outputs.map((v, k) => [v, `${i}.${k}`])));
     const typeOf = (v: Value) => `${v.dtype}${v.shape}`;
     return nodes.map(({ op, inputs, outputs, attrs }) => {
@@ -366,7 +365,7 @@ function smallestJoined(atoms: readonly Atom[]): Atom[] {
 /** Bytes alive at each node, the block that it belongs to, and what each block keeps for its backward. */
 function profile({ graph, blocks }: Judged) {
   const changes = new Float64Array(graph.nodes.length + 2), kept = new Map<string, number>();
-  const blockAt = graph.nodes.map((n) => blockOf(n.scope));
+  const blockAt = graph.nodes.map((n) => n.block);
   for (const { first, last, bytes, use } of blocks) {
     changes[first] += bytes;
     changes[last + 1] -= bytes;

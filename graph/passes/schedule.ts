@@ -8,7 +8,7 @@
  * the sums where the next unit's are there. Sums are reduced once all is added, and nobody waits for them.
  * @module */
 import { dependencies, inOrder } from "../edit.ts";
-import { consumers, type Graph, type Node } from "../ir.ts";
+import { consumers, type Graph, type Node, withNodes } from "../ir.ts";
 import { type Transfer, transfersOf } from "../units.ts";
 
 /** What the order is made for. */
@@ -46,5 +46,5 @@ export function schedule(graph: Graph, { prefetch = 1 }: ScheduleOptions = {}): 
     for (const n of [node, ...links]) at.set(n, last);
   }
   const nodes = graph.nodes.toSorted((a, b) => place(a) - place(b));
-  return { ...graph, nodes: inOrder(nodes, before) };
+  return withNodes(graph, inOrder(nodes, before));
 }

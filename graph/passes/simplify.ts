@@ -6,7 +6,7 @@ import { arr } from "../array.ts";
 import { Builder, opOf } from "../builder.ts";
 import { parseDims } from "../dims.ts";
 import { hasEffect, touchedStates } from "../edit.ts";
-import { type Attrs, type Graph, type Node, numel, type Value } from "../ir.ts";
+import { type Attrs, type Graph, type Node, numel, type Origin, type Value, withNodes } from "../ir.ts";
 import { num, nums, str } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 
@@ -18,8 +18,8 @@ export interface RuleContext {
   constant(value: Value): number | undefined;
   /** Does only one node read the value (and no graph output)? */
   usedOnce(value: Value): boolean;
-  /** Makes a node with one output in front of the one that is looked at, in its scope unless another is given. */
-  emit(op: string, inputs: readonly Value[], attrs: Attrs, scope?: string): Value;
+  /** Makes a node with one output in front of the one that is looked at; it comes from where that does, unless told otherwise. */
+  emit(op: string, inputs: readonly Value[], attrs: Attrs, origin?: Origin): Value;
 }
 
 /** A rule: what stands for the (only) output of a node from now on, or `undefined` where it does not fit. */
@@ -146,7 +146,7 @@ const transposedProduct: LocalRule = ({ op, inputs: [x], attrs }, { made, emit, 
   const labels = out.split(/\s+/);
   if (out.includes("...")) return;
   const dims = `${left} -> ${map.map((i) => labels[i]).join(" ")}`;
-  return emit("contract", product.inputs, { ...product.attrs, dims }, product.scope);
+  return emit("contract", product.inputs, { ...product.attrs, dims }, product);
 };
 
 const SPREADS: ReadonlySet<string> = new Set(["reshape", "transpose", "broadcast", "slice"]);
@@ -239,19 +239,19 @@ export function applyRules(graph: Graph, table: typeof rules = rules): Graph {
   const use = (v: Value, times: number) => uses.set(v, (uses.get(v) ?? 0) + times);
   graph.nodes.forEach((node) => node.inputs.forEach((v) => use(v, 1)));
   graph.outputs.forEach(({ value }) => use(value, 2));
-  const contextOf = (own: string): RuleContext => ({
+  const contextOf = (own: Origin): RuleContext => ({
     made: (v, op) => made.get(v)?.op === op ? made.get(v) : undefined,
     constant: (v) => made.get(v)?.op === "constant" ? num(made.get(v)!.attrs.value) : undefined,
     usedOnce: (v) => uses.get(v) === 1,
-    emit: (op, inputs, attrs, scope = own) => {
-      builder.emit(op, inputs, attrs, scope);
+    emit: (op, inputs, attrs, origin = own) => {
+      builder.emit(op, inputs, attrs, origin);
       const node = builder.nodes.at(-1)!;
       return place(node) ?? node.outputs[0];
     },
   });
   /** Puts a node where it stands, or returns what stands for its output. */
   const place = (node: Node): Value | undefined => {
-    const context = contextOf(node.scope);
+    const context = contextOf(node);
     for (const [, rule] of table) {
       const value = rule(node, context);
       if (value) return value;
@@ -265,16 +265,12 @@ export function applyRules(graph: Graph, table: typeof rules = rules): Graph {
     now.set(node.outputs[0], value);
     use(value, uses.get(node.outputs[0]) ?? 0);
   }
-  return now.size === 0 ? graph : { ...graph, nodes, outputs: renamed(graph, now) };
+  return now.size === 0 ? graph : withNodes(graph, nodes, (v) => now.get(v) ?? v);
 }
 
 function withInputs(node: Node, now: ReadonlyMap<Value, Value>): Node {
   if (!node.inputs.some((v) => now.has(v))) return node;
   return { ...node, inputs: node.inputs.map((v) => now.get(v) ?? v) };
-}
-
-function renamed(graph: Graph, now: ReadonlyMap<Value, Value>): Graph["outputs"] {
-  return graph.outputs.map(({ name, value }) => ({ name, value: now.get(value) ?? value }));
 }
 
 const COMMUTES: ReadonlySet<string> = new Set(["add", "mul", "equal"]);
@@ -287,8 +283,8 @@ const attrsKey = (attrs: Attrs): string =>
       typeof x === "number" && (!Number.isFinite(x) || Object.is(x, -0)) ? `#${Object.is(x, -0) ? "-0" : x}` : x,
   );
 
-/** Joins nodes of one op, inputs and attributes; the first one and its scope stay. A `read` joins an earlier one of the same
- * states when none of them has changed in between. */
+/** Joins nodes of one op, inputs and attributes; the first one stays, with where it comes from. What is made again in backward is not
+ * joined with what forward made. A `read` joins an earlier one of the same states when none of them has changed in between. */
 export function joinEqualNodes(graph: Graph): Graph {
   const first = new Map<string, Node>(), now = new Map<Value, Value>(), writes = new Map<string, number>();
   const nodes: Node[] = [];
@@ -301,7 +297,8 @@ export function joinEqualNodes(graph: Graph): Graph {
     }
     const ids = node.inputs.map((v) => v.id);
     if (COMMUTES.has(node.op)) ids.sort((a, b) => a - b);
-    const key = `${node.op} ${ids} ${states.map((s) => writes.get(s) ?? 0)} ${attrsKey(node.attrs)}`;
+    const side = node.phase === "remade" ? "again" : "";
+    const key = `${node.op} ${side} ${ids} ${states.map((s) => writes.get(s) ?? 0)} ${attrsKey(node.attrs)}`;
     const same = first.get(key);
     if (same) node.outputs.forEach((v, i) => now.set(v, same.outputs[i]));
     else {
@@ -309,7 +306,7 @@ export function joinEqualNodes(graph: Graph): Graph {
       nodes.push(node);
     }
   }
-  return now.size === 0 ? graph : { ...graph, nodes, outputs: renamed(graph, now) };
+  return now.size === 0 ? graph : withNodes(graph, nodes, (v) => now.get(v) ?? v);
 }
 
 /** Removes nodes that no effect and no graph output needs. States stay declared. */
@@ -320,7 +317,7 @@ export function removeDeadNodes(graph: Graph): Graph {
     node.inputs.forEach((v) => live.add(v));
     return true;
   }).reverse();
-  return nodes.length === graph.nodes.length ? graph : { ...graph, nodes };
+  return nodes.length === graph.nodes.length ? graph : withNodes(graph, nodes);
 }
 
 /** Simplifies a graph until nothing changes. */

@@ -5,7 +5,7 @@
 import { Builder, opOf } from "../builder.ts";
 import { type Dim, expandDims, type Signature } from "../dims.ts";
 import { dependencies, touchedStates } from "../edit.ts";
-import { type Graph, type Node, numel, producers, type Value } from "../ir.ts";
+import { type Graph, type Node, numel, type Origin, producers, type Value, withNodes } from "../ir.ts";
 import { num } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 import { nodeText } from "../print.ts";
@@ -218,23 +218,23 @@ export function chunkBoxes(shape: readonly number[], limit: number, most: number
  * that they have, once for all nodes of the chunk. */
 function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, Node>, box: Box): Map<Value, Value> {
   const own = new Map<Value, Value>(), sliced = new Map<string, Value>();
-  const sliceOf = (v: Value, dims: readonly number[], scope: string): Value => {
+  const sliceOf = (v: Value, dims: readonly number[], origin: Origin): Value => {
     const starts = dims.map((d) => box.starts[d] ?? 0), shape = dims.map((d, i) => box.sizes[d] ?? v.shape[i]);
     if (String(shape) === String(v.shape)) return v;
     const key = `${v.id} ${dims}`, known = sliced.get(key), source = made.get(v);
     if (known) return known;
     const [slice] = source?.op === "constant"
-      ? builder.emit("constant", [], { ...source.attrs, shape }, scope)
-      : builder.emit("slice", [v], { starts, shape }, scope);
+      ? builder.emit("constant", [], { ...source.attrs, shape }, origin)
+      : builder.emit("slice", [v], { starts, shape }, origin);
     sliced.set(key, slice);
     return slice;
   };
   for (const node of region.nodes) {
     const { inputs } = signatureOf(node, region.value), binding = region.bindings.get(node)!;
     const operands = node.inputs.map((v, i) =>
-      own.get(v) ?? sliceOf(v, inputs[i].map(([label]) => binding.get(label) ?? -1), node.scope)
+      own.get(v) ?? sliceOf(v, inputs[i].map(([label]) => binding.get(label) ?? -1), node)
     );
-    builder.emit(node.op, operands, node.attrs, node.scope).forEach((out, i) => own.set(node.outputs[i], out));
+    builder.emit(node.op, operands, node.attrs, node).forEach((out, i) => own.set(node.outputs[i], out));
   }
   return own;
 }
@@ -256,7 +256,7 @@ function tileRegion(graph: Graph, value: Value, { rows, chunks }: Required<Omit<
     for (const [v, list] of parts) {
       const part = own.get(v)!;
       // What has no rows is a sum, folded as the chunks go by.
-      if (isSum(v) && list.length > 0) list[0] = builder.emit("add", [list[0], part], {}, made.get(v)!.scope)[0];
+      if (isSum(v) && list.length > 0) list[0] = builder.emit("add", [list[0], part], {}, made.get(v)!)[0];
       else list.push(part);
     }
   }
@@ -267,9 +267,8 @@ function tileRegion(graph: Graph, value: Value, { rows, chunks }: Required<Omit<
   const replace = (v: Value) => results.get(v) ?? v;
   const renamed = after.map((n) => n.inputs.some((v) => results.has(v)) ? { ...n, inputs: n.inputs.map(replace) } : n);
   const nodes = [...before, ...builder.nodes.slice(old), ...renamed];
-  const outputs = graph.outputs.map(({ name, value }) => ({ name, value: replace(value) }));
   // A whole constant that only the region used is dead now.
-  return removeDeadNodes({ ...graph, nodes, outputs });
+  return removeDeadNodes(withNodes(graph, nodes, replace));
 }
 
 /** Puts the parts of a value together, from the innermost row dim out: concat along a dim that it has, sum over one it lacks. */
@@ -286,7 +285,7 @@ function combine(
     const rows = Map.groupBy(pieces, (p) => String(p.starts.slice(0, dim)));
     pieces = [...rows.values()].map((group) => {
       const values = group.map((p) => p.value),
-        join = (op: string, of: Value[], attrs = {}) => builder.emit(op, of, attrs, node.scope)[0];
+        join = (op: string, of: Value[], attrs = {}) => builder.emit(op, of, attrs, node)[0];
       const value = at < 0 || values.length === 1
         ? values.reduce((a, b) => join("add", [a, b]))
         : join("concat", values, { dim: at });

@@ -6,7 +6,7 @@
  * @module */
 import { parseDims } from "../dims.ts";
 import { Editor } from "../edit.ts";
-import { type Attrs, consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
+import { type Attrs, consumers, type Graph, inBackward, type Node, producers, type Value } from "../ir.ts";
 import { num, nums, str } from "../op.ts";
 
 /** Tiles the gathers and scatters over one axis of the mesh that feed products, or are fed by them. Behind `fuse`, where products are
@@ -20,8 +20,6 @@ export function tileAsyncTp(graph: Graph, axis: string): Graph {
   }
   return pass.edit.finish();
 }
-
-const isGradient = (node: Node): boolean => node.scope.endsWith("'");
 
 /** The dim of a product's result that one of its operands has, but not the other, as its dim `dim`; `undefined` where there is none. */
 function freeDim({ attrs, inputs }: Node, operand: Value, dim: number): number | undefined {
@@ -49,7 +47,7 @@ class Overlap {
     const { edit } = this, [whole] = node.outputs, dim = num(node.attrs.dim), group = groupOf(node);
     const products = (this.#uses.get(whole) ?? []).flatMap((product) => {
       // A product of the other direction finds all rows there.
-      const isHere = product.op === "contract" && !product.attrs.into && isGradient(product) === isGradient(node);
+      const isHere = product.op === "contract" && !product.attrs.into && inBackward(product) === inBackward(node);
       const free = isHere ? freeDim(product, whole, dim) : undefined;
       return free === undefined ? [] : [{ product, free, parts: [] as Value[] }];
     });

@@ -7,7 +7,7 @@
  * come to rank r in the order r - 1, r - 2, ... of the group's ring, so every sum has one order.
  * @module */
 import { Editor } from "../edit.ts";
-import { type Attr, type Attrs, consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
+import { type Attr, type Attrs, consumers, type Graph, type Node, type Phase, producers, type Value } from "../ir.ts";
 import { num } from "../op.ts";
 import { nodeText } from "../print.ts";
 import { isViewOp } from "../place.ts";
@@ -59,8 +59,8 @@ class Ring {
   }
 
   /** Hands values on, all at once. */
-  shift(values: readonly Value[], attrs: Attrs = {}): Node {
-    return this.edit.add(this.node, "ring_shift", values, { ...this.#group, ...attrs });
+  shift(values: readonly Value[], phase: Phase = this.node.phase): Node {
+    return this.edit.add(this.node, "ring_shift", values, this.#group, { ...this.node, phase });
   }
 
   /** Operands behind `first`, positions and documents in turns of queries and keys: those of the keys that come from `back` ranks
@@ -104,11 +104,11 @@ function backward(ring: Ring, made: ReadonlyMap<Value, Node>, uses: ReadonlyMap<
   const sum = (some: readonly Value[], others: readonly Value[]) =>
     others.map((v, i) => some.length > 0 ? edit.add(node, "add", [some[i], v]).outputs[0] : v);
   // The first slice can be on its way since forward: it starts before the gradient of o is made.
-  const first = ring.shift(own, { copy: 1 }), maker = made.get(memoryOf(made, rest[2]));
+  const first = ring.shift(own, "remade"), maker = made.get(memoryOf(made, rest[2]));
   if (maker) edit.move(first, maker);
   let slice: readonly Value[] = first.outputs, dq: Value[] = [], onTheWay: readonly Value[] = [];
   for (let back = 1; back < size; back++) {
-    const next = back < size - 1 ? ring.shift(slice, { copy: 1 }).outputs : [];
+    const next = back < size - 1 ? ring.shift(slice, "remade").outputs : [];
     const [dqPart, ...parts] = gradients(slice, back);
     dq = sum(dq, [dqPart]);
     onTheWay = ring.shift(sum(onTheWay, parts)).outputs;

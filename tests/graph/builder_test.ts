@@ -4,6 +4,7 @@ import { interpret } from "../../graph/interpret.ts";
 import type { State } from "../../graph/ir.ts";
 import { print } from "../../graph/print.ts";
 import { verify } from "../../graph/verify.ts";
+import { at } from "./origins.ts";
 
 const states: State[] = [
   { name: "a", kind: "parameter", ...f64(2, 3) },
@@ -20,13 +21,16 @@ Deno.test("types are inferred as nodes are made, so an ill-formed graph cannot b
   assertEquals(opOf("exp").name, "exp");
 });
 
-Deno.test("inputs have unique names, and nodes the scope of their making", () => {
+Deno.test("inputs have unique names, and nodes come from where they are made", () => {
   const builder = new Builder("g"), x = builder.input("x", f32(2));
   assertThrows(() => builder.input("x", f32(2)), TypeError, `Cannot add input "x": it exists already`);
-  builder.scope = "layers.0";
+  builder.origin = at("layers.0");
   builder.emit("exp", [x]);
-  builder.emit("exp", [x], {}, "other");
-  assertEquals(builder.nodes.map((n) => n.scope), ["layers.0", "other"]);
+  builder.emit("exp", [x], {}, at("other'"));
+  assertEquals(builder.nodes.map(({ scope, phase, block }) => ({ scope, phase, block })), [
+    at("layers.0"),
+    at("other'"),
+  ]);
 });
 
 Deno.test("only declared states can be touched, and each has one type", () => {

@@ -7,20 +7,21 @@ import { Tensor } from "../../graph/tensor.ts";
 import { trace, traceGraph } from "../../graph/trace.ts";
 import { verify } from "../../graph/verify.ts";
 import { assertSameMeaning, forSeeds, Random, randomGraph } from "./random_graphs.ts";
+import { at } from "./origins.ts";
 
 const state = (name: string): State => ({ name, kind: "sum", ...f64() });
 const ops = (graph: Graph): string => graph.nodes.map((n) => n.op).join(" ");
 
-Deno.test("a node is added where another stands, and takes its scope", () => {
+Deno.test("a node is added where another stands, and comes from where that does", () => {
   const graph = traceGraph("g", [], (builder) => {
-    builder.scope = "layers.0";
+    builder.origin = at("layers.0'");
     return { y: new Tensor(builder, builder.input("x", f64(2))).exp().log() };
   });
   const text = print(graph), edit = new Editor(graph), [exp, log] = graph.nodes;
   const tanh = edit.add(log, "tanh", exp.outputs);
   edit.replace(log.outputs[0], tanh.outputs[0]);
   const after = verify(edit.finish());
-  assertEquals([ops(after), tanh.scope], ["exp tanh", "layers.0"]);
+  assertEquals([ops(after), tanh.scope, tanh.phase, tanh.block], ["exp tanh", "layers.0", "backward", "layers.0"]);
   assertEquals(print(graph), text);
 });
 

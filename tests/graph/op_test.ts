@@ -41,6 +41,7 @@ Deno.test("the default of FLOPs is one for each element of the largest operand",
     inputs: [value(0, 2, 4), value(1, 4)],
     outputs: [value(2, 2)],
     attrs: {},
+    phase: "forward",
     scope: "",
   };
   assertEquals(flopsOf(rows, node), 8);

@@ -4,6 +4,7 @@ import { nodeText, print } from "../../graph/print.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { trace, traceGraph } from "../../graph/trace.ts";
 import type { Graph, State } from "../../graph/ir.ts";
+import { at } from "./origins.ts";
 
 const states: State[] = [
   { name: "norm.weight", kind: "parameter", ...f32(4) },
@@ -11,9 +12,9 @@ const states: State[] = [
 ];
 const example: Graph = traceGraph("example", states, (builder) => {
   const ids = new Tensor(builder, builder.input("ids", i32(2))), x = new Tensor(builder, builder.input("x", f32(2, 4)));
-  builder.scope = "layers.0.norm";
+  builder.origin = at("layers.0.norm");
   const [y] = x.apply("rmsnorm", [new Tensor(builder, builder.read("norm.weight"))], { eps: 0.00001 });
-  builder.scope = "";
+  builder.origin = at("");
   const picked = ids.apply("embedding", [y])[0].reshape("a (b c) -> (a b) c", { b: 2 });
   builder.accumulate("norm.weight", y.sum(0).value);
   return { picked };

@@ -8,6 +8,7 @@ import { interpret, type Memory } from "../../graph/interpret.ts";
 import { num } from "../../graph/op.ts";
 import { print } from "../../graph/print.ts";
 import { Tensor } from "../../graph/tensor.ts";
+import { at } from "./origins.ts";
 
 /** A small seeded generator of random numbers (mulberry32). */
 export class Random {
@@ -303,7 +304,7 @@ export function randomGraph(seed: number, options: RandomGraphOptions = {}): Gra
   read("moment0", "moment1");
   const [least, most] = options.steps ?? [10, 40], count = random.int(least, most), names = Object.keys(steps);
   for (let i = 0; i < count; i++) {
-    builder.scope = `layers.${Math.floor(4 * i / count)}`;
+    builder.origin = at(`layers.${Math.floor(4 * i / count)}`);
     steps[random.pick(names)](pool);
     if (random.oneIn(8)) read(random.pick(states).name);
     if (random.oneIn(12)) {
@@ -312,7 +313,7 @@ export function randomGraph(seed: number, options: RandomGraphOptions = {}): Gra
       read("total");
     }
   }
-  builder.scope = "";
+  builder.origin = at("");
   const whole = choose(pool, (t) => t.shape.length === 0);
   if (whole) builder.accumulate("count", whole.value, random.oneIn(2));
   if (random.oneIn(3)) builder.assign("moment1", wrap(builder.read("moment0")).mul(0.9).value);
@@ -320,6 +321,9 @@ export function randomGraph(seed: number, options: RandomGraphOptions = {}): Gra
   if (fit && random.oneIn(2)) builder.assign("moment0", fit.value);
   const loss = options.head ?? random.oneIn(3) ? headLoss(pool, D, [B, T]) : plainLoss(pool);
   builder.output("loss", loss.value);
+  pool.tensors.filter((_, i) => i % 5 === 0).forEach((t, i) =>
+    builder.activations.push({ name: `m.${i}`, value: t.value })
+  );
   const extra = random.int(0, 3);
   for (let i = 0; i < extra; i++) builder.output(`y${i}`, choose(pool)!.value);
   return builder.finish();
@@ -337,13 +341,13 @@ function headLoss(pool: Pool, D: number, [B, T]: readonly number[]): Tensor {
   builder.declare({ name: "output.weight", kind: "parameter", dtype, shape: [V, D] });
   const base = choose(pool, (t) => String(t.shape) === String([B, T, D]))!;
   const h = base.add(plainLoss(pool).broadcastTo([B, T, D]));
-  builder.scope = "output";
+  builder.origin = at("output");
   const logits = h.contract("b t d, v d -> b t v", new Tensor(builder, builder.read("output.weight")));
-  builder.scope = "loss";
+  builder.origin = at("loss");
   const targets = new Tensor(builder, builder.input("targets", { dtype: "i32", shape: [B, T] }));
   const [loss, count] = logits.apply("cross_entropy", [targets], { ignore_index: -1 });
   builder.accumulate("count", count.value);
-  builder.scope = "";
+  builder.origin = at("");
   return random.oneIn(2) ? loss : loss.mul(0.5).add(plainLoss(pool));
 }
 

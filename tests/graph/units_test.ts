@@ -1,19 +1,12 @@
 import { assertEquals } from "@std/assert";
-import type { Graph, State } from "../../graph/ir.ts";
+import { gradientOf, type Graph, type State } from "../../graph/ir.ts";
 import { type Builder, f32 } from "../../graph/builder.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
-import { blockOf, transfersOf } from "../../graph/units.ts";
+import { transfersOf } from "../../graph/units.ts";
 import { partition } from "../../parallel/partition.ts";
 import { tinyLlama } from "../model/tiny.ts";
 import { boundPlan, meshGraph, meshOf, stepGraphs } from "../parallel/step_graphs.ts";
-
-Deno.test("a block is the path of one element of a list of modules", () => {
-  assertEquals(blockOf("layers.3.attention.wq"), "layers.3");
-  assertEquals(blockOf("layers.3'"), "layers.3");
-  assertEquals(blockOf("encoder.blocks.12.mlp.experts.3.w1'"), "encoder.blocks.12");
-  assertEquals(["norm", "w1.weight", "", "'", "layers3.x"].map(blockOf), Array(5).fill(undefined));
-});
 
 /** `gather layers.0: 9`: how many transfers each unit has, in order. */
 function unitsOf(graph: Graph): string[] {
@@ -73,15 +66,16 @@ Deno.test("reductions may come from sums, and an update's other reductions are n
   ]);
 });
 
-const states: State[] = [
-  { name: "blocks.0.w", kind: "parameter", ...f32(2, 4) },
-  { name: "gradient/blocks.0.w", kind: "gradient", ...f32(2, 4) },
-];
+const w: State = { name: "blocks.0.w", kind: "parameter", block: "blocks.0", ...f32(2, 4) };
 const over = (axis: string, more = {}) => ({ axes: [axis], size: 2, ...more });
 
 /** A graph over one parameter and its gradient sum. */
 function withParameter(body: (builder: Builder, w: Tensor) => Record<string, Tensor> | void): Graph {
-  return traceGraph("g", states, (builder) => body(builder, new Tensor(builder, builder.read("blocks.0.w"))));
+  return traceGraph(
+    "g",
+    [w, gradientOf(w)],
+    (builder) => body(builder, new Tensor(builder, builder.read("blocks.0.w"))),
+  );
 }
 
 Deno.test("casts and views belong to the transfer that they lead to, or come from", () => {

@@ -95,6 +95,48 @@ Deno.test("nodes made by a module in nested arrays carry its path", () => {
   ]);
 });
 
+Deno.test("an element of a list of modules is a block, with all that it holds; one that holds lists alone is none", () => {
+  class Block extends Module {
+    readonly norm: RMSNorm = new RMSNorm(2);
+    readonly experts: readonly Leaf[] = [new Leaf(), new Leaf()];
+    forward(x: Tensor): Tensor {
+      return this.experts.reduce((y, expert) => expert.forward(y), this.norm.forward(x));
+    }
+  }
+  class Stage extends Module {
+    readonly layers: readonly Block[] = [new Block(), new Block()];
+    forward(x: Tensor): Tensor {
+      return this.layers.reduce((y, layer) => layer.forward(y), x.exp());
+    }
+  }
+  class Root extends Module {
+    readonly first: Leaf = new Leaf();
+    readonly stages: readonly Stage[] = [new Stage()];
+    readonly scales: readonly Parameter[] = [parameter([2], { kind: "constant", value: 1 })];
+    forward(x: Tensor): Tensor {
+      return this.stages.reduce((y, stage) => stage.forward(y), this.first.forward(x).mul(this.scales[0]()));
+    }
+  }
+  const root = new Root(), graph = trace((x) => bind(root, x, () => root.forward(x)), f32(2));
+  const blocks = (of: Iterable<{ readonly scope?: string; readonly block?: string }>) =>
+    Object.fromEntries([...of].map(({ scope, block }) => [scope, block]));
+  const inside = (layer: string) => [`${layer}.norm`, `${layer}.experts.0`, `${layer}.experts.1`];
+  const layers = ["stages.0.layers.0", "stages.0.layers.1"];
+  const expected = Object.fromEntries(layers.flatMap((layer) => inside(layer).map((scope) => [scope, layer])));
+  const outside = { first: undefined, "": undefined };
+  assertEquals(blocks(graph.nodes), { ...outside, "stages.0": undefined, ...expected });
+  assertEquals(blocks(graph.states), { ...outside, ...expected });
+});
+
+Deno.test("a graph knows what each module gives", () => {
+  const tree = new Tree(), graph = trace((x) => bind(tree, x, () => tree.forward(x)), f32(2));
+  const norm = graph.nodes.find((n) => n.op === "rmsnorm")!, products = graph.nodes.filter((n) => n.op === "mul");
+  assertEquals(graph.activations, [
+    { name: "attention_norm", value: norm.outputs[0] },
+    ...products.map((n) => ({ name: n.scope, value: n.outputs[0] })),
+  ]);
+});
+
 Deno.test("the scope of the caller is restored after a module, also when it throws", () => {
   class Broken extends Module {
     forward(): never {
@@ -142,7 +184,7 @@ Deno.test("numParameters multiplies and adds shapes", () => {
 
 Deno.test("parameters are states of the element type that the trace asks for", () => {
   assertEquals(parameterStates(new Leaf(), "f32"), [
-    { name: "inner_weight", kind: "parameter", dtype: "f32", shape: [2] },
+    { name: "inner_weight", kind: "parameter", dtype: "f32", shape: [2], scope: "", block: undefined },
   ]);
 });
 

@@ -22,6 +22,7 @@ import { Random, randomInputs } from "../graph/random_graphs.ts";
 import { scatter } from "../parallel/lockstep.ts";
 import { randomPartitioned } from "../parallel/random_layouts.ts";
 import { compilePlainly, errorOf } from "./native.ts";
+import { at } from "../graph/origins.ts";
 
 const MESHES: Readonly<Record<number, readonly MeshOptions[]>> = {
   2: [{ dp_shard: 2 }, { tp: 2 }],
@@ -142,7 +143,7 @@ async function runGraphs(device: Device, { rank, size }: Comm["info"], seeds: nu
 /** A graph with one collective. */
 function one(op: string, type: Type, attrs: { group: readonly number[]; dim?: number; by?: string }): Graph {
   return traceGraph("g", [], (builder) => {
-    builder.scope = "layers.3.attention";
+    builder.origin = at("layers.3.attention");
     const x = new Tensor(builder, builder.input("x", type));
     return { y: x.apply(op, [], { axes: ["tp"], size: attrs.group.length, ...attrs })[0] };
   });

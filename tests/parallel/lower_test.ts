@@ -13,6 +13,7 @@ import { partition } from "../../parallel/partition.ts";
 import { tinyLlama } from "../model/tiny.ts";
 import { layout, layoutsFor } from "./lockstep.ts";
 import { boundPlan, meshOf, type StepGraphs, stepGraphs } from "./step_graphs.ts";
+import { scopeText } from "../../graph/print.ts";
 
 /** The microbatch of a small Llama on a mesh, in bf16 where it may be. */
 function inBf16(stored: "f32" | "bf16", options: MeshOptions = { dp_shard: 2, tp: 2 }): Graph {
@@ -26,7 +27,7 @@ function inBf16(stored: "f32" | "bf16", options: MeshOptions = { dp_shard: 2, tp
 
 /** Element types of what a collective moves for products, over an axis. */
 function moved(graph: Graph, op: string, axis: string, scope: RegExp): DType[] {
-  return graph.nodes.filter((n) => n.op === op && (n.attrs.axes as string[]).includes(axis) && scope.test(n.scope))
+  return graph.nodes.filter((n) => n.op === op && (n.attrs.axes as string[]).includes(axis) && scope.test(scopeText(n)))
     .map((n) => n.inputs[0].dtype);
 }
 

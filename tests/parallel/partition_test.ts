@@ -2,7 +2,7 @@
  * @module */
 import { assertEquals, assertThrows } from "@std/assert";
 import { Builder, f64, i32 } from "../../graph/builder.ts";
-import type { Graph, Node, State } from "../../graph/ir.ts";
+import { gradientOf, type Graph, type Node, type State } from "../../graph/ir.ts";
 import { partial, type Placement, replicate, shard } from "../../graph/layout.ts";
 import { autodiff } from "../../graph/passes/autodiff.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
@@ -19,13 +19,10 @@ import { tinyLlama } from "../model/tiny.ts";
 import { assertSameOnMesh, layout, layoutsFor } from "./lockstep.ts";
 import { randomLayouts, randomMesh } from "./random_layouts.ts";
 import { boundPlan, collectivesOf, meshOf, stepGraphs } from "./step_graphs.ts";
+import { at } from "../graph/origins.ts";
 
 const parameter = (name: string, ...shape: number[]): State => ({ name, kind: "parameter", ...f64(...shape) });
-const gradient = (name: string, ...shape: number[]): State => ({
-  name: `gradient/${name}`,
-  kind: "gradient",
-  ...f64(...shape),
-});
+const gradient = (name: string, ...shape: number[]): State => gradientOf(parameter(name, ...shape));
 
 /** `all_gather tp 1 [4,6]`: the nodes of a partitioned graph but for reads and constants, and what they give. */
 function textOf(nodes: readonly Node[]): string[] {
@@ -283,16 +280,17 @@ Deno.test("rule 5: equal conversions over several axes are one, over the joint g
 
 Deno.test("the result of a module lies as the plan says", () => {
   const text = partitioned((builder, input) => {
-    builder.scope = "output";
     const y = input("x", 4, 6).neg();
-    builder.scope = "loss";
+    builder.activations.push({ name: "output", value: y.value });
     return { y: y.exp().sum() };
   }, layoutsFor({ inputs: { x: layout({ tp: shard(1) }) }, activations: { output: { tp: replicate } } }));
   assertEquals(text, ["neg [4,3]", "all_gather tp 1 [4,6]", "exp [4,6]", "reduce []"]);
   const cut = () =>
     partitioned((builder, input) => {
-      builder.scope = "output";
-      return { y: input("x", 5).neg() };
+      builder.origin = at("output");
+      const y = input("x", 5).neg();
+      builder.activations.push({ name: "output", value: y.value });
+      return { y };
     }, layoutsFor({ activations: { output: { tp: shard(0) } } }));
   assertThrows(cut, RangeError, 'Cannot cut the result of "output", [5], over tp as the plan says');
 });

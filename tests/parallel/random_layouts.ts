@@ -1,6 +1,6 @@
 /** Random meshes, and random layouts for the states and inputs of a graph: any that fit, sensible or not.
  * @module */
-import { type Attr, type Graph, isReal } from "../../graph/ir.ts";
+import { type Graph, isReal } from "../../graph/ir.ts";
 import { type Layout, layoutOf, partial, type Placement, replicate, shard } from "../../graph/layout.ts";
 import { autodiff } from "../../graph/passes/autodiff.ts";
 import { type Axis, Mesh, type MeshOptions } from "../../parallel/mesh.ts";
@@ -90,16 +90,8 @@ export function randomPartitioned(seed: number, meshFor: (random: Random) => Mes
   const random = new Random(seed), forward = randomGraph(seed, { steps: [3, 15], sizes: [2, 4, 6] });
   const parameters = forward.states.filter((s) => s.kind === "parameter").map((s) => s.name);
   const graph = random.oneIn(4) ? forward : autodiff(forward, { of: "loss", states: parameters });
-  const paths = new Map(parameters.map((s) => [s, `${random.pick(["", "", "blocks.0.", "blocks.1."])}${s}`]));
-  const renamed = (name: string) => {
-    const at = name.indexOf("/") + 1;
-    return name.slice(0, at) + (paths.get(name.slice(at)) ?? name.slice(at));
-  };
-  const nodes = graph.nodes.map((node) => {
-    const touched = node.attrs.states as readonly string[] | undefined;
-    return touched ? { ...node, attrs: { ...node.attrs, states: touched.map(renamed) as Attr } } : node;
-  });
-  const whole: Graph = { ...graph, nodes, states: graph.states.map((s) => ({ ...s, name: renamed(s.name) })) };
+  const blocks = new Map(parameters.map((s) => [s, random.pick([undefined, undefined, "blocks.0", "blocks.1"])]));
+  const whole: Graph = { ...graph, states: graph.states.map((s) => ({ ...s, block: blocks.get(s.of ?? s.name) })) };
   const mesh = meshFor(random), layouts = randomLayouts(whole, mesh, random);
   return { whole, mesh, layouts, graph: partition(whole, mesh, layouts), random };
 }

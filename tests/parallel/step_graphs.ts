@@ -1,7 +1,6 @@
 /** The graphs of a step of a small Llama, as pass `partition` gets them.
  * @module */
-import { isCopy } from "../../graph/edit.ts";
-import type { Graph } from "../../graph/ir.ts";
+import { type Graph, inBackward } from "../../graph/ir.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { verify } from "../../graph/verify.ts";
 import type { Llama, LlamaOptions } from "../../model/llama.ts";
@@ -15,6 +14,7 @@ import { passes, type PassOptions, type Ranks } from "../../train/compile.ts";
 import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
 import { type BatchShape, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "../../train/step.ts";
 import { tinyLlama } from "../model/tiny.ts";
+import { isRemade } from "../graph/origins.ts";
 
 /** Graphs by name. */
 export type StepGraphs = Readonly<
@@ -39,9 +39,9 @@ export function stepGraphs(model: Llama, shape: BatchShape): StepGraphs {
  * `all_gather again` where backward makes again what forward made. */
 export function collectivesOf(graph: Graph, axis: string, modules: RegExp): Record<string, number> {
   const found: Record<string, number> = {};
-  for (const node of graph.nodes.filter((n) => modules.test(n.scope.replace("'", "")))) {
+  for (const node of graph.nodes.filter((n) => modules.test(n.scope))) {
     if (!(node.attrs.axes as string[] | undefined)?.includes(axis) || node.outputs[0].dtype === "i32") continue;
-    const name = `${node.op}${isCopy(node) ? " again" : node.scope.endsWith("'") ? "'" : ""}`;
+    const name = `${node.op}${isRemade(node) ? " again" : inBackward(node) ? "'" : ""}`;
     found[name] = (found[name] ?? 0) + 1;
   }
   return found;

@@ -6,7 +6,7 @@ import { type Layout, layoutOf, localShape, type Placement, replicate, shard } f
 import { autodiff } from "../../graph/passes/autodiff.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { CHUNK_ROWS, tile } from "../../graph/passes/tile.ts";
-import { print } from "../../graph/print.ts";
+import { print, scopeText } from "../../graph/print.ts";
 import { verify } from "../../graph/verify.ts";
 import type { Axis, Mesh, MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
@@ -123,7 +123,7 @@ Deno.test("without loss parallelism a chunk gathers its logits", () => {
 Deno.test("what the head reads is gathered once, in front of all chunks, and its gradient is scattered once behind them", () => {
   const { nodes } = microbatch({ dp_shard: 2, tp: 2 }, {}, 2);
   const chunks = nodes.filter((n) => n.op === "cross_entropy_part").length;
-  const place = ({ op, attrs, scope }: typeof nodes[number]) => `${op} ${attrs.axes} ${scope}`;
+  const place = (n: typeof nodes[number]) => `${n.op} ${n.attrs.axes} ${scopeText(n)}`;
   const exchanges = nodes.filter((n) => /^(output|norm)/.test(n.scope) && n.attrs.axes).map(place);
   assertEquals(chunks, 4);
   assertEquals(exchanges, [

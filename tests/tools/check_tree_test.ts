@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import { dirname } from "@std/path";
 import {
   browser,
+  identity,
   importsOf,
   layers,
   mirror,
@@ -58,6 +59,28 @@ Deno.test("pure parts use neither Deno's API nor Node's, comments aside", () => 
   ]);
   assertEquals(browser(tree({ "model/a.ts": 'import os from "node:os";' })).length, 1);
   assertEquals(browser(tree({ "parallel/a.ts": "// no Deno.exit here\n/** nor Deno.args */" })), []);
+});
+
+Deno.test("a scope's text is tested nowhere but where it is written, and no state's name is composed or taken apart", () => {
+  const lines = [
+    `node.scope.endsWith("'")`,
+    "scope?.replace(/x/, y)",
+    "/^layers/.test(n.scope)",
+    "`gradient/${name}`",
+    'name.slice("moment1/".length)',
+    "/^gradient\\//.test(name)",
+  ];
+  for (const line of lines) {
+    const text = `export const a = 1;\n${line}; // a comment\n`;
+    assertEquals(identity(tree({ "train/a.ts": text })).length, 1, line);
+    assertEquals(identity(tree({ "tests/a.ts": text, "train/b.ts": `// ${line}\n/** ${line} */\n` })), []);
+  }
+  const files = {
+    "graph/print.ts": lines[0],
+    "graph/ir.ts": lines[3],
+    "parallel/a.ts": "const { scope } = node; text(scope);",
+  };
+  assertEquals(identity(tree(files)), []);
 });
 
 Deno.test("parallel names no model that has a plan, not even in a comment", () => {

@@ -2,6 +2,7 @@ import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { type Instruction, instructionsOf, profileSvg } from "../../tools/plot_profile.ts";
 import { traceJson } from "../../train/chrome_trace.ts";
 import type { InstructionTime, StepProfile } from "../../train/profile.ts";
+import { at } from "../graph/origins.ts";
 
 const instruction = (name: string, module: string, [begin, end]: [number, number], stream = 0): Instruction => ({
   ...{ name, module, stream, phase: module.endsWith("'") ? "backward" : "forward" },
@@ -16,7 +17,7 @@ const boxes = (svg: string): string[][] =>
 
 Deno.test("the instructions of a trace are those of rank 0, from its first one on", () => {
   const time = (kernel: string, scope: string, begin: number, stream: number): InstructionTime => ({
-    ...{ kernel, scope, stream, section: "microbatch", action: 0, flops: 0, bytes: 0 },
+    ...{ kernel, ...at(scope), stream, section: "microbatch", action: 0, flops: 0, bytes: 0 },
     ...{ beginNs: begin, endNs: begin + 1000 },
   });
   const step = (...instructions: InstructionTime[]): StepProfile => ({

@@ -1,5 +1,6 @@
 /** Recorded steps made up for tests: what ran is given, an instruction begins where the one before it ended.
  * @module */
+import { at as originAt } from "../graph/origins.ts";
 import type { InstructionTime, StepProfile } from "../../train/profile.ts";
 
 /** Kernel, scope, microseconds, FLOPs and bytes. */
@@ -10,9 +11,10 @@ export function someProfile(step: number, actions: readonly { section: string; r
   const startMs = 1000 * step, calledMs = startMs + 0.5, clockNs = 5e12;
   let at = 1e6 * (calledMs + 0.1) + clockNs;
   const instructions = actions.flatMap(({ section, ran }, action) =>
-    ran.map(([kernel, scope, us, flops = 0, bytes = 0]): InstructionTime => {
+    ran.map(([kernel, path, us, flops = 0, bytes = 0]): InstructionTime => {
+      const { scope, phase } = originAt(path), from = { scope, phase };
       const beginNs = at, endNs = at += 1000 * us;
-      return { kernel, scope, section, action, stream: 0, flops, bytes, beginNs, endNs };
+      return { kernel, ...from, section, action, stream: 0, flops, bytes, beginNs, endNs };
     })
   );
   return { step, startMs, calledMs, endMs: (at - clockNs) / 1e6 + 0.1, instructions };

@@ -5,12 +5,13 @@ import { interpret, type Memory } from "../../../graph/interpret.ts";
 import { type Graph, isReal } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
-import { print } from "../../../graph/print.ts";
+import { print, scopeText } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { grad, trace, traceGraph } from "../../../graph/trace.ts";
 import { verify } from "../../../graph/verify.ts";
 import { golden } from "../../golden.ts";
 import { assertClose, assertSameMeaning, forSeeds, Random, randomGraph, randomInputs } from "../random_graphs.ts";
+import { at } from "../origins.ts";
 
 const parameters = (graph: Graph): string[] => graph.states.filter((s) => s.kind === "parameter").map((s) => s.name);
 const realInputs = (graph: Graph): string[] => graph.inputs.filter((i) => isReal(i.value.dtype)).map((i) => i.name);
@@ -71,7 +72,7 @@ Deno.test("a second microbatch adds to the gradients of the first", () => {
     return { loss: x.mul(a).sum().add(b.square().sum()) };
   });
   const graph = autodiff(forward, { of: "loss", seed: 0.5, states: ["w"] });
-  assertEquals(graph.states.at(-1), { name: "gradient/w", kind: "gradient", ...f64(2) });
+  assertEquals(graph.states.at(-1), { name: "gradient/w", kind: "gradient", of: "w", ...f64(2) });
   const memory: Memory = new Map([["w", arr([2], [1, 2])], ["gradient/w", arr([2], [100, 100])]]);
   interpret(graph, { inputs: { x: [10, 20] }, memory, first: true });
   assertEquals([...memory.get("gradient/w")!.data], [0.5 * (10 + 2), 0.5 * (20 + 4)]);
@@ -113,15 +114,15 @@ Deno.test("work that the asked gradients do not need is dead", () => {
   assertEquals(simplify(graph).nodes.filter((n) => n.op === "contract").map((n) => n.outputs[0].shape), [[4, 3]]);
 });
 
-Deno.test("backward nodes carry the scope of their forward node with a stroke", () => {
+Deno.test("backward nodes come from where their forward node does, and are in backward", () => {
   const forward = traceGraph("g", [], (builder) => {
     const x = new Tensor(builder, builder.input("x", f64(2)));
-    builder.scope = "layers.0";
+    builder.origin = at("layers.0");
     const y = x.exp();
-    builder.scope = "head";
+    builder.origin = at("head");
     return { loss: y.sum() };
   });
-  const scopes = autodiff(forward, { of: "loss", inputs: ["x"] }).nodes.map((n) => `${n.op} ${n.scope}`);
+  const scopes = autodiff(forward, { of: "loss", inputs: ["x"] }).nodes.map((n) => `${n.op} ${scopeText(n)}`);
   assertEquals(scopes, ["exp layers.0", "reduce head", "constant ", "broadcast head'", "mul layers.0'"]);
 });
 
@@ -135,9 +136,9 @@ Deno.test("autodiff refuses what has no scalar loss, and ops without a vjp", () 
 Deno.test("autodiff prints the gradient of a small model", () => {
   const forward = traceGraph("mlp", [{ name: "w", kind: "parameter", ...f64(4, 3) }], (builder) => {
     const x = new Tensor(builder, builder.input("x", f64(2, 3)));
-    builder.scope = "layers.0";
+    builder.origin = at("layers.0");
     const y = x.contract("b i, o i -> b o", new Tensor(builder, builder.read("w"))).silu();
-    builder.scope = "loss";
+    builder.origin = at("loss");
     return { loss: y.square().sum() };
   });
   golden("graph/autodiff", print(verify(autodiff(forward, { of: "loss", seed: 0.5, states: ["w"], inputs: ["x"] }))));

@@ -19,6 +19,8 @@ import { golden } from "../../golden.ts";
 import { forSeeds } from "../random_graphs.ts";
 import { decode, type DecodedInstruction, type DecodedTensor } from "./decode.ts";
 import { randomStep } from "./graphs.ts";
+import { at } from "../origins.ts";
+import { scopeText } from "../../../graph/print.ts";
 
 const lower = (graph: Graph): Graph => materialize(fuse(simplify(graph)));
 const planOf = (...graphs: Graph[]): MemoryPlan => memory(graphs, { threads: 3 });
@@ -48,17 +50,17 @@ function expected(plan: MemoryPlan, section: SectionMemory): string[] {
   for (const node of graph.nodes) {
     if (node.op === "read" || places.isView(node) || section.inPlaceAssigns.has(node)) continue;
     if (node.op === "concat") {
-      for (const { value, place } of places.copiedPieces(node)) add("copy", node.scope, [of(value), at(place)]);
+      for (const { value, place } of places.copiedPieces(node)) add("copy", scopeText(node), [of(value), at(place)]);
     } else if (node.op === "assign" || node.op === "accumulate") {
       const [name] = node.attrs.states as string[], { state, offset } = plan.states.get(name)!;
       const target = bytesOf("arena", offset, packed(state.shape), dtypeBytes[state.dtype]);
-      add(node.op === "assign" ? "copy" : "accumulate", node.scope, [of(node.inputs[0]), target]);
+      add(node.op === "assign" ? "copy" : "accumulate", scopeText(node), [of(node.inputs[0]), target]);
     } else {
       const call = opOf(node.op).kernel?.(node), kernel = call?.kernel ?? node.op, scratch = section.scratchOf(node);
       const values = call?.operands?.(node.inputs, node.outputs) ?? [...node.inputs, ...node.outputs];
       const operands = values.map((v) => v ? of(v) : "absent");
       if (scratch) operands.push(`${scratch.bytes} bytes from ${scratch.offset}`);
-      add(kernel, node.scope, operands);
+      add(kernel, scopeText(node), operands);
     }
   }
   for (const { name, value, offset } of section.outputs) {
@@ -93,8 +95,10 @@ Deno.test("a program holds what its plan says: random graphs, decoded", () => {
     assertEquals(actual, expected(plan, section));
     own.instructions.forEach(assertSignature);
     const [info] = encoded.sections;
-    const names = ({ kernel, scope }: { kernel: string; scope: string }): string => `${kernel} ${scope}`;
-    assertEquals(info.instructions.map(names), own.instructions.map(names));
+    assertEquals(
+      info.instructions.map((i) => `${i.kernel} ${scopeText(i)}`),
+      own.instructions.map((i) => `${i.kernel} ${i.scope}`),
+    );
     assertEquals(sum(info.instructions.map((i) => i.flops)), sum(flopsThatRun(section)));
     assertEquals([info.name, info.index, info.inputBytes], [graph.name, 0, section.inputBytes]);
   });
@@ -230,7 +234,7 @@ Deno.test("a value goes into several states piece by piece", () => {
 Deno.test("an operand that a kernel cannot take is an error that names node, place and reason", () => {
   const graph = traceGraph("g", [], (builder) => {
     const [x, w] = [f64(3, 2), f64(3)].map((type, i) => new Tensor(builder, builder.input(`x${i}`, type)));
-    builder.scope = "layers.1";
+    builder.origin = at("layers.1");
     return { y: x.transpose(0, 1).apply("rmsnorm", [w], { eps: 0.1 })[0] };
   });
   const refused = 'Cannot run "rmsnorm" of layers.1: operand 0 is not dense in its last dim';

@@ -11,6 +11,7 @@ import { grad, type TensorFunction, trace, traceGraph } from "../../../graph/tra
 import { verify } from "../../../graph/verify.ts";
 import { assertSameMeaning } from "../random_graphs.ts";
 import { opsOf } from "./graphs.ts";
+import { at } from "../origins.ts";
 
 function apply(graph: Graph): Graph {
   const text = print(graph), after = verify(fuseMaps(verify(graph)));
@@ -122,13 +123,15 @@ Deno.test("SwiGLU is one map forward and one backward, in which what was made ag
   assertEquals(first.outputs.length, 1, "the sigmoid and silu(a) are not kept");
   // a, b and the gradient of the result; the result again, and the gradients of a and b.
   assertEquals([last.inputs.length, last.outputs.length], [3, 3]);
+  // It makes something again, but not only that.
+  assertEquals([first.phase, last.phase], ["forward", "backward"]);
 });
 
 Deno.test("forward and backward stay apart, and so do parts that are far from each other", () => {
   const graph = (between: (y: Tensor) => Tensor, scope: string) =>
     traceGraph("g", [], (builder) => {
       const x = new Tensor(builder, builder.input("x", f64(2, 2))), y = x.exp(), z = between(y);
-      builder.scope = scope;
+      builder.origin = at(scope);
       return { y, z, u: x.tanh() };
     });
   const products = (n: number) => (y: Tensor): Tensor =>

@@ -1,6 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
 import { type Builder, f64 } from "../../../graph/builder.ts";
-import { isCopy } from "../../../graph/edit.ts";
 import { type Graph, producers, type State } from "../../../graph/ir.ts";
 import { layoutOf, shard } from "../../../graph/layout.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
@@ -17,6 +16,7 @@ import { assertSameOnMesh, layoutsFor } from "../../parallel/lockstep.ts";
 import { meshGraph, meshOf } from "../../parallel/step_graphs.ts";
 import { assertSameMeaning, forSeeds, Random } from "../random_graphs.ts";
 import { countOps } from "./graphs.ts";
+import { at, isRemade } from "../origins.ts";
 
 const parameter = (name: string, ...shape: number[]): State => ({ name, kind: "parameter", ...f64(...shape) });
 const read = (builder: Builder, name: string): Tensor => new Tensor(builder, builder.read(name));
@@ -78,7 +78,7 @@ Deno.test("a product for x's gradient that is added twice stays as it is", () =>
     (builder) => {
       const x = new Tensor(builder, builder.input("x", f64(4, 3))), names = ["a", "b"];
       const dys = names.map((s) => x.contract("b i, o i -> b o", read(builder, s)).tanh());
-      builder.scope = "'";
+      builder.origin = at("'");
       const [da, db] = dys.map((dy, i) => dy.contract("b o, o i -> b i", read(builder, names[i])));
       dys.forEach((dy, i) => builder.accumulate(`gradient/${names[i]}`, dy.contract("b o, b i -> o i", x).value));
       return { dx: da.add(da).add(db) };
@@ -94,7 +94,7 @@ Deno.test("a product for x's gradient in a sum that is needed elsewhere stays as
     (builder) => {
       const x = new Tensor(builder, builder.input("x", f64(4, 3))), names = ["a", "b"];
       const dys = names.map((s) => x.contract("b i, o i -> b o", read(builder, s)).tanh());
-      builder.scope = "'";
+      builder.origin = at("'");
       const [da, db] = dys.map((dy, i) => dy.contract("b o, o i -> b i", read(builder, names[i])));
       dys.forEach((dy, i) => builder.accumulate(`gradient/${names[i]}`, dy.contract("b o, b i -> o i", x).value));
       const inner = db.add(x);
@@ -228,7 +228,7 @@ Deno.test("weights that other ranks store are gathered as one, and the random la
         const sources = op === "concat" ? inputs.map((v) => made.get(v)!) : [];
         if (sources.length === 0 || sources.some((n) => n.op !== "all_gather")) continue;
         groups++;
-        again += Number(sources.every(isCopy));
+        again += Number(sources.every(isRemade));
       }
       return accumulateInPlace(verify(after));
     });

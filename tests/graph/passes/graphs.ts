@@ -10,6 +10,7 @@ import { traceGraph } from "../../../graph/trace.ts";
 import { llamaConfig, TransformerBlock } from "../../../model/llama.ts";
 import { bind, namedParameters } from "../../../model/module.ts";
 import { randomGraph } from "../random_graphs.ts";
+import { at } from "../origins.ts";
 
 /** Every way to use bf16, one by one and together. */
 export const precisions: readonly Precision[] = [
@@ -83,9 +84,10 @@ export function headGraph({ B, T, D, V }: HeadSizes, between: (logits: Tensor) =
   return traceGraph("microbatch", states, (builder) => {
     const h = new Tensor(builder, builder.input("h", f64(B, T, D)));
     const targets = new Tensor(builder, builder.input("targets", i32(B, T)));
-    builder.scope = "output";
+    builder.origin = at("output");
     const logits = h.contract("b t d, v d -> b t v", new Tensor(builder, builder.read("output.weight")));
-    builder.scope = "loss";
+    builder.activations.push({ name: "output", value: logits.value });
+    builder.origin = at("loss");
     const [loss, count] = between(logits).apply("cross_entropy", [targets], { ignore_index: -1 });
     builder.accumulate("loss_sum", loss.value);
     builder.accumulate("token_count", count.value);

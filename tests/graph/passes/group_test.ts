@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { f64 } from "../../../graph/builder.ts";
 import type { Graph, Node, State } from "../../../graph/ir.ts";
 import { group } from "../../../graph/passes/group.ts";
-import { print } from "../../../graph/print.ts";
+import { print, scopeText } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { traceGraph } from "../../../graph/trace.ts";
 import { partition } from "../../../parallel/partition.ts";
@@ -14,7 +14,7 @@ import { forSeeds } from "../random_graphs.ts";
 
 const collectives = ({ nodes }: Graph): Node[] => nodes.filter((n) => n.attrs.axes !== undefined);
 /** `all_gather of 9 f32 @layers.0`. */
-const textOf = ({ op, inputs, scope }: Node): string => `${op} of ${inputs.length} ${inputs[0].dtype} @${scope}`;
+const textOf = (n: Node): string => `${n.op} of ${n.inputs.length} ${n.inputs[0].dtype} @${scopeText(n)}`;
 
 Deno.test("ranks get the same bits from random graphs whose collectives are grouped", () => {
   let joined = 0;
@@ -92,11 +92,11 @@ Deno.test("collectives of activations stay where they are", () => {
       .filter((n) => String(n.attrs.axes) === "tp" && n.op !== "all_reduce").map(print1);
   assertEquals(own("group"), own("materialize"));
 });
-const print1 = ({ op, scope, inputs }: Node): string => `${op} ${inputs[0].shape} ${scope}`;
+const print1 = (n: Node): string => `${n.op} ${n.inputs[0].shape} ${scopeText(n)}`;
 
 Deno.test("with tensor parallelism the norms' gradients are scattered with the others, and then reduced together", () => {
   const { graph } = meshGraph("microbatch", { dp_shard: 2, tp: 2 }, "group");
-  const reductions = collectives(graph).filter((n) => n.scope === "layers.1'" && n.op !== "all_gather");
+  const reductions = collectives(graph).filter((n) => scopeText(n) === "layers.1'" && n.op !== "all_gather");
   assertEquals(reductions.map((n) => `${textOf(n)} over ${n.attrs.axes}`), [
     "reduce_scatter of 9 f32 @layers.1' over dp_shard",
     "all_reduce of 2 f32 @layers.1' over tp",

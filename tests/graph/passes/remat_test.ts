@@ -1,23 +1,23 @@
 import { assert, assertEquals } from "@std/assert";
 import { f64 } from "../../../graph/builder.ts";
-import { hasEffect, isCopy } from "../../../graph/edit.ts";
-import { type Graph, type Node, producers } from "../../../graph/ir.ts";
+import { hasEffect } from "../../../graph/edit.ts";
+import { type Graph, inBackward, type Node, producers } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { fuse } from "../../../graph/passes/fuse.ts";
 import { recomputedFlops, remake, remat, type RematPolicy } from "../../../graph/passes/remat.ts";
 import { fullPrecision, precision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { tile } from "../../../graph/passes/tile.ts";
-import { print } from "../../../graph/print.ts";
+import { print, scopeText } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { grad, trace, traceGraph } from "../../../graph/trace.ts";
-import { blockOf } from "../../../graph/units.ts";
 import { verify } from "../../../graph/verify.ts";
 import { llama } from "../../../model/llama.ts";
 import { traceMicrobatch } from "../../../train/step.ts";
 import { golden } from "../../golden.ts";
 import { assertSameMeaning, forSeeds, Random, randomGraph } from "../random_graphs.ts";
 import { countOps } from "./graphs.ts";
+import { at, isRemade } from "../origins.ts";
 
 const policies: Record<string, RematPolicy> = {
   none: { mode: "none" },
@@ -40,13 +40,15 @@ function llamaStep(numLayers = 2, seqLen = 4): Graph {
 }
 
 /** Scopes of what backward makes again, each once. */
-const copies = (graph: Graph): string[] => [...new Set(graph.nodes.filter(isCopy).map((n) => `${n.op} ${n.scope}`))];
+const copies = (
+  graph: Graph,
+): string[] => [...new Set(graph.nodes.filter(isRemade).map((n) => `${n.op} ${scopeText(n)}`))];
 
 /** `op scope` of what forward makes and backward reads, without views and what is there anyway. */
 function kept(graph: Graph): string[] {
-  const made = producers(graph), list = graph.nodes.filter((n) => n.scope.endsWith("'")).flatMap((n) => n.inputs);
+  const made = producers(graph), list = graph.nodes.filter(inBackward).flatMap((n) => n.inputs);
   const sources = [...new Set(list)].map((v) => made.get(v)).filter((n): n is Node =>
-    n !== undefined && !n.scope.endsWith("'") && n.op !== "read" && n.op !== "constant"
+    n !== undefined && !inBackward(n) && n.op !== "read" && n.op !== "constant"
   );
   return [...new Set(sources)].map((n) => `${n.op} ${n.scope}`);
 }
@@ -79,7 +81,7 @@ Deno.test("a step in bf16 keeps every bit too, and its casts are made again with
 Deno.test("whatever is chosen to be made again, the meaning stays to the last bit, also when fused", () => {
   forSeeds(150, (seed) => {
     const before = withGradients(seed), random = new Random(seed);
-    const turn = before.nodes.findIndex((n) => n.scope.endsWith("'"));
+    const turn = before.nodes.findIndex(inBackward);
     const chosen = before.nodes.slice(0, Math.max(0, turn)).filter((n) =>
       !hasEffect(n) && n.op !== "read" && random.oneIn(2)
     );
@@ -127,7 +129,7 @@ Deno.test("selective: every second block is made again, counted from one; 0 and 
   const blocks = (option: number) =>
     new Set(
       copies(remat(llamaStep(5), { mode: "selective", option })).filter((c) => c.startsWith("contract")).map((c) =>
-        blockOf(c.split(" ")[1])
+        at(c.split(" ")[1]).block
       ),
     );
   assertEquals([...blocks(2)], ["layers.3", "layers.1"]);
@@ -143,10 +145,8 @@ Deno.test("op: attention and every other product are kept, where products that r
 
 Deno.test("copies have a scope in backward, and stand right before the first node that needs them", () => {
   const { nodes } = remat(llamaStep(2), policies.full);
-  assert(nodes.filter(isCopy).every((n) => n.scope.endsWith("'") && n.attrs.copy === 1));
-  const [first, second] = ["layers.1", "layers.0"].map((b) =>
-    nodes.findIndex((n) => isCopy(n) && blockOf(n.scope) === b)
-  );
+  assert(nodes.filter(isRemade).every((n) => n.attrs.copy === undefined && inBackward(n)));
+  const [first, second] = ["layers.1", "layers.0"].map((b) => nodes.findIndex((n) => isRemade(n) && n.block === b));
   assert(
     second > nodes.findIndex((n) => n.op === "attention_backward"),
     "layers.0 is made again after layers.1 is done",
@@ -158,8 +158,11 @@ Deno.test("simplify does not join a copy with what it copies, and fuse does not 
   const after = remat(llamaStep(2), policies.full), fused = fuse(after);
   assertEquals(countOps(simplify(after)).contract, countOps(after).contract);
   const made = producers(fused);
-  for (const node of fused.nodes.filter((n) => !n.scope.endsWith("'"))) {
-    assert(node.inputs.every((v) => !made.get(v)?.scope.endsWith("'")), `${node.op} ${node.scope} reads a copy`);
+  for (const node of fused.nodes.filter((n) => !inBackward(n))) {
+    assert(
+      node.inputs.every((v) => !made.has(v) || !inBackward(made.get(v)!)),
+      `${node.op} ${node.scope} reads a copy`,
+    );
   }
   // 4 products of each block forward, 3 made again, 4 and 4 of its gradients; 1 and 2 of the head.
   assertEquals(countOps(fused).contract, 2 * (4 + 3 + 8) + 3);
@@ -195,15 +198,15 @@ Deno.test("FLOPs of what is made again are told apart", () => {
 Deno.test("a value that only a view shows to backward is made again with the view", () => {
   const graph = traceGraph("g", [], (builder) => {
     const [x, w] = ["x", "w"].map((name) => new Tensor(builder, builder.input(name, f64(4, 4))));
-    builder.scope = "layers.0";
+    builder.origin = at("layers.0");
     const y = x.matmul(w).exp(), z = y.transpose(0, 1).reshape("a b -> (a b)");
-    builder.scope = "'";
+    builder.origin = at("'");
     return { z: z.mul(z), u: z.add(1) };
   });
   const after = verify(remat(graph, policies.full));
   assertSameMeaning(graph, after, 1, 0);
   assertEquals(
-    after.nodes.filter(isCopy).map((n) => n.op),
+    after.nodes.filter(isRemade).map((n) => n.op),
     ["transpose", "contract", "exp", "transpose", "reshape"].slice(1),
   );
 });
@@ -212,7 +215,7 @@ Deno.test("remat prints the step of a small Llama in each mode, side by side", (
   const step = llamaStep(2);
   const text = Object.entries(policies).map(([name, policy]) =>
     `mode ${name}: keeps ${kept(remat(step, policy)).join(", ")}\n\n` +
-    print(remat(step, policy)).split("\n").filter((line) => /'$/.test(line)).join("\n")
+    print(remat(step, policy)).split("\n").filter((line) => /'( again)?$/.test(line)).join("\n")
   );
   golden("graph/remat", text.join("\n\n") + "\n");
 });

@@ -1,14 +1,14 @@
 import { assert, assertEquals } from "@std/assert";
-import { isCopy } from "../../../graph/edit.ts";
-import { consumers, type Graph, producers, type Value } from "../../../graph/ir.ts";
+import { consumers, type Graph, inBackward, producers, type Value } from "../../../graph/ir.ts";
 import { recomputedFlops, type RematPolicy } from "../../../graph/passes/remat.ts";
 import { reshard } from "../../../graph/passes/reshard.ts";
 import { print } from "../../../graph/print.ts";
-import { blockOf, transfersOf } from "../../../graph/units.ts";
+import { transfersOf } from "../../../graph/units.ts";
 import { assertSameOnRanks } from "../../parallel/lockstep.ts";
 import { randomPartitioned } from "../../parallel/random_layouts.ts";
 import { meshGraph } from "../../parallel/step_graphs.ts";
 import { forSeeds } from "../random_graphs.ts";
+import { isRemade } from "../origins.ts";
 
 const policies: readonly RematPolicy[] = [
   { mode: "none" },
@@ -21,7 +21,7 @@ Deno.test("ranks get the same bits when random graphs gather again in backward",
   let copied = 0;
   forSeeds(300, (seed) => {
     const { graph, mesh } = randomPartitioned(seed), after = reshard(graph);
-    copied += after.nodes.filter(isCopy).length;
+    copied += after.nodes.filter(isRemade).length;
     assertSameOnRanks(graph, after, mesh, seed);
   });
   assert(copied > 30, `only ${copied} nodes are done again`);
@@ -30,8 +30,7 @@ Deno.test("ranks get the same bits when random graphs gather again in backward",
 /** Gathers of a graph by module of the parameter: in forward, and again in backward. */
 function gathers(graph: Graph): { forward: string[]; again: string[] } {
   const nodes = transfersOf(graph).filter((t) => t.kind === "gather").map((t) => t.node);
-  const modules = (copies: boolean) =>
-    nodes.filter((n) => isCopy(n) === copies).map((n) => n.scope.replace("'", "")).sort();
+  const modules = (copies: boolean) => nodes.filter((n) => isRemade(n) === copies).map((n) => n.scope).sort();
   return { forward: modules(false), again: modules(true) };
 }
 
@@ -54,9 +53,9 @@ for (const policy of policies) {
     // No block's gathered parameter lives on into backward.
     const uses = consumers(after), made = producers(after);
     const root = (v: Value) => made.get(v)!;
-    for (const { node } of transfersOf(after).filter((t) => t.kind === "gather" && !isCopy(t.node))) {
-      const inBackward = node.outputs.flatMap((v) => uses.get(v)!).some((n) => n.scope.endsWith("'"));
-      assert(!inBackward || blockOf(node.scope) === undefined, print(after));
+    for (const { node } of transfersOf(after).filter((t) => t.kind === "gather" && !isRemade(t.node))) {
+      const isLate = node.outputs.flatMap((v) => uses.get(v)!).some(inBackward);
+      assert(!isLate || node.block === undefined, print(after));
       assert(root(node.inputs[0]).op === "read");
     }
   });
@@ -64,7 +63,9 @@ for (const policy of policies) {
 
 Deno.test("activation checkpointing keeps a rank's activations, not what it was sent", () => {
   const full = meshGraph("microbatch", { dp_shard: 2, tp: 2 }, "reshard", { remat: { mode: "full" } }).graph;
-  const axes = full.nodes.filter((n) => isCopy(n) && n.attrs.axes !== undefined).map((n) => `${n.op} ${n.attrs.axes}`);
+  const axes = full.nodes.filter((n) => isRemade(n) && n.attrs.axes !== undefined).map((n) =>
+    `${n.op} ${n.attrs.axes}`
+  );
   // Of each block: 9 parameters, and what its two halves gather of the sequence.
   assertEquals(axes.filter((a) => a === "all_gather dp_shard").length, 18);
   assertEquals(axes.filter((a) => a === "all_gather tp").length, 4);
@@ -73,8 +74,8 @@ Deno.test("activation checkpointing keeps a rank's activations, not what it was 
 Deno.test("what is rounded to bf16 before it travels is rounded again, and not kept", () => {
   const precision = { param: "bf16", reduce: "f32", stored: "f32" } as const;
   const { graph } = meshGraph("microbatch", { dp_shard: 2 }, "reshard", { precision });
-  const again = transfersOf(graph).filter((t) => t.kind === "gather" && isCopy(t.node));
-  assertEquals(again.filter((t) => t.links.every(isCopy) && t.links.length === 1).length, 14);
+  const again = transfersOf(graph).filter((t) => t.kind === "gather" && isRemade(t.node));
+  assertEquals(again.filter((t) => t.links.every(isRemade) && t.links.length === 1).length, 14);
   assertEquals(again.filter((t) => t.links.length === 0).length, 4); // norms
 });
 

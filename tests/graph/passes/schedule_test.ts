@@ -1,12 +1,12 @@
 import { assert, assertEquals } from "@std/assert";
-import { isCopy, touchedStates } from "../../../graph/edit.ts";
+import { touchedStates } from "../../../graph/edit.ts";
 import { consumers, type Graph, type Node, sizeBytes } from "../../../graph/ir.ts";
 import { encode } from "../../../graph/passes/encode.ts";
 import { group } from "../../../graph/passes/group.ts";
 import { memory } from "../../../graph/passes/memory.ts";
 import { reshard } from "../../../graph/passes/reshard.ts";
 import { schedule } from "../../../graph/passes/schedule.ts";
-import { print } from "../../../graph/print.ts";
+import { print, scopeText } from "../../../graph/print.ts";
 import { transfersOf } from "../../../graph/units.ts";
 import type { MeshOptions } from "../../../parallel/mesh.ts";
 import { graphOfRank } from "../../../parallel/rank_graph.ts";
@@ -16,6 +16,7 @@ import { randomPartitioned } from "../../parallel/random_layouts.ts";
 import { meshGraph } from "../../parallel/step_graphs.ts";
 import { forSeeds } from "../random_graphs.ts";
 import { decode } from "./decode.ts";
+import { isRemade } from "../origins.ts";
 
 Deno.test("ranks get the same bits from random graphs in another order", () => {
   let moved = 0;
@@ -86,7 +87,7 @@ Deno.test("sums of copies are reduced as soon as their last summand is there, an
       /^gradient\/(norm|output)/,
     ]] as const
   ) {
-    const reduced = position.get(graph.nodes.find((n) => n.attrs.last && n.scope === scope)!)!;
+    const reduced = position.get(graph.nodes.find((n) => n.attrs.last && scopeText(n) === scope)!)!;
     assert(graph.nodes.slice(Math.max(...added(unit)) + 1, reduced).every((n) => n.op === "read"), scope);
   }
   const [section] = memory([graphOfRank(graph, mesh, 0)], { threads: 1 }).sections;
@@ -157,11 +158,13 @@ Deno.test("a rank holds its part of the parameters, and as many gathered units a
 function outline(graph: Graph): string[] {
   const line = (n: Node): string => {
     const [state] = touchedStates(n);
-    if (n.attrs.axes !== undefined) return `${n.op} of ${n.inputs.length}  @${n.scope}${isCopy(n) ? ", again" : ""}`;
+    if (n.attrs.axes !== undefined) {
+      return `${n.op} of ${n.inputs.length}  @${scopeText(n)}${isRemade(n) ? ", again" : ""}`;
+    }
     if (n.op === "accumulate" && state.startsWith("gradient/")) {
       return `  add gradients of ${state.split(".").slice(0, 2).join(".").slice(9)}`;
     }
-    return n.op === "read" ? "" : `  compute ${n.scope.split(".").slice(0, 2).join(".").replace(/(\w)$/, "$1")}`;
+    return n.op === "read" ? "" : `  compute ${scopeText(n).split(".").slice(0, 2).join(".").replace(/(\w)$/, "$1")}`;
   };
   const lines = graph.nodes.map(line).filter((l) => l !== "").map((l) =>
     l.replace(/(compute \w+\.\d+)\b.*?('?)$/, "$1$2")

@@ -16,6 +16,7 @@ import { verify } from "../../../graph/verify.ts";
 import { golden } from "../../golden.ts";
 import { assertSameMeaning, forSeeds, randomGraph } from "../random_graphs.ts";
 import { randomMixed } from "./graphs.ts";
+import { at } from "../origins.ts";
 
 /** Ops of a graph after `simplify`, in order. */
 function opsOf(fn: TensorFunction, ...shapes: number[][]): string {
@@ -52,9 +53,9 @@ for (const [name, rule] of rules) {
 Deno.test("equal nodes are joined and the first one's scope stays", () => {
   const graph = traceGraph("g", [], (builder) => {
     const x = new Tensor(builder, builder.input("x", f64(3)));
-    builder.scope = "first";
+    builder.origin = at("first");
     const a = x.tanh();
-    builder.scope = "second";
+    builder.origin = at("second");
     return { y: a.mul(x.tanh()).add(x.exp().mul(a)).add(a.mul(x.exp())) };
   });
   const nodes = simplify(graph).nodes;
@@ -225,11 +226,11 @@ Deno.test("simplify prints what is left of a small example", () => {
   const graph: Graph = traceGraph("example", [{ name: "w", kind: "parameter", ...f64(3, 3) }], (builder) => {
     const x = new Tensor(builder, builder.input("x", f64(2, 3))),
       ids = new Tensor(builder, builder.input("ids", i32(2)));
-    builder.scope = "layers.0";
+    builder.origin = at("layers.0");
     const w = () => new Tensor(builder, builder.read("w"));
     const e = x.contract("a b, b c -> a c", w().transpose(0, 1)).exp();
     const y = e.div(e.sum(-1, { keepDims: true })).mul(1).mul(2).mul(3);
-    builder.scope = "layers.1";
+    builder.origin = at("layers.1");
     return {
       y: ids.apply("embedding", [w()])[0].add(y).sub(
         y.neg().reshape("a b -> (a b) 1").reshape("(a b) 1 -> a b", { b: 3 }),

@@ -26,6 +26,7 @@ import { layout, layoutsFor, runBoth, scatter } from "../../parallel/lockstep.ts
 import { randomLayouts } from "../../parallel/random_layouts.ts";
 import { boundPlan, meshOf, stepGraphs } from "../../parallel/step_graphs.ts";
 import { forSeeds, Random, randomGraph, randomInputs } from "../random_graphs.ts";
+import { at } from "../origins.ts";
 
 const ranksOf = (graph: Graph, mesh: Mesh): Graph[] =>
   Array.from({ length: mesh.size }, (_, rank) => verify(graphOfRank(graph, mesh, rank)));
@@ -212,7 +213,7 @@ Deno.test("a sum of products is cut with them", () => {
 Deno.test("rows that are there since forward, or that end in state, are multiplied at one go", () => {
   const backward = opsOf((x, w, builder) => {
     const whole = gathered(x), y = whole.contract("t i, i o -> t o", w);
-    builder.scope = "layers.0'";
+    builder.origin = at("layers.0'");
     return { y, again: whole.contract("t i, i o -> t o", w.exp()) };
   });
   assertEquals(backward, "ring_shift contract contract concat_by_rank concat_by_rank map contract");

@@ -13,7 +13,7 @@ import { type Block, memory } from "../../../graph/passes/memory.ts";
 import { precision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { tileRing } from "../../../graph/passes/tile_ring.ts";
-import { print } from "../../../graph/print.ts";
+import { print, scopeText } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { traceGraph } from "../../../graph/trace.ts";
 import { verify } from "../../../graph/verify.ts";
@@ -27,6 +27,7 @@ import { initialized, someRows, tinyLlama } from "../../model/tiny.ts";
 import { layout, layoutsFor, type Memories, runBoth, scatter } from "../../parallel/lockstep.ts";
 import { boundPlan, meshOf, stepGraphs } from "../../parallel/step_graphs.ts";
 import { forSeeds, Random, randomInputs } from "../random_graphs.ts";
+import { at } from "../origins.ts";
 
 interface Sizes {
   readonly B: number;
@@ -39,7 +40,7 @@ interface Sizes {
 /** Attention of queries to as many keys, the sum of what it gives times something, and (where asked) the gradients of q, k and v. */
 function attentionGraph({ B, T, H, G, K }: Sizes, options: { documents: boolean; backward: boolean }): Graph {
   const graph = traceGraph("g", [], (builder) => {
-    builder.scope = "attention";
+    builder.origin = at("attention");
     const [q, k, v, w] = Object.entries({ q: H, k: G, v: G, w: H }).map(([name, heads]) =>
       new Tensor(builder, builder.input(name, f64(B, T, heads, K)))
     );
@@ -209,7 +210,7 @@ Deno.test("keys are on their way while the gradient of what attention gave is ma
   const llama = tinyLlama({ numLayers: 1 }), mesh = meshOf({ cp: 2 });
   const graphs = stepGraphs(llama, { batch: 1, seqLen: 8, dtype: "f64" }), plan = boundPlan(llama, mesh, graphs);
   const { nodes } = tileRing(partition(graphs.microbatch, mesh, plan));
-  const at = (op: string, scope: RegExp) => nodes.findIndex((n) => n.op === op && scope.test(n.scope));
+  const at = (op: string, scope: RegExp) => nodes.findIndex((n) => n.op === op && scope.test(scopeText(n)));
   assert(at("ring_shift", /attention'$/) < at("contract", /attention\.wo'$/));
 });
 
