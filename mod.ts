@@ -12,7 +12,21 @@
  * @module
  */
 export { type Builder, f32, f64, i32 } from "./graph/builder.ts";
-export type { Attr, Attrs, DType, Graph, Named, Node, State, StateKind, Type, Value } from "./graph/ir.ts";
+export type {
+  Attr,
+  Attrs,
+  DType,
+  Graph,
+  Level,
+  Named,
+  Node,
+  Origin,
+  Phase,
+  State,
+  StateKind,
+  Type,
+  Value,
+} from "./graph/ir.ts";
 export { interpret, type Memory, type RunOptions } from "./graph/interpret.ts";
 export type { Arr } from "./graph/array.ts";
 export { print } from "./graph/print.ts";

@@ -1,6 +1,6 @@
 /** Appends nodes to a graph under construction: types are inferred as each node is made, so an ill-formed graph cannot be built.
  * @module */
-import type { Attrs, Graph, Named, Node, Origin, State, Type, Value } from "./ir.ts";
+import type { Attrs, Graph, Level, Named, Node, Origin, Phase, State, Type, Value } from "./ir.ts";
 import { inferTypes, type Op } from "./op.ts";
 import { ops } from "./ops/mod.ts";
 
@@ -10,6 +10,46 @@ export function opOf(name: string): Op {
   const op = ops.get(name);
   if (!op) throw new TypeError(`Cannot find op "${name}": expected one file in graph/ops/ that defines it`);
   return op;
+}
+
+/** A node with the output types that were inferred when it was made. It never changes, so they need not be inferred again. */
+export class Emitted implements Node {
+  /** Name in the op table. */
+  readonly op: string;
+  /** Operands. */
+  readonly inputs: readonly Value[];
+  /** Results. */
+  readonly outputs: readonly Value[];
+  /** What is fixed at compile time. */
+  readonly attrs: Attrs;
+  /** Path of the module that made it. */
+  readonly scope: string;
+  /** When it runs. */
+  readonly phase: Phase;
+  /** The block that it is in. */
+  readonly block?: string;
+  /** What `verify` has found out about it: private, so that no copy with other fields has it. */
+  #notes: unknown;
+
+  /** @ignore */
+  get notes(): unknown {
+    return this.#notes;
+  }
+  /** @ignore */
+  set notes(notes: unknown) {
+    this.#notes = notes;
+  }
+
+  /** @ignore */
+  constructor(made: Omit<Node, keyof Origin>, { scope, phase, block }: Origin) {
+    this.op = made.op;
+    this.inputs = made.inputs;
+    this.outputs = made.outputs;
+    this.attrs = made.attrs;
+    this.scope = scope;
+    this.phase = phase;
+    this.block = block;
+  }
 }
 
 /** A graph under construction. */
@@ -29,14 +69,14 @@ export class Builder {
   #next = 0;
 
   /** Begins a graph without inputs and nodes.
-   * @param name name of the graph. @param states states that it may touch. */
-  constructor(readonly name: string, states: Iterable<State> = []) {
+   * @param name name of the graph. @param states states that it may touch. @param level what it may hold; default: whole values. */
+  constructor(readonly name: string, states: Iterable<State> = [], readonly level: Level = "global") {
     for (const state of states) this.declare(state);
   }
 
   /** A builder that goes on where a graph ends: its values stay valid, and all that it has is kept. */
   static extend(graph: Graph): Builder {
-    const builder = new Builder(graph.name, graph.states);
+    const builder = new Builder(graph.name, graph.states, graph.level);
     builder.inputs.push(...graph.inputs);
     builder.nodes.push(...graph.nodes);
     builder.outputs.push(...graph.outputs);
@@ -70,8 +110,7 @@ export class Builder {
   /** Adds a node and returns its outputs. */
   emit(op: string, inputs: readonly Value[], attrs: Attrs = {}, origin: Origin = this.origin): Value[] {
     const outputs = inferTypes(opOf(op), inputs, attrs).map((t) => this.#value(t));
-    const { scope, phase, block } = origin;
-    this.nodes.push({ op, inputs, outputs, attrs, scope, phase, block });
+    this.nodes.push(new Emitted({ op, inputs, outputs, attrs }, origin));
     return outputs;
   }
 
@@ -110,6 +149,7 @@ export class Builder {
   finish(): Graph {
     return {
       name: this.name,
+      level: this.level,
       inputs: [...this.inputs],
       states: [...this.states.values()],
       nodes: [...this.nodes],

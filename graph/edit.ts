@@ -140,6 +140,7 @@ export class Editor {
       return true;
     }).reverse();
     const edited = withNodes(this.#graph, kept, (v) => this.current(v));
-    return { ...edited, states: [...this.#builder.states.values()] };
+    const { states } = this.#builder, isSame = states.size === edited.states.length;
+    return isSame ? edited : { ...edited, states: [...states.values()] };
   }
 }

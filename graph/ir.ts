@@ -79,10 +79,16 @@ export interface Named {
   readonly value: Value;
 }
 
+/** How far a graph has come: `global`, over whole values; `ranks`, the one graph of all ranks, over the parts that each has; `rank`,
+ * that of one rank; `placed`, where every kernel can follow its operands. */
+export type Level = "global" | "ranks" | "rank" | "placed";
+
 /** One graph of a step, such as `microbatch` or `update`. */
 export interface Graph {
   /** What messages and its printed text call it. */
   readonly name: string;
+  /** What passes may still do to it, and what it may hold. */
+  readonly level: Level;
   /** What the host gives to a run. */
   readonly inputs: readonly Named[];
   /** States that the nodes may touch. */

@@ -1,7 +1,7 @@
 /** From TypeScript to a graph: a function over tensors is run once on symbolic ones.
  * @module */
 import { Builder } from "./builder.ts";
-import type { Graph, State, Type } from "./ir.ts";
+import type { Graph, Level, State, Type } from "./ir.ts";
 import { autodiff } from "./passes/autodiff.ts";
 import { Tensor } from "./tensor.ts";
 
@@ -51,13 +51,15 @@ function named(result: ReturnType<TensorFunction>): Record<string, Tensor> {
   return result as Record<string, Tensor>;
 }
 
-/** Traces `body` into a graph of a given name over given states; what `body` returns are the graph's outputs. */
+/** Traces `body` into a graph of a given name over given states; what `body` returns are the graph's outputs.
+ * @param level what the graph may hold; default: whole values. */
 export function traceGraph(
   name: string,
   states: Iterable<State>,
   body: (builder: Builder) => Readonly<Record<string, Tensor>> | void,
+  level?: Level,
 ): Graph {
-  const builder = new Builder(name, states);
+  const builder = new Builder(name, states, level);
   for (const [key, tensor] of Object.entries(body(builder) ?? {})) builder.output(key, tensor.value);
   return builder.finish();
 }

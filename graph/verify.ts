@@ -1,87 +1,289 @@
-/** What every graph must be: a list of named rules, checked after each pass in tests. Reading it tells what a graph may hold.
+/** What every graph must be: a list of named rules, checked behind every pass. Reading it tells what a graph may hold. One walk over
+ * the nodes asks all rules, and what a node is by itself is asked once, as long as no pass makes it anew: so it costs little.
  * @module */
-import { opOf } from "./builder.ts";
-import { consumers, type Graph, type Node, numel, sameType, typeText, type Value, wide } from "./ir.ts";
+import { Emitted, opOf } from "./builder.ts";
+import { touchedStates } from "./edit.ts";
+import {
+  type Graph,
+  inBackward,
+  type Level,
+  type Node,
+  numel,
+  sameType,
+  type State,
+  type Type,
+  typeText,
+  type Value,
+  wide,
+} from "./ir.ts";
 import { inferTypes } from "./op.ts";
 import { nodeText } from "./print.ts";
 
-type Rule = readonly [name: string, check: (graph: Graph) => Generator<string>];
+/** What the walk has found so far. */
+interface Facts {
+  readonly graph: Graph;
+  /** Declared states by name. */
+  readonly states: () => ReadonlyMap<string, State>;
+  /** Values by id, as soon as they are made. */
+  readonly made: readonly (Value | undefined)[];
+  /** By id, 1: the value was made in backward. */
+  readonly late: Uint8Array;
+}
 
-const statesOf = (node: Node): readonly string[] => (node.attrs.states ?? node.attrs.into ?? []) as readonly string[];
+/** A fault in words; `undefined` where there is none. */
+type Fault = string | undefined;
 
-/** The rules. */
+/** What is known of a node, as long as no pass makes it anew. */
+interface Known {
+  /** The level on which it was found to be in order by itself. */
+  level?: Level;
+  /** The states with which it was found to be in order. */
+  states?: readonly State[];
+  /** States that it touches. */
+  readonly touched: readonly string[];
+  /** What it makes right in its states. */
+  readonly added: Value | undefined;
+}
+
+/** What is asked of each node, in order, and then of the whole graph. */
+interface Checks {
+  readonly node?: (node: Node, known: Known) => Fault;
+  readonly end?: () => Fault;
+}
+
+/** A rule of graphs. */
+export interface Rule {
+  readonly name: string;
+  /** Levels that it holds on; default: all. */
+  readonly levels?: readonly Level[];
+  /** Asks about each node by itself: the answer stays the same as long as the node and the level do. */
+  readonly own?: (node: Node) => Fault;
+  /** Asks about nodes among others. */
+  readonly among?: (facts: Facts) => Checks;
+}
+
+function first<T>(list: Iterable<T>, fault: (item: T) => Fault): Fault {
+  for (const item of list) {
+    const found = fault(item);
+    if (found !== undefined) return found;
+  }
+}
+
+/** The rules, of which the first that is broken is told. */
 export const rules: readonly Rule[] = [
-  ["a value is made once, before it is used", function* (graph) {
-    const made = new Set<Value>(graph.inputs.map((i) => i.value));
-    for (const node of graph.nodes) {
-      for (const v of node.inputs) if (!made.has(v)) yield `%${v.id} in ${nodeText(node)}`;
-      for (const v of node.outputs) {
-        if (made.has(v)) yield `%${v.id} is made again by ${nodeText(node)}`;
-        made.add(v);
+  {
+    name: "a value is made once, under an id of its own, before it is used",
+    among: ({ graph, made }) => ({
+      node: ({ inputs, outputs }) => {
+        for (const v of inputs) if (made[v.id] !== v) return `%${v.id} is not there yet`;
+        for (const v of outputs) {
+          if (made[v.id] !== undefined) return `%${v.id} is ${made[v.id] === v ? "made again" : "another value"}`;
+        }
+      },
+      end: () =>
+        first(graph.outputs, ({ name, value: v }) => made[v.id] === v ? undefined : `nothing makes output "${name}"`),
+    }),
+  },
+  {
+    name: "what modules give is made, too",
+    among: ({ graph, made }) => ({
+      end: () =>
+        first(graph.activations, ({ name, value: v }) => made[v.id] === v ? undefined : `not what "${name}" gives`),
+    }),
+  },
+  {
+    name: "output types follow from op, inputs and attributes",
+    own: (node) => {
+      if (node instanceof Emitted) return;
+      let types: Type[];
+      try {
+        types = inferTypes(opOf(node.op), node.inputs, node.attrs);
+      } catch (error) {
+        return (error as Error).message;
       }
-    }
-    for (const { name, value } of graph.outputs) if (!made.has(value)) yield `output "${name}"`;
-  }],
-  ["ids are unique", function* (graph) {
-    const seen = new Map<number, Value>();
-    for (const v of [...graph.inputs.map((i) => i.value), ...graph.nodes.flatMap((n) => n.outputs)]) {
-      if (seen.has(v.id)) yield `%${v.id}`;
-      seen.set(v.id, v);
-    }
-  }],
-  ["output types follow from op, inputs and attributes", function* (graph) {
-    for (const node of graph.nodes) {
-      const types = inferTypes(opOf(node.op), node.inputs, node.attrs);
-      if (types.length !== node.outputs.length || types.some((t, i) => !sameType(t, node.outputs[i]))) {
-        yield `${nodeText(node)}: expected ${types.map(typeText).join(", ")}`;
+      const fits = types.length === node.outputs.length && types.every((t, i) => sameType(t, node.outputs[i]));
+      return fits ? undefined : `expected ${types.map(typeText).join(", ")}`;
+    },
+  },
+  {
+    name: "dims are positive whole numbers",
+    own: ({ outputs }) => {
+      for (const v of outputs) {
+        for (const d of v.shape) if (!(Number.isInteger(d) && d > 0)) return typeText(v);
       }
-    }
-  }],
-  ["dims are positive whole numbers", function* (graph) {
-    for (const node of graph.nodes) {
-      for (const v of node.outputs) if (v.shape.some((d) => !(Number.isInteger(d) && d > 0))) yield nodeText(node);
-    }
-  }],
-  ["states are declared, and a value put into them has their type", function* (graph) {
-    const states = new Map(graph.states.map((s) => [s.name, s]));
-    for (const node of graph.nodes) {
-      const touched = statesOf(node).map((name) => states.get(name));
-      if (touched.some((s) => s === undefined)) yield `undeclared in ${nodeText(node)}`;
-      else if (touched.length > 0) {
-        const into = node.attrs.into ? opOf(node.op).accumulates! : -1;
-        const value = node.op === "read" || into >= 0 ? node.outputs[Math.max(0, into)] : node.inputs[0];
-        const size = touched.reduce((n, s) => n + numel(s!.shape), 0);
-        const fits = node.op === "accumulate"
-          ? wide(value.dtype) === wide(touched[0]!.dtype)
-          : value.dtype === touched[0]!.dtype;
-        if (!fits || numel(value.shape) !== size) yield nodeText(node);
-      }
-    }
-  }],
-  ["a value added into state is not read", function* (graph) {
-    const uses = consumers(graph), results = new Set(graph.outputs.map((o) => o.value));
-    for (const node of graph.nodes) {
-      if (!node.attrs.into) continue;
-      const value = node.outputs[opOf(node.op).accumulates!];
-      if (uses.has(value) || results.has(value)) yield nodeText(node);
-    }
-  }],
-  ["no state is read after it was assigned", function* (graph) {
-    const assigned = new Set<string>();
-    for (const node of graph.nodes) {
-      if (node.op === "read") {
-        for (const s of statesOf(node)) if (assigned.has(s)) yield `"${s}" in ${nodeText(node)}`;
-      }
-      if (node.op === "assign") statesOf(node).forEach((s) => assigned.add(s));
-    }
-  }],
+    },
+  },
+  {
+    name: "forward reads nothing that backward makes",
+    among: ({ late }) => ({
+      node: (node) => {
+        if (inBackward(node)) return;
+        for (const v of node.inputs) if (late[v.id]) return `%${v.id} is made in backward`;
+      },
+    }),
+  },
+  {
+    name: "a gradient and a moment say which parameter they belong to",
+    among: ({ graph, states }) => ({
+      end: () =>
+        ownersChecked.get(graph.states) === graph.level
+          ? undefined
+          : first(graph.states, ({ name, kind, of, block, shape }) => {
+            if (kind !== "gradient" && kind !== "moment") {
+              return of === undefined ? undefined : `"${name}" is a ${kind}, and belongs to "${of}"`;
+            }
+            if (of === undefined) return `"${name}" belongs to none`;
+            const parameter = states().get(of);
+            if (!parameter) return;
+            if (parameter.kind !== "parameter") return `"${name}" belongs to "${of}", which is a ${parameter.kind}`;
+            if (parameter.block !== block) return `"${name}" is in another block than "${of}"`;
+            const isWhole = graph.level !== "global" || String(shape) === String(parameter.shape);
+            return isWhole ? undefined : `"${name}" has another shape than "${of}"`;
+          }),
+    }),
+  },
+  {
+    name: "states are declared, and a value put into them has their type",
+    among: ({ graph, states }) => ({
+      node: (node, known) => {
+        const { touched: names, added } = known;
+        if (names.length === 0 || known.states === graph.states) return;
+        const declared = states(), undeclared = names.find((name) => !declared.has(name));
+        if (undeclared !== undefined) return `"${undeclared}" is not declared`;
+        const value = added ?? (node.op === "read" ? node.outputs[0] : node.inputs[0]);
+        const touched = names.map((name) => declared.get(name)!), [{ dtype }] = touched;
+        const size = touched.reduce((n, s) => n + numel(s.shape), 0);
+        const fits = node.op === "accumulate" ? wide(value.dtype) === wide(dtype) : value.dtype === dtype;
+        if (!fits || numel(value.shape) !== size) return `${typeText(value)} for ${touched.map(typeText).join(", ")}`;
+        known.states = graph.states;
+      },
+    }),
+  },
+  {
+    name: "a value added into state is not read",
+    among: ({ graph, made }) => {
+      const sums = new Uint8Array(made.length);
+      let some = false;
+      return {
+        node: ({ inputs }, { added }) => {
+          if (added) {
+            some = true;
+            sums[added.id] = 1;
+          }
+          if (some) { for (const v of inputs) if (sums[v.id]) return `%${v.id} lies in its sum`; }
+        },
+        end: () =>
+          first(graph.outputs, ({ name, value }) => sums[value.id] ? `output "${name}" lies in its sum` : undefined),
+      };
+    },
+  },
+  {
+    name: "no state is read after it was assigned",
+    among: () => {
+      const assigned = new Set<string>();
+      return {
+        node: ({ op }, { touched }) => {
+          if (op === "assign") touched.forEach((s) => assigned.add(s));
+          if (assigned.size === 0 || op !== "read") return;
+          const late = touched.find((s) => assigned.has(s));
+          return late === undefined ? undefined : `"${late}" has a new value`;
+        },
+      };
+    },
+  },
+  {
+    name: "a graph of whole values knows of no ranks",
+    levels: ["global"],
+    own: ({ op, attrs }) =>
+      opOf(op).together || attrs.axes !== undefined || attrs.group !== undefined ? "only ranks do that" : undefined,
+  },
+  {
+    name: "in the graph of all ranks an exchange is among those of some axes, and the group is still open",
+    levels: ["ranks"],
+    own: ({ op, attrs }) => {
+      if (attrs.group !== undefined) return "it has a group already";
+      return opOf(op).together && attrs.axes === undefined ? "it has no axes" : undefined;
+    },
+  },
+  {
+    name: "in the graph of one rank an exchange has its group, and nothing else depends on the rank",
+    levels: ["rank", "placed"],
+    own: ({ op, attrs }) => {
+      const { together, kernel } = opOf(op), { axes, group, size } = attrs;
+      if (together && group === undefined) return "it has no group";
+      if (together && (group as readonly number[]).length !== size) return `its group is not of ${size} ranks`;
+      return !together && axes !== undefined && kernel ? "it depends on the rank" : undefined;
+    },
+  },
 ];
+
+const known = new WeakMap<Node, Known>(), verified = new WeakSet<Graph>();
+/** The level on which the owners of states were found to be in order. */
+const ownersChecked = new WeakMap<readonly State[], Level>();
+
+function knownOf(node: Node): Known {
+  const noted = node instanceof Emitted ? node.notes as Known | undefined : known.get(node);
+  if (noted) return noted;
+  const added = node.attrs.into === undefined ? undefined : node.outputs[opOf(node.op).accumulates ?? -1];
+  const found: Known = { level: undefined, states: undefined, touched: touchedStates(node), added };
+  if (node instanceof Emitted) node.notes = found;
+  else known.set(node, found);
+  return found;
+}
+
+function largestId({ inputs, nodes }: Graph): number {
+  let largest = -1;
+  for (const { value } of inputs) if (value.id > largest) largest = value.id;
+  for (const { outputs } of nodes) for (const v of outputs) if (v.id > largest) largest = v.id;
+  return largest;
+}
 
 /** Checks a graph against all rules and returns it.
  * @throws {Error} naming the graph, the rule and the node. */
 export function verify(graph: Graph): Graph {
-  for (const [name, check] of rules) {
-    for (const fault of check(graph)) throw new Error(`Invalid graph "${graph.name}": ${name}: ${fault}`);
+  if (verified.has(graph)) return graph;
+  const { level } = graph, ids = 1 + largestId(graph), late = new Uint8Array(ids);
+  const made = new Array<Value | undefined>(ids).fill(undefined);
+  let byName: Map<string, State> | undefined;
+  const states = () => byName ??= new Map(graph.states.map((s) => [s.name, s]));
+  const facts: Facts = { graph, states, made, late };
+  const here = rules.filter((r) => r.levels === undefined || r.levels.includes(level));
+  const own = here.filter((r) => r.own),
+    among = here.filter((r) => r.among).map((r) => ({ rule: r, ...r.among!(facts) }));
+  const asked = among.filter((r) => r.node);
+  const refuse = ({ name }: Rule, fault: string, node?: Node): never => {
+    const at = node === undefined ? "" : ` in ${nodeText(node)}`;
+    throw new Error(`Invalid graph "${graph.name}": ${name}: ${fault}${at}`);
+  };
+  for (const { value } of graph.inputs) {
+    if (made[value.id] !== undefined) refuse(rules[0], `%${value.id} is two inputs`);
+    made[value.id] = value;
   }
+  for (const node of graph.nodes) {
+    const all = knownOf(node);
+    if (all.level !== level) {
+      for (const rule of own) {
+        const fault = rule.own!(node);
+        if (fault !== undefined) refuse(rule, fault, node);
+      }
+      all.level = level;
+    }
+    for (let k = 0; k < asked.length; k++) {
+      const fault = asked[k].node!(node, all);
+      if (fault !== undefined) refuse(asked[k].rule, fault, node);
+    }
+    const isLate = inBackward(node);
+    for (const v of node.outputs) {
+      if (made[v.id] !== undefined) refuse(rules[0], `%${v.id} is made twice`, node);
+      made[v.id] = v;
+      if (isLate) late[v.id] = 1;
+    }
+  }
+  for (const { rule, end } of among) {
+    const fault = end?.();
+    if (fault !== undefined) refuse(rule, fault);
+  }
+  ownersChecked.set(graph.states, level);
+  verified.add(graph);
   return graph;
 }

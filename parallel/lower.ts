@@ -2,7 +2,7 @@
  * @module */
 import { Builder, opOf } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
-import type { Attr, Attrs, Graph, Node, State, Value } from "../graph/ir.ts";
+import { type Attr, type Attrs, type Graph, inBackward, type Node, type State, type Value } from "../graph/ir.ts";
 import {
   axesOfDim,
   degreeOf,
@@ -47,7 +47,7 @@ class Lowering {
     readonly decisions: Decisions,
   ) {
     const local = (s: State): State => ({ ...s, shape: this.#localShape(s, layouts.state(s), `state "${s.name}"`) });
-    this.#builder = new Builder(graph.name, graph.states.map(local));
+    this.#builder = new Builder(graph.name, graph.states.map(local), "ranks");
     this.#states = new Map(graph.states.map((s) => [s.name, s]));
   }
 
@@ -58,7 +58,8 @@ class Lowering {
       this.#place(value, this.#builder.input(name, { dtype: value.dtype, shape }), layout);
     }
     for (const node of this.graph.nodes) this.#node(node);
-    this.#builder.origin = { scope: "", phase: "forward" };
+    // Behind all nodes, they may go on from what was converted for backward.
+    this.#builder.origin = { scope: "", phase: this.graph.nodes.some(inBackward) ? "backward" : "forward" };
     for (const { name, value } of this.graph.outputs) this.#builder.output(name, this.#convert(value, replicated));
     return this.#builder.finish();
   }

@@ -23,7 +23,7 @@ export function rankNumber(plus: number, terms: RankNumber["terms"]): Attr {
  * keeps are ordinary ops. */
 export function graphOfRank(graph: Graph, mesh: Mesh, rank: number): Graph {
   const coordinates = mesh.coordinates(rank), now = new Map<Value, Value>();
-  const builder = Builder.extend({ ...graph, nodes: [], outputs: [] });
+  const builder = Builder.extend({ ...graph, level: "rank", nodes: [], outputs: [] });
   const current = (v: Value): Value => now.get(v) ?? v;
   const groups = new Map<string, readonly number[]>();
   const groupOf = (axes: readonly string[]): readonly number[] => {

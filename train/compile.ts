@@ -1,7 +1,8 @@
-/** From graphs to a native program: the file to read first. Each pass is a pure function, each result can be printed with
- * `TITAN_PRINT=<pass>` (or `all`), and `memory` and `encode` end the list.
+/** From graphs to a native program: the file to read first. Each pass is a pure function, each result is checked by `verify` and can be
+ * printed with `TITAN_PRINT=<pass>` (or `all`), and `memory` and `encode` end the list.
  * @module */
-import type { Graph } from "../graph/ir.ts";
+import type { Graph, Level } from "../graph/ir.ts";
+import { inOrder, type Pass, runPass } from "../graph/pass.ts";
 import { encode, type EncodedProgram } from "../graph/passes/encode.ts";
 import { fuse } from "../graph/passes/fuse.ts";
 import { group } from "../graph/passes/group.ts";
@@ -17,12 +18,7 @@ import { tile } from "../graph/passes/tile.ts";
 import { tileAsyncTp } from "../graph/passes/tile_async_tp.ts";
 import { tileRing } from "../graph/passes/tile_ring.ts";
 import { print } from "../graph/print.ts";
-
-/** A pass over one graph. */
-export interface Pass {
-  readonly name: string;
-  readonly run: (graph: Graph) => Graph;
-}
+import { verify } from "../graph/verify.ts";
 
 /** What the passes are told. */
 export interface PassOptions {
@@ -52,7 +48,11 @@ export interface Ranks {
   readonly prefetch?: number;
 }
 
-/** The passes over each graph of a step, in order. `autodiff` comes before them: `traceMicrobatch` appends the gradient to the
+/** Levels of graphs that are not of one rank yet. */
+const whole: readonly Level[] = ["global"], ofRanks: readonly Level[] = ["ranks"], either = [...whole, ...ofRanks];
+
+/** The passes over each graph of a step, in order, which is checked here: of each pass, the levels that it takes and what it comes
+ * behind. `autodiff` comes before them: `traceMicrobatch` appends the gradient to the
  * forward graph that it traces.
  * @param found what a search for a memory budget has found; without it `remat` then makes again what is nearly free. */
 export function passes(options: PassOptions = {}, found?: RematPoint): readonly Pass[] {
@@ -63,31 +63,40 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
       : found?.graph.name === graph.name
       ? found.graph
       : remat(graph);
-  return [
-    { name: "precision", run: (graph) => precision(graph, options.precision ?? fullPrecision) }, // bf16 where it is asked for
-    { name: "simplify", run: simplify }, // common subexpressions, dead code, merged casts and reshapes
-    ...(ranks ? [{ name: "partition", run: (graph: Graph) => ranks.partition(graph) }] : []), // a rank's parts, collectives
-    { name: "tile", run: tile }, // head and cross-entropy in chunks: the logits are never whole
-    ...(ranks?.ringAttention ? [{ name: "tile_ring", run: tileRing }] : []), // attention to one rank's keys after another's
-    { name: "remat", run: rematGraph }, // what is kept for backward, what is made again there
-    ...(ranks && ranks.reshard !== false ? [{ name: "reshard", run: reshard }] : []), // parameters, gathered again in backward
-    { name: "fuse", run: fuse }, // joined products, norms with residuals, gradients added in place, map programs
-    ...(ranks?.asyncAxis
-      ? [{ name: "tile_async_tp", run: (graph: Graph) => tileAsyncTp(graph, ranks.asyncAxis!) }]
-      : []),
-    ...(ranks ? passesOfRanks(ranks) : []),
-    { name: "materialize", run: materialize }, // copies where a kernel cannot follow strides
+  const numbers = options.precision ?? fullPrecision, asyncAxis = ranks?.asyncAxis;
+  const list: readonly (Pass | false | undefined)[] = [
+    // bf16 where it is asked for
+    { name: "precision", takes: whole, behind: [], run: (g) => precision(g, numbers) },
+    // common subexpressions, dead code, merged casts and reshapes
+    { name: "simplify", takes: whole, behind: ["precision"], run: simplify },
+    // a rank's parts, collectives
+    ranks && { name: "partition", takes: whole, gives: "ranks", behind: ["simplify"], run: (g) => ranks.partition(g) },
+    // head and cross-entropy in chunks: the logits are never whole
+    { name: "tile", takes: either, behind: ["simplify", "partition"], run: tile },
+    // attention to one rank's keys after another's
+    ranks?.ringAttention && { name: "tile_ring", takes: ofRanks, behind: ["partition"], run: tileRing },
+    // what is kept for backward, what is made again there
+    { name: "remat", takes: either, behind: ["simplify", "tile", "tile_ring"], run: rematGraph },
+    // parameters, gathered again in backward
+    ranks && ranks.reshard !== false && { name: "reshard", takes: ofRanks, behind: ["remat"], run: reshard },
+    // joined products, norms with residuals, gradients added in place, map programs
+    { name: "fuse", takes: either, behind: ["remat", "reshard"], run: fuse },
+    // products of one rank's rows after another's
+    asyncAxis !== undefined &&
+    { name: "tile_async_tp", takes: ofRanks, behind: ["fuse"], run: (g: Graph) => tileAsyncTp(g, asyncAxis) },
+    // gradient sums, once a step
+    ranks?.reduceSums &&
+    { name: "reduce_sums", takes: ofRanks, behind: ["fuse", "tile_async_tp"], run: (g) => ranks.reduceSums!(g) },
+    // one collective for the parameters of a block, one for their gradients
+    ranks && { name: "group", takes: ofRanks, behind: ["fuse", "reduce_sums"], run: group },
+    // these travel while kernels run
+    ranks && { name: "schedule", takes: ofRanks, behind: ["group"], run: (g) => schedule(g, ranks) },
+    // where the rank stands
+    ranks && { name: "rank", takes: ofRanks, gives: "rank", behind: ["schedule"], run: (g) => ranks.graphOfRank(g) },
+    // copies where a kernel cannot follow strides
+    { name: "materialize", takes: ["global", "rank"], gives: "placed", behind: ["fuse"], run: materialize },
   ];
-}
-
-/** What several ranks need before the last pass. */
-function passesOfRanks(ranks: Ranks): readonly Pass[] {
-  return [
-    ...(ranks.reduceSums ? [{ name: "reduce_sums", run: (graph: Graph) => ranks.reduceSums!(graph) }] : []), // once a step
-    { name: "group", run: group }, // one collective for the parameters of a block, one for their gradients
-    { name: "schedule", run: (graph) => schedule(graph, ranks) }, // these travel while kernels run
-    { name: "rank", run: (graph) => ranks.graphOfRank(graph) }, // where the rank stands
-  ];
+  return inOrder(list.filter((p): p is Pass => typeof p === "object"));
 }
 
 /** The graphs of a step as they run, and their memory. */
@@ -124,10 +133,10 @@ export function planGraphs(graphs: readonly Graph[], options: CompileOptions): P
   const search = budget?.mode === "memory_budget" ? rematSearch(graphs, options) : undefined;
   const found = budget?.mode === "memory_budget" ? search?.within(budget) : undefined;
   const compiled = graphs.map((graph) => {
-    watch("input", graph);
-    return passes(options, found).reduce((before, { name, run }) => {
-      const after = run(before);
-      watch(name, after);
+    watch("input", verify(graph));
+    return passes(options, found).reduce((before, pass) => {
+      const after = runPass(pass, before);
+      watch(pass.name, after);
       return after;
     }, graph);
   });
@@ -142,7 +151,7 @@ function rematSearch(
 ): RematSearch | undefined {
   const list = passes({ precision: options.precision, ranks: options.ranks }),
     at = list.findIndex((p) => p.name === "remat");
-  const run = (graph: Graph, part: readonly Pass[]): Graph => part.reduce((g, p) => p.run(g), graph);
+  const run = (graph: Graph, part: readonly Pass[]): Graph => part.reduce((g, p) => runPass(p, g), graph);
   const before = graphs.map((graph) => run(graph, list.slice(0, at)));
   const graph = before.find((g) => new Forward(g).needed.size > 0);
   if (!graph) return;

@@ -34,11 +34,8 @@ export interface EncodedSection {
   readonly instructions: readonly InstructionInfo[];
 }
 
-/** Where an instruction comes from. */
-type From = Pick<Origin, "scope" | "phase">;
-
 /** What an instruction runs, and how much that is. */
-export interface InstructionInfo extends From {
+export interface InstructionInfo extends Pick<Origin, "scope" | "phase"> {
   /** Its name in `csrc/kernels.def`. */
   readonly kernel: string;
   /** Floating point operations. */
@@ -54,6 +51,9 @@ interface Operand {
   readonly offset: number;
   readonly view: View;
 }
+
+/** Where an instruction comes from. */
+type From = Pick<Origin, "scope" | "phase">;
 
 interface Instruction extends From {
   readonly kernel: string;

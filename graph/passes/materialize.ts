@@ -13,7 +13,7 @@ import { isPacked } from "../view.ts";
 
 /** Inserts `copy` where it is needed. */
 export function materialize(graph: Graph): Graph {
-  return packOperands(keepOldStates(graph));
+  return { ...packOperands(keepOldStates(graph)), level: "placed" };
 }
 
 /** Copies where a kernel cannot follow strides; a product that is made packed may be what another kernel cannot follow. */

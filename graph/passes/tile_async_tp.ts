@@ -9,8 +9,7 @@ import { Editor } from "../edit.ts";
 import { type Attrs, consumers, type Graph, inBackward, type Node, producers, type Value } from "../ir.ts";
 import { num, nums, str } from "../op.ts";
 
-/** Tiles the gathers and scatters over one axis of the mesh that feed products, or are fed by them. Behind `fuse`, where products are
- * joined. The meaning stays the same up to the order of sums. */
+/** Tiles the gathers and scatters over one axis of the mesh that feed products, or are fed by them. The meaning stays the same up to the order of sums. */
 export function tileAsyncTp(graph: Graph, axis: string): Graph {
   const pass = new Overlap(graph);
   for (const node of graph.nodes) {

@@ -151,7 +151,7 @@ Deno.test("kernels that work by rows need a dense last dim and a common stride o
 });
 
 Deno.test("a value that is added into state lies there, and owns no memory", () => {
-  const gradient: State = { name: "gradient/w", kind: "gradient", ...f64(3, 4) };
+  const gradient: State = { name: "gradient/w", kind: "gradient", of: "w", ...f64(3, 4) };
   const graph = traceGraph("g", [gradient], (builder) => {
     const [x, dy] = [builder.input("x", f64(2, 4)), builder.input("dy", f64(2, 3))];
     builder.emit("contract", [dy, x], { dims: "b o, b i -> o i", into: ["gradient/w"], begin: true });

@@ -294,7 +294,13 @@ export function randomGraph(seed: number, options: RandomGraphOptions = {}): Gra
     shape,
     kind: "parameter",
   }));
-  const moments: State[] = [0, 1].map((i) => ({ name: `moment${i}`, dtype, shape: [D, E], kind: "moment" }));
+  const moments: State[] = [0, 1].map((i) => ({
+    name: `moment${i}`,
+    dtype,
+    shape: [D, E],
+    kind: "moment",
+    of: "weight0",
+  }));
   const builder = new Builder(`random${seed}`, [...states, ...moments, sum("total", dtype), sum("count", dtype)]);
   const pool: Pool = { random, builder, tensors: [], bounds: new WeakMap() };
   const wrap = (value: Value) => new Tensor(builder, value);

@@ -106,7 +106,7 @@ for (const dtype of ["f64", "f32", "bf16"] as const) {
     Deno.test(`native ${titleOf(c)} in ${dtype} adds into state, or overwrites it in the first microbatch`, async () => {
       for (const begin of [true, false]) {
         const { shape } = graphOf(c.inputs, applied(c)).nodes[0].outputs[index];
-        const state: State = { name: "gradient/w", kind: "gradient", dtype, shape };
+        const state: State = { name: "gradient/w", kind: "gradient", of: "w", dtype, shape };
         const graph = verify(traceGraph("case", [state], (builder) => {
           const inputs = c.inputs.map((x, i) => new Tensor(builder, builder.input(`x${i}`, x)));
           const results = applied({ ...c, attrs: { ...c.attrs, into: [state.name], begin } })(builder, inputs);
@@ -125,7 +125,7 @@ for (const dtype of ["f64", "f32", "bf16"] as const) {
 
 Deno.test("native: a product goes into states that lie one after another, and they are read as one", async () => {
   const names = ["gradient/w1", "gradient/w3"], dtype = "f64";
-  const states = names.map((name): State => ({ name, kind: "gradient", dtype, shape: [3, 4] }));
+  const states = names.map((name): State => ({ name, kind: "gradient", of: "w", dtype, shape: [3, 4] }));
   const graph = verify(traceGraph("case", states, (builder) => {
     const [x, dy] = [[5, 4], [5, 6]].map((shape, i) => builder.input(`x${i}`, { dtype, shape }));
     const before = new Tensor(builder, builder.read(...names)).mul(1);

@@ -236,6 +236,7 @@ function attention(keys: Placement): string[] {
   });
   const layouts = layoutsFor({ inputs: { q: places, k: head, v: head, positions: places } });
   const builder = Builder.extend(simplify(autodiff(graph, { of: "loss", inputs: ["k", "v"], keep: false })));
+  builder.origin = at("'");
   // Linear work on the gradients, through which summands might travel.
   const negated = builder.outputs.map(({ value }) => new Tensor(builder, value).neg().value);
   negated.forEach((value, i) => builder.outputs[i] = { name: `y${i}`, value });
@@ -445,6 +446,7 @@ Deno.test("a norm, AdamW and initial values mean the same in random layouts, wit
       (["parameter", "moment", "moment", "gradient"] as const).map((kind, i): State => ({
         name: `${["", "m/", "v/", "gradient/"][i]}${k}`,
         kind,
+        ...(kind === "parameter" ? {} : { of: `${k}` }),
         ...f64(...shape),
       }))
     );

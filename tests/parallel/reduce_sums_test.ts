@@ -78,7 +78,7 @@ Deno.test("a microbatch that is not the last one exchanges no sums", () => {
 });
 
 Deno.test("a sum that two nodes add to is reduced behind the second", () => {
-  const state: State = { name: "gradient/w", kind: "gradient", ...f64(4) }, mesh = meshOf({ dp_replicate: 2 });
+  const state: State = { name: "gradient/w", kind: "gradient", of: "w", ...f64(4) }, mesh = meshOf({ dp_replicate: 2 });
   const graph = traceGraph("microbatch", [state], (builder) => {
     const x = new Tensor(builder, builder.input("x", f64(4)));
     for (const y of [x, x.exp()]) builder.accumulate(state.name, y.value);

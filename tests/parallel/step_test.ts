@@ -150,9 +150,15 @@ Deno.test("behind all passes a block exchanges what partition said, and again on
 Deno.test("what a rank slices is copied where a kernel cannot follow it", () => {
   const mesh = meshOf({ tp: 2 }), builder = new Builder("g");
   const [x, w] = [f32(2, 4, 6), f32(6)].map((type, i) => builder.input(`x${i}`, type));
-  const slice = builder.emit("slice_by_rank", [builder.emit("exp", [x])[0]], { axes: ["tp"], size: 2, dim: 1 });
-  builder.output("y", builder.emit("rmsnorm", [slice[0], w], { eps: 1e-5 })[0]);
-  const ranks = { partition: (g: Graph) => g, graphOfRank: (g: Graph) => graphOfRank(g, mesh, 1) };
+  builder.output("y", builder.emit("rmsnorm", [builder.emit("exp", [x])[0], w], { eps: 1e-5 })[0]);
+  const partition = (g: Graph): Graph => {
+    const parts = new Builder(g.name, [], "ranks");
+    const [x, w] = g.inputs.map((i) => parts.input(i.name, i.value));
+    const slice = parts.emit("slice_by_rank", parts.emit("exp", [x]), { axes: ["tp"], size: 2, dim: 1 });
+    parts.output("y", parts.emit("rmsnorm", [slice[0], w], { eps: 1e-5 })[0]);
+    return parts.finish();
+  };
+  const ranks = { partition, graphOfRank: (g: Graph) => graphOfRank(g, mesh, 1) };
   const { graphs: [graph] } = compileGraphs([builder.finish()], { threads: 1, ranks });
   assertEquals(graph.nodes.map((n) => n.op), ["map", "slice", "copy", "rmsnorm"]);
 });

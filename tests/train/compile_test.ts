@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import type { Graph } from "../../graph/ir.ts";
 import { print } from "../../graph/print.ts";
 import { verify } from "../../graph/verify.ts";
@@ -17,10 +17,7 @@ Deno.test("every graph goes through every pass in order, and each result can be 
   const seen: string[] = [], texts = graphs.map(print);
   const { graphs: compiled, plan, program } = compileGraphs(graphs, {
     threads: 3,
-    watch: (pass, graph) => {
-      verify(graph);
-      seen.push(`${graph.name} ${pass}`);
-    },
+    watch: (pass, graph) => seen.push(`${graph.name} ${pass}`),
   });
   const names = ["input", ...passes().map((p) => p.name)];
   assertEquals(names, ["input", "precision", "simplify", "tile", "remat", "fuse", "materialize"]);
@@ -30,6 +27,18 @@ Deno.test("every graph goes through every pass in order, and each result can be 
   assertEquals(plan.sections.map((s) => s.graph), [...compiled]);
   assertEquals(program.sections.map((s) => s.name), ["initialize", "evaluate"]);
   assertEquals(graphs.map(print), texts, "the graphs that were given are as they were");
+});
+
+Deno.test("what any pass makes is verified, and what it is given first", () => {
+  const [{ nodes: [read] }] = graphs.slice(1), [initialize] = graphs;
+  const twice: Graph = { ...initialize, nodes: [...initialize.nodes, read, read] };
+  assertThrows(() => compileGraphs([twice], { threads: 1 }), Error, `Invalid graph "initialize": `);
+  const ranks = { partition: () => ({ ...twice, level: "ranks" }) as const, graphOfRank: (g: Graph) => g };
+  assertThrows(
+    () => compileGraphs([initialize], { threads: 1, ranks }),
+    Error,
+    `Pass "partition" made a graph that it may not make. Invalid graph "initialize": `,
+  );
 });
 
 Deno.test("the same graphs make the same program", () => {

@@ -206,7 +206,7 @@ Deno.test("single element-wise nodes, casts and constants are maps too", () => {
 });
 
 Deno.test("gradients overwrite in the first microbatch, add later, and know where they were added", () => {
-  const gradient: State = { name: "gradient/w", kind: "gradient", ...f64(3, 2) };
+  const gradient: State = { name: "gradient/w", kind: "gradient", of: "w", ...f64(3, 2) };
   const modes = [undefined, true, false].map((begin) => {
     const graph = traceGraph("g", [gradient], (builder) => {
       const [dy, x] = [builder.input("dy", f64(4, 3)), builder.input("x", f64(4, 2))];

@@ -106,7 +106,12 @@ Deno.test("a product for x's gradient in a sum that is needed elsewhere stays as
 
 /** A product and the accumulation of boxes of it, by their starts and shapes, into states. */
 function pieces(boxes: readonly { start: number[]; shape: number[]; begin?: boolean }[], late = false): Graph {
-  const states = boxes.map(({ shape }, i): State => ({ name: `gradient/${i}`, kind: "gradient", ...f64(...shape) }));
+  const states = boxes.map(({ shape }, i): State => ({
+    name: `gradient/${i}`,
+    kind: "gradient",
+    of: `${i}`,
+    ...f64(...shape),
+  }));
   return traceGraph("g", states, (builder) => {
     const x = new Tensor(builder, builder.input("x", f64(2, 4))), dw = x.contract("b o, b i -> o i", x);
     const old = late ? read(builder, states[0].name) : x;

@@ -200,7 +200,7 @@ Deno.test("a sum of gradients goes in term by term, and only the first overwrite
 });
 
 Deno.test("a sum may have as many terms as a graph has nodes", () => {
-  const graph = traceGraph("g", [{ name: "gradient/w", kind: "gradient", ...f64(2) }], (builder) => {
+  const graph = traceGraph("g", [{ name: "gradient/w", kind: "gradient", of: "w", ...f64(2) }], (builder) => {
     const x = input(builder, "x", 2);
     let sum = x.exp();
     for (let i = 1; i < 20_000; i++) sum = sum.add(x.exp());
@@ -211,7 +211,7 @@ Deno.test("a sum may have as many terms as a graph has nodes", () => {
 });
 
 Deno.test("the term that is made first overwrites, wherever it stands in the sum", () => {
-  const graph = traceGraph("g", [{ name: "gradient/w", kind: "gradient", ...f64(2, 2) }], (builder) => {
+  const graph = traceGraph("g", [{ name: "gradient/w", kind: "gradient", of: "w", ...f64(2, 2) }], (builder) => {
     const x = input(builder, "x", 2, 2), product = (t: Tensor): Tensor => t.contract("a b, a c -> b c", x);
     const early = product(x), late = product(x.exp()), sum = late.add(early.add(x));
     builder.accumulate("gradient/w", sum.value);
@@ -222,7 +222,7 @@ Deno.test("the term that is made first overwrites, wherever it stands in the sum
 });
 
 Deno.test("a gradient that is also needed elsewhere, and a state that is also touched elsewhere, keep their accumulate", () => {
-  const state: State = { name: "gradient/w", kind: "gradient", ...f64(2, 2) };
+  const state: State = { name: "gradient/w", kind: "gradient", of: "w", ...f64(2, 2) };
   const graph = (body: (builder: Builder, gradient: Tensor) => Tensor): Graph =>
     traceGraph("g", [state], (builder) => {
       const x = input(builder, "x", 2, 2);

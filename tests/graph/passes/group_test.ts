@@ -106,7 +106,7 @@ Deno.test("with tensor parallelism the norms' gradients are scattered with the o
 Deno.test("what depends on one another stays apart", () => {
   const states = ["a", "b"].flatMap((name): State[] => [
     { name, kind: "parameter", ...f64(4) },
-    { name: `gradient/${name}`, kind: "gradient", ...f64(4) },
+    { name: `gradient/${name}`, kind: "gradient", of: `${name}`, ...f64(4) },
   ]);
   const graph = traceGraph("g", states, (builder) => {
     const read = (name: string) => new Tensor(builder, builder.read(name));
@@ -114,7 +114,7 @@ Deno.test("what depends on one another stays apart", () => {
     // Two gradients that are reduced over the same axes in turns.
     builder.accumulate("gradient/a", sum(sum(read("a").exp(), "dp_shard"), "tp").value);
     builder.accumulate("gradient/b", sum(sum(read("b").exp(), "tp"), "dp_shard").value);
-  });
+  }, "ranks");
   const after = group(graph);
   assertEquals(collectives(after).map((n) => [n.attrs.axes, n.inputs.length]), [
     [["dp_shard"], 1],

@@ -93,7 +93,7 @@ Deno.test("a packed product that the next kernel cannot follow is copied too", (
 });
 
 Deno.test("a product that is added into state is made apart and added", () => {
-  const gradient: State = { name: "gradient/w", kind: "gradient", ...f64(5, 2) };
+  const gradient: State = { name: "gradient/w", kind: "gradient", of: "w", ...f64(5, 2) };
   const graph = traceGraph("g", [gradient], (builder) => {
     const dy = builder.input("dy", f64(3, 4, 5)), x = builder.input("x", f64(4, 3, 2));
     builder.emit("contract", [dy, x], { dims: "b t o, t b i -> o i", into: ["gradient/w"], begin: true });

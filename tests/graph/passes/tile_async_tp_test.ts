@@ -162,11 +162,11 @@ const tp2 = { axes: ["tp"], size: 2, dim: 0 };
 
 /** Ops of what becomes of a graph, views and reads left out. */
 function opsOf(body: (x: Tensor, w: Tensor, builder: Builder) => Record<string, Tensor> | void): string {
-  const states = [{ name: "gradient/s", kind: "gradient", ...f32(8, 6) } as const];
+  const states = [{ name: "gradient/s", kind: "gradient", of: "s", ...f32(8, 6) } as const];
   const graph = traceGraph("g", states, (builder) => {
     const [x, w] = [f32(4, 6), f32(6, 6)].map((type, i) => new Tensor(builder, builder.input(`x${i}`, type)));
     return body(x, w, builder);
-  });
+  }, "ranks");
   return verify(tileAsyncTp(fuse(graph), "tp")).nodes.map((n) => n.op).filter((op) => !/slice/.test(op)).join(" ");
 }
 const gathered = (x: Tensor): Tensor => x.apply("all_gather", [], tp2)[0];

@@ -212,7 +212,7 @@ function badGraph(use: (logits: Tensor, loss: Tensor) => Record<string, Tensor>)
     logits = made.value;
     const [loss] = made.apply("cross_entropy", [targets], { ignore_index: -1 });
     return { loss, ...use(made, loss) };
-  });
+  }, "ranks");
   return { graph: verify(graph), logits: logits! };
 }
 
