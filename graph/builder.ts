@@ -1,6 +1,7 @@
 /** Appends nodes to a graph under construction: types are inferred as each node is made, so an ill-formed graph cannot be built.
  * @module */
 import type { Attrs, Graph, Level, Named, Node, Origin, Phase, State, Type, Value } from "./ir.ts";
+import { attributeFault } from "./attributes.ts";
 import { inferTypes, type Op } from "./op.ts";
 import { ops } from "./ops/mod.ts";
 
@@ -10,6 +11,11 @@ export function opOf(name: string): Op {
   const op = ops.get(name);
   if (!op) throw new TypeError(`Cannot find op "${name}": expected one file in graph/ops/ that defines it`);
   return op;
+}
+
+/** Is there an op of that name? */
+export function isOp(name: string): boolean {
+  return ops.has(name);
 }
 
 /** A node with the output types that were inferred when it was made. It never changes, so they need not be inferred again. */
@@ -64,6 +70,8 @@ export class Builder {
   readonly outputs: Named[] = [];
   /** What modules have given so far. */
   readonly activations: Named[] = [];
+  /** Slower paths that passes have taken so far. */
+  readonly notices: string[] = [];
   /** Declared states by name. */
   readonly states: Map<string, State> = new Map();
   #next = 0;
@@ -78,9 +86,10 @@ export class Builder {
   static extend(graph: Graph): Builder {
     const builder = new Builder(graph.name, graph.states, graph.level);
     builder.inputs.push(...graph.inputs);
-    builder.nodes.push(...graph.nodes);
+    for (const node of graph.nodes) builder.nodes.push(node); // too many for the arguments of one call
     builder.outputs.push(...graph.outputs);
     builder.activations.push(...graph.activations);
+    builder.notices.push(...graph.notices);
     const values = [...graph.inputs.map((i) => i.value), ...graph.nodes.flatMap((n) => n.outputs)];
     builder.#next = values.reduce((max, v) => Math.max(max, v.id + 1), 0);
     return builder;
@@ -109,7 +118,9 @@ export class Builder {
 
   /** Adds a node and returns its outputs. */
   emit(op: string, inputs: readonly Value[], attrs: Attrs = {}, origin: Origin = this.origin): Value[] {
-    const outputs = inferTypes(opOf(op), inputs, attrs).map((t) => this.#value(t));
+    const record = opOf(op), fault = attributeFault(record.attrs ?? {}, attrs);
+    if (fault !== undefined) throw new TypeError(`Cannot apply "${op}": ${fault}`);
+    const outputs = inferTypes(record, inputs, attrs).map((t) => this.#value(t));
     this.nodes.push(new Emitted({ op, inputs, outputs, attrs }, origin));
     return outputs;
   }
@@ -155,6 +166,7 @@ export class Builder {
       nodes: [...this.nodes],
       outputs: [...this.outputs],
       activations: [...this.activations],
+      notices: [...this.notices],
     };
   }
 }

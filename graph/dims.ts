@@ -20,11 +20,17 @@ function parseTerm(term: string, text: string): Dim[] {
     if (match[3]) throw new SyntaxError(`Cannot read dims signature "${text}": unexpected "${match[3]}"`);
     dims.push(match[2] ? [match[2]] : match[1].trim().split(/\s+/).filter((l) => l !== ""));
   }
+  const labels = dims.flat().filter((l) => l !== "1"), twice = labels.find((l, i) => labels.indexOf(l) < i);
+  if (twice !== undefined) {
+    throw new SyntaxError(
+      `Cannot read dims signature "${text}": "${twice}" stands twice in "${term.trim()}"; a diagonal has to be taken first`,
+    );
+  }
   return dims;
 }
 
 /** Parses (and remembers) a signature.
- * @throws {SyntaxError} on anything but labels, brackets, commas and one arrow. */
+ * @throws {SyntaxError} on anything but labels, brackets, commas and one arrow, and on a label that one term has twice. */
 export function parseDims(text: string): Signature {
   const known = cache.get(text);
   if (known) return known;

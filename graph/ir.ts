@@ -99,6 +99,8 @@ export interface Graph {
   readonly outputs: readonly Named[];
   /** What modules give, by their paths: plans name them. They keep nothing alive. */
   readonly activations: readonly Named[];
+  /** Slower paths that passes had to take, each with the reason, for people: `holds ... at once, since ...`. */
+  readonly notices: readonly string[];
 }
 
 /** Number of elements of a shape. */

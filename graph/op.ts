@@ -1,6 +1,7 @@
 /** What an op must answer: the one record that every pass asks. An op is one file in `graph/ops/`.
  * @module */
 import type { Arr } from "./array.ts";
+import type { Schema } from "./attributes.ts";
 import { inferShapes } from "./dims.ts";
 import { type Attr, type Attrs, isReal, type Node, numel, type Type, wide } from "./ir.ts";
 import type { Reduction } from "./layout.ts";
@@ -74,6 +75,8 @@ export interface Across {
 /** An op: its name and what the passes ask of it. */
 export interface Op {
   readonly name: string;
+  /** Its attributes; without it there are none. */
+  readonly attrs?: Schema;
   /** Dims signature, or how to make it from the attributes; from it follow shapes and FLOPs. */
   readonly dims?: string | ((attrs: Attrs, ranks: readonly number[]) => string);
   /** Indices of the operands that are integers; all others are then real. Without it operands may be either. */

@@ -1,7 +1,8 @@
 /** What every graph must be: a list of named rules, checked behind every pass. Reading it tells what a graph may hold. One walk over
  * the nodes asks all rules, and what a node is by itself is asked once, as long as no pass makes it anew: so it costs little.
  * @module */
-import { Emitted, opOf } from "./builder.ts";
+import { attributeFault, dependsOnRank } from "./attributes.ts";
+import { Emitted, isOp, opOf } from "./builder.ts";
 import { touchedStates } from "./edit.ts";
 import {
   type Graph,
@@ -90,6 +91,14 @@ export const rules: readonly Rule[] = [
       end: () =>
         first(graph.activations, ({ name, value: v }) => made[v.id] === v ? undefined : `not what "${name}" gives`),
     }),
+  },
+  {
+    name: "ops are those of the table",
+    own: ({ op }) => isOp(op) ? undefined : `"${op}" is none`,
+  },
+  {
+    name: "attributes are those of the op's schema",
+    own: (node) => node instanceof Emitted ? undefined : attributeFault(opOf(node.op).attrs ?? {}, node.attrs),
   },
   {
     name: "output types follow from op, inputs and attributes",
@@ -194,8 +203,11 @@ export const rules: readonly Rule[] = [
   {
     name: "a graph of whole values knows of no ranks",
     levels: ["global"],
-    own: ({ op, attrs }) =>
-      opOf(op).together || attrs.axes !== undefined || attrs.group !== undefined ? "only ranks do that" : undefined,
+    own: ({ op, attrs }) => {
+      const { attrs: schema = {} } = opOf(op);
+      if (schema.axes) return "only ranks do that";
+      return dependsOnRank(schema, attrs) ? "it depends on the rank" : undefined;
+    },
   },
   {
     name: "in the graph of all ranks an exchange is among those of some axes, and the group is still open",
@@ -209,10 +221,10 @@ export const rules: readonly Rule[] = [
     name: "in the graph of one rank an exchange has its group, and nothing else depends on the rank",
     levels: ["rank", "placed"],
     own: ({ op, attrs }) => {
-      const { together, kernel } = opOf(op), { axes, group, size } = attrs;
+      const { together, attrs: schema = {} } = opOf(op), { group, size } = attrs;
       if (together && group === undefined) return "it has no group";
       if (together && (group as readonly number[]).length !== size) return `its group is not of ${size} ranks`;
-      return !together && axes !== undefined && kernel ? "it depends on the rank" : undefined;
+      return !together && schema.axes || dependsOnRank(schema, attrs) ? "it depends on the rank" : undefined;
     },
   },
 ];

@@ -16,6 +16,7 @@ import {
   replicated,
   samePlacement,
 } from "../graph/layout.ts";
+import { num } from "../graph/op.ts";
 import { Tensor } from "../graph/tensor.ts";
 import { conversion, type Step } from "./conversion.ts";
 import type { Axis, Mesh } from "./mesh.ts";
@@ -191,14 +192,16 @@ class Lowering {
 
   /** The node on local operands. */
   #emit(node: Node, operands: readonly Value[], outputs: readonly Layout[]): readonly Value[] {
-    const { across, offset } = opOf(node.op).split ?? {}, cuts = this.#cuts(node);
+    const { attrs: schema = {}, split } = opOf(node.op), { across, offset } = split ?? {}, cuts = this.#cuts(node);
     const attrs: Record<string, Attr> = { ...node.attrs }, [y] = node.outputs;
-    // Attributes that hold sizes hold local ones.
-    if (attrs.shape !== undefined) attrs.shape = this.#localShape(y, outputs[0]);
-    if (attrs.rows !== undefined) [attrs.rows] = this.#localShape(y, outputs[0]);
-    if (attrs.sizes !== undefined) {
-      const sizes = Object.entries(attrs.sizes as Record<string, number>);
-      attrs.sizes = Object.fromEntries(sizes.map(([label, n]) => [label, n / this.#pieces(cuts.get(label) ?? [])]));
+    const part = (label: string, n: number) => n / this.#pieces(cuts.get(label) ?? []);
+    for (const [name, { local }] of Object.entries(schema)) {
+      if (local === undefined || attrs[name] === undefined) continue;
+      if (local === "output") attrs[name] = this.#localShape(y, outputs[0]);
+      else if (local === "labels") {
+        const sizes = Object.entries(attrs[name] as Record<string, number>);
+        attrs[name] = Object.fromEntries(sizes.map(([label, n]) => [label, part(label, n)]));
+      } else attrs[name] = part(local.label, num(attrs[name]));
     }
     if (node.op === "random" && outputs[0].size > 0) Object.assign(attrs, this.#box(y, outputs[0]));
     const slice = (label: string, axes: readonly string[]) => {

@@ -36,6 +36,7 @@ import {
   samePlacement,
   shard,
 } from "../graph/layout.ts";
+import { scopeText } from "../graph/print.ts";
 import { lower } from "./lower.ts";
 import { AXES, type Axis, type Mesh } from "./mesh.ts";
 import type { Layouts, Placements } from "./plan.ts";
@@ -47,7 +48,7 @@ import { cutAlong, type Decisions, type Labels, labelsOf, onSummands, type Strat
 export function partition(graph: Graph, mesh: Mesh, layouts: Layouts): Graph {
   const single = separateReads(graph), rules = new Rules(single, mesh, layouts);
   for (const axis of rules.axes) rules.decide(axis);
-  return lower(single, mesh, layouts, rules);
+  return { ...lower(single, mesh, layouts, rules), notices: [...graph.notices, ...rules.notices] };
 }
 
 /** Reads of several states at once become reads of one each: their parts do not lie one after another. */
@@ -70,6 +71,8 @@ function separateReads(graph: Graph): Graph {
 
 class Rules implements Decisions {
   readonly axes: readonly Axis[];
+  /** Nodes that every rank does whole for want of a rule, in words. */
+  readonly notices = new Set<string>();
   readonly #strategies = new Map<Node, Map<Axis, Strategy>>();
   readonly #placements = new Map<Value, Map<Axis, Placement>>();
   readonly #states: ReadonlyMap<string, State>;
@@ -127,7 +130,17 @@ class Rules implements Decisions {
     }
     const operands = node.inputs.map((v) => this.#seenBy(node, v, axis)), labels = labelsOf(node);
     if (opOf(node.op).split?.additive) return this.#sumOfAll(node, operands, axis);
-    if (!labels) return whole(node);
+    if (!labels) {
+      if (!opOf(node.op).split && operands.some((p) => p.kind !== "replicate")) {
+        this.notices.add(
+          `does "${node.op}" of ${
+            scopeText(node) || "no module"
+          } whole on every rank, since its record has no split: ` +
+            `what it reads is gathered`,
+        );
+      }
+      return whole(node);
+    }
     const cut = (terms: Labels["inputs"], at: number, placement: Placement) => {
       if (placement.kind !== "shard") return;
       const { dim, padded } = placement, label = terms[at][dim];
@@ -242,6 +255,7 @@ class Rules implements Decisions {
   #parameterGradients(): Map<Value, Layout> {
     const found = new Map<Value, Layout>();
     const visit = (value: Value, used: Layout): void => {
+      if (found.get(value) === used) return;
       found.set(value, used);
       const node = this.#made.get(value);
       if (node?.op === "add" || node?.op === "cast") node.inputs.forEach((v) => visit(v, used));

@@ -2,8 +2,7 @@
  * @module */
 import type { CommInfo } from "../ffi/comm.ts";
 import type { DeviceInfo } from "../ffi/device.ts";
-import { numel } from "../graph/ir.ts";
-import { CHUNK_ROWS } from "../graph/passes/tile.ts";
+import { scopeText } from "../graph/print.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { numParameters } from "../model/module.ts";
 import { AXES, type Mesh } from "../parallel/mesh.ts";
@@ -39,17 +38,15 @@ export function ranksText({ size, degrees }: Mesh, info: CommInfo, simulated = "
 
 /** Slower paths that a step takes, a line each; none where everything runs as it is meant to. */
 export function slowPaths({ graphs }: Compiled): string[] {
-  return graphs.flatMap(({ name, nodes }) => {
+  return graphs.flatMap(({ name, nodes, notices }) => {
     const copies = nodes.filter((n) => n.op === "copy");
-    const losses = Map.groupBy(nodes.filter((n) => n.op === "cross_entropy"), (n) => n.scope);
-    const whole = [...losses].filter(([, [first, ...more]]) =>
-      more.length === 0 && numel(first.inputs[1].shape) > CHUNK_ROWS
-    );
     return [
       ...copies.slice(0, 1).map((n) =>
-        `${name} copies ${count(copies.length)} values, since a kernel cannot follow their strides; first in ${n.scope}`
+        `${name} copies ${count(copies.length)} values, since a kernel cannot follow their strides; first in ${
+          scopeText(n)
+        }`
       ),
-      ...whole.map(([scope]) => `${name} holds all logits of ${scope} at once, since what uses them is not row by row`),
+      ...notices.map((notice) => `${name} ${notice}`),
     ];
   });
 }

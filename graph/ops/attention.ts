@@ -7,6 +7,7 @@
  * With the attribute `round` the products take bf16: q (turned, times scale log2 e), k (turned), v, and the gradient of o are
  * rounded first. The native kernels round the probabilities and their gradients too, the reference does not.
  * @module */
+import { ROUND, type Schema, STORED } from "../attributes.ts";
 import { type Arr, arr, roundedToBf16 } from "../array.ts";
 import { type Attrs, dtypeBytes, type Node, numel, type Type, typeText } from "../ir.ts";
 import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
@@ -22,6 +23,14 @@ function extras<T>(rest: readonly T[], attrs: Attrs) {
 const inKernelOrder = <T>(rest: readonly T[], attrs: Attrs): (T | undefined)[] => {
   const { qPositions, kPositions, documents, tables } = extras(rest, attrs);
   return [tables[0], tables[1], qPositions, kPositions, documents[0], documents[1]];
+};
+
+const ATTENTION: Schema = {
+  scale: { type: "number", doc: "factor of q k^T" },
+  documents: { type: "flag", optional: true, doc: "are document ids given?" },
+  rope: { type: "flag", optional: true, writer: "fuse", doc: "are heads turned as they are loaded?" },
+  ...ROUND,
+  ...STORED,
 };
 
 /** How many operands come before the positions. */
@@ -116,6 +125,10 @@ const others = (attrs: Attrs): string => attrs.others ? ", b t (g r) k, b (g r) 
 /** `q, k, v, (o, lse,) positions... -> o, lse [B,H,T]` */
 export const attention: Op = defineOp({
   name: "attention",
+  attrs: {
+    ...ATTENTION,
+    others: { type: "flag", optional: true, writer: "tile_ring", doc: "do o and lse of other keys come in, too?" },
+  },
   bf16: mayBeBf16([0, 1, 2], [0]),
   infer: (inputs, attrs) => {
     const [q, k, v] = inputs, [b, t, h] = q.shape, others = inputs.slice(3, numFirst(attrs));
@@ -191,6 +204,7 @@ function scratchBytes(node: Node, threads: number, whole: number, blocks: number
 /** `q, k, v, o, lse, do, positions... -> dq, dk, dv` */
 export const attentionBackward: Op = defineOp({
   name: "attention_backward",
+  attrs: ATTENTION,
   bf16: mayBeBf16([0, 1, 2, 3, 5], [0, 1, 2]),
   infer: ([q, k, v, _o, _lse, _do, ...rest], attrs) => {
     check(q, k, v);

@@ -2,11 +2,17 @@
  * axes of the mesh whose ranks take part, the outermost first, and `size` is their number. `graphOfRank` then gives collectives
  * their `group`, the ranks in that order, and turns the rest into ordinary ops. Their meaning needs all ranks: `interpretRanks`.
  * @module */
+import { GROUP, RANKS, type Schema } from "../attributes.ts";
 import { type Arr, zip } from "../array.ts";
 import { type Attrs, type Node, numel, sizeBytes, type Type, typeText } from "../ir.ts";
 import { defineOp, type KernelCall, num, nums, type Op, withoutKernel } from "../op.ts";
 import { isPacked, type View } from "../view.ts";
 import { concat, slice } from "./shape.ts";
+
+const DIM: Schema = { dim: { type: "integer", doc: "the dim that is cut, or joined" } };
+const BY: Schema = {
+  by: { type: "text", optional: true, doc: "how it is reduced: sum (the default) or max" },
+};
 
 const withDim = (shape: readonly number[], dim: number, size: number): number[] =>
   shape.map((n, d) => d === dim ? size : n);
@@ -76,6 +82,7 @@ function rowViews(_node: Node, views: readonly View[]): readonly View[] | string
 /** The pieces of all ranks, one after another along `dim`. */
 export const allGather: Op = defineOp({
   name: "all_gather",
+  attrs: { ...GROUP, ...DIM },
   infer: (inputs, attrs) => eachType(inputs, (x) => whole(x, attrs)),
   together: each((parts, attrs) =>
     concat.reference!(parts, attrs, [whole({ dtype: "f64", shape: parts[0].shape }, attrs)])[0]
@@ -90,6 +97,7 @@ export const allGather: Op = defineOp({
 /** Each rank's piece along `dim` of the sum (or, `by` max, the maximum) of what all have. */
 export const reduceScatter: Op = defineOp({
   name: "reduce_scatter",
+  attrs: { ...GROUP, ...DIM, ...BY },
   infer: (inputs, attrs) => eachType(inputs, (x) => piece(x, attrs)),
   together: each((parts, attrs, at) => pieceAt(reduced(parts, attrs), attrs, at)),
   bf16: "kept",
@@ -103,6 +111,11 @@ export const reduceScatter: Op = defineOp({
  * step's last microbatch alone: in others everything stays as it is, so it has to be made in place. */
 export const allReduce: Op = defineOp({
   name: "all_reduce",
+  attrs: {
+    ...GROUP,
+    ...BY,
+    last: { type: "flag", optional: true, writer: "reduce_sums", doc: "is it done in a step's last microbatch alone?" },
+  },
   infer: (inputs) => eachType(inputs, ({ dtype, shape }) => ({ dtype, shape })),
   together: each(reduced),
   bf16: "kept",
@@ -116,6 +129,7 @@ export const allReduce: Op = defineOp({
 /** Every rank hands its tensors to the next of the group, and is given those of the one before; the last one's go to the first. */
 export const ringShift: Op = defineOp({
   name: "ring_shift",
+  attrs: GROUP,
   infer: (inputs) => eachType(inputs, ({ dtype, shape }) => ({ dtype, shape })),
   together: (operands, _attrs, at) => operands[(at + operands.length - 1) % operands.length],
   bf16: "kept",
@@ -128,6 +142,7 @@ export const ringShift: Op = defineOp({
 /** The rank's own piece along `dim` of what all have; with `back`, that of the rank so many places before it in the group's ring. */
 export const sliceByRank: Op = defineOp({
   name: "slice_by_rank",
+  attrs: { ...RANKS, ...DIM, back: { type: "integer", optional: true, doc: "whose piece: how many ranks before" } },
   infer: ([x], attrs) => [piece(x, attrs)],
   bf16: "kept",
   recompute: "cheap",
@@ -139,6 +154,7 @@ export const sliceByRank: Op = defineOp({
  * the order of the group. */
 export const concatByRank: Op = defineOp({
   name: "concat_by_rank",
+  attrs: { ...RANKS, ...DIM },
   infer: ([x, ...others], attrs) => {
     const other = others.find((type) => typeText(type) !== typeText(x));
     if (other) throw new TypeError(`pieces are ${typeText(x)} and ${typeText(other)}`);
@@ -156,6 +172,7 @@ export const concatByRank: Op = defineOp({
 /** The value on the first rank of the group, zeros on the others: the free way from a whole to summands. */
 export const keepOnFirst: Op = defineOp({
   name: "keep_on_first",
+  attrs: RANKS,
   infer: ([x]) => [{ dtype: x.dtype, shape: x.shape }],
   bf16: "kept",
   recompute: "cheap",

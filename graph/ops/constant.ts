@@ -5,6 +5,11 @@ import { anyViews, defineOp, num, nums, type Op, str } from "../op.ts";
 /** The same number in every element. */
 export const constant: Op = defineOp({
   name: "constant",
+  attrs: {
+    value: { type: "number", doc: "what every element is" },
+    dtype: { type: "text", doc: "their type" },
+    shape: { type: "integers", doc: "how many there are", local: "output" },
+  },
   infer: (_inputs, attrs) => {
     const dtype = str(attrs.dtype) as "f32" | "f64";
     if (!isReal(dtype)) throw new TypeError(`expected a real constant, got ${dtype}`);

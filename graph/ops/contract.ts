@@ -1,3 +1,4 @@
+import { ADDED, ROUND, STORED } from "../attributes.ts";
 import { arr, forEachIndex, roundedToBf16, stridesOf } from "../array.ts";
 import { bindDims, type Dim, parseDims } from "../dims.ts";
 import { gemmOf } from "../gemm.ts";
@@ -17,6 +18,7 @@ export function permuteTerms(dims: string, [a, b, out]: readonly [number, number
  * both operands are rounded to bf16 first; sums are in f32 all the same. */
 export const contract: Op = defineOp({
   name: "contract",
+  attrs: { dims: { type: "text", doc: "the einsum" }, ...ROUND, ...STORED, ...ADDED },
   integers: [],
   dims: (attrs) => {
     const dims = str(attrs.dims);

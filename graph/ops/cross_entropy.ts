@@ -1,14 +1,18 @@
 /** Cross-entropy of logits `[..., V]` with target ids, summed over the rows whose target is not `ignore_index`.
  * loss = sum of lse - logits[target], lse = log sum exp(logits). The mean is the caller's: loss / count.
  * @module */
+import { type Schema, SLICE } from "../attributes.ts";
 import { arr } from "../array.ts";
 import { dtypeBytes, numel } from "../ir.ts";
 import { type Across, defineOp, num, type Op } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 
+const IGNORED: Schema = { ignore_index: { type: "integer", doc: "the target of rows that do not count" } };
+
 /** `logits, targets -> loss [], count [], lse [...]` */
 export const crossEntropy: Op = defineOp({
   name: "cross_entropy",
+  attrs: IGNORED,
   integers: [1],
   dims: "... v, ... -> , , ...",
   reference: ([logits, targets], attrs, [, , lseType]) => {
@@ -46,6 +50,7 @@ function acrossVocabulary({ inputs: [logits, targets], attrs, start, whole, allR
  * and the target's logit, 0 where the target is in another slice or ignored, NaN where it is in none. */
 export const crossEntropyPart: Op = defineOp({
   name: "cross_entropy_part",
+  attrs: { ...IGNORED, ...SLICE },
   integers: [1],
   dims: "... v, ... -> ..., ...",
   reference: ([logits, targets], attrs, [type]) => {
@@ -66,6 +71,7 @@ export const crossEntropyPart: Op = defineOp({
  * slice of the vocabulary that begins there. */
 export const crossEntropyBackward: Op = defineOp({
   name: "cross_entropy_backward",
+  attrs: { ...IGNORED, ...SLICE },
   integers: [1],
   dims: "... v, ..., ..., -> ... v",
   reference: ([logits, targets, lse, dloss], attrs) => {

@@ -1,5 +1,6 @@
 /** The element-wise family: one scalar function each, over operands of one shape. `fuse` joins them into `map` programs.
  * @module */
+import { STORED } from "../attributes.ts";
 import { zip } from "../array.ts";
 import { type DType, dtypeBytes, isReal, type Node, sameType, typeText, wide } from "../ir.ts";
 import { anyViews, defineOp, type KernelCall, type Linear, type Op, str, type Vjp } from "../op.ts";
@@ -23,6 +24,7 @@ function elementwise(
 ): Op {
   return defineOp({
     name,
+    attrs: STORED,
     infer(inputs) {
       if (inputs.length !== f.length) throw new TypeError(`expected ${f.length} operands, got ${inputs.length}`);
       const other = inputs.find((t) => !sameType(t, inputs[0]));
@@ -95,6 +97,7 @@ export const elementwiseNames: ReadonlySet<string> = new Set(elementwiseOps.map(
 /** Integers as reals; f32 rounded to bf16, and bf16 as the f32 that it is. */
 export const cast: Op = defineOp({
   name: "cast",
+  attrs: { dtype: { type: "text", doc: "what it becomes" } },
   bf16: "kept",
   infer([x], attrs) {
     const dtype = str(attrs.dtype) as DType;

@@ -1,3 +1,4 @@
+import { ADDED, SLICE, STORED } from "../attributes.ts";
 import { arr } from "../array.ts";
 import { numel } from "../ir.ts";
 import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
@@ -7,6 +8,7 @@ import { accumulateMode } from "./state.ts";
  * slices are 0. Ids outside of all give NaN. */
 export const embedding: Op = defineOp({
   name: "embedding",
+  attrs: { ...SLICE, ...STORED },
   integers: [0],
   dims: "..., v d -> ... d",
   bf16: mayBeBf16([1], [0]),
@@ -36,6 +38,12 @@ export const embedding: Op = defineOp({
  * the slice of the table that begins there. */
 export const embeddingBackward: Op = defineOp({
   name: "embedding_backward",
+  attrs: {
+    rows: { type: "integer", doc: "rows of the table", local: { label: "v" } },
+    ...SLICE,
+    ...STORED,
+    ...ADDED,
+  },
   integers: [0],
   dims: "..., ... d -> v d",
   bf16: mayBeBf16([1], [0]),

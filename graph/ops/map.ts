@@ -1,3 +1,4 @@
+import { STORED } from "../attributes.ts";
 import { arr, roundBf16 } from "../array.ts";
 import { type Attr, type Attrs, isReal, type Node } from "../ir.ts";
 import { mapOps } from "../kernels.ts";
@@ -31,6 +32,12 @@ export function programOf(attrs: Attrs): MapProgram {
  * All operands have one shape (broadcast ones through views); integers and bf16 are converted when they are loaded. */
 export const map: Op = defineOp({
   name: "map",
+  attrs: {
+    program: { type: "program", doc: "what is done with each element" },
+    dtype: { type: "text", doc: "what is computed in" },
+    shape: { type: "integers", doc: "that of all operands", local: "output" },
+    ...STORED,
+  },
   infer: (inputs, attrs) => {
     const { results } = programOf(attrs), shape = inputs[0]?.shape ?? nums(attrs.shape);
     if (inputs.some((t) => String(t.shape) !== String(shape))) throw new TypeError("operands differ in shape");

@@ -1,5 +1,6 @@
 /** What the update is made of: the squared norm of many tensors, and AdamW.
  * @module */
+import { STORED } from "../attributes.ts";
 import { arr } from "../array.ts";
 import { type Node, numel } from "../ir.ts";
 import { defineOp, num, type Op } from "../op.ts";
@@ -34,6 +35,13 @@ const parameters = (node: { readonly inputs: readonly unknown[] }): number => (n
  * When `scale` is not finite, p, m and v stay as they are, so that a diverged step does not destroy the model. */
 export const adamw: Op = defineOp({
   name: "adamw",
+  attrs: {
+    beta1: { type: "number", doc: "decay of the first moment" },
+    beta2: { type: "number", doc: "decay of the second moment" },
+    eps: { type: "number", doc: "added to the root of the second moment" },
+    weight_decay: { type: "number", doc: "how much parameters shrink, times the learning rate" },
+    ...STORED,
+  },
   integers: [],
   dims: (_attrs, ranks) => {
     const tensors = (n: number) => Array(n).fill("...").join(", "), n = (ranks.length - 3) / 4;

@@ -152,6 +152,24 @@ function boxOf(
  * shape `whole`, and 0 from `ends` on. */
 export const random: Op = defineOp({
   name: "random",
+  attrs: {
+    kind: { type: "text", doc: "the distribution" },
+    name: { type: "text", doc: "the stream" },
+    a: { type: "number", doc: "lowest number, or mean" },
+    b: { type: "number", doc: "highest number, or deviation" },
+    low: { type: "number", optional: true, doc: "absolute lower bound" },
+    high: { type: "number", optional: true, doc: "absolute upper bound" },
+    dtype: { type: "text", doc: "type of the elements" },
+    shape: { type: "integers", doc: "how many are drawn here", local: "output" },
+    whole: { type: "integers", optional: true, writer: "partition", doc: "how many there are in all" },
+    starts: { type: "rank integers", optional: true, writer: "partition", doc: "where this rank's box begins" },
+    ends: {
+      type: "rank integers",
+      optional: true,
+      writer: "partition",
+      doc: "where its numbers end and its padding begins",
+    },
+  },
   dims: "z -> ...",
   infer: (_inputs, attrs) => {
     if (!KINDS.includes(str(attrs.kind))) throw new TypeError(`kind "${attrs.kind}" is none of ${KINDS.join(", ")}`);

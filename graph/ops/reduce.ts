@@ -15,6 +15,7 @@ export function reducedStrides(dims: string, outputStrides: readonly number[]): 
 /** Sum or maximum over the dims that the output lacks: `"b t d -> b t"`. */
 export const reduce: Op = defineOp({
   name: "reduce",
+  attrs: { dims: { type: "text", doc: "the signature" }, kind: { type: "text", doc: "sum or max" } },
   integers: [],
   dims: (attrs) => str(attrs.dims),
   reference: ([x], attrs, [type]) => {
@@ -28,7 +29,7 @@ export const reduce: Op = defineOp({
   },
   vjp: ({ inputs: [x], outputs: [y], cotangents: [dy], attrs }) => {
     const [from, to] = str(attrs.dims).split("->").map((s) => s.trim());
-    const labels = from.split(/\s+/);
+    const labels = from.split(/\s+/).filter((l) => l !== "");
     const sizes = Object.fromEntries(labels.map((l, d) => [l, x.shape[d]]));
     const spread = (t: typeof y) => t.apply("broadcast", [], { dims: `${to} -> ${from}`, sizes })[0];
     if (attrs.kind === "sum") return [spread(dy!)];

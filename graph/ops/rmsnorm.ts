@@ -1,5 +1,6 @@
 /** Root-mean-square norm over the last dim: y = x w / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019), rstd = 1 / sqrt(...).
  * @module */
+import { ADDED, type Schema, STORED } from "../attributes.ts";
 import { type Arr, arr } from "../array.ts";
 import { dtypeBytes, numel, wide } from "../ir.ts";
 import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
@@ -16,9 +17,12 @@ function norm(x: Arr, w: Arr, eps: number): [Arr, Arr] {
   return [y, rstd];
 }
 
+const NORM: Schema = { eps: { type: "number", doc: "added to the mean of the squares" }, ...STORED };
+
 /** `x, w -> y, rstd` */
 export const rmsnorm: Op = defineOp({
   name: "rmsnorm",
+  attrs: NORM,
   integers: [],
   dims: "... d, d -> ... d, ...",
   bf16: mayBeBf16([0, 1], [0]),
@@ -37,6 +41,7 @@ export const rmsnorm: Op = defineOp({
 /** `x, r, w -> x + r, rmsnorm(x + r), rstd`: the residual sum and the norm after it in one pass over memory. Made by `fuse`. */
 export const addRmsnorm: Op = defineOp({
   name: "add_rmsnorm",
+  attrs: NORM,
   integers: [],
   dims: "... d, ... d, d -> ... d, ... d, ...",
   bf16: mayBeBf16([0, 1, 2], [0, 1]),
@@ -53,6 +58,7 @@ export const addRmsnorm: Op = defineOp({
 /** `x, rstd, w, dy[, residual] -> dx, dw`: with u = dy w, dx = residual + rstd (u - x rstd^2 mean(u x)), dw = sum of dy x rstd. */
 export const rmsnormBackward: Op = defineOp({
   name: "rmsnorm_backward",
+  attrs: { ...STORED, ...ADDED },
   integers: [],
   dims: (_attrs, ranks) => `... d, ..., d, ... d${ranks.length > 4 ? ", ... d" : ""} -> ... d, d`,
   bf16: mayBeBf16([0, 2, 3, 4], [0, 1]),

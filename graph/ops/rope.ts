@@ -1,6 +1,7 @@
 /** Rotary position embedding in the adjacent-pair form (Su et al. 2021): the pair (x[2i], x[2i+1]) of a head is turned by the
  * angle p f_i, with f_i = theta^(-2i/K).
  * @module */
+import { STORED } from "../attributes.ts";
 import { arr } from "../array.ts";
 import { type Attrs, isReal } from "../ir.ts";
 import { defineOp, mayBeBf16, num, type Op, str } from "../op.ts";
@@ -21,6 +22,15 @@ export function ropeFrequencies(size: number, attrs: Attrs): number[] {
 /** Positions `[...]` to rows of (cos, sin) pairs `[..., K]`. */
 export const ropeTable: Op = defineOp({
   name: "rope_table",
+  attrs: {
+    theta: { type: "number", doc: "base of the frequencies" },
+    factor: { type: "number", doc: "by which long wavelengths are stretched" },
+    low: { type: "number", doc: "wavelengths over original/low are long" },
+    high: { type: "number", doc: "wavelengths under original/high are kept" },
+    original: { type: "number", doc: "the context that the model was made for" },
+    dtype: { type: "text", doc: "type of the rows" },
+    size: { type: "integer", doc: "of a head" },
+  },
   dims: "... -> ... k",
   infer: ([positions], attrs) => {
     const dtype = str(attrs.dtype) as "f32" | "f64", size = num(attrs.size);
@@ -50,6 +60,7 @@ export const ropeTable: Op = defineOp({
 /** Turns the pairs of every head `[..., H, K]` by the angles of a table `[..., K]`; `inverse` turns back. */
 export const rope: Op = defineOp({
   name: "rope",
+  attrs: { inverse: { type: "flag", optional: true, doc: "turn back?" }, ...STORED },
   integers: [],
   dims: "... h k, ... k -> ... h k",
   bf16: mayBeBf16([0], [0]),

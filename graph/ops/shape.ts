@@ -1,11 +1,17 @@
 /** Ops that only say where elements lie: reshape, transpose, broadcast, slice are views and cost nothing when what reads
  * them can follow strides; concat is where its pieces are written.
  * @module */
+import type { Schema } from "../attributes.ts";
 import { arr, forEachIndex, stridesOf } from "../array.ts";
 import { bindDims, parseDims, type Sizes } from "../dims.ts";
 import { type Attrs, type Node, numel, sameType, typeText } from "../ir.ts";
 import { anyViews, defineOp, num, nums, type Op, str } from "../op.ts";
 import { throughDims } from "../view.ts";
+
+const DIMS: Schema = { dims: { type: "text", doc: "the pattern" } };
+const SIZES: Schema = {
+  sizes: { type: "sizes", optional: true, doc: "sizes of labels that the operand does not tell", local: "labels" },
+};
 
 const copy = () => ({ kernel: "copy", attrs: {} });
 
@@ -23,6 +29,7 @@ const reversed = (dims: unknown): string => {
 /** Splits and merges dims without moving anything: `"b t (h k) -> b t h k"`. */
 export const reshape: Op = defineOp({
   name: "reshape",
+  attrs: { ...DIMS, ...SIZES },
   bf16: "kept",
   dims: (attrs) => {
     const { inputs: [from], outputs: [to] } = parseDims(str(attrs.dims));
@@ -43,6 +50,7 @@ export const reshape: Op = defineOp({
 /** Permutes dims: `"b t h k -> b h t k"`. */
 export const transpose: Op = defineOp({
   name: "transpose",
+  attrs: DIMS,
   bf16: "kept",
   dims: (attrs) => {
     const { inputs: [from], outputs: [to] } = parseDims(str(attrs.dims));
@@ -69,6 +77,7 @@ export const transpose: Op = defineOp({
 /** Repeats along new dims: `"d -> b t d"` with the sizes of all labels. */
 export const broadcast: Op = defineOp({
   name: "broadcast",
+  attrs: { ...DIMS, ...SIZES },
   bf16: "kept",
   dims: (attrs) => str(attrs.dims),
   reference: ([x], attrs, [type]) => {
@@ -99,6 +108,10 @@ function sliceDims({ inputs: [x], outputs: [y] }: Node): string {
 /** The box that starts at `starts` with shape `shape`. */
 export const slice: Op = defineOp({
   name: "slice",
+  attrs: {
+    starts: { type: "integers", doc: "where the box begins" },
+    shape: { type: "integers", doc: "its sizes", local: "output" },
+  },
   bf16: "kept",
   infer: ([x], attrs) => {
     const starts = nums(attrs.starts), shape = nums(attrs.shape);
@@ -144,6 +157,7 @@ function concatDims({ inputs, outputs: [y], attrs }: Node): string {
 /** Its inputs, one after another along `dim`. */
 export const concat: Op = defineOp({
   name: "concat",
+  attrs: { dim: { type: "integer", doc: "along which" } },
   bf16: "kept",
   infer: (inputs, attrs) => {
     const dim = num(attrs.dim), first = inputs[0];

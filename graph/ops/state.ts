@@ -1,14 +1,22 @@
 /** The only ops that touch state. Their meaning is the interpreter's and the memory plan's business: a `read` is the state's
  * memory, an `assign` is made in place where it can be.
  * @module */
+import type { Schema } from "../attributes.ts";
 import type { DType } from "../ir.ts";
 import { anyViews, nums, type Op, str } from "../op.ts";
+
+const STATES: Schema = { states: { type: "texts", doc: "names, of those that lie one after another" } };
 
 const copy = () => ({ kernel: "copy", attrs: {} });
 
 /** The state's value now; several states that lie one after another are one value, joined along dim 0. */
 export const read: Op = {
   name: "read",
+  attrs: {
+    ...STATES,
+    dtype: { type: "text", doc: "how they are stored" },
+    shape: { type: "integers", doc: "their sizes", local: "output" },
+  },
   bf16: "kept",
   infer: (_inputs, attrs) => [{ dtype: str(attrs.dtype) as DType, shape: nums(attrs.shape) }],
   vjp: () => [],
@@ -20,6 +28,7 @@ export const read: Op = {
 /** Replaces the state. */
 export const assign: Op = {
   name: "assign",
+  attrs: STATES,
   bf16: "kept",
   infer: () => [],
   vjp: () => [],
@@ -32,6 +41,7 @@ export const assign: Op = {
 /** Adds to the state; with `begin`, overwrites it in the first microbatch of a step. */
 export const accumulate: Op = {
   name: "accumulate",
+  attrs: { ...STATES, begin: { type: "flag", doc: "may the first microbatch of a step overwrite them?" } },
   bf16: "kept",
   infer: () => [],
   vjp: () => [],

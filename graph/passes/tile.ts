@@ -8,7 +8,7 @@ import { dependencies, touchedStates } from "../edit.ts";
 import { type Graph, type Node, numel, type Origin, producers, type Value, withNodes } from "../ir.ts";
 import { num } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
-import { nodeText } from "../print.ts";
+import { nodeText, scopeText } from "../print.ts";
 import { removeDeadNodes } from "./simplify.ts";
 
 /** Rows of logits that are made at once: few enough for the cache, enough for a fast product. Of a slice of the vocabulary as many more
@@ -51,18 +51,20 @@ const TILED: ReadonlySet<string> = new Set([
 /** Row by row as well, unless `dim` is one of the rows' dims. */
 const EXCHANGED: ReadonlySet<string> = new Set(["all_reduce", "all_gather", "reduce_scatter", "slice_by_rank"]);
 
-const refuse = (value: Value, node: Node, why: string): never => {
-  throw new TypeError(`Cannot tile %${value.id}: ${why} in ${nodeText(node)}`);
-};
+/** Why a value cannot be tiled, in words. */
+type Refusal = string;
 
-function signatureOf(node: Node, value: Value): Signature {
+const refusal = (node: Node, why: string): Refusal => `${why} in ${nodeText(node)}`;
+
+/** Nodes that a region may have, with how their labels run. */
+function signatureOf(node: Node): Signature | Refusal {
   const ranks = node.inputs.map((v) => v.shape.length);
   if (isElementwise(node.op) || EXCHANGED.has(node.op)) {
     const term: Dim[] = node.outputs[0].shape.map((_, d) => [`dim${d}`]);
     return { inputs: ranks.map(() => term), outputs: node.outputs.map(() => term) };
   }
   if (!TILED.has(node.op) || touchedStates(node).length > 0) {
-    refuse(value, node, `"${node.op}" is not known to work row by row`);
+    return refusal(node, `"${node.op}" is not known to work row by row`);
   }
   const dims = opOf(node.op).dims!;
   return expandDims(typeof dims === "function" ? dims(node.attrs, ranks) : dims, ranks);
@@ -73,30 +75,28 @@ function bind(
   node: Node,
   value: Value,
   known: readonly (readonly [term: readonly Dim[], dims: readonly number[]])[],
-): Map<string, number> {
+): Map<string, number> | Refusal {
   const binding = new Map<string, number>();
   for (const [term, dims] of known) {
-    dims.forEach((dim, d) => {
-      if (dim < 0) return;
+    for (const [d, dim] of dims.entries()) {
+      if (dim < 0) continue;
       const [label] = term[d];
       const other = [...binding].find(([l, k]) =>
         (l === label) !== (k === dim) && Math.min(k, dim) < value.shape.length - 1
       );
-      if (other) refuse(value, node, `rows are mixed ("${label}" and "${other[0]}")`);
+      if (other) return refusal(node, `rows are mixed ("${label}" and "${other[0]}")`);
       binding.set(label, dim);
-    });
+    }
   }
   return binding;
 }
 
-/** The region of a value.
- * @throws {TypeError} when it cannot be tiled, with the reason. */
-function regionOf(graph: Graph, value: Value): Region {
+/** The region of a value, or why it cannot be tiled. */
+function regionOf(graph: Graph, value: Value): Region | Refusal {
   const source = producers(graph).get(value);
-  if (!source) {
-    throw new TypeError(`Cannot tile %${value.id}: expected a value that a node of graph "${graph.name}" makes`);
-  }
+  if (!source) return `expected a value that a node of graph "${graph.name}" makes`;
   const region = regionWhere(graph, value, (node, hasLarge) => node === source || hasLarge);
+  if (typeof region === "string") return region;
   const needed = between(graph, region.nodes);
   return needed.size === 0 ? region : regionWhere(graph, value, (node) => region.nodes.has(node) || needed.has(node));
 }
@@ -113,20 +113,27 @@ function between(graph: Graph, nodes: ReadonlySet<Node>): Set<Node> {
 }
 
 /** The region of chosen nodes; a choice is told whether the node has an operand with all dims of the value. */
-function regionWhere(graph: Graph, value: Value, isChosen: (node: Node, hasLarge: boolean) => boolean): Region {
+function regionWhere(
+  graph: Graph,
+  value: Value,
+  isChosen: (node: Node, hasLarge: boolean) => boolean,
+): Region | Refusal {
   const all = value.shape.map((_, d) => d), rows = all.slice(0, -1);
   const nodes = new Set<Node>(), bindings = new Map<Node, Map<string, number>>(), carried = new Map<Value, number[]>();
   const isLarge = (v: Value) => all.every((d) => carried.get(v)?.includes(d));
   for (const node of graph.nodes) {
     if (!isChosen(node, node.inputs.some(isLarge))) continue;
-    const { inputs, outputs } = signatureOf(node, value), at = node.outputs.indexOf(value);
+    const signature = signatureOf(node), at = node.outputs.indexOf(value);
+    if (typeof signature === "string") return signature;
+    const { inputs, outputs } = signature;
     const made = node.inputs.flatMap((v, i) => carried.has(v) ? [[inputs[i], carried.get(v)!] as const] : []);
     if (made.some(([, dims]) => !rows.every((d) => dims.includes(d)))) {
-      refuse(value, node, "a result of all rows comes back");
+      return refusal(node, "a result of all rows comes back");
     }
     const binding = bind(node, value, at < 0 ? made : [[outputs[at], all]]);
+    if (typeof binding === "string") return binding;
     if (EXCHANGED.has(node.op) && rows.includes(binding.get(`dim${node.attrs.dim}`) ?? -1)) {
-      refuse(value, node, "ranks exchange rows");
+      return refusal(node, "ranks exchange rows");
     }
     nodes.add(node);
     bindings.set(node, binding);
@@ -135,32 +142,40 @@ function regionWhere(graph: Graph, value: Value, isChosen: (node: Node, hasLarge
   return { value, nodes, bindings, carried };
 }
 
-/** The logits of each cross-entropy that a product makes and that can be tiled: found through element-wise work on them
- * and what ranks exchange of them. */
-export function lossRegions(graph: Graph): Value[] {
+/** A cross-entropy with its logits: those that a product makes, found through element-wise work on them and what ranks exchange of
+ * them. */
+interface Loss {
+  readonly node: Node;
+  readonly logits: Value;
+  /** Why they cannot be made in chunks, where that is so. */
+  readonly whole?: Refusal;
+}
+
+function lossesOf(graph: Graph): Loss[] {
   const made = producers(graph), results = new Set(graph.outputs.map((o) => o.value));
-  const found = new Set<Value>();
-  for (const node of graph.nodes) {
-    if (node.op !== "cross_entropy" && node.op !== "cross_entropy_part") continue;
+  return graph.nodes.filter((n) => n.op === "cross_entropy" || n.op === "cross_entropy_part").map((node): Loss => {
     let logits = node.inputs[0], source = made.get(logits);
     while (source && (isElementwise(source.op) || EXCHANGED.has(source.op))) {
       const inputs = source.inputs.filter((v) => made.get(v)?.op !== "constant");
-      if (inputs.length !== 1) break;
+      if (inputs.length !== 1) {
+        return { node, logits, whole: refusal(source, "they come of several values, not of one product") };
+      }
       logits = inputs[0];
       source = made.get(logits);
     }
-    if (source?.op !== "contract") continue;
-    try {
-      const region = regionOf(graph, logits);
-      const whole = [...region.carried].some(([v, dims]) =>
-        results.has(v) && logits.shape.every((_, d) => dims.includes(d))
-      );
-      if (!whole) found.add(logits);
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
-    }
-  }
-  return [...found];
+    if (source?.op !== "contract") return { node, logits, whole: "no product makes them" };
+    const region = regionOf(graph, logits);
+    if (typeof region === "string") return { node, logits, whole: region };
+    const isResult = [...region.carried].some(([v, dims]) =>
+      results.has(v) && logits.shape.every((_, d) => dims.includes(d))
+    );
+    return isResult ? { node, logits, whole: "they are a result of the graph" } : { node, logits };
+  });
+}
+
+/** The logits of each cross-entropy that a product makes and that can be tiled. */
+export function lossRegions(graph: Graph): Value[] {
+  return [...new Set(lossesOf(graph).filter((l) => l.whole === undefined).map((l) => l.logits))];
 }
 
 /** The nodes outside a region in two parts, each in its old order: what can stand in front of all chunks, and what comes after
@@ -230,7 +245,7 @@ function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, N
     return slice;
   };
   for (const node of region.nodes) {
-    const { inputs } = signatureOf(node, region.value), binding = region.bindings.get(node)!;
+    const { inputs } = signatureOf(node) as Signature, binding = region.bindings.get(node)!;
     const operands = node.inputs.map((v, i) =>
       own.get(v) ?? sliceOf(v, inputs[i].map(([label]) => binding.get(label) ?? -1), node)
     );
@@ -239,12 +254,16 @@ function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, N
   return own;
 }
 
+/** Of how many slices of the vocabulary a rank has one. */
+const slicesOf = (loss: Node | undefined, logits: Value): number =>
+  loss?.op === "cross_entropy_part" ? num(loss.attrs.whole) / logits.shape.at(-1)! : 1;
+
 /** Clones one region chunk by chunk, so that the memory of one chunk serves all. */
 function tileRegion(graph: Graph, value: Value, { rows, chunks }: Required<Omit<TileOptions, "values">>): Graph {
-  const region = regionOf(graph, value), { before, after } = split(graph, region);
-  const part = [...region.nodes].find((n) => n.op === "cross_entropy_part");
-  const slices = part ? num(part.attrs.whole) / value.shape.at(-1)! : 1;
-  const boxes = chunkBoxes(value.shape.slice(0, -1), rows * slices, chunks);
+  const region = regionOf(graph, value);
+  if (typeof region === "string") throw new TypeError(`Cannot tile %${value.id}: ${region}`);
+  const { before, after } = split(graph, region), part = [...region.nodes].find((n) => n.op === "cross_entropy_part");
+  const boxes = chunkBoxes(value.shape.slice(0, -1), rows * slicesOf(part, value), chunks);
   if (boxes.length < 2) return graph;
   const builder = Builder.extend(graph), made = producers(graph), old = builder.nodes.length;
   const needed = new Set([...after.flatMap((n) => n.inputs), ...graph.outputs.map((o) => o.value)]);
@@ -295,12 +314,19 @@ function combine(
   return pieces[0].value;
 }
 
-/** Tiles a graph. Its meaning stays the same up to the order of sums over rows.
+/** Tiles a graph. Its meaning stays the same up to the order of sums over rows. A loss whose logits have to be whole is among the
+ * graph's notices, with the reason.
  * @throws {TypeError} when one of `values` cannot be tiled: an op that does not work row by row, rows that are mixed, or a
  * result of all rows that comes back into the region. */
 export function tile(graph: Graph, options: TileOptions = {}): Graph {
-  const { rows = CHUNK_ROWS, chunks = MOST_CHUNKS, values = lossRegions(graph) } = options;
+  const { rows = CHUNK_ROWS, chunks = MOST_CHUNKS } = options;
   if (!(rows >= 1)) throw new RangeError(`Cannot tile by ${rows} rows: expected at least 1`);
   if (!(chunks >= 1)) throw new RangeError(`Cannot tile into ${chunks} chunks: expected at least 1`);
-  return values.reduce((g, value) => tileRegion(g, value, { rows, chunks }), graph);
+  const losses = options.values ? [] : lossesOf(graph), isWhole = (l: Loss) => l.whole !== undefined;
+  const values = options.values ?? new Set(losses.filter((l) => !isWhole(l)).map((l) => l.logits));
+  const tiled = [...values].reduce((g, value) => tileRegion(g, value, { rows, chunks }), graph);
+  const notices = losses.filter(isWhole)
+    .filter(({ node, logits }) => numel(logits.shape.slice(0, -1)) > rows * slicesOf(node, logits))
+    .map(({ node, whole }) => `holds all logits of ${scopeText(node) || "its loss"} at once, since ${whole}`);
+  return notices.length === 0 ? tiled : { ...tiled, notices: [...tiled.notices, ...notices] };
 }

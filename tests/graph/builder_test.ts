@@ -21,6 +21,13 @@ Deno.test("types are inferred as nodes are made, so an ill-formed graph cannot b
   assertEquals(opOf("exp").name, "exp");
 });
 
+Deno.test("a graph may have any number of nodes", () => {
+  const builder = new Builder("g"), x = builder.input("x", f32(2));
+  builder.emit("exp", [x]);
+  const graph = builder.finish(), nodes = Array(200_000).fill(graph.nodes[0]);
+  assertEquals(Builder.extend({ ...graph, nodes }).nodes.length, 200_000);
+});
+
 Deno.test("inputs have unique names, and nodes come from where they are made", () => {
   const builder = new Builder("g"), x = builder.input("x", f32(2));
   assertThrows(() => builder.input("x", f32(2)), TypeError, `Cannot add input "x": it exists already`);

@@ -47,3 +47,10 @@ Deno.test("a shape of an unbound label is an error", () => {
   assertThrows(() => shapeOf([["a"]], new Map()), TypeError, `the size of "a" is unknown`);
   assertEquals(shapeOf([["a", "b"], ["1"]], new Map([["a", 2], ["b", 3]])), [6, 1]);
 });
+
+Deno.test("a label that one term has twice is refused, as it would be a diagonal", () => {
+  for (const [text, term] of [["a a, a b -> a b", "a a"], ["a b -> b b", "b b"], ["a (b a) -> a", "a (b a)"]]) {
+    assertThrows(() => parseDims(text), SyntaxError, `stands twice in "${term}"; a diagonal has to be taken first`);
+  }
+  assertEquals(parseDims("1 a 1 -> a 1 1").inputs.length, 1);
+});

@@ -96,7 +96,8 @@ Deno.test("every node and what it made can be looked at", () => {
 const summing = (more: boolean, op = "all_reduce") =>
   traceGraph("g", [state("s", 2)], (builder) => {
     const x = new Tensor(builder, builder.input("x", f64(2)));
-    const attrs = { axes: ["tp"], size: 2, group: [0, 1], by: "sum", dim: 0 };
+    const dim = op === "reduce_scatter" ? { dim: 0 } : undefined;
+    const attrs = { axes: ["tp"], size: 2, group: [0, 1], by: "sum", ...dim };
     const y = (more ? x.exp().log() : x).apply(op, [], attrs)[0];
     builder.accumulate("s", y.value);
     return { y };

@@ -537,7 +537,7 @@ export const cases: readonly OpCase[] = [
     like: (a, b) => [a.mul(b).add(0.5).silu(), a.mul(b)],
     refuses: [{
       inputs: [r(s23), r(s4)],
-      attrs: { program: { constants: [], steps: [], results: [0] } },
+      attrs: { program: { constants: [], steps: [], results: [0] }, dtype: "f64", shape: [2, 3] },
       says: "operands differ in shape",
     }],
   },
@@ -562,7 +562,7 @@ export const cases: readonly OpCase[] = [
     },
     refuses: [{
       inputs: [n([2], 0, 1)],
-      attrs: { kind: "gauss", dtype: "f64", shape: [] },
+      attrs: { kind: "gauss", name: "w", a: 0, b: 1, dtype: "f64", shape: [] },
       says: `kind "gauss" is none of uniform, normal, truncated_normal`,
     }],
   },

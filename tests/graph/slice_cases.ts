@@ -34,7 +34,11 @@ export const sliceCases: readonly OpCase[] = [
       const whole = logits.constant(0, [2, 3, 2]).concat([logits, logits.constant(0, [2, 3, 2])], 2);
       return [logits.exp().sum(2).log(), whole.mul(onehot(targets, whole)).sum(2)];
     },
-    refuses: [{ inputs: [r([2, 4]), n([3], 0, 3)], attrs: { start: 0, whole: 4 }, says: "is 2 and 3" }],
+    refuses: [{
+      inputs: [r([2, 4]), n([3], 0, 3)],
+      attrs: { ignore_index: -1, start: 0, whole: 4 },
+      says: "is 2 and 3",
+    }],
   },
   {
     op: "cross_entropy_backward",

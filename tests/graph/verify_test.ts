@@ -1,5 +1,5 @@
 import { assertEquals, assertStrictEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { f32, f64 } from "../../graph/builder.ts";
+import { f32, f64, i32 } from "../../graph/builder.ts";
 import { gradientOf, type Graph, type Level, momentsOf, type Node, type State, type Value } from "../../graph/ir.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
@@ -39,6 +39,14 @@ const ofRanks = (level: Level, op: string, attrs: Node["attrs"]): Graph =>
   }, level);
 const axes = { axes: ["tp"], size: 2 }, sum = { ...axes, by: "sum" };
 
+/** A slice of a table that begins where the rank says. */
+const lookup = (level: Level): Graph =>
+  traceGraph("g", [], (builder) => {
+    const [ids, table] = [i32(2), f64(3, 2)].map((type, i) => new Tensor(builder, builder.input(`x${i}`, type)));
+    const start = { plus: 0, terms: [{ axes: ["tp"], step: 3 }] };
+    return { y: ids.apply("embedding", [table], { start, whole: 6 })[0] };
+  }, level);
+
 /** A node whose two outputs are one value. */
 const twins: Graph = (() => {
   const { nodes: [shift], ...graph } = ofRanks("ranks", "ring_shift", axes), [v] = shift.outputs;
@@ -63,11 +71,21 @@ const faults: Record<string, [fault: string, says: string, graph: Graph][]> = {
   "what modules give is made, too": [
     ["a result that is gone", `"layers.0"`, { ...good, activations: [{ name: "layers.0", value: stranger }] }],
   ],
+  "ops are those of the table": [["an op that there is not", `"no_op" is none in %`, instead(exp, { op: "no_op" })]],
+  "attributes are those of the op's schema": [
+    ["one that the op has not", `"dim" is none of`, instead(product, { attrs: { ...product.attrs, dim: 1 } })],
+    [
+      "one of another type",
+      `"begin" is 1, expected flag`,
+      instead(accumulate, { attrs: { states: ["sum"], begin: 1 } }),
+    ],
+    ["one that is missing", `"dims" is missing, expected text`, instead(product, { attrs: {} })],
+    ["a list of other things", `expected texts`, instead(read, { attrs: { ...read.attrs, states: [1] } })],
+  ],
   "output types follow from op, inputs and attributes": [
     ["a wrong shape", "expected f64[4,3] in %50", instead(exp, { outputs: [{ id: 50, ...f64(3, 4) }] })],
     ["a wrong dtype", "expected f64[4,3] in %50", instead(exp, { outputs: [{ id: 50, ...f32(4, 3) }] })],
     ["operands that do not fit", "in %", instead(product, { inputs: [exp.outputs[0], read.outputs[0]] })],
-    ["an op that there is not", `Cannot find op "no_op"`, instead(exp, { op: "no_op" })],
     ["one output too many", "expected f64[4,3] in %", instead(exp, { outputs: [...exp.outputs, stranger] })],
     [
       "an attribute that says otherwise",
@@ -82,9 +100,9 @@ const faults: Record<string, [fault: string, says: string, graph: Graph][]> = {
       instead(read, { attrs: { ...read.attrs, shape: [0, 2] }, outputs: [{ id: 50, ...f64(0, 2) }] }),
     ],
     [
-      "half an element",
+      "less than nothing",
       "read()",
-      instead(read, { attrs: { ...read.attrs, shape: [1.5, 2] }, outputs: [{ id: 50, ...f64(1.5, 2) }] }),
+      instead(read, { attrs: { ...read.attrs, shape: [-1, 2] }, outputs: [{ id: 50, ...f64(-1, 2) }] }),
     ],
   ].map(([fault, says, graph]) => [fault, says, graph] as [string, string, Graph]),
   "forward reads nothing that backward makes": [
@@ -136,6 +154,7 @@ const faults: Record<string, [fault: string, says: string, graph: Graph][]> = {
   "a graph of whole values knows of no ranks": [
     ["an exchange", "all_reduce(", ofRanks("global", "all_reduce", sum)],
     ["a slice of a rank", "slice_by_rank(", ofRanks("global", "slice_by_rank", { ...axes, dim: 0 })],
+    ["a number of a rank's", "it depends on the rank in %", lookup("global")],
   ],
   "in the graph of all ranks an exchange is among those of some axes, and the group is still open": [
     ["an exchange without axes", "it has no axes in", ofRanks("ranks", "all_reduce", { size: 2, by: "sum" })],
@@ -145,6 +164,7 @@ const faults: Record<string, [fault: string, says: string, graph: Graph][]> = {
     ["an exchange without a group", "it has no group in %", ofRanks("rank", "all_reduce", sum)],
     ["a group of another size", "its group is not of 2 ranks", ofRanks("placed", "all_reduce", { ...sum, group: [0] })],
     ["a slice that is still open", "it depends on the rank", ofRanks("rank", "slice_by_rank", { ...axes, dim: 0 })],
+    ["a number that is still open", "it depends on the rank in %", lookup("placed")],
   ],
 };
 

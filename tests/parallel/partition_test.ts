@@ -279,6 +279,34 @@ Deno.test("rule 5: equal conversions over several axes are one, over the joint g
   assertEquals(text, ["reduce_scatter dp_shard cp 0 [1,6]", "all_gather dp_shard cp 0 [6,6]"]);
 });
 
+Deno.test("a gradient that is a sum of sums of the same is followed once, however many ways there are", () => {
+  const sharded = layout({ tp: shard(0) });
+  const text = partitioned(
+    (builder, input) => {
+      let sum = input("x", 4, 6);
+      for (let i = 0; i < 48; i++) sum = sum.add(sum);
+      builder.accumulate("gradient/w", sum.value);
+    },
+    layoutsFor({ states: { w: sharded, "gradient/w": sharded } }),
+    { states: [parameter("w", 4, 6), gradient("w", 4, 6)] },
+  );
+  assertEquals(text.filter((t) => t.startsWith("add")).length, 48);
+});
+
+Deno.test("an op whose record has no split is done whole by every rank, which is told once", () => {
+  const program = { constants: [], steps: [["exp", 0]], results: [1] };
+  const graph = traceGraph("g", [], (builder) => {
+    const [x, y] = ["x", "y"].map((name) => new Tensor(builder, builder.input(name, f64(4, 6))));
+    builder.origin = at("layers.0");
+    const map = (t: Tensor) => t.apply("map", [], { program, dtype: "f64", shape: [4, 6] })[0];
+    return { x: map(x), again: map(x.neg()), y: map(y) };
+  });
+  const cut = layoutsFor({ inputs: { x: layout({ tp: shard(1) }) } }), whole = layoutsFor({});
+  const notices = (layouts: typeof cut) => partition(graph, meshOf({ tp: 2 }), layouts).notices;
+  const says = `does "map" of layers.0 whole on every rank, since its record has no split: what it reads is gathered`;
+  assertEquals([notices(cut), notices(whole)], [[says], []]);
+});
+
 Deno.test("the result of a module lies as the plan says", () => {
   const text = partitioned((builder, input) => {
     const y = input("x", 4, 6).neg();

@@ -84,8 +84,9 @@ Deno.test("what parts settle among themselves is whole on every rank", () => {
 });
 
 Deno.test("a parameter is cut as its moments and its gradient are; several in one adamw are not cut", () => {
+  const attrs = { beta1: 0, beta2: 0, eps: 0, weight_decay: 0 };
   const adamw = (...parameters: Type[]) =>
-    cuts(nodeOf("adamw", [...Array<Type[]>(4).fill(parameters).flat(), f64(), f64(), f64()], { beta1: 0, beta2: 0 }));
+    cuts(nodeOf("adamw", [...Array<Type[]>(4).fill(parameters).flat(), f64(), f64(), f64()], attrs));
   const all = (placement: string, count: number) => Array(count).fill(placement).join(", ");
   assertEquals(
     adamw(f64(4, 2))[0],
@@ -109,7 +110,11 @@ Deno.test("an op works on summands where it is linear in all that are", () => {
 });
 
 Deno.test("an op that says nothing of slices is done whole", () => {
-  const node = nodeOf("map", [f64(2)], { program: { constants: [], steps: [["neg", 0]], results: [1] } });
+  const node = nodeOf("map", [f64(2)], {
+    program: { constants: [], steps: [["neg", 0]], results: [1] },
+    dtype: "f64",
+    shape: [2],
+  });
   assertEquals(labelsOf(node), undefined);
   assertEquals(whole(node).inputs.map(placementText), ["Replicate"]);
 });

@@ -2,7 +2,9 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { type Arr, arr } from "../../../graph/array.ts";
 import { Builder, f64, i32 } from "../../../graph/builder.ts";
 import { interpret, type Memory } from "../../../graph/interpret.ts";
-import { type Graph, isReal } from "../../../graph/ir.ts";
+import { type Graph, isReal, type State } from "../../../graph/ir.ts";
+import type { Vjp } from "../../../graph/op.ts";
+import { ops } from "../../../graph/ops/mod.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { print, scopeText } from "../../../graph/print.ts";
@@ -78,6 +80,50 @@ Deno.test("a second microbatch adds to the gradients of the first", () => {
   assertEquals([...memory.get("gradient/w")!.data], [0.5 * (10 + 2), 0.5 * (20 + 4)]);
   interpret(graph, { inputs: { x: [1, 1] }, memory, first: false });
   assertEquals([...memory.get("gradient/w")!.data], [6 + 0.5 * (1 + 2), 12 + 0.5 * (1 + 4)]);
+});
+
+Deno.test("a loss that reads what its graph has stored of the same parameter is refused, other state may be read", () => {
+  const state = (name: string, kind: State["kind"]): State => ({ name, kind, ...f64(2) });
+  const graph = (put: "accumulate" | "assign", stored: (w: Tensor) => Tensor) =>
+    traceGraph("g", [state("w", "parameter"), state("s", "sum")], (builder) => {
+      const w = new Tensor(builder, builder.read("w"));
+      builder[put]("s", stored(w).value);
+      const s = new Tensor(builder, builder.emit("read", [], { states: ["s"], dtype: "f64", shape: [2] })[0]);
+      return { loss: w.add(s.exp()).sum(), of_s: s.sum(), of_w: w.sum() };
+    });
+  const options = (of: string) => ({ of, states: ["w"] });
+  const refused = `depends on state "s", into which accumulate(`;
+  assertThrows(() => autodiff(graph("accumulate", (w) => w.mul(3)), options("loss")), TypeError, refused);
+  assertThrows(() => autodiff(graph("accumulate", (w) => w), options("of_s")), TypeError, "use that value itself");
+  assertThrows(() => autodiff(graph("assign", (w) => w), options("loss")), TypeError, "into which assign(");
+  // What is stored is not on the way, or does not depend on the parameter.
+  assertEquals(autodiff(graph("accumulate", (w) => w), options("of_w")).states.length, 3);
+  assertEquals(autodiff(graph("accumulate", (w) => w.constant(1, [2])), options("loss")).states.length, 3);
+});
+
+Deno.test("of a read of several states, each that is asked for gets the gradient of its rows", () => {
+  const states = [2, 1, 3].map((rows, i): State => ({ name: "pqr"[i], kind: "parameter", ...f64(rows, 2) }));
+  const forward = traceGraph("g", states, (builder) => {
+    const all = new Tensor(builder, builder.read("p", "q", "r"));
+    return { loss: all.mul(new Tensor(builder, builder.input("x", f64(6, 2)))).sum() };
+  });
+  const graph = verify(autodiff(forward, { of: "loss", states: ["p", "r"] }));
+  const memory: Memory = new Map(states.map(({ name, shape }) => [name, arr(shape)]));
+  interpret(graph, { inputs: { x: Array.from({ length: 12 }, (_, i) => i) }, memory, first: true });
+  const gradients = ["p", "q", "r"].map((name) => memory.get(`gradient/${name}`)?.data);
+  assertEquals(gradients, [Float64Array.of(0, 1, 2, 3), undefined, Float64Array.of(6, 7, 8, 9, 10, 11)]);
+});
+
+Deno.test("a cotangent of another type than its value is refused, with the op that gave it", () => {
+  const op = ops.get("square")!, { vjp } = op;
+  const forward = trace((x) => x.square().sum(), f64(3));
+  try {
+    Object.assign(op, { vjp: ({ inputs: [x] }: Vjp) => [x.sum()] });
+    const says = "= square(%0): the cotangent of %0 is f64[], expected f64[3]";
+    assertThrows(() => autodiff(forward, { of: "y0", inputs: ["x0"] }), TypeError, says);
+  } finally {
+    Object.assign(op, { vjp });
+  }
 });
 
 Deno.test("a gradient is a graph that can be differentiated again", () => {

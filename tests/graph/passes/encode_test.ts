@@ -245,6 +245,7 @@ Deno.test("an operand that a kernel cannot take is an error that names node, pla
 });
 
 Deno.test("an attribute that a kernel needs and a node lacks is an error", () => {
-  const graph = trace((x, w) => x.apply("rmsnorm", [w], {})[0], f64(2, 2), f64(2));
+  const { nodes, ...rest } = trace((x, w) => x.apply("rmsnorm", [w], { eps: 1 })[0], f64(2, 2), f64(2));
+  const graph = { ...rest, nodes: nodes.map((n) => ({ ...n, attrs: {} })) };
   assertThrows(() => encode(planOf(graph)), Error, 'Cannot encode "rmsnorm": attribute "eps" is missing');
 });

@@ -1,6 +1,6 @@
-import { assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertStrictEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { f64, i32 } from "../../../graph/builder.ts";
-import type { Graph, Value } from "../../../graph/ir.ts";
+import type { Attrs, Graph, Level, Value } from "../../../graph/ir.ts";
 import { numel } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
@@ -12,6 +12,7 @@ import { verify } from "../../../graph/verify.ts";
 import { golden } from "../../golden.ts";
 import { assertSameMeaning, forSeeds, Random, randomGraph } from "../random_graphs.ts";
 import { headGradients, headGraph } from "./graphs.ts";
+import { at } from "../origins.ts";
 
 Deno.test("rows are cut into boxes: whole sequences while they fit, else parts of one sequence", () => {
   const text = (shape: number[], limit: number) =>
@@ -240,7 +241,9 @@ for (const [name, says, use] of refusals) {
     const { graph, logits } = badGraph(use);
     assertThrows(() => tile(graph, { rows: 2, values: [logits] }), TypeError, says);
     assertEquals(lossRegions(graph), []);
-    assertStrictEquals(tile(graph, { rows: 2 }), graph);
+    const { nodes, notices: [why] } = tile(graph, { rows: 2 });
+    assertStrictEquals(nodes, graph.nodes);
+    assertStringIncludes(why, says);
   });
 }
 
@@ -248,6 +251,35 @@ Deno.test("logits that are a result of the graph are not offered, since they mus
   const { graph, logits } = badGraph((x) => ({ logits: x }));
   assertEquals(lossRegions(graph), []);
   assertSameMeaning(graph, verify(tile(graph, { rows: 2, values: [logits] })), 1);
+});
+
+Deno.test("a loss whose logits are made whole is told with the reason, if they are more than a chunk", () => {
+  const notices = (level: Level, made: (x: Tensor, w: Tensor, b: Tensor) => Tensor, rows = 2) =>
+    tile(
+      traceGraph("g", [], (builder) => {
+        const [x, w, b] = [f64(2, 4, 3), f64(3, 3), f64(3)].map((t, i) =>
+          new Tensor(builder, builder.input(`x${i}`, t))
+        );
+        const targets = new Tensor(builder, builder.input("targets", i32(2, 4)));
+        builder.origin = at("loss");
+        const [op, slice]: [string, Attrs] = level === "global"
+          ? ["cross_entropy", {}]
+          : ["cross_entropy_part", { start: 0, whole: 6 }];
+        return { loss: made(x, w, b).apply(op, [targets], { ignore_index: -1, ...slice })[0] };
+      }, level),
+      { rows },
+    ).notices;
+  const head = (x: Tensor, w: Tensor) => x.contract("b t d, v d -> b t v", w);
+  const withBias = notices("global", (x, w, b) => head(x, w).add(b));
+  assertEquals(withBias.length, 1);
+  assertStringIncludes(withBias[0], "holds all logits of loss at once, since they come of several values");
+  assertStringIncludes(withBias[0], "= add(");
+  assertEquals(notices("global", (x) => x.exp()), ["holds all logits of loss at once, since no product makes them"]);
+  const byRow = notices("global", (x, w) => head(x, w).mul(head(x, w).sum(0, { keepDims: true })));
+  assertEquals(byRow.length, 1);
+  assertEquals(notices("ranks", (x) => x), ["holds all logits of loss at once, since no product makes them"]);
+  // A rank with half of the vocabulary makes twice as many rows at once.
+  assertEquals([notices("ranks", (x) => x, 4), notices("global", (x) => x, 8), notices("global", head)], [[], [], []]);
 });
 
 Deno.test("tile refuses a value that no node makes, and chunks of no rows", () => {
