@@ -47,14 +47,16 @@ export function inOrder(
   const order: Node[] = [], done = new Set<Node>(), open = new Set<Node>();
   for (const root of nodes) {
     // Depth-first without recursion: a chain may be as long as the graph.
-    const stack = [root];
+    const stack = [{ node: root, next: 0 }];
     while (stack.length > 0) {
-      const node = stack.at(-1)!;
-      const next = done.has(node) ? undefined : before.get(node)!.find((n) => !done.has(n));
+      const top = stack.at(-1)!, { node } = top, needs = before.get(node)!;
+      if (done.has(node)) top.next = needs.length;
+      while (top.next < needs.length && done.has(needs[top.next])) top.next++;
+      const next = needs[top.next];
       if (next) {
         open.add(node);
         if (open.has(next)) throw new Error(`Cannot order nodes: "${next.op}" needs itself`);
-        stack.push(next);
+        stack.push({ node: next, next: 0 });
       } else {
         stack.pop();
         if (!done.has(node)) order.push(node);

@@ -100,7 +100,7 @@ function eventsOf(instructions: readonly Instruction[]): number[] {
 /** Encodes a memory plan with its graphs, one section a graph.
  * @throws {Error} when a kernel cannot take a node's operands where they lie: which node, and why. */
 export function encode(plan: MemoryPlan): EncodedProgram {
-  const sections = plan.sections.map((section) => ({ section, instructions: lower(section) }));
+  const sections = plan.sections.map((section) => ({ section, instructions: lower(section, plan.states) }));
   const writer = new ProgramWriter();
   for (const { section, instructions } of sections) writer.section(section.graph.name, instructions);
   return {
@@ -124,7 +124,7 @@ export function encode(plan: MemoryPlan): EncodedProgram {
 }
 
 /** The instructions of a graph. */
-function lower(section: SectionMemory): Instruction[] {
+function lower(section: SectionMemory, states: MemoryPlan["states"]): Instruction[] {
   const { graph, places } = section;
   const inputAt = new Map(section.inputs.map((s) => [s.name, s.offset]));
   const operandAt = ({ base, view }: Place, taken: View = view): Operand => ({
@@ -151,7 +151,7 @@ function lower(section: SectionMemory): Instruction[] {
       }
       continue;
     }
-    instructions.push(...lowerNode(node, section, operandAt));
+    instructions.push(...lowerNode(node, section, states, operandAt));
   }
   for (const { name, value, offset } of section.outputs) {
     const to: Operand = { space: "output", dtype: value.dtype, offset, view: packed(value.shape) };
@@ -163,11 +163,14 @@ function lower(section: SectionMemory): Instruction[] {
 function lowerNode(
   node: Node,
   section: SectionMemory,
+  states: MemoryPlan["states"],
   operandAt: (place: Place, view?: View) => Operand,
 ): Instruction[] {
   const op = opOf(node.op);
   const call = op.kernel?.(node) ?? { kernel: node.op, attrs: node.attrs as KernelCall["attrs"] };
-  if (node.op === "assign" || node.op === "accumulate") return statePieces(node, call, section, operandAt);
+  if (node.op === "assign" || node.op === "accumulate") {
+    return statePieces(node, call, { section, states, operandAt });
+  }
   const all = [...node.inputs, ...node.outputs];
   const views = kernelViews(node, all.map((v) => section.places.of.get(v)!.view));
   if (typeof views === "string") {
@@ -189,13 +192,16 @@ function lowerNode(
 function statePieces(
   node: Node,
   call: KernelCall,
-  section: SectionMemory,
-  operandAt: (place: Place, view?: View) => Operand,
+  { section, states, operandAt }: {
+    readonly section: SectionMemory;
+    readonly states: MemoryPlan["states"];
+    readonly operandAt: (place: Place, view?: View) => Operand;
+  },
 ): Instruction[] {
   const [value] = node.inputs, place = section.places.of.get(value)!;
   let row = 0;
   return (node.attrs.states as string[]).map((name) => {
-    const state = section.graph.states.find((s) => s.name === name)!;
+    const { state } = states.get(name)!;
     const rows = state.shape[0] ?? 1;
     const whole = (node.attrs.states as string[]).length === 1;
     const view: View = whole ? place.view : {

@@ -27,6 +27,8 @@ class Facts {
   /** Nodes that touch each state. */
   readonly touching: ReadonlyMap<string, readonly Node[]>;
 
+  #products: ReadonlyMap<string, readonly Node[]> | undefined;
+
   constructor(readonly graph: Graph) {
     this.made = producers(graph);
     this.uses = consumers(graph);
@@ -34,6 +36,16 @@ class Facts {
     const touching = new Map<string, Node[]>();
     for (const n of graph.nodes) for (const s of touchedStates(n)) touching.set(s, [...touching.get(s) ?? [], n]);
     this.touching = touching;
+  }
+
+  /** The products whose second operand is a parameter, in an einsum.
+   * @param dims as the product has it. */
+  productsWith(parameter: string, dims: string): readonly Node[] {
+    this.#products ??= Map.groupBy(
+      this.graph.nodes.filter((n) => n.op === "contract"),
+      (n) => `${this.parameterOf(n.inputs[1])} ${n.attrs.dims}`,
+    );
+    return this.#products.get(`${parameter} ${dims}`) ?? [];
   }
 
   usesOf(value: Value): readonly Node[] {
@@ -167,8 +179,7 @@ interface Gradients {
 function gradients({ members, states }: Group, facts: Facts): Gradients | undefined {
   const [left, out] = str(members[0].attrs.dims).split("->").map((s) => s.trim());
   const [x, w] = left.split(",").map((s) => s.trim());
-  const products = facts.graph.nodes.filter((n) => n.op === "contract" && n.attrs.dims === `${out}, ${w} -> ${x}`);
-  const toInput = states.map((s) => products.filter((n) => facts.parameterOf(n.inputs[1]) === s));
+  const toInput = states.map((s) => facts.productsWith(s, `${out}, ${w} -> ${x}`));
   if (toInput.some((list) => list.length !== 1)) return;
   const cotangents = toInput.map(([n]) => n.inputs[0]);
   const toWeight = cotangents.map((dy) =>

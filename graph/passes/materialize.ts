@@ -41,9 +41,10 @@ function packOperands(graph: Graph): Graph {
 /** A `read` is the state's own memory: where that is changed while the value, or a view of it, is still needed, it is copied. */
 function keepOldStates(graph: Graph): Graph {
   const places = placeValues(graph), edit = new Editor(graph);
-  const changes = graph.nodes.flatMap((node, at) =>
-    hasEffect(node) ? touchedStates(node).map((s) => [s, at] as const) : []
-  );
+  const changes = new Map<string, number[]>();
+  for (const [at, node] of graph.nodes.entries()) {
+    if (hasEffect(node)) { for (const s of touchedStates(node)) changes.set(s, [...changes.get(s) ?? [], at]); }
+  }
   const lastUse = new Map<Base, number>();
   for (const [at, node] of graph.nodes.entries()) {
     if (!places.isView(node)) node.inputs.forEach((v) => lastUse.set(places.of.get(v)!.base, at));
@@ -53,7 +54,7 @@ function keepOldStates(graph: Graph): Graph {
     if (node.op !== "read") continue;
     const [value] = node.outputs, last = lastUse.get(places.of.get(value)!.base) ?? at;
     const states = touchedStates(node);
-    if (!changes.some(([s, change]) => states.includes(s) && change > at && change <= last)) continue;
+    if (!states.some((s) => changes.get(s)?.some((change) => change > at && change <= last))) continue;
     const old = edit.add(node, "read", [], node.attrs).outputs;
     edit.replace(value, edit.add(node, "copy", old).outputs[0]);
   }
