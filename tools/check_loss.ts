@@ -4,7 +4,7 @@
  * @module
  */
 
-import { parseJsonLines } from "../train/json_lines.ts";
+import { parseJsonLines } from "../train/report/json_lines.ts";
 import { runTool } from "./tool.ts";
 
 /** The reported losses of the last run in the lines of a file of metrics. */

@@ -18,15 +18,16 @@ const LAYERS: Record<string, readonly string[]> = {
   parallel: ["graph"],
   data: [],
   ffi: [],
-  train: ["graph", "model", "parallel", "data", "ffi"],
-  "mod.ts": ["graph", "model", "parallel", "data", "ffi", "train"],
+  launch: [],
+  train: ["graph", "model", "parallel", "data", "ffi", "launch"],
+  "mod.ts": ["graph", "model", "parallel", "data", "ffi", "launch", "train"],
   examples: ["mod.ts"],
   std: [],
 };
 
-/** Parts that run in a browser; `launch.ts` starts processes. */
-const PURE = /^(graph|model|parallel)\/(?!launch\.ts$)/;
-const MIRRORED = /^(graph|model|parallel|data|train|ffi)\//;
+/** Parts that run in a browser. */
+const PURE = /^(graph|model|parallel)\//;
+const MIRRORED = /^(graph|model|parallel|data|train|ffi|launch)\//;
 const COUNTED = /\.(ts|py|cpp|h|cu)$/;
 const [LONGEST, USUAL] = [600, 400];
 

@@ -2,11 +2,11 @@
  * @module */
 import { DataError } from "../data/error.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
-import { EXPORT_TYPES, exportHuggingFace, type ExportType } from "../train/checkpoint/export.ts";
+import { EXPORT_TYPES, exportHuggingFace, type ExportType } from "../train/weights/export.ts";
 import { damages, differences, listText, showLines } from "../train/checkpoint/inspect.ts";
 import { llamaOf, openFolder } from "../train/checkpoint/load.ts";
-import { bytesText } from "../train/plan_report.ts";
-import { enterWorkingFolder } from "../train/working_folder.ts";
+import { bytesText } from "../train/report/plan_report.ts";
+import { enterWorkingFolder } from "../train/command/working_folder.ts";
 
 const USAGE = `Usage: npx -y deno task checkpoint COMMAND ...
 

@@ -4,7 +4,7 @@
  * stay to each other. Further arguments go to every run.
  * @module
  */
-import { parseJsonLines } from "../train/json_lines.ts";
+import { parseJsonLines } from "../train/report/json_lines.ts";
 import { losses } from "./check_loss.ts";
 
 /** Means of windows of so many steps, the last one maybe shorter. */

@@ -10,8 +10,8 @@
  * Losses are nats per token; the picture is in pixels, from its top left corner.
  * @module
  */
-import type { Config } from "../train/config.ts";
-import { parseJsonLines } from "../train/json_lines.ts";
+import type { Config } from "../train/config/config.ts";
+import { parseJsonLines } from "../train/report/json_lines.ts";
 import { escaped, sheet, TEXT, ticks } from "./svg.ts";
 import { runTool } from "./tool.ts";
 

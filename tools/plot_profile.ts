@@ -10,8 +10,8 @@
  * or with `--mesh tp=2 --training.local_batch_size 4`.
  * @module
  */
-import type { TraceEvent } from "../train/chrome_trace.ts";
-import { commMs } from "../train/profile.ts";
+import type { TraceEvent } from "../train/report/chrome_trace.ts";
+import { commMs } from "../train/report/profile.ts";
 import { label, sheet, TEXT, ticks } from "./svg.ts";
 import { runTool } from "./tool.ts";
 

@@ -7,7 +7,7 @@
  * Linux alone: it reads `/proc/PID/smaps`. MB are 10^6 bytes.
  * @module
  */
-import { loadConfig, trainOptions } from "../train/config.ts";
+import { loadConfig, trainOptions } from "../train/config/config.ts";
 import { Trainer } from "../train/trainer.ts";
 
 /** A range of a process' addresses. Sizes are bytes. */

@@ -6,7 +6,7 @@
  * nothing of this but the library.
  * @module
  */
-import { isLaunched, LaunchError, type World, worldOf } from "../parallel/launch.ts";
+import { isLaunched, LaunchError, type World, worldOf } from "../launch/world.ts";
 import { BUILD, build, currentStamp, hasModule, stateOf, TREE } from "./build.ts";
 import { isUnwritable, keepDeno } from "./keep_deno.ts";
 import { runStep, StepError } from "./run_step.ts";

@@ -2,7 +2,7 @@
  * @module */
 import type { ProcessMemory } from "../ffi/device.ts";
 import type { Planned } from "./compile.ts";
-import { bytesText, memoryText } from "./plan_report.ts";
+import { bytesText, memoryText } from "./report/plan_report.ts";
 import type { HostMemory } from "./step_program.ts";
 
 /** A planned step with what the host holds of it. */

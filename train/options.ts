@@ -12,7 +12,7 @@ import type { Saved } from "./checkpoint/checkpoints.ts";
 import type { CheckpointOptions } from "./checkpoint/policy.ts";
 import type { LrScheduleOptions } from "./lr_schedule.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
-import type { StepProfile } from "./profile.ts";
+import type { StepProfile } from "./report/profile.ts";
 import type { MeshChoices } from "./ranks.ts";
 import type { RealType } from "./step.ts";
 import type { StepNumbers } from "./step_program.ts";

@@ -2,7 +2,7 @@
  * @module */
 import { Comm, type CommInfo, type CommOptions } from "../ffi/comm.ts";
 import type { Device } from "../ffi/device.ts";
-import { LaunchError } from "../parallel/launch.ts";
+import { LaunchError } from "../launch/world.ts";
 import type { Together } from "./checkpoint/save.ts";
 
 /** This process among the others. */

@@ -26,7 +26,7 @@ import { boxOf, type Layout, localShape, replicated } from "../graph/layout.ts";
 import { Mesh } from "../parallel/mesh.ts";
 import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
 import { newArray, numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
-import type { InstructionTime } from "./profile.ts";
+import type { InstructionTime } from "./report/profile.ts";
 import { type OptimizerOptions, traceInitialize, traceUpdate } from "./optimizer.ts";
 import { type RealType, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "./step.ts";
 

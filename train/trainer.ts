@@ -11,7 +11,7 @@ import { ABI_VERSION } from "../ffi/symbols.ts";
 import type { DType } from "../graph/ir.ts";
 import { LayoutError } from "../graph/layout.ts";
 import type { TrainableModel } from "../model/loss.ts";
-import { isLaunched, worldOf } from "../parallel/launch.ts";
+import { isLaunched, worldOf } from "../launch/world.ts";
 import { BATCH_AXES, Mesh, stepProblems } from "../parallel/mesh.ts";
 import { agree } from "./agreement.ts";
 import { BatchPart } from "./batch_part.ts";
@@ -28,7 +28,7 @@ import {
   type TrainStep,
   type ValidationOptions,
 } from "./options.ts";
-import type { StepProfile } from "./profile.ts";
+import type { StepProfile } from "./report/profile.ts";
 import { type ParameterValues, readWhole } from "./parameters.ts";
 import { precisionOf } from "./precision.ts";
 import { ProcessGroup } from "./process_group.ts";

@@ -3,7 +3,7 @@ import { arr } from "../../graph/array.ts";
 import { interpret, type Memory } from "../../graph/interpret.ts";
 import { Llama } from "../../model/llama.ts";
 import { namedParameters } from "../../model/module.ts";
-import { openHuggingFace, readHuggingFaceConfig } from "../../train/checkpoint/hugging_face.ts";
+import { openHuggingFace, readHuggingFaceConfig } from "../../train/weights/hugging_face.ts";
 import { readTensor } from "../../train/checkpoint/inspect.ts";
 import { type RealType, traceMicrobatch } from "../../train/step.ts";
 import { type Runner, testParity, traceLogits } from "../model/parity.ts";

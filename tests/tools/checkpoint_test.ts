@@ -2,9 +2,9 @@ import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "
 import { run } from "../../tools/checkpoint.ts";
 import { CheckpointError } from "../../train/checkpoint/error.ts";
 import { writeLasting } from "../../train/checkpoint/files.ts";
-import { openHuggingFace, readHuggingFaceConfig } from "../../train/checkpoint/hugging_face.ts";
+import { openHuggingFace, readHuggingFaceConfig } from "../../train/weights/hugging_face.ts";
 import { differences } from "../../train/checkpoint/inspect.ts";
-import { readHeader } from "../../train/checkpoint/safetensors.ts";
+import { readHeader } from "../../train/weights/safetensors.ts";
 import { temporaryFolder } from "../data/fixture.ts";
 import { saved, tensorsOf, writeWeights } from "../train/checkpoint/fixture.ts";
 

@@ -1,7 +1,7 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { type Instruction, instructionsOf, profileSvg } from "../../tools/plot_profile.ts";
-import { traceJson } from "../../train/chrome_trace.ts";
-import type { InstructionTime, StepProfile } from "../../train/profile.ts";
+import { traceJson } from "../../train/report/chrome_trace.ts";
+import type { InstructionTime, StepProfile } from "../../train/report/profile.ts";
 import { at } from "../graph/origins.ts";
 
 const instruction = (name: string, module: string, [begin, end]: [number, number], stream = 0): Instruction => ({

@@ -12,7 +12,7 @@ import {
   modelSizes,
   type PartialConfig,
   rematPolicy,
-} from "../../train/config.ts";
+} from "../../train/config/config.ts";
 import { vocabulary } from "../../train/config/vocabulary.ts";
 import { temporaryFolder } from "../data/fixture.ts";
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { checkMemory, fitText, MemoryError, neededBytes, withStagingThatFits } from "../../train/machine_memory.ts";
-import { bytesText, memoryText } from "../../train/plan_report.ts";
+import { bytesText, memoryText } from "../../train/report/plan_report.ts";
 import { compileStep } from "../../train/step_program.ts";
 import { tinyLlama } from "../model/tiny.ts";
 

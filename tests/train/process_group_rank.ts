@@ -1,7 +1,7 @@
 /** What one rank does in the tests of a process group. Prints one line of JSON.
  * @module */
 import { Device } from "../../ffi/device.ts";
-import { worldOf } from "../../parallel/launch.ts";
+import { worldOf } from "../../launch/world.ts";
 import { ProcessGroup } from "../../train/process_group.ts";
 
 const [task] = Deno.args, { rank, size } = worldOf()!;

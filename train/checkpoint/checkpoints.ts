@@ -12,7 +12,7 @@ import type { MeshLayout } from "../ranks.ts";
 import type { StoredType } from "../typed_array.ts";
 import { BackgroundSave } from "./background_save.ts";
 import { CheckpointError } from "./error.ts";
-import { replaceByExport } from "./export.ts";
+import { replaceByExport } from "../weights/export.ts";
 import type { Checkpoint } from "./manifest.ts";
 import {
   type CheckpointOptions,

@@ -2,7 +2,7 @@
  * what was written, and in what two differ.
  * @module */
 import { dtypeBytes, numel, type State } from "../../graph/ir.ts";
-import { bytesText, table } from "../plan_report.ts";
+import { bytesText, table } from "../report/plan_report.ts";
 import { numbersOf, type TypedArray, typedArray } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import {
@@ -17,7 +17,7 @@ import {
 } from "./manifest.ts";
 import { readStates } from "./read.ts";
 import { STATE_FILE } from "./save.ts";
-import { openToRead, readFully } from "./safetensors.ts";
+import { openToRead, readFully } from "../weights/safetensors.ts";
 import type { StateMemory } from "./write.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");

@@ -7,7 +7,7 @@ import { readTensor } from "./inspect.ts";
 import { type Checkpoint, findCheckpoints, MANIFEST, openCheckpoint } from "./manifest.ts";
 import { readSmall } from "./read.ts";
 import { STATE_FILE } from "./save.ts";
-import { hasWeights, openWeights, readWeightsConfig } from "./weights.ts";
+import { hasWeights, openWeights, readWeightsConfig } from "../weights/open.ts";
 
 /** A tensor that can be read. */
 export interface LoadableTensor {

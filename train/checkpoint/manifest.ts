@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { numel, type StateKind } from "../../graph/ir.ts";
 import { storedBytes, type StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { hasWeights, openWeights } from "./weights.ts";
+import { hasWeights, openWeights } from "../weights/open.ts";
 
 /** Files are hashed in blocks of so many bytes, so that whoever reads a part of one can check that part. */
 export const BLOCK_BYTES = 8 * 2 ** 20;

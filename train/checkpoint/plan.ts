@@ -3,7 +3,7 @@
 import { numel, type State } from "../../graph/ir.ts";
 import type { Layout } from "../../graph/layout.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
-import { bytesText, table } from "../plan_report.ts";
+import { bytesText, table } from "../report/plan_report.ts";
 import { storedBytes, type StoredType } from "../typed_array.ts";
 import { assignBoxes, type StoredState } from "./pieces.ts";
 

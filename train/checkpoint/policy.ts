@@ -1,7 +1,7 @@
 /** When checkpoints are saved, which of them are kept, and from which a run goes on.
  * @module */
 import { CheckpointError } from "./error.ts";
-import { openWeights } from "./weights.ts";
+import { openWeights } from "../weights/open.ts";
 import { type Checkpoint, findCheckpoints, openCheckpoint } from "./manifest.ts";
 
 /** A part of what a run goes on from, by torchtitan's name. */

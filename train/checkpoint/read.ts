@@ -6,7 +6,7 @@ import { CheckpointError } from "./error.ts";
 import { sha256 } from "./files.ts";
 import { BLOCK_BYTES, type Checkpoint, type SavedFile } from "./manifest.ts";
 import { stretches } from "./pieces.ts";
-import { openToRead, readFully } from "./safetensors.ts";
+import { openToRead, readFully } from "../weights/safetensors.ts";
 import type { LocalState, StateMemory } from "./write.ts";
 
 /** A state to be read, and where it goes. */

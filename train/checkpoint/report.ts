@@ -1,7 +1,7 @@
 /** What a run says of its checkpoints.
  * @module */
 import { leaves } from "../agreement.ts";
-import { bytesText } from "../plan_report.ts";
+import { bytesText } from "../report/plan_report.ts";
 import type { HostMemory } from "../step_program.ts";
 import type { Saved, Start } from "./checkpoints.ts";
 

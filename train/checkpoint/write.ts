@@ -7,7 +7,7 @@ import { storedBytes, type StoredType } from "../typed_array.ts";
 import { sha256, writeFully } from "./files.ts";
 import { BLOCK_BYTES, type SavedFile, type SavedPiece } from "./manifest.ts";
 import { type Piece, pieceBytes, stretches } from "./pieces.ts";
-import { encodeElements, encodeHeader } from "./safetensors.ts";
+import { encodeElements, encodeHeader } from "../weights/safetensors.ts";
 import type { Staging } from "./staging.ts";
 
 /** Native memory of states, by byte offset. */

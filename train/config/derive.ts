@@ -11,13 +11,13 @@ import { BATCH_AXES, type Mesh } from "../../parallel/mesh.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import type { RematBudget } from "../../graph/passes/remat_search.ts";
-import { readWeightsConfig } from "../checkpoint/weights.ts";
+import { readWeightsConfig } from "../weights/open.ts";
 import type { CheckpointOptions } from "../checkpoint/policy.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { MeshChoices } from "../ranks.ts";
 import { bytesOf } from "./bytes.ts";
 import type { TrainOptions } from "../options.ts";
-import { profileAction, type ProfileCycle } from "../profiler.ts";
+import { profileAction, type ProfileCycle } from "../report/profiler.ts";
 import { meshOf } from "./mesh.ts";
 import type { Config, ModelConfig } from "./schema.ts";
 

@@ -5,7 +5,7 @@ import { Llama, type LlamaOptions } from "../../../model/llama.ts";
 import type { Batch, LossSum, TrainableModel } from "../../../model/loss.ts";
 import { Module } from "../../../model/module.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
-import { exportHuggingFace } from "../../../train/checkpoint/export.ts";
+import { exportHuggingFace } from "../../../train/weights/export.ts";
 import { load } from "../../../train/checkpoint/load.ts";
 import { readTensor } from "../../../train/checkpoint/inspect.ts";
 import { findCheckpoints, openCheckpoint } from "../../../train/checkpoint/manifest.ts";

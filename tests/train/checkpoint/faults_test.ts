@@ -11,7 +11,7 @@ import { Trainer } from "../../../train/trainer.ts";
 import { run as inspect } from "../../../tools/checkpoint.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { tinyLlama } from "../../model/tiny.ts";
-import { assertRefused, command, ended, spawn, tinyRun } from "../command_line.ts";
+import { assertRefused, command, ended, spawn, tinyRun } from "../command/command_line.ts";
 import { testRanks } from "../../native/mpirun.ts";
 
 library(); // opened once by a process, and never closed

@@ -9,7 +9,7 @@ import { saveCheckpoint, type SpreadStates, type Together } from "../../../train
 import { stretches } from "../../../train/checkpoint/pieces.ts";
 import { Staging } from "../../../train/checkpoint/staging.ts";
 import { readStates, type Wanted } from "../../../train/checkpoint/read.ts";
-import { encodeHeader } from "../../../train/checkpoint/safetensors.ts";
+import { encodeHeader } from "../../../train/weights/safetensors.ts";
 import type { StateMemory } from "../../../train/checkpoint/write.ts";
 import { Random } from "../../graph/random_graphs.ts";
 import { randomLayout } from "../../parallel/random_layouts.ts";

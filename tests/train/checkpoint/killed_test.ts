@@ -4,12 +4,17 @@ import { library } from "../../../ffi/library.ts";
 import { findCheckpoints } from "../../../train/checkpoint/manifest.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { Random } from "../../graph/random_graphs.ts";
-import { results, start, testRanks } from "../../native/mpirun.ts";
-import { type Leg, runLeg } from "./mesh_rank.ts";
+import { start, testRanks } from "../../native/mpirun.ts";
+import type { Leg } from "./mesh_rank.ts";
 
 library(); // opened once by a process, and never closed
 
 const script = new URL("mesh_rank.ts", import.meta.url), kills = Number(Deno.env.get("KILLS") ?? 5);
+
+/** The steps that the first rank has printed. */
+function lossesIn(text: string): { step: number; loss: number }[] {
+  return [...text.matchAll(/^\{"rank":0,"step".*\}$/gm)].map(([line]) => JSON.parse(line));
+}
 
 /** Starts a run again and again, and kills one or all of its ranks a random time after it has printed a loss: a save is under way then,
  * or one after it is. */
@@ -18,11 +23,9 @@ async function killedAgainAndAgain(leg: Omit<Leg, "until" | "interval" | "tell">
   await using folder = await temporaryFolder();
   const words = Array.from({ length: 3000 }, () => random.pick(["the", "quick", "brown", "fox", "jumps"]));
   for (const name of ["a", "b", "c", "d"]) await Deno.writeTextFile(`${folder.path}/${name}.txt`, words.join(" "));
-  const args = [JSON.stringify({ ...leg, until: steps }), folder.path, `${steps}`],
+  const args = [JSON.stringify({ ...leg, until: steps, tell: true }), folder.path, `${steps}`],
     checkpoints = `${folder.path}/checkpoint`;
-  const whole = size === 1
-    ? await runLeg({ ...leg, until: steps }, folder.path, steps)
-    : (await results({ size, script, args }))[0].losses as number[];
+  const whole = lossesIn(await new Response(start({ size, script, args }).stdout).text()).map(({ loss }) => loss);
   await Deno.remove(checkpoints, { recursive: true });
   const killed: Leg = { ...leg, until: steps, interval: 1, tell: true };
   let latest = 0, deaths = 0, made = 0;
@@ -43,8 +46,7 @@ async function killedAgainAndAgain(leg: Omit<Leg, "until" | "interval" | "tell">
     const { code } = await process.status;
     assertEquals(code !== 0, isKilled, text);
     if (isKilled) deaths++;
-    for (const [line] of text.matchAll(/^\{"rank":0,"step".*\}$/gm)) {
-      const { step, loss } = JSON.parse(line);
+    for (const { step, loss } of lossesIn(text)) {
       assertEquals(loss, whole[step - 1], `step ${step}`);
       made = Math.max(made, step);
     }

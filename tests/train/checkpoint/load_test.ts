@@ -7,7 +7,7 @@ import { namedParameters } from "../../../model/module.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { load } from "../../../train/checkpoint/load.ts";
-import { readHeader } from "../../../train/checkpoint/safetensors.ts";
+import { readHeader } from "../../../train/weights/safetensors.ts";
 import { Trainer } from "../../../train/trainer.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { tinyLlama } from "../../model/tiny.ts";

@@ -4,7 +4,7 @@ import { texts } from "../../../data/dataset.ts";
 import type { MeshOptions } from "../../../parallel/mesh.ts";
 import { BATCH_AXES, Mesh } from "../../../parallel/mesh.ts";
 import { degreeOf } from "../../../graph/layout.ts";
-import { worldOf } from "../../../parallel/launch.ts";
+import { worldOf } from "../../../launch/world.ts";
 import type { TrainOptions } from "../../../train/options.ts";
 import { Trainer } from "../../../train/trainer.ts";
 import { tinyLlama } from "../../model/tiny.ts";

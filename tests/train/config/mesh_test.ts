@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { LayoutError } from "../../../graph/layout.ts";
-import { ConfigError, cut, loadConfig, meshOf } from "../../../train/config.ts";
+import { ConfigError, cut, loadConfig, meshOf } from "../../../train/config/config.ts";
 
 async function mesh(axes: string, ...args: string[]) {
   const { config, nproc } = await loadConfig(["--dry-run", "--mesh", axes, ...args], () => "");

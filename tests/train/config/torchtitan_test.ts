@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { ConfigError, loadConfig, meshChoices, rematPolicy } from "../../../train/config.ts";
+import { ConfigError, loadConfig, meshChoices, rematPolicy } from "../../../train/config/config.ts";
 import { foreignKey, foreignNames } from "../../../train/config/torchtitan.ts";
 import { vocabulary } from "../../../train/config/vocabulary.ts";
 

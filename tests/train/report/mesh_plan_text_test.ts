@@ -1,0 +1,29 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { flopsText, memoryRows, meshPlanText, meshText } from "../../../train/report/mesh_plan_text.ts";
+import { golden } from "../../golden.ts";
+import { tinyPlan } from "./mesh_plans.ts";
+
+Deno.test("the plan of a tiny Llama on two shards times two parts of its tensors is a text", () => {
+  golden("train/mesh_plan", `${meshPlanText(tinyPlan({ dp_shard: 2, tp: 2 }))}\n`);
+});
+
+Deno.test("one rank says nothing to anybody", () => {
+  assertStringIncludes(meshPlanText(tinyPlan({})), "Collectives of a step, by place\n  none\n");
+});
+
+Deno.test("FLOPs have the unit that suits them", () => {
+  assertEquals([0, 999, 1000, 2.5e9, 3e15, 4e21].map(flopsText), [
+    ...["0 FLOP", "999 FLOP", "1.0 kFLOP", "2.5 GFLOP", "3.0 PFLOP", "4000.0 EFLOP"],
+  ]);
+});
+
+Deno.test("a mesh names the axes that have more than one rank", () => {
+  const mesh = { pp: 1, dp_replicate: 2, dp_shard: 512, cp: 1, tp: 8 };
+  assertEquals(meshText({ mesh, ranks: 8192 }), "dp_replicate 2 x dp_shard 512 x tp 8 = 8,192 ranks");
+  assertEquals(meshText({ mesh: { ...mesh, dp_replicate: 1, dp_shard: 1, tp: 1 }, ranks: 1 }), "1 rank");
+});
+
+Deno.test("rows of memory add up to the arena", () => {
+  const plan = tinyPlan({ dp_shard: 2 });
+  assertEquals(memoryRows(plan).reduce((n, row) => n + row.bytes, 0), plan.memory.arena);
+});

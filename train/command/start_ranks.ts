@@ -1,0 +1,46 @@
+/** Starting the ranks of a run on this machine: what can be refused is refused here, once, before any of them starts.
+ * @module */
+import { modulePath } from "../../ffi/comm.ts";
+import { Device } from "../../ffi/device.ts";
+import { library } from "../../ffi/library.ts";
+import { launch, WITH_MPI } from "../../launch/launch.ts";
+import { LaunchError, readable } from "../../launch/world.ts";
+import { type Config, type LogRanks, meshOf, readLogRanks } from "../config/config.ts";
+
+/** Number of ranks of a run: of those that this process is one of, else of those that are asked for, else one.
+ * @throws {LaunchError} where both differ. */
+export function numRanks(found: number | undefined, asked: number | undefined): number {
+  if (asked !== undefined && found !== undefined && asked !== found) {
+    const fix = "delete --nproc, which is for a process that nobody started with others";
+    throw new LaunchError(`--nproc ${asked}, but this is one of ${found} ranks`, "the same", fix);
+  }
+  return found ?? asked ?? 1;
+}
+
+/** The ranks to show: those of `--log-rank`, else those of the environment variable LOG_RANK, else the first.
+ * @throws {LaunchError} where there are no such ranks. */
+export function shownRanks(asked: LogRanks | undefined, size: number): LogRanks {
+  const variable = readable.get("LOG_RANK"), ranks = asked ?? (variable ? readLogRanks(variable) : [0]);
+  if (ranks === "all" || ranks?.every((rank) => rank < size)) return ranks;
+  const what = asked ? `--log-rank ${asked}` : `The environment variable LOG_RANK is ${JSON.stringify(variable)}`;
+  throw new LaunchError(what, `ranks from 0 to ${size - 1}, such as 0,1, or all`, "name other ranks");
+}
+
+/** Starts ranks that run this command line, and waits for them.
+ * @returns their exit code. */
+export async function startRanks(config: Config, size: number, args: readonly string[]): Promise<number> {
+  meshOf(config, size);
+  const { path } = library(), module = modulePath();
+  if (!exists(module)) throw new LaunchError(`Cannot start ${size} ranks: there is no ${module}`, ...WITH_MPI);
+  using device = new Device({ threads: config.device.threads, hostSize: size });
+  const { threads } = device.info;
+  return await launch(size, args, { library: path, threads, graceMs: config.comm.train_timeout_seconds * 1000 });
+}
+
+function exists(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}

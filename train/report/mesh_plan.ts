@@ -1,0 +1,210 @@
+/** What a step on a mesh of ranks would take, without running it: the graphs of a rank are compiled up to their memory, and the facts
+ * are gathered as plain data. `mesh_plan_text.ts` and `mesh_plan_page.ts` show them.
+ * @module */
+import { gradientOf, sizeBytes, type State } from "../../graph/ir.ts";
+import { type Degrees, layoutText, localShape, paddedAxes } from "../../graph/layout.ts";
+import { recomputedFlops } from "../../graph/passes/remat.ts";
+import { fullPrecision } from "../../graph/passes/precision.ts";
+import { scopeText, withoutNumbers } from "../../graph/print.ts";
+import type { Llama } from "../../model/llama.ts";
+import { numParameters } from "../../model/module.ts";
+import { type Exchange, exchangesOf } from "../../parallel/exchanges.ts";
+import type { Mesh } from "../../parallel/mesh.ts";
+import type { BoundPlan } from "../../parallel/plan.ts";
+import { type CheckpointPlan, planCheckpoints } from "../checkpoint/plan.ts";
+import { planGraphs } from "../compile.ts";
+import { type DeviceFit, deviceFit, graphFlops, type MemoryUse, memoryUse } from "./plan_report.ts";
+import { precisionText } from "../precision.ts";
+import { bindRanks, dataRankOf, type MeshLayout } from "../ranks.ts";
+import { stepGraphs, type StepOptions } from "../step_program.ts";
+import type { StoredType } from "../typed_array.ts";
+
+/** A parameter on the mesh. Layouts are text as `layoutText` writes it. */
+export interface ParameterPlan {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Shape of what each rank stores, padding included. */
+  readonly localShape: readonly number[];
+  /** Between steps; moments lie alike. */
+  readonly stored: string;
+  /** Where a product takes it. */
+  readonly used: string;
+  /** Its gradient sum. */
+  readonly gradient: string;
+  /** Is it cut with padding? */
+  readonly padded: boolean;
+  /** Bytes that each rank stores of it. */
+  readonly bytes: number;
+}
+
+/** Collectives alike in one place of a step. */
+export interface CollectivePlan extends Exchange {
+  /** Name of the graph: `microbatch`, or `update`. */
+  readonly section: string;
+}
+
+/** One graph of a step on a rank. */
+export interface SectionPlan {
+  readonly name: string;
+  /** How often a step runs it. */
+  readonly runs: number;
+  /** Of one run, recomputation included. */
+  readonly flops: number;
+  /** Of those, what backward makes again. */
+  readonly recomputedFlops: number;
+}
+
+/** A step on a mesh, as plain data. Bytes and FLOPs are those of one rank; `collectives` are those of a whole step, all its microbatches
+ * included, where `count` is how many, `tensors` and `bytes` what the rank sends in all of them. */
+export interface MeshPlan {
+  readonly mesh: Degrees;
+  readonly ranks: number;
+  /** The rank that was planned. */
+  readonly rank: number;
+  readonly model: {
+    readonly name: string;
+    readonly parameters: number;
+    readonly layers: number;
+    readonly dim: number;
+  };
+  readonly step: {
+    readonly seqLen: number;
+    /** Sequences of a data-parallel rank in a microbatch. */
+    readonly localBatchSize: number;
+    readonly globalBatchSize: number;
+    readonly microbatches: number;
+    readonly tokens: number;
+  };
+  /** Element types, in words. */
+  readonly precision: string;
+  readonly parameters: readonly ParameterPlan[];
+  readonly collectives: readonly CollectivePlan[];
+  readonly memory: MemoryUse;
+  /** The device that the memory was compared with; null: none. */
+  readonly device: DeviceFit | null;
+  /** The section that needs most memory: its peak is that of `memory`. */
+  readonly largestIn: string;
+  /** Its largest values. */
+  readonly largest: readonly { readonly label: string; readonly bytes: number; readonly kept: boolean }[];
+  readonly sections: readonly SectionPlan[];
+  /** What the checkpoints of all ranks take. */
+  readonly checkpoint: CheckpointPlan;
+  /** FLOPs of a step. */
+  readonly flops: number;
+}
+
+/** What is planned. */
+export interface MeshPlanOptions extends Omit<StepOptions, "model" | "ranks"> {
+  readonly model: Llama;
+  /** The model's name, for people. */
+  readonly name: string;
+  readonly ranks: Omit<MeshLayout, "rank">;
+  /** Bytes of a device, to compare with. */
+  readonly deviceMemory?: number;
+  /** Element type of parameters that a checkpoint saves alone; default: that of the run. */
+  readonly exportDtype?: StoredType;
+  /** Bytes a second that all ranks together write into a checkpoint. */
+  readonly diskSpeed?: number;
+}
+
+/** Plans a step for the first rank of a mesh; the others hold the same sizes. Needs no native library and no processes.
+ * @throws {RangeError} when the model cannot be cut as the mesh asks.
+ * @throws {MemoryBudgetError} when the memory budget cannot be kept. */
+export function planMesh(options: MeshPlanOptions): MeshPlan {
+  const { model, name, precision, remat, threads, batch, seqLen, accumulation, dtype } = options,
+    { mesh } = options.ranks;
+  const rank = 0, layout = { ...options.ranks, rank }, { dataRanks } = dataRankOf(mesh, rank);
+  const graphs = stepGraphs({ ...options, ranks: layout }),
+    ranks = bindRanks(model, graphs, layout),
+    { layouts } = ranks;
+  const planned = planGraphs(graphs, { precision, remat, threads, ranks });
+  const { use, largest } = memoryUse(planned.plan);
+  const sections = planned.graphs.map((graph): SectionPlan => ({
+    name: graph.name,
+    runs: graph.name === "microbatch" ? accumulation : graph.name === "update" ? 1 : 0,
+    flops: graphFlops(graph),
+    recomputedFlops: recomputedFlops(graph).recomputed,
+  }));
+  const collectives = planned.graphs.flatMap((graph, i) =>
+    exchangesOf(graph, { placeOf: (node) => withoutNumbers(scopeText(node)), runs: sections[i].runs })
+      .map((exchange): CollectivePlan => ({ ...exchange, section: graph.name }))
+  );
+  const stored = new Map([...planned.plan.states.values()].map(({ state }) => [state.name, state]));
+  const parameters = [...layouts.states.values()].filter((s) => s.kind === "parameter");
+  const { numLayers, dim } = model.config, globalBatchSize = batch * dataRanks * accumulation;
+  return {
+    mesh: mesh.degrees,
+    ranks: mesh.size,
+    rank,
+    model: { name, parameters: numParameters(model), layers: numLayers, dim },
+    step: {
+      seqLen,
+      localBatchSize: batch,
+      globalBatchSize,
+      microbatches: accumulation,
+      tokens: globalBatchSize * seqLen,
+    },
+    precision: precisionText(precision ?? fullPrecision, dtype),
+    parameters: parameters.map((s) => parameterPlan(s, stored.get(s.name)!, layouts, mesh)),
+    collectives: collectives.filter(({ count }) => count > 0).toSorted((a, b) => b.bytes - a.bytes),
+    memory: use,
+    device: deviceFit(use.arena, options.deviceMemory),
+    largestIn: largest.graph.name,
+    largest: largest.blocks.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10)
+      .map(({ label, bytes, use }) => ({ label, bytes, kept: use === "kept" })),
+    sections,
+    checkpoint: planCheckpoints({
+      states: [...layouts.states.values()].map((s) => ({ ...s, dtype: stored.get(s.name)?.dtype ?? s.dtype })),
+      layoutOf: (s: State) => layouts.state(s),
+      mesh,
+      exportDtype: options.exportDtype,
+      diskSpeed: options.diskSpeed,
+    }),
+    flops: sections.reduce((n, s) => n + s.flops * s.runs, 0),
+  };
+}
+
+function parameterPlan(whole: State, local: State, layouts: BoundPlan, mesh: Mesh): ParameterPlan {
+  const { name, shape } = whole, layout = layouts.state(whole);
+  return {
+    name,
+    shape,
+    localShape: localShape(shape, layout, mesh.degrees, name),
+    stored: layoutText(layout),
+    used: layoutText(layouts.used(whole)),
+    gradient: layoutText(layouts.state(gradientOf(whole))),
+    padded: shape.some((_, d) => paddedAxes(layout, d).length > 0),
+    bytes: sizeBytes(local),
+  };
+}
+
+/** Parameters that lie alike in every layer. */
+export interface ParameterGroup extends ParameterPlan {
+  readonly names: readonly string[];
+}
+
+/** Parameters by layout: those of all layers that differ in the layer's number alone are one group, named with `*`. `bytes` are of
+ * all of them. */
+export function parameterGroups(parameters: readonly ParameterPlan[]): ParameterGroup[] {
+  const groups = new Map<string, ParameterGroup>();
+  for (const p of parameters) {
+    const { shape, stored, used, gradient } = p, place = withoutNumbers(p.name);
+    const key = JSON.stringify([place, shape, stored, used, gradient]), known = groups.get(key);
+    if (!known) groups.set(key, { ...p, names: [p.name] });
+    else {
+      groups.set(key, { ...known, name: place, names: [...known.names, p.name], bytes: known.bytes + p.bytes });
+    }
+  }
+  return [...groups.values()];
+}
+
+/** Collectives of a step by kind and group of ranks, over all places, most bytes first. */
+export function collectiveTotals(collectives: readonly CollectivePlan[]): Omit<CollectivePlan, "where" | "section">[] {
+  const totals = new Map<string, Omit<CollectivePlan, "where" | "section">>();
+  for (const { op, axes, size, dtype, count, tensors, bytes } of collectives) {
+    const key = `${op} ${axes} ${dtype}`, known = totals.get(key) ?? { count: 0, tensors: 0, bytes: 0 };
+    const sum = { count: known.count + count, tensors: known.tensors + tensors, bytes: known.bytes + bytes };
+    totals.set(key, { op, axes, size, dtype, ...sum });
+  }
+  return [...totals.values()].toSorted((a, b) => b.bytes - a.bytes);
+}

@@ -1,0 +1,215 @@
+/** Writing a checkpoint's parameters as a folder that `transformers` opens: its names and its order of rows, in files of 5 GB at most,
+ * with `config.json`. A block of 8 MiB at a time is in memory.
+ * @module */
+import { numel, type State } from "../../graph/ir.ts";
+import type { LlamaConfig } from "../../model/llama.ts";
+import { storedBytes } from "../typed_array.ts";
+import { CheckpointError } from "../checkpoint/error.ts";
+import { makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "../checkpoint/files.ts";
+import { hasTurnedRows, parameterNames, rowThere } from "./hugging_face.ts";
+import { type Checkpoint, openCheckpoint } from "../checkpoint/manifest.ts";
+import { readSmall, readStates, type Wanted } from "../checkpoint/read.ts";
+import { putInPlace, STATE_FILE } from "../checkpoint/save.ts";
+import { encodeElements, encodeHeader, type NewTensor, type TensorEntry } from "./safetensors.ts";
+import { copyTokenizer, type SpecialTokens } from "./tokenizer_files.ts";
+
+/** As many bytes of tensors does a file have at most, unless one tensor is larger. */
+const FILE_BYTES = 5e9;
+
+/** Element types of exports, each as `config.json` spells it. */
+export const EXPORT_TYPES = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
+
+/** An element type of exports. */
+export type ExportType = keyof typeof EXPORT_TYPES;
+
+/** How to export. */
+export interface ExportOptions {
+  /** Element type of what is written; default `f32`. */
+  readonly dtype?: ExportType;
+  /** Folder of the tokenizer, whose files are copied. */
+  readonly tokenizer?: string;
+}
+
+interface Exported extends NewTensor {
+  /** Our name. */
+  readonly ours: string;
+}
+
+/** Writes a folder; it gets its name when all of it is written.
+ * @param config of the Llama whose checkpoint it is. @param folder must not be there yet.
+ * @throws {CheckpointError} when it is, or a tensor is missing, damaged, or beyond what the element type has. */
+export async function exportHuggingFace(
+  checkpoint: Checkpoint,
+  config: LlamaConfig,
+  folder: string,
+  { dtype = "f32", tokenizer }: ExportOptions = {},
+): Promise<void> {
+  const refuse = (what: string, expected: string, fix: string): never => {
+    throw new CheckpointError(`Cannot export ${checkpoint.path}: ${what}`, expected, fix);
+  };
+  if (exists(folder)) refuse(`${folder} is there already`, "a folder that is to be made", "name another, or remove it");
+  const tensors = [...parameterNames(config)].map(([ours, name]): Exported => {
+    const saved = checkpoint.manifest.tensors[ours];
+    if (!saved) refuse(`it has no tensor "${ours}"`, "all parameters of a Llama", "export a checkpoint of a Llama");
+    return { ours, name, dtype, shape: saved.shape, bytes: numel(saved.shape) * storedBytes[dtype] };
+  });
+  const unfinished = `${folder}.tmp`;
+  await makeEmptyFolder(unfinished);
+  try {
+    const special = tokenizer === undefined ? {} : await copyTokenizer(tokenizer, unfinished);
+    await writeLasting(`${unfinished}/config.json`, json(configJson(config, dtype, special)));
+    await writeWeights(unfinished, tensors, { checkpoint, config });
+    await syncFolder(unfinished);
+    Deno.renameSync(unfinished, folder);
+  } catch (error) {
+    await removeIfThere(unfinished);
+    throw error;
+  }
+}
+
+/** Puts a folder as `transformers` has them in place of a checkpoint of parameters, in the element type that these have, f32 for f64.
+ * @param path of the checkpoint: it is there until the folder is complete.
+ * @throws {CheckpointError} when it is of no Llama, or the folder cannot be written. */
+export async function replaceByExport(path: string, tokenizer: string): Promise<void> {
+  const checkpoint = openCheckpoint(path), { llama } = JSON.parse(readSmall(checkpoint, STATE_FILE));
+  if (!llama) {
+    throw new CheckpointError(
+      `Cannot save ${path} as transformers has it: its model is no Llama`,
+      "a Llama",
+      "leave checkpoint.last_save_in_hf out",
+    );
+  }
+  const [{ dtype }] = Object.values(checkpoint.manifest.tensors), exported = `${path}.hf`;
+  await removeIfThere(exported);
+  await exportHuggingFace(checkpoint, llama, exported, {
+    dtype: dtype in EXPORT_TYPES ? dtype as ExportType : "f32",
+    tokenizer,
+  });
+  await putInPlace(exported, path);
+}
+
+/** Writes the files of tensors, and an index where there are several. */
+async function writeWeights(
+  folder: string,
+  tensors: readonly Exported[],
+  from: { readonly checkpoint: Checkpoint; readonly config: LlamaConfig },
+): Promise<void> {
+  const files = filesOf(tensors), number = (n: number) => String(n).padStart(5, "0");
+  const weights: Record<string, string> = {};
+  for (const [i, own] of files.entries()) {
+    const name = files.length === 1
+      ? "model.safetensors"
+      : `model-${number(i + 1)}-of-${number(files.length)}.safetensors`;
+    const { bytes, header } = encodeHeader(own, { format: "pt" });
+    using file = Deno.openSync(`${folder}/${name}`, { write: true, createNew: true });
+    writeAt(file, 0, bytes);
+    for (const tensor of own) {
+      await writeTensor(file, header.tensors.get(tensor.name)!, { ...from, tensor });
+      weights[tensor.name] = name;
+    }
+    await file.sync();
+  }
+  if (files.length === 1) return;
+  const metadata = { total_size: tensors.reduce((sum, t) => sum + t.bytes, 0) };
+  await writeLasting(`${folder}/model.safetensors.index.json`, json({ metadata, weight_map: weights }));
+}
+
+/** Tensors in files, in order. */
+function filesOf(tensors: readonly Exported[]): Exported[][] {
+  const files: Exported[][] = [[]];
+  let bytes = 0;
+  for (const tensor of tensors) {
+    if (bytes > 0 && bytes + tensor.bytes > FILE_BYTES) {
+      files.push([]);
+      bytes = 0;
+    }
+    files.at(-1)!.push(tensor);
+    bytes += tensor.bytes;
+  }
+  return files;
+}
+
+/** Writes a tensor where it belongs, each part as it is read; rows of heads go where they lie there. */
+async function writeTensor(
+  file: Deno.FsFile,
+  { begin }: TensorEntry,
+  { checkpoint, config, tensor }: { checkpoint: Checkpoint; config: LlamaConfig; tensor: Exported },
+): Promise<void> {
+  const { ours, name, dtype: to, shape } = tensor, { kind, dtype: saved } = checkpoint.manifest.tensors[ours];
+  // Never rounded twice.
+  const dtype = saved === "f64" ? "f64" : "f32", size = storedBytes[dtype];
+  const state: State = { name: ours, kind, dtype, shape }, width = shape.at(-1)!, bytesOfOne = storedBytes[to];
+  const wanted: Wanted = { state, dtype, box: { starts: shape.map(() => 0), sizes: shape }, offset: 0 };
+  const write = (offset: number, from: Uint8Array<ArrayBuffer>) => {
+    const bytes = encodeElements(from, { name, from: dtype, to }), first = offset / size;
+    if (!hasTurnedRows(ours)) return writeAt(file, begin + first * bytesOfOne, bytes);
+    for (let at = 0; at < bytes.length;) {
+      const element = first + at / bytesOfOne, row = Math.floor(element / width), column = element % width;
+      const end = Math.min(bytes.length, at + (width - column) * bytesOfOne);
+      const there = rowThere(row, config.headDim) * width + column;
+      writeAt(file, begin + there * bytesOfOne, bytes.subarray(at, end));
+      at = end;
+    }
+  };
+  const memory = {
+    read: () => Promise.reject(new Error("nothing reads from here")),
+    write: (offset: number, from: Uint8Array<ArrayBuffer>) => Promise.resolve(write(offset, from)),
+  };
+  await readStates(checkpoint, [wanted], { memory, verify: true });
+}
+
+function writeAt(file: Deno.FsFile, offset: number, bytes: Uint8Array): void {
+  file.seekSync(offset, Deno.SeekMode.Start);
+  for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+}
+
+/** What `config.json` says. */
+function configJson(config: LlamaConfig, dtype: ExportType, special: SpecialTokens): Record<string, unknown> {
+  const { ropeTheta, ropeScaling } = config;
+  const rope = ropeScaling
+    ? {
+      rope_type: "llama3",
+      factor: ropeScaling.factor,
+      low_freq_factor: ropeScaling.lowFreqFactor,
+      high_freq_factor: ropeScaling.highFreqFactor,
+      original_max_position_embeddings: ropeScaling.originalContext,
+    }
+    : null;
+  return {
+    architectures: ["LlamaForCausalLM"],
+    model_type: "llama",
+    hidden_size: config.dim,
+    num_hidden_layers: config.numLayers,
+    num_attention_heads: config.numHeads,
+    num_key_value_heads: config.numKvHeads,
+    head_dim: config.headDim,
+    intermediate_size: config.ffnHiddenDim,
+    vocab_size: config.vocabSize,
+    hidden_act: "silu",
+    rms_norm_eps: config.normEps,
+    attention_bias: false,
+    mlp_bias: false,
+    tie_word_embeddings: config.tiedEmbeddings,
+    ...(ropeScaling ? { max_position_embeddings: ropeScaling.originalContext * ropeScaling.factor } : {}),
+    // Read by transformers of version 4, and by that of version 5.
+    rope_theta: ropeTheta,
+    rope_scaling: rope,
+    rope_parameters: { rope_theta: ropeTheta, ...(rope ?? { rope_type: "default" }) },
+    torch_dtype: EXPORT_TYPES[dtype],
+    dtype: EXPORT_TYPES[dtype],
+    // Where they are not known: transformers would take 1 and 2.
+    ...{ bos_token_id: null, eos_token_id: null },
+    ...special,
+  };
+}
+
+const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
