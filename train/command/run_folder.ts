@@ -2,6 +2,7 @@
  * The dump folder of a run: one run at a time writes into it, and what an earlier run left there stays.
  * @module
  */
+import type { Config } from "../config/config.ts";
 import { basename, dirname, extname, join, resolve } from "@std/path";
 import { mkdirSync } from "node:fs";
 import { ConfigError } from "../config/config.ts";
@@ -148,4 +149,13 @@ function hostName(): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Prints what is worth a word and ends nothing. */
+export const warn = (text: string): void => console.log(`warning: ${text}`);
+
+/** The folder of a run that writes into one. */
+export function openFolder({ job, metrics, profiling, checkpoint }: Config): RunFolder | undefined {
+  if (metrics.jsonl_file === "" && !profiling.enable_profiling && !checkpoint.enable) return undefined;
+  return RunFolder.open(job.dump_folder, warn);
 }

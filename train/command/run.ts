@@ -1,0 +1,216 @@
+/** Training from the command line: what is printed and written while a run goes on, and how it ends.
+ * @module */
+import { TitanError } from "../../ffi/error.ts";
+import { exitCodeOf, onStop, type StopSignal } from "../../launch/stop.ts";
+import { isLaunched, worldOf } from "../../launch/world.ts";
+import { CheckpointError } from "../checkpoint/error.ts";
+import { savedText, stagingLines, startLines } from "../checkpoint/report.ts";
+import { type Config, meshError, meshOf, profileCycle, trainOptions, writing } from "../config/config.ts";
+import { deviceHere, whatFits } from "./dry_run.ts";
+import { JsonLines } from "../report/json_lines.ts";
+import { MemoryError, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
+import { colorsWanted, Metrics, processMemory } from "../report/metrics.ts";
+import { smallPages } from "../report/plan_report.ts";
+import { precisionOf, precisionText } from "../precision.ts";
+import type { ProcessGroup } from "../process_group.ts";
+import type { StepProfile } from "../report/profile.ts";
+import { Profiler } from "../report/profiler.ts";
+import { rematText } from "../report/remat_report.ts";
+import { deviceText, modelText, ranksText, slowPaths } from "../report/header.ts";
+import { SteadyConsole } from "./steady_console.ts";
+import { tokensPerStep } from "../options.ts";
+import { deviceOptions, Trainer } from "../trainer.ts";
+import { openFolder, type RunFolder, warn } from "./run_folder.ts";
+
+/** Opens the run of a configuration.
+ * @throws {MemoryError} that says what to change when it does not fit. */
+async function openTrainer(config: Config): Promise<Trainer> {
+  const mesh = meshOf(config, worldOf()?.size ?? 1);
+  try {
+    return await Trainer.open(trainOptions(config, mesh));
+  } catch (error) {
+    if (!(error instanceof MemoryError)) throw meshError(error);
+    const { compiled, memory } = error;
+    const { info } = deviceHere(deviceOptions(config.device.threads));
+    const limit = {
+      limit: memory.availableBytes,
+      need: (p: PlannedStep) => neededBytes(withStagingThatFits(p, memory), memory).all,
+    };
+    throw new MemoryError(compiled, memory, whatFits(config, mesh, compiled, info, limit));
+  }
+}
+
+/** Makes way for what a run writes. */
+function keepEarlier(folder: RunFolder, name: string): void {
+  const kept = folder.keepEarlier(name);
+  if (kept !== undefined) console.log(`  kept    ${name} of an earlier run as ${kept}`);
+}
+
+/** The file of the run's numbers, if it is to have one.
+ * @param from the step that the run goes on from, and so the file. */
+function openJsonLines(config: Config, folder: RunFolder, from?: number): JsonLines | null {
+  const { jsonl_file } = config.metrics, path = `${config.job.dump_folder}/${jsonl_file}`;
+  if (jsonl_file === "") return null;
+  return writing(path, 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers', () => {
+    if (from === undefined) keepEarlier(folder, jsonl_file);
+    return new JsonLines(path, { started: new Date().toISOString(), from, config }, { warn });
+  });
+}
+
+/** What records where time goes, if that is asked for.
+ * @param runFolder of the rank that writes. */
+async function openProfiler(
+  config: Config,
+  trainer: Trainer,
+  gflops: number,
+  runFolder?: RunFolder,
+): Promise<Profiler | null> {
+  const cycle = profileCycle(config), { save_traces_folder } = config.profiling;
+  if (!cycle) return null;
+  const { group } = trainer, path = `${config.job.dump_folder}/${save_traces_folder}`;
+  const gather = group && (async (own: readonly StepProfile[]) => {
+    const all = await group.exchangeJson(own);
+    return group.info.rank === 0 ? all : undefined;
+  });
+  const rates = { gflops, gbytes: await trainer.measureBandwidth() };
+  return writing(path, "set job.dump_folder to another, or leave profiling.enable_profiling out", () => {
+    if (runFolder) keepEarlier(runFolder, save_traces_folder);
+    return new Profiler({ ...cycle, folder: runFolder ? path : null, rates, gather, print: console.log });
+  });
+}
+
+/** Trains as a config says. Where that fails, other ranks are told, rather than waited for. */
+export async function run(config: Config): Promise<number> {
+  using _console = new SteadyConsole();
+  using folder = (worldOf()?.rank ?? 0) === 0 ? openFolder(config) : undefined;
+  await using trainer = await openTrainer(config);
+  try {
+    return await train(config, trainer, folder);
+  } catch (error) {
+    trainer.group?.fail(error);
+    throw error;
+  }
+}
+
+async function train(config: Config, trainer: Trainer, folder: RunFolder | undefined): Promise<number> {
+  const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
+  const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
+  const { totalBytes } = trainer.memory();
+  const gflops = await trainer.measure();
+  console.log(`libtitan: ${job.description}`);
+  console.log(`  model   ${modelText(model, tokensPerStep(options, ranks?.mesh), seqLen)}`);
+  console.log(`  data    ${trainer.dataDescription}`);
+  console.log(`  device  ${deviceText(device, gflops, precisionOf(options.precision, options.dtype).param)}`);
+  if (ranks && group) console.log(`  ranks   ${ranksText(ranks.mesh, group.info, config.comm.simulate)}`);
+  console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
+  console.log(`  remat   ${rematText(program.compiled)}`);
+  if (trainer.start) startLines(trainer.start, options.agreed).forEach((line) => console.log(line));
+  const pages = Deno.build.os === "linux" ? smallPages(program.memory) : []; // other systems do not say
+  const staging = stagingLines(program.compiled.host, options.checkpoint?.async ?? false);
+  [...slowPaths(program.compiled), ...pages, ...staging].forEach((line) => console.log(`  slower  ${line}`));
+  if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
+  using jsonl = folder ? openJsonLines(config, folder, trainer.start?.step) : null;
+  if (config.checkpoint.create_seed_checkpoint) return await saveSeed(trainer, config);
+  const profiler = await openProfiler(config, trainer, gflops, folder);
+  const metrics = new Metrics({
+    logFreq: log_freq,
+    lastStep: steps,
+    devices: ranks?.mesh.size ?? 1,
+    flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
+    peakFlops: gflops * 1e9,
+    measurePeak: async () => await trainer.measure() * 1e9,
+    memory: () => processMemory(program.compiled.plan.arenaBytes, totalBytes),
+    colors: colorsWanted(disable_color_printing),
+    print: console.log,
+    jsonl,
+    now: () => performance.now(),
+  });
+  const signal = stopOnSignal(trainer);
+  try {
+    let told = 0;
+    const tellSaves = () => {
+      while (told < trainer.saves.length) console.log(savedText(trainer.saves[told++]));
+    };
+    for await (const { tokenCount, loadingMs, profile, saved: _, ...result } of trainer) {
+      const { step } = result;
+      metrics.batch(tokenCount, loadingMs);
+      await metrics.step(result);
+      tellSaves();
+      if (profile) await profiler?.add(profile);
+      const due = step === 1 || step === steps || step % validation.freq === 0;
+      if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics);
+    }
+    tellSaves();
+  } catch (error) {
+    if (group && error instanceof TitanError && error.status === "COMMUNICATION") saveRecord(config, group, error);
+    throw error;
+  } finally {
+    signal.off();
+  }
+  if (trainer.stopped) {
+    console.log(`stopped by ${signal.received() ?? "another rank"} after step ${trainer.step} of ${steps}`);
+  }
+  if ((ranks?.rank ?? 0) === 0) console.log(endText(trainer));
+  if (!trainer.stopped) return 0;
+  return isLaunched() ? 0 : exitCodeOf(signal.received() ?? "SIGTERM"); // a launcher knows
+}
+
+/** Saves a run that has made no step. */
+async function saveSeed(trainer: Trainer, { checkpoint }: Config): Promise<number> {
+  const folder = trainer.options.checkpoint!.folder, { start } = trainer;
+  if (start) {
+    throw new CheckpointError(
+      `Cannot save the initial parameters in ${folder}: the run goes on from ${start.path}`,
+      "a run that begins anew",
+      "set checkpoint.folder to another, or leave checkpoint.create_seed_checkpoint out",
+    );
+  }
+  console.log(savedText(await trainer.save(`${folder}/step-0`, checkpoint.last_save_model_only ? "model" : "full")));
+  return 0;
+}
+
+/** What becomes of the weights at the end of a run. */
+function endText({ saved, start, stopped, step, options: { checkpoint } }: Trainer): string {
+  if (!checkpoint) {
+    return "weights are not kept: --checkpoint.enable saves them, and a run that is stopped goes on where it was";
+  }
+  if (!saved && start && start.step === step) return `no step was made: ${start.path} stands at step ${step}`;
+  if (!saved || saved.failure) return "weights are not kept: nothing was saved";
+  if (!stopped) return `the weights are in ${saved.path}`;
+  const since = saved.path.endsWith(`/step-${step}`) ? "" : ", and repeats the steps since then";
+  return `saved in ${saved.path}: the same command goes on from there${since}`;
+}
+
+/** Writes what the ranks of this host did last when they cannot go on together; the error then says where. */
+function saveRecord({ job, comm }: Config, group: ProcessGroup, error: TitanError): void {
+  const folder = `${job.dump_folder}/${comm.save_traces_folder}`;
+  try {
+    Deno.mkdirSync(folder, { recursive: true });
+    Deno.writeTextFileSync(`${folder}/${comm.save_traces_file_prefix}${group.info.rank}`, group.comm.record());
+    error.message += `\n  the last collectives of all ranks: ${folder}`;
+  } catch (cause) {
+    error.message += `\n  their last collectives cannot be written to ${folder}: ${(cause as Error).message}`;
+  }
+}
+
+async function validate(trainer: Trainer, metrics: Metrics): Promise<void> {
+  const { loss, tokens, unigramEntropy, ms } = await trainer.evaluate();
+  metrics.validation({ step: trainer.step, loss, tokens, unigramEntropy, ms });
+  const gain = unigramEntropy - loss;
+  console.log(
+    `  ${tokens.toLocaleString("en-US")} held-out tokens: loss ${loss.toFixed(4)}, their unigram entropy ` +
+      `${unigramEntropy.toFixed(4)}: ${Math.abs(gain).toFixed(4)} nats ${gain >= 0 ? "below" : "above"} it`,
+  );
+}
+
+/** Ctrl-C and SIGTERM end the run after the step under way; a second one ends the process at once. */
+function stopOnSignal(trainer: Trainer): { off(): void; received(): StopSignal | undefined } {
+  let received: StopSignal | undefined;
+  const off = onStop((signal) => {
+    if (received) Deno.exit(exitCodeOf(signal));
+    received = signal;
+    console.log(`${signal}: stopping after this step; once more to stop at once`);
+    trainer.stop();
+  });
+  return { off, received: () => received };
+}
