@@ -38,12 +38,10 @@ for (let run = 0; run < 20; run++) {
 }
 const bandwidth = await device.measureBandwidth();
 console.log(`own block over [${rows}, ${dim}], memory ${bandwidth.toFixed(1)} GB/s`);
-for (const [i, { kernel, scope, bytes }] of section.instructions.entries()) {
+for (const [i, { kernel, phase, bytes }] of section.instructions.entries()) {
   if (kernel !== "map") continue;
   const s = median(seconds[i]), rate = bytes / s / 1e9, share = 100 * rate / bandwidth;
   console.log(
-    `  ${(scope === "" ? "forward" : "backward").padEnd(10)} ${(s * 1e3).toFixed(2)} ms, ${rate.toFixed(1)} GB/s, ${
-      share.toFixed(0)
-    } % of memory`,
+    `  ${phase.padEnd(10)} ${(s * 1e3).toFixed(2)} ms, ${rate.toFixed(1)} GB/s, ${share.toFixed(0)} % of memory`,
   );
 }

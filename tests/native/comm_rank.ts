@@ -9,7 +9,7 @@ import { Flag } from "../../ffi/symbols.ts";
 import { type Arr, arr, roundBf16 } from "../../graph/array.ts";
 import { opOf } from "../../graph/builder.ts";
 import { interpret, interpretRanks, type Memory } from "../../graph/interpret.ts";
-import { type DType, type Graph, numel, type Type } from "../../graph/ir.ts";
+import { type Attrs, type DType, type Graph, numel, type Type } from "../../graph/ir.ts";
 import { localShape } from "../../graph/layout.ts";
 import { sentBytes } from "../../graph/ops/collective.ts";
 import { Tensor } from "../../graph/tensor.ts";
@@ -140,13 +140,19 @@ async function runGraphs(device: Device, { rank, size }: Comm["info"], seeds: nu
   return { collectives, worst, digest: await digest(results) };
 }
 
+/** Of some attributes, those that an op has. */
+function ownOf(op: string, attrs: Attrs): Attrs {
+  const schema = opOf(op).attrs!;
+  return Object.fromEntries(Object.entries(attrs).filter(([name]) => name in schema));
+}
+
 /** A graph with one collective. */
 function one(op: string, type: Type, attrs: { group: readonly number[]; dim?: number; by?: string }): Graph {
   return traceGraph("g", [], (builder) => {
     builder.origin = at("layers.3.attention");
     const x = new Tensor(builder, builder.input("x", type));
-    return { y: x.apply(op, [], { axes: ["tp"], size: attrs.group.length, ...attrs })[0] };
-  });
+    return { y: x.apply(op, [], ownOf(op, { axes: ["tp"], size: attrs.group.length, ...attrs }))[0] };
+  }, "rank");
 }
 
 /** Every collective in every dtype, along every dim, over groups in any order: exactly what it means. */
@@ -178,7 +184,7 @@ async function runGrouped(device: Device, { rank, size }: Comm["info"]) {
   const shapes = Array.from({ length: count }, (_, i) => [12, 1 + 3 * i]);
   for (const dtype of ["f32", "f64", "bf16"] as DType[]) {
     for (const op of ["all_gather", "reduce_scatter", "all_reduce"]) {
-      const attrs = { axes: ["dp_shard"], size, group, dim: 0, by: "sum" };
+      const attrs = ownOf(op, { axes: ["dp_shard"], size, group, dim: 0, by: "sum" });
       const graphs = [true, false].map((isGrouped) =>
         traceGraph("g", [], (builder) => {
           const values = shapes.map((shape, i) => builder.input(`x${i}`, { dtype, shape }));
