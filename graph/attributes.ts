@@ -110,12 +110,14 @@ export function attributeFault(schema: Schema, attrs: Attrs): string | undefined
   }
 }
 
+const ofRank = new WeakMap<Schema, readonly string[]>();
+
 /** Does an attribute still depend on the rank? */
 export function dependsOnRank(schema: Schema, attrs: Attrs): boolean {
-  for (const name in schema) {
-    const { type } = schema[name], value = attrs[name];
-    if (type === "rank integer" && typeof value === "object") return true;
-    if (type === "rank integers" && Array.isArray(value) && value.some((x) => typeof x === "object")) return true;
-  }
-  return false;
+  let names = ofRank.get(schema);
+  if (!names) ofRank.set(schema, names = Object.keys(schema).filter((name) => schema[name].type.startsWith("rank")));
+  return names.some((name) => {
+    const value = attrs[name];
+    return Array.isArray(value) ? value.some((x) => typeof x === "object") : typeof value === "object";
+  });
 }

@@ -1,6 +1,18 @@
 /** Appends nodes to a graph under construction: types are inferred as each node is made, so an ill-formed graph cannot be built.
  * @module */
-import type { Attrs, Graph, Level, Named, Node, Origin, Phase, State, Type, Value } from "./ir.ts";
+import {
+  type Attrs,
+  type Graph,
+  type Level,
+  type Named,
+  type Node,
+  type Origin,
+  type Phase,
+  sameType,
+  type State,
+  type Type,
+  type Value,
+} from "./ir.ts";
 import { attributeFault } from "./attributes.ts";
 import { inferTypes, type Op } from "./op.ts";
 import { ops } from "./ops/mod.ts";
@@ -56,6 +68,13 @@ export class Emitted implements Node {
     this.phase = phase;
     this.block = block;
   }
+}
+
+/** The node on other operands. Where these have the types of the old ones, so have its results. */
+export function withInputs(node: Node, inputs: readonly Value[]): Node {
+  const isAlike = node instanceof Emitted && inputs.length === node.inputs.length &&
+    inputs.every((v, i) => v === node.inputs[i] || sameType(v, node.inputs[i]));
+  return isAlike ? new Emitted({ ...node, inputs }, node) : { ...node, inputs };
 }
 
 /** A graph under construction. */

@@ -1,7 +1,7 @@
 /** Editing a copy of a graph: replace values, add and drop nodes anywhere; `finish` puts the nodes in order again, drops what
  * nothing needs, and leaves the original untouched. Passes that match patterns are written on it.
  * @module */
-import { Builder, opOf } from "./builder.ts";
+import { Builder, opOf, withInputs } from "./builder.ts";
 import { type Attrs, type Graph, type Node, type Origin, type State, type Value, withNodes } from "./ir.ts";
 
 /** States that a node touches. */
@@ -132,7 +132,7 @@ export class Editor {
     const placed = this.#graph.nodes.flatMap((n) => [...behind.get(n) ?? [], n]).filter((n) => this.nodes.has(n));
     const current = placed.map((node) => {
       const inputs = node.inputs.map((v) => this.current(v));
-      return inputs.every((v, i) => v === node.inputs[i]) ? node : { ...node, inputs };
+      return inputs.every((v, i) => v === node.inputs[i]) ? node : withInputs(node, inputs);
     });
     const ordered = inOrder(current);
     const live = new Set(this.#graph.outputs.map((o) => this.current(o.value)));

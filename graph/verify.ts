@@ -25,10 +25,8 @@ interface Facts {
   readonly graph: Graph;
   /** Declared states by name. */
   readonly states: () => ReadonlyMap<string, State>;
-  /** Values by id, as soon as they are made. */
-  readonly made: readonly (Value | undefined)[];
-  /** By id, 1: the value was made in backward. */
-  readonly late: Uint8Array;
+  /** Values by id, as soon as they are made: the first rule sees to that. */
+  readonly made: (Value | undefined)[];
 }
 
 /** A fault in words; `undefined` where there is none. */
@@ -46,8 +44,9 @@ interface Known {
   readonly added: Value | undefined;
 }
 
-/** What is asked of each node, in order, and then of the whole graph. */
+/** What is asked of the whole graph, of each node, in order, and then of the whole graph again. */
 interface Checks {
+  readonly begin?: () => Fault;
   readonly node?: (node: Node, known: Known) => Fault;
   readonly end?: () => Fault;
 }
@@ -75,10 +74,16 @@ export const rules: readonly Rule[] = [
   {
     name: "a value is made once, under an id of its own, before it is used",
     among: ({ graph, made }) => ({
+      begin: () =>
+        first(graph.inputs, ({ value: v }) => {
+          if (made[v.id] !== undefined) return `%${v.id} is two inputs`;
+          made[v.id] = v;
+        }),
       node: ({ inputs, outputs }) => {
         for (const v of inputs) if (made[v.id] !== v) return `%${v.id} is not there yet`;
         for (const v of outputs) {
           if (made[v.id] !== undefined) return `%${v.id} is ${made[v.id] === v ? "made again" : "another value"}`;
+          made[v.id] = v;
         }
       },
       end: () =>
@@ -124,12 +129,18 @@ export const rules: readonly Rule[] = [
   },
   {
     name: "forward reads nothing that backward makes",
-    among: ({ late }) => ({
-      node: (node) => {
-        if (inBackward(node)) return;
-        for (const v of node.inputs) if (late[v.id]) return `%${v.id} is made in backward`;
-      },
-    }),
+    among: ({ made }) => {
+      const late = new Uint8Array(made.length);
+      let begun = false;
+      return {
+        node: (node) => {
+          if (inBackward(node)) {
+            begun = true;
+            for (const v of node.outputs) late[v.id] = 1;
+          } else if (begun) { for (const v of node.inputs) if (late[v.id]) return `%${v.id} is made in backward`; }
+        },
+      };
+    },
   },
   {
     name: "a gradient and a moment say which parameter they belong to",
@@ -254,11 +265,10 @@ function largestId({ inputs, nodes }: Graph): number {
  * @throws {Error} naming the graph, the rule and the node. */
 export function verify(graph: Graph): Graph {
   if (verified.has(graph)) return graph;
-  const { level } = graph, ids = 1 + largestId(graph), late = new Uint8Array(ids);
-  const made = new Array<Value | undefined>(ids).fill(undefined);
+  const { level } = graph, made = new Array<Value | undefined>(1 + largestId(graph)).fill(undefined);
   let byName: Map<string, State> | undefined;
   const states = () => byName ??= new Map(graph.states.map((s) => [s.name, s]));
-  const facts: Facts = { graph, states, made, late };
+  const facts: Facts = { graph, states, made };
   const here = rules.filter((r) => r.levels === undefined || r.levels.includes(level));
   const own = here.filter((r) => r.own),
     among = here.filter((r) => r.among).map((r) => ({ rule: r, ...r.among!(facts) }));
@@ -267,9 +277,9 @@ export function verify(graph: Graph): Graph {
     const at = node === undefined ? "" : ` in ${nodeText(node)}`;
     throw new Error(`Invalid graph "${graph.name}": ${name}: ${fault}${at}`);
   };
-  for (const { value } of graph.inputs) {
-    if (made[value.id] !== undefined) refuse(rules[0], `%${value.id} is two inputs`);
-    made[value.id] = value;
+  for (const { rule, begin } of among) {
+    const fault = begin?.();
+    if (fault !== undefined) refuse(rule, fault);
   }
   for (const node of graph.nodes) {
     const all = knownOf(node);
@@ -283,12 +293,6 @@ export function verify(graph: Graph): Graph {
     for (let k = 0; k < asked.length; k++) {
       const fault = asked[k].node!(node, all);
       if (fault !== undefined) refuse(asked[k].rule, fault, node);
-    }
-    const isLate = inBackward(node);
-    for (const v of node.outputs) {
-      if (made[v.id] !== undefined) refuse(rules[0], `%${v.id} is made twice`, node);
-      made[v.id] = v;
-      if (isLate) late[v.id] = 1;
     }
   }
   for (const { rule, end } of among) {

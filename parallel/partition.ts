@@ -14,7 +14,7 @@
  * 5. A conversion is made once for each value and target: `lower.ts`. It sinks below casts that shrink what it moves, and what is
  *    rounded to bf16 where it arrives travels as bf16.
  * @module */
-import { Builder, opOf } from "../graph/builder.ts";
+import { Builder, opOf, withInputs } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
 import {
   consumers,
@@ -64,7 +64,7 @@ function separateReads(graph: Graph): Graph {
       const parts = touchedStates(node).map((name) => builder.read(name));
       now.set(node.outputs[0], builder.emit("concat", parts, { dim: 0 })[0]);
       nodes.push(...builder.nodes.slice(from));
-    } else nodes.push({ ...node, inputs: node.inputs.map(current) });
+    } else nodes.push(withInputs(node, node.inputs.map(current)));
   }
   return withNodes(graph, nodes, current);
 }

@@ -1,7 +1,7 @@
 /** Pass `precision`: what is multiplied and what is stored in bf16. Norms, softmax, losses, sums and the residual stream stay in
  * f32, and so does every sum inside of a product. A graph in f64 stays as it is.
  * @module */
-import { Builder } from "../builder.ts";
+import { Builder, withInputs } from "../builder.ts";
 import { touchedStates } from "../edit.ts";
 import { consumers, type Graph, type Node, type State, type StateKind, type Value, withNodes } from "../ir.ts";
 import { isViewOp } from "../place.ts";
@@ -47,7 +47,7 @@ function rewrite(
   const builder = Builder.extend(graph), now = new Map<Value, Value>(), current = (v: Value) => now.get(v) ?? v;
   builder.nodes.length = 0;
   for (const old of graph.nodes) {
-    const node = { ...old, inputs: old.inputs.map(current) };
+    const node = old.inputs.some((v) => now.has(v)) ? withInputs(old, old.inputs.map(current)) : old;
     const emit: Context["emit"] = (op, inputs, attrs) => builder.emit(op, inputs, attrs, node);
     const cast: Context["cast"] = (v, dtype) => v.dtype === dtype ? v : emit("cast", [v], { dtype })[0];
     const outputs = replace(node, { builder, emit, cast });

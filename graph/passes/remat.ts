@@ -2,7 +2,7 @@
  * them: activation checkpointing (Chen et al. 2016). A copy is its node in the phase `remade`; it computes the same numbers, so
  * gradients keep every bit. What leaves a block is always kept. The _turn_ is where backward begins.
  * @module */
-import { Builder, opOf } from "../builder.ts";
+import { Builder, opOf, withInputs } from "../builder.ts";
 import { hasEffect } from "../edit.ts";
 import { type Graph, inBackward, type Node, producers, sizeBytes, type Value, withNodes } from "../ir.ts";
 import { FlowNetwork } from "../min_cut.ts";
@@ -190,7 +190,7 @@ export function remake(graph: Graph, remade: ReadonlySet<Node>): Graph {
       again.forEach((v, i) => copies.set(source.outputs[i], v));
       nodes.push(builder.nodes.at(-1)!);
     }
-    nodes.push(node.inputs.some((v) => copies.has(v)) ? { ...node, inputs: node.inputs.map(now) } : node);
+    nodes.push(node.inputs.some((v) => copies.has(v)) ? withInputs(node, node.inputs.map(now)) : node);
   }
   return removeDeadNodes(withNodes(graph, nodes));
 }

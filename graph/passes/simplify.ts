@@ -3,7 +3,7 @@
  * their order.
  * @module */
 import { arr } from "../array.ts";
-import { Builder, opOf } from "../builder.ts";
+import { Builder, opOf, withInputs } from "../builder.ts";
 import { parseDims } from "../dims.ts";
 import { hasEffect, touchedStates } from "../edit.ts";
 import { type Attrs, type Graph, type Node, numel, type Origin, type Value, withNodes } from "../ir.ts";
@@ -260,7 +260,7 @@ export function applyRules(graph: Graph, table: typeof rules = rules): Graph {
     node.outputs.forEach((v) => made.set(v, node));
   };
   for (const node of graph.nodes) {
-    const value = place(withInputs(node, now));
+    const value = place(renamed(node, now));
     if (!value) continue;
     now.set(node.outputs[0], value);
     use(value, uses.get(node.outputs[0]) ?? 0);
@@ -268,9 +268,8 @@ export function applyRules(graph: Graph, table: typeof rules = rules): Graph {
   return now.size === 0 ? graph : withNodes(graph, nodes, (v) => now.get(v) ?? v);
 }
 
-function withInputs(node: Node, now: ReadonlyMap<Value, Value>): Node {
-  if (!node.inputs.some((v) => now.has(v))) return node;
-  return { ...node, inputs: node.inputs.map((v) => now.get(v) ?? v) };
+function renamed(node: Node, now: ReadonlyMap<Value, Value>): Node {
+  return node.inputs.some((v) => now.has(v)) ? withInputs(node, node.inputs.map((v) => now.get(v) ?? v)) : node;
 }
 
 const COMMUTES: ReadonlySet<string> = new Set(["add", "mul", "equal"]);
@@ -289,7 +288,7 @@ export function joinEqualNodes(graph: Graph): Graph {
   const first = new Map<string, Node>(), now = new Map<Value, Value>(), writes = new Map<string, number>();
   const nodes: Node[] = [];
   for (const old of graph.nodes) {
-    const node = withInputs(old, now), states = touchedStates(node);
+    const node = renamed(old, now), states = touchedStates(node);
     if (hasEffect(node)) {
       states.forEach((s) => writes.set(s, (writes.get(s) ?? 0) + 1));
       nodes.push(node);

@@ -2,7 +2,7 @@
  * the logits are never whole, and their gradient is made in the chunk that made them. Where ranks have slices of the vocabulary, a
  * chunk holds the exchanges about its rows.
  * @module */
-import { Builder, opOf } from "../builder.ts";
+import { Builder, opOf, withInputs } from "../builder.ts";
 import { type Dim, expandDims, type Signature } from "../dims.ts";
 import { dependencies, touchedStates } from "../edit.ts";
 import { type Graph, type Node, numel, type Origin, producers, type Value, withNodes } from "../ir.ts";
@@ -284,7 +284,7 @@ function tileRegion(graph: Graph, value: Value, { rows, chunks }: Required<Omit<
     return [v, isSum(v) ? list[0] : combine(builder, made.get(v)!, region.carried.get(v)!, boxes, list)];
   }));
   const replace = (v: Value) => results.get(v) ?? v;
-  const renamed = after.map((n) => n.inputs.some((v) => results.has(v)) ? { ...n, inputs: n.inputs.map(replace) } : n);
+  const renamed = after.map((n) => n.inputs.some((v) => results.has(v)) ? withInputs(n, n.inputs.map(replace)) : n);
   const nodes = [...before, ...builder.nodes.slice(old), ...renamed];
   // A whole constant that only the region used is dead now.
   return removeDeadNodes(withNodes(graph, nodes, replace));

@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { Builder, f32, f64, i32, opOf } from "../../graph/builder.ts";
+import { Builder, Emitted, f32, f64, i32, opOf, withInputs } from "../../graph/builder.ts";
 import { interpret } from "../../graph/interpret.ts";
 import type { State } from "../../graph/ir.ts";
 import { print } from "../../graph/print.ts";
@@ -19,6 +19,16 @@ Deno.test("types are inferred as nodes are made, so an ill-formed graph cannot b
   assertEquals(builder.nodes, []);
   assertEquals(builder.emit("exp", [x]).map((v) => v.shape), [[2, 3]]);
   assertEquals(opOf("exp").name, "exp");
+});
+
+Deno.test("a node on other operands has the same results where these have the same types; of others nothing is taken for granted", () => {
+  const builder = new Builder("g"), [x, y] = ["x", "y"].map((name) => builder.input(name, f32(2)));
+  const z = builder.input("z", f32(3));
+  builder.emit("exp", [x]);
+  const [exp] = builder.nodes, same = withInputs(exp, [y]), other = withInputs(exp, [z]);
+  assertEquals([same.inputs, same.outputs, same.op], [[y], exp.outputs, "exp"]);
+  assertEquals([same, other].map((n) => n instanceof Emitted), [true, false]);
+  assertThrows(() => verify({ ...builder.finish(), nodes: [other] }), Error, "output types follow");
 });
 
 Deno.test("a graph may have any number of nodes", () => {

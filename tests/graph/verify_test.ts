@@ -59,7 +59,7 @@ const faults: Record<string, [fault: string, says: string, graph: Graph][]> = {
     ["a node before what it needs", "exp(", withNodes(read, exp, product, gradient, accumulate, assign)],
     ["an operand of no node", "%999 is not there yet in", instead(exp, { inputs: [stranger] })],
     ["a value made twice", "made again in %", withNodes(read, product, exp, gradient, gradient, accumulate, assign)],
-    ["two outputs that are one", "is made twice in %", twins],
+    ["two outputs that are one", "is made again in %", twins],
     ["an output that nothing makes", `output "y"`, { ...good, outputs: [{ name: "y", value: stranger }] }],
     ["an input of another's id", "is two inputs", { ...good, inputs: [...good.inputs, ...good.inputs] }],
     [
