@@ -62,6 +62,18 @@ const errors: readonly Planted[] = [
   lower("1", "sizes in attributes stay those of the whole", "n / this.#pieces(cuts.get(label) ?? [])", "n"),
   lower(
     "1",
+    "a shape in an attribute stays that of the whole",
+    'if (local === "output") attrs[name] = this.#localShape(y, outputs[0]);',
+    'if (local === "output") continue;',
+  ),
+  lower(
+    "1",
+    "the size along a label stays that of the whole",
+    "= part(local.label, num(attrs[name]));",
+    "= attrs[name];",
+  ),
+  lower(
+    "1",
     "axes of a label are in the order of the mesh",
     "orders.find((o) => o.length === axes.length && axes.every((a) => o.includes(a))) ?? axes",
     "axes",
