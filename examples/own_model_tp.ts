@@ -1,5 +1,5 @@
 /**
- * A model that this library has never seen, on one process or on many: its plan for tensor parallelism is a table of a few lines, and
+ * A model that this library has never seen, on one process or on many: its plan for tensor parallelism is a property of a few lines, and
  * data parallelism needs none. Both runs print the same losses.
  *
  * npx -y deno run -A examples/own_model_tp.ts
@@ -47,7 +47,7 @@ class Bigrams extends Module {
   readonly mixers: GatedMixer[];
   readonly head: Linear;
   readonly #loss = new CrossEntropy();
-  constructor(readonly vocabSize: number, dim: number, hidden: number) {
+  constructor(readonly vocabSize: number, dim: number, readonly hidden: number) {
     super();
     this.table = new Embedding(vocabSize, dim);
     this.mixers = [new GatedMixer(dim, hidden), new GatedMixer(dim, hidden)];
@@ -57,27 +57,28 @@ class Bigrams extends Module {
     const x_BTD = this.mixers.reduce((x, mixer) => mixer.forward(x), this.table.forward(tokens));
     return this.#loss.forward(this.head.forward(x_BTD), targets);
   }
+  /** What tensor parallelism may cut, and into how many equal parts; it names no axis of a mesh. */
+  get plan(): ModelPlan {
+    const { hidden, vocabSize } = this;
+    return {
+      parameters: [
+        { pattern: "table.weight", role: "table", units: vocabSize },
+        { pattern: "mixers.*.gate.weight", role: "column", units: hidden },
+        { pattern: "mixers.*.value.weight", role: "column", units: hidden },
+        { pattern: "mixers.*.back.weight", role: "row", units: hidden },
+        { pattern: "head.weight", role: "column", units: vocabSize },
+      ],
+      logits: "head",
+      residualRank: 3,
+    };
+  }
 }
-
-const HIDDEN = 256, VOCABULARY = 2048;
-const plan: ModelPlan = {
-  parameters: [
-    { pattern: "table.weight", role: "table", units: VOCABULARY },
-    { pattern: "mixers.*.gate.weight", role: "column", units: HIDDEN },
-    { pattern: "mixers.*.value.weight", role: "column", units: HIDDEN },
-    { pattern: "mixers.*.back.weight", role: "row", units: HIDDEN },
-    { pattern: "head.weight", role: "column", units: VOCABULARY },
-  ],
-  logits: "head",
-  residualRank: 3,
-};
 
 const [dp = 1, tp = 1] = Deno.args.map(Number);
 const run = train({
-  model: new Bigrams(VOCABULARY, 64, HIDDEN),
+  model: new Bigrams(2048, 64, 256),
   data: texts(`${import.meta.dirname}/../README.md`),
   mesh: { dp_shard: dp, tp },
-  parallelism: { plan },
   precision: { param: "f32" },
   batch: 8 / dp, // of each data rank
   seqLen: 64,

@@ -1,6 +1,8 @@
 /** Llama 2 and 3 (Touvron et al. 2023; Grattafiori et al. 2024), with the sizes, names and initial values of torchtitan.
  * Shape letters: B batch, T tokens, D model, V vocabulary.
  * @module */
+import type { ModelPlan } from "../graph/roles.ts";
+import { llamaPlan } from "./llama_plan.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { Attention, LLAMA3_ROPE_SCALING, type Places, type RopeScaling, RotaryEmbedding } from "./attention.ts";
 import { FeedForward, feedForwardHiddenDim } from "./feed_forward.ts";
@@ -204,6 +206,11 @@ export class Llama extends Module implements TrainableModel {
   /** Rows of the embedding. */
   get vocabSize(): number {
     return this.config.vocabSize;
+  }
+
+  /** What tensor parallelism may cut: see `llama_plan.ts`. */
+  get plan(): ModelPlan {
+    return llamaPlan(this.config);
   }
 
   /** torchtitan's count: six for each parameter that multiplies, and attention without a discount for causality. */

@@ -1,6 +1,7 @@
 /** What a trainer needs of a model: a loss as a sum over tokens, and how many tokens it is over. So accumulation, ignored
  * tokens and parallel ranks need no special case; the mean is taken once, in the update.
  * @module */
+import type { ModelPlan } from "../graph/roles.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { Module } from "./module.ts";
 
@@ -35,6 +36,8 @@ export interface TrainableModel extends Module {
   flopsPerToken?(seqLen: number): number;
   /** Token ids must be below this; trainers refuse a tokenizer with more. */
   readonly vocabSize?: number;
+  /** What tensor parallelism may cut, best as a getter; without one, the data axes of a mesh alone share the model out. */
+  readonly plan?: ModelPlan;
 }
 
 /** Cross-entropy between logits and target ids, summed over the valid targets. */

@@ -129,7 +129,7 @@ export function compileGraphs(graphs: readonly Graph[], options: CompileOptions)
 /** All of {@linkcode compileGraphs} but the program: what asks for no kernels.
  * @throws {MemoryBudgetError} when the memory budget cannot be kept. */
 export function planGraphs(graphs: readonly Graph[], options: CompileOptions): Planned {
-  const watch = options.watch ?? printing(), budget = options.remat;
+  const watch = options.watch ?? printing(fromEnvironment()), budget = options.remat;
   const search = budget?.mode === "memory_budget" ? rematSearch(graphs, options) : undefined;
   const found = budget?.mode === "memory_budget" ? search?.within(budget) : undefined;
   const compiled = graphs.map((graph) => {
@@ -163,11 +163,37 @@ function rematSearch(
   });
 }
 
-/** Prints the graphs that `TITAN_PRINT` asks for. */
-function printing(): Watch {
-  const allowed = Deno.permissions.querySync({ name: "env", variable: "TITAN_PRINT" }).state === "granted";
-  const wanted = allowed ? Deno.env.get("TITAN_PRINT") : undefined;
-  return (pass, graph) => {
-    if (wanted === pass || wanted === "all") console.error(`# after ${pass}\n${print(graph)}`);
+/** All that `TITAN_PRINT` may name beside `all`: what was traced, and every pass. */
+const PRINTABLE: readonly string[] = [
+  "input",
+  ...passes({
+    ranks: {
+      ...{ partition: (g) => g, reduceSums: (g) => g, graphOfRank: (g) => g },
+      ...{ ringAttention: true, asyncAxis: "tp" },
+    },
+  }).map((p) => p.name),
+];
+
+/** Prints the graphs that a text asks for: `fuse`, after that pass; `microbatch:fuse`, of that graph alone; `all`.
+ * @throws {RangeError} when it names no pass. */
+export function printing(wanted: string | undefined, out: (text: string) => void = console.error): Watch {
+  if (!wanted) return () => {};
+  const [pass, graphName] = wanted.split(":").reverse();
+  if (pass !== "all" && !PRINTABLE.includes(pass)) {
+    throw new RangeError(
+      `Cannot print graphs after "${pass}" (TITAN_PRINT): there is no such pass\n  expected: all, or one of ${
+        PRINTABLE.join(", ")
+      }, perhaps behind the name of a graph: microbatch:fuse\n  fix: correct TITAN_PRINT`,
+    );
+  }
+  return (made, graph) => {
+    const isWanted = (pass === made || pass === "all") && (graphName === undefined || graphName === graph.name);
+    if (isWanted) out(`# after ${made}\n${print(graph)}`);
   };
+}
+
+/** What the environment asks to print, where this process may read it. */
+function fromEnvironment(): string | undefined {
+  const { state } = Deno.permissions.querySync({ name: "env", variable: "TITAN_PRINT" });
+  return state === "granted" ? Deno.env.get("TITAN_PRINT") : undefined;
 }

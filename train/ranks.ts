@@ -3,8 +3,6 @@
 import type { Graph } from "../graph/ir.ts";
 import { LayoutError } from "../graph/layout.ts";
 import type { ModelPlan } from "../graph/roles.ts";
-import { Llama } from "../model/llama.ts";
-import { llamaPlan } from "../model/llama_plan.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import type { LoadBalancer } from "../parallel/balance.ts";
 import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
@@ -16,7 +14,7 @@ import type { Ranks } from "./compile.ts";
 
 /** Choices that a mesh leaves open. */
 export interface MeshChoices extends PlanOptions {
-  /** What tensor parallelism may cut; a Llama's is known, and other models without one are shared out by the data axes alone. */
+  /** What tensor parallelism may cut; default: what the model says. */
   readonly plan?: ModelPlan;
   /** Which tokens of a sequence the ranks of `cp` work on; default `headtail`. */
   readonly balancer?: LoadBalancer;
@@ -47,11 +45,11 @@ export interface BoundRanks extends Ranks {
  * @throws {LayoutError} when the model cannot be cut as the mesh asks. */
 export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layout: MeshLayout): BoundRanks {
   const { mesh, rank, reshard, prefetch } = layout;
-  const roles = layout.plan ?? (model instanceof Llama ? llamaPlan(model.config) : undefined);
+  const roles = layout.plan ?? model.plan;
   if (!roles && mesh.degrees.tp > 1) {
     throw new LayoutError(
       `Cannot cut ${model.constructor.name} over tp, ${mesh.degrees.tp} ranks: expected a plan that names the parameters to ` +
-        `cut; give the option plan, or leave tp at 1`,
+        `cut; give the model a property plan, or leave tp at 1`,
     );
   }
   if (layout.asyncTensorParallel && layout.sequenceParallel === false) {

@@ -3,7 +3,7 @@ import type { Graph } from "../../graph/ir.ts";
 import { print } from "../../graph/print.ts";
 import { verify } from "../../graph/verify.ts";
 import { llama } from "../../model/llama.ts";
-import { compileGraphs, passes } from "../../train/compile.ts";
+import { compileGraphs, passes, printing } from "../../train/compile.ts";
 import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
 import { type RealType, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "../../train/step.ts";
 import { golden } from "../golden.ts";
@@ -169,4 +169,19 @@ Deno.test("a Llama of 8B is planned without its memory being there, one layer as
     of = (layer: number) => instructions.filter((i) => i.scope.startsWith(`layers.${layer}.`)).map((i) => i.kernel);
   assertEquals(of(1), of(30));
   assert(of(1).length >= 16);
+});
+
+Deno.test("graphs are printed after the pass that is named, of one graph alone where that is named too; no other name is taken", () => {
+  const seen = (wanted: string | undefined) => {
+    const lines: string[] = [], watch = printing(wanted, (text) => lines.push(text.split("\n", 1)[0]));
+    for (const graph of graphs) for (const pass of ["input", "fuse", "rank"]) watch(pass, graph);
+    return lines;
+  };
+  assertEquals(seen(undefined), []);
+  assertEquals(seen("fuse"), ["# after fuse", "# after fuse"]);
+  assertEquals(seen("evaluate:fuse").length, 1);
+  assertEquals(seen("all").length, 6);
+  const { message } = assertThrows(() => seen("fuze"), RangeError);
+  assertStringIncludes(message, 'after "fuze"');
+  assertStringIncludes(message, "schedule, rank, materialize");
 });

@@ -44,7 +44,7 @@ Deno.test("a model without a plan is shared out by the data axes, and refused by
   assertThrows(
     () => bindRanks(model, graphs, { mesh: meshOf({ tp: 2 }), rank: 0 }),
     RangeError,
-    "Cannot cut Own over tp, 2 ranks: expected a plan that names the parameters to cut; give the option plan",
+    "Cannot cut Own over tp, 2 ranks: expected a plan that names the parameters to cut; give the model a property plan",
   );
   const plan = {
     parameters: [{ pattern: "first.weight", role: "table", units: 32 }],
