@@ -2,8 +2,8 @@
 // elementary functions on them. Everything is in titan::cpu and inline, so one source can be compiled once per instruction set.
 //   vec<real>, ivec<real>     LANES<real> numbers, and integers of the same width (what comparisons give, all ones where true)
 //   load, store, splat        unaligned; with a count they touch only that many lanes (the others read as zero); bf16 is widened and rounded
-//   exp2 exp log tanh sigmoid silu sqrt     f32 and f64 within 2.5 ulp; NaN stays NaN, infinities follow IEEE
-//   sum, maximum              horizontal, in a fixed order
+//   exp2_lanes exp_lanes log_lanes tanh_lanes sigmoid_lanes silu_lanes sqrt_lanes     f32 and f64 within 2.5 ulp; NaN stays NaN, infinities follow IEEE
+//   sum_lanes, max_lanes      horizontal, in a fixed order
 // Nothing here relies on -ffast-math: a diverging loss must show as NaN, not as a plausible number.
 #pragma once
 #include <cmath>
