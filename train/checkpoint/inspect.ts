@@ -51,10 +51,11 @@ export function listText(path: string): string {
     const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
     return [path, `step ${count(manifest.step)}, ${contentText(manifest)}, ${bytesText(bytes)}`] as const;
   });
+  const width = Math.max(...rows.map(([name]) => name.length));
   const within = findCheckpoints(`${folder}/checkpoint`).complete.length > 0;
   return [
     rows.length > 0
-      ? table(rows)
+      ? rows.map(([name, text]) => `  ${name.padEnd(width)}  ${text}`).join("\n")
       : `no complete checkpoint in ${folder}${within ? `; there are some in ${folder}/checkpoint` : ""}`,
     ...broken.map(({ reason }) => `  ${reason.message.split("\n")[0]}`),
     ...names.filter((name) => /^step-\d+\.tmp$/.test(name)).sort()
