@@ -1,6 +1,9 @@
 /** Writes encoded programs of real training steps, small ones, for the loader's fuzzer to start from:
  * `deno run --allow-read --allow-write tests/csrc/write_programs.ts FOLDER`
  * @module */
+import { encode } from "../../graph/passes/encode.ts";
+import { materialize } from "../../graph/passes/materialize.ts";
+import { memory } from "../../graph/passes/memory.ts";
 import { f32 } from "../../graph/builder.ts";
 import type { Attrs } from "../../graph/ir.ts";
 import { Tensor } from "../../graph/tensor.ts";
@@ -46,8 +49,9 @@ function collectives(): Uint8Array {
       whole = apply("all_gather", piece, { dim: 1 });
     const sum = apply("all_reduce", whole.square(), { by: "sum" });
     return { y: sum.add(apply("ring_shift", whole, {})), z: x.neg() };
-  });
-  return compileGraphs([graph, { ...graph, name: "again" }], { threads: 1 }).program.bytes;
+  }, "rank");
+  const graphs = [graph, { ...graph, name: "again" }].map(materialize);
+  return encode(memory(graphs, { threads: 1 })).bytes;
 }
 
 /** Writes them into a folder that is made where it is missing, and returns their paths. */
