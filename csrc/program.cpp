@@ -194,7 +194,8 @@ class Loader {
     const Tensor* first_real = nullptr;
     for (int j = 0; j < static_cast<int>(num_operands); j++) {
       const Tensor& tensor = add_operand(signature, split, j, operands_[first_operand + j].u32(0), refuse_call);
-      if (!tensor.data || (tensor.dtype != DType::f32 && tensor.dtype != DType::f64 && tensor.dtype != DType::bf16)) continue;
+      // What ranks do together moves elements, or says itself what it takes.
+      if (stream || !tensor.data || (tensor.dtype != DType::f32 && tensor.dtype != DType::f64 && tensor.dtype != DType::bf16)) continue;
       if (tensor.dtype == DType::bf16 && !operand_bf16(signature, split, j))
         refuse_call(text(operand_name(signature, split, j), " is bf16, which ", signature.name, " does not take there; expected: f32 or f64"));
       if (!first_real) first_real = &tensor;

@@ -1,5 +1,6 @@
 #include "signature.h"
 
+#include <algorithm>
 #include <sstream>
 
 #include "failure.h"
@@ -17,8 +18,10 @@ Signature parse(const char* name, const char* operands, const char* attributes, 
     if (word == "->") after_arrow = true;
     else if (word == "scratch") signature.scratch = true;
     else {
-      const bool variadic = word.back() == '*', optional = word.back() == '?';
-      if (variadic || optional) word.pop_back();
+      const bool optional = word.back() == '?';
+      if (optional) word.pop_back();
+      const bool variadic = word.back() == '*';
+      if (variadic) word.pop_back();
       const bool bf16 = word.back() == '~';
       if (bf16) word.pop_back();
       (after_arrow ? signature.outputs : signature.inputs).push_back({word, variadic, optional, bf16 || all_bf16});
@@ -92,7 +95,8 @@ std::string split_operands(const Signature& signature, int64_t num_operands, con
   else if (inputs != -1) sizes[0] = inputs, sizes[1] = inputs > rest ? 0 : rest - inputs;
   for (int side = 0; side < 2; side++)
     if (sizes[side] < 0 || sizes[side] > num_operands || (!groups[side] && sizes[side])) return refuse();
-  if (groups[0] * sizes[0] + groups[1] * sizes[1] != rest || (groups[1] && !sizes[1])) return refuse();
+  const bool needs_output = std::any_of(signature.outputs.begin(), signature.outputs.end(), [](const auto& operand) { return operand.variadic && !operand.optional; });
+  if (groups[0] * sizes[0] + groups[1] * sizes[1] != rest || (needs_output && !sizes[1])) return refuse();
   split->inputs = static_cast<int>(fixed[0] + groups[0] * sizes[0]);
   split->outputs = static_cast<int>(fixed[1] + groups[1] * sizes[1]);
   return "";
@@ -108,7 +112,7 @@ std::string operand_name(const Signature& signature, Split split, int i) {
 bool operand_optional(const Signature& signature, Split split, int i) {
   int member = 0;
   const auto* operand = find_operand(signature, split, i, &member);
-  return operand && operand->optional;
+  return operand && operand->optional && !operand->variadic;
 }
 
 bool operand_bf16(const Signature& signature, Split split, int i) {

@@ -260,7 +260,7 @@ int32_t titan_comm_record(uint64_t comm, char* text, uint64_t size, titan_error*
 int32_t titan_comm_count(uint64_t comm, uint32_t collective, titan_comm_traffic* traffic, titan_error* error) {
   return guard(error, [&] {
     require(traffic, "traffic is null; expected: where to write it");
-    require(collective <= TITAN_COLLECTIVE_RING_SHIFT, "the collective is unknown; expected: 0 (all_gather) to 3 (ring_shift)");
+    require(collective < uint32_t{comm::NUM_COLLECTIVES}, "the collective is unknown; expected: the number of a COLLECTIVE line of kernels.def, from 0 on");
     *traffic = worlds().get(comm)->traffic(collective);
   });
 }

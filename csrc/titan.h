@@ -51,14 +51,6 @@ typedef enum titan_measure {
   TITAN_MEASURE_PRODUCT_BF16 = 2 /* FLOP of such a product of bf16 operands with an f32 result */
 } titan_measure;
 
-/** What ranks do together; numbered as in kernels.def. */
-typedef enum titan_collective {
-  TITAN_COLLECTIVE_ALL_GATHER = 0,
-  TITAN_COLLECTIVE_REDUCE_SCATTER = 1,
-  TITAN_COLLECTIVE_ALL_REDUCE = 2,
-  TITAN_COLLECTIVE_RING_SHIFT = 3
-} titan_collective;
-
 /** Why a call failed. Texts are UTF-8 and end with a zero byte; section and instruction are -1 where they do not apply. */
 typedef struct titan_error {
   int32_t status;
@@ -135,7 +127,7 @@ typedef struct titan_comm_options {
 typedef struct titan_comm_traffic {
   uint64_t collectives;
   uint64_t tensors;
-  double sent_bytes; /* as in rings of n ranks: (n - 1) / n of a whole, twice that in an all_reduce, and all of what is shifted */
+  double sent_bytes; /* as in rings of n ranks: (n - 1) / n of a whole, twice that in an all_reduce, and all of what is shifted or sent to one rank */
 } titan_comm_traffic;
 
 typedef struct titan_comm_info {
@@ -209,7 +201,7 @@ TITAN_SLOW int32_t titan_comm_gather(uint64_t comm, const uint8_t *mine, uint64_
 /** The last collectives of each rank of this host as text, cut to size - 1 bytes: what each does or has done, where, and how long ago. */
 TITAN_API int32_t titan_comm_record(uint64_t comm, char *text, uint64_t size, titan_error *error);
 
-/** What this rank has done so far in collectives of a kind (a titan_collective). */
+/** What this rank has done so far in collectives of a kind: its number among the COLLECTIVE lines of kernels.def. */
 TITAN_API int32_t titan_comm_count(uint64_t comm, uint32_t collective, titan_comm_traffic *traffic, titan_error *error);
 
 /** Tells the other ranks that this one does not go on, and why: who waits for it, now or later, fails with that. It is for what goes wrong outside

@@ -30,7 +30,7 @@ export interface SimulatedLink {
 }
 
 /** What ranks do together. */
-export type CollectiveName = "all_gather" | "reduce_scatter" | "all_reduce" | "ring_shift";
+export type CollectiveName = keyof typeof Collective;
 
 /** What a rank has done in collectives of one kind. */
 export interface Traffic {
@@ -149,12 +149,8 @@ export class Comm implements AsyncDisposable {
         sentBytes: traffic.get("sent_bytes"),
       };
     };
-    return {
-      all_gather: of(Collective.ALL_GATHER),
-      reduce_scatter: of(Collective.REDUCE_SCATTER),
-      all_reduce: of(Collective.ALL_REDUCE),
-      ring_shift: of(Collective.RING_SHIFT),
-    };
+    const kinds = Object.entries(Collective).map(([name, kind]) => [name, of(kind)]);
+    return Object.fromEntries(kinds) as Record<CollectiveName, Traffic>;
   }
 
   /** Tells the other ranks that this one does not go on, and why: who waits for it fails with that. There is no closing behind it. */

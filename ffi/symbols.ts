@@ -45,12 +45,14 @@ export const Measure = {
   PRODUCT_BF16: 2,
 } as const;
 
-/** `titan_collective` of titan.h. */
+/** What ranks do together: the number of each kind in `titan_comm_count`, as in kernels.def. */
 export const Collective = {
-  ALL_GATHER: 0,
-  REDUCE_SCATTER: 1,
-  ALL_REDUCE: 2,
-  RING_SHIFT: 3,
+  all_gather: 0,
+  reduce_scatter: 1,
+  all_reduce: 2,
+  ring_shift: 3,
+  all_to_all: 4,
+  exchange: 5,
 } as const;
 
 /** Where each field of a struct is; a text has `length` bytes and ends at its first zero. */
@@ -346,7 +348,7 @@ export const symbols = {
     ],
     result: "i32",
   },
-  /** What this rank has done so far in collectives of a kind (a titan_collective). */
+  /** What this rank has done so far in collectives of a kind: its number among the COLLECTIVE lines of kernels.def. */
   titan_comm_count: {
     parameters: [
       "u64", // uint64_t comm

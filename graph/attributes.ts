@@ -13,6 +13,7 @@ export type AttrType =
   | "text"
   | "texts"
   | "sizes"
+  | "types"
   | "rank integer"
   | "rank integers"
   | "program";
@@ -84,6 +85,8 @@ const fits: Readonly<Record<AttrType, (x: Attr) => boolean>> = {
   integers: (x) => isList(x, isInteger),
   text: isText,
   texts: (x) => isList(x, isText),
+  types: (x) =>
+    isList(x, (t) => typeof t === "object" && "dtype" in t && isText(t.dtype) && isList(t.shape, isInteger)),
   sizes: (x) => typeof x === "object" && !Array.isArray(x) && Object.values(x).every(isInteger),
   "rank integer": isRankInteger,
   "rank integers": (x) => isList(x, isRankInteger),

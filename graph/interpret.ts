@@ -34,24 +34,46 @@ export function interpret(graph: Graph, options: RunOptions = {}): Record<string
   );
 }
 
-/** Runs the graphs of all ranks together, and returns the outputs of each: at a collective every rank waits for the others.
+/** Runs the graphs of all ranks together, and returns the outputs of each: at a collective every rank waits for the others of its group.
  * @param graphs one for each rank, with the groups of its collectives (`graphOfRank`). @param options what each is given.
- * @throws {Error} when ranks are at different collectives: all run the same ones in the same order. */
+ * @throws {Error} when ranks wait for each other at different collectives: all of a group run the same ones in the same order. */
 export function interpretRanks(graphs: readonly Graph[], options: readonly RunOptions[]): Record<string, Arr>[] {
   const runs = graphs.map((graph, rank) => execute(graph, options[rank]));
   let steps = runs.map((run) => run.next());
   for (;;) {
     if (steps.every((step) => step.done)) return steps.map((step) => step.value as Record<string, Arr>);
-    const waiting = steps.map((step) => step.done ? undefined : step.value);
-    const places = waiting.map((w) => w ? `${w.node.op} of ${w.node.inputs.map(typeText).join(", ")}` : "the end");
-    const stray = places.findIndex((place) => place !== places[0]);
-    if (stray > 0) throw new Error(`Cannot go on: rank 0 is at ${places[0]}, rank ${stray} at ${places[stray]}`);
-    steps = waiting.map((meeting, rank) => {
-      const { op, attrs } = meeting!.node, group = nums(attrs.group);
-      const operands = group.map((r) => waiting[r]!.operands);
+    const places = steps.map((step) => step.done ? undefined : step.value);
+    const meets = places.map((place) => place !== undefined && isMeeting(place, places));
+    if (!meets.includes(true)) throw new Error(`Cannot go on: ${strayText(places)}`);
+    steps = places.map((place, rank) => {
+      if (!meets[rank]) return steps[rank];
+      const { op, attrs } = place!.node, group = nums(attrs.group);
+      const operands = group.map((r) => places[r]!.operands);
       return runs[rank].next(opOf(op).together!(operands, attrs, group.indexOf(rank)));
     });
   }
+}
+
+/** What ranks of a group must be at alike. In an exchange each gives something else. */
+function meetingText({ node: { op, inputs, attrs } }: Meeting): string {
+  const what = op === "exchange"
+    ? JSON.stringify([attrs.from, attrs.to, attrs.types])
+    : inputs.map(typeText).join(", ");
+  return `${op} of ${what} over ${attrs.group}`;
+}
+
+/** Have all of its group come to where a rank is? */
+function isMeeting(own: Meeting, places: readonly (Meeting | undefined)[]): boolean {
+  const text = meetingText(own);
+  return nums(own.node.attrs.group).every((rank) => places[rank] !== undefined && meetingText(places[rank]) === text);
+}
+
+/** Two ranks that wait for each other, or one for another that has ended. */
+function strayText(places: readonly (Meeting | undefined)[]): string {
+  const texts = places.map((place) => place ? meetingText(place) : "the end");
+  const first = places.findIndex((place) => place !== undefined);
+  const other = nums(places[first]!.node.attrs.group).find((rank) => texts[rank] !== texts[first]);
+  return `rank ${first} is at ${texts[first]}, rank ${other} at ${texts[other!]}`;
 }
 
 /** A rank at a collective. */

@@ -8,7 +8,7 @@ export interface KernelOperand {
   readonly name: string;
   /** Stands for any number of tensors. */
   readonly variadic: boolean;
-  /** May be absent. */
+  /** May be absent, or (variadic) have no members. */
   readonly optional: boolean;
   /** May be stored as bf16 where the call's reals are f32. */
   readonly bf16: boolean;
@@ -58,7 +58,9 @@ export type KernelName =
   | "all_gather"
   | "reduce_scatter"
   | "all_reduce"
-  | "ring_shift";
+  | "ring_shift"
+  | "all_to_all"
+  | "exchange";
 
 /** All kernels. */
 export const kernels: { readonly [K in KernelName]: Kernel } = {
@@ -519,6 +521,44 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     attributes: [
       { name: "n", type: "i64" },
       { name: "group", type: "i64[]" },
+    ],
+    dtypes: ["f32", "f64", "i32", "bf16"],
+  },
+  all_to_all: {
+    index: 25,
+    collective: true,
+    inputs: [
+      { name: "x", variadic: true, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: true, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "n", type: "i64" },
+      { name: "group", type: "i64[]" },
+      { name: "splits", type: "i64[]" },
+      { name: "joins", type: "i64[]" },
+    ],
+    dtypes: ["f32", "f64", "i32", "bf16"],
+  },
+  exchange: {
+    index: 26,
+    collective: true,
+    inputs: [
+      { name: "x", variadic: true, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: true, optional: true, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "inputs", type: "i64" },
+      { name: "member", type: "i64" },
+      { name: "group", type: "i64[]" },
+      { name: "from", type: "i64[]" },
+      { name: "to", type: "i64[]" },
+      { name: "bytes", type: "i64[]" },
     ],
     dtypes: ["f32", "f64", "i32", "bf16"],
   },

@@ -14,10 +14,12 @@ import {
 
 /** One step of a conversion. Several axes are one group. */
 export interface Step {
-  readonly op: "reduce_scatter" | "all_reduce" | "all_gather" | "slice_by_rank" | "keep_on_first";
+  readonly op: "reduce_scatter" | "all_reduce" | "all_gather" | "all_to_all" | "slice_by_rank" | "keep_on_first";
   readonly axes: readonly string[];
-  /** Dim that is gathered, scattered or sliced. */
+  /** Dim that is gathered, scattered or sliced; in an all_to_all the dim that is cut no longer. */
   readonly dim?: number;
+  /** The dim that an all_to_all cuts instead. */
+  readonly split?: number;
   /** How summands are reduced. */
   readonly by?: Reduction;
   /** Layout after this step. */
@@ -25,7 +27,8 @@ export interface Step {
 }
 
 /** Steps between two layouts of a value of `rank` dims. What is partial is reduced first, to the slice that is wanted where one
- * is; then dims are gathered as far out as their cuts differ, and sliced anew. */
+ * is; then cuts move from dim to dim where they are innermost; what cuts still differ are gathered, as far out as they do, and made
+ * anew. */
 export function conversion(from: Layout, to: Layout, rank: number): Step[] {
   const steps: Step[] = [], dims = Array.from({ length: rank }, (_, d) => d);
   let now = from;
@@ -55,9 +58,14 @@ export function conversion(from: Layout, to: Layout, rank: number): Step[] {
   const free = (axis: string) => placementOn(now, axis).kind === "replicate";
   // Slices cost nothing, and make what is gathered smaller.
   for (const dim of dims) if (missing(now, to, dim).every(free)) slice(dim, missing(now, to, dim));
+  const move = () => {
+    for (let cuts; (cuts = movable(now, to, dims));) go({ op: "all_to_all", ...cuts }, wanted);
+  };
+  move();
   for (const dim of dims) {
     const { even, padded } = parted(axesOfDim(now, dim).slice(common(now, to, dim).length), now, dim);
     for (const some of [padded, even]) go({ op: "all_gather", axes: some, dim }, () => undefined);
+    move();
   }
   for (const dim of dims) slice(dim, missing(now, to, dim));
   go({ op: "keep_on_first", axes: partialAxes(to, "sum").filter(free) }, wanted);
@@ -69,6 +77,19 @@ export function conversion(from: Layout, to: Layout, rank: number): Step[] {
 function parted(axes: readonly string[], layout: Layout, dim: number): { even: string[]; padded: string[] } {
   const padded = paddedAxes(layout, dim);
   return { even: axes.filter((a) => !padded.includes(a)), padded: axes.filter((a) => padded.includes(a)) };
+}
+
+/** Innermost cuts of a dim that are to be the next ones of another: as many as can move at one go. */
+function movable(now: Layout, to: Layout, dims: readonly number[]): Pick<Step, "axes" | "dim" | "split"> | undefined {
+  for (const dim of dims) {
+    const cuts = axesOfDim(now, dim).slice(common(now, to, dim).length);
+    if (paddedAxes(now, dim).length > 0) continue;
+    for (const split of dims) {
+      const next = split === dim || paddedAxes(to, split).length > 0 ? [] : missing(now, to, split);
+      const start = cuts.findIndex((axis, i) => axis === next[0] && cuts.slice(i).every((a, k) => a === next[k]));
+      if (start >= 0) return { axes: cuts.slice(start), dim, split };
+    }
+  }
 }
 
 /** The outer cuts of a dim that both layouts share; padded axes count only together. */

@@ -35,7 +35,10 @@ export function exchangesOf(graph: Graph, { placeOf = () => "", runs = 1 }: Exch
   for (const node of graph.nodes) {
     const bytes = sentBytes(node);
     if (bytes === 0) continue;
-    const { op, attrs, inputs } = node, [{ dtype }] = inputs, axes = attrs.axes as string[], where = placeOf(node);
+    const { op, attrs, inputs } = node,
+      [{ dtype }] = inputs,
+      axes = (attrs.axes ?? []) as string[],
+      where = placeOf(node);
     // In one place those of as many tensors are alike.
     const key = `${op} ${axes} ${dtype} ${where} ${where === "" ? "" : inputs.length}`;
     const times = attrs.last ? Math.min(1, runs) : runs;

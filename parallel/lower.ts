@@ -100,7 +100,8 @@ class Lowering {
     if (!node.attrs.round || value.dtype !== "f32" || !opOf(node.op).split?.rounds?.includes(i)) return value;
     const steps = conversion(from, to, value.shape.length).map((s) => s.op);
     // Sums are made of what has not been rounded.
-    if (!steps.includes("all_gather") || steps.includes("reduce_scatter") || steps.includes("all_reduce")) return value;
+    const isGathered = steps.some((op) => op === "all_gather" || op === "all_to_all");
+    if (!isGathered || steps.includes("reduce_scatter") || steps.includes("all_reduce")) return value;
     if (!this.#rounded.has(value)) {
       const rounded: Value = { ...value, dtype: "bf16" };
       this.#place(rounded, this.#builder.emit("cast", [this.#convert(value, from)], { dtype: "bf16" })[0], from);
@@ -172,11 +173,12 @@ class Lowering {
     });
   }
 
-  #step(value: Value, local: Value, { op, axes, dim, by, to }: Step): Value {
+  #step(value: Value, local: Value, { op, axes, dim, split, by, to }: Step): Value {
     const size = this.#pieces(axes), expected = this.#localShape(value, to);
     const emit = (name: string, operands: readonly Value[], attrs: Attrs) =>
       this.#builder.emit(name, operands, attrs)[0];
-    const attrs = { axes, size, ...(dim === undefined ? {} : { dim }), ...(by === undefined ? {} : { by }) };
+    const cut: Attrs = split !== undefined ? { split, join: dim! } : dim === undefined ? {} : { dim };
+    const attrs = { axes, size, ...cut, ...(by === undefined ? {} : { by }) };
     let operand = local;
     if (op === "reduce_scatter" || op === "slice_by_rank") {
       // Uneven slices: zeros make the last ones as long as the others.

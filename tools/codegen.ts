@@ -12,8 +12,8 @@ const FFI_TYPES: Record<string, string> = {
 };
 const SIZES: Record<string, number> = { i32: 4, u32: 4, i64: 8, u64: 8, f64: 8, text: 1 };
 
-/** `ffi/symbols.ts` for the text of `titan.h`. */
-export function symbolsSource(header: string): string {
+/** `ffi/symbols.ts` for the text of `titan.h` and of `kernels.def`. */
+export function symbolsSource(header: string, definitions: string): string {
   const version = header.match(/#define TITAN_ABI_VERSION (\d+)/);
   if (!version) throw new Error("titan.h has no TITAN_ABI_VERSION\n  expected: #define TITAN_ABI_VERSION <number>");
   return [
@@ -25,6 +25,11 @@ export function symbolsSource(header: string): string {
     `export const ABI_VERSION = ${version[1]};`,
     "",
     ...enums(header),
+    "/** What ranks do together: the number of each kind in `titan_comm_count`, as in kernels.def. */",
+    "export const Collective = {",
+    ...matches(definitions, /^COLLECTIVE\((\w+), /gm).map(([, name], kind) => `  ${name}: ${kind},`),
+    "} as const;",
+    "",
     "/** Where each field of a struct is; a text has `length` bytes and ends at its first zero. */",
     "export const structs = {",
     ...matches(header, /typedef struct (\w+) \{([^}]*)\} \1;/g).flatMap(([, name, body]) => struct(name, body)),
@@ -135,7 +140,7 @@ export function kernelsSource(definitions: string): string {
     "  readonly name: string;",
     "  /** Stands for any number of tensors. */",
     "  readonly variadic: boolean;",
-    "  /** May be absent. */",
+    "  /** May be absent, or (variadic) have no members. */",
     "  readonly optional: boolean;",
     "  /** May be stored as bf16 where the call's reals are f32. */",
     "  readonly bf16: boolean;",
@@ -201,8 +206,8 @@ function array(name: string, entries: string[]): string[] {
 }
 
 function operand(word: string): string {
-  const [, name, bf16, count] = word.match(/^(\w+)(~?)([*?]?)$/)!;
-  return `{ name: "${name}", variadic: ${count === "*"}, optional: ${count === "?"}, bf16: ${bf16 === "~"} }`;
+  const [, name, bf16, many, optional] = word.match(/^(\w+)(~?)(\*?)(\??)$/)!;
+  return `{ name: "${name}", variadic: ${many !== ""}, optional: ${optional !== ""}, bf16: ${bf16 === "~"} }`;
 }
 
 function attribute(word: string): string {
@@ -237,9 +242,12 @@ export function opsSource(files: readonly string[]): string {
 
 /** The generated files: path from the repository's root, and text. */
 export async function generated(root: URL): Promise<{ path: string; text: string }[]> {
+  const [header, definitions] = await Promise.all(
+    ["csrc/titan.h", "csrc/kernels.def"].map((path) => Deno.readTextFile(new URL(path, root))),
+  );
   return [
-    { path: "ffi/symbols.ts", text: symbolsSource(await Deno.readTextFile(new URL("csrc/titan.h", root))) },
-    { path: "graph/kernels.ts", text: kernelsSource(await Deno.readTextFile(new URL("csrc/kernels.def", root))) },
+    { path: "ffi/symbols.ts", text: symbolsSource(header, definitions) },
+    { path: "graph/kernels.ts", text: kernelsSource(definitions) },
     {
       path: "graph/ops/mod.ts",
       text: opsSource((await Array.fromAsync(Deno.readDir(new URL("graph/ops/", root)))).map((f) => f.name)),

@@ -62,6 +62,8 @@ const colors: Readonly<Record<string, string>> = {
   reduce_scatter: "#8a63d2",
   all_reduce: "#bf8700",
   ring_shift: "#0a7ea4",
+  all_to_all: "#bc4c00",
+  exchange: "#6e7781",
 };
 
 /** Neighbours of one kind, without a gap that a person would see. */

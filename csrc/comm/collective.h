@@ -1,6 +1,5 @@
 // The collectives of kernels.def: checked when a program is loaded, and turned into what modules and shared memory take.
 #pragma once
-#include <algorithm>
 #include <vector>
 
 #include "../backend.h"
@@ -10,7 +9,7 @@ namespace titan::comm {
 
 /// In the order of kernels.def. They have no `run`: they are run by the device's World.
 extern const Kernel COLLECTIVES[];
-extern const int NUM_COLLECTIVES;
+constexpr int NUM_COLLECTIVES = titan_comm_num_kinds;
 
 /// A call of collective `index`, checked before.
 struct Collective {
@@ -19,15 +18,10 @@ struct Collective {
   titan_comm_call call;  // but for `tensors`
   uint64_t bytes = 0;    // of the operands that this rank gives
   bool last = false;     // only done in a step's last microbatch
+  int member = -1;       // of an exchange: which of the group this rank is, by the program
   /// What this rank sends where ranks pass pieces around in rings: messages and bytes.
-  uint64_t messages() const {
-    const uint64_t others = ranks.size() - 1;
-    return call.kind == TITAN_COMM_RING_SHIFT ? std::min<uint64_t>(1, others) : call.kind == TITAN_COMM_ALL_REDUCE ? 2 * others : others;
-  }
-  double sent_bytes() const {
-    const auto all = static_cast<double>(bytes) * static_cast<double>(messages());
-    return call.kind == TITAN_COMM_ALL_GATHER || call.kind == TITAN_COMM_RING_SHIFT ? all : all / static_cast<double>(ranks.size());
-  }
+  uint64_t messages() const;
+  double sent_bytes() const;
 };
 Collective read_collective(int index, const Call& call);
 

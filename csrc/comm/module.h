@@ -8,7 +8,7 @@
 #pragma once
 #include <stdint.h>
 
-#define TITAN_COMM_ABI 4
+#define TITAN_COMM_ABI 5
 #define TITAN_COMM_TEXT 512
 
 #ifdef __cplusplus
@@ -21,25 +21,34 @@ typedef enum titan_comm_result {
   TITAN_COMM_FAILED = 2   /* see the error text */
 } titan_comm_result;
 
+/** titan_comm_all_gather and so on: the COLLECTIVE lines of kernels.def, in their order. */
 typedef enum titan_comm_kind {
-  TITAN_COMM_ALL_GATHER = 0,
-  TITAN_COMM_REDUCE_SCATTER = 1,
-  TITAN_COMM_ALL_REDUCE = 2,
-  TITAN_COMM_RING_SHIFT = 3
+#define KERNEL(name, operands, attributes, dtypes)
+#define MAP(name, arity)
+#define COLLECTIVE(name, operands, attributes, dtypes) titan_comm_##name,
+#include "../kernels.def"
+#undef KERNEL
+#undef MAP
+  titan_comm_num_kinds
 } titan_comm_kind;
 
 /** A dense tensor of a collective. The whole is `outer` rows, each of one piece of `chunk` elements for every rank, in the order of the group;
  * a rank's part is `outer` rows of one piece. all_gather makes wholes of parts, reduce_scatter parts of wholes. In an all_reduce `in` and `out`
  * have `chunk` elements, outer is 1, and they may be the same memory. In a ring_shift `out` takes the `in` of the member before, the last being
- * before the first: `outer` rows of `chunk` elements, each `in_step` or `out_step` elements behind the one before. */
+ * before the first: `outer` rows of `chunk` elements, each `in_step` or `out_step` elements behind the one before. In an all_to_all `in` and `out`
+ * are both wholes, and each rank gives every other its piece of `in`, outer * chunk elements: `in_run` of them lie together in `in`, and `out_run`
+ * in `out`; `chunk` is the smaller of these. In an exchange a tensor of `chunk` elements goes `from` one member `to` another: all members have
+ * the same list, `in` is there for who sends it, `out` for who receives it, and both are null for the rest. */
 typedef struct titan_comm_tensor {
   const void *in;
   void *out;
   uint64_t outer, chunk;
   uint64_t in_step, out_step; /* of a ring_shift */
+  uint64_t in_run, out_run;   /* of an all_to_all */
+  uint32_t from, to;          /* of an exchange */
 } titan_comm_tensor;
 
-/** A collective over several tensors of one dtype, numbered as in backend.h. `by` is 0 for sums, added in the order of the ranks, and 1 for maxima. */
+/** A collective over several tensors of one dtype, numbered as in backend.h; those of an exchange are bytes. `by` is 0 for sums, added in the order of the ranks, and 1 for maxima. */
 typedef struct titan_comm_call {
   uint32_t kind, dtype, by, num_tensors;
   const titan_comm_tensor *tensors;

@@ -179,12 +179,20 @@ std::vector<int> SharedGroup::missing() const {
   return list;
 }
 
+namespace {
+
+bool agree(const Post::Tensor& a, const Post::Tensor& b) {
+  return a.outer == b.outer && a.chunk == b.chunk && a.in_run == b.in_run && a.out_run == b.out_run && a.from == b.from && a.to == b.to;
+}
+
+}  // namespace
+
 std::string SharedGroup::disagreement() const {
   const Post& own = members_[static_cast<size_t>(self_)].seat->post;
   for (size_t m = 0; m < members_.size(); m++) {
     const Post& other = members_[m].seat->post;
     bool same = own.kind == other.kind && own.dtype == other.dtype && own.by == other.by && own.num_tensors == other.num_tensors;
-    for (uint32_t i = 0; same && i < own.num_tensors; i++) same = own.tensors[i].outer == other.tensors[i].outer && own.tensors[i].chunk == other.tensors[i].chunk;
+    for (uint32_t i = 0; same && i < own.num_tensors; i++) same = agree(own.tensors[i], other.tensors[i]);
     if (!same) return text("member ", m, " of the group is at another collective");
   }
   return "";
@@ -214,6 +222,19 @@ void SharedGroup::shift(const titan_comm_tensor& tensor, uint32_t i, uint64_t si
   const char* from = in_of(before, i);
   const uint64_t from_step = members_[before].seat->post.tensors[i].in_step * size, to_step = tensor.out_step * size;
   for (uint64_t o = 0; o < tensor.outer; o++) std::memcpy(static_cast<char*>(tensor.out) + o * to_step, from + o * from_step, tensor.chunk * size);
+}
+
+/// Each member's piece of `in` for this one, to where `out` has pieces of that member.
+void SharedGroup::transpose(const titan_comm_tensor& tensor, uint32_t i, uint64_t size) {
+  const uint64_t members = members_.size(), total = tensor.outer * tensor.chunk;
+  for (size_t m = 0; m < members_.size(); m++) {
+    const char* from = in_of(m, i) + static_cast<uint64_t>(self_) * tensor.in_run * size;
+    char* to = static_cast<char*>(tensor.out) + m * tensor.out_run * size;
+    for (uint64_t at = 0; at < total; at += tensor.chunk) {
+      const auto place = [&](uint64_t run) { return (at / run * run * members + at % run) * size; };
+      std::memcpy(to + place(tensor.out_run), from + place(tensor.in_run), tensor.chunk * size);
+    }
+  }
 }
 
 void SharedGroup::scatter(const titan_comm_call& call, uint32_t i, uint64_t size) {
@@ -259,8 +280,11 @@ titan_comm_result SharedGroup::run(const titan_comm_call& call, const std::vecto
     for (uint32_t i = 0; i < part.num_tensors; i++) {
       auto& place = post.tensors[i];
       place.outer = part.tensors[i].outer, place.chunk = part.tensors[i].chunk, place.in_step = part.tensors[i].in_step;
+      place.in_run = part.tensors[i].in_run, place.out_run = part.tensors[i].out_run, place.from = part.tensors[i].from, place.to = part.tensors[i].to;
       if (!place.outer || !place.chunk) continue;
-      if (!locate(part.tensors[i].in, &place.in_window, &place.in_offset) || !locate(part.tensors[i].out, &place.out_window, &place.out_offset)) {
+      // In an exchange most members neither send nor receive a tensor.
+      const auto seen = [&](const void* address, uint32_t* window, uint64_t* offset) { return (part.kind == titan_comm_exchange && !address) || locate(address, window, offset); };
+      if (!seen(part.tensors[i].in, &place.in_window, &place.in_offset) || !seen(part.tensors[i].out, &place.out_window, &place.out_offset)) {
         *error = "a tensor lies in memory that the other ranks do not see";
         return TITAN_COMM_FAILED;
       }
@@ -272,12 +296,14 @@ titan_comm_result SharedGroup::run(const titan_comm_call& call, const std::vecto
     for (uint32_t i = 0; i < part.num_tensors; i++) {
       const auto& tensor = part.tensors[i];
       if (!tensor.outer || !tensor.chunk) continue;
-      if (part.kind == TITAN_COMM_ALL_GATHER) gather(tensor, i, size);
-      else if (part.kind == TITAN_COMM_REDUCE_SCATTER) scatter(part, i, size);
-      else if (part.kind == TITAN_COMM_RING_SHIFT) shift(tensor, i, size);
-      else reduce_piece(part, i, size);
+      if (part.kind == titan_comm_all_gather) gather(tensor, i, size);
+      else if (part.kind == titan_comm_reduce_scatter) scatter(part, i, size);
+      else if (part.kind == titan_comm_ring_shift) shift(tensor, i, size);
+      else if (part.kind == titan_comm_all_to_all) transpose(tensor, i, size);
+      else if (part.kind == titan_comm_all_reduce) reduce_piece(part, i, size);
+      else if (tensor.out) std::memcpy(tensor.out, in_of(tensor.from, i), tensor.chunk);  // an exchange, and this rank receives it
     }
-    if (part.kind == TITAN_COMM_ALL_REDUCE) {
+    if (part.kind == titan_comm_all_reduce) {
       if (!meet(wait)) return TITAN_COMM_GAVE_UP;
       for (uint32_t i = 0; i < part.num_tensors; i++)
         if (part.tensors[i].chunk) gather_pieces(part.tensors[i], i, size);

@@ -56,7 +56,8 @@ struct Post {
   uint32_t kind, dtype, by, num_tensors;
   struct Tensor {
     uint32_t in_window, out_window;
-    uint64_t in_offset, out_offset, outer, chunk, in_step;
+    uint64_t in_offset, out_offset, outer, chunk, in_step, in_run, out_run;
+    uint32_t from, to;
   } tensors[MOST_POSTED];
 };
 
@@ -91,6 +92,7 @@ class SharedGroup {
   const char* out_of(size_t member, uint32_t tensor) const;
   void gather(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);
   void shift(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);
+  void transpose(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);
   void scatter(const titan_comm_call& call, uint32_t i, uint64_t size);
   void reduce_piece(const titan_comm_call& call, uint32_t i, uint64_t size);
   void gather_pieces(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);

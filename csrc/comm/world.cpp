@@ -257,7 +257,7 @@ titan_comm_traffic World::traffic(uint32_t kind) const {
 void World::count(const Collective& collective) {
   Traffic& own = traffic_[collective.call.kind];
   own.collectives++;
-  own.tensors += collective.tensors.size();
+  own.tensors += static_cast<uint64_t>(std::count_if(collective.tensors.begin(), collective.tensors.end(), [](const titan_comm_tensor& t) { return t.in || t.out; }));
   own.sent_bytes = own.sent_bytes + collective.sent_bytes();
 }
 
@@ -331,7 +331,8 @@ std::vector<Agenda> agendas(const std::vector<Collective>& collectives) {
     if (it == list.end()) it = list.insert(list.end(), {collective.ranks});
     it->count++;
     for (const uint32_t word : {collective.call.kind, collective.call.dtype, collective.call.by, collective.call.num_tensors}) it->add(word);
-    for (const auto& tensor : collective.tensors) it->add(tensor.outer), it->add(tensor.chunk);
+    for (const auto& t : collective.tensors)
+      for (const uint64_t word : {t.outer, t.chunk, t.in_run, t.out_run, uint64_t{t.from}, uint64_t{t.to}}) it->add(word);
   }
   return list;
 }
@@ -422,6 +423,8 @@ Loading World::load(uint64_t arena_bytes, const std::vector<Collective>& collect
     const bool all = std::all_of(collective.ranks.begin(), collective.ranks.end(), [&](int r) { return r < size(); });
     if (!all || !has(collective.ranks, rank()))
       throw Failure(TITAN_STATUS_INVALID_PROGRAM, text("a collective is over ", list(collective.ranks), "; expected: this rank, ", rank(), ", among them and all below ", size()));
+    if (collective.member >= 0 && collective.ranks[static_cast<size_t>(collective.member)] != rank())
+      throw Failure(TITAN_STATUS_INVALID_PROGRAM, text("an exchange over ", list(collective.ranks), " is that of member ", collective.member, "; expected: of rank ", rank(), ", which loads it"));
   }
   agree_on_groups(collectives);
   if (shares_) {

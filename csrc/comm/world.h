@@ -122,7 +122,7 @@ class World {
   std::vector<Seat> own_block_;  // where memory is not shared: room for a block
   Block* block_ = nullptr;
   std::map<std::vector<int>, Group> groups_;
-  Traffic traffic_[TITAN_COLLECTIVE_RING_SHIFT + 1] = {};
+  Traffic traffic_[NUM_COLLECTIVES] = {};
 };
 
 }  // namespace titan::comm

@@ -55,7 +55,7 @@ template <class T> std::vector<T> values(size_t n, int rank) {
   return list;
 }
 
-titan_comm_tensor pieces(const void* in, void* out, uint64_t outer, uint64_t chunk) { return {in, out, outer, chunk, 0, 0}; }
+titan_comm_tensor pieces(const void* in, void* out, uint64_t outer, uint64_t chunk) { return {in, out, outer, chunk, 0, 0, 0, 0, 0, 0}; }
 
 template <class T> titan_comm_call call_of(titan_comm_kind kind, const titan_comm_tensor* tensors, uint32_t num_tensors = 1, uint32_t by = 0) {
   return {kind, static_cast<uint32_t>(dtype_of<T>()), by, num_tensors, tensors};
@@ -80,10 +80,10 @@ template <class T> void sums_are_in_the_order_of_the_ranks(int size, uint64_t ou
     auto& piece = scattered[static_cast<size_t>(r)];
     piece.resize(outer * chunk);
     const titan_comm_tensor scatter = pieces(in[static_cast<size_t>(r)].data(), piece.data(), outer, chunk);
-    run(call_of<T>(TITAN_COMM_REDUCE_SCATTER, &scatter, 1, maximum));
+    run(call_of<T>(titan_comm_reduce_scatter, &scatter, 1, maximum));
     T* own = reduced[static_cast<size_t>(r)].data();
     const titan_comm_tensor reduce = pieces(own, own, 1, whole);
-    run(call_of<T>(TITAN_COMM_ALL_REDUCE, &reduce, 1, maximum));
+    run(call_of<T>(titan_comm_all_reduce, &reduce, 1, maximum));
   });
   for (int r = 0; r < size; r++)
     for (size_t o = 0; o < outer; o++)
@@ -103,7 +103,7 @@ void gathers_put_pieces_one_after_another() {
     std::vector<float> in(2 * 5);
     for (size_t i = 0; i < in.size(); i++) in[i] = static_cast<float>(100 * r + static_cast<int>(i));
     const titan_comm_tensor tensor = pieces(in.data(), out[static_cast<size_t>(r)].data(), 2, 5);
-    run(call_of<float>(TITAN_COMM_ALL_GATHER, &tensor));
+    run(call_of<float>(titan_comm_all_gather, &tensor));
   });
   for (const auto& whole : out)
     for (size_t o = 0; o < 2; o++)
@@ -119,12 +119,55 @@ void shifts_hand_tensors_to_the_next() {
       std::vector<float> in(7, static_cast<float>(r));
       float* to = out[static_cast<size_t>(r)].data();
       // Two rows of two with a gap, from rows without; and one of two.
-      const titan_comm_tensor tensors[] = {{in.data(), to, 2, 2, 2, 3}, {in.data() + 5, to + 5, 1, 2, 2, 2}};
-      run(call_of<float>(TITAN_COMM_RING_SHIFT, tensors, 2));
+      const titan_comm_tensor tensors[] = {{in.data(), to, 2, 2, 2, 3, 0, 0, 0, 0}, {in.data() + 5, to + 5, 1, 2, 2, 2, 0, 0, 0, 0}};
+      run(call_of<float>(titan_comm_ring_shift, tensors, 2));
     });
     for (int r = 0; r < size; r++)
       for (size_t i = 0; i < 7; i++) EXPECT(out[static_cast<size_t>(r)][i] == (i == 2 ? -1 : static_cast<float>((r + size - 1) % size)));
   }
+}
+
+/// A value of [2 size, 3, 2 size] that is cut along its first dim becomes one that is cut along its last, and the other way round.
+void shardings_move_from_dim_to_dim() {
+  for (const size_t size : {1, 2, 3}) {
+    Ranks ranks(static_cast<int>(size));
+    const auto value = [&](size_t a, size_t b, size_t c) { return static_cast<float>((a * 3 + b) * 2 * size + c); };
+    ranks.at_once([&](int r, auto run) {
+      const auto self = static_cast<size_t>(r);
+      std::vector<float> rows, columns;
+      for (size_t a = 0; a < 2 * size; a++)
+        for (size_t b = 0; b < 3; b++)
+          for (size_t c = 0; c < 2 * size; c++) {
+            if (a / 2 == self) rows.push_back(value(a, b, c));
+            if (c / 2 == self) columns.push_back(value(a, b, c));
+          }
+      std::vector<float> to_columns(columns.size(), -1), to_rows(rows.size(), -1);
+      const titan_comm_tensor forth{rows.data(), to_columns.data(), 6, 2, 0, 0, 2, 12, 0, 0}, back{columns.data(), to_rows.data(), 6, 2, 0, 0, 12, 2, 0, 0};
+      run(call_of<float>(titan_comm_all_to_all, &forth));
+      run(call_of<float>(titan_comm_all_to_all, &back));
+      EXPECT(to_columns == columns && to_rows == rows);
+    });
+  }
+}
+
+/// Around the ring both ways and across, one tensor empty, from members that do not all send or receive as much.
+void exchanges_bring_each_tensor_to_whom_it_is_for() {
+  constexpr uint32_t SIZE = 4;
+  constexpr uint32_t WAYS[][2] = {{3, 0}, {0, 1}, {1, 0}, {1, 2}, {0, 2}, {2, 1}, {0, 1}};
+  Ranks ranks(SIZE);
+  ranks.at_once([&](int r, auto run) {
+    const auto self = static_cast<uint32_t>(r);
+    char sent[std::size(WAYS)][8], received[std::size(WAYS)][8] = {};
+    std::vector<titan_comm_tensor> tensors;
+    for (uint32_t i = 0; i < std::size(WAYS); i++) {
+      const auto [from, to] = WAYS[i];
+      std::fill_n(sent[i], 8, static_cast<char>(10 * i + self));
+      tensors.push_back({from == self ? sent[i] : nullptr, to == self ? received[i] : nullptr, 1, i == 3 ? uint64_t{0} : 5 + uint64_t{i} % 3, 0, 0, 0, 0, from, to});
+    }
+    run({titan_comm_exchange, static_cast<uint32_t>(DType::bytes), 0, static_cast<uint32_t>(tensors.size()), tensors.data()});
+    for (uint32_t i = 0; i < std::size(WAYS); i++)
+      for (uint64_t b = 0; b < 8; b++) EXPECT(received[i][b] == (WAYS[i][1] == self && b < tensors[i].chunk ? static_cast<char>(10 * i + WAYS[i][0]) : 0));
+  });
 }
 
 /// More tensors than one meeting has room for, one of them empty.
@@ -139,7 +182,7 @@ void many_tensors_are_one_collective() {
       in[i] = (r + 1) * static_cast<double>(i);
       tensors.push_back(pieces(&in[i], &out[static_cast<size_t>(r)][i], 1, i != 7));
     }
-    run(call_of<double>(TITAN_COMM_ALL_REDUCE, tensors.data(), TENSORS));
+    run(call_of<double>(titan_comm_all_reduce, tensors.data(), TENSORS));
   });
   for (const auto& sums : out)
     for (uint32_t i = 0; i < TENSORS; i++) EXPECT(sums[i] == (i == 7 ? 0 : 3.0 * i));
@@ -160,7 +203,7 @@ void who_does_not_come_is_named() {
   std::string error;
   Patience patience;
   const titan_comm_tensor tensor = pieces(&x, &x, 1, 1);
-  EXPECT(group.run(call_of<float>(TITAN_COMM_ALL_REDUCE, &tensor), ranks.window_bytes, patience.wait(), &error) == TITAN_COMM_GAVE_UP);
+  EXPECT(group.run(call_of<float>(titan_comm_all_reduce, &tensor), ranks.window_bytes, patience.wait(), &error) == TITAN_COMM_GAVE_UP);
   EXPECT((group.missing() == std::vector<int>{0, 2}));
 }
 
@@ -174,7 +217,7 @@ void who_comes_for_something_else_is_refused() {
       std::string error;
       Patience patience{1 << 20};
       const titan_comm_tensor tensor = pieces(in, out, 1, r ? uint64_t{4} : uint64_t{3});
-      EXPECT(group.run(call_of<float>(TITAN_COMM_ALL_GATHER, &tensor), ranks.window_bytes, patience.wait(), &error) == TITAN_COMM_FAILED);
+      EXPECT(group.run(call_of<float>(titan_comm_all_gather, &tensor), ranks.window_bytes, patience.wait(), &error) == TITAN_COMM_FAILED);
       EXPECT(error == (r ? "member 0 of the group is at another collective" : "member 1 of the group is at another collective"));
     });
   for (auto& thread : threads) thread.join();
@@ -206,9 +249,34 @@ void malformed_collectives_are_refused() {
   EXPECT(refusal(0, part, other, {1, 2, 0, 1, 1, 1}) == "tensor 0 has another dtype than the first input; expected: the same for all");
   EXPECT(refusal(1, whole, part, {1, 4, 0, 1, 2, 3, 1, 1, 0}) == "tensor 0 has 6 along dim 1; expected: a multiple of the 4 ranks");
   EXPECT(refusal(1, whole, part, {1, 2, 0, 1, 1, 1, 2}) == "combines by 2; expected: 0 (sum) or 1 (max)");
+  EXPECT(refusal(4, Array<float>({4, 3}), whole, {1, 2, 0, 1, 1, 0, 1, 1}) == "");
+  EXPECT(refusal(4, part, whole, {1, 2, 0, 1, 1, 0, 1, 1}) == "tensor 0 becomes [2, 6]; expected: [1, 6]");
+  EXPECT(refusal(4, part, whole, {1, 2, 0, 1, 1, 1, 1, 0}) == "tensor 0 has 3 along dim 1; expected: a multiple of the 2 ranks");
+  EXPECT(refusal(4, part, part, {1, 1, 0, 1, 1, 1, 1}) == "tensor 0 is cut and joined along dim 1; expected: two dims");
+  EXPECT(refusal(4, part, whole, {1, 2, 0, 1, 1, 0, 1, 2}) == "tensor 0 is joined along dim 2 of 2; expected: one that it has");
   EXPECT(refusal(2, part, part, {1, 0, 0, 0}) == "has a group of no ranks; expected: at least 1");
   EXPECT(refusal(2, part, part, {1, 2, 3, 3, 0, 0}) == "has rank 3 in its group twice; expected: different ranks");
   EXPECT(refusal(2, part, Array<float>({2, 3}, {1, 2}), {1, 1, 0, 0, 0}) == "tensor 0 is not dense; expected: unbroken row-major runs");
+}
+
+void malformed_exchanges_are_refused() {
+  const Array<float> six({6}), two({2}), holes({3}, {2});
+  // inputs, member, group, from, to, bytes: member 1 of ranks 4, 7 and 5 sends 24 bytes to 0 and receives 8 from 2, which sends 0 something too.
+  const auto refusal = [&](std::vector<const Array<float>*> operands, std::initializer_list<int64_t> words) {
+    CallBuilder builder;
+    for (const auto* operand : operands) builder.add(*operand);
+    for (const int64_t word : words) builder.integer(word);
+    return COLLECTIVES[titan_comm_exchange].check(builder.call(1));
+  };
+  EXPECT(refusal({&six, &two}, {1, 1, 3, 4, 7, 5, 3, 1, 2, 2, 3, 0, 1, 0, 3, 24, 8, 16}) == "");
+  EXPECT(refusal({&two, &six}, {1, 1, 3, 4, 7, 5, 3, 1, 2, 2, 3, 0, 1, 0, 3, 24, 8, 16}) == "tensor 0 has 8 bytes; expected: 24");
+  EXPECT(refusal({&six}, {1, 1, 3, 4, 7, 5, 3, 1, 2, 2, 3, 0, 1, 0, 3, 24, 8, 16}) == "member 1 has 1 tensors to send and 0 to receive; expected: 1 and 1");
+  EXPECT(refusal({&six, &two}, {1, 3, 3, 4, 7, 5, 3, 1, 2, 2, 3, 0, 1, 0, 3, 24, 8, 16}) == "is that of member 3; expected: one of the 3 of its group");
+  EXPECT(refusal({&six, &two}, {1, 1, 3, 4, 7, 5, 3, 1, 2, 2, 3, 0, 1, 3, 3, 24, 8, 16}) == "tensor 2 is for member 3; expected: one of the 3 of its group");
+  EXPECT(refusal({&six, &two}, {1, 1, 3, 4, 7, 5, 3, 1, 2, 2, 3, 0, 1, 2, 3, 24, 8, 16}) == "tensor 2 goes from member 2 to itself; expected: to another");
+  EXPECT(refusal({&six, &two}, {1, 1, 3, 4, 7, 5, 2, 1, 2, 3, 0, 1, 0, 3, 24, 8, 16}) == "sends 3 tensors from 2 members to 3; expected: one of each for every tensor");
+  EXPECT(refusal({&holes, &two}, {1, 1, 3, 4, 7, 5, 3, 1, 2, 2, 3, 0, 1, 0, 3, 12, 8, 16}) == "tensor 0 is not dense; expected: unbroken row-major runs");
+  EXPECT(refusal({}, {0, 0, 1, 4, 0, 0, 0}) == "");
 }
 
 /// A stream that waits goes on when the other has come so far, has ended, or has stopped.
@@ -291,10 +359,13 @@ int main() {
     }
   gathers_put_pieces_one_after_another();
   shifts_hand_tensors_to_the_next();
+  shardings_move_from_dim_to_dim();
+  exchanges_bring_each_tensor_to_whom_it_is_for();
   many_tensors_are_one_collective();
   who_does_not_come_is_named();
   who_comes_for_something_else_is_refused();
   malformed_collectives_are_refused();
+  malformed_exchanges_are_refused();
   streams_wait_for_each_other();
 #ifdef __linux__
   windows_can_be_mapped();

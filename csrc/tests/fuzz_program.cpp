@@ -207,10 +207,33 @@ class Mutator {
   std::vector<Bytes> pool_;
 };
 
+/// A member sends and receives all of its operands, each once, and as many bytes as they hold.
+template <class Demand> void verify_exchange(const comm::Collective& collective, const Instruction& instruction, const Demand& demand) {
+  int used = 0;
+  demand(collective.member >= 0 && static_cast<size_t>(collective.member) < collective.ranks.size(), "an exchange is that of no member");
+  for (const titan_comm_tensor& tensor : collective.tensors) {
+    demand(tensor.from < collective.ranks.size() && tensor.to < collective.ranks.size() && tensor.from != tensor.to, "a tensor goes from or to nobody");
+    demand(!(tensor.in && tensor.out), "a member sends to itself");
+    for (const void* data : {tensor.in, static_cast<const void*>(tensor.out)}) {
+      if (!data) continue;
+      used++;
+      const auto same = [&](const Tensor& operand) {
+        uint64_t bytes = size_of(operand.dtype);
+        for (int d = 0; d < operand.rank; d++) bytes *= static_cast<uint64_t>(operand.dims[d]);
+        return operand.data == data && bytes == tensor.chunk;
+      };
+      demand(std::any_of(instruction.call.operands, instruction.call.operands + instruction.call.num_operands, same), "a tensor is none of the operands");
+    }
+  }
+  demand(used == instruction.call.num_operands, "an operand is neither sent nor received");
+}
+
 /// The pieces of a collective's tensors are what the operands hold.
 template <class Demand> void verify_collective(const Program& program, const Instruction& instruction, const Demand& demand) {
   const comm::Collective collective = comm::read_collective(static_cast<int>(instruction.index) - cpu::choose_level().backend.num_kernels, instruction.call);
-  demand(!collective.ranks.empty() && collective.tensors.size() * 2 == static_cast<size_t>(instruction.call.num_operands), "a collective has no ranks, or other tensors than operands");
+  demand(!collective.ranks.empty(), "a collective has no ranks");
+  if (collective.call.kind == titan_comm_exchange) return verify_exchange(collective, instruction, demand);
+  demand(collective.tensors.size() * 2 == static_cast<size_t>(instruction.call.num_operands), "a collective has other tensors than operands");
   const auto elements = [](const Tensor& tensor) {
     uint64_t n = 1;
     for (int d = 0; d < tensor.rank; d++) n *= static_cast<uint64_t>(tensor.dims[d]);
@@ -220,8 +243,11 @@ template <class Demand> void verify_collective(const Program& program, const Ins
     const int in = static_cast<int>(i), out = static_cast<int>(collective.tensors.size() + i);
     const uint64_t part = collective.tensors[i].outer * collective.tensors[i].chunk, whole = part * collective.ranks.size();
     const uint32_t kind = collective.call.kind;
-    demand(elements(instruction.call[in]) == (kind == TITAN_COMM_REDUCE_SCATTER ? whole : part), "a collective's input is not what its ranks take");
-    demand(elements(instruction.call[out]) == (kind == TITAN_COMM_ALL_GATHER ? whole : part), "a collective's output is not what its ranks give");
+    const bool wholes = kind == titan_comm_all_to_all;
+    demand(elements(instruction.call[in]) == (wholes || kind == titan_comm_reduce_scatter ? whole : part), "a collective's input is not what its ranks take");
+    demand(elements(instruction.call[out]) == (wholes || kind == titan_comm_all_gather ? whole : part), "a collective's output is not what its ranks give");
+    const auto fits = [&](uint64_t run) { return !part || (run && part % run == 0 && run % collective.tensors[i].chunk == 0); };
+    demand(!wholes || (fits(collective.tensors[i].in_run) && fits(collective.tensors[i].out_run)), "pieces are not made of whole runs");
     for (const int operand : {in, out}) {
       const Place& place = program.places[static_cast<size_t>(instruction.call.operands + operand - program.operands.data())];
       demand(place.space == Space::arena, "a collective's tensor lies where other ranks do not see it");
@@ -251,7 +277,7 @@ void verify(Program& program) {
     demand(call.operands >= program.operands.data() && call.operands + call.num_operands <= program.operands.data() + program.operands.size(), "operands are outside of their table");
     demand(call.num_attributes == 0 || (call.attributes >= attributes && call.attributes + call.num_attributes <= attributes + program.attributes.size()),
            "attributes are outside of their table");
-    demand(instruction.first_output >= 0 && instruction.num_outputs >= 1 && instruction.first_output + instruction.num_outputs <= call.num_operands, "outputs are no operands");
+    demand(instruction.first_output >= 0 && (instruction.num_outputs >= 1 || instruction.stream) && instruction.num_outputs >= 0 && instruction.first_output + instruction.num_outputs <= call.num_operands, "outputs are no operands");
     for (int i = 0; i < call.num_operands; i++) {
       const Place& place = program.places[static_cast<size_t>(call.operands + i - program.operands.data())];
       const Tensor& tensor = call[i];

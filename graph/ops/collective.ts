@@ -4,7 +4,7 @@
  * @module */
 import { GROUP, RANKS, type Schema } from "../attributes.ts";
 import { type Arr, zip } from "../array.ts";
-import { type Attrs, type Node, numel, sizeBytes, type Type, typeText } from "../ir.ts";
+import { type Attr, type Attrs, type Node, numel, sameType, sizeBytes, type Type, typeText } from "../ir.ts";
 import { defineOp, type KernelCall, num, nums, type Op, withoutKernel } from "../op.ts";
 import { isPacked, type View } from "../view.ts";
 import { concat, slice } from "./shape.ts";
@@ -35,18 +35,28 @@ function reduced(parts: readonly Arr[], attrs: Attrs): Arr {
   return parts.reduce((a, b) => zip([a, b], attrs.by === "max" ? (x, y) => Math.max(x, y) : (x, y) => x + y));
 }
 
+/** The attributes of the cut, and of the join, of an all_to_all. */
+const cutOf = ({ split, size }: Attrs): Attrs => ({ dim: split, size });
+const joinOf = ({ join, size }: Attrs): Attrs => ({ dim: join, size });
+
+function joined(parts: readonly Arr[], attrs: Attrs): Arr {
+  return concat.reference!(parts, attrs, [whole({ dtype: "f64", shape: parts[0].shape }, attrs)])[0];
+}
+
 function pieceAt(x: Arr, attrs: Attrs, at: number): Arr {
   const { shape } = piece({ dtype: "f64", shape: x.shape }, attrs), dim = num(attrs.dim);
   const starts = shape.map((n, d) => d === dim ? at * n : 0);
   return slice.reference!([x], { starts, shape }, [{ dtype: "f64", shape }])[0];
 }
 
-/** The kernel of a collective: the ranks of the group, and along which dim pieces are cut. */
+/** The kernel of a collective: the ranks of the group, and along which dims pieces are cut and joined. */
 function together(node: Node): KernelCall {
-  const { group, dim, by, last } = node.attrs, n = node.inputs.length;
+  const { group, by, last } = node.attrs, n = node.inputs.length;
   if (group === undefined) return withoutKernel(node);
-  const dims = dim === undefined ? [] : node.inputs.map(() => num(dim));
-  return { kernel: node.op, attrs: { n, group: nums(group), dims, by: by === "max" ? 1 : 0, last: last ? 1 : 0 } };
+  const each = (dim: Attr | undefined) => dim === undefined ? [] : node.inputs.map(() => num(dim));
+  const [dims, splits, joins] = [node.attrs.dim, node.attrs.split, node.attrs.join].map(each);
+  const reduced = { by: by === "max" ? 1 : 0, last: last ? 1 : 0 };
+  return { kernel: node.op, attrs: { n, group: nums(group), dims, splits, joins, ...reduced } };
 }
 
 /** Output types of tensors of one element type, one for each. */
@@ -84,9 +94,7 @@ export const allGather: Op = defineOp({
   name: "all_gather",
   attrs: { ...GROUP, ...DIM },
   infer: (inputs, attrs) => eachType(inputs, (x) => whole(x, attrs)),
-  together: each((parts, attrs) =>
-    concat.reference!(parts, attrs, [whole({ dtype: "f64", shape: parts[0].shape }, attrs)])[0]
-  ),
+  together: each(joined),
   bf16: "kept",
   recompute: "collective",
   kernel: together,
@@ -139,6 +147,80 @@ export const ringShift: Op = defineOp({
   flops: () => 0,
 });
 
+/** A value that is cut along dim `join` becomes one that is cut along dim `split`: each rank gives every other a piece of what it has. */
+export const allToAll: Op = defineOp({
+  name: "all_to_all",
+  attrs: {
+    ...GROUP,
+    split: { type: "integer", doc: "the dim that is cut" },
+    join: { type: "integer", doc: "the dim that is cut no longer" },
+  },
+  infer: (inputs, attrs) => {
+    if (attrs.split === attrs.join) throw new TypeError(`dim ${attrs.split} is cut and joined; expected two dims`);
+    return eachType(inputs, (x) => whole(piece(x, cutOf(attrs)), joinOf(attrs)));
+  },
+  together: each((parts, attrs, at) => joined(parts.map((x) => pieceAt(x, cutOf(attrs), at)), joinOf(attrs))),
+  vjp: ({ cotangents, attrs }) => {
+    const back = { ...attrs, split: attrs.join, join: attrs.split };
+    return cotangents.map((dy) => dy?.apply("all_to_all", [], back)[0]);
+  },
+  bf16: "kept",
+  recompute: "collective",
+  kernel: together,
+  views: packedViews,
+  flops: () => 0,
+});
+
+/** Tensors go from some members of the group to others. All members have the same list of them, and come to it at the same point of
+ * their order; each gives those that it sends and is given those that it receives, in the order of the list. */
+export const exchange: Op = defineOp({
+  name: "exchange",
+  attrs: {
+    size: GROUP.size,
+    group: { type: "integers", doc: "the ranks that meet, in order" },
+    member: { type: "integer", doc: "which of them this rank is" },
+    from: { type: "integers", doc: "by tensor: the member that sends it" },
+    to: { type: "integers", doc: "by tensor: the member that receives it" },
+    types: { type: "types", doc: "by tensor: its type" },
+  },
+  infer: (inputs, attrs) => {
+    const [sent, received] = [attrs.from, attrs.to].map((ends) => {
+      return (attrs.types as unknown as Type[]).filter((_, i) => nums(ends)[i] === attrs.member);
+    });
+    const fault = exchangeFault(attrs);
+    if (fault) throw new TypeError(fault);
+    const fits = sent.length === inputs.length && sent.every((type, i) => sameType(type, inputs[i]));
+    if (fits) return received.map(({ dtype, shape }) => ({ dtype, shape }));
+    const [expected, given] = [sent, inputs].map((types) => types.map(typeText).join(", ") || "nothing");
+    throw new TypeError(`member ${attrs.member} is given ${given}; expected what it sends: ${expected}`);
+  },
+  together: (operands, attrs, at) => {
+    const [from, to] = [nums(attrs.from), nums(attrs.to)], sent = operands.map(() => 0);
+    const values = from.map((member) => operands[member][sent[member]++]);
+    return values.filter((_, i) => to[i] === at);
+  },
+  bf16: "kept",
+  recompute: "collective",
+  kernel: ({ inputs, attrs }) => {
+    const bytes = (attrs.types as unknown as Type[]).map(sizeBytes);
+    const [group, from, to] = [attrs.group, attrs.from, attrs.to].map(nums);
+    return { kernel: "exchange", attrs: { inputs: inputs.length, member: num(attrs.member), group, from, to, bytes } };
+  },
+  views: packedViews,
+  flops: () => 0,
+});
+
+function exchangeFault({ from, to, types, size, member }: Attrs): string | undefined {
+  const [senders, receivers] = [nums(from), nums(to)], { length } = types as readonly Attr[];
+  if (senders.length !== length || receivers.length !== length) {
+    return `${length} tensors go from ${senders.length} members to ${receivers.length}; expected one of each for every tensor`;
+  }
+  const stranger = [num(member), ...senders, ...receivers].find((m) => !(m >= 0 && m < num(size)));
+  if (stranger !== undefined) return `member ${stranger} is none of ${size}`;
+  const own = senders.findIndex((m, i) => m === receivers[i]);
+  return own < 0 ? undefined : `tensor ${own} goes from member ${senders[own]} to itself`;
+}
+
 /** The rank's own piece along `dim` of what all have; with `back`, that of the rank so many places before it in the group's ring. */
 export const sliceByRank: Op = defineOp({
   name: "slice_by_rank",
@@ -187,10 +269,12 @@ export function sentBytes(node: Node): number {
     case "all_gather":
       return bytes * (size - 1);
     case "reduce_scatter":
+    case "all_to_all":
       return bytes * (size - 1) / size;
     case "all_reduce":
       return 2 * bytes * (size - 1) / size;
     case "ring_shift":
+    case "exchange":
       return bytes;
     default:
       return 0;

@@ -48,10 +48,15 @@ function collectives(): Uint8Array {
     const piece = apply("reduce_scatter", x.exp(), { dim: 0, by: "max" }),
       whole = apply("all_gather", piece, { dim: 1 });
     const sum = apply("all_reduce", whole.square(), { by: "sum" });
-    return { y: sum.add(apply("ring_shift", whole, {})), z: x.neg() };
-  }, "rank");
-  const graphs = [graph, { ...graph, name: "again" }].map(materialize);
-  return encode(memory(graphs, { threads: 1 })).bytes;
+    const moved = apply("all_to_all", x.square(), { split: 0, join: 1 });
+    const types = [moved, piece, sum].map(({ dtype, shape }) => ({ dtype, shape }));
+    const ends = { size: 3, group: [2, 0, 1], member: 1, from: [1, 0, 1], to: [0, 1, 2], types };
+    const [received] = builder.emit("exchange", [moved.value, sum.value], ends);
+    const y = sum.add(apply("ring_shift", whole, {}));
+    return { y, z: x.neg(), received: new Tensor(builder, received) };
+  });
+  const ready = [graph, { ...graph, name: "again" }].map((g) => materialize({ ...g, level: "rank" }));
+  return encode(memory(ready, { threads: 1 })).bytes;
 }
 
 /** Writes them into a folder that is made where it is missing, and returns their paths. */

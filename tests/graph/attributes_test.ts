@@ -16,6 +16,7 @@ const values: Record<AttrType, { fits: Attr[]; not: Attr[] }> = {
   text: { fits: [""], not: [1, ["a"]] },
   texts: { fits: [["a"]], not: ["a", [1]] },
   sizes: { fits: [{ a: 1 }], not: [[1], { a: "1" }] },
+  types: { fits: [[], [{ dtype: "f32", shape: [2] }]], not: [{ dtype: "f32", shape: [2] }, [{ shape: [2] }], [1]] },
   "rank integer": { fits: [1, later], not: [0.5, "1", { plus: 0 }] },
   "rank integers": { fits: [[1, later]], not: [later, [0.5]] },
   program: { fits: [{ constants: [], steps: [], results: [] }], not: [{ steps: [] }, "add"] },

@@ -126,7 +126,7 @@ Deno.test("ranks that meet at different collectives are an error that says where
   assertThrows(
     () => interpretRanks([summing(false), summing(false, "reduce_scatter")], inputs),
     Error,
-    "rank 0 is at all_reduce of f64[2], rank 1 at reduce_scatter of f64[2]",
+    "rank 0 is at all_reduce of f64[2] over 0,1, rank 1 at reduce_scatter of f64[2] over 0,1",
   );
   const alone = trace((x) => x.exp(), f64(2));
   const given = [inputs[0], { inputs: { x0: [1, 2] } }];

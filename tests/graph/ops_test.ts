@@ -26,6 +26,8 @@ const RANK_OPS = [
   "reduce_scatter",
   "all_reduce",
   "ring_shift",
+  "all_to_all",
+  "exchange",
   "slice_by_rank",
   "concat_by_rank",
   "keep_on_first",

@@ -140,19 +140,27 @@ async function runGraphs(device: Device, { rank, size }: Comm["info"], seeds: nu
   return { collectives, worst, digest: await digest(results) };
 }
 
-/** Of some attributes, those that an op has. */
-function ownOf(op: string, attrs: Attrs): Attrs {
-  const schema = opOf(op).attrs!;
-  return Object.fromEntries(Object.entries(attrs).filter(([name]) => name in schema));
+/** Those of some attributes that an op has. */
+function known(op: string, attrs: Attrs): Attrs {
+  return Object.fromEntries(Object.entries(attrs).filter(([name]) => name in opOf(op).attrs!));
+}
+
+/** How one collective is done. */
+interface OneOptions {
+  readonly group: readonly number[];
+  readonly dim?: number;
+  readonly by?: string;
+  readonly split?: number;
+  readonly join?: number;
 }
 
 /** A graph with one collective. */
-function one(op: string, type: Type, attrs: { group: readonly number[]; dim?: number; by?: string }): Graph {
+function one(op: string, type: Type, options: OneOptions): Graph {
   return traceGraph("g", [], (builder) => {
     builder.origin = at("layers.3.attention");
     const x = new Tensor(builder, builder.input("x", type));
-    return { y: x.apply(op, [], ownOf(op, { axes: ["tp"], size: attrs.group.length, ...attrs }))[0] };
-  }, "rank");
+    return { y: x.apply(op, [], known(op, { axes: ["tp"], size: options.group.length, ...options }))[0] };
+  });
 }
 
 /** Every collective in every dtype, along every dim, over groups in any order: exactly what it means. */
@@ -161,9 +169,10 @@ async function runCollectives(device: Device, { rank, size }: Comm["info"]) {
   const group = random.shuffle(Array.from({ length: size }, (_, r) => r));
   for (const dtype of ["f32", "f64", "i32", "bf16"] as DType[]) {
     for (const shape of [[12, 5, 3], [2, 12, 700], [5, 3, 24]]) {
-      for (const op of ["all_gather", "reduce_scatter", "all_reduce", "ring_shift"]) {
+      for (const op of ["all_gather", "reduce_scatter", "all_reduce", "ring_shift", "all_to_all"]) {
         const dim = shape.findIndex((n) => n % 12 === 0), by = random.pick(["sum", "max"]);
-        const graph = one(op, { dtype, shape }, { group, dim, by });
+        const join = random.pick([0, 1, 2].filter((d) => d !== dim));
+        const graph = one(op, { dtype, shape }, { group, dim, by, split: dim, join });
         const inputs = group.map(() => ({
           x: arr(shape, Float64Array.from({ length: numel(shape) }, () => roundBf16(random.int(-60, 60)))),
         }));
@@ -184,7 +193,7 @@ async function runGrouped(device: Device, { rank, size }: Comm["info"]) {
   const shapes = Array.from({ length: count }, (_, i) => [12, 1 + 3 * i]);
   for (const dtype of ["f32", "f64", "bf16"] as DType[]) {
     for (const op of ["all_gather", "reduce_scatter", "all_reduce"]) {
-      const attrs = ownOf(op, { axes: ["dp_shard"], size, group, dim: 0, by: "sum" });
+      const attrs = known(op, { axes: ["dp_shard"], size, group, dim: 0, by: "sum" });
       const graphs = [true, false].map((isGrouped) =>
         traceGraph("g", [], (builder) => {
           const values = shapes.map((shape, i) => builder.input(`x${i}`, { dtype, shape }));
@@ -210,14 +219,54 @@ async function runGrouped(device: Device, { rank, size }: Comm["info"]) {
   return { tensors: results.length, digest: await digest(results) };
 }
 
+/** An exchange in which each member sends its neighbours and those beyond tensors of several types, the smaller ones first. */
+function exchanging(group: readonly number[], member: number): Graph {
+  const { length: size } = group, dtypes: DType[] = ["f32", "f64", "i32", "bf16"];
+  const ways = group.flatMap((_, from) => [1, size - 1, 2].map((step) => [from, (from + step) % size]))
+    .filter(([from, to]) => from !== to);
+  const types = ways.map((_, i): Type => ({ dtype: dtypes[i % 4], shape: i % 3 === 2 ? [100_000] : [3, 1 + i] }));
+  return traceGraph("g", [], (builder) => {
+    builder.origin = at("layers.3.attention");
+    const sent = types.filter((_, i) => ways[i][0] === member).map((type, i) => builder.input(`x${i}`, type));
+    const [from, to] = [0, 1].map((end) => ways.map((way) => way[end]));
+    const attrs = { size, group, member, from, to, types: types.map(({ dtype, shape }) => ({ dtype, shape })) };
+    const made = builder.emit("exchange", sent, attrs);
+    return Object.fromEntries(made.map((value, i) => [`y${i}`, new Tensor(builder, value)]));
+  });
+}
+
+/** Each member's graph differs, and what it is given: all of it arrives, also in a second run. */
+async function runExchange(device: Device, { rank, size }: Comm["info"]) {
+  const random = new Random(9), group = random.shuffle(Array.from({ length: size }, (_, r) => r));
+  const graphs = Array.from({ length: size }, (_, r) => exchanging(group, group.indexOf(r)));
+  const inputs = graphs.map((graph) =>
+    Object.fromEntries(graph.inputs.map(({ name, value: { shape } }) => [
+      name,
+      arr(shape, Float64Array.from({ length: numel(shape) }, () => roundBf16(random.int(-60, 60)))),
+    ]))
+  );
+  const expected = interpretRanks(graphs, inputs.map((x) => ({ inputs: x })))[rank];
+  using program = await Rank.load(device, graphs[rank]);
+  for (let run = 0; run < 2; run++) {
+    const actual = await program.run(inputs[rank], new Map());
+    for (const [name, value] of Object.entries(expected)) {
+      if (errorOf(actual.get(name)!, value) !== 0) throw new Error(`${name} of rank ${rank} is wrong`);
+    }
+  }
+  return { received: Object.keys(expected).length, digest: await digest(Object.values(expected)) };
+}
+
 /** What libtitan counts of collectives of every kind, each done twice, and what a plan says of them. */
 async function runSent(device: Device, comm: Comm) {
-  const { size } = comm.info, group = Array.from({ length: size }, (_, r) => r), planned: Record<string, number> = {};
-  for (const op of ["all_gather", "reduce_scatter", "all_reduce", "ring_shift"]) {
-    const graph = one(op, { dtype: "bf16", shape: [12, 5] }, { group, dim: 0, by: "sum" });
-    planned[op] = 2 * sentBytes(graph.nodes[0]);
+  const { rank, size } = comm.info, group = Array.from({ length: size }, (_, r) => r);
+  const planned: Record<string, number> = {}, type: Type = { dtype: "bf16", shape: [12, 6] };
+  const cut = { group, dim: 0, by: "sum", split: 0, join: 1 };
+  const ops = ["all_gather", "reduce_scatter", "all_reduce", "ring_shift", "all_to_all"];
+  for (const graph of [...ops.map((op) => one(op, type, cut)), exchanging(group, rank)]) {
+    planned[graph.nodes[0].op] = 2 * sentBytes(graph.nodes[0]);
+    const inputs = Object.fromEntries(graph.inputs.map(({ name, value }) => [name, arr(value.shape)]));
     using program = await Rank.load(device, graph);
-    for (let run = 0; run < 2; run++) await program.run({ x: arr([12, 5]) }, new Map());
+    for (let run = 0; run < 2; run++) await program.run(inputs, new Map());
   }
   return { planned, sent: comm.sent() };
 }
@@ -246,6 +295,11 @@ const tasks: Readonly<Record<string, (device: Device, comm: Comm) => Promise<unk
   graphs: (device, comm) => runGraphs(device, comm.info, 60),
   collectives: (device, comm) => runCollectives(device, comm.info),
   grouped: (device, comm) => runGrouped(device, comm.info),
+  exchange: (device, comm) => runExchange(device, comm.info),
+  /** Members that say differently what goes to whom. */
+  mistake: async (device, { info: { rank } }) => {
+    await Rank.load(device, exchanging(rank === 1 ? [1, 0] : [0, 1], rank === 1 ? 0 : rank));
+  },
   gather: async (_, comm) => {
     const all = await comm.gather(Uint8Array.of(comm.info.rank, 7));
     return { all: all.map((bytes) => [...bytes]), exchange: comm.info.exchange, hostSize: comm.info.hostSize };

@@ -45,6 +45,14 @@ test("many tensors by one collective have the same bits as one by one, however t
   assertEquals(await succeed(2, "grouped", MESSAGES), shared);
 });
 
+for (const size of [2, 3, 4]) {
+  test(`an exchange among ${size} processes brings everyone what it is sent, by shared memory and by messages`, async () => {
+    const shared = await succeed(size, "exchange");
+    for (const { received } of shared) assert(received as number >= 2);
+    assertEquals(await succeed(size, "exchange", MESSAGES), shared);
+  });
+}
+
 test("who waits for a rank that does not come is told so in time: who, where, and what each did last", async () => {
   const { code, stderr, seconds } = await ranks(3, "sleep", {}, PATIENCE);
   assert(code !== 0 && seconds < 40, `it ended after ${seconds} s with ${code}\n${stderr}`);
@@ -127,6 +135,12 @@ test("ranks with different programs are told so before anything hangs", async ()
   assertMatch(stderr, /load different programs: their 1 collectives over ranks 0, 1 differ in kind, dtype or shape/);
 });
 
+test("members that list an exchange differently are told so before anything hangs", async () => {
+  const { code, stderr, seconds } = await ranks(2, "mistake");
+  assert(code !== 0 && seconds < 40, `it ended after ${seconds} s with ${code}\n${stderr}`);
+  assertMatch(stderr, /load different programs: one exchanges over ranks [01], [01] where the other does not/);
+});
+
 test("the flight recorder has the last collectives of every rank", async () => {
   for (const { record } of await succeed(2, "record")) {
     assertMatch(
@@ -151,10 +165,12 @@ test("libtitan counts as many bytes as a plan does, on any number of ranks, howe
       for (const result of await succeed(size, "sent", env)) {
         const planned = result.planned as Record<string, number>, sent = result.sent as Record<string, Traffic>;
         assertEquals(Object.keys(sent), Object.keys(planned));
+        // To cut a value along another dim takes one n-th of what gathering it takes.
+        assertEquals(sent.all_to_all.sentBytes * size, sent.all_gather.sentBytes);
         for (const [op, { collectives, tensors, sentBytes }] of Object.entries(sent)) {
           assertEquals(
-            [collectives, tensors, Math.abs(sentBytes - planned[op]) < 1e-6],
-            [2, 2, true],
+            [collectives, op === "exchange" || tensors === 2, Math.abs(sentBytes - planned[op]) < 1e-6],
+            [2, true, true],
             `${op} ${sentBytes}`,
           );
         }

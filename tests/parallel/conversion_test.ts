@@ -2,6 +2,9 @@ import { assertEquals } from "@std/assert";
 import { type Layout, layoutText, partial, shard } from "../../graph/layout.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { conversion } from "../../parallel/conversion.ts";
+import { exchangesOf } from "../../parallel/exchanges.ts";
+import { Mesh } from "../../parallel/mesh.ts";
+import { partition } from "../../parallel/partition.ts";
 import { forSeeds, Random } from "../graph/random_graphs.ts";
 import { assertSameOnMesh, layoutsFor } from "./lockstep.ts";
 import { randomLayout, randomMesh } from "./random_layouts.ts";
@@ -65,6 +68,32 @@ Deno.test("a whole value is its own maximum, and the maximum of shards is taken 
 
 Deno.test("slices are made before what is gathered, which is then smaller", () => {
   assertEquals(steps(layout(["tp", shard(1)]), layout(["dp", shard(0)])), ["slice_by_rank(dp) 0", "all_gather(tp) 1"]);
+});
+
+Deno.test("a cut moves from dim to dim by an all_to_all, several axes at one go where they are innermost and come next", () => {
+  const [rows, columns] = [0, 1].map((dim) => layout(["tp", shard(dim)]));
+  assertEquals(steps(rows, columns), ["all_to_all(tp) 0"]);
+  const both = (...dims: number[]) => layout(["dp", shard(dims[0])], ["tp", shard(dims[1])]);
+  assertEquals(steps(both(0, 0), both(1, 1)), ["all_to_all(dp tp) 0"]);
+  assertEquals(steps(both(0, 0), both(0, 1)), ["all_to_all(tp) 0"]);
+  assertEquals(steps(both(0, 0), columns), ["all_to_all(tp) 0", "all_gather(dp) 0"]);
+  assertEquals(steps(both(0, 1), both(1, 0)), ["all_gather(dp) 0", "all_to_all(tp) 1", "slice_by_rank(dp) 1"]);
+  // What lies further out, or is padded, does not move.
+  assertEquals(steps(both(0, 0), layout(["dp", shard(1)])), ["all_gather(dp tp) 0", "slice_by_rank(dp) 1"]);
+  assertEquals(steps(layout(["dp", padded]), layout(["dp", shard(1)])), ["all_gather(dp) 0", "slice_by_rank(dp) 1"]);
+});
+
+Deno.test("moving a cut sends a part's size times (n - 1) / n, one n-th of what gathering sends", () => {
+  const mesh = new Mesh({ dp_shard: 1, tp: 4 }, 4), shape = [8, 12], bytes = 4 * 8 * 12;
+  const sent = (to: Layout) => {
+    const graph = traceGraph("g", [{ name: "s", kind: "sum", dtype: "f32", shape }], (builder) => {
+      builder.assign("s", builder.input("x", { dtype: "f32", shape }));
+    });
+    const layouts = layoutsFor({ inputs: { x: layout(["tp", shard(0)]) }, states: { s: to } });
+    return exchangesOf(partition(graph, mesh, layouts)).map(({ op, bytes }) => [op, bytes]);
+  };
+  assertEquals(sent(layout()), [["all_gather", bytes / 4 * 3]]);
+  assertEquals(sent(layout(["tp", shard(1)])), [["all_to_all", bytes / 4 / 4 * 3]]);
 });
 
 Deno.test("padded slices are gathered and scattered at one go", () => {

@@ -29,7 +29,7 @@ Deno.test("the kernel table tells optional, repeated and scratch operands apart"
 
 Deno.test("structs are laid out as C lays them out", () => {
   const header = "#define TITAN_ABI_VERSION 4\ntypedef struct t {\n  uint32_t a;\n  uint64_t b;\n  char c[3];\n} t;\n";
-  const source = symbolsSource(header);
+  const source = symbolsSource(header, "");
   for (
     const line of [
       "bytes: 24,",
@@ -41,10 +41,19 @@ Deno.test("structs are laid out as C lays them out", () => {
   }
 });
 
+Deno.test("collectives are numbered by themselves, in the order of the table", () => {
+  const table = ["gather", "shift"].map((name) => `COLLECTIVE(${name}, "x* -> y*?", "", "f32")\n`).join(
+    "MAP(neg, 1)\n",
+  );
+  const source = symbolsSource("#define TITAN_ABI_VERSION 1\n", `KERNEL(copy, "x -> y", "", "f32")\n${table}`);
+  assertEquals(source.includes("export const Collective = {\n  gather: 0,\n  shift: 1,\n}"), true);
+  assertEquals(kernelsSource(table).includes('{ name: "y", variadic: true, optional: true, bf16: false }'), true);
+});
+
 Deno.test("a C type that Deno cannot pass is refused", () => {
   const header = "#define TITAN_ABI_VERSION 1\n/** Adds. */\nTITAN_API int32_t titan_add(float a);\n";
-  assertThrows(() => symbolsSource(header), Error, "titan.h uses the type float");
-  assertThrows(() => symbolsSource(""), Error, "no TITAN_ABI_VERSION");
+  assertThrows(() => symbolsSource(header, ""), Error, "titan.h uses the type float");
+  assertThrows(() => symbolsSource("", ""), Error, "no TITAN_ABI_VERSION");
 });
 
 Deno.test("a kernel without attributes or scratch has empty ones", () => {

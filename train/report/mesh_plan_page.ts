@@ -35,6 +35,8 @@ const OP_COLORS: Readonly<Record<string, string>> = {
   reduce_scatter: "#d98a3d",
   all_reduce: "#6a9a58",
   ring_shift: "#8064a2",
+  all_to_all: "#2f8f83",
+  exchange: "#9aa0a6",
 };
 
 const STYLE = `

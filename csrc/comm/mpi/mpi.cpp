@@ -19,12 +19,14 @@ namespace {
 using titan::DType;
 
 constexpr int64_t STAGE_BYTES = 256 << 10;  // of a piece that travel at a time
+constexpr int64_t MOST = int64_t{1} << 30;  // bytes of a message
 
 struct Group {
   MPI_Comm comm;
   int size, rank;
   std::vector<char> sent, received;  // staged pieces, one for each rank
   std::vector<const char*> parts;    // where those that are added up lie
+  std::vector<MPI_Request> requests;  // of an exchange
 };
 
 // Messages that nobody waits for any more may still arrive. Neither MPI nor its standard offers a way to call back what takes part in a collective,
@@ -122,9 +124,10 @@ int gather(void* group, const void* mine, void* all, uint64_t bytes, const titan
   return TITAN_COMM_OK;
 }
 
-/// Where piece elements [start, start + count) of all rows' pieces lie: calls each(byte offset in a part, byte offset in the whole less the piece's, bytes).
-template <class Each> void each_run(const titan_comm_tensor& tensor, int64_t pieces, int64_t size, int64_t start, int64_t count, Each each) {
-  const auto chunk = static_cast<int64_t>(tensor.chunk);
+/// Where piece elements [start, start + count) of all rows' pieces of `chunk` elements lie: calls each(byte offset in a part, byte offset in the whole
+/// less the piece's, bytes).
+template <class Each> void each_run(uint64_t elements, int64_t pieces, int64_t size, int64_t start, int64_t count, Each each) {
+  const auto chunk = static_cast<int64_t>(elements);
   for (int64_t at = start; at < start + count;) {
     const int64_t row = at / chunk, column = at % chunk, run = std::min(chunk - column, start + count - at);
     each(at * size, (row * pieces * chunk + column) * size, run * size);
@@ -144,7 +147,7 @@ int all_gather(Group& group, const titan_comm_tensor& tensor, int64_t size, cons
     for (int r = 0; r < group.size; r++) {
       const char* from = group.received.data() + static_cast<int64_t>(r) * bytes;
       char* to = static_cast<char*>(tensor.out) + r * static_cast<int64_t>(tensor.chunk) * size;
-      each_run(tensor, group.size, size, start, count, [&](int64_t part, int64_t whole, int64_t n) { std::memcpy(to + whole, from + (part - start * size), static_cast<size_t>(n)); });
+      each_run(tensor.chunk, group.size, size, start, count, [&](int64_t part, int64_t whole, int64_t n) { std::memcpy(to + whole, from + (part - start * size), static_cast<size_t>(n)); });
     }
   }
   return TITAN_COMM_OK;
@@ -163,7 +166,7 @@ int reduce_scatter(Group& group, const titan_comm_call& call, const titan_comm_t
     for (int r = 0; r < group.size; r++) {
       char* to = group.sent.data() + static_cast<int64_t>(r) * bytes;
       const char* from = static_cast<const char*>(tensor.in) + r * static_cast<int64_t>(tensor.chunk) * size;
-      each_run(tensor, group.size, size, start, count, [&](int64_t part, int64_t whole, int64_t n) { std::memcpy(to + (part - start * size), from + whole, static_cast<size_t>(n)); });
+      each_run(tensor.chunk, group.size, size, start, count, [&](int64_t part, int64_t whole, int64_t n) { std::memcpy(to + (part - start * size), from + whole, static_cast<size_t>(n)); });
       parts[static_cast<size_t>(r)] = group.received.data() + static_cast<int64_t>(r) * bytes;
     }
     MPI_Request request;
@@ -201,7 +204,6 @@ int all_reduce(Group& group, const titan_comm_call& call, const titan_comm_tenso
 
 /// From the member before, to the one behind, as it lies.
 int ring_shift(Group& group, const titan_comm_tensor& tensor, int64_t size, const titan_comm_wait* wait, char* error) {
-  constexpr int64_t MOST = int64_t{1} << 30;
   const int64_t row = static_cast<int64_t>(tensor.chunk) * size, in_step = static_cast<int64_t>(tensor.in_step) * size, out_step = static_cast<int64_t>(tensor.out_step) * size;
   const int before = (group.rank + group.size - 1) % group.size, behind = (group.rank + 1) % group.size;
   for (int64_t o = 0; o < static_cast<int64_t>(tensor.outer); o++)
@@ -216,15 +218,64 @@ int ring_shift(Group& group, const titan_comm_tensor& tensor, int64_t size, cons
   return TITAN_COMM_OK;
 }
 
+/// Every rank sends each other its piece, which lies in runs of `in_run` elements there and of `out_run` here.
+int all_to_all(Group& group, const titan_comm_tensor& tensor, int64_t size, const titan_comm_wait* wait, char* error) {
+  const int64_t total = static_cast<int64_t>(tensor.outer * tensor.chunk), most = STAGE_BYTES / size;
+  group.sent.resize(static_cast<size_t>(STAGE_BYTES * group.size));
+  group.received.resize(group.sent.size());
+  for (int64_t start = 0; start < total; start += most) {
+    const int64_t count = std::min(most, total - start);
+    const int bytes = static_cast<int>(count * size);
+    for (int r = 0; r < group.size; r++) {
+      char* to = group.sent.data() + static_cast<int64_t>(r) * bytes;
+      const char* from = static_cast<const char*>(tensor.in) + r * static_cast<int64_t>(tensor.in_run) * size;
+      each_run(tensor.in_run, group.size, size, start, count, [&](int64_t part, int64_t whole, int64_t n) { std::memcpy(to + (part - start * size), from + whole, static_cast<size_t>(n)); });
+    }
+    MPI_Request request;
+    MUST(MPI_Ialltoall(group.sent.data(), bytes, MPI_BYTE, group.received.data(), bytes, MPI_BYTE, group.comm, &request), "MPI_Ialltoall");
+    if (const int result = finish(&request, wait, error)) return result;
+    for (int r = 0; r < group.size; r++) {
+      const char* from = group.received.data() + static_cast<int64_t>(r) * bytes;
+      char* to = static_cast<char*>(tensor.out) + r * static_cast<int64_t>(tensor.out_run) * size;
+      each_run(tensor.out_run, group.size, size, start, count, [&](int64_t part, int64_t whole, int64_t n) { std::memcpy(to + whole, from + (part - start * size), static_cast<size_t>(n)); });
+    }
+  }
+  return TITAN_COMM_OK;
+}
+
+/// All messages of an exchange are on their way before any is waited for, so it does not matter in which order members list them.
+int exchange(Group& group, const titan_comm_call& call, const titan_comm_wait* wait, char* error) {
+  group.requests.clear();
+  for (uint32_t i = 0; i < call.num_tensors; i++) {
+    const titan_comm_tensor& tensor = call.tensors[i];
+    const auto total = static_cast<int64_t>(tensor.chunk);
+    for (int64_t start = 0; start < total && (tensor.in || tensor.out); start += MOST) {
+      const int bytes = static_cast<int>(std::min(MOST, total - start));
+      MPI_Request request;
+      if (tensor.out) {
+        MUST(MPI_Irecv(static_cast<char*>(tensor.out) + start, bytes, MPI_BYTE, static_cast<int>(tensor.from), 0, group.comm, &request), "MPI_Irecv");
+      } else {
+        MUST(MPI_Isend(static_cast<const char*>(tensor.in) + start, bytes, MPI_BYTE, static_cast<int>(tensor.to), 0, group.comm, &request), "MPI_Isend");
+      }
+      group.requests.push_back(request);
+    }
+  }
+  for (MPI_Request& request : group.requests)
+    if (const int result = finish(&request, wait, error)) return result;
+  return TITAN_COMM_OK;
+}
+
 int run(void* handle, const titan_comm_call* call, const titan_comm_wait* wait, char* error) {
   Group& group = group_of(handle);
   const auto size = static_cast<int64_t>(titan::size_of(DType{call->dtype}));
+  if (call->kind == titan_comm_exchange) return exchange(group, *call, wait, error);
   for (uint32_t i = 0; i < call->num_tensors; i++) {
     const titan_comm_tensor& tensor = call->tensors[i];
     if (!tensor.outer || !tensor.chunk) continue;
-    const int result = call->kind == TITAN_COMM_ALL_GATHER       ? all_gather(group, tensor, size, wait, error)
-                       : call->kind == TITAN_COMM_REDUCE_SCATTER ? reduce_scatter(group, *call, tensor, size, wait, error)
-                       : call->kind == TITAN_COMM_RING_SHIFT     ? ring_shift(group, tensor, size, wait, error)
+    const int result = call->kind == titan_comm_all_gather       ? all_gather(group, tensor, size, wait, error)
+                       : call->kind == titan_comm_reduce_scatter ? reduce_scatter(group, *call, tensor, size, wait, error)
+                       : call->kind == titan_comm_ring_shift     ? ring_shift(group, tensor, size, wait, error)
+                       : call->kind == titan_comm_all_to_all     ? all_to_all(group, tensor, size, wait, error)
                                                                  : all_reduce(group, *call, tensor, size, wait, error);
     if (result) return result;
   }
