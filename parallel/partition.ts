@@ -143,7 +143,8 @@ class Rules implements Decisions {
     }
     const cut = (terms: Labels["inputs"], at: number, placement: Placement) => {
       if (placement.kind !== "shard") return;
-      const { dim, padded } = placement, label = terms[at][dim];
+      // An op that would make something of padding may still have even slices.
+      const label = terms[at][placement.dim], padded = placement.padded && opOf(node.op).split!.padded === true;
       return this.#canCut(node, labels, label, axis, padded) ? cutAlong(node, labels, label, padded) : undefined;
     };
     // Rule 2a.
@@ -176,7 +177,7 @@ class Rules implements Decisions {
 
   #canCut(node: Node, labels: Labels, label: string | undefined, axis: Axis, padded: boolean): label is string {
     if (label === undefined) return false;
-    if (padded && opOf(node.op).split!.padded) return true;
+    if (padded) return true;
     const same = (a: Axis) => this.strategy(node, a).label === label && !this.strategy(node, a).padded;
     return labels.sizes.get(label)! % this.#pieces(same, axis) === 0;
   }

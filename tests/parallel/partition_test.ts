@@ -94,6 +94,16 @@ Deno.test("rule 1: what has padding is gathered for an op that would make someth
   assertEquals(text, ["all_gather tp 0 [6]", "slice [5]", "exp [5]", "reduce []"]);
 });
 
+Deno.test("rule 1: padding over two axes does not become a cut that the two do not make evenly", () => {
+  const placement = shard(0, { padded: true });
+  const text = partitioned(
+    (builder) => ({ y: new Tensor(builder, builder.read("s")).exp().sum() }),
+    layoutsFor({ states: { s: layout({ dp_shard: placement, cp: placement }) } }),
+    { states: [{ name: "s", kind: "sum", ...f64(6) }], mesh: { dp_shard: 2, cp: 2 } },
+  );
+  assertEquals(text.filter((line) => line.startsWith("exp")), ["exp [3]"]);
+});
+
 Deno.test("a constant is padded with zeros, so that it counts nothing in a norm", () => {
   const text = padded((builder) => {
     builder.assign("s", builder.emit("constant", [], { value: 1, dtype: "f64", shape: [5] })[0]);

@@ -44,8 +44,8 @@ const errors: readonly Planted[] = [
   partition(
     "1",
     "padding where an op cannot have it",
-    "if (padded && opOf(node.op).split!.padded) return true;",
-    "if (padded) return true;",
+    "padded = placement.padded && opOf(node.op).split!.padded === true;",
+    "padded = placement.padded;",
   ),
   lower(
     "1",
