@@ -2,7 +2,7 @@
  * data; passes build new graphs and never change the one they were given.
  * @module */
 
-/** Element types. `i32` holds tokens, positions and document ids; only the real types are differentiable. `bf16` (the upper half of
+/** Element types. `i32` holds tokens, positions, document ids and indices; only the real types are differentiable. `bf16` (the upper half of
  * an `f32`) is a way to store: whoever reads it computes in `f32`. */
 export type DType = "f32" | "f64" | "bf16" | "i32";
 
@@ -54,8 +54,12 @@ export interface Node extends Origin {
   readonly attrs: Attrs;
 }
 
-/** What a named state is for; memory is reported by it. */
-export type StateKind = "parameter" | "gradient" | "moment" | "sum";
+/** What a named state may be for, in the order of the memory plan; memory is reported by it. A buffer is what a model remembers beside its
+ * parameters, a cache what can be made again at any time. */
+export const stateKinds = ["parameter", "gradient", "moment", "sum", "buffer", "cache"] as const;
+
+/** What a named state is for. */
+export type StateKind = typeof stateKinds[number];
 
 /** A tensor that outlives a run. Only `read`, `accumulate` and `assign` touch it. */
 export interface State extends Type {

@@ -14,6 +14,7 @@ import {
   sizeBytes,
   type State,
   type StateKind,
+  stateKinds,
   type Value,
 } from "../ir.ts";
 import { type Base, ownsBase, type Places, placeValues } from "../place.ts";
@@ -111,9 +112,9 @@ function placeStates(graphs: readonly Graph[]) {
     names.forEach((n) => groups.set(n, names));
   }
   const states = new Map<string, { state: State; offset: number }>();
-  const categories = { parameter: 0, gradient: 0, moment: 0, sum: 0 };
+  const categories = Object.fromEntries(stateKinds.map((kind) => [kind, 0])) as Record<StateKind, number>;
   let bytes = 0;
-  for (const kind of ["parameter", "gradient", "moment", "sum"] as const) {
+  for (const kind of stateKinds) {
     const start = bytes;
     for (const { name, kind: own } of all.values()) {
       if (own !== kind || states.has(name)) continue;

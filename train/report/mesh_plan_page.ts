@@ -28,6 +28,8 @@ const MEMORY_COLORS = [
   "#c0504d",
   "#8064a2",
   "#d5d8dc",
+  "#2e8b8b",
+  "#b5a642",
 ];
 /** Color of each kind of collective. */
 const OP_COLORS: Readonly<Record<string, string>> = {

@@ -32,6 +32,8 @@ export function memoryRows({ memory: m }: MeshPlan): { readonly name: string; re
     { name: "transient, at the peak", bytes: m.transient },
     { name: "scratch of kernels, at the peak", bytes: m.scratch },
     { name: "gaps", bytes: m.gaps },
+    ...(m.buffers > 0 ? [{ name: "buffers", bytes: m.buffers }] : []),
+    ...(m.caches > 0 ? [{ name: "caches", bytes: m.caches }] : []),
   ];
 }
 

@@ -94,6 +94,10 @@ export interface MemoryUse {
   readonly moments: number;
   /** Sums of loss and tokens. */
   readonly sums: number;
+  /** What modules remember beside parameters. */
+  readonly buffers: number;
+  /** What a run can make again. */
+  readonly caches: number;
   readonly kept: number;
   /** Parameters that other ranks store, while they are here. */
   readonly gathered: number;
@@ -105,12 +109,13 @@ export interface MemoryUse {
 
 /** What memory is for, and the section that needs most of the region that sections share. */
 export function memoryUse(plan: MemoryPlan): { readonly use: MemoryUse; readonly largest: SectionMemory } {
-  const { parameter, gradient, moment, sum, transient: shared } = plan.categories;
+  const { parameter, gradient, moment, sum, buffer, cache, transient: shared } = plan.categories;
   const end = (s: SectionMemory) => s.blocks.reduce((n, b) => Math.max(n, b.offset + b.bytes), 0);
   // The shared region is as large as the section that needs most of it: mostly that of forward and backward.
   const largest = plan.sections.reduce((a, b) => end(b) > end(a) ? b : a);
   const { kept, gathered, transient, scratch, all } = peakOf(largest.blocks), gaps = shared - all;
-  const states = { parameters: parameter, gradientSums: gradient, moments: moment, sums: sum };
+  const others = { sums: sum, buffers: buffer, caches: cache };
+  const states = { parameters: parameter, gradientSums: gradient, moments: moment, ...others };
   return { use: { ...states, kept, gathered, transient, scratch, gaps, arena: plan.arenaBytes }, largest };
 }
 
@@ -125,6 +130,8 @@ ${
       ["gradient sums", bytesText(use.gradientSums)],
       ["moments", bytesText(use.moments)],
       ["sums of loss and tokens", bytesText(use.sums)],
+      ...(use.buffers > 0 ? [["buffers", bytesText(use.buffers)] as const] : []),
+      ...(use.caches > 0 ? [["caches", bytesText(use.caches)] as const] : []),
       ["kept for backward, at the peak", bytesText(use.kept)],
       ...(use.gathered > 0 ? [["gathered parameters, at the peak", bytesText(use.gathered)] as const] : []),
       ["transient, at the peak", bytesText(use.transient)],
