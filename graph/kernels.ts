@@ -55,6 +55,13 @@ export type KernelName =
   | "adamw"
   | "random"
   | "softmax"
+  | "take"
+  | "scatter_add"
+  | "put_rows"
+  | "top_k"
+  | "cumsum"
+  | "integer_map"
+  | "integer_cast"
   | "all_gather"
   | "reduce_scatter"
   | "all_reduce"
@@ -455,8 +462,117 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     attributes: [],
     dtypes: ["f32", "f64"],
   },
-  all_gather: {
+  take: {
     index: 21,
+    collective: false,
+    inputs: [
+      { name: "x", variadic: false, optional: false, bf16: false },
+      { name: "ids", variadic: false, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "start", type: "i64" },
+    ],
+    dtypes: ["f32", "f64", "i32", "bf16"],
+  },
+  scatter_add: {
+    index: 22,
+    collective: false,
+    inputs: [
+      { name: "ids", variadic: false, optional: false, bf16: false },
+      { name: "rows", variadic: false, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "start", type: "i64" },
+    ],
+    dtypes: ["f32", "f64"],
+  },
+  put_rows: {
+    index: 23,
+    collective: false,
+    inputs: [
+      { name: "x", variadic: false, optional: false, bf16: false },
+      { name: "ids", variadic: false, optional: false, bf16: false },
+      { name: "rows", variadic: false, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "start", type: "i64" },
+    ],
+    dtypes: ["f32", "f64", "i32", "bf16"],
+  },
+  top_k: {
+    index: 24,
+    collective: false,
+    inputs: [
+      { name: "x", variadic: false, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "values", variadic: false, optional: false, bf16: false },
+      { name: "ids", variadic: false, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [],
+    dtypes: ["f32", "f64"],
+  },
+  cumsum: {
+    index: 25,
+    collective: false,
+    inputs: [
+      { name: "x", variadic: false, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "dim", type: "i64" },
+      { name: "exclusive", type: "i64" },
+      { name: "reverse", type: "i64" },
+    ],
+    dtypes: ["f32", "f64", "i32"],
+  },
+  integer_map: {
+    index: 26,
+    collective: false,
+    inputs: [
+      { name: "x", variadic: true, optional: false, bf16: false },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [
+      { name: "operation", type: "i64" },
+      { name: "value", type: "i64" },
+    ],
+    dtypes: ["i32"],
+  },
+  integer_cast: {
+    index: 27,
+    collective: false,
+    inputs: [
+      { name: "x", variadic: false, optional: false, bf16: true },
+    ],
+    outputs: [
+      { name: "y", variadic: false, optional: false, bf16: false },
+    ],
+    scratch: false,
+    attributes: [],
+    dtypes: ["f32", "f64"],
+  },
+  all_gather: {
+    index: 28,
     collective: true,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: false },
@@ -473,7 +589,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64", "i32", "bf16"],
   },
   reduce_scatter: {
-    index: 22,
+    index: 29,
     collective: true,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: false },
@@ -491,7 +607,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64", "i32", "bf16"],
   },
   all_reduce: {
-    index: 23,
+    index: 30,
     collective: true,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: false },
@@ -509,7 +625,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64", "i32", "bf16"],
   },
   ring_shift: {
-    index: 24,
+    index: 31,
     collective: true,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: false },

@@ -81,6 +81,8 @@ export interface Op {
   readonly dims?: string | ((attrs: Attrs, ranks: readonly number[]) => string);
   /** Indices of the operands that are integers; all others are then real. Without it operands may be either. */
   readonly integers?: readonly number[];
+  /** Beside those, indices of operands that may be either: all of one type, which is then that of the results. */
+  readonly either?: readonly number[];
   /** Which operands may be stored as `bf16` while the op computes in `f32`, by side and index (`inputs`: how many there are); an
    * output is where the attribute `bf16` lists its index. `"kept"`: real outputs are stored as the inputs are. Default: none. */
   readonly bf16?: "kept" | ((side: "input" | "output", index: number, inputs: number) => boolean);
@@ -152,10 +154,14 @@ export function inferTypes(op: Op, given: readonly Type[], attrs: Attrs): Type[]
 }
 
 function computedTypes(op: Op, inputs: readonly Type[], attrs: Attrs): Type[] {
+  const { integers, either = [] } = op;
   inputs.forEach(({ dtype }, i) => {
-    const expected = op.integers?.includes(i) ? "i32" : "f32 or f64";
-    if (op.integers && isReal(dtype) !== (expected !== "i32")) {
+    const expected = integers?.includes(i) ? "i32" : "f32 or f64";
+    if (integers && !either.includes(i) && isReal(dtype) !== (expected !== "i32")) {
       throw new TypeError(`operand ${i} is ${dtype}, expected ${expected}`);
+    }
+    if (i !== either[0] && either.includes(i) && dtype !== inputs[either[0]].dtype) {
+      throw new TypeError(`operand ${i} is ${dtype}, expected ${inputs[either[0]].dtype} as operand ${either[0]}`);
     }
   });
   if (op.infer) return op.infer(inputs, attrs);

@@ -67,7 +67,7 @@ export class Tensor {
   minimum(other: Tensor | number): Tensor {
     return this.#binary("minimum", other);
   }
-  /** 1 where this is less than `other`, else 0. */
+  /** 1 where this is less than `other`, else 0. Comparisons of integers give integers: cast them to mask reals. */
   less(other: Tensor | number): Tensor {
     return this.#binary("less", other);
   }
@@ -131,7 +131,7 @@ export class Tensor {
   reciprocal(): Tensor {
     return this.#one("reciprocal");
   }
-  /** The same numbers as another element type (integers to reals). */
+  /** The same numbers as another element type: integers to reals, and reals to integers, which leaves out their fraction. */
   cast(dtype: DType): Tensor {
     return dtype === this.dtype ? this : this.#one("cast", [], { dtype });
   }
@@ -197,6 +197,78 @@ export class Tensor {
   mean(dims?: number | readonly number[], options: { keepDims?: boolean } = {}): Tensor {
     const sum = this.sum(dims, options);
     return sum.mul(Math.max(1, numel(sum.shape)) / numel(this.shape));
+  }
+  /** Running sums along a dim: each is the sum of all elements up to its own. `exclusive` leaves its own out, `reverse` begins at the end.
+   * @example
+   * ```ts
+   * import { i32, interpret, trace } from "@libtitan/titan";
+   *
+   * const graph = trace((x) => x.cumsum(0, { exclusive: true }), i32(4));
+   * console.log(interpret(graph, { inputs: { x0: [3, 1, 4, 1] } }).y0.data); // 0, 3, 4, 8
+   * ``` */
+  cumsum(dim = -1, options: { exclusive?: boolean; reverse?: boolean } = {}): Tensor {
+    const flags = Object.entries(options).filter(([, on]) => on);
+    return this.#one("cumsum", [], { dim: this.#dim(dim), ...Object.fromEntries(flags) });
+  }
+  /** The `k` largest elements of the last dim, largest first, and their indices (`i32`). Of equal ones the lower index comes first.
+   * @example
+   * ```ts
+   * import { f32, interpret, trace } from "@libtitan/titan";
+   *
+   * const graph = trace((scores) => scores.topK(2), f32(4));
+   * const { y0: values, y1: ids } = interpret(graph, { inputs: { x0: [0.1, 0.7, 0.2, 0.7] } });
+   * console.log(values.data, ids.data); // 0.7, 0.7 and 1, 3
+   * ``` */
+  topK(k: number): [values: Tensor, ids: Tensor] {
+    const [values, ids] = this.apply("top_k", [], { k });
+    return [values, ids];
+  }
+  /** Index of the largest element of the last dim (`i32`), the lowest of equal ones. */
+  argmax(): Tensor {
+    const lead = letters(this.shape.length - 1).join(" ");
+    return this.topK(1)[1].reshape(`${lead} 1 -> ${lead}`);
+  }
+  /** Rows at integer indices: `[..., n, d]` by `[..., k]` to `[..., k, d]`, leading dims shared. An index that is no row, such as -1, gives
+   * zeros.
+   * @example
+   * ```ts
+   * import { f32, i32, interpret, trace } from "@libtitan/titan";
+   *
+   * const graph = trace((x, ids) => x.take(ids), f32(2, 2), i32(3));
+   * console.log(interpret(graph, { inputs: { x0: [1, 2, 3, 4], x1: [1, -1, 0] } }).y0.data); // 3, 4, 0, 0, 1, 2
+   * ``` */
+  take(ids: Tensor): Tensor {
+    return this.#one("take", [ids]);
+  }
+  /** This `[..., n, d]` with other rows `[..., k, d]` at the indices `[..., k]`. An index that is no row is left out; of equal ones the last
+   * counts. To write rows of a state: `builder.assign(name, state.putRows(ids, rows).value)`, which touches no others where nothing reads
+   * the state's old value later.
+   * @example
+   * ```ts
+   * import { f32, i32, interpret, trace } from "@libtitan/titan";
+   *
+   * const graph = trace((x, ids, rows) => x.putRows(ids, rows), f32(3, 1), i32(2), f32(2, 1));
+   * console.log(interpret(graph, { inputs: { x0: [1, 2, 3], x1: [2, -1], x2: [8, 9] } }).y0.data); // 1, 2, 8
+   * ``` */
+  putRows(ids: Tensor, rows: Tensor): Tensor {
+    return this.#one("put_rows", [ids, rows]);
+  }
+  /** Sums of these rows `[..., k, d]` by index `[..., k]`, as `size` rows `[..., size, d]`: the other way round than `take`. */
+  scatterAdd(ids: Tensor, size: number): Tensor {
+    return ids.#one("scatter_add", [this], { size });
+  }
+  /** Integers `[...]` to reals `[..., size]`: 1 at the integer's place, else 0; all zeros where that is no place.
+   * @example
+   * ```ts
+   * import { i32, interpret, trace } from "@libtitan/titan";
+   *
+   * const graph = trace((ids) => ids.oneHot(3), i32(2));
+   * console.log(interpret(graph, { inputs: { x0: [2, 0] } }).y0.data); // 0, 0, 1, 1, 0, 0
+   * ``` */
+  oneHot(size: number, dtype: "f32" | "f64" = "f32"): Tensor {
+    const lead = letters(this.shape.length).join(" "), ids = this.reshape(`${lead} -> ${lead} 1`);
+    const ones = constant(this.builder, 1, { dtype, shape: [...ids.shape, 1] });
+    return ones.scatterAdd(ids, size).reshape(`${lead} n 1 -> ${lead} n`, { n: size });
   }
   /** exp(x - max) / sum(exp(x - max)) along one dim. */
   softmax(dim = -1): Tensor {

@@ -153,6 +153,14 @@ struct CallBuilder {
 #define RUN(builder, name, threads) (builder).run(titan::test::kernel(#name), threads)
 /// Why the kernel refuses this call ("" when it does not).
 #define REFUSAL(builder, name) titan::test::kernel(#name).check((builder).call(1))
+#define REFUSES(builder, name, part)                                                                                    \
+  do {                                                                                                                  \
+    const std::string refusal = REFUSAL(builder, name);                                                                 \
+    if (refusal.find(part) == std::string::npos) {                                                                      \
+      std::printf("%s:%d: the refusal is \"%s\", expected \"%s\"\n", __FILE__, __LINE__, refusal.c_str(), std::string(part).c_str()); \
+      titan::test::failures++;                                                                                          \
+    }                                                                                                                   \
+  } while (0)
 
 inline double tolerance(DType dtype, double f32, double f64) { return dtype == DType::f64 ? f64 : f32; }
 

@@ -1,6 +1,6 @@
 import { arr } from "../array.ts";
-import { isReal } from "../ir.ts";
-import { anyViews, defineOp, num, nums, type Op, str } from "../op.ts";
+import type { DType } from "../ir.ts";
+import { anyViews, defineOp, type KernelCall, num, nums, type Op, str } from "../op.ts";
 
 /** The same number in every element. */
 export const constant: Op = defineOp({
@@ -11,8 +11,8 @@ export const constant: Op = defineOp({
     shape: { type: "integers", doc: "how many there are", local: "output" },
   },
   infer: (_inputs, attrs) => {
-    const dtype = str(attrs.dtype) as "f32" | "f64";
-    if (!isReal(dtype)) throw new TypeError(`expected a real constant, got ${dtype}`);
+    const dtype = str(attrs.dtype) as DType, value = num(attrs.value);
+    if (dtype === "i32" && (value | 0) !== value) throw new TypeError(`expected an integer of i32, got ${value}`);
     return [{ dtype, shape: nums(attrs.shape) }];
   },
   reference: (_inputs, attrs, [type]) => [arr(type.shape, arr(type.shape).data.fill(num(attrs.value)))],
@@ -20,8 +20,8 @@ export const constant: Op = defineOp({
   recompute: "cheap",
   flops: () => 0,
   views: anyViews,
-  kernel: (node) => ({
-    kernel: "map",
-    attrs: { inputs: 0, registers: 1, code: [0], constants: [num(node.attrs.value)] },
-  }),
+  kernel: ({ attrs, outputs: [{ dtype }] }): KernelCall =>
+    dtype === "i32"
+      ? { kernel: "integer_map", attrs: { operation: 0, value: num(attrs.value) } }
+      : { kernel: "map", attrs: { inputs: 0, registers: 1, code: [0], constants: [num(attrs.value)] } },
 });

@@ -1,4 +1,5 @@
-/** The element-wise family: one scalar function each, over operands of one shape. `fuse` joins them into `map` programs.
+/** The element-wise family: one scalar function each, over operands of one shape. `fuse` joins those of reals into `map` programs; some
+ * are there for integers as well, which give integers: a comparison 1 or 0, a sum wraps around.
  * @module */
 import { STORED } from "../attributes.ts";
 import { zip } from "../array.ts";
@@ -16,6 +17,24 @@ export function singleMap(op: keyof typeof mapOps, arity: number): (node: Node) 
   return () => ({ kernel: "map", attrs: { inputs: arity, registers: arity + 1, code: [code, arity], constants: [] } });
 }
 
+/** What integers have too, where it is not the function of reals without the bits that i32 lacks. */
+const integerMeanings: Readonly<Record<string, ((...x: number[]) => number) | undefined>> = {
+  add: undefined,
+  sub: undefined,
+  mul: Math.imul,
+  maximum: undefined,
+  minimum: undefined,
+  less: undefined,
+  less_equal: undefined,
+  equal: undefined,
+  select: undefined,
+};
+
+/** The kernel call of an operation of integers. */
+function integerMap(name: keyof typeof mapOps): KernelCall {
+  return { kernel: "integer_map", attrs: { operation: mapOps[name].code, value: 0 } };
+}
+
 function elementwise(
   name: keyof typeof mapOps,
   f: (...x: number[]) => number,
@@ -31,17 +50,22 @@ function elementwise(
       if (other) {
         throw new TypeError(`expected operands of one type, got ${typeText(inputs[0])} and ${typeText(other)}`);
       }
-      if (!isReal(inputs[0].dtype)) throw new TypeError(`expected real operands, got ${inputs[0].dtype}; cast first`);
+      if (!isReal(inputs[0].dtype) && !(name in integerMeanings)) {
+        throw new TypeError(`expected real operands, got ${inputs[0].dtype}; cast first`);
+      }
       return [{ dtype: inputs[0].dtype, shape: inputs[0].shape }];
     },
     bf16: () => true,
-    reference: (inputs) => [zip(inputs, f)],
+    reference: (inputs, _attrs, types) => {
+      const isInteger = types[0]?.dtype === "i32", meaning = isInteger ? integerMeanings[name] ?? f : f;
+      return [zip(inputs, isInteger ? (...x) => meaning(...x) | 0 : f)];
+    },
     split: { dims: () => `${Array(f.length).fill("...").join(", ")} -> ...`, linear },
     vjp: ({ inputs, outputs, cotangents }: Vjp) => grad(inputs, outputs[0], cotangents[0]!),
     recompute: "cheap",
     views: anyViews,
     inPlace: (node) => node.inputs.map((_, i) => [0, i]),
-    kernel: singleMap(name, f.length),
+    kernel: (node) => node.outputs[0].dtype === "i32" ? integerMap(name) : singleMap(name, f.length)(node),
   });
 }
 
@@ -94,23 +118,34 @@ export const elementwiseOps: readonly Op[] = [
 /** Names of the element-wise ops. */
 export const elementwiseNames: ReadonlySet<string> = new Set(elementwiseOps.map((op) => op.name));
 
-/** Integers as reals; f32 rounded to bf16, and bf16 as the f32 that it is. */
+const [LOWEST, HIGHEST] = [-(2 ** 31), 2 ** 31 - 1];
+
+/** Integers as reals; reals as integers, without their fraction (the nearest of i32 where they are beyond, 0 for NaN); f32 rounded to
+ * bf16, and bf16 as the f32 that it is. */
 export const cast: Op = defineOp({
   name: "cast",
   attrs: { dtype: { type: "text", doc: "what it becomes" } },
   bf16: "kept",
   infer([x], attrs) {
     const dtype = str(attrs.dtype) as DType;
-    const known = isReal(x.dtype) ? wide(x.dtype) === wide(dtype) && x.dtype !== dtype : wide(dtype) !== "i32";
-    if (!known || !(dtype in dtypeBytes)) {
-      throw new TypeError(`expected i32 to a real type, or f32 to or from bf16, got ${x.dtype} to ${dtype}`);
+    const isSameReal = isReal(x.dtype) && wide(x.dtype) === wide(dtype) && x.dtype !== dtype;
+    if (!(isReal(x.dtype) !== isReal(dtype) || isSameReal) || !(dtype in dtypeBytes)) {
+      throw new TypeError(`expected i32 to or from a real type, or f32 to or from bf16, got ${x.dtype} to ${dtype}`);
     }
     return [{ dtype, shape: x.shape }];
   },
-  reference: ([x]) => [x],
-  split: { dims: () => "... -> ...", linear: "all", padded: true },
+  reference: ([x], { dtype }) => {
+    if (dtype !== "i32") return [x];
+    const whole = (v: number) => Number.isNaN(v) ? 0 : Math.min(HIGHEST, Math.max(LOWEST, Math.trunc(v)));
+    return [zip([x], (v) => whole(v) + 0)]; // there is no -0 among integers
+  },
+  // A sum of fractions is not that of what is left without them.
+  split: { dims: () => "... -> ...", linear: ({ dtype }) => dtype === "i32" ? [] : "all", padded: true },
   vjp: ({ inputs: [x], cotangents: [dy] }) => [isReal(x.dtype) ? dy!.cast(x.dtype) : undefined],
   recompute: "cheap",
   views: anyViews,
-  kernel: () => ({ kernel: "map", attrs: { inputs: 1, registers: 1, code: [0], constants: [] } }),
+  kernel: ({ outputs: [y] }): KernelCall =>
+    y.dtype === "i32"
+      ? { kernel: "integer_cast", attrs: {} }
+      : { kernel: "map", attrs: { inputs: 1, registers: 1, code: [0], constants: [] } },
 });

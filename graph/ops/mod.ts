@@ -7,6 +7,7 @@ import * as collective from "./collective.ts";
 import * as constant from "./constant.ts";
 import * as contract from "./contract.ts";
 import * as crossEntropy from "./cross_entropy.ts";
+import * as cumsum from "./cumsum.ts";
 import * as elementwise from "./elementwise.ts";
 import * as embedding from "./embedding.ts";
 import * as map from "./map.ts";
@@ -15,9 +16,11 @@ import * as random from "./random.ts";
 import * as reduce from "./reduce.ts";
 import * as rmsnorm from "./rmsnorm.ts";
 import * as rope from "./rope.ts";
+import * as rows from "./rows.ts";
 import * as shape from "./shape.ts";
 import * as softmax from "./softmax.ts";
 import * as state from "./state.ts";
+import * as topK from "./top_k.ts";
 
 const files: readonly Record<string, unknown>[] = [
   attention,
@@ -25,6 +28,7 @@ const files: readonly Record<string, unknown>[] = [
   constant,
   contract,
   crossEntropy,
+  cumsum,
   elementwise,
   embedding,
   map,
@@ -33,9 +37,11 @@ const files: readonly Record<string, unknown>[] = [
   reduce,
   rmsnorm,
   rope,
+  rows,
   shape,
   softmax,
   state,
+  topK,
 ];
 
 const isOp = (x: unknown): x is Op => typeof x === "object" && x !== null && "name" in x;

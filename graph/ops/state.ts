@@ -2,7 +2,7 @@
  * memory, an `assign` is made in place where it can be.
  * @module */
 import type { Schema } from "../attributes.ts";
-import type { DType } from "../ir.ts";
+import { type DType, isReal } from "../ir.ts";
 import { anyViews, nums, type Op, str } from "../op.ts";
 
 const STATES: Schema = { states: { type: "texts", doc: "names, of those that lie one after another" } };
@@ -43,7 +43,10 @@ export const accumulate: Op = {
   name: "accumulate",
   attrs: { ...STATES, begin: { type: "flag", doc: "may the first microbatch of a step overwrite them?" } },
   bf16: "kept",
-  infer: () => [],
+  infer: ([value]) => {
+    if (!isReal(value.dtype)) throw new TypeError(`expected a real value, got ${value.dtype}; read, add and assign`);
+    return [];
+  },
   vjp: () => [],
   views: anyViews,
   effect: true,

@@ -66,12 +66,13 @@ export function autodiff(forward: Graph, options: AutodiffOptions): Graph {
   return builder.finish();
 }
 
-/** Values that depend on what is differentiated: only through them do cotangents flow. */
+/** Values that depend on what is differentiated, through reals: only through them do cotangents flow. */
 function activeValues(graph: Graph, states: ReadonlySet<string>, inputs: ReadonlySet<string>): Set<Value> {
   const active = new Set(graph.inputs.filter((i) => inputs.has(i.name) && isReal(i.value.dtype)).map((i) => i.value));
   for (const node of graph.nodes) {
     const source = node.op === "read" && touchedStates(node).some((s) => states.has(s));
-    if (source || node.inputs.some((v) => active.has(v))) node.outputs.forEach((v) => active.add(v));
+    if (!source && !node.inputs.some((v) => active.has(v))) continue;
+    for (const v of node.outputs) if (isReal(v.dtype)) active.add(v);
   }
   return active;
 }

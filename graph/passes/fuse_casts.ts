@@ -7,7 +7,8 @@ import { takesBf16 } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 
 const isNarrowing = (node: Node): boolean => node.op === "cast" && node.outputs[0].dtype === "bf16";
-const isWidening = (node: Node): boolean => node.op === "cast" && node.inputs[0].dtype === "bf16";
+const isWidening = (node: Node): boolean =>
+  node.op === "cast" && node.inputs[0].dtype === "bf16" && node.outputs[0].dtype === "f32";
 
 /** Products and attention take and give bf16 only where they multiply in it. */
 const isExact = (node: Node): boolean =>

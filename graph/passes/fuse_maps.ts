@@ -1,8 +1,18 @@
-/** Element-wise chains become `map` nodes: clusters grow along producers, consumers and shared operands, as long as no path
+/** Element-wise chains of reals become `map` nodes: clusters grow along producers, consumers and shared operands, as long as no path
  * leaves a cluster and comes back.
  * @module */
 import { dependencies, Editor } from "../edit.ts";
-import { type Attrs, type Graph, inBackward, type Node, type Origin, producers, type Value, wide } from "../ir.ts";
+import {
+  type Attrs,
+  type Graph,
+  inBackward,
+  isReal,
+  type Node,
+  type Origin,
+  producers,
+  type Value,
+  wide,
+} from "../ir.ts";
 import { num } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 import { type MapProgram, type MapStep, programAttr } from "../ops/map.ts";
@@ -25,7 +35,7 @@ interface Unit {
 }
 
 const isMappable = (node: Node | undefined): node is Node =>
-  node !== undefined && (elementwiseNames.has(node.op) || node.op === "cast");
+  node !== undefined && (elementwiseNames.has(node.op) || node.op === "cast") && isReal(node.outputs[0].dtype);
 
 /** The units of a graph. They never need each other in a circle. */
 class Units {

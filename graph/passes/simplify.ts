@@ -6,7 +6,7 @@ import { arr } from "../array.ts";
 import { Builder, opOf, withInputs } from "../builder.ts";
 import { parseDims } from "../dims.ts";
 import { hasEffect, touchedStates } from "../edit.ts";
-import { type Attrs, type Graph, type Node, numel, type Origin, type Value, withNodes } from "../ir.ts";
+import { type Attrs, type Graph, isReal, type Node, numel, type Origin, type Value, withNodes } from "../ir.ts";
 import { num, nums, str } from "../op.ts";
 import { elementwiseNames } from "../ops/elementwise.ts";
 
@@ -160,7 +160,8 @@ const constantViews: LocalRule = ({ op, inputs: [x], outputs: [y] }, context) =>
 /** bf16 widened and rounded again is itself. Casts move to where numbers are made or used: those that shrink in front of views,
  * those that widen behind them. */
 const casts: LocalRule = ({ op, inputs: [x], outputs: [y], attrs }, { made, emit }) => {
-  const widened = made(x, "cast"), isWiden = (v: Value) => made(v, "cast")?.inputs[0].dtype === "bf16";
+  const widened = made(x, "cast");
+  const isWiden = (v: Value) => v.dtype === "f32" && made(v, "cast")?.inputs[0].dtype === "bf16";
   if (op === "cast" && y.dtype === "bf16") {
     if (isWiden(x)) return widened!.inputs[0];
     const view = made(x, "reshape") ?? made(x, "transpose");
@@ -197,9 +198,9 @@ const negations: LocalRule = ({ op, inputs: [a, b] }, { made, emit }) => {
 /** Is the product of two factors safe to make in advance, in f32 too? */
 const isModest = (x: number): boolean => Math.abs(x) > 1e-30 && Math.abs(x) < 1e30;
 
-/** (x * c1) * c2 = x * (c1 c2). */
+/** (x * c1) * c2 = x * (c1 c2), of reals: c1 c2 may be more than i32 holds. */
 const factors: LocalRule = ({ op, inputs, outputs: [y] }, context) => {
-  if (op !== "mul") return;
+  if (op !== "mul" || !isReal(y.dtype)) return;
   const scaled = ([a, b]: readonly Value[]) => {
     const [x, y] = [context.constant(a), context.constant(b)];
     return y !== undefined ? { x: a, by: y } : x !== undefined ? { x: b, by: x } : undefined;

@@ -60,7 +60,7 @@ for (const c of cases) {
       const names = graph.inputs.filter((i) => isReal(i.value.dtype)).map((i) => i.name);
       assertThrows(() => autodiff(graph, { of: "y0", inputs: names }), TypeError, `op "${c.op}" has no vjp`);
     });
-  } else if (c.inputs.some((t) => isReal(t.dtype))) {
+  } else if (c.inputs.some((t) => isReal(t.dtype)) && c.gives.some((t) => !t.startsWith("i32"))) {
     Deno.test(`${titleOf(c)} has its derivative as vjp`, () => checkGradient(c));
   }
 

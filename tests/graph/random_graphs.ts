@@ -92,6 +92,11 @@ function choose(pool: Pool, fits: (t: Tensor) => boolean = () => true): Tensor |
   return pool.random.oneIn(2) ? pool.random.pick(list.slice(-4)) : pool.random.pick(list);
 }
 
+/** A new input. */
+function newInput({ builder }: Pool, name: string, dtype: DType, shape: readonly number[]): Tensor {
+  return new Tensor(builder, builder.input(`${name}${builder.inputs.length}`, { dtype, shape }));
+}
+
 const unary: readonly ((t: Tensor, bound: number) => [Tensor, number])[] = [
   (t, b) => [t.neg(), b],
   (t, b) => [t.neg().neg(), b],
@@ -280,6 +285,49 @@ const steps: Readonly<Record<string, Step>> = {
   },
 };
 
+/** Steps that make integers or go by them: fewer, as most graphs have none. */
+const integerSteps: Readonly<Record<string, Step>> = {
+  cumsum(pool) {
+    const x = choose(pool, (t) => t.shape.length > 0);
+    if (!x) return;
+    const { random } = pool, dim = random.int(0, x.shape.length - 1);
+    const sums = x.cumsum(dim, { exclusive: random.oneIn(2), reverse: random.oneIn(2) });
+    keep(pool, sums, boundOf(pool, x) * x.shape[dim]);
+  },
+  /** Rows by the indices of the largest scores, as experts take their tokens. Scores lie apart: no rounding changes a choice. */
+  route(pool) {
+    const x = choose(pool, (t) => t.shape.length >= 2 && t.shape.length <= 4);
+    if (!x) return;
+    const { random } = pool, n = x.shape.at(-2)!, bound = boundOf(pool, x), { dtype } = x;
+    const scores = newInput(pool, "scores", dtype, x.shape.slice(0, -1)).add(x.mean(-1).mul(0.001));
+    const [values, ids] = scores.topK(random.int(1, n)), names = LETTERS.slice(0, ids.shape.length).join(" ");
+    const some = random.oneIn(2) ? ids : ids.sub(ids.constant(1, ids.shape));
+    const rows = keep(pool, x.take(some), bound), weights = values.tanh().reshape(`${names} -> ${names} 1`);
+    keep(pool, values, 3);
+    pool.random.pick([
+      () => keep(pool, rows.mul(weights).scatterAdd(some, n), bound * n),
+      () => keep(pool, x.putRows(some, rows.mul(weights)), bound),
+      () => keep(pool, some.oneHot(n, dtype as "f32" | "f64").cumsum(-2), n),
+      () => keep(pool, scores.argmax().cast(dtype), n),
+      () => pool.builder.output(`ids${pool.builder.nodes.length}`, some.value),
+    ])();
+  },
+  /** Rows by indices that are counted, as far as there are rows. */
+  count(pool) {
+    const x = choose(pool, (t) => t.shape.length === 2);
+    if (!x) return;
+    const { random } = pool, [n] = x.shape, K = random.int(2, 6), ones = (v: number) => wanted.constant(v, [K]);
+    const wanted = random.oneIn(2)
+      ? newInput(pool, "wanted", "i32", [K])
+      : newInput(pool, "wanted", x.dtype, [K]).mul(3.1).cast("i32");
+    const isWanted = wanted.less(ones(3)), places = isWanted.cumsum(0, { exclusive: true });
+    const ids = isWanted.mul(places.less(ones(random.int(1, n)))).select(places, ones(-1));
+    keep(pool, x.take(ids), boundOf(pool, x));
+    keep(pool, ids.maximum(wanted.transpose("k -> k")).cast(x.dtype), 7);
+    if (random.oneIn(2)) keep(pool, x.putRows(ids, x.constant(0.7, [K, x.shape[1]])), boundOf(pool, x));
+  },
+};
+
 const sum = (name: string, dtype: DType): State => ({ name, dtype, shape: [], kind: "sum" });
 
 /** A random graph of some steps of work over inputs and states. Its output `loss` is a real scalar that depends on
@@ -301,17 +349,22 @@ export function randomGraph(seed: number, options: RandomGraphOptions = {}): Gra
     kind: "moment",
     of: "weight0",
   }));
-  const builder = new Builder(`random${seed}`, [...states, ...moments, sum("total", dtype), sum("count", dtype)]);
+  const others: State[] = [
+    { name: "seen", dtype: "i32", shape: [D, 1], kind: "buffer" },
+    { name: "keys", dtype, shape: [B, D, E], kind: "cache" },
+  ];
+  const sums = [sum("total", dtype), sum("count", dtype)];
+  const builder = new Builder(`random${seed}`, [...states, ...moments, ...sums, ...others]);
   const pool: Pool = { random, builder, tensors: [], bounds: new WeakMap() };
   const wrap = (value: Value) => new Tensor(builder, value);
   [[B, T, D], [T, D], [D]].forEach((shape, i) => keep(pool, wrap(builder.input(`x${i}`, { dtype, shape })), 2));
   const read = (...names: string[]) => keep(pool, wrap(builder.read(...names)), 2);
   states.forEach((s) => read(s.name));
   read("moment0", "moment1");
-  const [least, most] = options.steps ?? [10, 40], count = random.int(least, most), names = Object.keys(steps);
+  const [least, most] = options.steps ?? [10, 40], count = random.int(least, most);
   for (let i = 0; i < count; i++) {
     builder.origin = at(`layers.${Math.floor(4 * i / count)}`);
-    steps[random.pick(names)](pool);
+    random.pick(Object.values(random.oneIn(10) ? integerSteps : steps))(pool);
     if (random.oneIn(8)) read(random.pick(states).name);
     if (random.oneIn(12)) {
       // What comes back through state has no gradient, so nothing differentiable goes into a state that is read again.
@@ -325,6 +378,13 @@ export function randomGraph(seed: number, options: RandomGraphOptions = {}): Gra
   if (random.oneIn(3)) builder.assign("moment1", wrap(builder.read("moment0")).mul(0.9).value);
   const fit = choose(pool, (t) => String(t.shape) === String([D, E]));
   if (fit && random.oneIn(2)) builder.assign("moment0", fit.value);
+  if (random.oneIn(3)) {
+    const places = newInput(pool, "places", "i32", [B, 2]), seen = wrap(builder.read("seen"));
+    const rows = newInput(pool, "rows", dtype, [B, 2, E]);
+    const old = places.reshape("b k -> (b k)"), again = old.reshape("k -> k 1").add(seen.take(old));
+    builder.assign("seen", seen.putRows(old, again).value);
+    builder.assign("keys", wrap(builder.read("keys")).putRows(places, rows).value);
+  }
   const loss = options.head ?? random.oneIn(3) ? headLoss(pool, D, [B, T]) : plainLoss(pool);
   builder.output("loss", loss.value);
   pool.tensors.filter((_, i) => i % 5 === 0).forEach((t, i) =>
@@ -367,13 +427,15 @@ function integerRange(graph: Graph, input: Value): [number, number] {
     if (node.op === "cross_entropy" || node.op === "cross_entropy_backward") {
       return [-1, node.inputs[0].shape.at(-1)! - 1];
     }
-    if (node.op === "slice") return integerRange(graph, node.outputs[0]);
+    if (["take", "scatter_add", "put_rows"].includes(node.op)) return [-1, 6];
+    if (node.op === "slice" || node.op === "reshape") return integerRange(graph, node.outputs[0]);
     if (node.op.startsWith("attention") && at >= node.inputs.length - 2 && node.attrs.documents) return [0, 1];
   }
   return [0, 6];
 }
 
-/** Inputs and memory for a graph: reals in [-2, 2), integers in the range that their use allows (-1 is an ignored target). */
+/** Inputs and memory for a graph: reals in [-2, 2), integers in the range that their use allows (-1 is an ignored target, or
+ * no row). */
 export function randomInputs(graph: Graph, seed: number): { inputs: Record<string, Arr>; memory: Memory } {
   const random = new Random(seed ^ 0x5eed);
   const fill = (shape: readonly number[], next: () => number) => arr(shape, Array.from({ length: numel(shape) }, next));
@@ -382,7 +444,7 @@ export function randomInputs(graph: Graph, seed: number): { inputs: Record<strin
     return [name, fill(value.shape, () => value.dtype === "i32" ? random.int(low, high) : random.real(-2, 2))];
   }));
   const memory = graph.states.map(({ name, dtype, shape }): [string, Arr] => {
-    const value = fill(shape, () => random.real(-2, 2));
+    const value = fill(shape, () => dtype === "i32" ? random.int(-2, 2) : random.real(-2, 2));
     return [name, dtype === "bf16" ? roundedToBf16(value) : value];
   });
   return { inputs, memory: new Map(memory) };

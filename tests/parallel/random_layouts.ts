@@ -62,7 +62,7 @@ function paddedLayout(shape: readonly number[], mesh: Mesh, random: Random): Lay
 export function randomLayouts(graph: Graph, mesh: Mesh, random: Random): Layouts {
   const states = new Map<string, Layout>(), used = new Map<string, Layout>();
   for (const s of graph.states) {
-    states.set(s.name, randomLayout(s.shape, mesh, random, s.kind !== "parameter"));
+    states.set(s.name, randomLayout(s.shape, mesh, random, s.kind !== "parameter" && isReal(s.dtype)));
     used.set(s.name, evenLayout(s.shape, mesh, random, false));
   }
   // The host knows nothing of maxima.

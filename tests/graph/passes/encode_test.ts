@@ -75,8 +75,9 @@ function assertSignature({ kernel, operands, attrs }: DecodedInstruction): void 
   const variadic = signature.filter((o) => o.variadic).length, n = Number(attrs.n ?? attrs.inputs ?? 0);
   const single = signature.length - variadic + (scratch ? 1 : 0);
   if (kernel === "adamw") assertEquals(operands.length, variadic * n + single);
-  else if (variadic > 0) assert(operands.length >= n + single && operands.length > single);
-  else assertEquals(operands.length, single);
+  else if (variadic > 0) {
+    assert(operands.length >= n + single && (operands.length > single || !outputs.some((o) => o.variadic)));
+  } else assertEquals(operands.length, single);
   operands.forEach((o, i) => assert(o || signature[i].optional, `operand ${i} of ${kernel} is absent`));
   const real = operands.filter((o) => o && !["bytes", "i32", "bf16"].includes(o.dtype)).map((o) => o!.dtype);
   if (kernel !== "copy") assert(real.every((d) => d === real[0] && (dtypes as readonly string[]).includes(d)));
