@@ -641,7 +641,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64", "i32", "bf16"],
   },
   all_to_all: {
-    index: 25,
+    index: 32,
     collective: true,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: false },
@@ -659,7 +659,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     dtypes: ["f32", "f64", "i32", "bf16"],
   },
   exchange: {
-    index: 26,
+    index: 33,
     collective: true,
     inputs: [
       { name: "x", variadic: true, optional: false, bf16: false },
