@@ -3,6 +3,7 @@
  * @module */
 import { type Arr, arr, roundBf16, roundedToBf16 } from "./array.ts";
 import { opOf } from "./builder.ts";
+import { stateUse } from "./facts.ts";
 import { type Graph, type Node, numel, typeText } from "./ir.ts";
 import { nums } from "./op.ts";
 import { nodeText } from "./print.ts";
@@ -117,10 +118,11 @@ function* execute(graph: Graph, options: RunOptions): Generator<Meeting, Record<
     const names = (node.attrs.states ?? node.attrs.into) as readonly string[];
     const put = (old: number, x: number) => node.attrs.begin && first ? x : old + x;
     let outputs: Arr[] = [];
-    if (node.op === "read") {
+    const use = stateUse(node);
+    if (use === "reads") {
       outputs = [arr(node.outputs[0].shape, names.flatMap((n) => [...state(n).data]))];
-    } else if (node.op === "assign") store(names, args[0], (_old, x) => x);
-    else if (node.op === "accumulate") store(names, args[0], put);
+    } else if (use === "replaces") store(names, args[0], (_old, x) => x);
+    else if (use === "adds") store(names, args[0], put);
     else {
       const { together, reference } = opOf(node.op);
       const isLeft = node.attrs.last === true && !last;

@@ -3,6 +3,7 @@
 import type { Arr } from "./array.ts";
 import type { Schema } from "./attributes.ts";
 import { inferShapes } from "./dims.ts";
+import type { Facts } from "./facts.ts";
 import { type Attr, type Attrs, isReal, type Node, numel, type Type, wide } from "./ir.ts";
 import type { Reduction } from "./layout.ts";
 import type { Tensor } from "./tensor.ts";
@@ -73,7 +74,7 @@ export interface Across {
 }
 
 /** An op: its name and what the passes ask of it. */
-export interface Op {
+export interface Op extends Facts {
   readonly name: string;
   /** Its attributes; without it there are none. */
   readonly attrs?: Schema;

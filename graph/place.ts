@@ -2,11 +2,12 @@
  * concat are made inside it; gradients that are added into state lie there.
  * @module */
 import { opOf } from "./builder.ts";
-import { bindDims, parseDims } from "./dims.ts";
+import { parseDims } from "./dims.ts";
 import { touchedStates } from "./edit.ts";
+import { isViewOp, onlyPlaces, stateUse } from "./facts.ts";
 import { consumers, type DType, type Graph, type Node, numel, producers, type Value } from "./ir.ts";
-import { num, nums, str } from "./op.ts";
-import { collapseTo, isPacked, packed, sliceView, throughDims, type View } from "./view.ts";
+import { num } from "./op.ts";
+import { collapseTo, isPacked, packed, sliceView, type View } from "./view.ts";
 
 /** A piece of memory that values lie on. */
 export interface Base {
@@ -31,19 +32,6 @@ export interface Places {
   isView(node: Node): boolean;
   /** Pieces of a concat that are not made inside it. */
   copiedPieces(concat: Node): readonly { readonly value: Value; readonly place: Place }[];
-}
-
-const viewOps = new Set(["reshape", "transpose", "broadcast", "slice"]);
-
-/** Does the op show its input's memory in another way, with nothing to run where strides can say it? */
-export function isViewOp(op: string): boolean {
-  return viewOps.has(op);
-}
-
-/** The view that a view op makes of its input's view, if strides can say it. */
-function viewThrough(node: Node, view: View): View | undefined {
-  if (node.op === "slice") return sliceView(view, nums(node.attrs.starts), nums(node.attrs.shape));
-  return throughDims(view, str(node.attrs.dims), node.attrs.sizes as Record<string, number>);
 }
 
 /** Operands of a node (inputs, then outputs) as its kernel takes them, or why it cannot. */
@@ -77,21 +65,20 @@ export function placeValues(graph: Graph): Places {
   /** Places a value inside another's memory, if whoever makes and reads it can live with the strides. */
   const absorb = (value: Value, place: Place): boolean => {
     const node = made.get(value);
-    if (places.has(value) || inputs.has(value) || !node || node.op === "read") return false;
-    if (node.op === "reshape") {
-      const dims = str(node.attrs.dims), [from, to] = dims.split("->");
-      const sizes = bindDims(dims, [node.inputs[0].shape], node.attrs.sizes as Record<string, number>);
-      const view = throughDims(place.view, `${to} -> ${from}`, Object.fromEntries(sizes));
+    if (places.has(value) || inputs.has(value) || !node || stateUse(node) === "reads") return false;
+    const { madeAs } = opOf(node.op);
+    if (madeAs) {
+      const view = madeAs(node, place.view);
       if (!view || !absorb(node.inputs[0], { base: place.base, view })) {
         return false;
       }
       places.set(value, place);
       return true;
     }
-    if (viewOps.has(node.op)) return false;
+    if (isViewOp(node.op)) return false;
     const viewOf = (v: Value): View => v === value ? place.view : places.get(v)?.view ?? packed(v.shape);
     const fits = [node, ...uses.get(value) ?? []].every((n) =>
-      viewOps.has(n.op) || n.op === "concat" ||
+      onlyPlaces(n.op) ||
       typeof kernelViews(n, [...n.inputs, ...n.outputs].map(viewOf)) !== "string"
     );
     if (fits) places.set(value, place);
@@ -99,7 +86,7 @@ export function placeValues(graph: Graph): Places {
   };
   const pieces = new Map<Node, { value: Value; place: Place }[]>();
   for (const node of graph.nodes.toReversed()) {
-    if (node.op !== "concat") continue;
+    if (!opOf(node.op).joins) continue;
     const whole = places.get(node.outputs[0]) ?? own(node.outputs[0]);
     places.set(node.outputs[0], whole);
     const dim = num(node.attrs.dim), copied: { value: Value; place: Place }[] = [];
@@ -120,7 +107,7 @@ export function placeValues(graph: Graph): Places {
     });
   }
   for (const node of graph.nodes) {
-    if (node.op === "read" || node.attrs.into) {
+    if (stateUse(node) === "reads" || node.attrs.into) {
       const value = node.outputs[node.attrs.into ? opOf(node.op).accumulates! : 0];
       const names = touchedStates(node);
       places.set(value, {
@@ -130,11 +117,11 @@ export function placeValues(graph: Graph): Places {
     }
     for (const value of node.outputs) {
       if (places.has(value)) {
-        // An absorbed reshape is where its input was made.
-        if (node.op === "reshape") views.add(node);
+        // A view that was absorbed is where its operand was made.
+        if (opOf(node.op).madeAs) views.add(node);
         continue;
       }
-      const view = viewOps.has(node.op) ? viewThrough(node, places.get(node.inputs[0])!.view) : undefined;
+      const view = opOf(node.op).view?.(node, places.get(node.inputs[0])!.view);
       if (view) views.add(node);
       places.set(value, view ? { base: places.get(node.inputs[0])!.base, view } : own(value));
     }
@@ -149,7 +136,7 @@ export function isForeign(node: Node, base: Base): boolean {
 
 /** Does the node's kernel have to be given copies of its inputs, because it cannot follow their strides, or read them there? */
 export function needsCopies(node: Node, places: Places): boolean {
-  if (node.op === "read" || node.op === "concat" || places.isView(node)) return false;
+  if (stateUse(node) === "reads" || opOf(node.op).joins || places.isView(node)) return false;
   if (node.inputs.some((v) => isForeign(node, places.of.get(v)!.base))) return true;
   return typeof kernelViews(node, [...node.inputs, ...node.outputs].map((v) => places.of.get(v)!.view)) === "string";
 }

@@ -1,5 +1,6 @@
 /** Stable text of a graph: what golden tests hold and what a person reads.
  * @module */
+import { stateUse } from "./facts.ts";
 import { type Attr, type Graph, inBackward, type Node, type Origin, typeText, type Value } from "./ir.ts";
 
 function attrText(attr: Attr): string {
@@ -32,7 +33,9 @@ export function modulesOn(path: string): string[] {
 /** `%12: f32[4,8] = rmsnorm(%11, %7) eps=0.00001 @layers.0`, with `names` for the values. */
 export function nodeText(node: Node, names: (value: Value) => string = (v) => `%${v.id}`): string {
   const outputs = node.outputs.map((v) => `${names(v)}: ${typeText(v)}`).join(", ");
-  const attrs = Object.entries(node.attrs).filter(([k]) => k !== "dtype" && !(node.op === "read" && k === "shape"))
+  const attrs = Object.entries(node.attrs).filter(([k]) =>
+    k !== "dtype" && !(stateUse(node) === "reads" && k === "shape")
+  )
     .map(([k, v]) => ` ${k}=${attrText(v)}`).join("");
   const text = scopeText(node), again = node.phase === "remade" ? " again" : "", scope = text && `  @${text}${again}`;
   return `${outputs}${outputs ? " = " : ""}${node.op}(${node.inputs.map(names).join(", ")})${attrs}${scope}`;

@@ -3,9 +3,10 @@
  * with the output layer). No name of a model is known here: a gather is known by the state that it comes from, a reduction by the
  * one that it leads to.
  * @module */
+import { opOf } from "./builder.ts";
 import { hasEffect, touchedStates } from "./edit.ts";
+import { fillOf, isGather, isLink, isReduction, stateUse } from "./facts.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "./ir.ts";
-import { isViewOp } from "./place.ts";
 
 /** A collective for parameters. */
 export interface Transfer {
@@ -23,12 +24,6 @@ export interface Transfer {
    * accumulation. Those that read and replace a sum. */
   readonly links: readonly Node[];
 }
-
-/** Ops that change how a value is written, but need nothing of other ranks. */
-const LINKS: ReadonlySet<string> = new Set(["cast", "map", "copy", "concat", "slice_by_rank", "keep_on_first"]);
-
-const isLink = ({ op }: Node): boolean => LINKS.has(op) || isViewOp(op);
-const isReduction = ({ op }: Node): boolean => op === "reduce_scatter" || op === "all_reduce";
 
 /** All transfers of a graph, in its order. */
 export function transfersOf(graph: Graph): Transfer[] {
@@ -60,8 +55,8 @@ function fromStates(graph: Graph): Found[] {
   const isSummed = graph.nodes.some((n) => hasEffect(n) && isGradient(n));
   const constants = new Set<Value>(), origins = new Map<Value, Omit<Found, "node" | "kind">>();
   for (const node of graph.nodes) {
-    const [state] = touchedStates(node), kind = node.op === "read" ? kinds.get(state) : undefined;
-    if (node.op === "constant") constants.add(node.outputs[0]);
+    const [state] = touchedStates(node), kind = stateUse(node) === "reads" ? kinds.get(state) : undefined;
+    if (fillOf(node) !== undefined) constants.add(node.outputs[0]);
     if (kind === "parameter" || kind === "gradient" && !isSummed) {
       origins.set(node.outputs[0], { state, depth: 0, links: [] });
     }
@@ -69,7 +64,7 @@ function fromStates(graph: Graph): Found[] {
     if (known.length === 0 || known.length < all.length) continue;
     const from = known[0].state, isParameter = kinds.get(from) === "parameter";
     const depth = Math.max(...known.map((o) => o.depth)), links = [...new Set(known.flatMap((o) => o.links))];
-    const isTransfer = isParameter ? node.op === "all_gather" : isReduction(node);
+    const isTransfer = isParameter ? isGather(node) : isReduction(node);
     if (!isTransfer && !isLink(node)) continue;
     if (node.attrs.last) continue;
     if (isTransfer && isParameter) found.push({ node, kind: "gather", state: from, depth, links });
@@ -88,8 +83,8 @@ function toSums(graph: Graph): Found[] {
   const ends = new Map<Node, { readonly state: string; readonly links: readonly Node[] }>();
   for (const node of graph.nodes.toReversed()) {
     const [state] = touchedStates(node);
-    if (node.op === "accumulate" && kinds.get(state) === "gradient") ends.set(node, { state, links: [node] });
-    if (!isLink(node) && node.op !== "add" && !isReduction(node)) continue;
+    if (stateUse(node) === "adds" && kinds.get(state) === "gradient") ends.set(node, { state, links: [node] });
+    if (!isLink(node) && !opOf(node.op).adds && !isReduction(node)) continue;
     const next = node.outputs.flatMap((v) => uses.get(v) ?? []), end = ends.get(next[0]);
     if (!end || !next.every((n) => ends.has(n)) || node.outputs.some((v) => results.has(v))) continue;
     const links = [...new Set(next.flatMap((n) => isReduction(n) ? [] : ends.get(n)!.links))];

@@ -4,6 +4,7 @@
 import { attributeFault, dependsOnRank } from "./attributes.ts";
 import { Emitted, isOp, opOf } from "./builder.ts";
 import { touchedStates } from "./edit.ts";
+import { stateUse } from "./facts.ts";
 import {
   type Graph,
   inBackward,
@@ -170,10 +171,10 @@ export const rules: readonly Rule[] = [
         if (names.length === 0 || known.states === graph.states) return;
         const declared = states(), undeclared = names.find((name) => !declared.has(name));
         if (undeclared !== undefined) return `"${undeclared}" is not declared`;
-        const value = added ?? (node.op === "read" ? node.outputs[0] : node.inputs[0]);
+        const value = added ?? (stateUse(node) === "reads" ? node.outputs[0] : node.inputs[0]);
         const touched = names.map((name) => declared.get(name)!), [{ dtype }] = touched;
         const size = touched.reduce((n, s) => n + numel(s.shape), 0);
-        const fits = node.op === "accumulate" ? wide(value.dtype) === wide(dtype) : value.dtype === dtype;
+        const fits = stateUse(node) === "adds" ? wide(value.dtype) === wide(dtype) : value.dtype === dtype;
         if (!fits || numel(value.shape) !== size) return `${typeText(value)} for ${touched.map(typeText).join(", ")}`;
         known.states = graph.states;
       },
@@ -202,9 +203,10 @@ export const rules: readonly Rule[] = [
     among: () => {
       const assigned = new Set<string>();
       return {
-        node: ({ op }, { touched }) => {
-          if (op === "assign") touched.forEach((s) => assigned.add(s));
-          if (assigned.size === 0 || op !== "read") return;
+        node: (node, { touched }) => {
+          const use = touched.length === 0 ? undefined : stateUse(node);
+          if (use === "replaces") touched.forEach((s) => assigned.add(s));
+          if (assigned.size === 0 || use !== "reads") return;
           const late = touched.find((s) => assigned.has(s));
           return late === undefined ? undefined : `"${late}" has a new value`;
         },

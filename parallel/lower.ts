@@ -2,6 +2,7 @@
  * @module */
 import { Builder, opOf } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
+import { fillOf } from "../graph/facts.ts";
 import { type Attr, type Attrs, type Graph, inBackward, type Node, type State, type Value } from "../graph/ir.ts";
 import {
   axesOfDim,
@@ -76,7 +77,7 @@ class Lowering {
 
   #node(node: Node): void {
     this.#builder.origin = node;
-    if (node.op === "constant" || node.op === "random") {
+    if (opOf(node.op).boxed || fillOf(node) !== undefined) {
       const [value] = node.outputs;
       this.#sources.set(value, node);
       this.#layoutOf.set(value, replicated);
@@ -205,7 +206,7 @@ class Lowering {
         attrs[name] = Object.fromEntries(sizes.map(([label, n]) => [label, part(label, n)]));
       } else attrs[name] = part(local.label, num(attrs[name]));
     }
-    if (node.op === "random" && outputs[0].size > 0) Object.assign(attrs, this.#box(y, outputs[0]));
+    if (opOf(node.op).boxed && outputs[0].size > 0) Object.assign(attrs, this.#box(y, outputs[0]));
     const slice = (label: string, axes: readonly string[]) => {
       const whole = labelsOf(node)!.sizes.get(label)!;
       return { start: rankNumber(0, [{ axes, step: whole / this.#pieces(axes) }]), whole };
@@ -239,5 +240,5 @@ class Lowering {
 
 /** A constant fills its padding too, where zeros are expected. */
 function canMake(source: Node, to: Layout, dim: number): boolean {
-  return source.op === "random" || source.attrs.value === 0 || paddedAxes(to, dim).length === 0;
+  return opOf(source.op).boxed || fillOf(source) === 0 || paddedAxes(to, dim).length === 0;
 }

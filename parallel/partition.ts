@@ -16,6 +16,7 @@
  * @module */
 import { Builder, opOf, withInputs } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
+import { stateUse } from "../graph/facts.ts";
 import {
   consumers,
   dtypeBytes,
@@ -53,7 +54,7 @@ export function partition(graph: Graph, mesh: Mesh, layouts: Layouts): Graph {
 
 /** Reads of several states at once become reads of one each: their parts do not lie one after another. */
 function separateReads(graph: Graph): Graph {
-  const several = (n: Node) => n.op === "read" && touchedStates(n).length > 1;
+  const several = (n: Node) => stateUse(n) === "reads" && touchedStates(n).length > 1;
   if (!graph.nodes.some(several)) return graph;
   const builder = Builder.extend(graph), nodes: Node[] = [], now = new Map<Value, Value>();
   const current = (v: Value): Value => now.get(v) ?? v;
@@ -242,11 +243,11 @@ class Rules implements Decisions {
   #parameterValues(): Map<Value, Layout> {
     const found = new Map<Value, Layout>();
     for (const node of this.graph.nodes) {
-      const state = node.op === "read" ? this.#states.get(touchedStates(node)[0])! : undefined;
+      const state = stateUse(node) === "reads" ? this.#states.get(touchedStates(node)[0])! : undefined;
       if (state?.kind === "parameter") found.set(node.outputs[0], this.layouts.used(state));
       // Rule 5.
       const [x] = node.inputs, [y] = node.outputs;
-      const shrinks = node.op === "cast" && dtypeBytes[y.dtype] < dtypeBytes[x.dtype];
+      const shrinks = opOf(node.op).converts && dtypeBytes[y.dtype] < dtypeBytes[x.dtype];
       if (shrinks && found.has(x)) found.set(y, found.get(x)!);
     }
     return found;
@@ -259,10 +260,11 @@ class Rules implements Decisions {
       if (found.get(value) === used) return;
       found.set(value, used);
       const node = this.#made.get(value);
-      if (node?.op === "add" || node?.op === "cast") node.inputs.forEach((v) => visit(v, used));
+      const { adds, converts } = node ? opOf(node.op) : {};
+      if (adds || converts) node!.inputs.forEach((v) => visit(v, used));
     };
     for (const node of this.graph.nodes) {
-      const state = node.op === "accumulate" ? this.#states.get(touchedStates(node)[0])! : undefined;
+      const state = stateUse(node) === "adds" ? this.#states.get(touchedStates(node)[0])! : undefined;
       const parameter = state?.kind === "gradient" ? this.#states.get(state.of ?? "") : undefined;
       if (parameter) visit(node.inputs[0], this.layouts.used(parameter));
     }

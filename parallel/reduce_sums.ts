@@ -3,6 +3,7 @@
  * @module */
 import { Builder } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
+import { stateUse } from "../graph/facts.ts";
 import { type Graph, type Node, withNodes } from "../graph/ir.ts";
 import { degreeOf, type Layout, partialAxes } from "../graph/layout.ts";
 import { AXES, type Mesh } from "./mesh.ts";
@@ -10,14 +11,16 @@ import { AXES, type Mesh } from "./mesh.ts";
 /** Are sums of gradients added up here, and not only read? */
 export function sumsGradients({ nodes, states }: Graph): boolean {
   const gradients = new Set(states.filter((s) => s.kind === "gradient").map((s) => s.name));
-  return nodes.some((n) => n.op !== "read" && touchedStates(n).some((s) => gradients.has(s)));
+  return nodes.some((n) => stateUse(n) !== "reads" && touchedStates(n).some((s) => gradients.has(s)));
 }
 
 /** Adds the reductions to a graph of all ranks behind pass `fuse`.
  * @param layoutOf layout of a gradient sum before them; behind them it is partial no more. */
 export function reduceSums(graph: Graph, mesh: Mesh, layoutOf: (state: string) => Layout): Graph {
   const last = new Map<Node, string[]>(), touched = new Map<string, Node>(), builder = Builder.extend(graph);
-  for (const node of graph.nodes) if (node.op !== "read") touchedStates(node).forEach((s) => touched.set(s, node));
+  for (const node of graph.nodes) {
+    if (stateUse(node) !== "reads") touchedStates(node).forEach((s) => touched.set(s, node));
+  }
   for (const { name, kind } of graph.states) {
     const node = kind === "gradient" ? touched.get(name) : undefined;
     if (node) last.set(node, [...last.get(node) ?? [], name]);

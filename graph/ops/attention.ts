@@ -176,6 +176,8 @@ export const attention: Op = defineOp({
     whole: ["s", "k"],
     rounds: [1, 2],
   },
+  rounding: { stored: 0 },
+  takesRounded: true,
   recompute: "attention",
   // Half of the pairs are visible: q k^T and p v, 2 flops each.
   flops: ({ inputs: [q, k] }) => 2 * numel(q.shape) * k.shape[1],
@@ -237,6 +239,8 @@ export const attentionBackward: Op = defineOp({
     rounds: [1, 2],
     gradients: [[0, 0], [1, 1], [2, 2]],
   },
+  rounding: {}, // its results are rounded where products take them, behind the rotation of queries and keys
+  takesRounded: true,
   recompute: "attention",
   flops: ({ inputs: [q, k] }) => 5 * numel(q.shape) * k.shape[1],
   scratch: (node, threads) => scratchBytes(node, threads, 4, 5, 2),

@@ -92,6 +92,8 @@ function rowViews(_node: Node, views: readonly View[]): readonly View[] | string
 /** The pieces of all ranks, one after another along `dim`. */
 export const allGather: Op = defineOp({
   name: "all_gather",
+  exchange: "gather",
+  rowwise: "dims",
   attrs: { ...GROUP, ...DIM },
   infer: (inputs, attrs) => eachType(inputs, (x) => whole(x, attrs)),
   together: each(joined),
@@ -105,6 +107,8 @@ export const allGather: Op = defineOp({
 /** Each rank's piece along `dim` of the sum (or, `by` max, the maximum) of what all have. */
 export const reduceScatter: Op = defineOp({
   name: "reduce_scatter",
+  exchange: "reduction",
+  rowwise: "dims",
   attrs: { ...GROUP, ...DIM, ...BY },
   infer: (inputs, attrs) => eachType(inputs, (x) => piece(x, attrs)),
   together: each((parts, attrs, at) => pieceAt(reduced(parts, attrs), attrs, at)),
@@ -119,6 +123,8 @@ export const reduceScatter: Op = defineOp({
  * step's last microbatch alone: in others everything stays as it is, so it has to be made in place. */
 export const allReduce: Op = defineOp({
   name: "all_reduce",
+  exchange: "reduction",
+  rowwise: "dims",
   attrs: {
     ...GROUP,
     ...BY,
@@ -224,6 +230,8 @@ function exchangeFault({ from, to, types, size, member }: Attrs): string | undef
 /** The rank's own piece along `dim` of what all have; with `back`, that of the rank so many places before it in the group's ring. */
 export const sliceByRank: Op = defineOp({
   name: "slice_by_rank",
+  link: true,
+  rowwise: "dims",
   attrs: { ...RANKS, ...DIM, back: { type: "integer", optional: true, doc: "whose piece: how many ranks before" } },
   infer: ([x], attrs) => [piece(x, attrs)],
   bf16: "kept",
@@ -254,6 +262,7 @@ export const concatByRank: Op = defineOp({
 /** The value on the first rank of the group, zeros on the others: the free way from a whole to summands. */
 export const keepOnFirst: Op = defineOp({
   name: "keep_on_first",
+  link: true,
   attrs: RANKS,
   infer: ([x]) => [{ dtype: x.dtype, shape: x.shape }],
   bf16: "kept",

@@ -5,6 +5,7 @@ import { anyViews, defineOp, type KernelCall, num, nums, type Op, str } from "..
 /** The same number in every element. */
 export const constant: Op = defineOp({
   name: "constant",
+  fill: (attrs) => num(attrs.value),
   attrs: {
     value: { type: "number", doc: "what every element is" },
     dtype: { type: "text", doc: "their type" },

@@ -57,6 +57,9 @@ export const contract: Op = defineOp({
     dy!.contract(permuteTerms(str(attrs.dims), [2, 0, 1]), a),
   ],
   split: { linear: [[0], [1]] },
+  rowwise: "labels",
+  rounding: { casts: true, stored: 0, keepsSums: true },
+  takesRounded: true,
   recompute: "matmul",
   accumulates: 0,
   kernel: (node) => ({

@@ -12,6 +12,8 @@ const IGNORED: Schema = { ignore_index: { type: "integer", doc: "the target of r
 /** `logits, targets -> loss [], count [], lse [...]` */
 export const crossEntropy: Op = defineOp({
   name: "cross_entropy",
+  rowwise: "labels",
+  logits: 0,
   attrs: IGNORED,
   integers: [1],
   dims: "... v, ... -> , , ...",
@@ -50,6 +52,8 @@ function acrossVocabulary({ inputs: [logits, targets], attrs, start, whole, allR
  * and the target's logit, 0 where the target is in another slice or ignored, NaN where it is in none. */
 export const crossEntropyPart: Op = defineOp({
   name: "cross_entropy_part",
+  rowwise: "labels",
+  logits: 0,
   attrs: { ...IGNORED, ...SLICE },
   integers: [1],
   dims: "... v, ... -> ..., ...",
@@ -71,6 +75,7 @@ export const crossEntropyPart: Op = defineOp({
  * slice of the vocabulary that begins there. */
 export const crossEntropyBackward: Op = defineOp({
   name: "cross_entropy_backward",
+  rowwise: "labels",
   attrs: { ...IGNORED, ...SLICE },
   integers: [1],
   dims: "... v, ..., ..., -> ... v",

@@ -3,6 +3,7 @@
  * @module */
 import { STORED } from "../attributes.ts";
 import { zip } from "../array.ts";
+import type { Facts } from "../facts.ts";
 import { type DType, dtypeBytes, isReal, type Node, sameType, typeText, wide } from "../ir.ts";
 import { anyViews, defineOp, type KernelCall, type Linear, type Op, str, type Vjp } from "../op.ts";
 import { mapOps } from "../kernels.ts";
@@ -40,6 +41,7 @@ function elementwise(
   f: (...x: number[]) => number,
   grad: Grad,
   linear: Linear = [],
+  facts: Facts = {},
 ): Op {
   return defineOp({
     name,
@@ -66,6 +68,9 @@ function elementwise(
     views: anyViews,
     inPlace: (node) => node.inputs.map((_, i) => [0, i]),
     kernel: (node) => node.outputs[0].dtype === "i32" ? integerMap(name) : singleMap(name, f.length)(node),
+    elementwise: true,
+    takesRounded: true,
+    ...facts,
   });
 }
 
@@ -74,9 +79,13 @@ const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 
 /** All element-wise ops, with their derivatives. */
 export const elementwiseOps: readonly Op[] = [
-  elementwise("add", (a, b) => a + b, (_x, _y, dy) => [dy, dy], "all"),
-  elementwise("sub", (a, b) => a - b, (_x, _y, dy) => [dy, dy.neg()], "all"),
-  elementwise("mul", (a, b) => a * b, ([a, b], _y, dy) => [dy.mul(b), dy.mul(a)], [[0], [1]]),
+  elementwise("add", (a, b) => a + b, (_x, _y, dy) => [dy, dy], "all", {
+    takesRounded: false,
+    adds: true,
+    commutes: true,
+  }),
+  elementwise("sub", (a, b) => a - b, (_x, _y, dy) => [dy, dy.neg()], "all", { takesRounded: false }),
+  elementwise("mul", (a, b) => a * b, ([a, b], _y, dy) => [dy.mul(b), dy.mul(a)], [[0], [1]], { commutes: true }),
   elementwise("div", (a, b) => a / b, ([_a, b], y, dy) => [dy.div(b), dy.mul(y).div(b).neg()], [[0]]),
   // Ties go to the first operand.
   elementwise("maximum", (a, b) => a >= b ? a : b, ([a, b], _y, dy) => {
@@ -108,15 +117,12 @@ export const elementwiseOps: readonly Op[] = [
   elementwise("reciprocal", (a) => 1 / a, (_x, y, dy) => [dy.mul(y.square()).neg()]),
   elementwise("less", (a, b) => a < b ? 1 : 0, none),
   elementwise("less_equal", (a, b) => a <= b ? 1 : 0, none),
-  elementwise("equal", (a, b) => a === b ? 1 : 0, none),
+  elementwise("equal", (a, b) => a === b ? 1 : 0, none, [], { commutes: true }),
   elementwise("select", (c, a, b) => c !== 0 ? a : b, ([c], _y, dy) => {
     const zero = dy.constant(0, dy.shape);
     return [undefined, c.select(dy, zero), c.select(zero, dy)];
   }, [[1, 2]]),
 ];
-
-/** Names of the element-wise ops. */
-export const elementwiseNames: ReadonlySet<string> = new Set(elementwiseOps.map((op) => op.name));
 
 const [LOWEST, HIGHEST] = [-(2 ** 31), 2 ** 31 - 1];
 
@@ -124,6 +130,10 @@ const [LOWEST, HIGHEST] = [-(2 ** 31), 2 ** 31 - 1];
  * bf16, and bf16 as the f32 that it is. */
 export const cast: Op = defineOp({
   name: "cast",
+  converts: true,
+  elementwise: true,
+  link: true,
+  takesRounded: true,
   attrs: { dtype: { type: "text", doc: "what it becomes" } },
   bf16: "kept",
   infer([x], attrs) {

@@ -26,6 +26,7 @@ export const embedding: Op = defineOp({
     ids.apply("embedding_backward", [dy!], { ...attrs, rows: table.shape[0] })[0],
   ],
   split: { offset: "v", linear: [[1]] },
+  takesRounded: true,
   recompute: "cheap",
   flops: () => 0,
   kernel: ({ attrs, inputs: [, table] }) => ({
@@ -64,6 +65,7 @@ export const embeddingBackward: Op = defineOp({
     ids.apply("embedding", [dtable!], slice)[0],
   ],
   split: { offset: "v", linear: [[1]] },
+  takesRounded: true,
   recompute: "cheap",
   accumulates: 0,
   kernel: ({ attrs }) => ({

@@ -32,6 +32,7 @@ export function programOf(attrs: Attrs): MapProgram {
  * All operands have one shape (broadcast ones through views); integers and bf16 are converted when they are loaded. */
 export const map: Op = defineOp({
   name: "map",
+  link: true, // many are nothing but a cast
   attrs: {
     program: { type: "program", doc: "what is done with each element" },
     dtype: { type: "text", doc: "what is computed in" },

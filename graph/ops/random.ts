@@ -152,6 +152,7 @@ function boxOf(
  * shape `whole`, and 0 from `ends` on. */
 export const random: Op = defineOp({
   name: "random",
+  boxed: true,
   attrs: {
     kind: { type: "text", doc: "the distribution" },
     name: { type: "text", doc: "the stream" },

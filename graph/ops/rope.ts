@@ -76,6 +76,7 @@ export const rope: Op = defineOp({
   },
   vjp: ({ inputs: [, table], cotangents: [dy], attrs }) => dy!.apply("rope", [table], { inverse: !attrs.inverse }),
   split: { whole: ["k"], linear: [[0]] },
+  takesRounded: true,
   recompute: "cheap",
   inPlace: () => [[0, 0]],
   kernel: (node) => ({ kernel: "rope", attrs: { inverse: node.attrs.inverse ? 1 : 0 } }),

@@ -6,7 +6,7 @@ import { arr, forEachIndex, stridesOf } from "../array.ts";
 import { bindDims, parseDims, type Sizes } from "../dims.ts";
 import { type Attrs, type Node, numel, sameType, typeText } from "../ir.ts";
 import { anyViews, defineOp, num, nums, type Op, str } from "../op.ts";
-import { throughDims } from "../view.ts";
+import { sliceView, throughDims, type View } from "../view.ts";
 
 const DIMS: Schema = { dims: { type: "text", doc: "the pattern" } };
 const SIZES: Schema = {
@@ -20,6 +20,10 @@ function sizesOf(attrs: Attrs, shape: readonly number[]): Record<string, number>
   return Object.fromEntries(sizes);
 }
 
+/** The view of what lies in another order of dims, if strides can say it. */
+const dimsView = ({ attrs }: Node, operand: View): View | undefined =>
+  throughDims(operand, str(attrs.dims), attrs.sizes as Record<string, number>);
+
 /** `"a b -> b a"` as `"b a -> a b"`. */
 const reversed = (dims: unknown): string => {
   const [from, to] = (dims as string).split("->");
@@ -29,6 +33,8 @@ const reversed = (dims: unknown): string => {
 /** Splits and merges dims without moving anything: `"b t (h k) -> b t h k"`. */
 export const reshape: Op = defineOp({
   name: "reshape",
+  view: dimsView,
+  madeAs: ({ attrs, inputs: [x] }, result) => throughDims(result, reversed(attrs.dims), sizesOf(attrs, x.shape)),
   attrs: { ...DIMS, ...SIZES },
   bf16: "kept",
   dims: (attrs) => {
@@ -50,6 +56,7 @@ export const reshape: Op = defineOp({
 /** Permutes dims: `"b t h k -> b h t k"`. */
 export const transpose: Op = defineOp({
   name: "transpose",
+  view: dimsView,
   attrs: DIMS,
   bf16: "kept",
   dims: (attrs) => {
@@ -77,6 +84,7 @@ export const transpose: Op = defineOp({
 /** Repeats along new dims: `"d -> b t d"` with the sizes of all labels. */
 export const broadcast: Op = defineOp({
   name: "broadcast",
+  view: dimsView,
   attrs: { ...DIMS, ...SIZES },
   bf16: "kept",
   dims: (attrs) => str(attrs.dims),
@@ -108,6 +116,7 @@ function sliceDims({ inputs: [x], outputs: [y] }: Node): string {
 /** The box that starts at `starts` with shape `shape`. */
 export const slice: Op = defineOp({
   name: "slice",
+  view: ({ attrs }, operand) => sliceView(operand, nums(attrs.starts), nums(attrs.shape)),
   attrs: {
     starts: { type: "integers", doc: "where the box begins" },
     shape: { type: "integers", doc: "its sizes", local: "output" },
@@ -157,6 +166,7 @@ function concatDims({ inputs, outputs: [y], attrs }: Node): string {
 /** Its inputs, one after another along `dim`. */
 export const concat: Op = defineOp({
   name: "concat",
+  joins: true,
   attrs: { dim: { type: "integer", doc: "along which" } },
   bf16: "kept",
   infer: (inputs, attrs) => {
@@ -202,6 +212,7 @@ export const concat: Op = defineOp({
 /** The same numbers in memory of their own, packed. Made by `materialize` where a kernel cannot follow strides. */
 export const copyOp: Op = defineOp({
   name: "copy",
+  link: true,
   bf16: "kept",
   dims: "... -> ...",
   reference: ([x]) => [x],

@@ -12,6 +12,7 @@ const copy = () => ({ kernel: "copy", attrs: {} });
 /** The state's value now; several states that lie one after another are one value, joined along dim 0. */
 export const read: Op = {
   name: "read",
+  states: "reads",
   attrs: {
     ...STATES,
     dtype: { type: "text", doc: "how they are stored" },
@@ -28,6 +29,7 @@ export const read: Op = {
 /** Replaces the state. */
 export const assign: Op = {
   name: "assign",
+  states: "replaces",
   attrs: STATES,
   bf16: "kept",
   infer: () => [],
@@ -41,6 +43,7 @@ export const assign: Op = {
 /** Adds to the state; with `begin`, overwrites it in the first microbatch of a step. */
 export const accumulate: Op = {
   name: "accumulate",
+  states: "adds",
   attrs: { ...STATES, begin: { type: "flag", doc: "may the first microbatch of a step overwrite them?" } },
   bf16: "kept",
   infer: ([value]) => {

@@ -2,6 +2,7 @@
  * @module */
 import { Builder, opOf } from "../builder.ts";
 import { hasEffect, touchedStates } from "../edit.ts";
+import { stateUse } from "../facts.ts";
 import { gradientName, gradientOf, type Graph, isReal, type Node, sameType, typeText, type Value } from "../ir.ts";
 import { nodeText } from "../print.ts";
 import { constant, Tensor } from "../tensor.ts";
@@ -53,7 +54,7 @@ export function autodiff(forward: Graph, options: AutodiffOptions): Graph {
     const parts = node.outputs.map((v) => cotangents.get(v));
     if (parts.every((p) => p === undefined)) continue;
     builder.origin = { ...node, phase: "backward" };
-    if (node.op === "read") accumulate(builder, node, parts[0]!, { wanted, begun });
+    if (stateUse(node) === "reads") accumulate(builder, node, parts[0]!, { wanted, begun });
     else vjpOf(builder, node, parts).forEach((part, i) => send(node.inputs[i], part, node));
   }
   builder.origin = origin;
@@ -70,7 +71,7 @@ export function autodiff(forward: Graph, options: AutodiffOptions): Graph {
 function activeValues(graph: Graph, states: ReadonlySet<string>, inputs: ReadonlySet<string>): Set<Value> {
   const active = new Set(graph.inputs.filter((i) => inputs.has(i.name) && isReal(i.value.dtype)).map((i) => i.value));
   for (const node of graph.nodes) {
-    const source = node.op === "read" && touchedStates(node).some((s) => states.has(s));
+    const source = stateUse(node) === "reads" && touchedStates(node).some((s) => states.has(s));
     if (!source && !node.inputs.some((v) => active.has(v))) continue;
     for (const v of node.outputs) if (isReal(v.dtype)) active.add(v);
   }
@@ -90,7 +91,7 @@ function refuseStored(graph: Graph, output: Value, active: ReadonlySet<Value>): 
   for (const node of graph.nodes) {
     const states = touchedStates(node);
     if (hasEffect(node) && node.inputs.some((v) => active.has(v))) states.forEach((s) => stored.set(s, node));
-    const state = node.op === "read" ? states.find((s) => stored.has(s)) : undefined;
+    const state = stateUse(node) === "reads" ? states.find((s) => stored.has(s)) : undefined;
     const from = state ?? node.inputs.map((v) => through.get(v)).find((s) => s !== undefined);
     if (from !== undefined) node.outputs.forEach((v) => isReal(v.dtype) && through.set(v, from));
   }

@@ -2,6 +2,7 @@
  * @module */
 import { opOf } from "../builder.ts";
 import { type Range, waitsOf } from "../events.ts";
+import { stateUse } from "../facts.ts";
 import { type DType, dtypeBytes, type Node, numel, type Origin } from "../ir.ts";
 import { kernels } from "../kernels.ts";
 import { flopsOf, type KernelCall } from "../op.ts";
@@ -144,8 +145,8 @@ function lower(section: SectionMemory, states: MemoryPlan["states"]): Instructio
   });
   const instructions: Instruction[] = [];
   for (const node of graph.nodes) {
-    if (node.op === "read" || places.isView(node) || section.inPlaceAssigns.has(node)) continue;
-    if (node.op === "concat") {
+    if (stateUse(node) === "reads" || places.isView(node) || section.inPlaceAssigns.has(node)) continue;
+    if (opOf(node.op).joins) {
       for (const { value, place } of places.copiedPieces(node)) {
         instructions.push(copy(fromOf(node), operandAt(places.of.get(value)!), operandAt(place)));
       }
@@ -168,7 +169,7 @@ function lowerNode(
 ): Instruction[] {
   const op = opOf(node.op);
   const call = op.kernel?.(node) ?? { kernel: node.op, attrs: node.attrs as KernelCall["attrs"] };
-  if (node.op === "assign" || node.op === "accumulate") {
+  if (op.states) {
     return statePieces(node, call, { section, states, operandAt });
   }
   const all = [...node.inputs, ...node.outputs];
@@ -212,7 +213,7 @@ function statePieces(
     row += rows;
     const base = { kind: "state", dtype: state.dtype, size: 0, names: [name] } as const;
     const target = operandAt({ base, view: packed(view.shape) });
-    const flops = node.op === "accumulate" ? numel(view.shape) : 0;
+    const flops = stateUse(node) === "adds" ? numel(view.shape) : 0;
     const operands = [operandAt(place, view), target];
     return { kernel: call.kernel, ...fromOf(node), flops, operands, written: [target], attrs: call.attrs };
   });

@@ -2,6 +2,7 @@
  * @module */
 import { opOf } from "../builder.ts";
 import { Editor, hasEffect, touchedStates } from "../edit.ts";
+import { isGather, stateUse } from "../facts.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
 import { nums } from "../op.ts";
 import { castsIntoKernels, castsIntoProducts } from "./fuse_casts.ts";
@@ -51,7 +52,7 @@ function availability(graph: Graph): (value: Value, at: Node) => boolean {
   const isThere = (value: Value, at: Node): boolean => {
     const node = made.get(value);
     if (node === undefined || order.get(node)! < order.get(at)!) return true;
-    return node.op === "read" ? isOld(node) : node.op === "all_gather" && node.inputs.every((v) => isThere(v, at));
+    return stateUse(node) === "reads" ? isOld(node) : isGather(node) && node.inputs.every((v) => isThere(v, at));
   };
   return isThere;
 }
@@ -103,18 +104,18 @@ export function accumulateInPlace(graph: Graph): Graph {
     for (let term; (term = open.pop());) {
       const { value, at } = term, node = made.get(value);
       if (!node || !soleUse(uses, outputs, value)) terms.push(term);
-      else if (node.op === "add") open.push(...node.inputs.toReversed().map((v) => ({ value: v, at: node })));
+      else if (opOf(node.op).adds) open.push(...node.inputs.toReversed().map((v) => ({ value: v, at: node })));
       else terms.push({ value, at: opOf(node.op).accumulates === node.outputs.indexOf(value) ? node : at });
     }
     return terms;
   };
   for (const sink of graph.nodes) {
-    if (sink.op !== "accumulate" || !isFree(touchedStates(sink))) continue;
+    if (stateUse(sink) !== "adds" || !isFree(touchedStates(sink))) continue;
     edit.drop(sink);
     const terms = termsOf(sink.inputs[0], sink).sort((a, b) => order.get(a.at)! - order.get(b.at)!);
     terms.forEach(({ value, at }, i) => {
       const begin = i === 0 && sink.attrs.begin === true, states = [...touchedStates(sink)];
-      if (at !== made.get(value)) edit.add(at, "accumulate", [value], { states, begin });
+      if (at !== made.get(value)) edit.add(at, sink.op, [value], { states, begin });
       else {
         const fused = edit.add(at, at.op, at.inputs, { ...at.attrs, into: states, begin });
         at.outputs.forEach((v, k) => v !== value && edit.replace(v, fused.outputs[k]));
@@ -132,7 +133,7 @@ function joinSlices(graph: Graph): Graph {
     const [whole] = node.outputs, rowOf = (s: Node) => nums(s.attrs.starts ?? [0])[0];
     const slices = (uses.get(whole) ?? []).toSorted((a, b) => rowOf(a) - rowOf(b));
     const sinks = slices.map((s) => s.op === "slice" ? soleUse(uses, outputs, s.outputs[0]) : undefined)
-      .filter((n): n is Node => n?.op === "accumulate" && isFree(touchedStates(n)));
+      .filter((n): n is Node => n !== undefined && stateUse(n) === "adds" && isFree(touchedStates(n)));
     const isRow = (s: Node) => s.outputs[0].shape.slice(1).every((d, i) => d === whole.shape[i + 1]);
     if (slices.length < 2 || sinks.length < slices.length || !slices.every(isRow)) continue;
     let row = 0;

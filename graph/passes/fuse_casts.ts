@@ -2,17 +2,16 @@
  * @module */
 import { opOf } from "../builder.ts";
 import { Editor } from "../edit.ts";
+import { isElementwise, stateUse } from "../facts.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
 import { takesBf16 } from "../op.ts";
-import { elementwiseNames } from "../ops/elementwise.ts";
 
-const isNarrowing = (node: Node): boolean => node.op === "cast" && node.outputs[0].dtype === "bf16";
+const isNarrowing = (node: Node): boolean => opOf(node.op).converts === true && node.outputs[0].dtype === "bf16";
 const isWidening = (node: Node): boolean =>
-  node.op === "cast" && node.inputs[0].dtype === "bf16" && node.outputs[0].dtype === "f32";
+  opOf(node.op).converts === true && node.inputs[0].dtype === "bf16" && node.outputs[0].dtype === "f32";
 
-/** Products and attention take and give bf16 only where they multiply in it. */
-const isExact = (node: Node): boolean =>
-  (node.op === "contract" || node.op.startsWith("attention")) && !node.attrs.round;
+/** What multiplies takes and gives bf16 only where it multiplies in it. */
+const isExact = (node: Node): boolean => opOf(node.op).rounding !== undefined && !node.attrs.round;
 
 /** May the kernel that makes a value store it as bf16? Element-wise nodes become part of a `map`, which may. */
 function storesBf16(node: Node | undefined, value: Value): node is Node {
@@ -29,7 +28,7 @@ export function castsIntoProducts(graph: Graph): Graph {
     const isOnlyCast = uses.get(value)!.length === 1 && !results.has(value);
     if (isOnlyCast && storesBf16(source, value)) continue;
     const readers = uses.get(rounded) ?? [];
-    if (results.has(rounded) || !readers.every((n) => n.op === "contract" && n.attrs.round)) continue;
+    if (results.has(rounded) || !readers.every((n) => opOf(n.op).rounding?.casts && n.attrs.round)) continue;
     edit.replace(rounded, value);
   }
   return edit.finish();
@@ -46,7 +45,7 @@ function roundAtStores(graph: Graph): Graph {
   for (const cast of graph.nodes.filter(isNarrowing)) {
     const [value] = cast.inputs, source = made.get(value);
     if (uses.get(value)!.length > 1 || results.has(value) || !storesBf16(source, value)) continue;
-    if (elementwiseNames.has(source.op)) continue;
+    if (isElementwise(source.op)) continue;
     rounded.set(source, (rounded.get(source) ?? new Map()).set(value, cast.outputs[0]));
   }
   for (const [node, casts] of rounded) {
@@ -62,7 +61,7 @@ function roundAtStores(graph: Graph): Graph {
 function widenAtLoads(graph: Graph): Graph {
   const made = producers(graph), edit = new Editor(graph);
   for (const node of graph.nodes) {
-    if (opOf(node.op).bf16 === "kept" && node.op !== "accumulate" || isExact(node)) continue;
+    if (opOf(node.op).bf16 === "kept" && stateUse(node) !== "adds" || isExact(node)) continue;
     const inputs = node.inputs.map((v, i) => {
       const cast = made.get(v), takes = takesBf16(opOf(node.op), "input", i, node.inputs.length);
       return cast && isWidening(cast) && takes ? cast.inputs[0] : v;

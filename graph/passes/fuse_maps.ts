@@ -1,7 +1,9 @@
 /** Element-wise chains of reals become `map` nodes: clusters grow along producers, consumers and shared operands, as long as no path
  * leaves a cluster and comes back.
  * @module */
+import { opOf } from "../builder.ts";
 import { dependencies, Editor } from "../edit.ts";
+import { fillOf, isElementwise } from "../facts.ts";
 import {
   type Attrs,
   type Graph,
@@ -13,8 +15,6 @@ import {
   type Value,
   wide,
 } from "../ir.ts";
-import { num } from "../op.ts";
-import { elementwiseNames } from "../ops/elementwise.ts";
 import { type MapProgram, type MapStep, programAttr } from "../ops/map.ts";
 
 /** Longest program: its registers must stay in cache. */
@@ -35,7 +35,7 @@ interface Unit {
 }
 
 const isMappable = (node: Node | undefined): node is Node =>
-  node !== undefined && (elementwiseNames.has(node.op) || node.op === "cast") && isReal(node.outputs[0].dtype);
+  node !== undefined && isElementwise(node.op) && isReal(node.outputs[0].dtype);
 
 /** The units of a graph. They never need each other in a circle. */
 class Units {
@@ -84,7 +84,7 @@ class Units {
     const nodes = new Set([...a.nodes, ...b.nodes]), terms = new Set([...nodes].flatMap((n) => this.#needs.get(n)!));
     const others = [...terms].filter((n) => !nodes.has(n));
     const isWaiting = (n: Node) => !isMappable(n) && this.of(n).at > Math.min(a.at, b.at);
-    return [...nodes].every((n) => n.op === "add") && others.length > MAX_TERMS && others.some(isWaiting);
+    return [...nodes].every((n) => opOf(n.op).adds) && others.length > MAX_TERMS && others.some(isWaiting);
   }
 
   /** Units from `start` on that `a` or `b` needs; `undefined` where a path leaves the two and comes back. */
@@ -134,10 +134,7 @@ function emit(
 ): void {
   const inside = new Map(nodes.map((n) => [n.outputs[0], n]));
   const outer = new Set(nodes.flatMap((n) => n.inputs).filter((v) => !inside.has(v)));
-  const numberOf = (v: Value): number | undefined => {
-    const source = made.get(v);
-    return source?.op === "constant" ? num(source.attrs.value) : undefined;
-  };
+  const numberOf = (v: Value): number | undefined => fillOf(made.get(v));
   const inputs = [...outer].filter((v) => numberOf(v) === undefined), constants: number[] = [];
   const registers = new Map<Value, number>(inputs.map((v, i) => [v, i]));
   for (const v of outer) {
@@ -152,11 +149,12 @@ function emit(
   for (const node of nodes) {
     const args = node.inputs.map((v) => registers.get(v)!);
     // A load converts by itself, and so does a store; only what is read again here has to be rounded.
-    const isStored = node.op === "cast" && !(node.outputs[0].dtype === "bf16" && readInside.has(node.outputs[0]));
+    const isCast = opOf(node.op).converts,
+      isStored = isCast && !(node.outputs[0].dtype === "bf16" && readInside.has(node.outputs[0]));
     if (isStored) registers.set(node.outputs[0], args[0]);
     else {
       registers.set(node.outputs[0], inputs.length + constants.length + steps.length);
-      steps.push([node.op === "cast" ? "round_bf16" : node.op, ...args]);
+      steps.push([isCast ? "round_bf16" : node.op, ...args]);
     }
   }
   const kept = nodes.map((n) => n.outputs[0]).filter((v) => stored.has(v));

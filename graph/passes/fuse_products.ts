@@ -4,9 +4,9 @@
 import { opOf } from "../builder.ts";
 import { parseDims } from "../dims.ts";
 import { Editor, hasEffect, touchedStates } from "../edit.ts";
+import { isGather, isViewOp, stateUse } from "../facts.ts";
 import { consumers, type Graph, inBackward, type Node, producers, type Value } from "../ir.ts";
 import { str } from "../op.ts";
-import { isViewOp } from "../place.ts";
 
 /** Products `contract(x, w_i)` of one x and parameters, by an einsum whose only free label of w is w's dim 0. */
 interface Group {
@@ -55,8 +55,8 @@ class Facts {
   /** The parameter that a value is, as it is stored or gathered. */
   parameterOf(value: Value): string | undefined {
     let node = this.made.get(value);
-    while (node?.op === "all_gather" || node?.op === "cast") node = this.made.get(node.inputs[0]);
-    const states = node?.op === "read" ? touchedStates(node) : [];
+    while (node && (isGather(node) || opOf(node.op).converts)) node = this.made.get(node.inputs[0]);
+    const states = node && stateUse(node) === "reads" ? touchedStates(node) : [];
     return states.length === 1 ? states[0] : undefined;
   }
 
@@ -70,9 +70,9 @@ class Facts {
   /** Does a value only go on into sums that nobody else touches: as it is, written in another way, or reduced over ranks? */
   isOnlySummed(value: Value): boolean {
     const ends = (n: Node): boolean =>
-      n.op === "accumulate"
+      stateUse(n) === "adds"
         ? touchedStates(n).every((s) => this.touching.get(s)!.length === 1)
-        : (n.op === "cast" || opOf(n.op).together !== undefined) && n.outputs.every((v) => this.isOnlySummed(v));
+        : (opOf(n.op).converts || opOf(n.op).together !== undefined) && n.outputs.every((v) => this.isOnlySummed(v));
     return !this.results.has(value) && this.usesOf(value).every(ends);
   }
 }
@@ -87,7 +87,7 @@ function findGroups(facts: Facts): Group[] {
   for (const node of graph.nodes) {
     if (node.op !== "contract") continue;
     const weight = made.get(node.inputs[1]), state = facts.parameterOf(node.inputs[1]);
-    if (state === undefined || weight?.op !== "read" && weight?.op !== "all_gather") continue;
+    if (state === undefined || !weight || stateUse(weight) !== "reads" && !isGather(weight)) continue;
     if (node.phase === "remade") copies.set(state, node);
     if (inBackward(node) || facts.isSent(node.outputs[0])) continue;
     const dims = str(node.attrs.dims), { inputs: [x, w], outputs: [y] } = parseDims(dims);
@@ -138,7 +138,7 @@ class Weights {
   joined(at: Node, nodes: readonly (Node | undefined)[]): Value {
     const { members, states } = this.group;
     const weights = members.map((member, i) => (nodes[i] ?? member).inputs[1]);
-    if (this.facts.made.get(weights[0])!.op === "read") return this.edit.read(at, states);
+    if (stateUse(this.facts.made.get(weights[0])) === "reads") return this.edit.read(at, states);
     const key = String(weights.map((w) => w.id));
     if (!this.#gathered.has(key)) this.#gathered.set(key, this.edit.add(at, "concat", weights, { dim: 0 }).outputs[0]);
     return this.#gathered.get(key)!;
@@ -194,7 +194,7 @@ function gradients({ members, states }: Group, facts: Facts): Gradients | undefi
   const wanted = toInput.map(([n]) => n.outputs[0]);
   while (sum && !wanted.every((v) => leaves.includes(v))) {
     const above: readonly Node[] = facts.usesOf(sum.outputs[0]);
-    sum = above.length === 1 && above[0].op === "add" ? above[0] : undefined;
+    sum = above.length === 1 && opOf(above[0].op).adds ? above[0] : undefined;
     if (sum) leaves = leavesOf(sum, facts);
   }
   // A product that is added twice stays as it is.
@@ -205,7 +205,7 @@ function gradients({ members, states }: Group, facts: Facts): Gradients | undefi
 function leavesOf(sum: Node, facts: Facts): Value[] {
   return sum.inputs.flatMap((v) => {
     const node = facts.made.get(v);
-    return node?.op === "add" && facts.usesOf(v).length === 1 ? leavesOf(node, facts) : [v];
+    return node && opOf(node.op).adds && facts.usesOf(v).length === 1 ? leavesOf(node, facts) : [v];
   });
 }
 
@@ -219,7 +219,7 @@ function joinGradients(edit: Editor, g: Gradients, weights: Weights): void {
   let dw = edit.add(at, "contract", [dy, g.toWeight[0].inputs[1]], g.toWeight[0].attrs).outputs[0];
   let parts = g.toWeight.map((n) => n.outputs[0]);
   // Where all are rounded, so is the whole: its kernel will do that.
-  const casts = parts.flatMap((v) => weights.facts.usesOf(v).filter((n) => n.op === "cast"));
+  const casts = parts.flatMap((v) => weights.facts.usesOf(v).filter((n) => opOf(n.op).converts));
   if (
     new Set(casts.map((n) => n.outputs[0].dtype)).size === 1 && casts.length === parts.length &&
     parts.every((v) => weights.facts.usesOf(v).length === 1)

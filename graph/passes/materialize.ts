@@ -5,11 +5,17 @@
  * @module */
 import { parseDims } from "../dims.ts";
 import { Editor, hasEffect, touchedStates } from "../edit.ts";
+import { stateUse } from "../facts.ts";
 import { gemmLabels } from "../gemm.ts";
 import type { Graph, Node, Value } from "../ir.ts";
 import { str } from "../op.ts";
 import { type Base, isForeign, needsCopies, placeValues } from "../place.ts";
 import { isPacked } from "../view.ts";
+
+/** Is this a copy that had to be made? */
+export function isCopy({ op }: Node): boolean {
+  return op === "copy";
+}
 
 /** Inserts `copy` where it is needed. */
 export function materialize(graph: Graph): Graph {
@@ -51,11 +57,11 @@ function keepOldStates(graph: Graph): Graph {
   }
   for (const { value } of graph.outputs) lastUse.set(places.of.get(value)!.base, graph.nodes.length);
   for (const [at, node] of graph.nodes.entries()) {
-    if (node.op !== "read") continue;
+    if (stateUse(node) !== "reads") continue;
     const [value] = node.outputs, last = lastUse.get(places.of.get(value)!.base) ?? at;
     const states = touchedStates(node);
     if (!states.some((s) => changes.get(s)?.some((change) => change > at && change <= last))) continue;
-    const old = edit.add(node, "read", [], node.attrs).outputs;
+    const old = edit.add(node, node.op, [], node.attrs).outputs;
     edit.replace(value, edit.add(node, "copy", old).outputs[0]);
   }
   return edit.finish();

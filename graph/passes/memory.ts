@@ -5,6 +5,7 @@
  * @module */
 import { opOf } from "../builder.ts";
 import { hasEffect, touchedStates } from "../edit.ts";
+import { stateUse } from "../facts.ts";
 import {
   consumers,
   dtypeBytes,
@@ -225,7 +226,7 @@ function lifetimes(graph: Graph, places: Places): Map<Base, Life> {
   for (const [at, node] of graph.nodes.entries()) {
     if (places.isView(node)) continue;
     node.outputs.forEach((v) => touch(v, at, node));
-    const read = node.op === "concat" ? places.copiedPieces(node).map((p) => p.value) : node.inputs;
+    const read = opOf(node.op).joins ? places.copiedPieces(node).map((p) => p.value) : node.inputs;
     read.forEach((v) => touch(v, at, node));
   }
   for (const { value } of graph.outputs) {
@@ -250,7 +251,7 @@ function holdWhileTravelling(
   const firstKernel = (value: Value): number => {
     const readers = uses.get(value) ?? [];
     const ats = readers.flatMap((n) =>
-      isIdle(n) || n.op === "concat" ? n.outputs.map(firstKernel) : isCollective(n) ? [] : [position.get(n)!]
+      isIdle(n) || opOf(n.op).joins ? n.outputs.map(firstKernel) : isCollective(n) ? [] : [position.get(n)!]
     );
     return Math.min(graph.nodes.length, ...ats);
   };
@@ -301,7 +302,7 @@ function assignInPlace(
       states = touchedStates(node),
       by = value && made.get(value),
       life = value && lives.get(places.of.get(value)!.base);
-    if (node.op !== "assign" || states.length > 1 || !by || !life) continue;
+    if (stateUse(node) !== "replaces" || states.length > 1 || !by || !life) continue;
     if (writes.get(states[0])!.some((write) => write !== at && write >= life.first)) continue;
     const place = places.of.get(value)!, read = lastRead.get(states[0]) ?? -1;
     const { pairs, on } = factsOf(by), output = by.outputs.indexOf(value);

@@ -1,10 +1,10 @@
 /** Pass `precision`: what is multiplied and what is stored in bf16. Norms, softmax, losses, sums and the residual stream stay in
  * f32, and so does every sum inside of a product. A graph in f64 stays as it is.
  * @module */
-import { Builder, withInputs } from "../builder.ts";
+import { Builder, opOf, withInputs } from "../builder.ts";
 import { touchedStates } from "../edit.ts";
+import { onlyPlaces, stateUse } from "../facts.ts";
 import { consumers, type Graph, type Node, type State, type StateKind, type Value, withNodes } from "../ir.ts";
-import { isViewOp } from "../place.ts";
 
 /** Element types of a step, in torchtitan's terms. */
 export interface Precision {
@@ -57,37 +57,19 @@ function rewrite(
   return withNodes(graph, builder.nodes, current);
 }
 
-/** What takes a product's f32 sums as they are. */
-const sums: ReadonlySet<string> = new Set([
-  ...["add", "sub", "reduce", "accumulate", "assign"],
-  ...["rmsnorm", "rmsnorm_backward", "softmax", "cross_entropy", "cross_entropy_backward"],
-]);
-
-/** Products and attention take bf16. */
+/** What multiplies takes bf16, as its record says. */
 function roundProducts(graph: Graph): Graph {
   const uses = consumers(graph), results = new Set(graph.outputs.map((o) => o.value));
   const isSummed = (value: Value): boolean =>
     results.has(value) ||
-    (uses.get(value) ?? []).every((n) =>
-      isViewOp(n.op) || n.op === "concat" ? n.outputs.every(isSummed) : sums.has(n.op)
-    );
-  const summed = new Set(
-    graph.nodes.filter((n) => n.op === "contract" && isSummed(n.outputs[0])).map((n) => n.outputs[0]),
-  );
-  return rewrite(graph, (node, { emit, cast }) => {
-    const { op, inputs, outputs: [y], attrs } = node;
-    if (y?.dtype !== "f32") return;
-    if (op === "contract") {
-      const operands = inputs.map((v) => cast(v, "bf16"));
-      if (summed.has(y)) return emit(op, operands, { ...attrs, round: true });
-      return [cast(emit(op, operands, { ...attrs, round: true, bf16: [0] })[0], "f32")];
-    }
-    if (op === "attention") {
-      const [o, lse] = emit(op, inputs, { ...attrs, round: true, bf16: [0] });
-      return [cast(o, "f32"), lse];
-    }
-    // Its results are rounded where products take them, behind the rotation of queries and keys.
-    if (op === "attention_backward") return emit(op, inputs, { ...attrs, round: true });
+    (uses.get(value) ?? []).every((n) => onlyPlaces(n.op) ? n.outputs.every(isSummed) : !opOf(n.op).takesRounded);
+  return rewrite(graph, ({ op, inputs, outputs, attrs }, { emit, cast }) => {
+    const { rounding } = opOf(op);
+    if (!rounding || outputs[0].dtype !== "f32") return;
+    const { casts, stored, keepsSums } = rounding, rounded = { ...attrs, round: true };
+    const operands = casts ? inputs.map((v) => cast(v, "bf16")) : inputs;
+    if (stored === undefined || keepsSums && isSummed(outputs[stored])) return emit(op, operands, rounded);
+    return emit(op, operands, { ...rounded, bf16: [stored] }).map((v, i) => i === stored ? cast(v, "f32") : v);
   });
 }
 
@@ -101,8 +83,8 @@ function touches(graph: Graph, kinds: readonly StateKind[]): (node: Node) => boo
 function roundGradients(graph: Graph): Graph {
   const isGradient = touches(graph, ["gradient"]);
   return rewrite(graph, (node, { emit, cast }) => {
-    if (node.op !== "accumulate" || !isGradient(node)) return;
-    return emit("accumulate", [cast(node.inputs[0], "bf16")], node.attrs);
+    if (stateUse(node) !== "adds" || !isGradient(node)) return;
+    return emit(node.op, [cast(node.inputs[0], "bf16")], node.attrs);
   });
 }
 
@@ -115,7 +97,7 @@ function storeStates(graph: Graph): Graph {
   return rewrite({ ...graph, states }, (node, { emit, cast }) => {
     if (!isStored(node)) return;
     const { op, inputs, attrs } = node;
-    if (op === "read") return [cast(emit(op, inputs, { ...attrs, dtype: "bf16" })[0], "f32")];
+    if (stateUse(node) === "reads") return [cast(emit(op, inputs, { ...attrs, dtype: "bf16" })[0], "f32")];
     return emit(op, [cast(inputs[0], "bf16")], attrs);
   });
 }

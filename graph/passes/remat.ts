@@ -4,10 +4,10 @@
  * @module */
 import { Builder, opOf, withInputs } from "../builder.ts";
 import { hasEffect } from "../edit.ts";
+import { fillOf, isViewOp, stateUse } from "../facts.ts";
 import { type Graph, inBackward, type Node, producers, sizeBytes, type Value, withNodes } from "../ir.ts";
 import { FlowNetwork } from "../min_cut.ts";
 import { flopsOf } from "../op.ts";
-import { isViewOp } from "../place.ts";
 import { transfersOf } from "../units.ts";
 import { joinedProducts } from "./fuse_products.ts";
 import { removeDeadNodes } from "./simplify.ts";
@@ -47,7 +47,9 @@ export class Forward {
     for (const node of rest) if (!inBackward(node)) node.inputs.forEach((v) => stays.add(this.root(v)));
     const gathers = transfersOf(graph).filter((t) => t.kind === "gather");
     const gathered = new Set(gathers.flatMap((t) => [t.node, ...t.links]));
-    this.all = first.filter((n) => !isViewOp(n.op) && n.op !== "read" && n.op !== "constant" && !gathered.has(n));
+    const isThere = (n: Node) =>
+      isViewOp(n.op) || stateUse(n) === "reads" || fillOf(n) !== undefined || gathered.has(n);
+    this.all = first.filter((n) => !isThere(n));
     this.nodes = this.all.filter((n) => !hasEffect(n) && !n.outputs.some((v) => stays.has(v)));
     const isGathered = (v: Value) => gathered.has(made.get(v)!);
     this.needed = new Set(

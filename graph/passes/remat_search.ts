@@ -3,9 +3,9 @@
  * Blocks that are built alike share their analysis; no name of a model is known here.
  * @module */
 import { opOf } from "../builder.ts";
+import { fillOf, onlyPlaces, stateUse } from "../facts.ts";
 import { type Graph, inBackward, type Node, numel, producers, sizeBytes, type Value } from "../ir.ts";
 import { flopsOf, type Recompute } from "../op.ts";
-import { isViewOp } from "../place.ts";
 import { joinedProducts } from "./fuse_products.ts";
 import type { Block } from "./memory.ts";
 import { Forward, leastKept, recomputedFlops, remake } from "./remat.ts";
@@ -89,7 +89,7 @@ export function predictedSeconds(graph: Graph): number {
 }
 
 function secondsOf(node: Node): number {
-  if (isViewOp(node.op) || ["read", "constant", "concat"].includes(node.op)) return 0;
+  if (onlyPlaces(node.op) || stateUse(node) === "reads" || fillOf(node) !== undefined) return 0;
   const op = opOf(node.op), bytes = [...node.inputs, ...node.outputs].reduce((sum, v) => sum + sizeBytes(v), 0);
   return flopsOf(op, node) / FLOPS_PER_SECOND[op.recompute ?? "cheap"] + bytes / BYTES_PER_SECOND;
 }

@@ -8,6 +8,7 @@
  * the sums where the next unit's are there. Sums are reduced once all is added, and nobody waits for them.
  * @module */
 import { dependencies, inOrder } from "../edit.ts";
+import { stateUse } from "../facts.ts";
 import { consumers, type Graph, type Node, withNodes } from "../ir.ts";
 import { type Transfer, transfersOf } from "../units.ts";
 
@@ -41,7 +42,7 @@ export function schedule(graph: Graph, { prefetch = 1 }: ScheduleOptions = {}): 
   });
   const place = (node: Node): number => at.get(node) ?? position.get(node)!, before = dependencies(graph.nodes);
   for (const { node, links } of transfers.filter((t) => t.kind === "sum")) {
-    const added = links.filter((n) => n.op === "read").flatMap((n) => before.get(n)!);
+    const added = links.filter((n) => stateUse(n) === "reads").flatMap((n) => before.get(n)!);
     const last = Math.max(place(node), ...added.map((n) => place(n) + 0.25));
     for (const n of [node, ...links]) at.set(n, last);
   }

@@ -6,9 +6,9 @@ import { arr } from "../array.ts";
 import { Builder, opOf, withInputs } from "../builder.ts";
 import { parseDims } from "../dims.ts";
 import { hasEffect, touchedStates } from "../edit.ts";
+import { fillOf, isElementwise, isViewOp } from "../facts.ts";
 import { type Attrs, type Graph, isReal, type Node, numel, type Origin, type Value, withNodes } from "../ir.ts";
 import { num, nums, str } from "../op.ts";
-import { elementwiseNames } from "../ops/elementwise.ts";
 
 /** What a local rule may ask. */
 export interface RuleContext {
@@ -149,10 +149,8 @@ const transposedProduct: LocalRule = ({ op, inputs: [x], attrs }, { made, emit, 
   return emit("contract", product.inputs, { ...product.attrs, dims }, product);
 };
 
-const SPREADS: ReadonlySet<string> = new Set(["reshape", "transpose", "broadcast", "slice"]);
-
 const constantViews: LocalRule = ({ op, inputs: [x], outputs: [y] }, context) => {
-  if (!SPREADS.has(op)) return;
+  if (!isViewOp(op)) return;
   const number = context.constant(x);
   return number === undefined ? undefined : constantLike(number, y, context);
 };
@@ -167,13 +165,13 @@ const casts: LocalRule = ({ op, inputs: [x], outputs: [y], attrs }, { made, emit
     const view = made(x, "reshape") ?? made(x, "transpose");
     return view && emit(view.op, [emit("cast", view.inputs, attrs)], view.attrs);
   }
-  if (["reshape", "transpose", "broadcast", "slice"].includes(op) && isWiden(x)) {
+  if (isViewOp(op) && isWiden(x)) {
     return emit("cast", [emit(op, widened!.inputs, attrs)], widened!.attrs);
   }
 };
 
 const constantFolding: LocalRule = ({ op, inputs, outputs: [y] }, context) => {
-  if (!elementwiseNames.has(op)) return;
+  if (!isElementwise(op) || opOf(op).converts) return;
   const numbers = inputs.map(context.constant);
   if (numbers.some((n) => n === undefined)) return;
   const result = opOf(op).reference!(numbers.map((n) => arr([], [n!])), {}, [{ dtype: y.dtype, shape: [] }])[0].data[0];
@@ -242,7 +240,7 @@ export function applyRules(graph: Graph, table: typeof rules = rules): Graph {
   graph.outputs.forEach(({ value }) => use(value, 2));
   const contextOf = (own: Origin): RuleContext => ({
     made: (v, op) => made.get(v)?.op === op ? made.get(v) : undefined,
-    constant: (v) => made.get(v)?.op === "constant" ? num(made.get(v)!.attrs.value) : undefined,
+    constant: (v) => fillOf(made.get(v)),
     usedOnce: (v) => uses.get(v) === 1,
     emit: (op, inputs, attrs, origin = own) => {
       builder.emit(op, inputs, attrs, origin);
@@ -273,8 +271,6 @@ function renamed(node: Node, now: ReadonlyMap<Value, Value>): Node {
   return node.inputs.some((v) => now.has(v)) ? withInputs(node, node.inputs.map((v) => now.get(v) ?? v)) : node;
 }
 
-const COMMUTES: ReadonlySet<string> = new Set(["add", "mul", "equal"]);
-
 /** JSON, but with numbers that it cannot tell apart told apart. */
 const attrsKey = (attrs: Attrs): string =>
   JSON.stringify(
@@ -296,7 +292,7 @@ export function joinEqualNodes(graph: Graph): Graph {
       continue;
     }
     const ids = node.inputs.map((v) => v.id);
-    if (COMMUTES.has(node.op)) ids.sort((a, b) => a - b);
+    if (opOf(node.op).commutes) ids.sort((a, b) => a - b);
     const side = node.phase === "remade" ? "again" : "";
     const key = `${node.op} ${side} ${ids} ${states.map((s) => writes.get(s) ?? 0)} ${attrsKey(node.attrs)}`;
     const same = first.get(key);

@@ -5,9 +5,9 @@
 import { Builder, opOf, withInputs } from "../builder.ts";
 import { type Dim, expandDims, type Signature } from "../dims.ts";
 import { dependencies, touchedStates } from "../edit.ts";
+import { fillOf, rowsOf } from "../facts.ts";
 import { type Graph, type Node, numel, type Origin, producers, type Value, withNodes } from "../ir.ts";
 import { num } from "../op.ts";
-import { elementwiseNames } from "../ops/elementwise.ts";
 import { nodeText, scopeText } from "../print.ts";
 import { removeDeadNodes } from "./simplify.ts";
 
@@ -40,17 +40,6 @@ interface Region {
   readonly carried: ReadonlyMap<Value, readonly number[]>;
 }
 
-const isElementwise = (op: string): boolean => elementwiseNames.has(op) || op === "cast";
-/** Row by row, and what they sum over rows is a plain sum. */
-const TILED: ReadonlySet<string> = new Set([
-  "contract",
-  "cross_entropy",
-  "cross_entropy_part",
-  "cross_entropy_backward",
-]);
-/** Row by row as well, unless `dim` is one of the rows' dims. */
-const EXCHANGED: ReadonlySet<string> = new Set(["all_reduce", "all_gather", "reduce_scatter", "slice_by_rank"]);
-
 /** Why a value cannot be tiled, in words. */
 type Refusal = string;
 
@@ -58,12 +47,12 @@ const refusal = (node: Node, why: string): Refusal => `${why} in ${nodeText(node
 
 /** Nodes that a region may have, with how their labels run. */
 function signatureOf(node: Node): Signature | Refusal {
-  const ranks = node.inputs.map((v) => v.shape.length);
-  if (isElementwise(node.op) || EXCHANGED.has(node.op)) {
+  const ranks = node.inputs.map((v) => v.shape.length), rows = rowsOf(node.op);
+  if (rows === "dims") {
     const term: Dim[] = node.outputs[0].shape.map((_, d) => [`dim${d}`]);
     return { inputs: ranks.map(() => term), outputs: node.outputs.map(() => term) };
   }
-  if (!TILED.has(node.op) || touchedStates(node).length > 0) {
+  if (rows === undefined || touchedStates(node).length > 0) {
     return refusal(node, `"${node.op}" is not known to work row by row`);
   }
   const dims = opOf(node.op).dims!;
@@ -132,7 +121,7 @@ function regionWhere(
     }
     const binding = bind(node, value, at < 0 ? made : [[outputs[at], all]]);
     if (typeof binding === "string") return binding;
-    if (EXCHANGED.has(node.op) && rows.includes(binding.get(`dim${node.attrs.dim}`) ?? -1)) {
+    if (rowsOf(node.op) === "dims" && rows.includes(binding.get(`dim${node.attrs.dim}`) ?? -1)) {
       return refusal(node, "ranks exchange rows");
     }
     nodes.add(node);
@@ -151,19 +140,21 @@ interface Loss {
   readonly whole?: Refusal;
 }
 
+const isLoss = ({ op }: Node): boolean => opOf(op).logits !== undefined;
+
 function lossesOf(graph: Graph): Loss[] {
   const made = producers(graph), results = new Set(graph.outputs.map((o) => o.value));
-  return graph.nodes.filter((n) => n.op === "cross_entropy" || n.op === "cross_entropy_part").map((node): Loss => {
-    let logits = node.inputs[0], source = made.get(logits);
-    while (source && (isElementwise(source.op) || EXCHANGED.has(source.op))) {
-      const inputs = source.inputs.filter((v) => made.get(v)?.op !== "constant");
+  return graph.nodes.filter(isLoss).map((node): Loss => {
+    let logits = node.inputs[opOf(node.op).logits!], source = made.get(logits);
+    while (source && rowsOf(source.op) === "dims") {
+      const inputs = source.inputs.filter((v) => fillOf(made.get(v)) === undefined);
       if (inputs.length !== 1) {
         return { node, logits, whole: refusal(source, "they come of several values, not of one product") };
       }
       logits = inputs[0];
       source = made.get(logits);
     }
-    if (source?.op !== "contract") return { node, logits, whole: "no product makes them" };
+    if (!source || opOf(source.op).recompute !== "matmul") return { node, logits, whole: "no product makes them" };
     const region = regionOf(graph, logits);
     if (typeof region === "string") return { node, logits, whole: region };
     const isResult = [...region.carried].some(([v, dims]) =>
@@ -238,8 +229,8 @@ function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, N
     if (String(shape) === String(v.shape)) return v;
     const key = `${v.id} ${dims}`, known = sliced.get(key), source = made.get(v);
     if (known) return known;
-    const [slice] = source?.op === "constant"
-      ? builder.emit("constant", [], { ...source.attrs, shape }, origin)
+    const [slice] = source && fillOf(source) !== undefined
+      ? builder.emit(source.op, [], { ...source.attrs, shape }, origin)
       : builder.emit("slice", [v], { starts, shape }, origin);
     sliced.set(key, slice);
     return slice;
@@ -256,14 +247,14 @@ function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, N
 
 /** Of how many slices of the vocabulary a rank has one. */
 const slicesOf = (loss: Node | undefined, logits: Value): number =>
-  loss?.op === "cross_entropy_part" ? num(loss.attrs.whole) / logits.shape.at(-1)! : 1;
+  loss?.attrs.whole === undefined ? 1 : num(loss.attrs.whole) / logits.shape.at(-1)!;
 
 /** Clones one region chunk by chunk, so that the memory of one chunk serves all. */
 function tileRegion(graph: Graph, value: Value, { rows, chunks }: Required<Omit<TileOptions, "values">>): Graph {
   const region = regionOf(graph, value);
   if (typeof region === "string") throw new TypeError(`Cannot tile %${value.id}: ${region}`);
-  const { before, after } = split(graph, region), part = [...region.nodes].find((n) => n.op === "cross_entropy_part");
-  const boxes = chunkBoxes(value.shape.slice(0, -1), rows * slicesOf(part, value), chunks);
+  const { before, after } = split(graph, region), loss = [...region.nodes].find(isLoss);
+  const boxes = chunkBoxes(value.shape.slice(0, -1), rows * slicesOf(loss, value), chunks);
   if (boxes.length < 2) return graph;
   const builder = Builder.extend(graph), made = producers(graph), old = builder.nodes.length;
   const needed = new Set([...after.flatMap((n) => n.inputs), ...graph.outputs.map((o) => o.value)]);

@@ -10,7 +10,7 @@ import { Editor } from "../edit.ts";
 import { type Attr, type Attrs, consumers, type Graph, type Node, type Phase, producers, type Value } from "../ir.ts";
 import { num } from "../op.ts";
 import { nodeText } from "../print.ts";
-import { isViewOp } from "../place.ts";
+import { isViewOp } from "../facts.ts";
 
 const refuse = (node: Node, why: string): never => {
   throw new TypeError(`Cannot let keys and values go around: ${why} in ${nodeText(node)}`);

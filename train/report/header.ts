@@ -2,6 +2,7 @@
  * @module */
 import type { CommInfo } from "../../ffi/comm.ts";
 import type { DeviceInfo } from "../../ffi/device.ts";
+import { isCopy } from "../../graph/passes/materialize.ts";
 import { scopeText } from "../../graph/print.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import { numParameters } from "../../model/module.ts";
@@ -39,7 +40,7 @@ export function ranksText({ size, degrees }: Mesh, info: CommInfo, simulated = "
 /** Slower paths that a step takes, a line each; none where everything runs as it is meant to. */
 export function slowPaths({ graphs }: Compiled): string[] {
   return graphs.flatMap(({ name, nodes, notices }) => {
-    const copies = nodes.filter((n) => n.op === "copy");
+    const copies = nodes.filter(isCopy);
     return [
       ...copies.slice(0, 1).map((n) =>
         `${name} copies ${count(copies.length)} values, since a kernel cannot follow their strides; first in ${
