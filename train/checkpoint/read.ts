@@ -110,11 +110,11 @@ export function checkStates({ path, manifest }: Checkpoint, states: readonly Sta
   const refuse = (what: string, expected: string, fix: string): never => {
     throw new CheckpointError(`Cannot load ${path}: ${what}`, expected, fix);
   };
-  for (const { name, shape } of states) {
+  for (const { name, kind, shape } of states) {
     const saved = manifest.tensors[name];
     if (!saved) {
       refuse(
-        manifest.content === "model" && name.startsWith("moment")
+        manifest.content === "model" && kind === "moment"
           ? "it has parameters alone, no state of the optimizer"
           : `it has no tensor "${name}"`,
         `all that the run needs: "${name}" of shape [${shape}]`,

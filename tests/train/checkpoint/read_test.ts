@@ -27,6 +27,8 @@ Deno.test("a state of another shape, or one that was not saved, is refused befor
   await assertRejects(() => load(at.path, new Spread([{ ...weight, name: "v" }])), CheckpointError, 'no tensor "v"');
   await saveAll(at.path, new Spread([weight]).fill(whole), 2, "model");
   await assertRejects(() => load(at.path, new Spread(states)), CheckpointError, "no state of the optimizer");
+  const named = new Spread([{ ...weight, name: "momentum.weight" }]); // a parameter all the same
+  await assertRejects(() => load(at.path, named), CheckpointError, 'no tensor "momentum.weight"');
 });
 
 Deno.test("values are loaded into another element type as the nearest that it has", async () => {
