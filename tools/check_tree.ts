@@ -4,6 +4,7 @@
  * @module
  */
 import { dirname, join } from "@std/path";
+import { ops } from "../graph/ops/mod.ts";
 
 /** Text files by their path from the root. */
 export type Tree = ReadonlyMap<string, string>;
@@ -124,8 +125,90 @@ export function identity(tree: Tree): string[] {
   );
 }
 
+/** Files that may look for ops by name, with what they turn them into. */
+const REWRITERS: Readonly<Record<string, string>> = {
+  "graph/passes/simplify.ts": "local rules replace small patterns of ops by smaller ones",
+  "graph/passes/fuse.ts": "rules replace patterns of ops by one that does them all",
+  "graph/passes/fuse_products.ts": "products that share an operand become one",
+  "graph/passes/materialize.ts": "products of packed copies stand for those of views",
+  "graph/passes/tile_async_tp.ts": "gathers, products and scatters become those of one rank's rows after another's",
+  "graph/passes/tile_ring.ts": "attention to gathered keys becomes that to one rank's keys after another's",
+  "parallel/conversion.ts": "a change of layouts becomes collectives",
+  "parallel/lower.ts": "nodes over whole values become those of one rank's parts, with these collectives",
+  "parallel/rank_graph.ts": "what a rank does because of where it stands becomes ordinary ops",
+};
+
+/** Files that make nodes of ops that they name, but look for none. */
+const MAKERS: Readonly<Record<string, string>> = {
+  "graph/builder.ts": "what touches states",
+  "graph/edit.ts": "reads of states",
+  "graph/tensor.ts": "what models are written in",
+  "graph/passes/fuse_maps.ts": "maps",
+  "graph/passes/precision.ts": "casts",
+  "graph/passes/tile.ts": "slices for chunks, and what puts these together",
+  "parallel/partition.ts": "reads of several states, in parts",
+  "parallel/reduce_sums.ts": "reductions of sums",
+  "train/optimizer.ts": "first values and the update",
+};
+
+/** An op is known by its record: no pass looks for ops by name, but those that rewrite patterns of them. */
+export function facts(tree: Tree): string[] {
+  const of = (path: string) => path in REWRITERS ? "rewrite" : path in MAKERS ? "make" : "none";
+  const hidden = (path: string, text: string) =>
+    !/^(graph|parallel|train)\//.test(path) || path.startsWith("graph/ops/") || isGenerated(text);
+  return sources(tree).filter(([path, text]) => !hidden(path, text)).flatMap(([path, text]) => {
+    const code = withoutComments(text), sought = opsSoughtIn(code), made = opsMadeIn(code), role = of(path);
+    if (role === "rewrite" && sought.length === 0 || role === "make" && made.length === 0) {
+      return [`${path} names no op to ${role}: take it off the list in tools/check_tree.ts`];
+    }
+    const complain = (names: readonly string[], what: string) =>
+      names.length === 0 ? [] : [`${path} ${what.replace("NAMES", names.join(", "))}`];
+    return [
+      ...complain(
+        role === "rewrite" ? [] : sought,
+        "looks for ops by name (NAMES): let a field of their records say what it needs to know (graph/facts.ts)",
+      ),
+      ...complain(
+        role === "none" ? made : [],
+        "makes nodes of NAMES: do that where it is done already (the lists in tools/check_tree.ts)",
+      ),
+    ];
+  });
+}
+
+const NAME = `(["'\`])(${[...ops.keys()].join("|")})\\1`;
+
+/** Names of ops that nodes are compared with, or that are listed. */
+function opsSoughtIn(code: string): string[] {
+  const comparisons = [
+    `\\bop\\)?\\s*[!=]==?\\s*${NAME}`,
+    `${NAME}\\s*[!=]==?\\s*[\\w.?!]*\\bop\\b`,
+    `\\bop:\\s*${NAME}`,
+    `\\bmade\\([^,()]+,\\s*${NAME}`,
+    ...(/\bswitch\s*\([^)]*\bop\)/.test(code) ? [`\\bcase\\s+${NAME}`] : []),
+  ];
+  const compared = comparisons.flatMap((form) => [...code.matchAll(new RegExp(form, "g"))].map((m) => m[2]));
+  const parts = [...code.matchAll(/\bop\??\.(startsWith|endsWith|includes|match)\(/g)].map((m) => `${m[1]}(...)`);
+  // A list of one is a list of ops only where it is asked what it has.
+  const lists = [...code.matchAll(/(new Set(?:<\w+>)?\(\[?\s*)?\[([\s"'`\w,]+)\](\.includes\()?/g)].flatMap((m) => {
+    const words = m[2].split(",").map((word) => word.trim()).filter((word) => word !== "");
+    const listed = words.flatMap((word) => new RegExp(`^${NAME}$`).exec(word)?.[2] ?? []);
+    return listed.length === words.length && (listed.length > 1 || m[1] || m[3]) ? listed : [];
+  });
+  return [...new Set([...compared, ...parts, ...lists])];
+}
+
+/** Names of ops that nodes are made of. */
+function opsMadeIn(code: string): string[] {
+  const forms = [
+    `\\b(?:emit|apply|join|one|binary)\\(\\s*${NAME}`,
+    `\\badd\\(\\s*[\\w.!]+(?:\\([^()]*\\)!?)?,\\s*${NAME}`,
+  ];
+  return [...new Set(forms.flatMap((form) => [...code.matchAll(new RegExp(form, "g"))].map((m) => m[2])))];
+}
+
 /** Every rule by its name. */
-export const RULES: Readonly<Record<string, Rule>> = { layers, browser, models, mirror, size, names, identity };
+export const RULES: Readonly<Record<string, Rule>> = { layers, browser, models, mirror, size, names, identity, facts };
 
 /** Reads the text files of a checkout. What git does not track is somebody's own, and no part of it; without git, which an archive
  * is, those that its `.gitignore` files do not leave out, of the kinds that a source has. */

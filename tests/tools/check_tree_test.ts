@@ -1,7 +1,8 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { dirname } from "@std/path";
 import {
   browser,
+  facts,
   identity,
   importsOf,
   layers,
@@ -85,6 +86,66 @@ Deno.test("a scope's text is tested nowhere but where it is written, and no stat
     "parallel/a.ts": "const { scope } = node; text(scope);",
   };
   assertEquals(identity(tree(files)), []);
+});
+
+Deno.test("no code looks for an op by name, in whatever way, outside of what rewrites patterns", () => {
+  const sought = [
+    'if (node.op === "cast") cast();',
+    'if (op !== "cast") cast();',
+    "const isCast = 'cast' === node?.op;",
+    "const is = ({ op }: Node) => (op) == `cast`;",
+    'switch (node.op) {\n  case "cast":\n}',
+    'const source = made(x, "cast");',
+    'const step = { op: "cast" };',
+    'const links: ReadonlySet<string> = new Set(["cast"]);',
+    'const links = new Set([\n  "cast",\n  "copy",\n]);',
+    'const sums = new Set([...["cast", "copy"], ...others]);',
+    'const links = ["copy", "cast"];',
+    'return ["cast"].includes(node.op);',
+    'return node.op.startsWith("cast");',
+  ];
+  for (const line of sought) {
+    const complaints = facts(tree({ "graph/passes/a.ts": line })), text = complaints.join();
+    assert(complaints.length > 0, line);
+    assert(
+      /looks for ops by name \((cast|copy|cast, copy|copy, cast|startsWith\(...\))\):/.test(text),
+      `${line}: ${text}`,
+    );
+    assertEquals(facts(tree({ "graph/passes/fuse.ts": line })), [], line);
+    assertEquals(facts(tree({ "graph/passes/tile.ts": `emit("add", []);\n${line}` })).length, complaints.length, line);
+    assertEquals(facts(tree({ "graph/ops/a.ts": line, "tests/a.ts": line, "model/a.ts": line })), [], line);
+  }
+});
+
+Deno.test("nodes of an op are made by name only where that is listed", () => {
+  const made = ['emit("add", [a, b]);', 'x.apply(\n  "add", [y]);', 'edit.add(nodes.at(-1)!, "add", [a, b]);'];
+  for (const line of made) {
+    assertEquals(facts(tree({ "train/a.ts": line })).length, 1, line);
+    assertEquals(facts(tree({ "parallel/partition.ts": line })), [], line);
+  }
+});
+
+Deno.test("words that are names of ops elsewhere are no ops, and a listed file that names none is taken off", () => {
+  const words = [
+    'if (init.kind === "constant") make();',
+    'switch (decay) {\n  case "sqrt":\n}',
+    'const decays = z.enum(["linear", "sqrt", "cosine"]);',
+    'const supported = { hidden_act: ["silu"] };',
+    'Deno.permissions.querySync({ name: "read" });',
+    'const call = { kernel: "copy", attrs: {} };',
+    'seen.add("read");',
+    'const modes = ["read", "write"];',
+    'const functions = ["log", "sqrt", "cube"];',
+    '// node.op === "cast"',
+  ];
+  for (const line of words) assertEquals(facts(tree({ "train/a.ts": line })), [], line);
+  const idle = facts(tree({ "graph/passes/fuse.ts": "", "graph/tensor.ts": "" }));
+  assertEquals(
+    idle,
+    ["graph/passes/fuse.ts names no op to rewrite", "graph/tensor.ts names no op to make"].map((what) =>
+      `${what}: take it off the list in tools/check_tree.ts`
+    ),
+  );
 });
 
 Deno.test("parallel names no model that has a plan, not even in a comment", () => {
