@@ -52,6 +52,19 @@ Deno.test("assign replaces; accumulate adds, but overwrites in the first microba
   assertEquals(contents(memory), { set: [2], begun: [3], added: [103] });
 });
 
+Deno.test("integers are not accumulated, as no microbatch begins their sum; they are read, added and assigned", () => {
+  const state: State = { name: "n", kind: "buffer", dtype: "i32", shape: [] };
+  const add = (builder: Builder, put: (x: Tensor) => void) => put(new Tensor(builder, builder.read("n")).add(1));
+  assertThrows(
+    () => traceGraph("g", [state], (b) => add(b, (x) => b.accumulate("n", x.value))),
+    TypeError,
+    `Cannot apply "accumulate": expected a real value, got i32; read, add and assign`,
+  );
+  const memory: Memory = new Map(), graph = traceGraph("g", [state], (b) => add(b, (x) => b.assign("n", x.value)));
+  for (let i = 0; i < 3; i++) interpret(graph, { memory });
+  assertEquals([...memory.get("n")!.data], [3]);
+});
+
 Deno.test("memory that was given before is not written into: arrays are replaced", () => {
   const old = arr([], [5]), memory: Memory = new Map([["set", old], ["begun", old], ["added", old]]);
   interpret(effects, { inputs: { x: [1] }, memory });

@@ -252,6 +252,19 @@ export const cases: readonly OpCase[] = [
     attrs: { dims: "b m k, b k n -> n b m" },
     gives: ["f64[2,2,3]"],
   },
+  {
+    op: "contract",
+    title: "of experts",
+    inputs: [r([3, 2, 4]), r([3, 5, 4])],
+    attrs: { dims: "e c d, e f d -> e c f" },
+    gives: ["f64[3,2,5]"],
+    flops: 2 * 3 * 2 * 4 * 5,
+    like: (x, w) => {
+      const expert = (t: Tensor, e: number) => t.slice([e, 0, 0], [1, ...t.shape.slice(1)]).reshape("1 a d -> a d");
+      const each = [0, 1, 2].map((e) => expert(x, e).matmul(expert(w, e).transpose(0, 1)).reshape("c f -> 1 c f"));
+      return [each[0].concat(each.slice(1))];
+    },
+  },
   { op: "contract", title: "outer", inputs: [r([2]), r([3])], attrs: { dims: "a, b -> a b" }, gives: same },
   {
     op: "embedding",

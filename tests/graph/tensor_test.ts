@@ -78,6 +78,46 @@ Deno.test("comparisons make ones and zeros for select", () => {
   assertEquals(run((x) => x.equal(3).select(x.neg(), x), m), [[2, 3], [1, 2, -3, 4, 5, 6]]);
 });
 
+Deno.test("rows are taken, put and summed by index, and an index that is no row counts for nothing", () => {
+  const x: [number[], number[]] = [[3, 2], [1, 2, 3, 4, 5, 6]], ids: [number[], number[]] = [[4], [2, -1, 0, 3]];
+  const at = (i: Tensor) => i.cast("i32");
+  assertEquals(run((x, i) => x.take(at(i)), x, ids), [[4, 2], [5, 6, 0, 0, 1, 2, 0, 0]]);
+  assertEquals(run((x, i) => x.take(at(i)).scatterAdd(at(i), 3), x, ids), [[3, 2], [1, 2, 0, 0, 5, 6]]);
+  const put = (x: Tensor, i: Tensor) => x.putRows(at(i), x.constant(9, [4, 2]));
+  assertEquals(run(put, x, ids), [[3, 2], [9, 9, 3, 4, 9, 9]]);
+  assertEquals(run((i) => at(i).oneHot(3, "f64"), [[2, 2], [0, 2, -1, 3]]), [[2, 2, 3], [
+    1,
+    0,
+    0,
+    0,
+    0,
+    1,
+    ...Array(6).fill(0),
+  ]]);
+});
+
+Deno.test("the largest come first, of equal ones the lower index, and not-a-number before all", () => {
+  const x: [number[], number[]] = [[2, 4], [1, 3, 3, 2, 0, -Infinity, NaN, Infinity]];
+  assertEquals(run((x) => x.topK(3)[0], x), [[2, 3], [3, 3, 2, NaN, Infinity, 0]]);
+  assertEquals(run((x) => x.topK(3)[1], x), [[2, 3], [1, 2, 3, 2, 3, 0]]);
+  assertEquals(run((x) => x.argmax(), x), [[2], [1, 2]]);
+  assertEquals(run((x) => x.argmax(), [[3], [1, 5, 5]]), [[], [1]]);
+});
+
+Deno.test("running sums go along any dim, counted from either end, with or without their own element", () => {
+  assertEquals(run((x) => x.cumsum(), m), [[2, 3], [1, 3, 6, 4, 9, 15]]);
+  assertEquals(run((x) => x.cumsum(0, { exclusive: true }), m), [[2, 3], [0, 0, 0, 1, 2, 3]]);
+  assertEquals(run((x) => x.cumsum(-2, { reverse: true }), m), [[2, 3], [5, 7, 9, 4, 5, 6]]);
+});
+
+Deno.test("integers are compared and computed exactly, and reals become integers without their fraction", () => {
+  const large = 2 ** 30, graph = trace((i) => [i.less(large + 1), i.add(large).add(large), i.equal(large)], i32(2));
+  const { y0, y1, y2 } = interpret(graph, { inputs: { x0: [large, large + 1] } });
+  assertEquals([[...y0.data], [...y1.data], [...y2.data]], [[1, 0], [-large, 1 - large], [1, 0]]);
+  const cut = run((x) => x.cast("i32"), [[6], [1.9, -1.9, -0.1, NaN, 1e10, -Infinity]]);
+  assertEquals(cut, [[6], [1, -1, 0, 0, 2 ** 31 - 1, -(2 ** 31)]]);
+});
+
 Deno.test("a cast to its own type is no node, and constants take the tensor's type", () => {
   const graph = trace((x, n) => x.cast("f32").add(n.cast("f32")).add(1), f32(2), i32(2));
   assertEquals(graph.nodes.map((n) => n.op), ["cast", "add", "constant", "add"]);

@@ -66,6 +66,19 @@ Deno.test("gradients of random graphs are the derivative along random directions
   });
 });
 
+Deno.test("no gradient flows through integers, nor is what they are stored in refused", () => {
+  const seen: State = { name: "seen", kind: "buffer", dtype: "i32", shape: [1] };
+  const graph = traceGraph("g", [{ name: "w", kind: "parameter", ...f64(4) }, seen], (builder) => {
+    const w = new Tensor(builder, builder.read("w")), [values, ids] = w.topK(2);
+    builder.assign("seen", ids.slice([0], [1]).value);
+    return { loss: values.mul(ids.add(10).cast("f64")).sum().add(w.cast("i32").cast("f64").sum()) };
+  });
+  const memory: Memory = new Map([["w", arr([4], [1, 7, 3, 5])]]);
+  interpret(verify(autodiff(graph, { of: "loss", states: ["w"] })), { memory });
+  assertEquals([...memory.get("gradient/w")!.data], [0, 11, 0, 13]);
+  assertEquals([...memory.get("seen")!.data], [1]);
+});
+
 Deno.test("a second microbatch adds to the gradients of the first", () => {
   const forward = traceGraph("g", [{ name: "w", kind: "parameter", ...f64(2) }], (builder) => {
     const x = new Tensor(builder, builder.input("x", f64(2)));

@@ -10,6 +10,7 @@ import { encode } from "../../../graph/passes/encode.ts";
 import { fuse } from "../../../graph/passes/fuse.ts";
 import { materialize } from "../../../graph/passes/materialize.ts";
 import { memory, type MemoryPlan, type SectionMemory } from "../../../graph/passes/memory.ts";
+import { fullPrecision, precision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import type { Place } from "../../../graph/place.ts";
 import { Tensor } from "../../../graph/tensor.ts";
@@ -83,6 +84,27 @@ function assertSignature({ kernel, operands, attrs }: DecodedInstruction): void 
   if (kernel !== "copy") assert(real.every((d) => d === real[0] && (dtypes as readonly string[]).includes(d)));
   if (scratch) assertEquals(operands.at(-1)!.dtype, "bytes");
 }
+
+Deno.test("a product over experts is one batched product, and so is each of its gradients; nothing is copied", () => {
+  const [E, C, D, F] = [4, 3, 2, 5];
+  const states = ([["w1", [E, F, D]], ["w2", [E, D, F]]] as const).map(([name, shape]): State => (
+    { name, kind: "parameter", ...f32(...shape) }
+  ));
+  for (const param of ["f32", "bf16"] as const) {
+    const forward = traceGraph("experts", states, (builder) => {
+      const x = new Tensor(builder, builder.input("x", f32(E, C, D)));
+      const [w1, w2] = states.map((s) => new Tensor(builder, builder.read(s.name)));
+      const hidden = x.contract("e c d, e f d -> e c f", w1).silu();
+      return { loss: hidden.contract("e c f, e d f -> e c d", w2).square().sum() };
+    });
+    const graph = autodiff(forward, { of: "loss", states: ["w1", "w2"], inputs: ["x"], keep: false });
+    const [section] = decode(encode(planOf(lower(precision(graph, { ...fullPrecision, param })))).bytes).sections;
+    const products = section.instructions.filter((i) => i.kernel === "gemm");
+    assertEquals(products.length, 6, "2 products, and 2 gradients of each");
+    assertEquals(products.flatMap((i) => i.operands.map((o) => o!.shape[0])), Array(3 * 6).fill(E));
+    assertEquals(section.instructions.filter((i) => i.kernel === "copy").map((i) => i.scope), ["output gradient/x"]);
+  }
+});
 
 Deno.test("a program holds what its plan says: random graphs, decoded", () => {
   forSeeds(200, (seed) => {

@@ -54,6 +54,12 @@ Deno.test("integers are cast where a map loads them", () => {
   assertEquals([after.nodes[0].inputs[0].dtype, after.nodes[0].outputs[0].dtype], ["i32", "f64"]);
 });
 
+Deno.test("what makes integers stays apart from a map, which computes in reals", () => {
+  const graph = trace((i) => i.add(1).mul(i).less(5).cast("f64").mul(0.5).exp(), i32(3));
+  assertEquals(opsOf(apply(graph)), ["add", "mul", "less", "map"]);
+  assertEquals(opsOf(apply(trace((x) => x.mul(2).cast("i32"), f64(3)))), ["map", "cast"]);
+});
+
 Deno.test("constants -0, 0 and not-a-number keep apart", () => {
   const graph = traceGraph("g", [], (builder) => {
     const x = new Tensor(builder, builder.input("x", f64(2)));

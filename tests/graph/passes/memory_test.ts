@@ -134,6 +134,14 @@ Deno.test("states that are read or added to as one lie one after another, in tha
   }
 });
 
+Deno.test("buffers and caches are behind the other states, and counted by kind", () => {
+  const state = (name: string, kind: State["kind"], ...shape: number[]): State => ({ name, kind, ...f64(...shape) });
+  const states = [state("keys", "cache", 64), state("seen", "buffer", 16), state("w", "parameter", 8)];
+  const { categories, states: placed } = planOf(traceGraph("g", states, () => {}));
+  assertEquals([...placed.keys()], ["w", "seen", "keys"]);
+  assertEquals([categories.parameter, categories.buffer, categories.cache], [64, 128, 512]);
+});
+
 Deno.test("states lie by kind, and the graphs' values share what is left", () => {
   const order = [...stepPlan.states.values()].toSorted((a, b) => a.offset - b.offset).map((s) => s.state.kind);
   assertEquals([...new Set(order)], ["parameter", "gradient", "moment", "sum"]);
@@ -266,6 +274,21 @@ Deno.test("a new value is made apart, and copied, when the old one is still read
       const x = read("w"), row = read("u").exp().slice([0, 0], [1, 2]);
       const first = row.tanh(), second = row.mul(x.sum());
       b.assign("w", first.concat([second]).value);
+    }),
+    [],
+  );
+});
+
+Deno.test("rows are put into a state where it is, unless its old value is read later or gives the rows", () => {
+  const ids = (b: Builder) => new Tensor(b, b.input("ids", i32(1))), row = (x: Tensor) => x.slice([1, 0], [1, 2]);
+  const put = (x: Tensor, b: Builder, rows: Tensor) => b.assign("w", x.putRows(ids(b), rows).value);
+  assertEquals(inPlace((read, b) => put(read("w"), b, row(read("u")))), ["w"]);
+  assertEquals(inPlace((read, b) => put(read("w"), b, row(read("w")))), []);
+  assertEquals(
+    inPlace((read, b) => {
+      const x = read("w"), y = x.putRows(ids(b), row(read("u"))), sum = x.sum();
+      b.assign("w", y.value);
+      return { sum };
     }),
     [],
   );

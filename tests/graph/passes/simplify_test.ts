@@ -1,6 +1,6 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
 import { f64, i32 } from "../../../graph/builder.ts";
-import { type Graph, type State, typeText } from "../../../graph/ir.ts";
+import { type Graph, type State, type Type, typeText } from "../../../graph/ir.ts";
 import {
   applyRules,
   joinEqualNodes,
@@ -61,6 +61,14 @@ Deno.test("equal nodes are joined and the first one's scope stays", () => {
   const nodes = simplify(graph).nodes;
   assertEquals(nodes.map((n) => n.op), ["tanh", "mul", "exp", "mul", "add", "add"]);
   assertEquals(nodes[0].scope, "first");
+});
+
+Deno.test("factors of integers stay apart, as their product may be too large; what was cut off stays cut off", () => {
+  const ops = (fn: TensorFunction, ...types: Type[]) => simplify(trace(fn, ...types)).nodes.map((n) => n.op).join(" ");
+  assertEquals(ops((i) => i.mul(70000).mul(70000), i32(2)), "constant mul mul");
+  assertEquals(ops((i) => i.add(0).mul(1), i32(2)), "");
+  assertEquals(ops((x) => x.cast("i32").cast("bf16"), { dtype: "bf16", shape: [2] }), "cast cast");
+  assertEquals(ops((x) => x.cast("f32").cast("bf16"), { dtype: "bf16", shape: [2] }), "");
 });
 
 Deno.test("sums and products are joined whatever the order of their operands, differences are not", () => {
