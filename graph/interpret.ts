@@ -55,9 +55,9 @@ export function interpretRanks(graphs: readonly Graph[], options: readonly RunOp
   }
 }
 
-/** What ranks of a group must be at alike. In an exchange each gives something else. */
+/** What ranks of a group must be at alike. Where each gives something else, an attribute lists what all give. */
 function meetingText({ node: { op, inputs, attrs } }: Meeting): string {
-  const what = op === "exchange"
+  const what = attrs.types !== undefined
     ? JSON.stringify([attrs.from, attrs.to, attrs.types])
     : inputs.map(typeText).join(", ");
   return `${op} of ${what} over ${attrs.group}`;

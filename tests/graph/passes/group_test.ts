@@ -23,7 +23,7 @@ Deno.test("ranks get the same bits from random graphs whose collectives are grou
     joined += collectives(graph).length - collectives(after).length;
     assertSameOnRanks(graph, after, mesh, seed);
   });
-  assert(joined > 100, `${joined} collectives went into others`);
+  assert(joined > 50, `${joined} collectives went into others`);
 });
 
 Deno.test("FSDP gathers a unit by one collective in forward and one in backward, and scatters its gradients by one", () => {
