@@ -78,7 +78,7 @@ function withParameter(body: (builder: Builder, w: Tensor) => Record<string, Ten
   );
 }
 
-Deno.test("casts and views belong to the transfer that they lead to, or come from", () => {
+Deno.test("casts, views and copies belong to the transfer that they lead to, or come from", () => {
   const chain = (change: (w: Tensor) => Tensor) =>
     transfersOf(withParameter((builder, w) => {
       const [rows] = change(w).cast("bf16").apply("all_gather", [], over("dp", { dim: 0 }));
@@ -96,6 +96,8 @@ Deno.test("casts and views belong to the transfer that they lead to, or come fro
     ["reduction", 1, "blocks.0", ["cast", "accumulate"]],
   ];
   assertEquals(chain((w) => w), [["gather", 0, "blocks.0", ["cast"]], ["gather", 1, "blocks.0", []], ...reductions]);
+  const copied = (w: Tensor) => w.apply("copy")[0];
+  assertEquals(chain(copied)[0], ["gather", 0, "blocks.0", ["copy", "cast"]]);
   // Arithmetic makes a value of its own: that is not gathered for the parameter's sake.
   assertEquals(chain((w) => w.exp()), reductions);
 });

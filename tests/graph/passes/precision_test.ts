@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { f32, i32 } from "../../../graph/builder.ts";
 import { interpret } from "../../../graph/interpret.ts";
-import type { Graph, State } from "../../../graph/ir.ts";
+import type { Graph, State, Type } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { fuse } from "../../../graph/passes/fuse.ts";
 import { fullPrecision, precision } from "../../../graph/passes/precision.ts";
@@ -70,6 +70,37 @@ Deno.test("products round their operands, the sum of a gradient stays f32 unless
       `# dtype = bfloat16\n${text({ stored: "bf16" })}`,
     ].join("\n"),
   );
+});
+
+Deno.test("a product that products, attention or the look-up of rows read is stored as bf16, one for a sum or a norm is not", () => {
+  const storedFor = (read: (x: Tensor, ids: Tensor, more: Tensor[]) => Tensor) => {
+    const graph = traceGraph("g", [], (builder) => {
+      const input = (name: string, type: Type) => new Tensor(builder, builder.input(name, type));
+      const [x, w] = ["x", "w"].map((name) => input(name, f32(4, 4))), ids = input("ids", i32(4));
+      const more = [input("table", f32(4, 4)), input("heads", f32(1, 4, 1, 4)), input("places", i32(1, 4))];
+      return { y: read(x.contract("a b, b c -> a c", w), ids, more) };
+    });
+    return precision(graph, { ...fullPrecision, param: "bf16" }).nodes.find((n) => n.op === "contract")!.attrs.bf16;
+  };
+  const heads = (x: Tensor) => x.reshape("(b t) (h k) -> b t h k", { b: 1, h: 1 });
+  const rounded: Parameters<typeof storedFor>[0][] = [
+    (x) => x.contract("a b, c b -> a c", x),
+    (x) => x.mul(x),
+    (x, ids) => ids.apply("embedding", [x])[0],
+    (x, ids) => ids.apply("embedding_backward", [x], { rows: 8 })[0],
+    (x, _ids, [table]) => heads(x).apply("rope", [table.reshape("(b t) k -> b t k", { b: 1 })])[0],
+    (x, _ids, [, kv, places]) => heads(x).apply("attention", [kv, kv, places, places], { scale: 1 })[0],
+  ];
+  const exact: typeof rounded = [
+    (x) => x.add(x),
+    (x) => x.sum(),
+    (x) => x.softmax(),
+    (x, _ids, [table]) => x.concat([table], 0).sub(x.concat([x], 0)),
+    (x, ids) => x.apply("cross_entropy", [ids], { ignore_index: -1 })[0],
+    (x) => x.apply("sum_squares")[0],
+  ];
+  rounded.forEach((read) => assertEquals(storedFor(read), [0], String(read)));
+  exact.forEach((read) => assertEquals(storedFor(read), undefined, String(read)));
 });
 
 Deno.test("all casts of a Llama block become part of kernels", () => {
