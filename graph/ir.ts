@@ -54,12 +54,9 @@ export interface Node extends Origin {
   readonly attrs: Attrs;
 }
 
-/** What a named state may be for, in the order of the memory plan; memory is reported by it. A buffer is what a model remembers beside its
- * parameters, a cache what can be made again at any time. */
-export const stateKinds = ["parameter", "gradient", "moment", "sum", "buffer", "cache"] as const;
-
-/** What a named state is for. */
-export type StateKind = typeof stateKinds[number];
+/** What a named state is for; memory is reported by it. A `buffer` is what a model remembers beside its parameters, and checkpoints have
+ * it; a `cache` can be made again at any time, and they do not. */
+export type StateKind = "parameter" | "gradient" | "moment" | "sum" | "buffer" | "cache";
 
 /** A tensor that outlives a run. Only `read`, `accumulate` and `assign` touch it. */
 export interface State extends Type {

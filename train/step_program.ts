@@ -8,6 +8,7 @@ import { Program, type ProgramMemory } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
 import { prefetchBytes } from "../data/prefetch.ts";
 import { type Graph, numel, type State, type StateKind } from "../graph/ir.ts";
+import { lastingKinds } from "./checkpoint/manifest.ts";
 import { pieceBytes, shareOf } from "./checkpoint/pieces.ts";
 import { type CheckpointOptions, policyOf } from "./checkpoint/policy.ts";
 import type { Wanted } from "./checkpoint/read.ts";
@@ -190,7 +191,7 @@ function checkpointMemory(
   options: CheckpointOptions | undefined,
 ): Pick<HostMemory["host"], "shareBytes" | "stagingBytes"> {
   if (!options || options.loadOnly) return { shareBytes: 0, stagingBytes: 0 };
-  const states = lastingStates(plan, spread, LASTING);
+  const states = lastingStates(plan, spread, lastingKinds);
   const share = shareOf(spread.rank, states, (state) => spread.layoutOf(state), spread.mesh);
   const shareBytes = share.reduce((sum, piece) => sum + pieceBytes(piece), 0);
   return { shareBytes, stagingBytes: stagingBytesOf(shareBytes, policyOf(options)) };
@@ -201,9 +202,6 @@ function lastingStates(plan: MemoryPlan, { states }: StateLayouts, kinds: readon
   return [...states.values()].filter((s) => kinds.includes(s.kind))
     .map((s) => ({ ...s, dtype: plan.states.get(s.name)!.state.dtype }));
 }
-
-/** States that a run goes on from; sums begin anew in every step. */
-const LASTING: readonly StateKind[] = ["parameter", "moment"];
 
 /** A compiled step in native memory. */
 export class StepProgram implements Disposable {
@@ -416,8 +414,8 @@ export class StepProgram implements Disposable {
     await this.#program.write(offset, data);
   }
 
-  /** The states that outlive a run: parameters, and moments too unless `kinds` says otherwise. */
-  lasting(kinds: readonly StateKind[] = LASTING): SpreadStates & { readonly wanted: readonly Wanted[] } {
+  /** The states that outlive a run: {@linkcode lastingKinds} unless `kinds` says otherwise. */
+  lasting(kinds: readonly StateKind[] = lastingKinds): SpreadStates & { readonly wanted: readonly Wanted[] } {
     const { spread: { mesh, rank, states: all, layoutOf }, plan } = this.compiled, at = mesh.coordinates(rank);
     const states = lastingStates(plan, this.compiled.spread, kinds);
     const localOf = (name: string): LocalState => {

@@ -15,7 +15,6 @@ import {
   sizeBytes,
   type State,
   type StateKind,
-  stateKinds,
   type Value,
 } from "../ir.ts";
 import { type Base, ownsBase, type Places, placeValues } from "../place.ts";
@@ -113,9 +112,9 @@ function placeStates(graphs: readonly Graph[]) {
     names.forEach((n) => groups.set(n, names));
   }
   const states = new Map<string, { state: State; offset: number }>();
-  const categories = Object.fromEntries(stateKinds.map((kind) => [kind, 0])) as Record<StateKind, number>;
+  const categories: Record<StateKind, number> = { parameter: 0, gradient: 0, moment: 0, sum: 0, buffer: 0, cache: 0 };
   let bytes = 0;
-  for (const kind of stateKinds) {
+  for (const kind of Object.keys(categories) as StateKind[]) {
     const start = bytes;
     for (const { name, kind: own } of all.values()) {
       if (own !== kind || states.has(name)) continue;

@@ -151,7 +151,7 @@ export class Checkpoints implements AsyncDisposable {
    * @throws {CheckpointError} when they do not fit, or are damaged. */
   async load(states: (kinds: StateKind[]) => SpreadStates & { readonly wanted: readonly Wanted[] }): Promise<void> {
     if (!this.start || !this.#chosen) return;
-    const kinds = ([["model", "parameter"], ["optimizer", "moment"]] as const).filter(([part]) =>
+    const kinds = ([["model", "parameter"], ["model", "buffer"], ["optimizer", "moment"]] as const).filter(([part]) =>
       this.start!.parts.includes(part)
     ).map(([, kind]) => kind);
     const { wanted, memory } = states(kinds);

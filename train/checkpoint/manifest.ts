@@ -13,6 +13,9 @@ export const BLOCK_BYTES = 8 * 2 ** 20;
 /** Name of the file that makes a checkpoint. */
 export const MANIFEST = "manifest.json";
 
+/** States that a run goes on from. Sums begin anew in every step, caches are made again. */
+export const lastingKinds: readonly StateKind[] = ["parameter", "moment", "buffer"];
+
 /** Where a box of a tensor lies. */
 export interface SavedPiece {
   readonly file: string;

@@ -5,6 +5,7 @@ import type { Layout } from "../../graph/layout.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import { bytesText, table } from "../report/plan_report.ts";
 import { storedBytes, type StoredType } from "../typed_array.ts";
+import { lastingKinds } from "./manifest.ts";
 import { assignBoxes, type StoredState } from "./pieces.ts";
 
 /** What one save writes. Bytes are those of tensors; headers and texts add less than a thousandth. */
@@ -45,7 +46,7 @@ export interface CheckpointPlanOptions {
 /** Plans the saves of a run: the shares of ranks are those that a save writes. */
 export function planCheckpoints(options: CheckpointPlanOptions): CheckpointPlan {
   const { mesh, exportDtype, diskSpeed = null } = options;
-  const lasting = [...options.states].filter(({ kind }) => kind === "parameter" || kind === "moment");
+  const lasting = [...options.states].filter(({ kind }) => lastingKinds.includes(kind));
   const parameters = lasting.filter(({ kind }) => kind === "parameter")
     .map((state) => exportDtype ? { ...state, dtype: exportDtype } : state);
   const plan = (states: readonly StoredState[]): SavePlan => {

@@ -55,7 +55,7 @@ export interface ShareOptions {
 }
 
 /** The files that states of a kind go to. */
-const fileOf: Partial<Record<StateKind, string>> = { parameter: "model", moment: "optimizer" };
+const fileOf: Partial<Record<StateKind, string>> = { parameter: "model", moment: "optimizer", buffer: "buffers" };
 
 /** So many blocks are filled at once: enough to use the memory's bandwidth, few enough to leave most of it to a step that runs. */
 const COPIERS = 2;

@@ -1,6 +1,6 @@
 /** States in memory of this process, spread over the ranks of a mesh, without programs.
  * @module */
-import { type DType, dtypeBytes, numel, type State } from "../../../graph/ir.ts";
+import { type DType, dtypeBytes, numel, type State, type StateKind } from "../../../graph/ir.ts";
 import { boxOf, type Layout, localShape, replicated } from "../../../graph/layout.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { readTensor } from "../../../train/checkpoint/inspect.ts";
@@ -102,7 +102,8 @@ export function meetings(size: number): Together[] {
 export function randomStates(random: Random): State[] {
   return Array.from({ length: random.int(1, 6) }, (_, i) => {
     const shape = Array.from({ length: random.int(0, 3) }, () => random.int(1, 9));
-    const dtype = random.pick<DType>(["f32", "f64", "bf16"]), kind = random.oneIn(2) ? "parameter" : "moment";
+    const kind = random.pick<StateKind>(["parameter", "moment", "buffer"]);
+    const dtype = random.pick<DType>(["f32", "f64", "bf16", ...(kind === "buffer" ? ["i32"] as const : [])]);
     return { name: `${kind === "moment" ? "moment1/" : ""}w${i}.weight`, kind, dtype, shape };
   });
 }

@@ -35,9 +35,10 @@ Deno.test("what is planned of the ranks of any mesh is what they write", async (
   });
   for (const [i, { states, layoutOf, mesh, random }] of cases.entries()) {
     const sums = { name: "loss_sum", kind: "sum", dtype: "f64", shape: [5] } as const;
+    const keys = { name: "keys", kind: "cache", dtype: "f32", shape: [64] } as const;
     const exportDtype = random.oneIn(2) ? "bf16" as const : undefined,
       options = { layoutOf, mesh, exportDtype, diskSpeed: 10 };
-    const plan = planCheckpoints({ ...options, states: [...states, sums] });
+    const plan = planCheckpoints({ ...options, states: [...states, sums, keys] });
     const parameters = states.filter((s) => s.kind === "parameter");
     for (const [content, own] of [["full", states], ["model", parameters]] as const) {
       if (own.length === 0) continue;
