@@ -77,6 +77,7 @@ int main() {
   REFUSES(CallBuilder().add(x).add(ids).add(integers).integer(0), take, "operand 2 (y) is i32; expected: f32");
   REFUSES(CallBuilder().add(x).add(more).add(more).integer(0), take, "operand 1 (ids) is f32; expected: i32");
   REFUSES(CallBuilder().add(ids).add(integers).add(x).integer(0), scatter_add, "operand 1 (rows) is i32; expected: f32 or f64");
+  REFUSES(CallBuilder().add(x).add(ids).add(more).integer(-1), take, "start is -1; expected: 0 or more");
   REFUSES(CallBuilder().add(x).add(ids).add(more).add(Array<float>({1, 4, 3}, {12, 0, 1})).integer(0), put_rows, "stride 0");
   Tensor turned = x.tensor();
   turned.strides[1] = 4;

@@ -99,25 +99,30 @@ void run_put_rows(const Call& call) {
 #ifdef TITAN_CHECKS
 namespace titan::cpu {
 namespace {
-/// Rows may be of any dtype that has elements.
-Check& elements_of(Check& check, const Call& call, int i) { return check.require(!check.ok() || call[i].dtype != DType::bytes, "the rows are bytes; expected: elements"); }
+/// Rows may be of any dtype that has elements, and begin anywhere.
+Check& check_rows(Check& check, const Call& call, int rows) {
+  if (!check.ok()) return check;
+  const int64_t start = call.attributes[0].i;
+  return check.require(call[rows].dtype != DType::bytes, "the rows are bytes; expected: elements").require(start >= 0, "start is " + std::to_string(start) + "; expected: 0 or more");
+}
 }  // namespace
 
 std::string check_take(const Call& call) {
   Check check(call, {"x", "ids", "y"}, 1);
-  if (!elements_of(check, call, 0).ok()) return check.error();
+  if (!check_rows(check, call, 0).ok()) return check.error();
   const int64_t B = check.dim(0, 0), K = check.dim(1, 1), D = check.dim(0, 2);
   return check.operand(0, call[0].dtype, {B, -1, D}).operand(1, DType::i32, {B, K}).operand(2, call[0].dtype, {B, K, D}).rows(0).rows(2).writable(2).error();
 }
 std::string check_scatter_add(const Call& call) {
   Check check(call, {"ids", "rows", "y"}, 1);
+  if (!check_rows(check, call, 1).ok()) return check.error();
   const DType real = check.real(1);
   const int64_t B = check.dim(1, 0), K = check.dim(1, 1), D = check.dim(1, 2);
   return check.operand(0, DType::i32, {B, K}).operand(1, real, {B, K, D}).operand(2, real, {B, -1, D}).rows(1).rows(2).writable(2).error();
 }
 std::string check_put_rows(const Call& call) {
   Check check(call, {"x", "ids", "rows", "y"}, 1);
-  if (!elements_of(check, call, 0).ok()) return check.error();
+  if (!check_rows(check, call, 0).ok()) return check.error();
   const int64_t B = check.dim(0, 0), N = check.dim(0, 1), K = check.dim(1, 1), D = check.dim(0, 2);
   check.operand(0, call[0].dtype, {B, N, D}).operand(1, DType::i32, {B, K}).operand(2, call[0].dtype, {B, K, D}).operand(3, call[0].dtype, {B, N, D});
   check.rows(0).rows(2).rows(3).writable(3);
