@@ -1,6 +1,7 @@
 #include "access.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace titan {
 
@@ -22,23 +23,23 @@ bool overlap(const std::vector<Range>& ranges, Range other) {
 
 bool Access::conflict(const std::vector<Range>& writes, const Use& use) { return use.writes || overlap(writes, use.range); }
 
-void Access::begin(const std::vector<Range>& writes) {
+void Access::begin(uint32_t stream, const std::vector<Range>& writes) {
   std::unique_lock lock(mutex_);
-  section_ = &writes;  // copies that come from now on wait, so that they cannot hold the section up for ever
+  sections_[stream] = &writes;  // copies that come from now on wait, so that they cannot hold the section up for ever
   changed_.wait(lock, [&] { return std::none_of(copies_.begin(), copies_.end(), [&](const Use& use) { return conflict(writes, use); }); });
 }
 
-void Access::end() {
+void Access::end(uint32_t stream) {
   {
     std::lock_guard lock(mutex_);
-    section_ = nullptr;
+    sections_[stream] = nullptr;
   }
   changed_.notify_all();
 }
 
 void Access::enter(const Use& use) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return !section_ || !conflict(*section_, use); });
+  changed_.wait(lock, [&] { return std::none_of(std::begin(sections_), std::end(sections_), [&](const auto* writes) { return writes && conflict(*writes, use); }); });
   copies_.push_back(use);
 }
 

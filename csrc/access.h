@@ -18,13 +18,17 @@ std::vector<Range> join_ranges(std::vector<Range> ranges);
 /// Does one of these, which join_ranges made, share a byte with another range?
 bool overlap(const std::vector<Range>& ranges, Range other);
 
-/// Keeps sections and copies out of each other's way. A section waits for the copies under way that read what it writes, and for those that
-/// write anything; a copy waits for the section likewise. Neither waits for anything else meanwhile, so they cannot lock each other out.
+/// Kernels run on one stream, collectives on another.
+constexpr uint32_t NUM_STREAMS = 2;
+
+/// Keeps sections and copies out of each other's way. Each stream is in a section of its own, and waits for the copies under way that read what
+/// it writes there, and for those that write anything; a copy waits for the streams likewise. A copy under way waits for nothing, and a stream for
+/// those alone, so they cannot lock each other out.
 class Access {
  public:
-  /// On the executor thread: a section begins that writes these.
-  void begin(const std::vector<Range>& writes);
-  void end();
+  /// On the stream's thread: it begins a section, of which it writes these.
+  void begin(uint32_t stream, const std::vector<Range>& writes);
+  void end(uint32_t stream);
   /// Does `copy` on the calling thread while nobody is in its way.
   template <class Copy> void read(Range from, Copy copy) {
     enter({from, false});
@@ -48,7 +52,7 @@ class Access {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  const std::vector<Range>* section_ = nullptr;  // what the section writes that runs, or waits to
+  const std::vector<Range>* sections_[NUM_STREAMS] = {};  // by stream: what it writes where it is, or waits to be
   std::vector<Use> copies_;                      // under way
 };
 

@@ -240,9 +240,17 @@ uint64_t Arena::huge_bytes() const {
   return std::min(bytes, mapped_bytes_);
 }
 
-void Progress::advance(uint32_t stream, uint64_t n) {
-  done_[stream].store(n + 1, std::memory_order_release);
-  done_[stream].notify_all();
+void Progress::begin() {
+  for (auto& done : done_) done = 0;
+  stopped_by_ = NOBODY;
+}
+
+void Progress::advance(uint32_t stream) {
+  auto& done = done_[stream];
+  // Once stopped it stays so: only this stream counts here, but the other may stop both.
+  uint64_t n = done.load(std::memory_order_relaxed);
+  if (n != UINT64_MAX) done.compare_exchange_strong(n, n + 1, std::memory_order_release, std::memory_order_relaxed);
+  done.notify_all();
 }
 
 void Progress::stop(uint32_t stream) {
@@ -255,7 +263,7 @@ void Progress::stop(uint32_t stream) {
 }
 
 bool Progress::wait(uint32_t stream, uint64_t n) const {
-  const auto& other = done_[1 - stream];
+  const auto& other = done_[stream];
   for (uint64_t done; (done = other.load(std::memory_order_acquire)) < n;) other.wait(done, std::memory_order_acquire);
   return stopped_by_ == NOBODY;
 }
@@ -303,6 +311,7 @@ LoadedProgram::LoadedProgram(std::shared_ptr<Device> device, const uint8_t* byte
       loading_(load_together(*device_, program_, collectives_)),
       arena_(program_.arena_bytes, loading_.memory) {
   program_.bind(arena_.data());
+  for (auto& last : last_) last.resize(program_.sections.size());
   auto it = collectives_.begin();
   for (const Instruction& instruction : program_.instructions)
     if (!instruction.kernel->run) *it++ = comm::read_collective(static_cast<int>(instruction.index) - device_->backend.num_kernels, instruction.call);
@@ -321,10 +330,8 @@ void LoadedProgram::run(const titan_action* actions, uint64_t num_actions, const
     device_->executor.use_threads(program_.threads);
     titan_profile_record* records = std::exchange(records_, nullptr);
     if (records) check_capacity(actions, num_actions, record_capacity_);
-    for (uint64_t i = 0; i < num_actions; i++) {
-      run_action(actions, i, host, records);
-      if (records) records += program_.sections[actions[i].section].num_instructions;
-    }
+    const auto exchanges = [&](const titan_action& action) { return program_.sections[action.section].num_on[1] > 0; };
+    run_streams({actions, num_actions, host, records, std::any_of(actions, actions + num_actions, exchanges)});
     has_run_ = true;
   };
   try {
@@ -351,7 +358,8 @@ void LoadedProgram::check_action(const titan_action& action, uint64_t i, const H
     throw failure.at(static_cast<int32_t>(action.section), -1, "", "");
   };
   if (action.section >= program_.sections.size()) refuse(text("runs section ", action.section, "; expected: below ", program_.sections.size()));
-  if (action.slot || action.reserved) refuse(text("has slot ", action.slot, " and reserved word ", action.reserved, "; expected: 0"));
+  if (action.slot >= program_.slots) refuse(text("has slot ", action.slot, "; expected: below ", program_.slots));
+  if (action.reserved) refuse(text("has reserved word ", action.reserved, "; expected: 0"));
   if (action.flags & ~uint32_t{TITAN_FLAG_FIRST | TITAN_FLAG_CHECK_FINITE | TITAN_FLAG_LAST}) refuse(text("has flags ", action.flags, "; expected: a sum of 1 (first), 2 (check finite) and 4 (last)"));
   const Section& section = program_.sections[action.section];
   const auto check_buffer = [&](const char* name, const uint8_t* buffer, uint64_t bytes, uint64_t base, uint64_t needed) {
@@ -365,30 +373,17 @@ void LoadedProgram::check_action(const titan_action& action, uint64_t i, const H
   check_buffer("output", host.output, host.output_bytes, action.output_base, section.output_bytes);
 }
 
-void LoadedProgram::run_action(const titan_action* actions, uint64_t i, const Host& host, titan_profile_record* records) {
-  const titan_action& action = actions[i];
-  const Section& section = program_.sections[action.section];
-  for (const uint32_t operand : section.host_operands) {
-    const Place& place = program_.places[operand];
-    program_.operands[operand].data = place.space == Space::input ? const_cast<uint8_t*>(host.input) + action.input_base + place.offset
-                                                                  : host.output + action.output_base + place.offset;
-  }
-  struct Inside {
-    Access& access;
-    ~Inside() { access.end(); }
-  };
-  access_.begin(section.writes);
-  const Inside inside{access_};
+void LoadedProgram::run_streams(const Run& run) {
   progress_.begin();
-  if (!section.num_collectives) return run_stream(0, action, static_cast<uint32_t>(i), records);
-  // The comm thread runs the section's collectives beside the kernels. It uses this action until it has ended, however the kernels end.
+  if (!run.together) return run_stream(0, run);
+  // The comm thread runs the collectives of all actions beside the kernels. It uses this run until it has ended, however the kernels end.
   Executor& comm = device_->world->executor();
-  auto run_comm = [&] { run_stream(1, action, static_cast<uint32_t>(i), records); };
+  auto run_comm = [&] { run_stream(1, run); };
   Executor::Job job(run_comm);
   comm.post(job);
-  std::exception_ptr thrown[2];
+  std::exception_ptr thrown[NUM_STREAMS];
   try {
-    run_stream(0, action, static_cast<uint32_t>(i), records);
+    run_stream(0, run);
   } catch (...) {
     thrown[0] = std::current_exception();
   }
@@ -396,21 +391,68 @@ void LoadedProgram::run_action(const titan_action* actions, uint64_t i, const Ho
   if (const int first = progress_.stopped_by(); first != Progress::NOBODY) std::rethrow_exception(thrown[first]);
 }
 
-void LoadedProgram::run_stream(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records) {
+namespace {
+
+constexpr uint64_t NEVER = UINT64_MAX;
+
+}  // namespace
+
+void LoadedProgram::run_stream(uint32_t stream, const Run& run) {
+  for (Before& last : last_[stream]) last.on[0] = NEVER;
+  Before before{};
+  titan_profile_record* records = run.records;
+  for (uint64_t i = 0; i < run.num_actions; i++) {
+    const uint64_t number = run.actions[i].section;
+    const Section& section = program_.sections[number];
+    if (section.num_on[stream] && !run_section(stream, run, i, before, records)) return;
+    last_[stream][number] = before;
+    for (uint32_t s = 0; s < NUM_STREAMS; s++) before.on[s] += section.num_on[s];
+    if (records) records += section.num_instructions;
+  }
+}
+
+void LoadedProgram::place_host_operands(const Section& section, const titan_action& action, const Host& host) {
+  for (const uint32_t operand : section.host_operands) {
+    const Place& place = program_.places[operand];
+    program_.operands[operand].data = place.space == Space::input ? const_cast<uint8_t*>(host.input) + action.input_base + place.offset
+                                                                  : host.output + action.output_base + place.offset;
+  }
+}
+
+bool LoadedProgram::may_begin(uint32_t stream, const Instruction& instruction, const Before& before) const {
+  for (uint64_t w = instruction.first_wait; w < instruction.first_wait + instruction.num_waits; w++) {
+    const Wait& wait = program_.waits[w];
+    const Before& then = wait.same_action ? before : last_[stream][wait.section];
+    if (then.on[0] != NEVER && !progress_.wait(wait.stream, then.on[wait.stream] + wait.position)) return false;
+  }
+  return true;
+}
+
+bool LoadedProgram::run_section(uint32_t stream, const Run& run, uint64_t i, const Before& before, titan_profile_record* records) {
+  const titan_action& action = run.actions[i];
   const Section& section = program_.sections[action.section];
+  // Collectives have no operands in the host's buffers.
+  if (stream == 0) place_host_operands(section, action, run.host);
+  struct Inside {
+    Access& access;
+    uint32_t stream;
+    ~Inside() { access.end(stream); }
+  };
+  access_.begin(stream, section.writes[stream]);
+  const Inside inside{access_, stream};
   uint64_t n = section.first_instruction;
   try {
     for (; n < section.first_instruction + section.num_instructions; n++) {
       Instruction& instruction = program_.instructions[n];
       if (instruction.stream != stream) continue;
-      if (instruction.wait && !progress_.wait(stream, instruction.wait)) return;
+      if (!may_begin(stream, instruction, before)) return false;
       instruction.call.flags = action.flags;
       const uint64_t begin = records ? now_ns() : 0;
       if (stream == 0) run_kernel(*instruction.kernel, instruction.call);
       else run_collective(instruction);
-      if (records) records[n - section.first_instruction] = {begin, now_ns(), n, i, stream};
+      if (records) records[n - section.first_instruction] = {begin, now_ns(), n, static_cast<uint32_t>(i), stream};
       if (action.flags & FLAG_CHECK_FINITE) check_finite(n);
-      if (section.num_collectives) progress_.advance(stream, n);
+      if (run.together) progress_.advance(stream);
     }
   } catch (...) {
     const Instruction& instruction = program_.instructions[n];
@@ -419,7 +461,7 @@ void LoadedProgram::run_stream(uint32_t stream, const titan_action& action, uint
     if (!collectives_.empty()) device_->world->give_up(failure.what());  // else the others would wait for this rank
     throw failure;
   }
-  progress_.end(stream);
+  return true;
 }
 
 void LoadedProgram::run_collective(const Instruction& instruction) {

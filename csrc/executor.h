@@ -104,24 +104,22 @@ class Arena {
   bool owns_ = true;
 };
 
-/// How far the two streams of an action have come. A stream waits for an instruction of the other: an event.
+/// How many instructions of a run each stream has done. A stream waits until another has come so far: an event.
 class Progress {
  public:
   static constexpr int NOBODY = -1;
-  void begin() { done_[0] = done_[1] = 0, stopped_by_ = NOBODY; }
-  /// Instruction n of this stream has ended.
-  void advance(uint32_t stream, uint64_t n);
-  /// No more comes of this stream.
-  void end(uint32_t stream) { advance(stream, UINT64_MAX - 1); }
+  void begin();
+  /// This stream has done one more.
+  void advance(uint32_t stream);
   /// This stream has failed: the other is not to begin anything more.
   void stop(uint32_t stream);
   /// The stream that failed first, or NOBODY.
   int stopped_by() const { return stopped_by_; }
-  /// Waits until instruction n - 1 of the other stream has ended; false where it never will.
+  /// Waits until a stream has done n in all; false where it never will.
   bool wait(uint32_t stream, uint64_t n) const;
 
  private:
-  std::atomic<uint64_t> done_[2] = {};  // one more than the last instruction that has ended
+  std::atomic<uint64_t> done_[NUM_STREAMS] = {};  // UINT64_MAX once a stream has stopped
   std::atomic<int> stopped_by_{NOBODY};
 };
 
@@ -151,10 +149,25 @@ class LoadedProgram {
  private:
   void check_action(const titan_action& action, uint64_t i, const Host& host) const;
   void check_capacity(const titan_action* actions, uint64_t num_actions, uint64_t capacity) const;
-  /// `records` is where the action's go, or null.
-  void run_action(const titan_action* actions, uint64_t i, const Host& host, titan_profile_record* records);
+  /// What both streams of a run look at.
+  struct Run {
+    const titan_action* actions;
+    uint64_t num_actions;
+    const Host& host;
+    titan_profile_record* records;  // of all actions, or null
+    bool together;                  // are there collectives?
+  };
+  /// How many instructions of each stream come before an action of a run.
+  struct Before {
+    uint64_t on[NUM_STREAMS];
+  };
+  void run_streams(const Run& run);
   /// Whatever is thrown in there leaves it as a Failure that says where; the other stream and the other ranks know of it then.
-  void run_stream(uint32_t stream, const titan_action& action, uint32_t i, titan_profile_record* records);
+  void run_stream(uint32_t stream, const Run& run);
+  /// The stream's instructions of an action; false where it cannot go on, as the other has stopped.
+  bool run_section(uint32_t stream, const Run& run, uint64_t i, const Before& before, titan_profile_record* records);
+  bool may_begin(uint32_t stream, const Instruction& instruction, const Before& before) const;
+  void place_host_operands(const Section& section, const titan_action& action, const Host& host);
   void run_collective(const Instruction& instruction);
   void check_finite(uint64_t instruction) const;
   char* range(uint64_t offset, uint64_t num_bytes) const;
@@ -166,6 +179,7 @@ class LoadedProgram {
   Arena arena_;
   uint64_t huge_bytes_ = 0;
   Progress progress_;
+  std::vector<Before> last_[NUM_STREAMS];  // by stream, which looks at its own alone, and section: before the last action that ran it
   Access access_;
   bool has_run_ = false;
   titan_profile_record* records_ = nullptr;  // of the next run; only the executor thread looks at these

@@ -1,14 +1,17 @@
-// Reads binary programs, format 1, little-endian, made by graph/passes/encode.ts. The tables follow the header in this order;
+// Reads binary programs, format 2, little-endian, made by graph/passes/encode.ts. The tables follow the header in this order;
 // each starts at a multiple of 8 bytes, and bytes that are not listed are zero.
 //
 //   header       128  magic "TITANPRG"; u32 format, threads; u64 arena_bytes, input_bytes, output_bytes;
-//                     u64 tensors, sections, instructions, operands, attributes, string_bytes (how many of each)
+//                     u64 tensors, sections, instructions, waits, operands, attributes, string_bytes (how many of each); u64 slots, slot_bytes
+//                     (an action's slot is where it keeps what lives on between actions of one microbatch; as yet no tensor does);
+//                     the name of the device that it is for, as in a backend, in 16 bytes
 //   tensors      128  u32 space (0 arena, 1 input, 2 output), dtype (0 f32, 1 f64, 2 i32, 3 bytes, 4 bf16); u64 offset; u32 rank, 0;
 //                     i64 dims[6], strides[6] (elements)
 //   sections      32  u32 name_offset, name_bytes; u64 first_instruction, instructions
 //   instructions  48  u32 kernel, stream (0 kernels, 1 collectives); u64 first_operand; u32 operands, attribute words; u64 first_attribute;
-//                     u32 scope_offset, scope_bytes; u64 wait (the number, from 1 on, of an earlier instruction of the section on the other
-//                     stream that must have ended before; 0: none)
+//                     u32 scope_offset, scope_bytes, first_wait, waits
+//   waits          8  u64 instruction, of a section and on another stream, that must have ended before: one that comes before in the same section
+//                     in this action, any other in the last action of the run that ran it, if one did; in the order of the instructions
 //   operands       4  u32 tensor, or 0xFFFFFFFF where an optional one is absent; in the order of the instructions
 //   attributes     8  i64, f64, or an array: its length, then its words; in the order of kernels.def
 //   strings        1  UTF-8
@@ -23,8 +26,8 @@ namespace titan {
 namespace {
 
 constexpr char MAGIC[] = "TITANPRG";
-constexpr uint32_t FORMAT = 1, ABSENT = 0xFFFFFFFF;
-constexpr uint64_t HEADER_BYTES = 128, TENSOR_BYTES = 128, SECTION_BYTES = 32, INSTRUCTION_BYTES = 48;
+constexpr uint32_t FORMAT = 2, ABSENT = 0xFFFFFFFF;
+constexpr uint64_t HEADER_BYTES = 128, TENSOR_BYTES = 128, SECTION_BYTES = 32, INSTRUCTION_BYTES = 48, TARGET = 112, TARGET_BYTES = 16;
 constexpr uint64_t SCRATCH_ALIGNMENT = 64;
 constexpr int64_t MAX_ELEMENTS = int64_t{1} << 44;  // that a view may have (repeated ones included) or reach over
 constexpr uint64_t MAX_BYTES = uint64_t{1} << 46;   // of a buffer
@@ -72,11 +75,14 @@ class Loader {
     for (uint64_t i = 0; i < tensors_.size; i++) views_.push_back(read_tensor(i));
     program_.attributes.resize(attributes_.size);
     for (uint64_t i = 0; i < attributes_.size; i++) program_.attributes[i].i = attributes_[i].i64(0);
+    runs_at_.resize(instructions_.size);
     program_.operands.reserve(operands_.size);  // never grows beyond, so that calls may point into it
     for (uint64_t i = 0; i < instructions_.size; i++) read_instruction(i);
     if (program_.operands.size() != operands_.size)
       refuse(text("the instructions have ", program_.operands.size(), " operands in all; expected: ", operands_.size, " by the header"));
+    if (num_waits_ != waits_.size) refuse(text("the instructions have ", num_waits_, " waits in all; expected: ", waits_.size, " by the header"));
     for (uint64_t i = 0; i < sections_.size; i++) read_section(i);
+    for (uint64_t i = 0; i < instructions_.size; i++) read_waits(i);
     return std::move(program_);
   }
 
@@ -99,14 +105,22 @@ class Loader {
     program_.arena_bytes = space_bytes_[0];
     program_.input_bytes = space_bytes_[1];
     program_.output_bytes = space_bytes_[2];
-    header.expect_zero(88, HEADER_BYTES, "the header");
+    const char* target = reinterpret_cast<const char*>(bytes_ + TARGET);
+    const std::string name(target, strnlen(target, TARGET_BYTES));
+    if (name != backend_.name) refuse(text("the program is for \"", name, "\"; expected: \"", backend_.name, "\", the device; fix: compile it for that"));
+    header.expect_zero(TARGET + name.size(), HEADER_BYTES, "the header");
+    program_.slots = header.u64(96);
+    program_.slot_bytes = header.u64(104);
+    if (program_.slots < 1 || program_.slots > UINT32_MAX || program_.slot_bytes > program_.arena_bytes / program_.slots)
+      refuse(text("the program has ", program_.slots, " slots of ", program_.slot_bytes, " bytes; expected: at least 1, all in the ", program_.arena_bytes, " bytes of the arena"));
     uint64_t at = HEADER_BYTES;
     tensors_ = read_table("tensors", header.u64(40), TENSOR_BYTES, &at);
     sections_ = read_table("sections", header.u64(48), SECTION_BYTES, &at);
     instructions_ = read_table("instructions", header.u64(56), INSTRUCTION_BYTES, &at);
-    operands_ = read_table("operands", header.u64(64), 4, &at);
-    attributes_ = read_table("attributes", header.u64(72), 8, &at);
-    strings_ = read_table("string bytes", header.u64(80), 1, &at);
+    waits_ = read_table("waits", header.u64(64), 8, &at);
+    operands_ = read_table("operands", header.u64(72), 4, &at);
+    attributes_ = read_table("attributes", header.u64(80), 8, &at);
+    strings_ = read_table("string bytes", header.u64(88), 1, &at);
     if (at != num_bytes_) refuse(text("the program has ", num_bytes_, " bytes; expected: ", at, " by its header"));
   }
 
@@ -175,12 +189,13 @@ class Loader {
     if (kernel >= num_all) refuse(text(what, " has kernel ", kernel, "; expected: below ", num_all, "; fix: compile the program with the version of this library"));
     const uint32_t stream = kernel < num_kernels ? 0 : 1;
     program_.instructions.push_back({kernel, stream ? &comm::COLLECTIVES[kernel - num_kernels] : &backend_.kernels[kernel], {}, 0, 0,
-                                     read_string(what, entry.u32(32), entry.u32(36)), stream, entry.u64(40), num_collectives_});
+                                     read_string(what, entry.u32(32), entry.u32(36)), stream, entry.u32(40), entry.u32(44), num_collectives_});
     num_collectives_ += stream;
     const auto refuse_call = [&](const std::string& why) { throw program_.failure(TITAN_STATUS_INVALID_PROGRAM, i, text(what, ": ", why)); };
     if (entry.u32(4) != stream) refuse_call(text("is on stream ", entry.u32(4), "; expected: ", stream));
-    if (const uint64_t wait = entry.u64(40); wait && (wait > i || program_.instructions[wait - 1].stream == stream))
-      refuse_call(text("waits for instruction ", wait - 1, "; expected: an earlier one on the other stream"));
+    if (const uint64_t first = entry.u32(40), waits = entry.u32(44); first != num_waits_ || !waits_.holds(first, waits))
+      refuse_call(text("has ", waits, " waits from ", first, " on; expected: from ", num_waits_, " on, inside the table of ", waits_.size));
+    num_waits_ += entry.u32(44);
     if (first_operand != program_.operands.size() || !operands_.holds(first_operand, num_operands))
       refuse_call(text("has ", num_operands, " operands from ", first_operand, " on; expected: from ", program_.operands.size(), " on, inside the table of ", operands_.size));
     if (!attributes_.holds(first_attribute, num_attributes))
@@ -235,7 +250,7 @@ class Loader {
   void read_section(uint64_t i) {
     const Entry entry = sections_[i];
     const std::string what = text("section ", i);
-    Section section{read_string(what, entry.u32(0), entry.u32(4)), entry.u64(8), entry.u64(16), {}, 0, 0, 0, {}};
+    Section section{read_string(what, entry.u32(0), entry.u32(4)), entry.u64(8), entry.u64(16), {}, 0, 0, {}, {}};
     entry.expect_zero(24, SECTION_BYTES, what);
     if (!instructions_.holds(section.first_instruction, section.num_instructions))
       refuse(text(what, " (", section.name, ") has ", section.num_instructions, " instructions from ", section.first_instruction,
@@ -246,14 +261,12 @@ class Loader {
     for (uint64_t n = section.first_instruction; n < next_instruction_; n++) {
       const Instruction& instruction = program_.instructions[n];
       const Call& call = instruction.call;
-      section.num_collectives += instruction.stream;
-      if (instruction.wait && instruction.wait <= section.first_instruction)
-        throw program_.failure(TITAN_STATUS_INVALID_PROGRAM, n, text("instruction ", n, ": waits for instruction ", instruction.wait - 1, "; expected: one of its own section"));
+      runs_at_[n] = {i, ++section.num_on[instruction.stream]};
       for (int j = 0; j < call.num_operands; j++) {
         const auto operand = static_cast<uint32_t>(call.operands + j - program_.operands.data());
         const Place& place = program_.places[operand];
         if (place.space == Space::arena) {
-          if (!place.absent && j >= instruction.first_output) section.writes.push_back({place.offset, place.end});
+          if (!place.absent && j >= instruction.first_output) section.writes[instruction.stream].push_back({place.offset, place.end});
           continue;
         }
         section.host_operands.push_back(operand);
@@ -261,16 +274,32 @@ class Loader {
         bytes = std::max(bytes, place.end);
       }
     }
-    section.writes = join_ranges(std::move(section.writes));
+    for (auto& writes : section.writes) writes = join_ranges(std::move(writes));
     program_.sections.push_back(std::move(section));
+  }
+
+  void read_waits(uint64_t i) {
+    const Instruction& instruction = program_.instructions[i];
+    for (uint64_t w = instruction.first_wait; w < instruction.first_wait + instruction.num_waits; w++) {
+      const uint64_t other = waits_[w].u64(0);
+      if (other >= instructions_.size || !runs_at_[other].position || program_.instructions[other].stream == instruction.stream)
+        throw program_.failure(TITAN_STATUS_INVALID_PROGRAM, i, text("instruction ", i, ": waits for instruction ", other, "; expected: one of a section, on another stream"));
+      const RunsAt at = runs_at_[other];
+      program_.waits.push_back({at.section, program_.instructions[other].stream, other < i && at.section == runs_at_[i].section && runs_at_[i].position, at.position});
+    }
   }
 
   const Backend& backend_;
   const int device_threads_;
   const uint8_t* bytes_;
   const uint64_t num_bytes_;
-  uint64_t space_bytes_[3] = {}, next_instruction_ = 0, num_collectives_ = 0;
-  Table tensors_, sections_, instructions_, operands_, attributes_, strings_;
+  /// Where an instruction is: its section, and its position there on its stream, from 1 on; 0: in none.
+  struct RunsAt {
+    uint64_t section = 0, position = 0;
+  };
+  uint64_t space_bytes_[3] = {}, next_instruction_ = 0, num_collectives_ = 0, num_waits_ = 0;
+  Table tensors_, sections_, instructions_, waits_, operands_, attributes_, strings_;
+  std::vector<RunsAt> runs_at_;
   std::vector<View> views_;
   Program program_;
 };
@@ -288,8 +317,8 @@ void Program::bind(char* arena) {
 
 uint64_t Program::table_bytes() const {
   uint64_t bytes = operands.size() * (sizeof(Tensor) + sizeof(Place)) + attributes.size() * sizeof(Attribute);
-  for (const Section& section : sections) bytes += sizeof section + section.host_operands.size() * sizeof(uint32_t) + section.writes.size() * sizeof(Range);
-  return bytes + instructions.size() * sizeof(Instruction);
+  for (const Section& section : sections) bytes += sizeof section + section.host_operands.size() * sizeof(uint32_t) + (section.writes[0].size() + section.writes[1].size()) * sizeof(Range);
+  return bytes + waits.size() * sizeof(Wait) + instructions.size() * sizeof(Instruction);
 }
 
 std::string Program::operand_name(uint64_t instruction, int operand) const {

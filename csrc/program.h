@@ -26,9 +26,17 @@ struct Instruction {
   Call call;  // operands and attributes point into the program's tables
   int first_output, num_outputs;
   std::string scope;
-  uint32_t stream = 0;      // 1: the comm stream, for collectives
-  uint64_t wait = 0;        // runs only when instruction wait - 1, on the other stream, has ended
-  uint64_t collective = 0;  // its number among the collectives
+  uint32_t stream = 0;                     // 1: the comm stream, for collectives
+  uint64_t first_wait = 0, num_waits = 0;  // runs only when these have ended
+  uint64_t collective = 0;                 // its number among the collectives
+};
+
+/// An instruction of another stream that must have ended: in the same action, or else in the last one before that ran its section.
+struct Wait {
+  uint64_t section;
+  uint32_t stream;
+  bool same_action;
+  uint64_t position;  // among the section's instructions on its stream, from 1 on
 };
 
 struct Section {
@@ -36,15 +44,17 @@ struct Section {
   uint64_t first_instruction, num_instructions;
   std::vector<uint32_t> host_operands;  // those in the caller's buffers: each action sets their addresses
   uint64_t input_bytes, output_bytes;   // how far their views reach from the action's bases
-  uint64_t num_collectives = 0;
-  std::vector<Range> writes;  // what its instructions write of the arena: results and scratch
+  uint64_t num_on[NUM_STREAMS] = {};       // instructions by stream
+  std::vector<Range> writes[NUM_STREAMS];  // by stream: what its instructions write of the arena, results and scratch
 };
 
 struct Program {
   int threads = 1;
   uint64_t arena_bytes = 0, input_bytes = 0, output_bytes = 0;
+  uint64_t slots = 1, slot_bytes = 0;  // microbatches of which something is kept at a time, and how far apart that lies
   std::vector<Section> sections;
   std::vector<Instruction> instructions;
+  std::vector<Wait> waits;       // of all instructions, in their order
   std::vector<Tensor> operands;  // of all instructions, in their order
   std::vector<Place> places;     // of the operands
   std::vector<Attribute> attributes;

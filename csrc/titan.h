@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Changes whenever a function, a struct or the program format changes. */
-#define TITAN_ABI_VERSION 7
+#define TITAN_ABI_VERSION 8
 
 typedef enum titan_status {
   TITAN_STATUS_OK = 0,
@@ -98,7 +98,7 @@ typedef struct titan_memory {
 /** Run one section. The offsets of its input and output tensors count from the bases, which are multiples of 8. */
 typedef struct titan_action {
   uint32_t section;
-  uint32_t slot; /* 0 */
+  uint32_t slot; /* below the number of slots of the program: where it has what it keeps of the microbatch */
   uint32_t flags;
   uint32_t reserved; /* 0 */
   uint64_t input_base;
@@ -166,7 +166,7 @@ TITAN_SLOW int32_t titan_device_measure(uint64_t device, uint32_t measure, uint6
 /** Checks a binary program, allocates and touches its arena (all zeros). The bytes are not needed afterwards. */
 TITAN_SLOW int32_t titan_program_create(uint64_t device, const uint8_t *bytes, uint64_t num_bytes, uint64_t *program, titan_error *error);
 
-/** Runs the actions in order and returns when the last has ended. Input and output are host buffers, multiples of 8 in address. */
+/** Runs the actions in order, each stream for itself as far as the program has it wait for others, and returns when all has ended. Input and output are host buffers, multiples of 8 in address. */
 TITAN_SLOW int32_t titan_program_run(uint64_t program, const titan_action *actions, uint64_t num_actions, const uint8_t *input, uint64_t input_bytes,
                                      uint8_t *output, uint64_t output_bytes, titan_error *error);
 

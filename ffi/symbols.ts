@@ -3,7 +3,7 @@
  * @module */
 
 /** The library must answer this to `titan_abi_version`. */
-export const ABI_VERSION = 7;
+export const ABI_VERSION = 8;
 
 /** `titan_status` of titan.h. */
 export const Status = {
@@ -238,7 +238,7 @@ export const symbols = {
     result: "i32",
     nonblocking: true,
   },
-  /** Runs the actions in order and returns when the last has ended. Input and output are host buffers, multiples of 8 in address. */
+  /** Runs the actions in order, each stream for itself as far as the program has it wait for others, and returns when all has ended. Input and output are host buffers, multiples of 8 in address. */
   titan_program_run: {
     parameters: [
       "u64", // uint64_t program

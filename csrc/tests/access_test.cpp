@@ -41,7 +41,7 @@ template <class First, class Second> bool goes_beside(First first, Second second
 
 void a_copy_waits_for_a_section_only_where_that_is_in_its_way() {
   Access access;
-  const auto section = [&](auto inside) { access.begin(WRITES), inside(), access.end(); };
+  const auto section = [&](auto inside) { access.begin(0, WRITES), inside(), access.end(0); };
   EXPECT(goes_beside(section, [&] { access.read({0, 100}, [] {}); }));
   EXPECT(goes_beside(section, [&] { access.read({200, 300}, [] {}); }));
   EXPECT(!goes_beside(section, [&] { access.read({199, 300}, [] {}); }));
@@ -50,7 +50,7 @@ void a_copy_waits_for_a_section_only_where_that_is_in_its_way() {
 
 void a_section_waits_for_a_copy_only_where_that_is_in_its_way() {
   Access access;
-  const auto section = [&] { access.begin(WRITES), access.end(); };
+  const auto section = [&] { access.begin(0, WRITES), access.end(0); };
   EXPECT(goes_beside([&](auto inside) { access.read({200, 300}, inside); }, section));
   EXPECT(!goes_beside([&](auto inside) { access.read({399, 500}, inside); }, section));
   EXPECT(!goes_beside([&](auto inside) { access.write({0, 1}, inside); }, section));
@@ -70,9 +70,9 @@ void no_copy_is_torn() {
   std::atomic<bool> ended = false;
   std::thread writer([&] {
     for (int round = 1; round < 300; round++) {
-      access.begin(writes);
+      access.begin(0, writes);
       std::fill(block.begin(), block.end(), round);
-      access.end();
+      access.end(0);
       std::this_thread::yield();
     }
     ended = true;

@@ -22,18 +22,19 @@ constexpr uint32_t ABSENT = 0xFFFFFFFF;
 
 struct TestProgram {
   struct View { uint32_t space, dtype; uint64_t offset; std::vector<int64_t> dims, strides; };
-  struct Step { uint32_t kernel; std::vector<uint32_t> operands; std::vector<int64_t> attributes; uint32_t stream = 0; uint64_t wait = 0; };
+  struct Step { uint32_t kernel; std::vector<uint32_t> operands; std::vector<int64_t> attributes; uint32_t stream = 0; std::vector<uint64_t> waits = {}; };
   struct Steps { uint64_t first, count; };
   uint32_t threads;
   uint64_t arena_bytes, input_bytes, output_bytes;
   std::vector<View> views;
   std::vector<Step> steps;
   std::vector<Steps> sections;
+  uint64_t slots = 1, slot_bytes = 0;
 };
 
 /// The program as bytes. All sections are named "run", and all steps have the scope "norm!".
 inline Bytes encode(const TestProgram& program) {
-  Bytes tensors, sections, instructions, operands, attributes, file;
+  Bytes tensors, sections, instructions, waits, operands, attributes, file;
   for (const auto& view : program.views) {
     tensors.u32({view.space, view.dtype});
     tensors.put(view.offset);
@@ -47,8 +48,8 @@ inline Bytes encode(const TestProgram& program) {
     instructions.put(uint64_t{operands.data.size() / 4});
     instructions.u32({static_cast<uint32_t>(step.operands.size()), static_cast<uint32_t>(step.attributes.size())});
     instructions.put(uint64_t{attributes.data.size() / 8});
-    instructions.u32({3, 5});
-    instructions.put(step.wait);
+    instructions.u32({3, 5, static_cast<uint32_t>(waits.data.size() / 8), static_cast<uint32_t>(step.waits.size())});
+    for (auto wait : step.waits) waits.put(wait);
     for (auto operand : step.operands) operands.put(operand);
     for (auto attribute : step.attributes) attributes.put(attribute);
   }
@@ -57,10 +58,13 @@ inline Bytes encode(const TestProgram& program) {
     sections.u64({first, count, 0});
   }
   for (char c : std::string("TITANPRG")) file.put(c);
-  file.u32({1, program.threads});
+  file.u32({2, program.threads});
   file.u64({program.arena_bytes, program.input_bytes, program.output_bytes, program.views.size(), program.sections.size(), program.steps.size(),
-            operands.data.size() / 4, attributes.data.size() / 8, 8, 0, 0, 0, 0, 0});
-  for (const Bytes* table : {&tensors, &sections, &instructions, &operands, &attributes}) {
+            waits.data.size() / 8, operands.data.size() / 4, attributes.data.size() / 8, 8, program.slots, program.slot_bytes});
+  std::string target = "cpu";
+  target.resize(16);
+  for (char c : target) file.put(c);
+  for (const Bytes* table : {&tensors, &sections, &instructions, &waits, &operands, &attributes}) {
     file.data.insert(file.data.end(), table->data.begin(), table->data.end());
     while (file.data.size() % 8) file.data.push_back(0);
   }

@@ -1,5 +1,6 @@
-// What becomes of exceptions in a program that runs on two streams beside other ranks: the caller gets a failure that says where it was, once
-// nothing of the action is at work any more, and the other ranks get to know. The other rank is a mirror (mirror_module.cpp).
+// A program that runs on two streams beside other ranks: streams go on beyond an action, as far as the program lets them. And what becomes of
+// exceptions: the caller gets a failure that says where it was, once nothing of the run is at work any more, and the other ranks get to know. The
+// other rank is a mirror (mirror_module.cpp).
 // A world is joined once in a process and lasts until it ends, so each case is a process of its own.
 #include <dlfcn.h>
 #include <sys/wait.h>
@@ -41,7 +42,8 @@ const Backend& backend() {
   return own;
 }
 
-/// A rank that has joined the mirror by messages. Its program reduces x over both ranks, while it copies y to z, and then x to y.
+/// A rank that has joined the mirror by messages. Section 0 of its program reduces x over both ranks, while it copies y to z, and then x to y. Sections
+/// 1 to 3 do the same, each a part of it.
 struct Rank {
   std::shared_ptr<Device> device{new Device{backend(), false, Executor(1), "", {}, {1, {}}, nullptr}};
   titan_mirror* mirror = nullptr;
@@ -63,8 +65,9 @@ struct Rank {
         .input_bytes = 0,
         .output_bytes = 0,
         .views = {{0, 0, 0, {N}, {1}}, {0, 0, 4 * N, {N}, {1}}, {0, 0, 8 * N, {N}, {1}}},
-        .steps = {{static_cast<uint32_t>(backend().num_kernels) + ALL_REDUCE, {0, 0}, {1, 2, 0, 1, 0, 0}, 1}, {COPY, {1, 2}, {}}, {COPY, {0, 1}, {}, 0, 1}},
-        .sections = {{0, 3}},
+        .steps = {{static_cast<uint32_t>(backend().num_kernels) + ALL_REDUCE, {0, 0}, {1, 2, 0, 1, 0, 0}, 1}, {COPY, {1, 2}, {}}, {COPY, {0, 1}, {}, 0, {0}},
+                  {static_cast<uint32_t>(backend().num_kernels) + ALL_REDUCE, {0, 0}, {1, 2, 0, 1, 0, 0}, 1}, {COPY, {1, 2}, {}}, {COPY, {0, 1}, {}, 0, {3}}},
+        .sections = {{0, 3}, {3, 1}, {4, 1}, {5, 1}},
     });
     program = LoadedProgram::load(device, bytes.data.data(), bytes.data.size());
   }
@@ -94,6 +97,47 @@ int32_t wait_for_ever(const titan_comm_call*, const titan_comm_wait* wait) {
 }
 
 [[noreturn]] void run_out_of_memory() { throw std::bad_alloc(); }
+
+std::atomic<int> reduced{0}, begun{0};
+
+/// Three times: a collective that ends only when a kernel of the next action has begun, and a kernel of the one behind that, which waits for it.
+void a_collective_outlives_its_action_until_somebody_waits_for_it() {
+  Rank rank;
+  rank.mirror->run = [](const titan_comm_call*, const titan_comm_wait* wait) -> int32_t {
+    const int awaited = reduced + reduced + 1;
+    while (begun < awaited)
+      if (!wait->go_on(wait->context)) return TITAN_COMM_GAVE_UP;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    EXPECT(begun == awaited);  // the kernel that waits has not begun
+    reduced++;
+    return TITAN_COMM_OK;
+  };
+  on_copy = [](const Call&) { begun++; };
+  std::vector<titan_action> actions;
+  for (int round = 0; round < 3; round++)
+    for (const uint32_t section : {1u, 2u, 3u}) actions.push_back({section, 0, 0, 0, 0, 0});
+  rank.program->run(actions.data(), actions.size(), {});
+  EXPECT(reduced == 3 && copies == 6);
+}
+
+/// What was never run is not waited for; nor is what another run did.
+void nothing_is_waited_for_that_the_run_has_not_begun() {
+  Rank rank;
+  const titan_action action = {3, 0, 0, 0, 0, 0};
+  rank.program->run(&action, 1, {});
+  EXPECT(copies == 1);
+}
+
+void a_slot_that_the_program_does_not_have_is_refused() {
+  Rank rank;
+  const titan_action action = {3, 1, 0, 0, 0, 0};
+  try {
+    rank.program->run(&action, 1, {});
+    EXPECT(!"refused");
+  } catch (const Failure& failure) {
+    EXPECT(failure.status() == TITAN_STATUS_INVALID_ARGUMENT && !std::strcmp(failure.what(), "action 0 has slot 1; expected: below 1"));
+  }
+}
 
 void memory_that_runs_out_in_a_kernel_ends_the_collective_beside_it() {
   Rank rank;
@@ -183,6 +227,9 @@ void apart(const char* name, void (*run)()) {
 
 int main() {
 #define APART(name) apart(#name, name)
+  APART(a_collective_outlives_its_action_until_somebody_waits_for_it);
+  APART(nothing_is_waited_for_that_the_run_has_not_begun);
+  APART(a_slot_that_the_program_does_not_have_is_refused);
   APART(memory_that_runs_out_in_a_kernel_ends_the_collective_beside_it);
   APART(memory_that_runs_out_in_a_collective_stops_the_kernels);
   APART(any_exception_is_a_failure);

@@ -36,8 +36,8 @@ using Bytes = std::vector<uint8_t>;
 constexpr int THREADS = 2, LONGEST_LOAD_S = 10;
 constexpr size_t POOL = 64;  // of mutants that were accepted, to go on from
 // The tables of program.cpp: where the header counts them, and how long their entries are.
-constexpr int TABLES = 6;
-constexpr uint64_t HEADER_BYTES = 128, COUNTS = 40, ENTRY_BYTES[TABLES] = {128, 32, 48, 4, 8, 1};
+constexpr int TABLES = 7;
+constexpr uint64_t HEADER_BYTES = 128, COUNTS = 40, ENTRY_BYTES[TABLES] = {128, 32, 48, 8, 4, 8, 1};
 
 // What the program says when it dies, which may be anywhere: nothing here is allocated then.
 const Bytes* loading = nullptr;
@@ -255,6 +255,18 @@ template <class Demand> void verify_collective(const Program& program, const Ins
   }
 }
 
+/// What is waited for is an instruction of another stream; in the same action it comes before, so that streams cannot lock each other up.
+template <class Demand> void verify_wait(const Program& program, uint64_t instruction, const Wait& wait, const Demand& demand) {
+  demand(wait.section < program.sections.size() && wait.stream < NUM_STREAMS && wait.stream != program.instructions[instruction].stream, "it waits for no section, or for its own stream");
+  const Section& section = program.sections[wait.section];
+  demand(wait.position >= 1 && wait.position <= section.num_on[wait.stream], "it waits for more than a section does");
+  if (!wait.same_action) return;
+  demand(instruction >= section.first_instruction && instruction < section.first_instruction + section.num_instructions, "it waits in its action for another section");
+  uint64_t before = 0;
+  for (uint64_t n = section.first_instruction; n < instruction; n++) before += program.instructions[n].stream == wait.stream;
+  demand(wait.position <= before, "it waits for what does not come before");
+}
+
 /// Holds an accepted program to what running it relies on, by arithmetic of its own.
 void verify(Program& program) {
   const auto demand = [](bool holds, const char* what) {
@@ -264,6 +276,7 @@ void verify(Program& program) {
   demand(arena != MAP_FAILED, "there is no address range to bind it to");
   const bool bound = program.arena_bytes <= uint64_t{1} << 40;
   if (bound) program.bind(arena);
+  demand(program.slots >= 1 && program.slot_bytes <= program.arena_bytes / program.slots, "slots reach beyond the arena");
   demand(program.threads >= 1 && program.threads <= THREADS, "it wants other threads");
   demand(program.places.size() == program.operands.size(), "places do not match operands");
   const uint64_t space_bytes[] = {program.arena_bytes, program.input_bytes, program.output_bytes};
@@ -271,7 +284,8 @@ void verify(Program& program) {
     const Call& call = instruction.call;
     const auto number = static_cast<uint64_t>(&instruction - program.instructions.data());
     demand(instruction.stream == (instruction.kernel->run ? 0 : 1), "a kernel is on the comm stream, or a collective on that of kernels");
-    demand(!instruction.wait || (instruction.wait <= number && program.instructions[instruction.wait - 1].stream != instruction.stream), "it waits for what does not come before, or for its own stream");
+    demand(instruction.first_wait <= program.waits.size() && instruction.num_waits <= program.waits.size() - instruction.first_wait, "waits are outside of their table");
+    for (uint64_t w = instruction.first_wait; w < instruction.first_wait + instruction.num_waits; w++) verify_wait(program, number, program.waits[w], demand);
     if (instruction.stream) verify_collective(program, instruction, demand);
     const Attribute* attributes = program.attributes.data();
     demand(call.operands >= program.operands.data() && call.operands + call.num_operands <= program.operands.data() + program.operands.size(), "operands are outside of their table");

@@ -1,7 +1,7 @@
-/** Pass `encode`: the planned graphs of a step as one binary program for `titan_program_create`; the format is in csrc/program.h.
+/** Pass `encode`: the planned graphs of a step as one binary program for `titan_program_create`; the format is in csrc/program.cpp.
  * @module */
 import { opOf } from "../builder.ts";
-import { type Range, waitsOf } from "../events.ts";
+import { type Range, type Touch, waitsOf } from "../events.ts";
 import { stateUse } from "../facts.ts";
 import { type DType, dtypeBytes, type Node, numel, type Origin } from "../ir.ts";
 import { kernels } from "../kernels.ts";
@@ -11,7 +11,11 @@ import { scopeText } from "../print.ts";
 import { packed, type View } from "../view.ts";
 import type { HostSlot, MemoryPlan, SectionMemory } from "./memory.ts";
 
-const FORMAT = 1;
+const FORMAT = 2;
+/** The device that programs are for. */
+const TARGET = "cpu";
+/** Microbatches of which something is kept at a time, and the bytes kept of each. */
+const SLOTS = { count: 1, bytes: 0 };
 const SPACES = { arena: 0, input: 1, output: 2 } as const;
 const DTYPES: Readonly<Record<DType | "bytes", number>> = { f32: 0, f64: 1, i32: 2, bytes: 3, bf16: 4 };
 const ABSENT = 0xffffffff;
@@ -86,24 +90,23 @@ function rangeOf({ dtype, offset, view: { shape, strides } }: Operand): Range {
   return { start: offset, end: shape.includes(0) ? offset : offset + (last + 1) * size };
 }
 
-/** What each instruction waits for on the other stream. */
-function eventsOf(instructions: readonly Instruction[]): number[] {
-  if (instructions.every((i) => streamOf(i) === 0)) return instructions.map(() => 0);
+/** What an instruction touches of the arena. What it writes it may read as well. */
+function touchOf(instruction: Instruction): Touch {
   const ranges = (operands: readonly (Operand | undefined)[]): Range[] =>
     operands.filter((o): o is Operand => o?.space === "arena").map(rangeOf);
-  return waitsOf(instructions.map((i) => ({
-    stream: streamOf(i),
-    reads: ranges(i.operands),
-    writes: ranges(i.written),
-  })));
+  return {
+    stream: streamOf(instruction),
+    reads: ranges(instruction.operands),
+    writes: ranges(instruction.written),
+  };
 }
 
 /** Encodes a memory plan with its graphs, one section a graph.
  * @throws {Error} when a kernel cannot take a node's operands where they lie: which node, and why. */
 export function encode(plan: MemoryPlan): EncodedProgram {
   const sections = plan.sections.map((section) => ({ section, instructions: lower(section, plan.states) }));
-  const writer = new ProgramWriter();
-  for (const { section, instructions } of sections) writer.section(section.graph.name, instructions);
+  const writer = new ProgramWriter(), waits = waitsOf(sections.map((s) => s.instructions.map(touchOf)));
+  sections.forEach(({ section, instructions }, i) => writer.section(section.graph.name, instructions, waits[i]));
   return {
     bytes: writer.finish(plan, sections.map((s) => s.section)),
     sections: sections.map(({ section: s, instructions }, index) => ({
@@ -228,16 +231,17 @@ class ProgramWriter {
     scope: [number, number];
     operands: [number, number];
     attrs: [number, number];
-    wait: number;
+    waits: [number, number];
   }[] = [];
+  readonly #waits: number[] = [];
   readonly #operands: number[] = [];
   readonly #attributes: { value: number | bigint; real: boolean }[] = [];
   readonly #strings: number[] = [];
   readonly #texts = new Map<string, [number, number]>();
 
-  section(name: string, instructions: readonly Instruction[]): void {
-    const sectionFirst = this.#instructions.length, waits = eventsOf(instructions);
-    this.#sections.push({ name: this.#text(name), first: sectionFirst, count: instructions.length });
+  /** @param waits for each instruction, those of the program that it waits for. */
+  section(name: string, instructions: readonly Instruction[], waits: readonly (readonly number[])[]): void {
+    this.#sections.push({ name: this.#text(name), first: this.#instructions.length, count: instructions.length });
     for (const [i, at] of instructions.entries()) {
       const operands: [number, number] = [this.#operands.length, at.operands.length];
       at.operands.forEach((o) => this.#operands.push(o ? this.#tensor(o, at) : ABSENT));
@@ -248,8 +252,9 @@ class ProgramWriter {
         scope: this.#text(scopeText(at)),
         operands,
         attrs: [first, this.#attributes.length - first],
-        wait: waits[i] && sectionFirst + waits[i],
+        waits: [this.#waits.length, waits[i].length],
       });
+      this.#waits.push(...waits[i]);
     }
   }
 
@@ -291,7 +296,7 @@ class ProgramWriter {
   finish(plan: MemoryPlan, sections: readonly SectionMemory[]): Uint8Array<ArrayBuffer> {
     const pad = (n: number): number => Math.ceil(n / 8) * 8;
     const bytes = 128 + 128 * this.#tensors.size + 32 * this.#sections.length + 48 * this.#instructions.length +
-      pad(4 * this.#operands.length) + 8 * this.#attributes.length + pad(this.#strings.length);
+      8 * this.#waits.length + pad(4 * this.#operands.length) + 8 * this.#attributes.length + pad(this.#strings.length);
     const view = new DataView(new ArrayBuffer(bytes));
     let at = 0;
     const u32 = (x: number) => (view.setUint32(at, x, true), at += 4);
@@ -306,9 +311,13 @@ class ProgramWriter {
     u64(this.#tensors.size);
     u64(this.#sections.length);
     u64(this.#instructions.length);
+    u64(this.#waits.length);
     u64(this.#operands.length);
     u64(this.#attributes.length);
     u64(this.#strings.length);
+    u64(SLOTS.count);
+    u64(SLOTS.bytes);
+    for (const c of new TextEncoder().encode(TARGET)) view.setUint8(at++, c);
     at = 128;
     for (const { operand: { space, dtype, offset, view: v } } of this.#tensors.values()) {
       const end = at + 128;
@@ -327,7 +336,7 @@ class ProgramWriter {
       u64(count);
       u64(0);
     }
-    for (const { at, scope, operands, attrs, wait } of this.#instructions) {
+    for (const { at, scope, operands, attrs, waits } of this.#instructions) {
       u32(kernels[at.kernel as keyof typeof kernels].index);
       u32(streamOf(at));
       u64(operands[0]);
@@ -335,8 +344,9 @@ class ProgramWriter {
       u32(attrs[1]);
       u64(attrs[0]);
       scope.forEach(u32);
-      u64(wait);
+      waits.forEach(u32);
     }
+    this.#waits.forEach(u64);
     this.#operands.forEach(u32);
     at = pad(at);
     for (const { value, real } of this.#attributes) real ? f64(Number(value)) : u64(value);

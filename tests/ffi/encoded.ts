@@ -15,11 +15,11 @@ export interface TestInstruction {
   operands: number[];
   attributes?: bigint[];
   scope?: string;
-  /** Number, from 1 on, of the instruction of the other stream that it waits for. */
-  wait?: number;
 }
 
 export interface TestProgram {
+  /** The device that it is for. */
+  target?: string;
   threads?: number;
   arenaBytes?: number;
   inputBytes?: number;
@@ -54,19 +54,20 @@ export function encoded(program: TestProgram): Uint8Array<ArrayBuffer> {
   for (const [name, list] of Object.entries(program.sections)) {
     sections.u32(...string(name)).u64(count, list.length, 0);
     count += list.length;
-    for (const { kernel, operands: indices, attributes: words = [], scope = "", wait = 0 } of list) {
+    for (const { kernel, operands: indices, attributes: words = [], scope = "" } of list) {
       const { index, collective } = kernels[kernel];
       instructions.u32(index, collective ? 1 : 0).u64(operands.bytes.length / 4).u32(indices.length, words.length);
-      instructions.u64(attributes.bytes.length / 8).u32(...string(scope)).u64(wait);
+      instructions.u64(attributes.bytes.length / 8).u32(...string(scope), 0, 0);
       operands.u32(...indices.map((index) => index >>> 0));
       for (const word of words) attributes.u64(word);
     }
   }
   const header = new Words();
   header.bytes.push(...new TextEncoder().encode("TITANPRG"));
-  header.u32(1, program.threads ?? 1).u64(program.arenaBytes ?? 0, program.inputBytes ?? 0, program.outputBytes ?? 0);
-  header.u64(program.tensors.length, Object.keys(program.sections).length, count, operands.bytes.length / 4);
-  header.u64(attributes.bytes.length / 8, strings.length, 0, 0, 0, 0, 0);
+  header.u32(2, program.threads ?? 1).u64(program.arenaBytes ?? 0, program.inputBytes ?? 0, program.outputBytes ?? 0);
+  header.u64(program.tensors.length, Object.keys(program.sections).length, count, 0, operands.bytes.length / 4);
+  header.u64(attributes.bytes.length / 8, strings.length, 1, 0);
+  header.bytes.push(...new TextEncoder().encode((program.target ?? "cpu").padEnd(16, "\0")));
   if (operands.bytes.length % 8) operands.u32(0);
   return Uint8Array.from(
     [header, tensors, sections, instructions, operands, attributes].flatMap(({ bytes }) => bytes).concat(strings),

@@ -171,6 +171,12 @@ Deno.test("actions outside the program or its buffers are refused before anythin
   assertEquals([...program.output], Array(16).fill(0));
 });
 
+Deno.test("a program for another device is refused", async () => {
+  using device = new Device({ threads: 1 });
+  const error = await assertRejects(() => Program.create(device, encoded({ ...product, target: "cuda" })), TitanError);
+  assertEquals(error.message.split("\n").slice(0, 2), ['the program is for "cuda"', '  expected: "cpu", the device']);
+});
+
 Deno.test("a program compiled for more threads than the device has says how to go on", async () => {
   using device = new Device({ threads: 1 });
   const error = await assertRejects(() => Program.create(device, encoded({ ...product, threads: 2 })), TitanError);

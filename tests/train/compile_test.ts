@@ -3,12 +3,17 @@ import type { Graph } from "../../graph/ir.ts";
 import { print } from "../../graph/print.ts";
 import { verify } from "../../graph/verify.ts";
 import { llama } from "../../model/llama.ts";
+import type { MeshOptions } from "../../parallel/mesh.ts";
 import { compileGraphs, passes, printing } from "../../train/compile.ts";
 import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
+import type { MeshLayout } from "../../train/ranks.ts";
+import { compileStep } from "../../train/step_program.ts";
 import { type RealType, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "../../train/step.ts";
 import { golden } from "../golden.ts";
+import { orderOf, unordered } from "../graph/order.ts";
 import { assertSameMeaning } from "../graph/random_graphs.ts";
 import { tinyLlama } from "../model/tiny.ts";
+import { meshOf } from "../parallel/step_graphs.ts";
 
 const model = tinyLlama(), shape = { batch: 2, seqLen: 16, dtype: "f32" } as const;
 const graphs = [traceInitialize(model, "f32"), traceEvaluate(model, shape)];
@@ -184,4 +189,49 @@ Deno.test("graphs are printed after the pass that is named, of one graph alone w
   const { message } = assertThrows(() => seen("fuze"), RangeError);
   assertStringIncludes(message, 'after "fuze"');
   assertStringIncludes(message, "schedule, rank, materialize");
+});
+
+/** The steps of a tiny Llama that its first or last rank runs. */
+const meshes: readonly (readonly [MeshOptions, Partial<MeshLayout>?])[] = [
+  [{}],
+  [{ dp_shard: 2 }, { prefetch: 2 }],
+  [{ dp_replicate: 2, dp_shard: 2 }, { reshard: false }],
+  [{ tp: 2 }, { asyncTensorParallel: true }],
+  [{ cp: 2 }, { rotateMethod: "alltoall" }],
+  [{ dp_shard: 2, cp: 2, tp: 2 }],
+];
+const stepOf = (axes: MeshOptions, choices: Partial<MeshLayout> = {}, last = false): Uint8Array => {
+  const mesh = meshOf(axes), ranks = { ...choices, mesh, rank: last ? mesh.size - 1 : 0 };
+  const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+  const evaluate = { batch: 2, seqLen: 16 }, sizes = { batch: 2, seqLen: 16, accumulation: 3, threads: 2 };
+  const options = { model: tinyLlama(), optimizer, dtype: "f32" as const, ...sizes, evaluate };
+  return compileStep(mesh.size > 1 ? { ...options, ranks } : options).program.bytes;
+};
+/** Steps with and without evaluations, and every section behind every other. */
+const orders = (count: number) => [
+  [0, 1, 1, 1, 2, 1, 1, 1, 2],
+  Array.from({ length: count * count }, (_, i) => [i % count, Math.floor(i / count)]).flat(),
+];
+
+for (const [axes, choices] of meshes) {
+  const name = JSON.stringify({ ...axes, ...choices });
+  Deno.test(`streams of a step on ${name} never meet in memory, in whatever order its sections run`, () => {
+    for (const last of [false, true]) {
+      const sections = orderOf(stepOf(axes, choices, last));
+      for (const actions of orders(sections.length)) assertEquals(unordered(sections, actions), []);
+    }
+  });
+}
+
+Deno.test("streams that do not wait for what they need are noticed in any step", () => {
+  for (const [axes, choices] of meshes.slice(1)) {
+    const sections = orderOf(stepOf(axes, choices)), [actions] = orders(sections.length), list = sections.flat();
+    const lacking = list.filter((i) => i.waits.length > 0);
+    const noticed = lacking.filter((left) => {
+      const without = sections.map((section) => section.map((i) => i === left ? { ...i, waits: [] } : i));
+      return unordered(without, actions).length > 0;
+    });
+    // Some waits are implied by those of others, and some are those of evaluations.
+    assert(noticed.length > 0.3 * lacking.length, `${noticed.length} of ${lacking.length} for ${JSON.stringify(axes)}`);
+  }
 });

@@ -18,8 +18,8 @@ export interface DecodedInstruction {
   readonly scope: string;
   /** 0 for kernels, 1 for collectives. */
   readonly stream: number;
-  /** Number, from 1 on, of the instruction of the other stream that it waits for; 0: none. */
-  readonly wait: number;
+  /** Instructions of other streams that it waits for, numbered through the program. */
+  readonly waits: readonly number[];
   readonly operands: readonly (DecodedTensor | undefined)[];
   readonly attrs: Readonly<Record<string, bigint | number | readonly (bigint | number)[]>>;
 }
@@ -45,16 +45,17 @@ export function decode(bytes: Uint8Array): DecodedProgram {
     if (!ok) throw new Error(`Cannot decode: ${what}`);
   };
   const range = <T>(count: number, make: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => make(i));
-  need(new TextDecoder().decode(bytes.subarray(0, 8)) === "TITANPRG" && u32(8) === 1, "magic or format");
-  const counts = range(6, (i) => u64(40 + 8 * i));
-  need(bytes.subarray(88, 128).every((b) => b === 0), "the header's rest is not zero");
-  // Where each table starts: tensors, sections, instructions, operands, attributes, strings, end.
+  need(new TextDecoder().decode(bytes.subarray(0, 8)) === "TITANPRG" && u32(8) === 2, "magic or format");
+  const counts = range(7, (i) => u64(40 + 8 * i));
+  need(u64(96) === 1 && u64(104) === 0, "slots");
+  need(new TextDecoder().decode(bytes.subarray(112, 128)) === "cpu".padEnd(16, "\0"), "the device");
+  // Where each table starts: tensors, sections, instructions, waits, operands, attributes, strings, end.
   const starts = [128];
-  [128, 32, 48, 4, 8, 1].forEach((size, i) => starts.push(starts[i] + Math.ceil(size * counts[i] / 8) * 8));
-  need(starts[6] === bytes.length, `${starts[6]} bytes by its tables, ${bytes.length} in all`);
+  [128, 32, 48, 8, 4, 8, 1].forEach((size, i) => starts.push(starts[i] + Math.ceil(size * counts[i] / 8) * 8));
+  need(starts[7] === bytes.length, `${starts[7]} bytes by its tables, ${bytes.length} in all`);
   const text = (at: number, length: number): string => {
-    need(at + length <= counts[5], "a string ends behind the strings");
-    return new TextDecoder().decode(bytes.subarray(starts[5] + at, starts[5] + at + length));
+    need(at + length <= counts[6], "a string ends behind the strings");
+    return new TextDecoder().decode(bytes.subarray(starts[6] + at, starts[6] + at + length));
   };
   const tensors = range(counts[0], (i): DecodedTensor => {
     const at = starts[0] + 128 * i, rank = u32(at + 16), words = (from: number) => range(6, (d) => u64(from + 8 * d));
@@ -66,13 +67,13 @@ export function decode(bytes: Uint8Array): DecodedProgram {
   const instruction = (i: number): DecodedInstruction => {
     const at = starts[2] + 48 * i, [kernel] = Object.entries(kernels).find(([, k]) => k.index === u32(at))!;
     const [firstOperand, numOperands, numWords, firstWord] = [u64(at + 8), u32(at + 16), u32(at + 20), u64(at + 24)];
-    need(firstOperand + numOperands <= counts[3] && firstWord + numWords <= counts[4], `tables of instruction ${i}`);
+    need(firstOperand + numOperands <= counts[4] && firstWord + numWords <= counts[5], `tables of instruction ${i}`);
     const operands = range(numOperands, (k) => {
-      const index = u32(starts[3] + 4 * (firstOperand + k));
+      const index = u32(starts[4] + 4 * (firstOperand + k));
       need(index < tensors.length || index === 0xffffffff, `operand ${k} of instruction ${i}`);
       return index === 0xffffffff ? undefined : tensors[index];
     });
-    let word = starts[4] + 8 * firstWord;
+    let word = starts[5] + 8 * firstWord;
     const end = word + 8 * numWords, next = (): number => (word += 8) - 8;
     const scalar = (type: string) =>
       type.startsWith("i64") ? view.getBigInt64(next(), true) : view.getFloat64(next(), true);
@@ -82,7 +83,10 @@ export function decode(bytes: Uint8Array): DecodedProgram {
     ]));
     need(word === end, `attributes of instruction ${i}`);
     const scope = text(u32(at + 32), u32(at + 36));
-    return { kernel: kernel as KernelName, scope, stream: u32(at + 4), wait: u64(at + 40), operands, attrs };
+    const firstWait = u32(at + 40), numWaits = u32(at + 44);
+    need(firstWait + numWaits <= counts[3], `waits of instruction ${i}`);
+    const waits = range(numWaits, (w) => u64(starts[3] + 8 * (firstWait + w)));
+    return { kernel: kernel as KernelName, scope, stream: u32(at + 4), waits, operands, attrs };
   };
   let first = 0;
   const sections = range(counts[1], (i) => {

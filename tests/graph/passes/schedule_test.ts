@@ -122,9 +122,12 @@ for (
   Deno.test(`kernels wait for the collectives of ${name} where they need what these make, and for no other reason`, () => {
     const precision = { param, reduce: "f32", stored: "f32" } as const;
     const { instructions } = program(axes, { model: { numLayers: 4 }, precision });
-    const awaited = instructions.filter((i) => i.stream === 0 && i.wait > 0);
-    for (const instruction of awaited) {
-      const { operands } = instructions[instruction.wait - 1];
+    // What comes behind is that of an earlier action.
+    const awaited = instructions.flatMap((instruction, i) =>
+      instruction.stream === 0 ? instruction.waits.filter((w) => w < i).map((wait) => ({ instruction, wait })) : []
+    );
+    for (const { instruction, wait } of awaited) {
+      const { operands } = instructions[wait];
       const made = operands.slice(operands.length / 2).map((o) => o!.offset);
       assert(
         instruction.operands.some((o) => o && o.space === "arena" && made.includes(o.offset)),
