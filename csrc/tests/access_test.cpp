@@ -48,6 +48,18 @@ void a_copy_waits_for_a_section_only_where_that_is_in_its_way() {
   EXPECT(!goes_beside(section, [&] { access.write({0, 100}, [] {}); }));
 }
 
+/// Two streams are in sections of their own: that one leaves says nothing of the other.
+void a_copy_waits_for_each_stream() {
+  Access access;
+  const std::vector<Range> others = {{500, 600}};
+  const auto both = [&](auto inside) { access.begin(0, others), access.begin(1, WRITES), access.end(0), inside(), access.end(1); };
+  EXPECT(goes_beside(both, [&] { access.read({500, 600}, [] {}); }));
+  EXPECT(!goes_beside(both, [&] { access.read({100, 101}, [] {}); }));
+  EXPECT(!goes_beside(both, [&] { access.write({500, 600}, [] {}); }));
+  const auto first = [&](auto inside) { access.begin(1, WRITES), access.begin(0, others), access.end(1), inside(), access.end(0); };
+  EXPECT(!goes_beside(first, [&] { access.read({599, 700}, [] {}); }));
+}
+
 void a_section_waits_for_a_copy_only_where_that_is_in_its_way() {
   Access access;
   const auto section = [&] { access.begin(0, WRITES), access.end(0); };
@@ -95,6 +107,7 @@ void no_copy_is_torn() {
 int main() {
   ranges_that_touch_are_one();
   a_copy_waits_for_a_section_only_where_that_is_in_its_way();
+  a_copy_waits_for_each_stream();
   a_section_waits_for_a_copy_only_where_that_is_in_its_way();
   copies_go_beside_each_other();
   no_copy_is_torn();
