@@ -63,7 +63,7 @@ export function conversion(from: Layout, to: Layout, rank: number): Step[] {
   };
   move();
   for (const dim of dims) {
-    const { even, padded } = parted(axesOfDim(now, dim).slice(common(now, to, dim).length), now, dim);
+    const { even, padded } = parted(inTheWay(now, to, dim), now, dim);
     for (const some of [padded, even]) go({ op: "all_gather", axes: some, dim }, () => undefined);
     move();
   }
@@ -82,7 +82,7 @@ function parted(axes: readonly string[], layout: Layout, dim: number): { even: s
 /** Innermost cuts of a dim that are to be the next ones of another: as many as can move at one go. */
 function movable(now: Layout, to: Layout, dims: readonly number[]): Pick<Step, "axes" | "dim" | "split"> | undefined {
   for (const dim of dims) {
-    const cuts = axesOfDim(now, dim).slice(common(now, to, dim).length);
+    const cuts = inTheWay(now, to, dim);
     if (paddedAxes(now, dim).length > 0) continue;
     for (const split of dims) {
       const next = split === dim || paddedAxes(to, split).length > 0 ? [] : missing(now, to, split);
@@ -99,6 +99,11 @@ function common(from: Layout, to: Layout, dim: number): string[] {
   const shared = end < 0 ? a : a.slice(0, end);
   const together = [from, to].every((layout) => paddedAxes(layout, dim).every((axis) => shared.includes(axis)));
   return together ? shared : shared.filter((axis) => samePlacement(from.get(axis)!, shard(dim)));
+}
+
+/** Cuts of a dim that cannot stay, as they or some further out differ. */
+function inTheWay(now: Layout, to: Layout, dim: number): string[] {
+  return axesOfDim(now, dim).slice(common(now, to, dim).length);
 }
 
 /** Cuts of a dim that are still to be made behind those that are there; none where those that are there are in the way. */

@@ -260,6 +260,8 @@ const errors: readonly Planted[] = [
     "axesOfDim(now, dim).slice(common(now, to, dim).length)",
     "axesOfDim(now, dim)",
   ),
+  conversion("5", "no cut moves from dim to dim", "if (start >= 0) return", "if (start > 99) return"),
+  conversion("5", "a cut moves though one further in does not", "cuts.slice(i).every((a, k) => a === next[k])", "true"),
   conversion("5", "slices come after gathers", "if (missing(now, to, dim).every(free)) slice(", "if (false) slice("),
 ];
 
