@@ -52,6 +52,10 @@ const works: Record<string, Work> = {
     operands: [real(301, 70), real(70, 301)],
     body: ([x, y]) => [x.transpose(0, 1).mul(y).sigmoid()],
   },
+  "element-wise work on integers, from reals and back": {
+    operands: [real(70, 301), whole(-9, 9, 70, 301)],
+    body: ([x, k], dtype) => [x.mul(100).cast("i32").mul(k).add(k).cast(dtype)],
+  },
   "sums of rows": { operands: [real(130, 257)], body: ([x]) => [x.sum(1), x.max(1)] },
   "sums of columns": { operands: [real(257, 130)], body: ([x]) => [x.sum(0), x.max(0)] },
   "a sum of all": { operands: [real(257, 130)], body: ([x]) => [x.sum()] },
