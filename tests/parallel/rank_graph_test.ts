@@ -1,8 +1,14 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { Builder, f64, i32 } from "../../graph/builder.ts";
 import type { Attrs, Graph } from "../../graph/ir.ts";
+import { encode } from "../../graph/passes/encode.ts";
+import { materialize } from "../../graph/passes/materialize.ts";
+import { memory } from "../../graph/passes/memory.ts";
 import { verify } from "../../graph/verify.ts";
 import { graphOfRank, rankNumber } from "../../parallel/rank_graph.ts";
+import { orderOf, unordered } from "../graph/order.ts";
+import { forSeeds } from "../graph/random_graphs.ts";
+import { randomPartitioned } from "./random_layouts.ts";
 import { meshOf } from "./step_graphs.ts";
 
 const mesh = meshOf({ dp_shard: 2, tp: 2 });
@@ -72,4 +78,18 @@ Deno.test("numbers that depend on the rank become plain, and others stay", () =>
   };
   const graph = graphOf("random", { ...attrs, starts }, i32(2));
   assertEquals(ranks(graph).map(([[, a]]) => a), [1, 11, 101, 111].map((n) => ({ ...attrs, starts: [n, 7] })));
+});
+
+Deno.test("streams of random graphs on random meshes never meet in memory, from one action to the next", () => {
+  let waits = 0;
+  forSeeds(60, (seed) => {
+    const { graph, mesh } = randomPartitioned(seed);
+    for (const rank of new Set([0, mesh.size - 1])) {
+      const own = materialize(graphOfRank(graph, mesh, rank));
+      const sections = orderOf(encode(memory([own], { threads: 1 })).bytes);
+      waits += sections.flat().reduce((n, i) => n + i.waits.length, 0);
+      assertEquals(unordered(sections, [0, 0, 0]), []);
+    }
+  });
+  assert(waits > 100, `only ${waits} waits`);
 });
