@@ -88,7 +88,7 @@ const errors: readonly Planted[] = [
   partition(
     "2a",
     "the layout of use is not followed through sums and casts",
-    'if (node?.op === "add" || node?.op === "cast") node.inputs',
+    "if (adds || converts) node!.inputs",
     "if (false) node!.inputs",
   ),
   partition("2b", "a parameter has no say before activations", "of [...pinned, ...indices]) {", "of indices) {"),
@@ -199,8 +199,8 @@ const errors: readonly Planted[] = [
   reduceSums(
     "4",
     "a gradient sum is reduced when it is begun",
-    'if (node.op !== "read") touchedStates(node).forEach((s) => touched.set(s, node));',
-    'if (node.op !== "read") touchedStates(node).forEach((s) => touched.has(s) || touched.set(s, node));',
+    'if (stateUse(node) !== "reads") touchedStates(node).forEach((s) => touched.set(s, node));',
+    'if (stateUse(node) !== "reads") touchedStates(node).forEach((s) => touched.has(s) || touched.set(s, node));',
   ),
   reduceSums("4", "a gradient sum is reduced after every microbatch", ", last: true }", " }"),
   reduceSums("4", "a gradient sum is not reduced", "if (axes.length === 0) continue;", "continue;"),
@@ -232,7 +232,7 @@ const errors: readonly Planted[] = [
   lower(
     "5",
     "padding is filled with a constant",
-    'return source.op === "random" || source.attrs.value === 0 || paddedAxes(to, dim).length === 0;',
+    "return opOf(source.op).boxed || fillOf(source) === 0 || paddedAxes(to, dim).length === 0;",
     "return true;",
   ),
   lower(
@@ -278,7 +278,19 @@ async function output(command: string, args: string[], cwd = "."): Promise<{ suc
 /** Of this checkout what tests of passes and meshes need, elsewhere. */
 async function copyOfTree(): Promise<string> {
   const folder = await Deno.makeTempDir({ prefix: "planted_" });
-  const parts = ["deno.json", "deno.lock", "std", "graph", "model", "parallel", "train", "data", "ffi", "tests"];
+  const parts = [
+    "deno.json",
+    "deno.lock",
+    "std",
+    "graph",
+    "model",
+    "parallel",
+    "train",
+    "data",
+    "ffi",
+    "launch",
+    "tests",
+  ];
   const { success } = await output("cp", ["-r", ...parts, folder]);
   if (!success) throw new Error(`Cannot copy ${parts.join(", ")} to ${folder}`);
   return folder;
