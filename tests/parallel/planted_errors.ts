@@ -4,7 +4,7 @@
 import { join } from "@std/path";
 
 /** An error: in a file, what stands there once and only once, and what is put in its place. */
-interface Planted {
+export interface Planted {
   readonly rule: string;
   readonly what: string;
   readonly file: string;
@@ -18,7 +18,7 @@ const error = (file: string) => (rule: string, what: string, before: string, aft
 const partition = error("partition"), strategy = error("strategy"), conversion = error("conversion");
 const lower = error("lower"), rankGraph = error("rank_graph"), reduceSums = error("reduce_sums");
 
-const errors: readonly Planted[] = [
+export const errors: readonly Planted[] = [
   strategy(
     "1",
     "a label that is summed away leaves no partial result",
@@ -317,25 +317,30 @@ async function caughtBy(folder: string, { file, before, after, what }: Planted):
   }
 }
 
-const wanted = Deno.args.length > 0 ? errors.filter(({ rule }) => Deno.args.some((a) => rule.startsWith(a))) : errors;
-const queue = wanted.values(), missed: Planted[] = [];
-// The folder as it is must pass, or every error would count as caught.
-const folders = await Promise.all(Array.from({ length: navigator.hardwareConcurrency }, copyOfTree));
-try {
-  const { success, text } = await output(Deno.execPath(), ["test", "--no-check", "-A", ...tests], folders[0]);
-  if (!success) throw new Error(`Cannot plant errors where the tests fail without any:\n${text}`);
-  await Promise.all(folders.map(async (folder) => {
-    for (const planted of queue) {
-      const from = performance.now(), test = await caughtBy(folder, planted);
-      if (test === undefined) missed.push(planted);
-      const found = test === undefined ? "NOT NOTICED" : `noticed by "${test}"`;
-      console.log(
-        `rule ${planted.rule}: ${planted.what}: ${found} (${((performance.now() - from) / 1e3).toFixed(0)} s)`,
-      );
-    }
-  }));
-} finally {
-  await Promise.all(folders.map((folder) => Deno.remove(folder, { recursive: true })));
+/** Plants the errors that the command line names, or all. */
+async function plantAll(): Promise<void> {
+  const wanted = Deno.args.length > 0 ? errors.filter(({ rule }) => Deno.args.some((a) => rule.startsWith(a))) : errors;
+  const queue = wanted.values(), missed: Planted[] = [];
+  // The folder as it is must pass, or every error would count as caught.
+  const folders = await Promise.all(Array.from({ length: navigator.hardwareConcurrency }, copyOfTree));
+  try {
+    const { success, text } = await output(Deno.execPath(), ["test", "--no-check", "-A", ...tests], folders[0]);
+    if (!success) throw new Error(`Cannot plant errors where the tests fail without any:\n${text}`);
+    await Promise.all(folders.map(async (folder) => {
+      for (const planted of queue) {
+        const from = performance.now(), test = await caughtBy(folder, planted);
+        if (test === undefined) missed.push(planted);
+        const found = test === undefined ? "NOT NOTICED" : `noticed by "${test}"`;
+        console.log(
+          `rule ${planted.rule}: ${planted.what}: ${found} (${((performance.now() - from) / 1e3).toFixed(0)} s)`,
+        );
+      }
+    }));
+  } finally {
+    await Promise.all(folders.map((folder) => Deno.remove(folder, { recursive: true })));
+  }
+  console.log(`${wanted.length - missed.length} of ${wanted.length} planted errors noticed`);
+  if (missed.length > 0) Deno.exit(1);
 }
-console.log(`${wanted.length - missed.length} of ${wanted.length} planted errors noticed`);
-if (missed.length > 0) Deno.exit(1);
+
+if (import.meta.main) await plantAll();
