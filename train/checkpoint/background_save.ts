@@ -14,7 +14,7 @@ export class BackgroundSave {
   readonly #outcome: Promise<Outcome>;
   #ended: Outcome | undefined;
   #isCopying = true;
-  readonly #begun = performance.now();
+  readonly #begun: number;
   #endedMs = 0;
   #stallMs: number;
 
@@ -22,7 +22,8 @@ export class BackgroundSave {
     this.#saving = saving;
     this.#group = group;
     this.#meetings = meetings;
-    this.#stallMs = this.#begun - begun;
+    this.#begun = begun;
+    this.#stallMs = performance.now() - begun;
     this.#outcome = saving.done.then((bytes): Outcome => ({ bytes }), (error): Outcome => ({ error }));
     this.#outcome.then((outcome) => {
       this.#ended = outcome;
@@ -46,7 +47,7 @@ export class BackgroundSave {
 
   /** How long it took so far, and how long training stood still for it, in milliseconds. */
   get times(): { readonly ms: number; readonly stallMs: number } {
-    return { ms: (this.#endedMs || performance.now()) - this.#begun + this.#stallMs, stallMs: this.#stallMs };
+    return { ms: (this.#endedMs || performance.now()) - this.#begun, stallMs: this.#stallMs };
   }
 
   /** Is something read of the states? From the beginning until {@linkcode untilCopied} was awaited. */

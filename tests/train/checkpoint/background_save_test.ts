@@ -29,6 +29,8 @@ Deno.test("a save that fails ends with its error, and whoever finishes it learns
   const one = saving(), save = await BackgroundSave.begin(() => Promise.resolve(one.saving), undefined);
   one.copied.resolve();
   const error = new Error("no room"), outcome = save.finish();
-  one.done.reject(error);
+  setTimeout(() => one.done.reject(error), 30);
   assertEquals([await outcome, save.ended], [{ error }, { error }]);
+  const { ms, stallMs } = save.times;
+  assert(ms >= 25 && stallMs > 0.9 * ms, `training stood still for ${stallMs} of ${ms} ms`);
 });
