@@ -202,6 +202,7 @@ export class Checkpoints implements AsyncDisposable {
       this.saves.push({ path, content, bytes: 0, ms: 0, stallMs: 0, failure: error });
       await this.#save({ path, content, isFinal }, begin, group);
     }
+    if (isFinal && content === "model" && this.#policy.lastSaveInHf) await this.#replaceByExport(path, group);
   }
 
   async #save(
@@ -225,7 +226,6 @@ export class Checkpoints implements AsyncDisposable {
       return this.#failed({ path, content, ms, stallMs: ms }, error, isFinal);
     }
     if (isFinal || !this.#policy.async) await this.#finish(isFinal);
-    if (isFinal && content === "model" && this.#policy.lastSaveInHf) await this.#replaceByExport(path, group);
   }
 
   /** What the last step has saved becomes a folder for others. */

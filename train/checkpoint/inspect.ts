@@ -5,6 +5,7 @@ import { dtypeBytes, numel, type State } from "../../graph/ir.ts";
 import { bytesText, table } from "../report/plan_report.ts";
 import { numbersOf, type TypedArray, typedArray } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
+import { digest } from "./files.ts";
 import {
   BLOCK_BYTES,
   type Checkpoint,
@@ -15,10 +16,9 @@ import {
   type SavedFile,
   tensorsIn,
 } from "./manifest.ts";
-import { readStates } from "./read.ts";
+import { type Destination, readStates } from "./read.ts";
 import { STATE_FILE } from "./save.ts";
 import { openToRead, readFully } from "../weights/safetensors.ts";
-import type { StateMemory } from "./write.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
 
@@ -27,10 +27,7 @@ const count = (n: number): string => n.toLocaleString("en-US");
 export async function readTensor(checkpoint: Checkpoint, name: string, verify = true): Promise<TypedArray> {
   const { kind, dtype: stored, shape } = checkpoint.manifest.tensors[name], dtype = stored === "f16" ? "f32" : stored;
   const state: State = { name, kind, dtype, shape }, bytes = new Uint8Array(numel(shape) * dtypeBytes[dtype]);
-  const memory: StateMemory = {
-    read: () => Promise.reject(new Error("nothing reads from here")),
-    write: (offset, from) => Promise.resolve(bytes.set(from, offset)),
-  };
+  const memory: Destination = { write: (offset, from) => Promise.resolve(bytes.set(from, offset)) };
   const box = { starts: shape.map(() => 0), sizes: shape };
   await readStates(checkpoint, [{ state, offset: 0, dtype, box }], { memory, verify });
   return numbersOf(typedArray(dtype, bytes.buffer, 0, numel(shape)), dtype);
@@ -126,8 +123,8 @@ export async function damages(
       const part = buffer.subarray(0, bytes);
       using file = openToRead(`${path}/${name}`);
       await file.seek(block * BLOCK_BYTES, Deno.SeekMode.Start);
-      const read = readFully(file, part), found = new Uint8Array(await crypto.subtle.digest("SHA-256", part));
-      if (read < bytes || found.toHex() !== hash) damaged.set(name, [...damaged.get(name) ?? [], block]);
+      const read = readFully(file, part), found = await digest(part);
+      if (read < bytes || found !== hash) damaged.set(name, [...damaged.get(name) ?? [], block]);
       progress(done += bytes, all);
     }
   };

@@ -3,7 +3,7 @@
 import { type DType, dtypeBytes, type State } from "../../graph/ir.ts";
 import { converted, storedBytes, type StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { sha256 } from "./files.ts";
+import { digest, sha256 } from "./files.ts";
 import { BLOCK_BYTES, type Checkpoint, type SavedFile } from "./manifest.ts";
 import { stretches } from "./pieces.ts";
 import { openToRead, readFully } from "../weights/safetensors.ts";
@@ -30,9 +30,12 @@ interface Copy {
 /** So many blocks are read, compared and copied at once. */
 const READERS = 4;
 
+/** Where states are put. */
+export type Destination = Pick<StateMemory, "write">;
+
 /** What is read, and how. */
 export interface ReadOptions {
-  readonly memory: StateMemory;
+  readonly memory: Destination;
   /** Are bytes compared with the manifest's hashes? */
   readonly verify: boolean;
 }
@@ -167,7 +170,7 @@ async function readBlock(
   { path, start, bytes, hash, copies }: Block,
   open: OpenFile,
   into: Uint8Array<ArrayBuffer>,
-  memory: StateMemory,
+  memory: Destination,
 ): Promise<void> {
   const block = into.subarray(0, bytes), file = open.at(path, start);
   for (let at = 0; at < bytes;) {
@@ -175,15 +178,12 @@ async function readBlock(
     if (read === null) throw damaged(path, start, copies[0].name, "the file ends before");
     at += read;
   }
-  if (hash !== undefined && hash !== await hashed(block, start / BLOCK_BYTES)) {
-    throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
+  if (hash !== undefined) {
+    // Every second block is hashed by this thread, so that both that thread and those of the library are at work.
+    const found = start / BLOCK_BYTES % 2 === 0 ? sha256(block) : await digest(block);
+    if (found !== hash) throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
   }
   await scatter(block, start, copies, memory);
-}
-
-/** The hash of a block: every second one is made by this thread, the others by those of the system's library, which has to copy them. */
-async function hashed(block: Uint8Array<ArrayBuffer>, number: number): Promise<string> {
-  return number % 2 === 0 ? sha256(block) : new Uint8Array(await crypto.subtle.digest("SHA-256", block)).toHex();
 }
 
 /** Puts what a block has of some copies in place; what lies side by side in memory goes there at once. */
@@ -191,7 +191,7 @@ async function scatter(
   block: Uint8Array<ArrayBuffer>,
   start: number,
   copies: readonly Copy[],
-  memory: StateMemory,
+  memory: Destination,
 ): Promise<void> {
   const parts = copies.map(({ begin, bytes, to, saved, wanted }) => {
     const [first, end] = [Math.max(begin, start), Math.min(begin + bytes, start + block.length)];
