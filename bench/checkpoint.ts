@@ -1,11 +1,12 @@
 /** Saving and loading beside what the machine can do: `deno task bench:checkpoint --size small --folder DIR`. Rounds alternate between
- * ours and plain tools on the same disk, with as many bytes: `dd` with fsync for writing, parallel `dd` for reading (with the page
- * cache dropped before each, where that is allowed), one copy of all state within memory. Then steps are timed alone, and while a
+ * ours and plain tools on the same disk, with as many bytes: `dd` with fsync for writing, parallel `dd` for reading (with the files taken
+ * out of the page cache before each), one copy of all state within memory. Then steps are timed alone, and while a
  * checkpoint is written beside them.
  * @module */
 import { parseArgs } from "node:util";
 import { texts } from "../data/dataset.ts";
 import { Llama, llamaConfig } from "../model/llama.ts";
+import { nativeReader } from "../train/checkpoint/block_reader.ts";
 import { readStates } from "../train/checkpoint/read.ts";
 import { openCheckpoint } from "../train/checkpoint/manifest.ts";
 import { Staging } from "../train/checkpoint/staging.ts";
@@ -33,8 +34,9 @@ const sh = async (command: string): Promise<void> => {
   const { success, stderr } = await new Deno.Command("sh", { args: ["-c", command] }).output();
   if (!success) throw new Error(`${command}: ${new TextDecoder().decode(stderr)}`);
 };
-/** Empties the page cache, where the system lets us; what follows is else read from memory. */
-const dropCaches = () => sh("sync; echo 3 >/proc/sys/vm/drop_caches").then(() => true, () => false);
+/** Takes files out of the page cache, so that they are read from the disk. */
+const dropCaches = (files: readonly string[]) =>
+  sh(files.map((file) => `dd of=${file} oflag=nocache conv=notrunc,fdatasync count=0`).join(" && "));
 
 await Deno.mkdir(folder, { recursive: true });
 const text = `${folder}/text.txt`;
@@ -82,7 +84,6 @@ const copyAll = async () => {
 const times: Record<"copy" | "dd" | "save" | "plain read" | "load" | "load, not compared", number[]> = {
   ...{ copy: [], dd: [], save: [], "plain read": [], load: [], "load, not compared": [] },
 };
-let cold = true;
 for (let round = 0; round < rounds; round++) {
   times.copy.push(await seconds(copyAll));
   const count = Math.ceil(whole / (8 << 20));
@@ -90,16 +91,19 @@ for (let round = 0; round < rounds; round++) {
   times.dd.push(await seconds(() => sh(`dd if=/dev/zero of=${folder}/dd.bin bs=8M count=${count} conv=fsync`)));
   await sh(`rm -rf ${folder}/dd.bin ${path}; sync`);
   times.save.push(await seconds(() => trainer.save(path)));
-  const reading = ["model", "optimizer"].map((name) => `${path}/${name}.safetensors`).flatMap((file) => {
-    const parts = Math.ceil(Deno.statSync(file).size / (8 << 20) / 4);
-    return [0, 1, 2, 3].map((i) => `dd if=${file} of=/dev/null bs=8M skip=${i * parts} count=${parts} &`);
+  const files = ["model", "optimizer"].map((name) => `${path}/${name}.safetensors`);
+  const reading = files.flatMap((file) => {
+    const parts = Math.ceil(Deno.statSync(file).size / (1 << 20) / 4);
+    return [0, 1, 2, 3].map((i) => `dd if=${file} of=/dev/null bs=1M skip=${i * parts} count=${parts} &`);
   });
-  cold &&= await dropCaches();
+  await dropCaches(files);
   times["plain read"].push(await seconds(() => sh(`${reading.join(" ")} wait`)));
   for (const verify of [true, false]) {
-    await dropCaches();
+    await dropCaches(files);
     const loading = times[verify ? "load" : "load, not compared"];
-    loading.push(await seconds(() => readStates(openCheckpoint(path), wanted, { memory, verify })));
+    loading.push(
+      await seconds(() => readStates(openCheckpoint(path), wanted, { memory, verify, reader: nativeReader })),
+    );
   }
 }
 for (const [name, list] of Object.entries(times)) {
@@ -108,7 +112,7 @@ for (const [name, list] of Object.entries(times)) {
 const ratio = (a: readonly number[], b: readonly number[]) => median(a.map((x, i) => x / b[i])).toFixed(2);
 console.log(`save / dd with fsync: ${ratio(times.dd, times.save)} of its speed`);
 console.log(
-  `load / plain read${cold ? "" : " (from the page cache)"}: ${ratio(times["plain read"], times.load)} of its speed, ` +
+  `load / plain read: ${ratio(times["plain read"], times.load)} of its speed, ` +
     `${ratio(times["plain read"], times["load, not compared"])} without comparing hashes`,
 );
 

@@ -9,8 +9,10 @@
 #include "comm/world.h"
 #include "cpu/backend.h"
 #include "executor.h"
+#include "file.h"
 #include "measure.h"
 #include "processors.h"
+#include "sha256.h"
 
 namespace titan {
 namespace {
@@ -74,7 +76,10 @@ Handles<LoadedProgram>& programs() {
   static auto& handles = *new Handles<LoadedProgram>("program");
   return handles;
 }
-
+Handles<File>& files() {
+  static auto& handles = *new Handles<File>("file");
+  return handles;
+}
 Handles<comm::World>& worlds() {
   static auto& handles = *new Handles<comm::World>("communicator");
   return handles;
@@ -212,6 +217,36 @@ int32_t titan_buffer_write(uint64_t program, uint64_t offset, const uint8_t* byt
     require(bytes || !num_bytes, "bytes is null; expected: what to copy");
     programs().get(program)->write(offset, bytes, num_bytes);
   });
+}
+
+int32_t titan_file_open(const char* path, uint64_t* file, titan_error* error) {
+  return guard(error, [&] {
+    require(path, "path is null; expected: that of a file");
+    require(file, "file is null; expected: where to write the handle");
+    *file = files().add(std::make_shared<File>(path));
+  });
+}
+
+int32_t titan_file_read(const uint64_t* handles, const uint64_t* offsets, uint32_t num_parts, uint8_t* bytes, uint64_t num_bytes, uint8_t* hashes,
+                        uint64_t* num_read, titan_error* error) {
+  return guard(error, [&] {
+    require(handles && offsets, "files or offsets is null; expected: one of each for each part");
+    require(num_parts >= 1 && num_parts <= Sha256::MOST_LANES, "the number of parts is out of range; expected: 1 or 2");
+    require(bytes || !num_bytes, "bytes is null; expected: where to read to");
+    require(num_read, "num_read is null; expected: where to write how much was read");
+    std::shared_ptr<File> open[Sha256::MOST_LANES];
+    Part parts[Sha256::MOST_LANES];
+    for (uint32_t i = 0; i < num_parts; i++) {
+      open[i] = files().get(handles[i]);
+      parts[i] = {open[i].get(), offsets[i], bytes + i * num_bytes, 0};
+    }
+    read_parts(parts, static_cast<int>(num_parts), num_bytes, hashes);
+    for (uint32_t i = 0; i < num_parts; i++) num_read[i] = parts[i].read;
+  });
+}
+
+int32_t titan_file_close(uint64_t file, titan_error* error) {
+  return guard(error, [&] { files().remove(file); });
 }
 
 int32_t titan_comm_open(uint64_t device, const char* name, const titan_comm_options* options, uint64_t* comm, titan_error* error) {

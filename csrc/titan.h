@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Changes whenever a function, a struct or the program format changes. */
-#define TITAN_ABI_VERSION 8
+#define TITAN_ABI_VERSION 9
 
 typedef enum titan_status {
   TITAN_STATUS_OK = 0,
@@ -186,6 +186,17 @@ TITAN_SLOW int32_t titan_buffer_read(uint64_t program, uint64_t offset, uint8_t 
 
 /** Copies bytes into the program's arena: on the calling thread, between two actions of a run that is under way. */
 TITAN_SLOW int32_t titan_buffer_write(uint64_t program, uint64_t offset, const uint8_t *bytes, uint64_t num_bytes, titan_error *error);
+
+/** Opens a file to be read, from front to back where that is to be quick. */
+TITAN_SLOW int32_t titan_file_open(const char *path, uint64_t *file, titan_error *error);
+
+/** Reads one part, or two at a time, which hashes them quicker: num_bytes of each file from its offset on, one behind the other into bytes, and into
+    num_read how many there were. Where hashes is not null, it gets the SHA-256, 32 bytes, of each; that of a part which is shorter means nothing. */
+TITAN_SLOW int32_t titan_file_read(const uint64_t *files, const uint64_t *offsets, uint32_t num_parts, uint8_t *bytes, uint64_t num_bytes,
+                                   uint8_t *hashes, uint64_t *num_read, titan_error *error);
+
+/** Closes a file, once the calls that read it have ended. */
+TITAN_API int32_t titan_file_close(uint64_t file, titan_error *error);
 
 /** Joins the other ranks, with which mpirun or srun started this one, through the module libtitan_<name>, which lies beside this library. The
     device's programs may then have collectives, and all ranks load them in the same order. When one gives up waiting, so do the others. Ranks of

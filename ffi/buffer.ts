@@ -117,3 +117,16 @@ export function unsigned(value: number, what: string, largest: number = Number.M
   }
   return value;
 }
+
+/** Buffers of the calls that are under way. */
+const held = new Set<readonly ArrayBufferView[]>();
+
+/** Awaits a native call that reads and writes these buffers, which are not collected before. */
+export async function holding<T>(buffers: readonly ArrayBufferView[], call: Promise<T>): Promise<T> {
+  held.add(buffers);
+  try {
+    return await call;
+  } finally {
+    held.delete(buffers);
+  }
+}

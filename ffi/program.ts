@@ -1,7 +1,7 @@
 /** A native program: the compiled step with its memory, and the host buffers through which its inputs and outputs travel.
  * Offsets and sizes are bytes. A run allocates nothing: buffers, action lists and the error struct are made beforehand.
  * @module */
-import { type Actions, Struct, unsigned } from "./buffer.ts";
+import { type Actions, holding, Struct, unsigned } from "./buffer.ts";
 import type { Device } from "./device.ts";
 import { check, errorStruct } from "./error.ts";
 import { library } from "./library.ts";
@@ -19,9 +19,6 @@ export interface ProgramMemory {
   /** Of the arena, that the system has put into huge pages; 0 where it does not say. */
   readonly hugeBytes: number;
 }
-
-/** Buffers of the calls that are under way: native code reads and writes them, so they must not be collected. */
-const held = new Set<readonly ArrayBufferView[]>();
 
 /** A program on a device. */
 export class Program implements Disposable {
@@ -156,13 +153,4 @@ export class Program implements Disposable {
 
 function asBytes(view: ArrayBufferView<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-}
-
-async function holding<T>(buffers: readonly ArrayBufferView[], call: Promise<T>): Promise<T> {
-  held.add(buffers);
-  try {
-    return await call;
-  } finally {
-    held.delete(buffers);
-  }
 }

@@ -3,7 +3,7 @@
  * @module */
 
 /** The library must answer this to `titan_abi_version`. */
-export const ABI_VERSION = 8;
+export const ABI_VERSION = 9;
 
 /** `titan_status` of titan.h. */
 export const Status = {
@@ -304,6 +304,39 @@ export const symbols = {
     ],
     result: "i32",
     nonblocking: true,
+  },
+  /** Opens a file to be read, from front to back where that is to be quick. */
+  titan_file_open: {
+    parameters: [
+      "buffer", // const char *path
+      "buffer", // uint64_t *file
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** Reads one part, or two at a time, which hashes them quicker: num_bytes of each file from its offset on, one behind the other into bytes, and into num_read how many there were. Where hashes is not null, it gets the SHA-256, 32 bytes, of each; that of a part which is shorter means nothing. */
+  titan_file_read: {
+    parameters: [
+      "buffer", // const uint64_t *files
+      "buffer", // const uint64_t *offsets
+      "u32", // uint32_t num_parts
+      "buffer", // uint8_t *bytes
+      "u64", // uint64_t num_bytes
+      "buffer", // uint8_t *hashes
+      "buffer", // uint64_t *num_read
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** Closes a file, once the calls that read it have ended. */
+  titan_file_close: {
+    parameters: [
+      "u64", // uint64_t file
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
   },
   /** Joins the other ranks, with which mpirun or srun started this one, through the module libtitan_<name>, which lies beside this library. The device's programs may then have collectives, and all ranks load them in the same order. When one gives up waiting, so do the others. Ranks of a host that may use the same processors share them out, if there are enough, and bind their device's threads. Once in a process. */
   titan_comm_open: {

@@ -24,6 +24,7 @@ import {
   removeOld,
   setAside,
 } from "./policy.ts";
+import { nativeReader } from "./block_reader.ts";
 import { readSmall, readStates, type Wanted } from "./read.ts";
 import {
   outcomeOf,
@@ -155,7 +156,7 @@ export class Checkpoints implements AsyncDisposable {
       this.start!.parts.includes(part)
     ).map(([, kind]) => kind);
     const { wanted, memory } = states(kinds);
-    await readStates(this.#chosen, wanted, { memory, verify: this.#policy.verify });
+    await readStates(this.#chosen, wanted, { memory, verify: this.#policy.verify, reader: nativeReader });
   }
 
   /** The last that was completed. */

@@ -3,7 +3,8 @@
 import { type DType, dtypeBytes, type State } from "../../graph/ir.ts";
 import { converted, storedBytes, type StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { digest, sha256 } from "./files.ts";
+import { type BlockReader, LANES, type Part, type PartRead, readerHere } from "./block_reader.ts";
+import { sha256 } from "./files.ts";
 import { BLOCK_BYTES, type Checkpoint, type SavedFile } from "./manifest.ts";
 import { stretches } from "./pieces.ts";
 import { openToRead, readFully } from "../weights/safetensors.ts";
@@ -27,8 +28,8 @@ interface Copy {
   readonly name: string;
 }
 
-/** So many blocks are read, compared and copied at once. */
-const READERS = 4;
+/** So many read, compare and copy at once. */
+const READERS = 2;
 
 /** Where states are put. */
 export type Destination = Pick<StateMemory, "write">;
@@ -38,6 +39,8 @@ export interface ReadOptions {
   readonly memory: Destination;
   /** Are bytes compared with the manifest's hashes? */
   readonly verify: boolean;
+  /** Default: {@linkcode readerHere}. */
+  readonly reader?: () => BlockReader;
 }
 
 /** Fills states from a checkpoint; element types may differ.
@@ -60,40 +63,31 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
     blocksOf(`${from.path}/${file}`, from.manifest.files[file], list.sort((a, b) => a.begin - b.begin), options.verify)
   );
   let failure: { readonly error: unknown } | undefined;
-  /** Each goes through a stretch of its own from front to back, so that the system reads ahead. */
-  const reader = async (own: readonly Block[]) => {
-    const memory = new Uint8Array(BLOCK_BYTES);
-    using file = new OpenFile();
-    for (const block of own) {
-      if (failure) return;
-      await readBlock(block, file, memory, options.memory).catch((error) => failure ??= { error });
+  /** Goes through stretches of blocks side by side, each from front to back, so that the system reads ahead. */
+  const readAll = async (stretches: readonly (readonly Block[])[]) => {
+    using reader = (options.reader ?? readerHere)();
+    const room = new Uint8Array(LANES * Math.max(0, ...stretches.flat().map(({ bytes }) => bytes)));
+    for (let i = 0; i < stretches[0].length || i < stretches[1].length; i++) {
+      const blocks = stretches.flatMap((stretch) => stretch[i] ?? []);
+      for (const alike of Map.groupBy(blocks, ({ bytes, hash }) => `${bytes} ${hash !== undefined}`).values()) {
+        if (failure) return;
+        const read = await reader.read(alike, room, alike[0].hash !== undefined);
+        for (const [k, block] of alike.entries()) {
+          check(block, read[k]);
+          await scatter(read[k].bytes, block, options.memory);
+        }
+      }
     }
   };
-  const bound = (n: number) => Math.round(blocks.length * n / READERS);
-  await Promise.all(Array.from({ length: READERS }, (_, n) => reader(blocks.slice(bound(n), bound(n + 1)))));
+  const stretch = (n: number) => {
+    const bound = (k: number) => Math.round(blocks.length * k / (READERS * LANES));
+    return blocks.slice(bound(n), bound(n + 1));
+  };
+  await Promise.all(Array.from({ length: READERS }, (_, reader) => {
+    const own = Array.from({ length: LANES }, (_, lane) => stretch(reader * LANES + lane));
+    return readAll(own).catch((error) => failure ??= { error });
+  }));
   if (failure) throw (failure as { readonly error: unknown }).error;
-}
-
-/** The file that is read from; the one before is closed. */
-class OpenFile implements Disposable {
-  #path = "";
-  #file: Deno.FsFile | undefined;
-
-  /** Opens a file, unless it is open. */
-  at(path: string, offset: number): Deno.FsFile {
-    if (path !== this.#path) {
-      this.#file?.close();
-      this.#file = undefined;
-      this.#file = openToRead(path);
-      this.#path = path;
-    }
-    this.#file!.seekSync(offset, Deno.SeekMode.Start);
-    return this.#file!;
-  }
-
-  [Symbol.dispose](): void {
-    this.#file?.close();
-  }
 }
 
 /** The text of a small file of a checkpoint.
@@ -135,11 +129,7 @@ export function checkStates({ path, manifest }: Checkpoint, states: readonly Sta
 }
 
 /** A block of a file, or the part of it that is needed. */
-interface Block {
-  readonly path: string;
-  /** First byte in the file. */
-  readonly start: number;
-  readonly bytes: number;
+interface Block extends Part {
   /** What its SHA-256 has to be. */
   readonly hash: string | undefined;
   /** What it has at least a byte of, in the order of the file. */
@@ -166,31 +156,16 @@ function blocksOf(path: string, { bytes, sha256 }: SavedFile, copies: readonly C
   });
 }
 
-async function readBlock(
-  { path, start, bytes, hash, copies }: Block,
-  open: OpenFile,
-  into: Uint8Array<ArrayBuffer>,
-  memory: Destination,
-): Promise<void> {
-  const block = into.subarray(0, bytes), file = open.at(path, start);
-  for (let at = 0; at < bytes;) {
-    const read = await file.read(block.subarray(at));
-    if (read === null) throw damaged(path, start, copies[0].name, "the file ends before");
-    at += read;
-  }
-  if (hash !== undefined) {
-    // Every second block is hashed by this thread, so that both that thread and those of the library are at work.
-    const found = start / BLOCK_BYTES % 2 === 0 ? sha256(block) : await digest(block);
-    if (found !== hash) throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
-  }
-  await scatter(block, start, copies, memory);
+/** @throws {CheckpointError} where a block is not what was written. */
+function check({ path, start, bytes, hash, copies }: Block, read: PartRead): void {
+  if (read.bytes.length < bytes) throw damaged(path, start, copies[0].name, "the file ends before");
+  if (read.hash !== hash) throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
 }
 
 /** Puts what a block has of some copies in place; what lies side by side in memory goes there at once. */
 async function scatter(
   block: Uint8Array<ArrayBuffer>,
-  start: number,
-  copies: readonly Copy[],
+  { start, copies }: Block,
   memory: Destination,
 ): Promise<void> {
   const parts = copies.map(({ begin, bytes, to, saved, wanted }) => {

@@ -1,0 +1,105 @@
+// Parts of files and their hashes, at lengths around those of chunks and pieces.
+#include "../file.h"
+
+#include <vector>
+
+#include "../failure.h"
+#include "../sha256.h"
+#include "folder.h"
+#include "test.h"
+
+using namespace titan;
+using namespace titan::test;
+
+namespace {
+
+std::string hex(const uint8_t* hash) {
+  std::string out;
+  for (int i = 0; i < 32; i++) {
+    char digits[3];
+    std::snprintf(digits, sizeof digits, "%02x", hash[i]);
+    out += digits;
+  }
+  return out;
+}
+
+std::string hash_of(const std::string& message, bool by_instructions = Sha256::has_instructions()) {
+  Sha256 sha(1, by_instructions);
+  const size_t whole = message.size() / Sha256::CHUNK * Sha256::CHUNK;
+  const auto* data = reinterpret_cast<const uint8_t*>(message.data());
+  const uint8_t* const lanes[] = {data};
+  sha.add(lanes, whole);
+  return hex(sha.end(0, data + whole, message.size() - whole).data());
+}
+
+std::string written(const Folder& folder, const std::string& content) {
+  std::ofstream(folder.path + "/file", std::ios::binary) << content;
+  return folder.path + "/file";
+}
+
+void messages_have_the_hashes_of_the_standard() {
+  // FIPS 180-4's examples, and lengths at which the padding takes another chunk.
+  const std::pair<std::string, const char*> examples[] = {
+      {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+      {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+      {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+      {std::string(55, 'a'), "9f4390f8d30c2dd92ec9f095b65e2b9ae9b0a925a5258e241c9f1e910f734318"},
+      {std::string(56, 'a'), "b35439a4ac6f0948b6d6f9e3c6af0f5f590ce20f1bde7090ef7970686ec6738a"},
+      {std::string(1'000'000, 'a'), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"}};
+  for (const auto& [message, hash] : examples) {
+    EXPECT(hash_of(message) == hash);
+    EXPECT(hash_of(message, false) == hash);  // on processors without instructions for it
+  }
+}
+
+void parts_have_their_own_hashes_at_every_length() {
+  std::string content(700 * 1024 + 37, 0);
+  for (size_t i = 0; i < content.size(); i++) content[i] = static_cast<char>(i * 2654435761u >> 13);
+  const Folder folder({});
+  const File first(written(folder, content).c_str()), second(written(folder, content).c_str());
+  for (const uint64_t n : {0, 1, 63, 64, 65, 256 * 1024, 256 * 1024 + 1, 300 * 1024 + 63}) {
+    std::vector<uint8_t> bytes(2 * n + 1), hashes(64);
+    Part parts[] = {{&first, 17, bytes.data(), 0}, {&second, 350 * 1024, bytes.data() + n, 0}};
+    for (const int num_parts : {2, 1}) {
+      read_parts(parts, num_parts, n, hashes.data());
+      for (int i = 0; i < num_parts; i++) {
+        const std::string expected = content.substr(parts[i].offset, n);
+        EXPECT(parts[i].read == n && std::memcmp(parts[i].bytes, expected.data(), n) == 0);
+        EXPECT(hex(&hashes[32 * i]) == hash_of(expected));
+      }
+    }
+  }
+}
+
+void a_part_beyond_the_end_of_its_file_is_told_by_its_length() {
+  const Folder folder({});
+  const File file(written(folder, std::string(300 * 1024, 'x')).c_str());
+  constexpr uint64_t N = 280 * 1024;
+  std::vector<uint8_t> bytes(2 * N), hashes(64);
+  Part parts[] = {{&file, 100 * 1024, bytes.data(), 0}, {&file, 0, bytes.data() + N, 0}};
+  read_parts(parts, 2, N, hashes.data());
+  EXPECT(parts[0].read == 200 * 1024 && parts[1].read == N);
+  EXPECT(hex(&hashes[32]) == hash_of(std::string(N, 'x')));
+  parts[0].offset = 400 * 1024;
+  read_parts(parts, 1, N, nullptr);
+  EXPECT(parts[0].read == 0);
+}
+
+void a_file_that_cannot_be_read_is_named() {
+  try {
+    const File file("/nowhere/at/all");
+    EXPECT(false);
+  } catch (const Failure& failure) {
+    EXPECT(std::string(failure.what()).find("Cannot read /nowhere/at/all: No such file or directory; expected: ") == 0);
+  }
+}
+
+}  // namespace
+
+int main() {
+  messages_have_the_hashes_of_the_standard();
+  parts_have_their_own_hashes_at_every_length();
+  a_part_beyond_the_end_of_its_file_is_told_by_its_length();
+  a_file_that_cannot_be_read_is_named();
+  return finish("file");
+}

@@ -1,0 +1,54 @@
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { createHash } from "node:crypto";
+import { TitanError } from "../../ffi/error.ts";
+import { HASH_BYTES, NativeFile } from "../../ffi/file.ts";
+import { library } from "../../ffi/library.ts";
+
+library(); // which stays open
+
+const content = Uint8Array.from({ length: 300_000 }, (_, i) => i * 7 + (i >> 8));
+const hashOf = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
+
+/** A file with that content, for the time of a test. */
+async function withFile(test: (path: string) => Promise<void>): Promise<void> {
+  const path = await Deno.makeTempFile();
+  try {
+    await Deno.writeFile(path, content);
+    await test(path);
+  } finally {
+    await Deno.remove(path);
+  }
+}
+
+Deno.test("two parts are read at once, each with the hash that it has alone", () =>
+  withFile(async (path) => {
+    using first = await NativeFile.open(path);
+    using second = await NativeFile.open(path);
+    const into = new Uint8Array(2 * 100_001), hashes = new Uint8Array(2 * HASH_BYTES);
+    const read = await NativeFile.read([{ file: first, start: 3 }, { file: second, start: 150_000 }], into, hashes);
+    assertEquals(read, [100_001, 100_001]);
+    for (const [i, start] of [3, 150_000].entries()) {
+      const expected = content.subarray(start, start + 100_001);
+      assertEquals(into.subarray(i * 100_001, (i + 1) * 100_001), expected);
+      assertEquals(hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES).toHex(), hashOf(expected));
+    }
+  }));
+
+Deno.test("a file that ends before tells how much there was", () =>
+  withFile(async (path) => {
+    using file = await NativeFile.open(path);
+    assertEquals(await NativeFile.read([{ file, start: 299_990 }], new Uint8Array(64)), [10]);
+    assertEquals(await NativeFile.read([{ file, start: 400_000 }], new Uint8Array(64)), [0]);
+  }));
+
+Deno.test("what cannot be read is refused by name, and hashes without room before anything is read", () =>
+  withFile(async (path) => {
+    const { status, message } = await assertRejects(() => NativeFile.open("/nowhere/at/all"), TitanError);
+    assertEquals(status, "INVALID_ARGUMENT");
+    assertMatch(message, /^Cannot read \/nowhere\/at\/all: No such file or directory\n {2}expected: /);
+    const file = await NativeFile.open(path);
+    const read = () => NativeFile.read([{ file, start: 0 }], new Uint8Array(64), new Uint8Array(HASH_BYTES - 1));
+    await assertRejects(read, RangeError, "expected: as much for each of 1 parts");
+    file[Symbol.dispose]();
+    await assertRejects(() => NativeFile.read([{ file, start: 0 }], new Uint8Array(64)), TitanError, "no open file");
+  }));

@@ -1,0 +1,40 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { library } from "../../../ffi/library.ts";
+import { type BlockReader, nativeReader, readerHere } from "../../../train/checkpoint/block_reader.ts";
+import { CheckpointError } from "../../../train/checkpoint/error.ts";
+import { sha256 } from "../../../train/checkpoint/files.ts";
+
+library(); // which stays open
+
+const readers: Readonly<Record<string, () => BlockReader>> = { "this thread": readerHere, "libtitan": nativeReader };
+const content = Uint8Array.from({ length: 1_300_000 }, (_, i) => i * 5 + (i >> 9));
+
+for (const [name, open] of Object.entries(readers)) {
+  Deno.test(`parts of files, read by ${name}, have their bytes and hashes`, async () => {
+    const folder = await Deno.makeTempDir(), [a, b] = [`${folder}/a`, `${folder}/b`];
+    try {
+      Deno.writeFileSync(a, content);
+      Deno.writeFileSync(b, content.subarray(1000));
+      using reader = open();
+      const into = new Uint8Array(1_200_000);
+      for (const [start, bytes] of [[0, 600_000], [600_000, 600_000], [1_200_000, 99_000]]) {
+        const read = await reader.read([{ path: a, start, bytes }, { path: b, start, bytes }], into, true);
+        const expected = [content, content.subarray(1000)].map((file) => file.subarray(start, start + bytes));
+        assertEquals(read.map((r) => r.bytes), expected);
+        assertEquals(read.map((r) => r.hash), expected.map(sha256));
+      }
+      const [unhashed] = await reader.read([{ path: b, start: 5, bytes: 7 }], into, false);
+      assertEquals(unhashed, { bytes: content.slice(1005, 1012), hash: undefined });
+      const [short] = await reader.read([{ path: b, start: 1_298_990, bytes: 64 }], into, true);
+      assertEquals([short.bytes.length, short.hash], [10, undefined]);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  });
+
+  Deno.test(`a file that is not there is refused by name, read by ${name}`, async () => {
+    using reader = open();
+    const read = async () => await reader.read([{ path: "/nowhere/a", start: 0, bytes: 1 }], new Uint8Array(1), true);
+    await assertRejects(read, CheckpointError, "Cannot read /nowhere/a");
+  });
+}

@@ -1,0 +1,110 @@
+/** Reading blocks of files, and hashing each while the processor's cache has it.
+ * @module */
+import { createHash } from "node:crypto";
+import { HASH_BYTES, NativeFile } from "../../ffi/file.ts";
+import { openToRead } from "../weights/safetensors.ts";
+import { CheckpointError } from "./error.ts";
+
+/** A part of a file that is read at once. */
+export interface Part {
+  readonly path: string;
+  /** First byte in the file. */
+  readonly start: number;
+  readonly bytes: number;
+}
+
+/** What was read of a part. */
+export interface PartRead {
+  /** Fewer than asked for where the file ends before. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** SHA-256 in hex, where it is wanted. */
+  readonly hash: string | undefined;
+}
+
+/** Reads files, each from front to back. */
+export interface BlockReader extends Disposable {
+  /** Reads parts of one length, at most {@linkcode LANES}, into the memory that is given.
+   * @throws {CheckpointError} when a file cannot be read. */
+  read(parts: readonly Part[], into: Uint8Array<ArrayBuffer>, hashed: boolean): PartRead[] | Promise<PartRead[]>;
+}
+
+/** So many parts are read at once. Who goes through several stretches of files gives one part of each: each stretch then has an open
+ * file of its own, of which the system reads ahead. */
+export const LANES = 2;
+
+const PIECE_BYTES = 512 << 10;
+
+/** The open files of the lanes. */
+class OpenFiles<File extends Disposable> implements Disposable {
+  readonly #lanes: { path: string; file: File }[] = [];
+
+  /** The lane's file, opened where the lane had another. */
+  async at(lane: number, path: string, open: (path: string) => File | Promise<File>): Promise<File> {
+    const old = this.#lanes[lane];
+    if (old?.path === path) return old.file;
+    delete this.#lanes[lane];
+    old?.file[Symbol.dispose]();
+    return (this.#lanes[lane] = { path, file: await open(path) }).file;
+  }
+
+  [Symbol.dispose](): void {
+    for (const lane of this.#lanes) lane?.file[Symbol.dispose]();
+  }
+}
+
+/** Reads with this thread, and needs no native library. */
+export function readerHere(): BlockReader {
+  const files = new OpenFiles<Deno.FsFile>();
+  const readPart = (file: Deno.FsFile, start: number, into: Uint8Array<ArrayBuffer>, hashed: boolean): PartRead => {
+    const hash = hashed ? createHash("sha256") : undefined;
+    file.seekSync(start, Deno.SeekMode.Start);
+    for (let at = 0; at < into.length;) {
+      const piece = into.subarray(at, at + PIECE_BYTES), read = file.readSync(piece);
+      if (read === null) return { bytes: into.subarray(0, at), hash: undefined };
+      hash?.update(piece.subarray(0, read));
+      at += read;
+    }
+    return { bytes: into, hash: hash?.digest("hex") };
+  };
+  return {
+    async read(parts, into, hashed) {
+      const read: PartRead[] = [];
+      for (const [lane, { path, start, bytes }] of parts.entries()) {
+        const file = await files.at(lane, path, openToRead);
+        read.push(readPart(file, start, into.subarray(lane * bytes, (lane + 1) * bytes), hashed));
+      }
+      return read;
+    },
+    [Symbol.dispose]: () => files[Symbol.dispose](),
+  };
+}
+
+/** Reads beside the event loop, and hashes parts side by side, which is quicker than one after the other. */
+export function nativeReader(): BlockReader {
+  const files = new OpenFiles<NativeFile>();
+  const open = (path: string) => {
+    openToRead(path).close(); // Deno's permissions hold, and its errors
+    return NativeFile.open(path);
+  };
+  return {
+    async read(parts, into, hashed) {
+      const [{ bytes }] = parts, hashes = hashed ? new Uint8Array(parts.length * HASH_BYTES) : null;
+      const opened: { file: NativeFile; start: number }[] = [];
+      for (const [lane, { path, start }] of parts.entries()) {
+        opened.push({ file: await files.at(lane, path, open), start });
+      }
+      const read = await NativeFile.read(opened, into.subarray(0, parts.length * bytes), hashes).catch((error) => {
+        throw new CheckpointError(
+          (error as Error).message.split("\n")[0],
+          "a file that this process may read",
+          "put it back, or choose another checkpoint",
+        );
+      });
+      return read.map((n, lane) => ({
+        bytes: into.subarray(lane * bytes, lane * bytes + n),
+        hash: n === bytes ? hashes?.subarray(lane * HASH_BYTES, (lane + 1) * HASH_BYTES).toHex() : undefined,
+      }));
+    },
+    [Symbol.dispose]: () => files[Symbol.dispose](),
+  };
+}
