@@ -15,8 +15,10 @@ export { type Builder, f32, f64, i32 } from "./graph/builder.ts";
 export type {
   Attr,
   Attrs,
+  DimRole,
   DType,
   Graph,
+  Input,
   Level,
   Named,
   Node,

@@ -69,7 +69,7 @@ class Bigrams extends Module {
         { pattern: "head.weight", role: "column", units: vocabSize },
       ],
       logits: "head",
-      residualRank: 3,
+      residual: ["batch", "sequence", "features"],
     };
   }
 }

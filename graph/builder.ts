@@ -2,7 +2,9 @@
  * @module */
 import {
   type Attrs,
+  type DimRole,
   type Graph,
+  type Input,
   type Level,
   type Named,
   type Node,
@@ -82,7 +84,7 @@ export class Builder {
   /** Given to new nodes. */
   origin: Origin = { scope: "", phase: "forward" };
   /** Inputs so far. */
-  readonly inputs: Named[] = [];
+  readonly inputs: Input[] = [];
   /** Nodes so far, in execution order. */
   readonly nodes: Node[] = [];
   /** Named results so far. */
@@ -118,11 +120,17 @@ export class Builder {
     return { id: this.#next++, dtype: type.dtype, shape: type.shape };
   }
 
-  /** Adds an input. */
-  input(name: string, type: Type): Value {
+  /** Adds an input.
+   * @param roles what each of its dims counts; without them every rank of a mesh is given all of it. */
+  input(name: string, type: Type, roles?: readonly DimRole[]): Value {
     if (this.inputs.some((i) => i.name === name)) throw new TypeError(`Cannot add input "${name}": it exists already`);
+    if (roles && roles.length !== type.shape.length) {
+      throw new TypeError(
+        `Cannot add input "${name}" [${type.shape}] with roles ${roles.join(", ")}: expected one for each dim`,
+      );
+    }
     const value = this.#value(type);
-    this.inputs.push({ name, value });
+    this.inputs.push(roles ? { name, value, roles } : { name, value });
     return value;
   }
 

@@ -80,6 +80,15 @@ export interface Named {
   readonly value: Value;
 }
 
+/** What a dim of the data counts: sequences of the batch, tokens of a sequence, or something else, such as features. */
+export type DimRole = "batch" | "sequence" | "features";
+
+/** What the host gives to a run. */
+export interface Input extends Named {
+  /** What each dim counts; absent where the value is everybody's, such as a learning rate. */
+  readonly roles?: readonly DimRole[];
+}
+
 /** How far a graph has come: `global`, over whole values; `ranks`, the one graph of all ranks, over the parts that each has; `rank`,
  * that of one rank; `placed`, where every kernel can follow its operands. */
 export type Level = "global" | "ranks" | "rank" | "placed";
@@ -91,7 +100,7 @@ export interface Graph {
   /** What passes may still do to it, and what it may hold. */
   readonly level: Level;
   /** What the host gives to a run. */
-  readonly inputs: readonly Named[];
+  readonly inputs: readonly Input[];
   /** States that the nodes may touch. */
   readonly states: readonly State[];
   /** In execution order: a value is made before it is used. */

@@ -20,6 +20,6 @@ export function llamaPlan({ numHeads, numKvHeads, ffnHiddenDim, vocabSize, tiedE
       ...(tiedEmbeddings ? [] : [{ pattern: "output.weight", role: "column", units: vocabSize } as const]),
     ],
     logits: "output",
-    residualRank: 3,
+    residual: ["batch", "sequence", "features"],
   };
 }

@@ -20,7 +20,7 @@ import {
 import { num } from "../graph/op.ts";
 import { Tensor } from "../graph/tensor.ts";
 import { conversion, type Step } from "./conversion.ts";
-import type { Axis, Mesh } from "./mesh.ts";
+import type { Mesh } from "./mesh.ts";
 import type { Layouts } from "./plan.ts";
 import { rankNumber } from "./rank_graph.ts";
 import { type Decisions, labelsOf } from "./strategy.ts";
@@ -55,9 +55,9 @@ class Lowering {
 
   run(): Graph {
     for (const input of this.graph.inputs) {
-      const { name, value } = input, layout = this.layouts.input(input);
+      const { name, value, roles } = input, layout = this.layouts.input(input);
       const shape = this.#localShape(value, layout, `input "${name}"`);
-      this.#place(value, this.#builder.input(name, { dtype: value.dtype, shape }), layout);
+      this.#place(value, this.#builder.input(name, { dtype: value.dtype, shape }, roles), layout);
     }
     for (const node of this.graph.nodes) this.#node(node);
     // Behind all nodes, they may go on from what was converted for backward.
@@ -67,7 +67,7 @@ class Lowering {
   }
 
   #localShape({ shape }: { readonly shape: readonly number[] }, layout: Layout, what?: string): number[] {
-    return localShape(shape, layout, this.mesh.degrees, what);
+    return localShape(shape, layout, this.mesh.factors, what);
   }
 
   #place(value: Value, local: Value, layout: Layout): void {
@@ -117,10 +117,10 @@ class Lowering {
     const stored = state === undefined ? undefined : this.layouts.state(this.#states.get(state)!);
     const cuts = [...this.#cuts(node).values()].flat();
     const layout = (side: "inputs" | "outputs", i: number, own: Layout | undefined): Layout => {
-      const placement = (a: Axis): [Axis, Placement] => [a, this.decisions.strategy(node, a)[side][i]];
+      const placement = (a: string): [string, Placement] => [a, this.decisions.strategy(node, a)[side][i]];
       const placements = this.decisions.axes.map(placement);
       const order = own ? [...own.keys()] : cuts;
-      const at = (axis: Axis) => order.includes(axis) ? order.indexOf(axis) : order.length;
+      const at = (axis: string) => order.includes(axis) ? order.indexOf(axis) : order.length;
       return new Map(placements.filter(([, p]) => p.kind !== "replicate").sort(([a], [b]) => at(a) - at(b)));
     };
     const additive = opOf(node.op).split?.additive;
@@ -132,12 +132,12 @@ class Lowering {
 
   /** The axes that cut each label, in the order in which some operand is cut already, else in that of the mesh. */
   #cuts(node: Node): Map<string, readonly string[]> {
-    const labels = labelsOf(node), cuts = new Map<string, Axis[]>();
+    const labels = labelsOf(node), cuts = new Map<string, string[]>();
     for (const axis of this.decisions.axes) {
       const { label } = this.decisions.strategy(node, axis);
       if (label !== undefined) cuts.set(label, [...cuts.get(label) ?? [], axis]);
     }
-    const ordered = ([label, axes]: [string, Axis[]]): [string, readonly string[]] => {
+    const ordered = ([label, axes]: [string, string[]]): [string, readonly string[]] => {
       const orders = node.inputs.map((v, i) => axesOfDim(this.#layoutOf.get(v)!, labels!.inputs[i].indexOf(label)));
       return [label, orders.find((o) => o.length === axes.length && axes.every((a) => o.includes(a))) ?? axes];
     };
@@ -146,9 +146,9 @@ class Lowering {
 
   /** Where a value is after rules 3 and 4: as it was made, or in the mesh's order of axes where that changes. */
   #resolved(value: Value, made: Layout): Layout {
-    const placements = this.decisions.axes.map((a): [Axis, Placement] => [a, this.decisions.placement(value, a)]);
+    const placements = this.decisions.axes.map((a): [string, Placement] => [a, this.decisions.placement(value, a)]);
     if (placements.every(([axis, p]) => samePlacement(p, placementOn(made, axis)))) return made;
-    const kept = (axis: Axis) => samePlacement(placementOn(made, axis), this.decisions.placement(value, axis));
+    const kept = (axis: string) => samePlacement(placementOn(made, axis), this.decisions.placement(value, axis));
     const order = [...made.keys()];
     const unchanged = placements.filter(([axis]) => kept(axis)).sort(([a], [b]) => order.indexOf(a) - order.indexOf(b));
     const changed = placements.filter(([axis]) => !kept(axis));
@@ -222,7 +222,7 @@ class Lowering {
   }
 
   #pieces(axes: readonly string[]): number {
-    return degreeOf(axes, this.mesh.degrees);
+    return degreeOf(axes, this.mesh.factors);
   }
 
   /** Which box of the whole value a rank makes. */

@@ -19,6 +19,7 @@ import { touchedStates } from "../graph/edit.ts";
 import { stateUse } from "../graph/facts.ts";
 import {
   consumers,
+  type DimRole,
   dtypeBytes,
   type Graph,
   type Node,
@@ -39,8 +40,8 @@ import {
 } from "../graph/layout.ts";
 import { scopeText } from "../graph/print.ts";
 import { lower } from "./lower.ts";
-import { AXES, type Axis, type Mesh } from "./mesh.ts";
-import type { Layouts, Placements } from "./plan.ts";
+import type { Mesh } from "./mesh.ts";
+import type { Layouts } from "./plan.ts";
 import { cutAlong, type Decisions, type Labels, labelsOf, onSummands, type Strategy, whole } from "./strategy.ts";
 
 /** The graph that every rank runs: shapes are those of a rank's parts, and what depends on the rank is said by axes, for `graphOfRank`
@@ -71,11 +72,11 @@ function separateReads(graph: Graph): Graph {
 }
 
 class Rules implements Decisions {
-  readonly axes: readonly Axis[];
+  readonly axes: readonly string[];
   /** Nodes that every rank does whole for want of a rule, in words. */
   readonly notices = new Set<string>();
-  readonly #strategies = new Map<Node, Map<Axis, Strategy>>();
-  readonly #placements = new Map<Value, Map<Axis, Placement>>();
+  readonly #strategies = new Map<Node, Map<string, Strategy>>();
+  readonly #placements = new Map<Value, Map<string, Placement>>();
   readonly #states: ReadonlyMap<string, State>;
   readonly #made: ReadonlyMap<Value, Node>;
   /** Number of uses of each value, among them those as a result of the graph. */
@@ -85,10 +86,12 @@ class Rules implements Decisions {
   /** What is added into the gradient sum of a parameter, and the layout of the parameter's use. */
   readonly #gradients: ReadonlyMap<Value, Layout>;
   /** Results of modules that the plan names. */
-  readonly #activations: ReadonlyMap<Value, Placements>;
+  readonly #activations: ReadonlyMap<Value, Layout>;
+  /** What the dims of values count. */
+  readonly #roles: ReadonlyMap<Value, readonly DimRole[]>;
 
   constructor(readonly graph: Graph, readonly mesh: Mesh, readonly layouts: Layouts) {
-    this.axes = AXES.filter((axis) => axis !== "pp" && mesh.degrees[axis] > 1);
+    this.axes = Object.keys(mesh.factors).filter((axis) => axis !== "pp" && mesh.factors[axis] > 1);
     this.#states = new Map(graph.states.map((s) => [s.name, s]));
     this.#made = producers(graph);
     for (const [value, nodes] of consumers(graph)) this.#uses.set(value, nodes.length);
@@ -96,18 +99,19 @@ class Rules implements Decisions {
     this.#parameters = this.#parameterValues();
     this.#gradients = this.#parameterGradients();
     this.#activations = this.#namedActivations();
+    this.#roles = this.#dimRoles();
   }
 
-  strategy(node: Node, axis: Axis): Strategy {
+  strategy(node: Node, axis: string): Strategy {
     return this.#strategies.get(node)!.get(axis)!;
   }
 
-  placement(value: Value, axis: Axis): Placement {
+  placement(value: Value, axis: string): Placement {
     return this.#placements.get(value)!.get(axis)!;
   }
 
   /** Decides all nodes on one axis; earlier axes stay as they are. */
-  decide(axis: Axis): void {
+  decide(axis: string): void {
     const place = (value: Value, placement: Placement) => {
       if (!this.#placements.has(value)) this.#placements.set(value, new Map());
       this.#placements.get(value)!.set(axis, placement);
@@ -122,7 +126,7 @@ class Rules implements Decisions {
   }
 
   /** The strategy of a node on an axis: rules 1 and 2. */
-  #choose(node: Node, axis: Axis): Strategy {
+  #choose(node: Node, axis: string): Strategy {
     const [state] = touchedStates(node);
     if (state !== undefined) {
       // Rule 4 for parameters: a gradient is added up in the layout of its sum.
@@ -169,24 +173,24 @@ class Rules implements Decisions {
   }
 
   /** Where an operand is for the rules: a parameter where it is used, all else where it was made. */
-  #seenBy(node: Node, value: Value, axis: Axis): Placement {
+  #seenBy(node: Node, value: Value, axis: string): Placement {
     const used = this.#parameters.get(value);
     // Rule 5: a parameter is converted behind the casts that shrink it.
     const sinks = node.outputs.some((v) => this.#parameters.has(v));
     return used && !sinks ? placementOn(used, axis) : this.placement(value, axis);
   }
 
-  #canCut(node: Node, labels: Labels, label: string | undefined, axis: Axis, padded: boolean): label is string {
+  #canCut(node: Node, labels: Labels, label: string | undefined, axis: string, padded: boolean): label is string {
     if (label === undefined) return false;
     if (padded) return true;
-    const same = (a: Axis) => this.strategy(node, a).label === label && !this.strategy(node, a).padded;
+    const same = (a: string) => this.strategy(node, a).label === label && !this.strategy(node, a).padded;
     return labels.sizes.get(label)! % this.#pieces(same, axis) === 0;
   }
 
   /** Number of pieces that an axis makes together with the axes before it that do the same. */
-  #pieces(same: (axis: Axis) => boolean, axis: Axis): number {
+  #pieces(same: (axis: string) => boolean, axis: string): number {
     const earlier = this.axes.slice(0, this.axes.indexOf(axis)).filter(same);
-    return [...earlier, axis].reduce((n, a) => n * this.mesh.degrees[a], 1);
+    return [...earlier, axis].reduce((n, a) => n * this.mesh.factors[a], 1);
   }
 
   /** Does staying partial save anything? Not where the result is resolved at once and a whole operand would have to become summands. */
@@ -196,7 +200,7 @@ class Rules implements Decisions {
   }
 
   /** One sum over all operands: each stays in its shards, and what is whole counts on one rank only (rule 3). */
-  #sumOfAll(node: Node, operands: readonly Placement[], axis: Axis): Strategy {
+  #sumOfAll(node: Node, operands: readonly Placement[], axis: string): Strategy {
     if (operands.every((p) => p.kind === "replicate")) return whole(node);
     const inputs = operands.map((placement, i) => {
       if (placement.kind !== "partial") return placement.kind === "shard" ? placement : partial();
@@ -207,12 +211,14 @@ class Rules implements Decisions {
   }
 
   /** Where a result is from then on: rules 3 and 4, and what the plan says of named activations. */
-  #resolve(node: Node, index: number, made: Placement, axis: Axis): Placement {
-    const value = node.outputs[index], named = this.#activations.get(value)?.[axis];
+  #resolve(node: Node, index: number, made: Placement, axis: string): Placement {
+    const value = node.outputs[index], named = this.#activations.get(value)?.get(axis);
     if (named) {
       if (!this.#fits(value, named, axis)) {
         throw new LayoutError(
-          `Cannot cut the result of "${node.scope}", [${value.shape}], over ${axis} as the plan says`,
+          `Cannot cut the result of "${node.scope}", [${value.shape}], over ${
+            this.mesh.named([axis])
+          } as the plan says`,
         );
       }
       return named;
@@ -228,14 +234,14 @@ class Rules implements Decisions {
     }
     // Rule 3.
     if ((this.#uses.get(value) ?? 0) <= 1) return made;
-    const residual = this.layouts.residual(value.shape.length)[axis] ?? replicate;
+    const residual = placementOn(this.layouts.residual(this.#roles.get(value)!), axis);
     return this.#fits(value, residual, axis) ? residual : replicate;
   }
 
   /** Can the value be cut like this, on top of how earlier axes cut it? */
-  #fits(value: Value, placement: Placement, axis: Axis): boolean {
+  #fits(value: Value, placement: Placement, axis: string): boolean {
     if (placement.kind !== "shard") return true;
-    const same = (a: Axis) => samePlacement(this.placement(value, a), placement);
+    const same = (a: string) => samePlacement(this.placement(value, a), placement);
     return (value.shape[placement.dim] ?? 1) % this.#pieces(same, axis) === 0;
   }
 
@@ -272,10 +278,29 @@ class Rules implements Decisions {
   }
 
   /** What modules give, with the placements that the plan has for it. */
-  #namedActivations(): Map<Value, Placements> {
-    const found = new Map<Value, Placements>();
+  #namedActivations(): Map<Value, Layout> {
+    const found = new Map<Value, Layout>();
     for (const { name, value } of this.graph.activations) {
-      found.set(value, { ...found.get(value), ...this.layouts.activation(name) });
+      found.set(value, new Map([...found.get(value) ?? [], ...this.layouts.activation(name)]));
+    }
+    return found;
+  }
+
+  /** What dims count, from the inputs on: a dim counts what the dims of its label do. */
+  #dimRoles(): Map<Value, readonly DimRole[]> {
+    const found = new Map<Value, readonly DimRole[]>(),
+      none = ({ shape }: Value) => shape.map(() => "features" as const);
+    for (const { value, roles } of this.graph.inputs) found.set(value, roles ?? none(value));
+    for (const node of this.graph.nodes) {
+      const dims = labelsOf(node)?.dims, byLabel = new Map<string | undefined, DimRole>();
+      node.inputs.forEach((value, i) =>
+        found.get(value)!.forEach((role, dim) => {
+          if (role !== "features") byLabel.set(dims?.inputs[i][dim], role);
+        })
+      );
+      const roleOf = (label: string | undefined) =>
+        (label === undefined ? undefined : byLabel.get(label)) ?? "features";
+      node.outputs.forEach((value, i) => found.set(value, dims ? dims.outputs[i].map(roleOf) : none(value)));
     }
     return found;
   }

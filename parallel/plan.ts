@@ -1,22 +1,21 @@
 /** The plan: which parameter, gradient sum and activation lies how on the mesh. A plan is a short list of patterns; bound to a mesh
  * and the graphs of a step, it gives every state and input its layout.
  * @module */
-import { gradientOf, type Graph, type Named, type State } from "../graph/ir.ts";
+import { type DimRole, gradientOf, type Graph, type Input, type State } from "../graph/ir.ts";
 import {
+  axesOfDim,
   degreeOf,
   type Layout,
   LayoutError,
   layoutOf,
-  layoutText,
   paddedAxes,
   partial,
   type Placement,
   replicate,
-  replicated,
   shard,
 } from "../graph/layout.ts";
 import type { ModelPlan, ParameterRole } from "../graph/roles.ts";
-import { AXES, type Axis, DEGREE_KEYS, type Mesh } from "./mesh.ts";
+import { AXES, type Axis, BATCH_AXES, DEGREE_KEYS, type Mesh } from "./mesh.ts";
 
 /** Placements by axis; what is left out stays as it is without the rule. */
 export type Placements = Readonly<Partial<Record<Axis, Placement>>>;
@@ -24,7 +23,8 @@ export type Placements = Readonly<Partial<Record<Axis, Placement>>>;
 /** Layouts of the parameters of a name. In a pattern, `*` stands for any part between dots. */
 export interface ParameterRule {
   readonly pattern: string;
-  /** Between steps; moments lie alike. Without a rule, dim 0 is sharded over `dp_shard` and `cp`. */
+  /** Between steps; moments lie alike. Without a rule, dim 0 is sharded over `dp_shard` and `cp`; beside `ep`, what is left of these
+   * axes cuts the first dim that it cuts evenly. */
   readonly stored?: Placements;
   /** Where a product takes it. Without a rule, whole. */
   readonly used?: Placements;
@@ -40,12 +40,13 @@ export interface ActivationRule {
   readonly layout: Placements;
 }
 
-/** A plan. Only tensor parallelism needs rules. */
+/** A plan. Only tensor and expert parallelism need rules. */
 export interface Plan {
   readonly parameters: readonly ParameterRule[];
   readonly activations: readonly ActivationRule[];
-  /** Where partial values of so many dims, and of more than one use, are resolved to; others become whole. */
-  readonly residual: { readonly rank: number; readonly layout: Placements };
+  /** The residual stream: what its dims count, and where its partial values of more than one use are resolved to on axes other than
+   * those of the data. */
+  readonly residual: { readonly roles: readonly DimRole[]; readonly layout: Placements };
 }
 
 /** Choices of tensor parallelism. */
@@ -56,44 +57,50 @@ export interface PlanOptions {
   readonly lossParallel?: boolean;
 }
 
-/** The batch and the sequence are shared out by the data axes. */
-const DATA: Placements = { dp_replicate: shard(0), dp_shard: shard(0), cp: shard(1) };
+/** The axes that share out what a dim counts. */
+const DATA_AXES: Readonly<Record<DimRole, readonly Axis[]>> = { batch: BATCH_AXES, sequence: ["cp"], features: [] };
 /** Where parameters are without a word; a scalar has no dim 0 and is whole. */
 const SHARDED: Placements = { dp_shard: shard(0), cp: shard(0) };
 /** What each data rank has added up for itself: losses, counts, and gradients that are not sharded. */
 const SUMMANDS: Placements = { dp_replicate: partial(), dp_shard: partial(), cp: partial() };
-/** The order in which axes cut a parameter: `tp` first, so that a gather over the others gives what a rank uses. */
-const PARAMETER_ORDER: readonly Axis[] = ["tp", "dp_replicate", "dp_shard", "cp"];
+/** The order in which axes cut a parameter: those of its use first, so that a gather over the others gives what a rank uses. */
+const PARAMETER_ORDER: readonly Axis[] = ["tp", "ep", "dp_replicate", "dp_shard", "cp"];
+
+/** Where data axes put a value whose dims count this. */
+function dataPlacements(roles: readonly DimRole[]): Placements {
+  return Object.fromEntries(roles.flatMap((role, dim) => DATA_AXES[role].map((axis) => [axis, shard(dim)])));
+}
 
 /** The plan of a model that names its roles. */
 export function planOf(model: ModelPlan, options: PlanOptions = {}): Plan {
   const { sequenceParallel = true, lossParallel = true } = options;
   const rule = ({ pattern, role, units }: ParameterRole): ParameterRule => {
-    const dim = role === "row" ? 1 : 0, tp = { tp: shard(dim) };
-    return { pattern, stored: tp, used: tp, gradient: tp, units: { [dim]: units } };
+    const dim = role === "row" ? 1 : 0, cut = { [role === "expert" ? "ep" : "tp"]: shard(dim) };
+    return { pattern, stored: cut, used: cut, gradient: cut, units: { [dim]: units } };
   };
+  const roles = model.residual, sequence = sequenceParallel ? roles.indexOf("sequence") : -1;
   return {
     parameters: model.parameters.map(rule),
     activations: lossParallel ? [] : [{ pattern: model.logits, layout: { tp: replicate } }],
-    residual: { rank: model.residualRank, layout: { ...DATA, ...(sequenceParallel ? { tp: shard(1) } : {}) } },
+    residual: { roles, layout: sequence < 0 ? {} : { tp: shard(sequence) } },
   };
 }
 
 /** The plan of a model that names nothing: data axes alone. */
-export const dataPlan: Plan = { parameters: [], activations: [], residual: { rank: 3, layout: DATA } };
+export const dataPlan: Plan = { parameters: [], activations: [], residual: { roles: [], layout: {} } };
 
-/** What pass `partition` asks. */
+/** What pass `partition` asks. Layouts are over the factors of a mesh. */
 export interface Layouts {
   /** Layout of a state. */
   state(state: State): Layout;
   /** Layout in which a parameter is used. */
   used(parameter: State): Layout;
   /** Layout of an input. */
-  input(input: Named): Layout;
-  /** Placements asked for the result of a module. */
-  activation(module: string): Placements;
-  /** Where partial values with several uses are resolved to. */
-  residual(rank: number): Placements;
+  input(input: Input): Layout;
+  /** Placements asked for the result of a module; where none is, the rules decide. */
+  activation(module: string): Layout;
+  /** Where partial values with several uses are resolved to, by what their dims count. */
+  residual(roles: readonly DimRole[]): Layout;
 }
 
 /** A plan on a mesh, for the graphs of a step. */
@@ -120,28 +127,29 @@ export class BoundPlan implements Layouts {
   state(state: State): Layout {
     const rule = this.#parameters.get(state.of ?? state.name);
     if (state.kind === "sum") return this.#layout(SUMMANDS, AXES);
-    const sharded = state.shape.length === 0 ? {} : SHARDED;
+    const sharded = state.shape.length === 0 ? {} : this.#sharded(state.shape, rule);
     const placements = state.kind === "gradient"
       ? { ...SUMMANDS, ...sharded, ...rule?.gradient }
       : { ...sharded, ...rule?.stored };
-    return this.#padded(state.shape, this.#layout(placements, PARAMETER_ORDER));
+    return this.#padded(state.shape, placements);
   }
 
   used(parameter: State): Layout {
     return this.#layout(this.#parameters.get(parameter.name)?.used ?? {}, PARAMETER_ORDER);
   }
 
-  /** What has a batch and a sequence is shared out; learning rates and seeds are everybody's. */
-  input({ value }: Named): Layout {
-    return value.shape.length >= 2 ? this.#layout(DATA, AXES) : replicated;
+  /** What counts sequences and tokens is shared out; learning rates and seeds are everybody's. */
+  input({ roles = [] }: Input): Layout {
+    return this.#layout(dataPlacements(roles), AXES);
   }
 
-  activation(module: string): Placements {
-    return this.#activations.get(module)?.layout ?? {};
+  activation(module: string): Layout {
+    return this.#placed(this.#activations.get(module)?.layout ?? {}, AXES);
   }
 
-  residual(rank: number): Placements {
-    return rank === this.#plan.residual.rank ? this.#plan.residual.layout : {};
+  residual(roles: readonly DimRole[]): Layout {
+    const { residual } = this.#plan, isStream = String(roles) === String(residual.roles);
+    return this.#layout({ ...dataPlacements(roles), ...(isStream ? residual.layout : {}) }, AXES);
   }
 
   /** States that are cut with padding. */
@@ -160,30 +168,50 @@ export class BoundPlan implements Layouts {
       used: (s) => this.used(s),
       input: (i) => this.input(i),
       activation: (module) => this.activation(module),
-      residual: (rank) => this.residual(rank),
+      residual: (roles) => this.residual(roles),
     };
   }
 
   /** One line for each parameter: its layouts stored, used, and of its gradient sum. */
   toString(): string {
     return [...this.states.values()].filter((s) => s.kind === "parameter").map((s) => {
-      const gradient = this.state(gradientOf(s));
-      return `${s.name} [${s.shape}]: stored ${layoutText(this.state(s))}; used ${layoutText(this.used(s))}; ` +
-        `gradient ${layoutText(gradient)}\n`;
+      const [stored, used, gradient] = [this.state(s), this.used(s), this.state(gradientOf(s))]
+        .map((layout) => this.#mesh.layoutText(layout));
+      return `${s.name} [${s.shape}]: stored ${stored}; used ${used}; gradient ${gradient}\n`;
     }).join("");
   }
 
+  /** Placements by factor: of axes that share one, the first in the order has it. */
+  #placed(placements: Placements, order: readonly Axis[]): Layout {
+    const placed = new Map<string, Placement>();
+    for (const axis of order) {
+      const factors = placements[axis] ? this.#mesh.factorsOf(axis).filter((factor) => !placed.has(factor)) : [];
+      factors.forEach((factor) => placed.set(factor, placements[axis]!));
+    }
+    return placed;
+  }
+
   #layout(placements: Placements, order: readonly Axis[]): Layout {
-    return layoutOf(order.map((axis) => [axis, placements[axis] ?? replicate]), this.#mesh.degrees);
+    return layoutOf(this.#placed(placements, order), this.#mesh.factors);
+  }
+
+  /** Where data axes put a parameter: beside `ep`, its ranks of them cut experts, and the others the first dim that they can. */
+  #sharded(shape: readonly number[], rule?: ParameterRule): Placements {
+    const { stored: { ep } = {} } = rule ?? {}, { degrees } = this.#mesh;
+    if (ep?.kind !== "shard") return SHARDED;
+    const others = degrees.dp_shard * degrees.cp / degrees.ep;
+    const even = shape.findIndex((size, dim) => (dim === ep.dim ? size / degrees.ep : size) % others === 0);
+    return { dp_shard: shard(Math.max(0, even)), cp: shard(Math.max(0, even)) };
   }
 
   /** Data axes that do not cut a dim evenly cut it at one go, with padding. */
-  #padded(shape: readonly number[], layout: Layout): Layout {
-    const { degrees } = this.#mesh;
-    return new Map([...layout].map(([axis, p]) => {
-      if (p.kind !== "shard" || axis === "tp") return [axis, p];
-      const axes = [...layout].filter(([, q]) => q.kind === "shard" && q.dim === p.dim).map(([a]) => a);
-      return [axis, shard(p.dim, { padded: shape[p.dim] % degreeOf(axes, degrees) !== 0 })];
+  #padded(shape: readonly number[], placements: Placements): Layout {
+    const layout = this.#layout(placements, PARAMETER_ORDER), { factors } = this.#mesh;
+    const inUse = (["tp", "ep"] as const).filter((axis) => placements[axis]);
+    const even = new Set(inUse.flatMap((axis) => this.#mesh.factorsOf(axis)));
+    return new Map([...layout].map(([factor, p]) => {
+      if (p.kind !== "shard" || even.has(factor)) return [factor, p];
+      return [factor, shard(p.dim, { padded: shape[p.dim] % degreeOf(axesOfDim(layout, p.dim), factors) !== 0 })];
     }));
   }
 

@@ -34,16 +34,16 @@ export function graphOfRank(graph: Graph, mesh: Mesh, rank: number): Graph {
     const inputs = node.inputs.map(current), axes = (node.attrs.axes ?? []) as string[];
     const emit = (op: string, operands: readonly Value[], attrs: Node["attrs"]) =>
       builder.emit(op, operands, attrs, node).forEach((v, i) => now.set(node.outputs[i], v));
-    const attrs = resolved(node.attrs, mesh.degrees, coordinates) as Node["attrs"], [y] = node.outputs;
+    const attrs = resolved(node.attrs, mesh.factors, coordinates) as Node["attrs"], [y] = node.outputs;
     if (node.op === "slice_by_rank") {
-      const own = pieceOf(axes, mesh.degrees, coordinates), { shape } = y, size = num(attrs.size);
+      const own = pieceOf(axes, mesh.factors, coordinates), { shape } = y, size = num(attrs.size);
       const at = (own + size - num(attrs.back ?? 0)) % size;
       emit("slice", inputs, { starts: shape.map((n, d) => d === num(attrs.dim) ? at * n : 0), shape });
     } else if (node.op === "concat_by_rank") {
-      const own = pieceOf(axes, mesh.degrees, coordinates), size = inputs.length;
+      const own = pieceOf(axes, mesh.factors, coordinates), size = inputs.length;
       emit("concat", inputs.map((_, piece) => inputs[(own + size - piece) % size]), { dim: attrs.dim });
     } else if (node.op === "keep_on_first") {
-      if (pieceOf(axes, mesh.degrees, coordinates) === 0) now.set(y, inputs[0]);
+      if (pieceOf(axes, mesh.factors, coordinates) === 0) now.set(y, inputs[0]);
       else emit("constant", [], { value: 0, dtype: y.dtype, shape: y.shape });
     } else emit(node.op, inputs, axes.length > 0 ? { ...attrs, group: groupOf(axes) } : attrs);
   }

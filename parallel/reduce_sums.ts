@@ -6,7 +6,7 @@ import { touchedStates } from "../graph/edit.ts";
 import { stateUse } from "../graph/facts.ts";
 import { type Graph, type Node, withNodes } from "../graph/ir.ts";
 import { degreeOf, type Layout, partialAxes } from "../graph/layout.ts";
-import { AXES, type Mesh } from "./mesh.ts";
+import type { Mesh } from "./mesh.ts";
 
 /** Are sums of gradients added up here, and not only read? */
 export function sumsGradients({ nodes, states }: Graph): boolean {
@@ -29,9 +29,10 @@ export function reduceSums(graph: Graph, mesh: Mesh, layoutOf: (state: string) =
     const from = builder.nodes.length;
     builder.origin = node;
     for (const name of last.get(node) ?? []) {
-      const layout = layoutOf(name), axes = AXES.filter((axis) => partialAxes(layout, "sum").includes(axis));
+      const layout = layoutOf(name), summands = partialAxes(layout, "sum");
+      const axes = Object.keys(mesh.factors).filter((axis) => summands.includes(axis));
       if (axes.length === 0) continue;
-      const attrs = { axes, size: degreeOf(axes, mesh.degrees), by: "sum", last: true };
+      const attrs = { axes, size: degreeOf(axes, mesh.factors), by: "sum", last: true };
       builder.assign(name, builder.emit("all_reduce", [builder.read(name)], attrs)[0]);
     }
     return [node, ...builder.nodes.slice(from)];

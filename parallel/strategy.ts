@@ -4,7 +4,6 @@ import { opOf } from "../graph/builder.ts";
 import { type Dim, expandDims } from "../graph/dims.ts";
 import type { Node, Value } from "../graph/ir.ts";
 import { partial, type Placement, replicate, shard } from "../graph/layout.ts";
-import type { Axis } from "./mesh.ts";
 
 /** Where a node's operands must be on one axis, and where its results then are. */
 export interface Strategy {
@@ -18,10 +17,10 @@ export interface Strategy {
 
 /** What has been decided: the strategy of each node on each axis, and where each value is once it is made. */
 export interface Decisions {
-  /** Axes of more than one rank, outermost first. */
-  readonly axes: readonly Axis[];
-  strategy(node: Node, axis: Axis): Strategy;
-  placement(value: Value, axis: Axis): Placement;
+  /** Factors of the mesh of more than one rank, outermost first: an axis of the rules is one of these. */
+  readonly axes: readonly string[];
+  strategy(node: Node, axis: string): Strategy;
+  placement(value: Value, axis: string): Placement;
 }
 
 /** For each operand and result, the label along which each dim can be cut; absent where it must be whole. */
@@ -29,6 +28,11 @@ export interface Labels {
   readonly inputs: readonly (readonly (string | undefined)[])[];
   readonly outputs: readonly (readonly (string | undefined)[])[];
   readonly sizes: ReadonlyMap<string, number>;
+  /** The outermost label of each dim, whether it can be cut or not. */
+  readonly dims: {
+    readonly inputs: readonly (readonly (string | undefined)[])[];
+    readonly outputs: readonly (readonly (string | undefined)[])[];
+  };
 }
 
 const known = new WeakMap<Node, Labels | undefined>();
@@ -53,7 +57,10 @@ function readLabels(node: Node): Labels | undefined {
     all.every((d) => !d.includes(label) || leading(d) === label);
   const cuts = (terms: readonly (readonly Dim[])[]) =>
     terms.map((term) => term.map(leading).map((label) => canCut(label) ? label : undefined));
-  return { inputs: cuts(signature.inputs), outputs: cuts(signature.outputs), sizes };
+  const outermost = (terms: readonly (readonly Dim[])[]) =>
+    terms.map((term) => term.map((dim) => dim.find((label) => label !== "1")));
+  const labels = { inputs: outermost(signature.inputs), outputs: outermost(signature.outputs) };
+  return { inputs: cuts(signature.inputs), outputs: cuts(signature.outputs), sizes, dims: labels };
 }
 
 /** Sizes of all labels: first of those that have a dim to themselves, then of those that share one with known ones. */

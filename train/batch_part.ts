@@ -18,7 +18,7 @@ export class BatchPart {
     this.#seqLen = seqLen;
     const cp = ranks?.mesh.degrees.cp ?? 1;
     if (!ranks || cp === 1) return;
-    const { mesh, rank, balancer = "headtail" } = ranks, own = seqLen / cp, at = mesh.coordinates(rank).cp;
+    const { mesh, rank, balancer = "headtail" } = ranks, own = seqLen / cp, at = mesh.placeOn("cp", rank);
     this.#places = sequenceOrder(seqLen, cp, balancer).subarray(at * own, (at + 1) * own);
   }
 

@@ -29,8 +29,8 @@ export async function* readWhole(spread: SpreadStates, gather?: Gather): AsyncGe
     const { name, shape, dtype } = state, { offset, box } = localOf(name);
     const own = new Uint8Array(numel(box.sizes) * dtypeBytes[dtype]);
     await memory.read(offset, own);
-    const layout = layoutOf(state), sizes = localShape(shape, layout, mesh.degrees);
-    const boxes = Array.from({ length: mesh.size }, (_, r) => boxOf(shape, layout, mesh.degrees, mesh.coordinates(r)));
+    const layout = layoutOf(state), sizes = localShape(shape, layout, mesh.factors);
+    const boxes = Array.from({ length: mesh.size }, (_, r) => boxOf(shape, layout, mesh.factors, mesh.coordinates(r)));
     const isWhole = boxes.every((b) => String(b.sizes) === String(shape)),
       bytes = isWhole ? own : new Uint8Array(sizeBytes(state));
     if (!isWhole) {

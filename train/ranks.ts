@@ -5,7 +5,7 @@ import { LayoutError } from "../graph/layout.ts";
 import type { ModelPlan } from "../graph/roles.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import type { LoadBalancer } from "../parallel/balance.ts";
-import { BATCH_AXES, type Mesh } from "../parallel/mesh.ts";
+import { BATCH_AXES, DEGREE_KEYS, type Mesh } from "../parallel/mesh.ts";
 import { partition } from "../parallel/partition.ts";
 import { BoundPlan, dataPlan, planOf, type PlanOptions } from "../parallel/plan.ts";
 import { graphOfRank } from "../parallel/rank_graph.ts";
@@ -14,7 +14,7 @@ import type { Ranks } from "./compile.ts";
 
 /** Choices that a mesh leaves open. */
 export interface MeshChoices extends PlanOptions {
-  /** What tensor parallelism may cut; default: what the model says. */
+  /** What tensor and expert parallelism may cut; default: what the model says. */
   readonly plan?: ModelPlan;
   /** Which tokens of a sequence the ranks of `cp` work on; default `headtail`. */
   readonly balancer?: LoadBalancer;
@@ -52,6 +52,12 @@ export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layou
         `cut; give the model a property plan, or leave tp at 1`,
     );
   }
+  if (mesh.degrees.ep > 1 && !roles?.parameters.some(({ role }) => role === "expert")) {
+    throw new LayoutError(
+      `Cannot share out the experts of ${model.constructor.name} over ep, ${mesh.degrees.ep} ranks: expected a plan that ` +
+        `names parameters of the role expert; name them in the model's property plan, or leave ${DEGREE_KEYS.ep} at 1`,
+    );
+  }
   if (layout.asyncTensorParallel && layout.sequenceParallel === false) {
     throw new LayoutError(
       "Cannot hide the exchanges of tp without sequence parallelism: expected rows that are gathered and scattered; leave " +
@@ -74,9 +80,8 @@ export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layou
 
 /** Number of ranks that share out a batch, and which of them a rank is. */
 export function dataRankOf(mesh: Mesh, rank: number): { readonly dataRank: number; readonly dataRanks: number } {
-  const at = mesh.coordinates(rank);
   return BATCH_AXES.reduce(({ dataRank, dataRanks }, axis) => ({
-    dataRank: dataRank * mesh.degrees[axis] + at[axis],
+    dataRank: dataRank * mesh.degrees[axis] + mesh.placeOn(axis, rank),
     dataRanks: dataRanks * mesh.degrees[axis],
   }), { dataRank: 0, dataRanks: 1 });
 }

@@ -52,7 +52,8 @@ function traceForward(name: string, model: TrainableModel, shape: BatchShape, su
 }
 
 function batchInputs(builder: Builder, { batch, seqLen, documents }: BatchShape): Batch {
-  const input = (name: string): Tensor => new Tensor(builder, builder.input(name, i32(batch, seqLen)));
+  const input = (name: string): Tensor =>
+    new Tensor(builder, builder.input(name, i32(batch, seqLen), ["batch", "sequence"]));
   const [tokens, targets, positions] = ["tokens", "targets", "positions"].map(input);
   return { tokens, targets, positions, ...(documents ? { documents: input("documents") } : {}) };
 }

@@ -419,12 +419,12 @@ export class StepProgram implements Disposable {
     const { spread: { mesh, rank, states: all, layoutOf }, plan } = this.compiled, at = mesh.coordinates(rank);
     const states = lastingStates(plan, this.compiled.spread, kinds);
     const localOf = (name: string): LocalState => {
-      const state = all.get(name)!, layout = layoutOf(state), { starts } = boxOf(state.shape, layout, mesh.degrees, at);
+      const state = all.get(name)!, layout = layoutOf(state), { starts } = boxOf(state.shape, layout, mesh.factors, at);
       const { offset, state: { dtype } } = plan.states.get(name)!;
       return {
         offset,
         dtype,
-        box: { starts, sizes: localShape(state.shape, layout, mesh.degrees) },
+        box: { starts, sizes: localShape(state.shape, layout, mesh.factors) },
       };
     };
     return {

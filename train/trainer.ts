@@ -352,7 +352,9 @@ export class Trainer implements AsyncDisposable {
   async #addUnigrams(unigrams: Unigrams): Promise<void> {
     if (!this.group || !this.ranks) return;
     const { mesh, rank } = this.ranks, { length } = unigrams.counts, all = await this.group.exchange(unigrams.counts);
-    for (const other of mesh.group(rank, BATCH_AXES).filter((r) => r !== rank)) {
+    for (
+      const other of mesh.group(rank, BATCH_AXES.flatMap((axis) => mesh.factorsOf(axis))).filter((r) => r !== rank)
+    ) {
       unigrams.addCounts(all.subarray(other * length, (other + 1) * length));
     }
   }

@@ -116,7 +116,7 @@ async function runGraphs(device: Device, { rank, size }: Comm["info"], seeds: nu
     }
     const before: Memory = new Map(graph.states.map((s) => {
       const { data } = memories[rank].get(s.name)!;
-      return [s.name, arr(localShape(s.shape, layouts.state(s), mesh.degrees), Float64Array.from(data))];
+      return [s.name, arr(localShape(s.shape, layouts.state(s), mesh.factors), Float64Array.from(data))];
     }));
     using program = await Rank.load(device, graphs[rank]);
     const actual = await program.run(inputsOf(rank), before, first);

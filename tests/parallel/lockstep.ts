@@ -7,9 +7,9 @@ import type { Graph } from "../../graph/ir.ts";
 import { boxOf, type Layout, localShape, type Placement, placementOn, replicated } from "../../graph/layout.ts";
 import { print } from "../../graph/print.ts";
 import { verify } from "../../graph/verify.ts";
-import { AXES, type Mesh } from "../../parallel/mesh.ts";
+import type { Mesh } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
-import type { Layouts, Placements } from "../../parallel/plan.ts";
+import type { Layouts } from "../../parallel/plan.ts";
 import { graphOfRank } from "../../parallel/rank_graph.ts";
 import { assertClose, Random, randomInputs } from "../graph/random_graphs.ts";
 
@@ -23,16 +23,16 @@ function eachOfBox(
   rank: number,
   visit: (whole: number, local: number) => void,
 ): void {
-  const { starts, sizes } = boxOf(shape, layout, mesh.degrees, mesh.coordinates(rank));
-  const strides = [stridesOf(shape), stridesOf(localShape(shape, layout, mesh.degrees))];
+  const { starts, sizes } = boxOf(shape, layout, mesh.factors, mesh.coordinates(rank));
+  const strides = [stridesOf(shape), stridesOf(localShape(shape, layout, mesh.factors))];
   const start = starts.reduce((sum, s, d) => sum + s * strides[0][d], 0);
   forEachIndex(sizes, strides, ([i, j]) => visit(start + i, j));
 }
 
 /** What each rank holds of a value: boxes, and random summands where it is partial. */
 export function scatter(value: Arr, layout: Layout, mesh: Mesh, random: Random): Arr[] {
-  const parts = ranksOf(mesh).map(() => arr(localShape(value.shape, layout, mesh.degrees)));
-  const partial = AXES.filter((axis) => placementOn(layout, axis).kind === "partial");
+  const parts = ranksOf(mesh).map(() => arr(localShape(value.shape, layout, mesh.factors)));
+  const partial = Object.keys(mesh.factors).filter((axis) => placementOn(layout, axis).kind === "partial");
   const kinds = new Set(partial.map((axis) => (layout.get(axis) as { by: string }).by));
   if (kinds.size > 1) throw new Error("cannot scatter a value that is partial in two ways");
   const by = [...kinds][0] ?? "sum";
@@ -69,7 +69,7 @@ export function assertParts(
   where: string,
 ): void {
   const copies = new Map<string, Arr>();
-  const kept = AXES.filter((axis) => placementOn(layout, axis).kind === "replicate");
+  const kept = Object.keys(mesh.factors).filter((axis) => placementOn(layout, axis).kind === "replicate");
   const isMax = [...layout.values()].some((p) => p.kind === "partial" && p.by === "max");
   for (const rank of ranksOf(mesh)) {
     const key = kept.map((axis) => mesh.coordinates(rank)[axis]).join();
@@ -93,16 +93,16 @@ export function layoutsFor(layouts: {
   readonly inputs?: Readonly<Record<string, Layout>>;
   readonly states?: Readonly<Record<string, Layout>>;
   readonly used?: Readonly<Record<string, Layout>>;
-  readonly activations?: Readonly<Record<string, Placements>>;
-  readonly residual?: Placements;
+  readonly activations?: Readonly<Record<string, Layout>>;
+  readonly residual?: Layout;
 }): Layouts {
-  const { inputs = {}, states = {}, used = {}, activations = {}, residual = {} } = layouts;
+  const { inputs = {}, states = {}, used = {}, activations = {}, residual = replicated } = layouts;
   return {
     input: ({ name }) => inputs[name] ?? replicated,
     state: ({ name }) => states[name] ?? replicated,
     used: ({ name }) => used[name] ?? replicated,
-    activation: (scope) => activations[scope] ?? {},
-    residual: (rank) => rank === 3 ? residual : {},
+    activation: (scope) => activations[scope] ?? replicated,
+    residual: (roles) => String(roles) === "batch,sequence,features" ? residual : replicated,
   };
 }
 
@@ -162,7 +162,7 @@ export function runBoth(
     const value = memories.whole.get(state.name);
     if (!value) continue;
     const parts = memories.ranks.map((m) =>
-      m.get(state.name) ?? arr(localShape(state.shape, layouts.state(state), mesh.degrees))
+      m.get(state.name) ?? arr(localShape(state.shape, layouts.state(state), mesh.factors))
     );
     assertParts(parts, value, layouts.state(state), mesh, tolerance, `state "${state.name}"`);
   }

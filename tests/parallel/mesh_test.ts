@@ -1,10 +1,19 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { AXES, DEGREE_KEYS, Mesh, type MeshOptions, meshProblems, stepProblems } from "../../parallel/mesh.ts";
+import { partial, type Placement, shard } from "../../graph/layout.ts";
+import {
+  AXES,
+  DEGREE_KEYS,
+  degreesText,
+  Mesh,
+  type MeshOptions,
+  meshProblems,
+  stepProblems,
+} from "../../parallel/mesh.ts";
 
 const sixteen = new Mesh({ pp: 2, cp: 2, tp: 2 }, 16);
 
 Deno.test("the sharding axis takes the ranks that the others leave", () => {
-  assertEquals(sixteen.degrees, { pp: 2, dp_replicate: 1, dp_shard: 2, cp: 2, tp: 2 });
+  assertEquals(sixteen.degrees, { pp: 2, dp_replicate: 1, dp_shard: 2, cp: 2, tp: 2, ep: 1 });
   assertEquals(new Mesh({}, 6).degrees.dp_shard, 6);
   assertEquals(new Mesh({ dp_shard: -1, tp: 3 }, 6).degrees.dp_shard, 2);
 });
@@ -30,6 +39,53 @@ Deno.test("every rank of a group names the same group", () => {
       for (const other of group) assertEquals(sixteen.group(other, axes), group);
     }
   }
+});
+
+Deno.test("an axis that lends some of its ranks is the product of two factors, and the innermost ranks are lent", () => {
+  const factors = (options: MeshOptions, size: number) => {
+    const mesh = new Mesh(options, size), more = Object.entries(mesh.factors).filter(([, degree]) => degree > 1);
+    return [Object.fromEntries(more), mesh.factorsOf("ep"), mesh.factorsOf("dp_shard")];
+  };
+  const [outer, inner] = ["dp_shard_mod_ep", "dp_shard_in_ep"];
+  assertEquals(factors({ ep: 2 }, 8), [{ [outer]: 4, [inner]: 2 }, [inner], [outer, inner]]);
+  assertEquals(factors({ cp: 2, ep: 4 }, 8), [{ [outer]: 2, [inner]: 2, cp: 2 }, [inner, "cp"], [outer, inner]]);
+  // Axes that are lent as a whole, or not at all, are their own factors.
+  assertEquals(factors({ cp: 2, ep: 8, tp: 2 }, 16), [{ dp_shard: 4, cp: 2, tp: 2 }, ["dp_shard", "cp"], ["dp_shard"]]);
+  assertEquals(factors({ cp: 2, ep: 2 }, 8), [{ dp_shard: 4, cp: 2 }, ["cp"], ["dp_shard"]]);
+  assertEquals(factors({ cp: 4, ep: 2 }, 8), [{ dp_shard: 2, cp_mod_ep: 2, cp_in_ep: 2 }, ["cp_in_ep"], ["dp_shard"]]);
+  assertEquals(factors({ cp: 2 }, 8), [{ dp_shard: 4, cp: 2 }, [], ["dp_shard"]]);
+});
+
+Deno.test("factors leave ranks where they are on every axis", () => {
+  const [plain, lent] = [new Mesh({ cp: 2, tp: 2 }, 16), new Mesh({ cp: 2, tp: 2, ep: 4 }, 16)];
+  for (let rank = 0; rank < 16; rank++) {
+    assertEquals(AXES.map((axis) => lent.placeOn(axis, rank)), AXES.map((axis) => plain.coordinates(rank)[axis]));
+    assertEquals(lent.rankAt(lent.coordinates(rank)), rank);
+    assertEquals(lent.group(rank, lent.factorsOf("dp_shard")), plain.group(rank, ["dp_shard"]));
+  }
+  assertEquals([0, 2, 4, 6, 8].map((rank) => lent.placeOn("ep", rank)), [0, 1, 2, 3, 0]);
+  assertEquals(lent.group(9, lent.factorsOf("ep")), [9, 11, 13, 15]);
+});
+
+Deno.test("people are told axes, not factors", () => {
+  const mesh = new Mesh({ dp_replicate: 2, cp: 2, ep: 4 }, 16), [outer, inner] = ["dp_shard_mod_ep", "dp_shard_in_ep"];
+  assertEquals(mesh.named(["dp_replicate", outer, inner, "cp"]), ["dp_replicate", "dp_shard", "cp"]);
+  assertEquals([mesh.named([inner, "cp"]), mesh.named([outer]), mesh.named([])], [["ep"], [outer], []]);
+  const text = (layout: Record<string, Placement>) => mesh.layoutText(new Map(Object.entries(layout)));
+  assertEquals(text({ [outer]: shard(0), [inner]: shard(0), cp: shard(1) }), "dp_shard: Shard(0), cp: Shard(1)");
+  assertEquals(text({ [inner]: shard(0), cp: shard(0), [outer]: shard(1) }), `ep: Shard(0), ${outer}: Shard(1)`);
+  const sum = partial();
+  assertEquals(text({ [inner]: sum, cp: shard(0), [outer]: sum }), "cp: Shard(0), dp_shard: Partial(sum)");
+  assertEquals(degreesText(mesh.degrees), "dp_replicate 2 x dp_shard 4 x cp 2 (ep 4)");
+});
+
+Deno.test("a degree of experts that the ranks it shares cannot make is refused with those that they can", () => {
+  assertEquals(meshProblems({ dp_shard: 3, cp: 2, tp: 2, ep: 3 }, 12), [
+    "parallelism.expert_parallel_degree is 3: expected 1 or 2 or 6, since it shares the ranks of " +
+    "parallelism.data_parallel_shard_degree = 3 and parallelism.context_parallel_degree = 2; change one of them",
+  ]);
+  assertEquals(meshProblems({ ep: 0 }, 1), [`${DEGREE_KEYS.ep} is 0: expected a whole number from 1`]);
+  assertEquals(meshProblems({ tp: 2, ep: 2 }, 2).length, 1);
 });
 
 Deno.test("a degree that is no whole number from 1 is refused by its key", () => {

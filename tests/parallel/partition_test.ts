@@ -2,7 +2,7 @@
  * @module */
 import { assertEquals, assertThrows } from "@std/assert";
 import { Builder, f64, i32 } from "../../graph/builder.ts";
-import { gradientOf, type Graph, type Node, type State } from "../../graph/ir.ts";
+import { type DimRole, gradientOf, type Graph, type Node, type State } from "../../graph/ir.ts";
 import { partial, type Placement, replicate, shard } from "../../graph/layout.ts";
 import { autodiff } from "../../graph/passes/autodiff.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
@@ -182,19 +182,21 @@ Deno.test("rule 2d: summands stay summands through linear ops, and are reduced f
 
 Deno.test("rule 3: summands of several uses are resolved where they are made, in the residual layout", () => {
   const inputs = { x: layout({ tp: partial() }) };
-  const text = (residual: Record<string, Placement>) =>
-    partitioned((_, input) => {
-      const y = input("x", 2, 4, 3).neg();
+  const text = (residual: Record<string, Placement>, roles?: readonly DimRole[]) =>
+    partitioned((builder) => {
+      const y = new Tensor(builder, builder.input("x", f64(2, 4, 3), roles)).neg();
       return { y: y.exp().add(y) };
-    }, layoutsFor({ inputs, residual }));
-  assertEquals(text({ tp: shard(1) }), [
+    }, layoutsFor({ inputs, residual: layout(residual) }));
+  const stream: readonly DimRole[] = ["batch", "sequence", "features"];
+  assertEquals(text({ tp: shard(1) }, stream), [
     "neg [2,4,3]",
     "reduce_scatter tp 1 [2,2,3]",
     "exp [2,2,3]",
     "add [2,2,3]",
     "all_gather tp 1 [2,4,3]",
   ]);
-  assertEquals(text({}), ["neg [2,4,3]", "all_reduce tp [2,4,3]", "exp [2,4,3]", "add [2,4,3]"]);
+  const reduced = ["neg [2,4,3]", "all_reduce tp [2,4,3]", "exp [2,4,3]", "add [2,4,3]"];
+  assertEquals([text({}, stream), text({ tp: shard(1) })], [reduced, reduced]);
 });
 
 Deno.test("rule 3: a result of the graph is a use: what it shares with a linear op is reduced once", () => {
@@ -320,7 +322,7 @@ Deno.test("the result of a module lies as the plan says", () => {
     const y = input("x", 4, 6).neg();
     builder.activations.push({ name: "output", value: y.value });
     return { y: y.exp().sum() };
-  }, layoutsFor({ inputs: { x: layout({ tp: shard(1) }) }, activations: { output: { tp: replicate } } }));
+  }, layoutsFor({ inputs: { x: layout({ tp: shard(1) }) }, activations: { output: layout({ tp: replicate }) } }));
   assertEquals(text, ["neg [4,3]", "all_gather tp 1 [4,6]", "exp [4,6]", "reduce []"]);
   const cut = () =>
     partitioned((builder, input) => {
@@ -328,7 +330,7 @@ Deno.test("the result of a module lies as the plan says", () => {
       const y = input("x", 5).neg();
       builder.activations.push({ name: "output", value: y.value });
       return { y };
-    }, layoutsFor({ activations: { output: { tp: shard(0) } } }));
+    }, layoutsFor({ activations: { output: layout({ tp: shard(0) }) } }));
   assertThrows(cut, RangeError, 'Cannot cut the result of "output", [5], over tp as the plan says');
 });
 

@@ -14,7 +14,7 @@ const [w, scale] = [state("w", "parameter", 8, 6), state("scale", "parameter")];
 /** A graph that knows some states, and a module that gives one. */
 function graphWith(...states: State[]): Graph {
   return traceGraph("g", states, (builder) => {
-    builder.input("tokens", { dtype: "i32", shape: [8, 8] });
+    builder.input("tokens", { dtype: "i32", shape: [8, 8] }, ["batch", "sequence"]);
     builder.input("lr", f64());
     builder.activations.push({ name: "layers.0.mixer", value: builder.read(states[0].name) });
   });

@@ -146,7 +146,7 @@ export const errors: readonly Planted[] = [
   partition(
     "3",
     "there is no residual layout",
-    "this.layouts.residual(value.shape.length)[axis] ?? replicate",
+    "placementOn(this.layouts.residual(this.#roles.get(value)!), axis)",
     "replicate",
   ),
   partition(
@@ -171,7 +171,7 @@ export const errors: readonly Planted[] = [
   rankGraph(
     "3",
     "every rank keeps the value",
-    "if (pieceOf(axes, mesh.degrees, coordinates) === 0) now",
+    "if (pieceOf(axes, mesh.factors, coordinates) === 0) now",
     "if (true) now",
   ),
   conversion("3", "what is partial is reduced whole, then sliced", "end < 0 ? more.length : end)", "0)"),

@@ -1,12 +1,13 @@
 /** Random meshes, and random layouts for the states and inputs of a graph: any that fit, sensible or not.
  * @module */
 import { type Graph, isReal } from "../../graph/ir.ts";
-import { type Layout, layoutOf, partial, type Placement, replicate, shard } from "../../graph/layout.ts";
+import { type Layout, layoutOf, partial, type Placement, replicate, replicated, shard } from "../../graph/layout.ts";
 import { autodiff } from "../../graph/passes/autodiff.ts";
-import { type Axis, Mesh, type MeshOptions } from "../../parallel/mesh.ts";
+import type { Mesh, MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
 import type { Layouts } from "../../parallel/plan.ts";
 import { Random, randomGraph } from "../graph/random_graphs.ts";
+import { meshOf } from "./step_graphs.ts";
 
 const meshes: readonly MeshOptions[] = [
   { dp_shard: 2 },
@@ -17,17 +18,19 @@ const meshes: readonly MeshOptions[] = [
   { cp: 2, tp: 2 },
   { pp: 2, cp: 2 },
   { dp_shard: 2, cp: 2, tp: 2 },
+  { dp_shard: 4, ep: 2 },
+  { dp_shard: 4, cp: 2, ep: 4 },
+  { cp: 4, tp: 2, ep: 2 },
 ];
 
 /** One of a few small meshes. */
 export function randomMesh(random: Random): Mesh {
-  const options = random.pick(meshes);
-  return new Mesh({ dp_shard: 1, ...options }, Object.values(options).reduce((n, d) => n * d, 1));
+  return meshOf(random.pick(meshes));
 }
 
 /** The axes that a pass may use, in a random order. */
-function axesOf(mesh: Mesh, random: Random): Axis[] {
-  return random.shuffle((Object.keys(mesh.degrees) as Axis[]).filter((a) => a !== "pp" && mesh.degrees[a] > 1));
+function axesOf({ factors }: Mesh, random: Random): string[] {
+  return random.shuffle(Object.keys(factors).filter((a) => a !== "pp" && factors[a] > 1));
 }
 
 /** A layout that fits a shape; `summands`: may it be partial? Sometimes dim 0 is cut with padding. */
@@ -40,22 +43,22 @@ export function randomLayout(shape: readonly number[], mesh: Mesh, random: Rando
 function evenLayout(shape: readonly number[], mesh: Mesh, random: Random, summands: boolean): Layout {
   const cuts = shape.map(() => 1), by = random.oneIn(4) ? "max" as const : "sum" as const;
   return layoutOf(
-    axesOf(mesh, random).map((axis): [Axis, Placement] => {
+    axesOf(mesh, random).map((axis): [string, Placement] => {
       const dim = random.int(0, Math.max(0, shape.length - 1));
       if (summands && random.oneIn(4)) return [axis, partial(by)];
-      if (random.oneIn(4) || !(shape[dim] % (cuts[dim] * mesh.degrees[axis]) === 0)) return [axis, replicate];
-      cuts[dim] *= mesh.degrees[axis];
+      if (random.oneIn(4) || !(shape[dim] % (cuts[dim] * mesh.factors[axis]) === 0)) return [axis, replicate];
+      cuts[dim] *= mesh.factors[axis];
       return [axis, shard(dim)];
     }),
-    mesh.degrees,
+    mesh.factors,
   );
 }
 
 /** Dim 0 over all axes at one go, with padding where it is uneven. */
 function paddedLayout(shape: readonly number[], mesh: Mesh, random: Random): Layout {
-  const axes = axesOf(mesh, random), pieces = axes.reduce((n, a) => n * mesh.degrees[a], 1);
+  const axes = axesOf(mesh, random), pieces = axes.reduce((n, a) => n * mesh.factors[a], 1);
   const placement = shard(0, { padded: shape[0] % pieces !== 0 });
-  return layoutOf(axes.map((axis) => [axis, placement]), mesh.degrees);
+  return layoutOf(axes.map((axis) => [axis, placement]), mesh.factors);
 }
 
 /** Layouts for all that a graph reads and writes. */
@@ -74,12 +77,12 @@ export function randomLayouts(graph: Graph, mesh: Mesh, random: Random): Layouts
     evenLayout(value.shape, mesh, random, isReal(value.dtype)),
   ]));
   const placement = () => random.pick([replicate, shard(0), shard(1), shard(2)]);
-  const residual = Object.fromEntries(axesOf(mesh, random).map((axis) => [axis, placement()]));
+  const residual = new Map(axesOf(mesh, random).map((axis) => [axis, placement()]));
   return {
     state: (s) => states.get(s.name)!,
     used: (s) => used.get(s.name)!,
     input: ({ name }) => inputs.get(name)!,
-    activation: () => ({}),
+    activation: () => replicated,
     residual: () => residual,
   };
 }

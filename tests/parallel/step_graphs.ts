@@ -5,7 +5,7 @@ import { simplify } from "../../graph/passes/simplify.ts";
 import { verify } from "../../graph/verify.ts";
 import type { Llama, LlamaOptions } from "../../model/llama.ts";
 import { llamaPlan } from "../../model/llama_plan.ts";
-import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
+import { AXES, Mesh, type MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
 import { BoundPlan, planOf, type PlanOptions } from "../../parallel/plan.ts";
 import { graphOfRank } from "../../parallel/rank_graph.ts";
@@ -75,7 +75,7 @@ export function meshGraph(
 /** A mesh of as many ranks as its degrees make. */
 export function meshOf(options: MeshOptions): Mesh {
   const degrees = { dp_shard: 1, ...options };
-  return new Mesh(degrees, Object.values(degrees).reduce((n, d) => n * d, 1));
+  return new Mesh(degrees, AXES.reduce((n, axis) => n * (degrees[axis] ?? 1), 1));
 }
 
 /** The plan of a model, bound to a mesh and the graphs of its step. */

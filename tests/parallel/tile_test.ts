@@ -47,8 +47,8 @@ function headLayouts(mesh: Mesh, options: { lossParallel: boolean; sequenceParal
     },
     states: { "output.weight": layout(weight), "gradient/output.weight": layout(weight) },
     used: { "output.weight": layout({ tp: shard(0) }) },
-    activations: options.lossParallel ? {} : { output: { tp: replicate } },
-    residual: options.sequenceParallel ? { tp: shard(1) } : {},
+    activations: options.lossParallel ? {} : { output: new Map([["tp", replicate]]) },
+    residual: layout(options.sequenceParallel ? { tp: shard(1) } : {}),
   });
 }
 

@@ -11,7 +11,7 @@ import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { makeBatch } from "../../data/loader.ts";
 import type { LlamaOptions } from "../../model/llama.ts";
 import { exchangesOf } from "../../parallel/exchanges.ts";
-import { AXES, Mesh, type MeshOptions } from "../../parallel/mesh.ts";
+import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
 import { BatchPart } from "../../train/batch_part.ts";
 import type { Compiled } from "../../train/compile.ts";
 import { bindRanks, dataRankOf, type MeshChoices, type MeshLayout } from "../../train/ranks.ts";
@@ -165,13 +165,13 @@ async function train(device: Device, options: StepOptions, compiled = compileSte
 
 /** A whole value of what each rank holds; copies have to be the same, bit for bit. */
 function whole(state: State, layout: Layout, mesh: Mesh, parts: readonly Float64Array[]): Float64Array {
-  const kept = AXES.filter((axis) => placementOn(layout, axis).kind === "replicate"),
+  const kept = Object.keys(mesh.factors).filter((axis) => placementOn(layout, axis).kind === "replicate"),
     copies = new Map<string, Float64Array>();
   parts.forEach((data, rank) => {
     const at = mesh.coordinates(rank), key = kept.map((axis) => at[axis]).join();
     if (!copies.has(key)) copies.set(key, arr(state.shape).data);
-    const copy = copies.get(key)!, { starts, sizes } = boxOf(state.shape, layout, mesh.degrees, at);
-    const strides = [stridesOf(state.shape), stridesOf(localShape(state.shape, layout, mesh.degrees))];
+    const copy = copies.get(key)!, { starts, sizes } = boxOf(state.shape, layout, mesh.factors, at);
+    const strides = [stridesOf(state.shape), stridesOf(localShape(state.shape, layout, mesh.factors))];
     const begin = starts.reduce((sum, s, d) => sum + s * strides[0][d], 0);
     forEachIndex(sizes, strides, ([i, j]) => copy[begin + i] += data[j]);
   });
@@ -190,7 +190,7 @@ async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshR
   const gathered = async (state: State, data: TypedArray): Promise<Float64Array> => {
     const layout = layouts.reduced.state(state),
       all = await comm.gather(new Uint8Array(Float64Array.from(data).buffer));
-    if (data.length !== numel(localShape(state.shape, layout, mesh.degrees))) {
+    if (data.length !== numel(localShape(state.shape, layout, mesh.factors))) {
       throw new Error(`${state.name} has another size`);
     }
     return whole(state, layout, mesh, all.map((bytes) => new Float64Array(bytes.buffer)));

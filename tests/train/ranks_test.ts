@@ -49,7 +49,7 @@ Deno.test("a model without a plan is shared out by the data axes, and refused by
   const plan = {
     parameters: [{ pattern: "first.weight", role: "table", units: 32 }],
     logits: "second",
-    residualRank: 3,
+    residual: ["batch", "sequence", "features"],
   } as const;
   const own = bindRanks(model, graphs, { mesh: meshOf({ tp: 2 }), rank: 0, plan }).layouts;
   assertEquals(

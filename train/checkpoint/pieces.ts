@@ -66,7 +66,7 @@ function heldBoxes(
 ): HeldBox[][] {
   const held = new Map<string, HeldBox>();
   coordinates.forEach((at, rank) => {
-    const box = boxOf(shape, layout, mesh.degrees, at), key = `${box.starts} ${box.sizes}`, known = held.get(key);
+    const box = boxOf(shape, layout, mesh.factors, at), key = `${box.starts} ${box.sizes}`, known = held.get(key);
     if (known) known.ranks.push(rank);
     else if (numel(box.sizes) > 0) held.set(key, { ...box, ranks: [rank] }); // else nothing but padding
   });

@@ -5,7 +5,7 @@
  * `--help`.
  * @module
  */
-import { AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
+import { ALL_AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
 import { bytesOf } from "./bytes.ts";
 import type { Entry } from "./entry.ts";
 import { type Problem, show } from "./problem.ts";
@@ -151,12 +151,12 @@ function readMesh(
 ): void {
   for (const part of text.split(",")) {
     const [axis, degree] = part.split("=").map((s) => s.trim());
-    const isKnown = (AXES as readonly string[]).includes(axis);
+    const isKnown = (ALL_AXES as readonly string[]).includes(axis);
     if (isKnown && /^-?\d+$/.test(degree ?? "")) add(DEGREE_KEYS[axis as Axis], Number(degree));
     else {
       bad(
         `--mesh has ${show(part)}`,
-        `axis=degree, where the axes are ${AXES.join(", ")}`,
+        `axis=degree, where the axes are ${ALL_AXES.join(", ")}`,
         `write for instance --mesh ${VALUES.mesh}`,
       );
     }

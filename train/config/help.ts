@@ -30,7 +30,7 @@ export function helpText(standard?: ConfigFile): string {
     "  --config FILE   read this TOML file",
     "  --dry-run       print the plan of the run without starting it",
     "  --mesh AXES     spread the run over a mesh of ranks, such as dp_shard=2,tp=2; axes are dp_replicate, dp_shard, cp and",
-    "                  tp, and dp_shard=-1 is what the others leave of the ranks",
+    "                  tp, and dp_shard=-1 is what the others leave of the ranks; ep shares the ranks of dp_shard and cp",
     "  --nproc N       start so many ranks on this machine (mpirun and srun start them elsewhere); with --dry-run, plan for",
     "                  so many, which are else the product of the axes",
     "  --log-rank LIST show what these ranks print, such as 0,2 or all; else those of the environment variable LOG_RANK,",

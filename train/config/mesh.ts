@@ -17,6 +17,7 @@ export function meshOf({ parallelism: p, training }: Config, nproc?: number): Me
     dp_shard: p.data_parallel_shard_degree,
     cp: p.context_parallel_degree,
     tp: p.tensor_parallel_degree,
+    ep: p.expert_parallel_degree,
   };
   if (degrees.pp > 1) {
     throw new ConfigError([{

@@ -102,6 +102,7 @@ export interface ParallelismConfig {
   context_parallel_load_balancer: "headtail" | null;
   context_parallel_rotate_method: "allgather" | "alltoall";
   tensor_parallel_degree: number;
+  expert_parallel_degree: number;
   enable_async_tensor_parallel: boolean;
   disable_loss_parallel: boolean;
 }
@@ -354,6 +355,12 @@ const schema = z.strictObject({
       "How keys and values get to the ranks of cp: gathered; or around a ring, slice by slice, in much less memory.",
     ),
     tensor_parallel_degree: key(count, 1, "Axis tp: ranks that share out each layer.", "ranks"),
+    expert_parallel_degree: key(
+      count,
+      1,
+      "Axis ep: ranks that share out experts, of those of dp_shard x cp; for models whose plan has parameters of that role.",
+      "ranks",
+    ),
     enable_async_tensor_parallel: key(
       flag,
       false,

@@ -20,8 +20,8 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "training.enable_cpu_offload": [false],
   "training.dataloader.num_workers": [0],
   "validation.dataloader.num_workers": [0],
-  "parallelism.expert_parallel_degree": [1],
   "parallelism.expert_tensor_parallel_degree": [1],
+  "parallelism.expert_parallel_comm_backend": ["standard"],
   "checkpoint.initial_load_in_hf_quantized": [false],
   "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns": [["moe.router.gate"], []],
   "activation_checkpoint.debug": [false],
@@ -68,10 +68,7 @@ const tuning: Readonly<Record<string, Readonly<Record<string, readonly unknown[]
     "parallelism.pipeline_parallel_schedule": ["1F1B", "Interleaved1F1B"],
     "parallelism.pipeline_parallel_schedule_csv": ["", null],
     "parallelism.pipeline_parallel_microbatch_size": [1],
-  },
-  "parallelism.expert_parallel_degree": {
     "parallelism.pipeline_parallel_expert_parallel_overlap": [true],
-    "parallelism.expert_parallel_comm_backend": ["standard"],
   },
   "model.converters": {
     "quantize.linear.float8.enable_fsdp_float8_all_gather": [false],

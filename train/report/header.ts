@@ -6,7 +6,7 @@ import { isCopy } from "../../graph/passes/materialize.ts";
 import { scopeText } from "../../graph/print.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import { numParameters } from "../../model/module.ts";
-import { AXES, type Mesh } from "../../parallel/mesh.ts";
+import { degreesText, type Mesh } from "../../parallel/mesh.ts";
 import type { Compiled } from "../compile.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
@@ -32,8 +32,7 @@ export function modelText(model: TrainableModel, tokensPerStep: number, seqLen: 
  * @param simulated the link that is imitated, or nothing. */
 export function ranksText({ size, degrees }: Mesh, info: CommInfo, simulated = ""): string {
   const { hostSize, exchange, version, processors } = info;
-  const axes = AXES.filter((axis) => degrees[axis] > 1).map((axis) => `${axis} ${degrees[axis]}`);
-  return `${size} = ${axes.join(" x ")}, ${hostSize} of them on this host, by ${exchange} (${version})` +
+  return `${size} = ${degreesText(degrees)}, ${hostSize} of them on this host, by ${exchange} (${version})` +
     `${processors ? `, ${processors}` : ""}${simulated ? `, as slow as over a link of ${simulated}` : ""}`;
 }
 

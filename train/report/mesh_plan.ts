@@ -2,7 +2,7 @@
  * are gathered as plain data. `mesh_plan_text.ts` and `mesh_plan_page.ts` show them.
  * @module */
 import { gradientOf, sizeBytes, type State } from "../../graph/ir.ts";
-import { type Degrees, layoutText, localShape, paddedAxes } from "../../graph/layout.ts";
+import { type Degrees, localShape, paddedAxes } from "../../graph/layout.ts";
 import { recomputedFlops } from "../../graph/passes/remat.ts";
 import { fullPrecision } from "../../graph/passes/precision.ts";
 import { scopeText, withoutNumbers } from "../../graph/print.ts";
@@ -127,7 +127,7 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
   }));
   const collectives = planned.graphs.flatMap((graph, i) =>
     exchangesOf(graph, { placeOf: (node) => withoutNumbers(scopeText(node)), runs: sections[i].runs })
-      .map((exchange): CollectivePlan => ({ ...exchange, section: graph.name }))
+      .map((exchange): CollectivePlan => ({ ...exchange, axes: mesh.named(exchange.axes), section: graph.name }))
   );
   const stored = new Map([...planned.plan.states.values()].map(({ state }) => [state.name, state]));
   const parameters = [...layouts.states.values()].filter((s) => s.kind === "parameter");
@@ -169,10 +169,10 @@ function parameterPlan(whole: State, local: State, layouts: BoundPlan, mesh: Mes
   return {
     name,
     shape,
-    localShape: localShape(shape, layout, mesh.degrees, name),
-    stored: layoutText(layout),
-    used: layoutText(layouts.used(whole)),
-    gradient: layoutText(layouts.state(gradientOf(whole))),
+    localShape: localShape(shape, layout, mesh.factors, name),
+    stored: mesh.layoutText(layout),
+    used: mesh.layoutText(layouts.used(whole)),
+    gradient: mesh.layoutText(layouts.state(gradientOf(whole))),
     padded: shape.some((_, d) => paddedAxes(layout, d).length > 0),
     bytes: sizeBytes(local),
   };

@@ -1,6 +1,6 @@
 /** The plan of a step on a mesh as one page for a browser: nothing is loaded from elsewhere, no script runs.
  * @module */
-import { AXES, type Axis } from "../../parallel/mesh.ts";
+import { AXES, type OwnAxis } from "../../parallel/mesh.ts";
 import { checkpointRows, diskSpeedText } from "../checkpoint/plan.ts";
 import { collectiveTotals, type MeshPlan, type ParameterGroup, parameterGroups } from "./mesh_plan.ts";
 import { flopsText, memoryRows, meshText, tensorsText } from "./mesh_plan_text.ts";
@@ -88,11 +88,11 @@ const bar = (share: number, color: string): string =>
   }</div>`;
 
 /** Most ranks that are drawn along each axis: beyond, a picture says no more. */
-const DRAWN: Readonly<Record<Axis, number>> = { pp: 1, dp_replicate: 4, dp_shard: 64, cp: 16, tp: 32 };
+const DRAWN: Readonly<Record<OwnAxis, number>> = { pp: 1, dp_replicate: 4, dp_shard: 64, cp: 16, tp: 32 };
 
 /** The mesh: a block for each copy, in it a box for each shard, in it a column for each rank of `tp` and a line for each of `cp`. */
 function meshPicture({ mesh }: MeshPlan): string {
-  const drawn = (axis: Axis) => Math.min(mesh[axis], DRAWN[axis]);
+  const drawn = (axis: OwnAxis) => Math.min(mesh[axis], DRAWN[axis]);
   const [copies, shards, lines, columns] = [drawn("dp_replicate"), drawn("dp_shard"), drawn("cp"), drawn("tp")];
   const cell = 12, pad = 4, gap = 6, left = mesh.dp_replicate > 1 ? 110 : 0;
   const width = columns * cell + 2 * pad, height = lines * cell + 2 * pad;
@@ -125,6 +125,7 @@ function meshPicture({ mesh }: MeshPlan): string {
     "a box for each data-parallel shard (dp_shard)",
     ...(mesh.cp > 1 ? ["a line in it for each part of the sequence (cp)"] : []),
     ...(mesh.tp > 1 ? ["a column in it for each part of the tensors (tp)"] : []),
+    ...(mesh.ep > 1 ? [`and ${mesh.ep} neighbouring shards or lines share out the experts (ep)`] : []),
   ];
   return `<svg viewBox="0 0 ${size[0]} ${size[1]}" width="${size[0]}" height="${
     size[1]

@@ -1,6 +1,6 @@
 /** The plan of a step on a mesh as text for a console.
  * @module */
-import { AXES } from "../../parallel/mesh.ts";
+import { degreesText } from "../../parallel/mesh.ts";
 import { checkpointPlanText } from "../checkpoint/plan.ts";
 import { type CollectivePlan, collectiveTotals, type MeshPlan, parameterGroups } from "./mesh_plan.ts";
 import { bytesText, deviceFitText, table } from "./plan_report.ts";
@@ -16,7 +16,7 @@ export function flopsText(flops: number): string {
 
 /** The mesh in a line: `dp_shard 64 x tp 8 = 512 ranks`. */
 export function meshText({ mesh, ranks }: Pick<MeshPlan, "mesh" | "ranks">): string {
-  const axes = AXES.filter((axis) => mesh[axis] > 1).map((axis) => `${axis} ${mesh[axis]}`).join(" x ");
+  const axes = degreesText(mesh);
   return axes === "" ? "1 rank" : `${axes} = ${count(ranks)} ranks`;
 }
 

@@ -82,8 +82,8 @@ export function headGraph({ B, T, D, V }: HeadSizes, between: (logits: Tensor) =
     sum("token_count"),
   ];
   return traceGraph("microbatch", states, (builder) => {
-    const h = new Tensor(builder, builder.input("h", f64(B, T, D)));
-    const targets = new Tensor(builder, builder.input("targets", i32(B, T)));
+    const h = new Tensor(builder, builder.input("h", f64(B, T, D), ["batch", "sequence", "features"]));
+    const targets = new Tensor(builder, builder.input("targets", i32(B, T), ["batch", "sequence"]));
     builder.origin = at("output");
     const logits = h.contract("b t d, v d -> b t v", new Tensor(builder, builder.read("output.weight")));
     builder.activations.push({ name: "output", value: logits.value });

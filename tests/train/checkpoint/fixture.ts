@@ -40,8 +40,8 @@ export class Spread {
       const at = mesh.coordinates(rank);
       let end = 0;
       const locals = new Map(states.map((state) => {
-        const layout = layoutOf(state), { starts } = boxOf(state.shape, layout, mesh.degrees, at);
-        const sizes = localShape(state.shape, layout, mesh.degrees), offset = end;
+        const layout = layoutOf(state), { starts } = boxOf(state.shape, layout, mesh.factors, at);
+        const sizes = localShape(state.shape, layout, mesh.factors), offset = end;
         end += Math.ceil(numel(sizes) * dtypeBytes[state.dtype] / 64) * 64;
         return [state.name, { offset, dtype: state.dtype, box: { starts, sizes } }] as const;
       }));

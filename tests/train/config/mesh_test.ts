@@ -18,7 +18,7 @@ async function refusal(axes: string, ...args: string[]): Promise<string> {
 }
 
 Deno.test("a mesh has the axes that are given, and without a number of ranks their product", async () => {
-  assertEquals((await mesh("dp_shard=8,tp=4")).degrees, { pp: 1, dp_replicate: 1, dp_shard: 8, cp: 1, tp: 4 });
+  assertEquals((await mesh("dp_shard=8,tp=4")).degrees, { pp: 1, dp_replicate: 1, dp_shard: 8, cp: 1, tp: 4, ep: 1 });
   assertEquals((await mesh("dp_replicate=2, cp=2")).size, 4);
 });
 
