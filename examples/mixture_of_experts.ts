@@ -1,22 +1,14 @@
 /**
- * A mixture of experts: each token is given to the two of four experts that its router likes best, as far as they have room.
+ * A mixture of experts: each token is given to the two of four experts that its router likes best, as far as they have room. On many
+ * processes each has some of the experts, and all print the same losses.
  *
  * npx -y deno run --no-prompt --allow-read --allow-ffi=build/libtitan.so examples/mixture_of_experts.ts
+ * mpirun -n 4 npx -y deno run -A examples/mixture_of_experts.ts 4 2       # dp_shard 4, ep 2
  * @module
  */
 // deno-lint-ignore-file no-import-prefix no-unversioned-import -- a file on its own has no import map
-import {
-  type Batch,
-  CrossEntropy,
-  Embedding,
-  Linear,
-  type LossSum,
-  Module,
-  parameter,
-  type Tensor,
-  texts,
-  train,
-} from "jsr:@libtitan/titan";
+import type { Batch, LossSum, ModelPlan, Tensor } from "jsr:@libtitan/titan";
+import { CrossEntropy, Embedding, Linear, Module, parameter, texts, train, worldOf } from "jsr:@libtitan/titan";
 
 /** E experts of width F; B rows of T tokens, of which an expert takes at most C from a row; S = 2 T choices a row. */
 class Experts extends Module {
@@ -42,7 +34,7 @@ class Experts extends Module {
 }
 
 /** Tells the next token from the one before it. */
-class Bigrams extends Module {
+export class Bigrams extends Module {
   readonly table = new Embedding(2048, 64);
   readonly experts = new Experts();
   readonly head = new Linear(64, 2048);
@@ -50,9 +42,18 @@ class Bigrams extends Module {
   loss({ tokens, targets }: Batch): LossSum {
     return this.#loss.forward(this.head.forward(this.experts.forward(this.table.forward(tokens))), targets);
   }
+  readonly plan: ModelPlan = {
+    parameters: ["experts.up", "experts.down"].map((pattern) => ({ pattern, role: "expert", units: 4 })),
+    logits: "head",
+    residual: ["batch", "sequence", "features"],
+  };
 }
 
-const data = texts(`${import.meta.dirname}/../README.md`);
-for await (const { step, loss } of train({ model: new Bigrams(), data, batch: 8, seqLen: 64, steps: 40, lr: 1e-2 })) {
-  if (step === 1 || step % 10 === 0) console.log(`step ${step}: loss ${loss.toFixed(3)}`);
+if (import.meta.main) {
+  const data = texts(`${import.meta.dirname}/../README.md`), [dp = 1, ep = 1] = Deno.args.map(Number);
+  const options = { dtype: "f64", batch: 8 / dp, seqLen: 64, steps: 40, lr: 1e-2 } as const; // f32 rounds: other choices
+  for await (const { step, loss } of train({ model: new Bigrams(), data, mesh: { dp_shard: dp, ep }, ...options })) {
+    const isTold = (worldOf()?.rank ?? 0) === 0 && (step === 1 || step % 10 === 0);
+    if (isTold) console.log(`step ${step}: loss ${loss.toFixed(3)}`);
+  }
 }

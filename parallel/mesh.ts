@@ -19,14 +19,15 @@ import {
 /** Axes that have ranks of their own, outermost first: ranks that differ on the last one alone are neighbours. */
 export const AXES: readonly OwnAxis[] = ["pp", "dp_replicate", "dp_shard", "cp", "tp"];
 
-/** Pipeline stages, copies of the data-parallel group, its shards, parts of the sequence, parts of the tensors. */
-export type OwnAxis = "pp" | "dp_replicate" | "dp_shard" | "cp" | "tp";
+/** An axis: pipeline stages, copies of the data-parallel group, its shards, parts of the sequence, parts of the tensors, parts of the
+ * experts. */
+export type Axis = "pp" | "dp_replicate" | "dp_shard" | "cp" | "tp" | "ep";
 
-/** Groups of experts. */
+/** An axis that has no ranks of its own. */
 export type SharedAxis = "ep";
 
-/** An axis. */
-export type Axis = OwnAxis | SharedAxis;
+/** An axis that has. */
+export type OwnAxis = Exclude<Axis, SharedAxis>;
 
 /** Axes without ranks of their own, and neighbouring axes whose ranks they take: the innermost ones of all of these together. */
 export const SHARED_AXES: Readonly<Record<SharedAxis, readonly OwnAxis[]>> = { ep: ["dp_shard", "cp"] };
@@ -46,6 +47,18 @@ export const DEGREE_KEYS: Readonly<Record<Axis, string>> = {
   tp: "parallelism.tensor_parallel_degree",
   ep: "parallelism.expert_parallel_degree",
 };
+
+/** A layout as people read it: {@linkcode layoutText} with axes in place of their factors. */
+export function layoutTextOn(mesh: Mesh, layout: Layout): string {
+  const alike = Map.groupBy(layout, ([, placement]) => JSON.stringify(placement)), order = Object.keys(mesh.factors);
+  const named = [...alike.values()].flatMap((entries) => {
+    const [[, placement]] = entries, factors = entries.map(([factor]) => factor);
+    // Cuts have an order, summands have none.
+    if (placement.kind === "partial") factors.sort((a, b) => order.indexOf(a) - order.indexOf(b));
+    return mesh.named(factors).map((axis): [string, Placement] => [axis, placement]);
+  });
+  return layoutText(new Map(named));
+}
 
 /** The axes of more than one rank in a line: `dp_shard 4 x tp 2`, and behind them those that share ranks of these: `(ep 2)`. */
 export function degreesText(degrees: Degrees): string {
@@ -95,19 +108,6 @@ export class Mesh {
     };
     const axis = ALL_AXES.find(begins), length = axis ? this.factorsOf(axis).length : 1;
     return [axis ?? factors[0], ...this.named(factors.slice(length))];
-  }
-
-  /** A layout as people read it: `layoutText` with axes in place of their factors. */
-  layoutText(layout: Layout): string {
-    const alike = Map.groupBy(layout, ([, placement]) => JSON.stringify(placement)), order = Object.keys(this.factors);
-    return layoutText(
-      new Map([...alike.values()].flatMap((entries) => {
-        const [[, placement]] = entries, factors = entries.map(([factor]) => factor);
-        // Cuts have an order, summands have none.
-        if (placement.kind === "partial") factors.sort((a, b) => order.indexOf(a) - order.indexOf(b));
-        return this.named(factors).map((axis): [string, Placement] => [axis, placement]);
-      })),
-    );
   }
 
   /** Coordinates of a rank, by factor. */

@@ -5,8 +5,8 @@
  *    must see whole is gathered.
  * 2. Parameters are pinned to their layout of use and activations move: (a) the gradient of a parameter that is used in shards takes
  *    the strategy whose result is in that layout; (b) else an op with a sharded parameter takes the parameter's strategy; (c) else
- *    operands that are sharded must agree, and partial ones are brought to them; (d) else an op that is linear in its partial
- *    operands may stay partial.
+ *    operands that are sharded must agree, on a cut that the results keep before one that leaves summands, and partial ones are
+ *    brought to them; (d) else an op that is linear in its partial operands may stay partial.
  * 3. A partial value of more than one use is resolved where it is made, to the plan's residual layout where it has one for so many
  *    dims and they can be cut so, else it becomes whole; with one use it may travel through linear ops. From whole to partial is
  *    free: the first rank keeps the value. So a sum over all parameters, some of them sharded, is one exchange.
@@ -157,12 +157,12 @@ class Rules implements Decisions {
       const used = this.#gradients.get(value), strategy = used && cut(labels.outputs, i, placementOn(used, axis));
       if (strategy) return strategy;
     }
-    // Rule 2b, then 2c, and through the labels rule 1: the first operand in shards that the op can keep decides.
-    const indices = operands.map((_, i) => i), pinned = indices.filter((i) => this.#parameters.has(node.inputs[i]));
-    for (const i of [...pinned, ...indices]) {
-      const strategy = cut(labels.inputs, i, operands[i]);
-      if (strategy) return strategy;
-    }
+    // Rule 2b, then 2c, and through the labels rule 1: of the cuts that the op can keep, the first decides.
+    const cuts = operands.map((p, i) => cut(labels.inputs, i, p));
+    const pinned = cuts.find((_, i) => cuts[i] && this.#parameters.has(node.inputs[i]));
+    const kept = cuts.find((c) => c?.outputs.every((p) => p.kind !== "partial"));
+    const decided = pinned ?? kept ?? cuts.find((c) => c);
+    if (decided) return decided;
     // Rule 2d.
     const summands = operands.map((p) => samePlacement(p, partial()));
     if (summands.some((p) => p)) {

@@ -15,7 +15,7 @@ import {
   shard,
 } from "../graph/layout.ts";
 import type { ModelPlan, ParameterRole } from "../graph/roles.ts";
-import { AXES, type Axis, BATCH_AXES, DEGREE_KEYS, type Mesh } from "./mesh.ts";
+import { AXES, type Axis, BATCH_AXES, DEGREE_KEYS, layoutTextOn, type Mesh } from "./mesh.ts";
 
 /** Placements by axis; what is left out stays as it is without the rule. */
 export type Placements = Readonly<Partial<Record<Axis, Placement>>>;
@@ -176,7 +176,7 @@ export class BoundPlan implements Layouts {
   toString(): string {
     return [...this.states.values()].filter((s) => s.kind === "parameter").map((s) => {
       const [stored, used, gradient] = [this.state(s), this.used(s), this.state(gradientOf(s))]
-        .map((layout) => this.#mesh.layoutText(layout));
+        .map((layout) => layoutTextOn(this.#mesh, layout));
       return `${s.name} [${s.shape}]: stored ${stored}; used ${used}; gradient ${gradient}\n`;
     }).join("");
   }

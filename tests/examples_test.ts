@@ -52,6 +52,16 @@ for (const [name, prints] of Object.entries(PRINTS)) {
 }
 
 testRanks(
+  "experts that four ranks share out two by two, or two ranks by one each, train as they do on one",
+  async () => {
+    const [alone, four] = commandsOf("mixture_of_experts.ts");
+    assertEquals(await output(four), await output(alone));
+    const two = four.replace("-n 4", "-n 2").replace(".ts 4 2", ".ts 2 2");
+    assertEquals([two !== four, await output(two)], [true, await output(alone)]);
+  },
+);
+
+testRanks(
   "a model of one's own, with a plan of a few lines, trains on 2 x 2 ranks and on 1 x 2 as it does on one",
   async () => {
     const [alone, four] = commandsOf("own_model_tp.ts");

@@ -4,6 +4,7 @@ import {
   AXES,
   DEGREE_KEYS,
   degreesText,
+  layoutTextOn,
   Mesh,
   type MeshOptions,
   meshProblems,
@@ -71,7 +72,7 @@ Deno.test("people are told axes, not factors", () => {
   const mesh = new Mesh({ dp_replicate: 2, cp: 2, ep: 4 }, 16), [outer, inner] = ["dp_shard_mod_ep", "dp_shard_in_ep"];
   assertEquals(mesh.named(["dp_replicate", outer, inner, "cp"]), ["dp_replicate", "dp_shard", "cp"]);
   assertEquals([mesh.named([inner, "cp"]), mesh.named([outer]), mesh.named([])], [["ep"], [outer], []]);
-  const text = (layout: Record<string, Placement>) => mesh.layoutText(new Map(Object.entries(layout)));
+  const text = (layout: Record<string, Placement>) => layoutTextOn(mesh, new Map(Object.entries(layout)));
   assertEquals(text({ [outer]: shard(0), [inner]: shard(0), cp: shard(1) }), "dp_shard: Shard(0), cp: Shard(1)");
   assertEquals(text({ [inner]: shard(0), cp: shard(0), [outer]: shard(1) }), `ep: Shard(0), ${outer}: Shard(1)`);
   const sum = partial();

@@ -166,6 +166,21 @@ Deno.test("rule 2c: sharded operands agree on the first one's dim, and summands 
   ]);
 });
 
+Deno.test("rule 2c: a cut that the result keeps goes before one that would leave summands", () => {
+  const layouts = layoutsFor({ inputs: { x: layout({ tp: shard(1) }), ids: layout({ tp: shard(0) }) } });
+  const rows = partitioned((builder, input) => {
+    const ids = new Tensor(builder, builder.input("ids", i32(4, 3)));
+    return { y: input("x", 4, 6, 2).take(ids) };
+  }, layouts);
+  assertEquals(rows, ["all_to_all tp [2,6,2]", "take [2,3,2]", "all_gather tp 0 [4,3,2]"]);
+  // Where no operand offers one, summands they are.
+  const all = partitioned((builder, input) => {
+    const ids = new Tensor(builder, builder.input("ids", i32(4, 3)));
+    return { y: input("x", 4, 6, 2).take(ids) };
+  }, layoutsFor({ inputs: { x: layout({ tp: shard(1) }) } }));
+  assertEquals(all, ["take [4,3,2]", "all_reduce tp [4,3,2]"]);
+});
+
 Deno.test("rule 2d: summands stay summands through linear ops, and are reduced for others", () => {
   const layouts = layoutsFor({ inputs: { x: layout({ tp: partial() }), z: layout({ tp: partial() }) } });
   const text = (last: (x: Tensor, z: Tensor) => Tensor) =>

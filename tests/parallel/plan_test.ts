@@ -6,6 +6,7 @@ import { traceGraph } from "../../graph/trace.ts";
 import { llamaPlan } from "../../model/llama_plan.ts";
 import { BoundPlan, dataPlan, type Plan, planOf } from "../../parallel/plan.ts";
 import { tinyLlama } from "../model/tiny.ts";
+import { layoutTextOn, type MeshOptions } from "../../parallel/mesh.ts";
 import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
 
 const state = (name: string, kind: StateKind, ...shape: number[]): State => ({ name, kind, ...f64(...shape) });
@@ -84,6 +85,49 @@ Deno.test("a star stands for one part of a name, and a dot for a dot", () => {
   const tp = { tp: shard(1) };
   const plan = bound([{ pattern: "layers.*.wq", used: tp }], states);
   assertEquals(states.map((s) => layoutText(plan.used(s))), ["tp: Shard(1)", "Replicate", "Replicate"]);
+});
+
+/** The layouts of four experts, stored and in use, and of their gradient sum. */
+function expertLayouts(options: MeshOptions, shape: readonly number[] = [4, 6, 8]): string[] {
+  const up = state("up", "parameter", ...shape), on = meshOf(options);
+  const parameters = [{ pattern: "up", role: "expert", units: shape[0] }] as const;
+  const model = { parameters, logits: "head", residual: [] };
+  const plan = new BoundPlan(planOf(model), on, [graphWith(up, gradientOf(up))]);
+  return [plan.state(up), plan.used(up), plan.state(gradientOf(up))].map((layout) => layoutTextOn(on, layout));
+}
+
+Deno.test("experts lie on the ranks of ep, and what is left of the data axes cuts the first dim that it can", () => {
+  const rest = (dim: number) => `ep: Shard(0), dp_shard_mod_ep: Shard(${dim})`;
+  assertEquals(expertLayouts({ dp_shard: 4, ep: 2 }), [rest(0), "ep: Shard(0)", rest(0)]);
+  assertEquals(expertLayouts({ dp_shard: 6, ep: 2 })[0], rest(1));
+  assertEquals(expertLayouts({ dp_shard: 16, ep: 2 })[0], rest(2));
+  assertEquals(expertLayouts({ dp_shard: 10, ep: 2 }), [
+    "ep: Shard(0), dp_shard_mod_ep: Shard(0, padded)",
+    "ep: Shard(0)",
+    "ep: Shard(0), dp_shard_mod_ep: Shard(0, padded)",
+  ]);
+  assertEquals(expertLayouts({ dp_shard: 2, cp: 2, ep: 4 })[0], "dp_shard: Shard(0), cp: Shard(0)");
+  assertEquals(expertLayouts({ dp_replicate: 2, dp_shard: 8 }), [
+    "dp_shard: Shard(2)",
+    "Replicate",
+    "dp_shard: Shard(2), dp_replicate: Partial(sum)",
+  ]);
+  assertThrows(
+    () => expertLayouts({ dp_shard: 3, ep: 3 }),
+    RangeError,
+    'Cannot cut "up" over ep: dim 0 of [4,6,8] is 4 parts that belong together, not a multiple of 3; change ' +
+      "parallelism.expert_parallel_degree, or the model's size",
+  );
+});
+
+Deno.test("dims are shared out by what they count, whichever they are, and the stream over tp as well", () => {
+  const roles = ["sequence", "features", "batch"] as const, on = meshOf({ dp_shard: 2, cp: 2, tp: 2 });
+  const plan = new BoundPlan(planOf({ parameters: [], logits: "", residual: roles }), on, [graphWith(w)]);
+  const value = { id: 0, ...f64(4, 4, 4) }, data = "cp: Shard(0), dp_shard: Shard(2)";
+  assertEquals(layoutText(plan.input({ name: "x", value, roles })), data);
+  assertEquals(layoutText(plan.input({ name: "x", value })), "Replicate");
+  assertEquals(layoutText(plan.residual(roles)), "cp: Shard(0), tp: Shard(0), dp_shard: Shard(2)");
+  assertEquals(layoutText(plan.residual([...roles, "features"])), data);
 });
 
 Deno.test("what belongs together is not cut: heads, by the number of them", () => {

@@ -91,19 +91,30 @@ export const errors: readonly Planted[] = [
     "if (adds || converts) node!.inputs",
     "if (false) node!.inputs",
   ),
-  partition("2b", "a parameter has no say before activations", "of [...pinned, ...indices]) {", "of indices) {"),
+  partition(
+    "2b",
+    "a parameter has no say before activations",
+    "const decided = pinned ?? kept",
+    "const decided = kept",
+  ),
   partition(
     "2b",
     "a parameter is seen as it is stored",
     "return used && !sinks ? placementOn(used, axis) :",
     "return false ? placementOn(used!, axis) :",
   ),
-  partition("2c", "operands in shards have no say", "of [...pinned, ...indices]) {", "of pinned) {"),
+  partition("2c", "operands in shards have no say", "pinned ?? kept ?? cuts.find((c) => c);", "pinned;"),
+  partition(
+    "2c",
+    "a cut that leaves summands is as good as one that is kept",
+    "pinned ?? kept ?? cuts",
+    "pinned ?? cuts",
+  ),
   partition(
     "2c",
     "the last operand in shards decides",
-    "of [...pinned, ...indices]) {",
-    "of [...pinned, ...indices.toReversed()]) {",
+    "const kept = cuts.find((c) =>",
+    "const kept = cuts.findLast((c) =>",
   ),
   partition("2d", "nothing stays partial", "if (summands.some((p) => p)) {", "if (false) {"),
   partition(
@@ -154,6 +165,12 @@ export const errors: readonly Planted[] = [
     "the residual layout is taken where it does not fit",
     "return this.#fits(value, residual, axis) ? residual : replicate;",
     "return residual;",
+  ),
+  partition(
+    "3",
+    "what dims count is forgotten behind a node",
+    "dims ? dims.outputs[i].map(roleOf) : none(value)",
+    "none(value)",
   ),
   partition("3", "the plan's word on an activation is not heard", "if (named) {", "if (false) {"),
   partition(

@@ -1,10 +1,10 @@
-/** The graphs of a step of a small Llama, as pass `partition` gets them.
+/** The graphs of a step of a small model, as pass `partition` gets them.
  * @module */
 import { type Graph, inBackward } from "../../graph/ir.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { verify } from "../../graph/verify.ts";
-import type { Llama, LlamaOptions } from "../../model/llama.ts";
-import { llamaPlan } from "../../model/llama_plan.ts";
+import type { LlamaOptions } from "../../model/llama.ts";
+import type { TrainableModel } from "../../model/loss.ts";
 import { AXES, Mesh, type MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
 import { BoundPlan, planOf, type PlanOptions } from "../../parallel/plan.ts";
@@ -22,7 +22,7 @@ export type StepGraphs = Readonly<
 >;
 
 /** All graphs of a step; sizes are those of the whole batch. */
-export function stepGraphs(model: Llama, shape: BatchShape): StepGraphs {
+export function stepGraphs(model: TrainableModel, shape: BatchShape): StepGraphs {
   const { dtype, batch, seqLen } = shape, globalTokens = batch * seqLen;
   const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
   const graphs = [
@@ -79,6 +79,6 @@ export function meshOf(options: MeshOptions): Mesh {
 }
 
 /** The plan of a model, bound to a mesh and the graphs of its step. */
-export function boundPlan(model: Llama, mesh: Mesh, graphs: StepGraphs, options: PlanOptions = {}): BoundPlan {
-  return new BoundPlan(planOf(llamaPlan(model.config), options), mesh, Object.values(graphs));
+export function boundPlan(model: TrainableModel, mesh: Mesh, graphs: StepGraphs, options: PlanOptions = {}): BoundPlan {
+  return new BoundPlan(planOf(model.plan!, options), mesh, Object.values(graphs));
 }

@@ -18,6 +18,7 @@ import { bindRanks, dataRankOf, type MeshChoices, type MeshLayout } from "../../
 import { compileStep, stepGraphs, type StepOptions, StepProgram } from "../../train/step_program.ts";
 import type { TypedArray } from "../../train/typed_array.ts";
 import { arenaOf, mappingsOf } from "../../tools/process_memory.ts";
+import { SmallExperts } from "../model/experts.ts";
 import { someRows, tinyLlama } from "../model/tiny.ts";
 
 /** A run on a mesh. */
@@ -25,6 +26,8 @@ export interface MeshCase {
   readonly mesh: MeshOptions;
   readonly choices?: MeshChoices;
   readonly model?: LlamaOptions;
+  /** Is it a mixture of experts that is trained, instead of a Llama? */
+  readonly experts?: boolean;
   readonly dtype?: "f32" | "f64";
   readonly precision?: Partial<Precision>;
   readonly accumulation?: number;
@@ -65,7 +68,7 @@ const optionsOf = (run: MeshCase, ranks?: MeshLayout): StepOptions => {
   const { dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRanks: 1 };
   const { accumulation = 1, dtype = "f64", remat, documents } = run;
   return {
-    model: tinyLlama({ vocabSize: 64, ...run.model }),
+    model: run.experts ? new SmallExperts() : tinyLlama({ vocabSize: 64, ...run.model }),
     optimizer,
     dtype,
     precision: run.precision ? { param: "f32", reduce: "f32", stored: "f32", ...run.precision } : undefined,

@@ -1,7 +1,7 @@
 /** Training on meshes of real processes: a matrix of configurations, each compared with one process that trains the same.
  * @module */
 import { assert, assertEquals } from "@std/assert";
-import type { MeshOptions } from "../../parallel/mesh.ts";
+import { AXES, type MeshOptions } from "../../parallel/mesh.ts";
 import type { MeshChoices } from "../../train/ranks.ts";
 import { results, testRanks } from "../native/mpirun.ts";
 import type { MeshCase, MeshResult } from "./mesh_rank.ts";
@@ -13,6 +13,21 @@ const wide = { numHeads: 8, numKvHeads: 4, dim: 32, ffnHiddenDim: 48 };
 
 const ring: MeshChoices = { rotateMethod: "alltoall" };
 const hidden: MeshChoices = { asyncTensorParallel: true };
+
+/** Of a mixture of experts. */
+const experts: readonly MeshCase[] = [
+  { mesh: { dp_shard: 2, ep: 2 } },
+  { mesh: { dp_shard: 4, ep: 2 } },
+  { mesh: { dp_shard: 4, ep: 4 }, remat: { mode: "full" } },
+  { mesh: { dp_replicate: 2, dp_shard: 2, ep: 2 }, accumulation: 2 },
+  { mesh: { dp_shard: 2, tp: 2, ep: 2 } },
+  // Room for tokens goes by their order.
+  { mesh: { dp_shard: 2, cp: 2, ep: 4 }, choices: { balancer: null } },
+  { mesh: { cp: 4, ep: 2 }, choices: { balancer: null } },
+  // Two ranks for each expert: they cut the next dim.
+  { mesh: { dp_shard: 8 } },
+  { mesh: { dp_shard: 8, ep: 2 } },
+];
 
 /** Cases by number of ranks; every degree that is not named is 1. */
 const cases: Readonly<Record<string, readonly MeshCase[]>> = {
@@ -108,6 +123,7 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { dp_replicate: 2, dp_shard: 2 }, model: { tiedEmbeddings: true }, accumulation: 2 },
     { mesh: { dp_shard: 2, tp: 2 }, model: { tiedEmbeddings: true }, choices: { lossParallel: false } },
   ],
+  "experts that ranks share out": experts.map((run) => ({ ...run, experts: true })),
   "other choices of the plan": [
     { mesh: { tp: 2 }, choices: { sequenceParallel: false } },
     { mesh: { tp: 2 }, choices: { lossParallel: false } },
@@ -118,7 +134,7 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
 };
 
 const nameOf = (run: MeshCase): string => JSON.stringify(run).replaceAll(/["{}]/g, "");
-const sizeOf = (mesh: MeshOptions): number => Object.values(mesh).reduce((n, degree) => n * degree, 1);
+const sizeOf = (mesh: MeshOptions): number => AXES.reduce((n, axis) => n * (mesh[axis] ?? 1), 1);
 const withDefaults = (run: MeshCase): MeshCase => ({ ...run, mesh: { dp_shard: 1, ...run.mesh } });
 
 /** Runs cases, those of as many ranks in one job. */

@@ -58,6 +58,17 @@ Deno.test("a model without a plan is shared out by the data axes, and refused by
   );
 });
 
+Deno.test("ranks for experts are refused where the plan names none, with what to do", () => {
+  const model = tinyLlama(), mesh = meshOf({ dp_shard: 2, ep: 2 });
+  const graphs = stepGraphs({ model, ...sizes, ranks: { mesh, rank: 0 } });
+  assertThrows(
+    () => bindRanks(model, graphs, { mesh, rank: 0 }),
+    RangeError,
+    "Cannot share out the experts of Llama over ep, 2 ranks: expected a plan that names parameters of the role expert; " +
+      "name them in the model's property plan, or leave parallelism.expert_parallel_degree at 1",
+  );
+});
+
 Deno.test("hidden exchanges of tp without sequence parallelism are refused", () => {
   const model = tinyLlama(), mesh = meshOf({ tp: 2 }), layout = { mesh, rank: 0, asyncTensorParallel: true };
   const graphs = stepGraphs({ model, ...sizes, ranks: { mesh, rank: 0 } });

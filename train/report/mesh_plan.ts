@@ -9,7 +9,7 @@ import { scopeText, withoutNumbers } from "../../graph/print.ts";
 import type { Llama } from "../../model/llama.ts";
 import { numParameters } from "../../model/module.ts";
 import { type Exchange, exchangesOf } from "../../parallel/exchanges.ts";
-import type { Mesh } from "../../parallel/mesh.ts";
+import { layoutTextOn, type Mesh } from "../../parallel/mesh.ts";
 import type { BoundPlan } from "../../parallel/plan.ts";
 import { type CheckpointPlan, planCheckpoints } from "../checkpoint/plan.ts";
 import { planGraphs } from "../compile.ts";
@@ -170,9 +170,9 @@ function parameterPlan(whole: State, local: State, layouts: BoundPlan, mesh: Mes
     name,
     shape,
     localShape: localShape(shape, layout, mesh.factors, name),
-    stored: mesh.layoutText(layout),
-    used: mesh.layoutText(layouts.used(whole)),
-    gradient: mesh.layoutText(layouts.state(gradientOf(whole))),
+    stored: layoutTextOn(mesh, layout),
+    used: layoutTextOn(mesh, layouts.used(whole)),
+    gradient: layoutTextOn(mesh, layouts.state(gradientOf(whole))),
     padded: shape.some((_, d) => paddedAxes(layout, d).length > 0),
     bytes: sizeBytes(local),
   };

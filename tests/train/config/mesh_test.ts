@@ -35,6 +35,17 @@ Deno.test("degrees come from torchtitan's keys too, and --mesh counts more where
   assertEquals(meshOf(config).size, 8);
 });
 
+Deno.test("experts share the ranks of other axes, and are refused where these cannot make their degree", async () => {
+  const { size, degrees } = await mesh("dp_shard=4,ep=2");
+  assertEquals([size, degrees.dp_shard, degrees.ep], [4, 4, 2]);
+  assertEquals((await mesh("dp_shard=4", "--parallelism.expert_parallel_degree", "4")).degrees.ep, 4);
+  assertStringIncludes(
+    await refusal("dp_shard=4,ep=3"),
+    "parallelism.expert_parallel_degree is 3\n  expected: 1 or 2 or 4, since it shares the ranks of " +
+      "parallelism.data_parallel_shard_degree = 4 and parallelism.context_parallel_degree = 1\n  fix: change one of them",
+  );
+});
+
 Deno.test("pipeline stages are refused by name", async () => {
   assertEquals(
     await refusal("pp=2,tp=2"),
