@@ -94,7 +94,7 @@ export class Mesh {
     this.factors = Object.fromEntries(all.map(({ name, degree }) => [name, degree]));
   }
 
-  /** The factors whose product an axis is, outermost first; none where it has one rank and they are others' factors. */
+  /** The factors whose product an axis is, outermost first; none for a shared axis of one rank. */
   factorsOf(axis: Axis): string[] {
     return this.#factorsOf.get(axis)!.map(({ name }) => name);
   }

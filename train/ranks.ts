@@ -16,7 +16,8 @@ import type { Ranks } from "./compile.ts";
 export interface MeshChoices extends PlanOptions {
   /** What tensor and expert parallelism may cut; default: what the model says. */
   readonly plan?: ModelPlan;
-  /** Which tokens of a sequence the ranks of `cp` work on; default `headtail`. */
+  /** Which tokens of a sequence the ranks of `cp` work on; default `headtail`, which changes their order: a model that counts along the
+   * sequence, instead of going by positions, needs `null`. */
   readonly balancer?: LoadBalancer;
   /** How keys and values get to the ranks of `cp`: all at once, or around a ring, slice by slice; default `allgather`. */
   readonly rotateMethod?: "allgather" | "alltoall";

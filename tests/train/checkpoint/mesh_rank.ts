@@ -1,6 +1,7 @@
 /** One rank of a run that goes on from its checkpoint, makes some steps, and is saved. Prints one line of JSON.
  * @module */
 import { texts } from "../../../data/dataset.ts";
+import { Bigrams } from "../../../examples/mixture_of_experts.ts";
 import type { MeshOptions } from "../../../parallel/mesh.ts";
 import { BATCH_AXES, Mesh } from "../../../parallel/mesh.ts";
 import { degreeOf } from "../../../graph/layout.ts";
@@ -23,6 +24,8 @@ export interface Leg {
   readonly async?: boolean;
   /** Folder of the checkpoints; default `checkpoint`. */
   readonly checkpoints?: string;
+  /** Is it a mixture of experts that is trained, instead of a Llama? */
+  readonly experts?: boolean;
   /** What else the run is made of. */
   readonly options?: Partial<TrainOptions>;
 }
@@ -35,7 +38,7 @@ export async function runLeg(leg: Leg, folder: string, steps: number): Promise<n
   const mesh = { dp_shard: 1, ...leg.mesh }, size = worldOf()?.size ?? 1, { degrees } = new Mesh(mesh, size);
   const accumulation = leg.accumulation ?? 1, losses: number[] = [];
   await using trainer = await Trainer.open({
-    model: tinyLlama({ vocabSize: 2048, numHeads: 4, numKvHeads: 2 }),
+    model: leg.experts ? new Bigrams() : tinyLlama({ vocabSize: 2048, numHeads: 4, numKvHeads: 2 }),
     data: texts(`${folder}/*.txt`),
     ...{ steps, mesh, accumulation, seqLen: 16, lr: 1e-2, lanes: 4, threads: 1, dtype: "f64" },
     ...leg.options,

@@ -54,6 +54,27 @@ testRanks("a run that moves from mesh to mesh at every checkpoint has the losses
   }
 });
 
+testRanks("experts move between meshes that share them out in other ways, and losses stay", async () => {
+  await using folder = await temporaryFolder();
+  for (const name of ["a", "b", "c", "d"]) {
+    await Deno.writeTextFile(`${folder.path}/${name}.txt`, `${name} ${sentence}`.repeat(40));
+  }
+  const legs: readonly MeshOptions[] = [{ dp_shard: 4, ep: 2 }, {}, { dp_shard: 2, ep: 2 }, { dp_shard: 4, ep: 4 }];
+  const steps = 2 * legs.length, whole = await runLeg({ mesh: {}, until: steps, experts: true }, folder.path, steps);
+  await Deno.remove(`${folder.path}/checkpoint`, { recursive: true });
+  for (const [i, mesh] of legs.entries()) {
+    const leg: Leg = { mesh, until: 2 * (i + 1), experts: true }, size = mesh.dp_shard ?? 1;
+    const args = [JSON.stringify(leg), folder.path, `${steps}`];
+    const all = size === 1
+      ? [await runLeg(leg, folder.path, steps)]
+      : (await results({ size, script, args })).map((r) => r.losses as number[]);
+    for (const losses of all) {
+      const off = losses.map((loss, k) => Math.abs(loss - whole[2 * i + k]));
+      assert(losses.length === 2 && Math.max(...off) <= 1e-10, `${JSON.stringify(mesh)}: losses are off by ${off}`);
+    }
+  }
+});
+
 /** A mesh, and what else is saved and loaded on it. */
 const resumed: Readonly<Record<string, Pick<Leg, "mesh" | "options" | "accumulation">>> = {
   "dp 2, with accumulation": { mesh: { dp_shard: 2 }, accumulation: 2, options: { dtype: "f32" } },

@@ -1,6 +1,9 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import type { ModelPlan } from "../../../graph/roles.ts";
+import { meshPlanPage } from "../../../train/report/mesh_plan_page.ts";
 import { flopsText, memoryRows, meshPlanText, meshText } from "../../../train/report/mesh_plan_text.ts";
 import { golden } from "../../golden.ts";
+import { meshOf } from "../../parallel/step_graphs.ts";
 import { tinyPlan } from "./mesh_plans.ts";
 
 Deno.test("the plan of a tiny Llama on two shards times two parts of its tensors is a text", () => {
@@ -21,6 +24,19 @@ Deno.test("a mesh names the axes that have more than one rank", () => {
   const mesh = { pp: 1, dp_replicate: 2, dp_shard: 512, cp: 1, tp: 8 };
   assertEquals(meshText({ mesh, ranks: 8192 }), "dp_replicate 2 x dp_shard 512 x tp 8 = 8,192 ranks");
   assertEquals(meshText({ mesh: { ...mesh, dp_replicate: 1, dp_shard: 1, tp: 1 }, ranks: 1 }), "1 rank");
+});
+
+Deno.test("a plan names axes, and a factor only where it is what one axis leaves of another", () => {
+  const mesh = meshOf({ dp_shard: 4, ep: 2 }), pattern = "layers.*.feed_forward.w1.weight";
+  const plan: ModelPlan = { parameters: [{ pattern, role: "expert", units: 4 }], logits: "output", residual: [] };
+  const planned = tinyPlan({}, { ranks: { mesh, plan } }), text = meshPlanText(planned);
+  assertStringIncludes(text, "Mesh\n  dp_shard 4 (ep 2) = 4 ranks\n");
+  const [, , stored, used] = text.slice(text.indexOf("feed_forward.w1.weight\n")).split("\n").map((s) => s.trim());
+  assertEquals([stored, used], ["stored ep: Shard(0), dp_shard_mod_ep: Shard(0)", "used ep: Shard(0)"]);
+  assertStringIncludes(text, "  all_to_all over ep (2 ranks), f32 ");
+  assertStringIncludes(text, "  all_gather over dp_shard (4 ranks), f32 ");
+  assertStringIncludes(meshPlanPage(planned), "2 neighbouring shards or lines share out the experts (ep)");
+  for (const shown of [text, meshPlanPage(planned)]) assertEquals(shown.includes("dp_shard_in_ep"), false);
 });
 
 Deno.test("rows of memory add up to the arena", () => {
