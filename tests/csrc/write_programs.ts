@@ -11,6 +11,7 @@ import { grad, trace, traceGraph } from "../../graph/trace.ts";
 import { compileGraphs } from "../../train/compile.ts";
 import { compileStep, type StepOptions } from "../../train/step_program.ts";
 import { fullPrecision } from "../../graph/passes/precision.ts";
+import { SmallExperts } from "../model/experts.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
 const defaults: StepOptions = {
@@ -29,6 +30,7 @@ const variants: Readonly<Record<string, Partial<StepOptions>>> = {
   two_layers: { model: tinyLlama(), threads: 1 },
   documents: { documents: true, evaluate: { batch: 1, seqLen: 8 } },
   double: { dtype: "f64" },
+  experts: { model: new SmallExperts() },
   mixed: { precision: { ...fullPrecision, param: "bf16", stored: "bf16" } },
 };
 
@@ -38,6 +40,16 @@ function small(): Uint8Array {
   return compileGraphs([trace(loss, f32(4, 3), f32(3, 5)), trace(grad(loss), f32(4, 3), f32(3, 5))], { threads: 1 })
     .program
     .bytes;
+}
+
+/** Rows by index, and what makes indices. */
+function integers(): Uint8Array {
+  const rows = (scores: Tensor, x: Tensor): Tensor => {
+    const [largest, ids] = scores.topK(3), places = ids.cumsum(1).less(4).select(ids, ids.constant(-1, ids.shape));
+    return x.take(places).scatterAdd(places, 6).putRows(ids, x.take(ids)).add(largest.sum());
+  };
+  const graphs = [trace(rows, f32(4, 6), f32(4, 6, 2)), trace(rows, f32(1, 6), f32(1, 6, 8))];
+  return compileGraphs(graphs, { threads: 2 }).program.bytes;
 }
 
 /** What one of three ranks runs: every collective. */
@@ -65,8 +77,9 @@ export async function writePrograms(folder: string): Promise<string[]> {
   const steps = Object.entries(variants).map(([name, options]) => {
     return [name, compileStep({ ...defaults, ...options }).program.bytes] as const;
   });
+  const graphs = [["small", small()], ["integers", integers()], ["collectives", collectives()]] as const;
   return await Promise.all(
-    [["small", small()] as const, ["collectives", collectives()] as const, ...steps].map(async ([name, bytes]) => {
+    [...graphs, ...steps].map(async ([name, bytes]) => {
       const path = `${folder}/${name}.program`;
       await Deno.writeFile(path, bytes);
       return path;
