@@ -38,7 +38,8 @@ export interface Facts {
   /** Its two operands may change places, to the last bit. */
   readonly commutes?: boolean;
   /** A slice of rows of its operands gives that slice of its results. `labels`: rows run along any labels of its signature, and
-   * results without them are sums over rows. `dims`: along any dim but the attribute `dim`, as with all that is element-wise.
+   * results without them are sums over rows. `dims`: along any dim but those that the attributes `dim`, `split` and `join`
+   * name, as with all that is element-wise.
    * Default: it needs all rows. */
   readonly rowwise?: "labels" | "dims";
   /** It is a loss over rows of logits, which are this operand: `tile` makes them in chunks where it can. */

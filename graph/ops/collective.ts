@@ -156,6 +156,7 @@ export const ringShift: Op = defineOp({
 /** A value that is cut along dim `join` becomes one that is cut along dim `split`: each rank gives every other a piece of what it has. */
 export const allToAll: Op = defineOp({
   name: "all_to_all",
+  rowwise: "dims",
   attrs: {
     ...GROUP,
     split: { type: "integer", doc: "the dim that is cut" },

@@ -121,7 +121,8 @@ function regionWhere(
     }
     const binding = bind(node, value, at < 0 ? made : [[outputs[at], all]]);
     if (typeof binding === "string") return binding;
-    if (rowsOf(node.op) === "dims" && rows.includes(binding.get(`dim${node.attrs.dim}`) ?? -1)) {
+    const moved = rowsOf(node.op) === "dims" ? [node.attrs.dim, node.attrs.split, node.attrs.join] : [];
+    if (moved.some((dim) => rows.includes(binding.get(`dim${dim}`) ?? -1))) {
       return refusal(node, "ranks exchange rows");
     }
     nodes.add(node);

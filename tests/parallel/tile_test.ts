@@ -3,10 +3,13 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Graph } from "../../graph/ir.ts";
 import { type Layout, layoutOf, localShape, type Placement, replicate, shard } from "../../graph/layout.ts";
+import { f64 } from "../../graph/builder.ts";
 import { autodiff } from "../../graph/passes/autodiff.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { CHUNK_ROWS, tile } from "../../graph/passes/tile.ts";
 import { print, scopeText } from "../../graph/print.ts";
+import { Tensor } from "../../graph/tensor.ts";
+import { traceGraph } from "../../graph/trace.ts";
 import { verify } from "../../graph/verify.ts";
 import type { Axis, Mesh, MeshOptions } from "../../parallel/mesh.ts";
 import { partition } from "../../parallel/partition.ts";
@@ -87,6 +90,25 @@ Deno.test("tile keeps the meaning of random graphs with a head in random layouts
     });
   });
   assert(tiled > 50 && exchanged > 10, `only ${tiled} of 150 graphs were tiled, ${exchanged} with collectives`);
+});
+
+Deno.test("a cut that moves between dims that are no rows does so in each chunk", () => {
+  const graph = traceGraph("g", [], (builder) => {
+    const [x, w, k, mask] = [f64(2, 3, 2), f64(4, 2), f64(4, 6), f64(2, 3, 4, 6)].map((type, i) =>
+      new Tensor(builder, builder.input(`x${i}`, type))
+    );
+    const each = x.contract("b t d, v d -> b t v", w).contract("b t v, v k -> b t v k", k);
+    return { y: mask.mul(each).contract("b t v k, v k -> b t", k) };
+  });
+  const mesh = meshOf({ tp: 2 }), tp = (dim: number) => new Map([["tp", shard(dim)]]);
+  const layouts = layoutsFor({ inputs: { x1: tp(0), x2: tp(1), x3: tp(3) } });
+  let tiled: Graph | undefined;
+  assertSameOnMesh(graph, mesh, layouts, 1, (g) => {
+    const product = g.nodes.find((n) => n.op === "contract")!.outputs[0];
+    return tiled = tile(g, { rows: 2, values: [product] });
+  });
+  // One for each of four chunks, and one for k, which all of them read.
+  assertEquals(opsOf(tiled!).filter((op) => op === "all_to_all").length, 4 + 1, print(tiled!));
 });
 
 /** The microbatch of a small Llama on a mesh, behind `partition` and `tile`. */

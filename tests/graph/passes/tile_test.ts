@@ -235,6 +235,11 @@ const refusals: [name: string, says: string, use: (logits: Tensor, loss: Tensor)
     "ranks exchange rows",
     (x) => ({ y: x.apply("all_gather", [], { axes: ["cp"], size: 2, dim: 1 })[0] }),
   ],
+  [
+    "rows that become another cut",
+    "ranks exchange rows",
+    (x) => ({ y: x.apply("all_to_all", [], { axes: ["cp"], size: 2, split: 1, join: 2 })[0] }),
+  ],
 ];
 for (const [name, says, use] of refusals) {
   Deno.test(`tile refuses ${name}, and lossRegions does not offer it`, () => {
