@@ -47,6 +47,8 @@ export interface Split {
   /** Label that indices count along: each rank must be told by the attribute `start` where its slice begins, and by `whole` how many
    * there are in all. */
   readonly offset?: string;
+  /** Dims of its operands along which it goes by their order: the same elements in another order give other results. */
+  readonly ordered?: (node: Node) => readonly number[];
   /** The label along which the parts need each other, and how they get what they need: results are whole on every rank. */
   readonly across?: { readonly label: string; readonly emit: (context: Across) => readonly Tensor[] };
   /** Sets of operands in which the op is linear together while the others are fixed, so that it may work on summands. */

@@ -39,6 +39,7 @@ import {
   shard,
 } from "../graph/layout.ts";
 import { scopeText } from "../graph/print.ts";
+import { dimRoles } from "./dim_roles.ts";
 import { lower } from "./lower.ts";
 import type { Mesh } from "./mesh.ts";
 import type { Layouts } from "./plan.ts";
@@ -99,7 +100,7 @@ class Rules implements Decisions {
     this.#parameters = this.#parameterValues();
     this.#gradients = this.#parameterGradients();
     this.#activations = this.#namedActivations();
-    this.#roles = this.#dimRoles();
+    this.#roles = dimRoles(graph);
   }
 
   strategy(node: Node, axis: string): Strategy {
@@ -282,25 +283,6 @@ class Rules implements Decisions {
     const found = new Map<Value, Layout>();
     for (const { name, value } of this.graph.activations) {
       found.set(value, new Map([...found.get(value) ?? [], ...this.layouts.activation(name)]));
-    }
-    return found;
-  }
-
-  /** What dims count, from the inputs on: a dim counts what the dims of its label do. */
-  #dimRoles(): Map<Value, readonly DimRole[]> {
-    const found = new Map<Value, readonly DimRole[]>(),
-      none = ({ shape }: Value) => shape.map(() => "features" as const);
-    for (const { value, roles } of this.graph.inputs) found.set(value, roles ?? none(value));
-    for (const node of this.graph.nodes) {
-      const dims = labelsOf(node)?.dims, byLabel = new Map<string | undefined, DimRole>();
-      node.inputs.forEach((value, i) =>
-        found.get(value)!.forEach((role, dim) => {
-          if (role !== "features") byLabel.set(dims?.inputs[i][dim], role);
-        })
-      );
-      const roleOf = (label: string | undefined) =>
-        (label === undefined ? undefined : byLabel.get(label)) ?? "features";
-      node.outputs.forEach((value, i) => found.set(value, dims ? dims.outputs[i].map(roleOf) : none(value)));
     }
     return found;
   }

@@ -4,7 +4,9 @@ import type { Graph } from "../graph/ir.ts";
 import { LayoutError } from "../graph/layout.ts";
 import type { ModelPlan } from "../graph/roles.ts";
 import type { TrainableModel } from "../model/loss.ts";
+import { scopeText } from "../graph/print.ts";
 import type { LoadBalancer } from "../parallel/balance.ts";
+import { inOrderOf } from "../parallel/dim_roles.ts";
 import { BATCH_AXES, DEGREE_KEYS, type Mesh } from "../parallel/mesh.ts";
 import { partition } from "../parallel/partition.ts";
 import { BoundPlan, dataPlan, planOf, type PlanOptions } from "../parallel/plan.ts";
@@ -16,8 +18,8 @@ import type { Ranks } from "./compile.ts";
 export interface MeshChoices extends PlanOptions {
   /** What tensor and expert parallelism may cut; default: what the model says. */
   readonly plan?: ModelPlan;
-  /** Which tokens of a sequence the ranks of `cp` work on; default `headtail`, which changes their order: a model that counts along the
-   * sequence, instead of going by positions, needs `null`. */
+  /** Which tokens of a sequence the ranks of `cp` work on; default `headtail`, which changes their order: a model that goes by their
+   * order, instead of by positions, needs `null`. */
   readonly balancer?: LoadBalancer;
   /** How keys and values get to the ranks of `cp`: all at once, or around a ring, slice by slice; default `allgather`. */
   readonly rotateMethod?: "allgather" | "alltoall";
@@ -63,6 +65,16 @@ export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layou
     throw new LayoutError(
       "Cannot hide the exchanges of tp without sequence parallelism: expected rows that are gathered and scattered; leave " +
         "sequenceParallel at true, or asyncTensorParallel at false",
+    );
+  }
+  const ordered = mesh.degrees.cp > 1 && layout.balancer !== null && graphs.flatMap((g) => inOrderOf("sequence", g))[0];
+  if (ordered) {
+    throw new LayoutError(
+      `Cannot share out sequences over cp, ${mesh.degrees.cp} ranks, in an order that balances attention, since ` +
+        `"${ordered.op}" of ${
+          scopeText(ordered) || model.constructor.name
+        } goes by the order of tokens: expected work that ` +
+        `goes by positions; set context_parallel_load_balancer to None (balancer: null), or leave ${DEGREE_KEYS.cp} at 1`,
     );
   }
   const layouts = new BoundPlan(roles ? planOf(roles, layout) : dataPlan, mesh, graphs);

@@ -29,7 +29,7 @@ export const cumsum: Op = defineOp({
     return [y];
   },
   vjp: ({ cotangents: [dy], attrs }) => dy!.apply("cumsum", [], { ...attrs, reverse: !attrs.reverse }),
-  split: { whole: ["scanned"], linear: "all" },
+  split: { whole: ["scanned"], ordered: ({ attrs }) => [num(attrs.dim)], linear: "all" },
   recompute: "cheap",
   flops: (node) => numel(node.inputs[0].shape),
   views: anyViews,

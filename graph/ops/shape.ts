@@ -107,6 +107,11 @@ export const broadcast: Op = defineOp({
   kernel: copy,
 });
 
+/** Dims of which there is a part. */
+function slicedDims({ inputs: [x], outputs: [y] }: Node): number[] {
+  return x.shape.flatMap((size, dim) => size === y.shape[dim] ? [] : [dim]);
+}
+
 /** `"1 b -> 1 b"`: a dim that is cut must be whole. */
 function sliceDims({ inputs: [x], outputs: [y] }: Node): string {
   const term = x.shape.map((n, d) => n === y.shape[d] ? `dim${d}` : "1").join(" ");
@@ -150,7 +155,7 @@ export const slice: Op = defineOp({
     });
     return [padded];
   },
-  split: { dims: sliceDims, linear: "all" },
+  split: { dims: sliceDims, ordered: slicedDims, linear: "all" },
   recompute: "cheap",
   flops: () => 0,
   views: anyViews,
@@ -202,7 +207,7 @@ export const concat: Op = defineOp({
       return dy!.slice(starts, x.shape);
     });
   },
-  split: { dims: concatDims, linear: "all" },
+  split: { dims: concatDims, ordered: ({ attrs }) => [num(attrs.dim)], linear: "all" },
   recompute: "cheap",
   flops: () => 0,
   views: anyViews,

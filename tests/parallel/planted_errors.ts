@@ -15,7 +15,10 @@ export interface Planted {
 const error = (file: string) => (rule: string, what: string, before: string, after: string): Planted => {
   return { rule, what, file: `parallel/${file}.ts`, before, after };
 };
-const partition = error("partition"), strategy = error("strategy"), conversion = error("conversion");
+const partition = error("partition"),
+  dimRoles = error("dim_roles"),
+  strategy = error("strategy"),
+  conversion = error("conversion");
 const lower = error("lower"), rankGraph = error("rank_graph"), reduceSums = error("reduce_sums");
 
 export const errors: readonly Planted[] = [
@@ -166,7 +169,7 @@ export const errors: readonly Planted[] = [
     "return this.#fits(value, residual, axis) ? residual : replicate;",
     "return residual;",
   ),
-  partition(
+  dimRoles(
     "3",
     "what dims count is forgotten behind a node",
     "dims ? dims.outputs[i].map(roleOf) : none(value)",
@@ -283,7 +286,7 @@ export const errors: readonly Planted[] = [
 ];
 
 /** Tests that tell rules apart; those of launching and of whole runs come too late to. */
-const tests = ["conversion", "lower", "partition", "rank_graph", "reduce_sums", "step", "strategy", "tile"]
+const tests = ["conversion", "dim_roles", "lower", "partition", "rank_graph", "reduce_sums", "step", "strategy", "tile"]
   .map((name) => `tests/parallel/${name}_test.ts`);
 
 async function output(command: string, args: string[], cwd = "."): Promise<{ success: boolean; text: string }> {

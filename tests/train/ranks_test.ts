@@ -4,6 +4,7 @@ import { type Batch, CrossEntropy } from "../../model/loss.ts";
 import { Module } from "../../model/module.ts";
 import { bindRanks, dataRankOf } from "../../train/ranks.ts";
 import { stepGraphs } from "../../train/step_program.ts";
+import { SmallExperts } from "../model/experts.ts";
 import { tinyLlama } from "../model/tiny.ts";
 import { meshOf } from "../parallel/step_graphs.ts";
 
@@ -67,6 +68,20 @@ Deno.test("ranks for experts are refused where the plan names none, with what to
     "Cannot share out the experts of Llama over ep, 2 ranks: expected a plan that names parameters of the role expert; " +
       "name them in the model's property plan, or leave parallelism.expert_parallel_degree at 1",
   );
+});
+
+Deno.test("what goes by the order of tokens is refused on ranks that are given them in another, and not in theirs", () => {
+  const model = new SmallExperts(), mesh = meshOf({ cp: 2 });
+  const graphs = stepGraphs({ model, ...sizes, ranks: { mesh, rank: 0 } });
+  assertThrows(
+    () => bindRanks(model, graphs, { mesh, rank: 0 }),
+    RangeError,
+    'Cannot share out sequences over cp, 2 ranks, in an order that balances attention, since "cumsum" of experts goes by the ' +
+      "order of tokens: expected work that goes by positions; set context_parallel_load_balancer to None (balancer: null), " +
+      "or leave parallelism.context_parallel_degree at 1",
+  );
+  bindRanks(model, graphs, { mesh, rank: 0, balancer: null });
+  bindRanks(model, graphs, { mesh: meshOf({ dp_shard: 2 }), rank: 0 });
 });
 
 Deno.test("hidden exchanges of tp without sequence parallelism are refused", () => {
