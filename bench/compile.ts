@@ -6,6 +6,7 @@ import { parseArgs } from "node:util";
 import { encode } from "../graph/passes/encode.ts";
 import { memory } from "../graph/passes/memory.ts";
 import { runPass } from "../graph/pass.ts";
+import { cpu } from "../graph/target/cpu.ts";
 import { Llama, llamaConfig } from "../model/llama.ts";
 import { Mesh } from "../parallel/mesh.ts";
 import { passes } from "../train/compile.ts";
@@ -42,7 +43,7 @@ function timed(numLayers: number): Map<string, number> {
   const ranks = options.ranks && time("plan", () => bindRanks(model, graphs, options.ranks!));
   const list = time("plan", () => passes({ precision: { param: "bf16", reduce: "f32", stored: "f32" }, ranks }));
   const compiled = graphs.map((graph) => list.reduce((g, pass) => time(pass.name, () => runPass(pass, g)), graph));
-  const plan = time("memory", () => memory(compiled, { threads: 2 }));
+  const plan = time("memory", () => memory(compiled, { target: cpu, threads: 2 }));
   if (!mesh) time("encode", () => encode(plan));
   const nodes = graphs.reduce((n, g) => n + g.nodes.length, 0);
   console.log(`${numLayers} blocks: ${nodes.toLocaleString("en-US")} traced nodes`);

@@ -16,7 +16,7 @@ const N = 2048, REPEATS = 10;
 function product(dtype: "f32" | "bf16"): Graph {
   const states = ["a", "b", "c"].map((name): State => ({ name, kind: "parameter", dtype, shape: [N, N] }));
   const builder = new Builder("product", states);
-  const attrs: Attrs = dtype === "bf16" ? { round: true, bf16: [0] } : {};
+  const attrs: Attrs = dtype === "bf16" ? { round: "bf16", bf16: [0] } : {};
   const [c] = builder.emit("contract", [builder.read("a"), builder.read("b")], { dims: "i k, k j -> i j", ...attrs });
   builder.assign("c", c);
   return builder.finish();

@@ -35,9 +35,15 @@ export function roundBf16(x: number): number {
   return float[0];
 }
 
-/** An array whose elements are rounded to bf16. */
-export function roundedToBf16({ shape, data }: Arr): Arr {
-  return { shape, data: data.map(roundBf16) };
+/** The nearest number of each type that is narrower than f32. */
+const nearest: Readonly<Record<string, (x: number) => number>> = { bf16: roundBf16 };
+
+/** An array whose elements are rounded to a type narrower than f32.
+ * @throws {RangeError} when there is none of that name. */
+export function roundedTo(dtype: string, { shape, data }: Arr): Arr {
+  const round = nearest[dtype];
+  if (!round) throw new RangeError(`Cannot round to "${dtype}": expected ${Object.keys(nearest).join(" or ")}`);
+  return { shape, data: data.map(round) };
 }
 
 /** Calls `visit` with the flat offset of each index of `shape` in every stride system, in row-major order. */

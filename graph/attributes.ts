@@ -23,6 +23,8 @@ export interface Attribute {
   readonly type: AttrType;
   /** What it means. */
   readonly doc: string;
+  /** The texts that it may be; default: any. */
+  readonly values?: readonly string[];
   /** May it be left out? Default: no. */
   readonly optional?: true;
   /** The pass that alone writes it, where it is what that pass leaves for others; models do not give it. */
@@ -36,7 +38,13 @@ export type Schema = Readonly<Record<string, Attribute>>;
 
 /** Of products and attention. */
 export const ROUND: Schema = {
-  round: { type: "flag", optional: true, writer: "precision", doc: "are operands rounded to bf16 as they come?" },
+  round: {
+    type: "text",
+    values: ["bf16"],
+    optional: true,
+    writer: "precision",
+    doc: "the type that operands are rounded to as they come",
+  },
 };
 
 /** Of ops that may store what they make as bf16. */
@@ -104,6 +112,9 @@ export function attributeFault(schema: Schema, attrs: Attrs): string | undefined
     // What is undefined is left out.
     if (value === undefined ? !known.optional : !fits[known.type](value)) {
       return `attribute "${name}" is ${JSON.stringify(value)}, expected ${known.type} (${known.doc})`;
+    }
+    if (value !== undefined && known.values && !known.values.includes(value as string)) {
+      return `attribute "${name}" is "${value}", expected ${known.values.join(" or ")} (${known.doc})`;
     }
   }
   for (const name in schema) {

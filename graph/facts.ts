@@ -8,10 +8,10 @@ import type { View } from "./view.ts";
 /** What an op does to the states that its attribute `states` names. */
 export type StateUse = "reads" | "replaces" | "adds";
 
-/** How an op multiplies in bf16 where it has the attribute `round`; its sums stay in f32. */
+/** How an op multiplies in the type that its attribute `round` names; its sums stay in f32. */
 export interface Rounding {
-  /** Its operands are rounded by casts in front of it, which others may share; default: it rounds them as it loads them. */
-  readonly casts?: boolean;
+  /** Operands are rounded as they come, so that casts in front of it mean the same. Default: something is done to them before. */
+  readonly plain?: boolean;
   /** The output that is then stored as bf16; default: none. */
   readonly stored?: number;
   /** Is that output kept in f32 where all that reads it needs the f32 sums? */

@@ -3,7 +3,7 @@
 import { bindDims, parseDims } from "./dims.ts";
 import { mergeDims, type View } from "./view.ts";
 
-/** Views `[batch, M, K]`, `[batch, K, N]`, `[batch, M, N]`. */
+/** Views of both operands and of the result; of a matrix product `[batch, M, K]`, `[batch, K, N]`, `[batch, M, N]`. */
 export interface Gemm {
   readonly a: View;
   readonly b: View;
@@ -30,22 +30,21 @@ export function gemmLabels(dims: string): GemmLabels {
   };
 }
 
-/** Fewest rows of a block that are worth a product of their own, rather than a copy of all. */
-const BLOCK_ROWS = 64;
-
-/** The product of views as one (batched) matrix product; a reason (text) when strides cannot say it. */
-export function gemmOf(dims: string, a: View, b: View, c: View): Gemm | string {
-  const labels = gemmLabels(dims), product = productOf(dims, labels, a, b, c), [outer, ...inner] = labels.m;
+/** The product of views as one (batched) matrix product; a reason (text) when strides cannot say it.
+ * @param operands as the einsum has them. @param options `blockRows`: fewest rows of a block that are worth a product of their own,
+ * rather than a copy of all. */
+export function gemmOf(dims: string, operands: Gemm, { blockRows }: { readonly blockRows: number }): Gemm | string {
+  const labels = gemmLabels(dims), product = productOf(dims, labels, operands), [outer, ...inner] = labels.m;
   if (typeof product !== "string" || labels.batch.length > 0 || inner.length === 0) return product;
   // Blocks of rows that lie apart, such as a slice of every sequence, are a batch with one right side for all.
-  const { inputs: [term] } = parseDims(dims), sizes = bindDims(dims, [a.shape, b.shape]);
-  const isSlice = term[0][0] === outer && inner.reduce((n, l) => n * sizes.get(l)!, 1) >= BLOCK_ROWS;
+  const { inputs: [term] } = parseDims(dims), sizes = bindDims(dims, [operands.a.shape, operands.b.shape]);
+  const isSlice = term[0][0] === outer && inner.reduce((n, l) => n * sizes.get(l)!, 1) >= blockRows;
   if (!isSlice) return product;
-  const batched = productOf(dims, { ...labels, batch: [outer], m: inner }, a, b, c);
+  const batched = productOf(dims, { ...labels, batch: [outer], m: inner }, operands);
   return typeof batched === "string" ? product : batched;
 }
 
-function productOf(dims: string, labels: GemmLabels, a: View, b: View, c: View): Gemm | string {
+function productOf(dims: string, labels: GemmLabels, { a, b, c }: Gemm): Gemm | string {
   const { inputs: [ta, tb], outputs: [tc] } = parseDims(dims);
   const sizes = bindDims(dims, [a.shape, b.shape]);
   const terms = [{ name: "first operand", view: a, term: ta }, { name: "second operand", view: b, term: tb }, {

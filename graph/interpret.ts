@@ -1,7 +1,7 @@
 /** The meaning of a graph: runs any graph in f64 with the ops' reference meanings, and the graphs of many ranks in lockstep; what is
  * stored as bf16 is rounded to it. Slow, and right: passes and kernels are tested against it.
  * @module */
-import { type Arr, arr, roundBf16, roundedToBf16 } from "./array.ts";
+import { type Arr, arr, roundBf16, roundedTo } from "./array.ts";
 import { opOf } from "./builder.ts";
 import { stateUse } from "./facts.ts";
 import { type Graph, type Node, numel, typeText } from "./ir.ts";
@@ -131,8 +131,8 @@ function* execute(graph: Graph, options: RunOptions): Generator<Meeting, Record<
         : together
         ? yield { node, operands: args }
         : reference!(args, node.attrs, node.outputs);
-      outputs = results.map((x, i) => node.outputs[i].dtype === "bf16" ? roundedToBf16(x) : x);
-      if (node.attrs.into) store(names, outputs[opOf(node.op).accumulates!], put);
+      outputs = results.map((x, i) => node.outputs[i].dtype === "bf16" ? roundedTo("bf16", x) : x);
+      if (node.attrs.into) store(names, outputs[opOf(node.op).into!], put);
     }
     node.outputs.forEach((v, i) => values.set(v.id, outputs[i]));
     trace?.(node, outputs);

@@ -1,4 +1,5 @@
-/** What an op must answer: the one record that every pass asks. An op is one file in `graph/ops/`.
+/** What an op must answer: the one record that every pass asks, of what the op means. How it runs is the business of targets
+ * (`graph/target/`). An op is one file in `graph/ops/`.
  * @module */
 import type { Arr } from "./array.ts";
 import type { Schema } from "./attributes.ts";
@@ -7,7 +8,6 @@ import type { Facts } from "./facts.ts";
 import { type Attr, type Attrs, isReal, type Node, numel, type Type, wide } from "./ir.ts";
 import type { Reduction } from "./layout.ts";
 import type { Tensor } from "./tensor.ts";
-import type { View } from "./view.ts";
 
 /** How dear it is to make a value again in backward. */
 export type Recompute = "cheap" | "matmul" | "attention" | "collective";
@@ -18,17 +18,6 @@ export interface Vjp {
   readonly outputs: readonly Tensor[];
   readonly cotangents: readonly (Tensor | undefined)[];
   readonly attrs: Attrs;
-}
-
-/** How a native kernel is called for a node. */
-export interface KernelCall {
-  /** Name in `csrc/kernels.def`. */
-  readonly kernel: string;
-  /** Attributes of the kernel, by name. */
-  readonly attrs: Readonly<Record<string, number | bigint | readonly (number | bigint)[]>>;
-  /** Puts operands into the order of the kernel table without scratch, `undefined` where one is absent; default: inputs, then
-   * outputs. */
-  readonly operands?: <T>(inputs: readonly T[], outputs: readonly T[]) => (T | undefined)[];
 }
 
 /** Sets of operands by index, or one set of all. */
@@ -53,7 +42,7 @@ export interface Split {
   readonly across?: { readonly label: string; readonly emit: (context: Across) => readonly Tensor[] };
   /** Sets of operands in which the op is linear together while the others are fixed, so that it may work on summands. */
   readonly linear?: Linear | ((attrs: Attrs) => Linear);
-  /** Operands that the attribute `round` rounds to bf16 as they come, so that they may as well travel as bf16. */
+  /** Operands that are rounded as they come where the attribute `round` names a type, so that they may as well travel in that. */
   readonly rounds?: readonly number[];
   /** Pairs [output, input]: the output is the gradient of the input. */
   readonly gradients?: readonly (readonly [number, number])[];
@@ -103,17 +92,8 @@ export interface Op extends Facts {
   readonly recompute?: Recompute;
   /** Floating point operations of one execution; default: one for each element of the largest operand. */
   readonly flops?: (node: Node) => number;
-  /** The kernel that runs it; default: the kernel of the op's own name with the op's attributes. */
-  readonly kernel?: (node: Node) => KernelCall;
-  /** Bytes of scratch memory for a number of threads. */
-  readonly scratch?: (node: Node, threads: number) => number;
-  /** Pairs [output, input] that may share memory when the input dies here. */
-  readonly inPlace?: (node: Node) => [number, number][];
-  /** Index of an output that its kernel can add into state memory (`fuse` then sets the attribute `into`). */
-  readonly accumulates?: number;
-  /** Operands (inputs, then outputs) as the kernel takes them, or why it cannot follow their strides. Default: leading dims are
-   * collapsed as `dims` says with `...`, and the last dim must be dense. */
-  readonly views?: (node: Node, views: readonly View[]) => readonly View[] | string;
+  /** Index of the output that is added into states where the attribute `into` names some. */
+  readonly into?: number;
   /** Changes state, so it is neither removed nor joined. */
   readonly effect?: boolean;
 }
@@ -176,15 +156,6 @@ function computedTypes(op: Op, inputs: readonly Type[], attrs: Attrs): Type[] {
   const other = real.find((t) => t.dtype !== dtype);
   if (other) throw new TypeError(`operands are ${dtype} and ${other.dtype}; cast one of them`);
   return shapes.map((shape) => ({ dtype, shape }));
-}
-
-/** `views` of a kernel that follows any strides. */
-export const anyViews = (_node: Node, views: readonly View[]): readonly View[] => views;
-
-/** `kernel` of an op that only the interpreter runs.
- * @throws {TypeError} always. */
-export function withoutKernel(node: Node): never {
-  throw new TypeError(`Cannot run "${node.op}" natively: it has no kernel; expected a graph of one rank alone`);
 }
 
 /** FLOPs of a node. */

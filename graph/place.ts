@@ -7,6 +7,7 @@ import { touchedStates } from "./edit.ts";
 import { isViewOp, onlyPlaces, stateUse } from "./facts.ts";
 import { consumers, type DType, type Graph, type Node, numel, producers, type Value } from "./ir.ts";
 import { num } from "./op.ts";
+import type { Target } from "./target/target.ts";
 import { collapseTo, isPacked, packed, sliceView, type View } from "./view.ts";
 
 /** A piece of memory that values lie on. */
@@ -27,6 +28,8 @@ export interface Place {
 
 /** Places of all values, and what must be copied there by a kernel. */
 export interface Places {
+  /** For whose kernels. */
+  readonly target: Target;
   readonly of: ReadonlyMap<Value, Place>;
   /** Is the node a mere view of its input, with nothing to run? */
   isView(node: Node): boolean;
@@ -34,10 +37,10 @@ export interface Places {
   copiedPieces(concat: Node): readonly { readonly value: Value; readonly place: Place }[];
 }
 
-/** Operands of a node (inputs, then outputs) as its kernel takes them, or why it cannot. */
-export function kernelViews(node: Node, views: readonly View[]): readonly View[] | string {
-  const op = opOf(node.op);
-  if (op.views) return op.views(node, views);
+/** Operands of a node (inputs, then outputs) as a target's kernel takes them, or why it cannot. */
+export function kernelViews(node: Node, views: readonly View[], { lowerings }: Target): readonly View[] | string {
+  const op = opOf(node.op), lowering = lowerings[node.op];
+  if (lowering?.views) return lowering.views(node, views);
   const dims = typeof op.dims === "function" ? op.dims(node.attrs, node.inputs.map((v) => v.shape.length)) : op.dims;
   const signature = dims === undefined ? undefined : parseDims(dims);
   const terms = signature ? [...signature.inputs, ...signature.outputs] : [];
@@ -54,8 +57,8 @@ export function kernelViews(node: Node, views: readonly View[]): readonly View[]
   return taken;
 }
 
-/** Places the values of a graph. */
-export function placeValues(graph: Graph): Places {
+/** Places the values of a graph so that the kernels of a target can take them. */
+export function placeValues(graph: Graph, target: Target): Places {
   const made = producers(graph), uses = consumers(graph), places = new Map<Value, Place>();
   const own = (value: Value): Place => ({
     base: { kind: "value", dtype: value.dtype, size: numel(value.shape), names: [] },
@@ -79,7 +82,7 @@ export function placeValues(graph: Graph): Places {
     const viewOf = (v: Value): View => v === value ? place.view : places.get(v)?.view ?? packed(v.shape);
     const fits = [node, ...uses.get(value) ?? []].every((n) =>
       onlyPlaces(n.op) ||
-      typeof kernelViews(n, [...n.inputs, ...n.outputs].map(viewOf)) !== "string"
+      typeof kernelViews(n, [...n.inputs, ...n.outputs].map(viewOf), target) !== "string"
     );
     if (fits) places.set(value, place);
     return fits;
@@ -108,7 +111,7 @@ export function placeValues(graph: Graph): Places {
   }
   for (const node of graph.nodes) {
     if (stateUse(node) === "reads" || node.attrs.into) {
-      const value = node.outputs[node.attrs.into ? opOf(node.op).accumulates! : 0];
+      const value = node.outputs[node.attrs.into ? opOf(node.op).into! : 0];
       const names = touchedStates(node);
       places.set(value, {
         base: { kind: "state", dtype: value.dtype, size: numel(value.shape), names },
@@ -126,7 +129,7 @@ export function placeValues(graph: Graph): Places {
       places.set(value, view ? { base: places.get(node.inputs[0])!.base, view } : own(value));
     }
   }
-  return { of: places, isView: (node) => views.has(node), copiedPieces: (node) => pieces.get(node) ?? [] };
+  return { target, of: places, isView: (node) => views.has(node), copiedPieces: (node) => pieces.get(node) ?? [] };
 }
 
 /** Does the base lie in the host's memory, where the node's kernel needs the arena, which other ranks see? */
@@ -138,7 +141,8 @@ export function isForeign(node: Node, base: Base): boolean {
 export function needsCopies(node: Node, places: Places): boolean {
   if (stateUse(node) === "reads" || opOf(node.op).joins || places.isView(node)) return false;
   if (node.inputs.some((v) => isForeign(node, places.of.get(v)!.base))) return true;
-  return typeof kernelViews(node, [...node.inputs, ...node.outputs].map((v) => places.of.get(v)!.view)) === "string";
+  const views = [...node.inputs, ...node.outputs].map((v) => places.of.get(v)!.view);
+  return typeof kernelViews(node, views, places.target) === "string";
 }
 
 /** Does a value lie packed on memory that is all its own? */

@@ -249,7 +249,7 @@ const ownersChecked = new WeakMap<readonly State[], Level>();
 function knownOf(node: Node): Known {
   const noted = node instanceof Emitted ? node.notes as Known | undefined : known.get(node);
   if (noted) return noted;
-  const added = node.attrs.into === undefined ? undefined : node.outputs[opOf(node.op).accumulates ?? -1];
+  const added = node.attrs.into === undefined ? undefined : node.outputs[opOf(node.op).into ?? -1];
   const found: Known = { level: undefined, states: undefined, touched: touchedStates(node), added };
   if (node instanceof Emitted) node.notes = found;
   else known.set(node, found);

@@ -3,7 +3,16 @@
 import { Builder, opOf } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
 import { fillOf } from "../graph/facts.ts";
-import { type Attr, type Attrs, type Graph, inBackward, type Node, type State, type Value } from "../graph/ir.ts";
+import {
+  type Attr,
+  type Attrs,
+  type DType,
+  type Graph,
+  inBackward,
+  type Node,
+  type State,
+  type Value,
+} from "../graph/ir.ts";
 import {
   axesOfDim,
   degreeOf,
@@ -95,17 +104,18 @@ class Lowering {
     });
   }
 
-  /** An operand, or it as bf16 where it has to be gathered and is rounded to that anyway (rule 5). */
+  /** An operand, or it in the type that it is rounded to anyway, where it has to be gathered (rule 5). */
   #asRounded(node: Node, i: number, to: Layout): Value {
     const value = node.inputs[i], from = this.#layoutOf.get(value)!;
-    if (!node.attrs.round || value.dtype !== "f32" || !opOf(node.op).split?.rounds?.includes(i)) return value;
+    const dtype = node.attrs.round as DType | undefined;
+    if (!dtype || value.dtype !== "f32" || !opOf(node.op).split?.rounds?.includes(i)) return value;
     const steps = conversion(from, to, value.shape.length).map((s) => s.op);
     // Sums are made of what has not been rounded.
     const isGathered = steps.some((op) => op === "all_gather" || op === "all_to_all");
     if (!isGathered || steps.includes("reduce_scatter") || steps.includes("all_reduce")) return value;
     if (!this.#rounded.has(value)) {
-      const rounded: Value = { ...value, dtype: "bf16" };
-      this.#place(rounded, this.#builder.emit("cast", [this.#convert(value, from)], { dtype: "bf16" })[0], from);
+      const rounded: Value = { ...value, dtype };
+      this.#place(rounded, this.#builder.emit("cast", [this.#convert(value, from)], { dtype })[0], from);
       this.#rounded.set(value, rounded);
     }
     return this.#rounded.get(value)!;

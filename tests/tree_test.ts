@@ -8,6 +8,7 @@ const SENTENCES: Record<keyof typeof RULES, string> = {
   layers: "imports point down only",
   browser: "graph, model and parallel run in a browser",
   models: "parallel names no model",
+  targets: "ops and passes know no target",
   mirror: "tests mirror the tree",
   size: "files are short",
   names: "no file names a machine's folders or a registry's host",

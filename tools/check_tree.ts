@@ -4,6 +4,7 @@
  * @module
  */
 import { dirname, join } from "@std/path";
+import { kernels } from "../graph/kernels.ts";
 import { ops } from "../graph/ops/mod.ts";
 
 /** Text files by their path from the root. */
@@ -64,6 +65,26 @@ export function models(tree: Tree): string[] {
     names.filter((name) => text.toLowerCase().includes(name)).map((name) =>
       `${path} names "${name}": let model/${name}_plan.ts say what it needs to know`
     )
+  );
+}
+
+/** Ops are meaning, passes ask whatever target they are given: neither knows one. They name none, no kernel that is no op, and take
+ * nothing from a target's files or the table of kernels; `train/compile.ts` chooses. */
+export function targets(tree: Tree): string[] {
+  const known = [...tree.keys()].flatMap((path) => /^graph\/target\/(\w+)\.ts$/.exec(path)?.[1] ?? [])
+    .filter((name) => name !== "target");
+  const ownKernels = Object.keys(kernels).filter((name) => !ops.has(name));
+  const named = [new RegExp(`\\b(${known.join("|")})\\b`, "i"), new RegExp(`(["'\`])(${ownKernels.join("|")})\\1`)];
+  return sources(tree).filter(([path]) => /^(graph\/(?!target\/)|model\/|parallel\/)/.test(path)).flatMap(
+    ([path, text]) => {
+      const taken = importsOf(text).map((specifier) => join(dirname(path), specifier)).filter((target) =>
+        target === "graph/kernels.ts" || target.startsWith("graph/target/") && target !== "graph/target/target.ts"
+      );
+      const names = /^graph\/(passes|ops)\//.test(path) ? named.flatMap((form) => form.exec(text)?.[0] ?? []) : [];
+      return [...taken.map((target) => `imports ${target}`), ...names.map((name) => `names ${name}`)].map((what) =>
+        `${path} ${what}: let graph/target/target.ts say what it needs to know`
+      );
+    },
   );
 }
 
@@ -208,7 +229,17 @@ function opsMadeIn(code: string): string[] {
 }
 
 /** Every rule by its name. */
-export const RULES: Readonly<Record<string, Rule>> = { layers, browser, models, mirror, size, names, identity, facts };
+export const RULES: Readonly<Record<string, Rule>> = {
+  layers,
+  browser,
+  models,
+  targets,
+  mirror,
+  size,
+  names,
+  identity,
+  facts,
+};
 
 /** Reads the text files of a checkout. What git does not track is somebody's own, and no part of it; without git, which an archive
  * is, those that its `.gitignore` files do not leave out, of the kinds that a source has. */

@@ -10,7 +10,7 @@ import { materialize } from "../graph/passes/materialize.ts";
 import { memory, type MemoryPlan } from "../graph/passes/memory.ts";
 import { fullPrecision, type Precision, precision } from "../graph/passes/precision.ts";
 import { Forward, remat, type RematPolicy } from "../graph/passes/remat.ts";
-import { type RematBudget, type RematPoint, RematSearch } from "../graph/passes/remat_search.ts";
+import { type Judge, type RematBudget, type RematPoint, RematSearch } from "../graph/passes/remat_search.ts";
 import { reshard } from "../graph/passes/reshard.ts";
 import { schedule } from "../graph/passes/schedule.ts";
 import { simplify } from "../graph/passes/simplify.ts";
@@ -18,10 +18,14 @@ import { tile } from "../graph/passes/tile.ts";
 import { tileAsyncTp } from "../graph/passes/tile_async_tp.ts";
 import { tileRing } from "../graph/passes/tile_ring.ts";
 import { print } from "../graph/print.ts";
+import { cpu } from "../graph/target/cpu.ts";
+import type { Target } from "../graph/target/target.ts";
 import { verify } from "../graph/verify.ts";
 
 /** What the passes are told. */
 export interface PassOptions {
+  /** The device that is compiled for; default: `cpu`. */
+  readonly target?: Target;
   /** What is multiplied and stored in bf16; default: nothing. */
   readonly precision?: Precision;
   /** What backward makes again; default: what is nearly free. */
@@ -56,7 +60,7 @@ const whole: readonly Level[] = ["global"], ofRanks: readonly Level[] = ["ranks"
  * forward graph that it traces.
  * @param found what a search for a memory budget has found; without it `remat` then makes again what is nearly free. */
 export function passes(options: PassOptions = {}, found?: RematPoint): readonly Pass[] {
-  const { remat: policy, ranks } = options;
+  const { remat: policy, ranks, target = cpu } = options;
   const rematGraph = (graph: Graph): Graph =>
     policy?.mode !== "memory_budget"
       ? remat(graph, policy)
@@ -66,13 +70,13 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
   const numbers = options.precision ?? fullPrecision, asyncAxis = ranks?.asyncAxis;
   const list: readonly (Pass | false | undefined)[] = [
     // bf16 where it is asked for
-    { name: "precision", takes: whole, behind: [], run: (g) => precision(g, numbers) },
+    { name: "precision", takes: whole, behind: [], run: (g) => precision(g, { ...numbers, target }) },
     // common subexpressions, dead code, merged casts and reshapes
     { name: "simplify", takes: whole, behind: ["precision"], run: simplify },
     // a rank's parts, collectives
     ranks && { name: "partition", takes: whole, gives: "ranks", behind: ["simplify"], run: (g) => ranks.partition(g) },
     // head and cross-entropy in chunks: the logits are never whole
-    { name: "tile", takes: either, behind: ["simplify", "partition"], run: tile },
+    { name: "tile", takes: either, behind: ["simplify", "partition"], run: (g) => tile(g, target.chunks) },
     // attention to one rank's keys after another's
     ranks?.ringAttention && { name: "tile_ring", takes: ofRanks, behind: ["partition"], run: tileRing },
     // what is kept for backward, what is made again there
@@ -80,7 +84,7 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
     // parameters, gathered again in backward
     ranks && ranks.reshard !== false && { name: "reshard", takes: ofRanks, behind: ["remat"], run: reshard },
     // joined products, norms with residuals, gradients added in place, map programs
-    { name: "fuse", takes: either, behind: ["remat", "reshard"], run: fuse },
+    { name: "fuse", takes: either, behind: ["remat", "reshard"], run: (g) => fuse(g, target) },
     // products of one rank's rows after another's
     asyncAxis !== undefined &&
     { name: "tile_async_tp", takes: ofRanks, behind: ["fuse"], run: (g: Graph) => tileAsyncTp(g, asyncAxis) },
@@ -94,7 +98,13 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
     // where the rank stands
     ranks && { name: "rank", takes: ofRanks, gives: "rank", behind: ["schedule"], run: (g) => ranks.graphOfRank(g) },
     // copies where a kernel cannot follow strides
-    { name: "materialize", takes: ["global", "rank"], gives: "placed", behind: ["fuse"], run: materialize },
+    {
+      name: "materialize",
+      takes: ["global", "rank"],
+      gives: "placed",
+      behind: ["fuse"],
+      run: (g) => materialize(g, target),
+    },
   ];
   return inOrder(list.filter((p): p is Pass => typeof p === "object"));
 }
@@ -129,7 +139,7 @@ export function compileGraphs(graphs: readonly Graph[], options: CompileOptions)
 /** All of {@linkcode compileGraphs} but the program: what asks for no kernels.
  * @throws {MemoryBudgetError} when the memory budget cannot be kept. */
 export function planGraphs(graphs: readonly Graph[], options: CompileOptions): Planned {
-  const watch = options.watch ?? printing(fromEnvironment()), budget = options.remat;
+  const { threads, target = cpu, remat: budget } = options, watch = options.watch ?? printing(fromEnvironment());
   const search = budget?.mode === "memory_budget" ? rematSearch(graphs, options) : undefined;
   const found = budget?.mode === "memory_budget" ? search?.within(budget) : undefined;
   const compiled = graphs.map((graph) => {
@@ -140,7 +150,7 @@ export function planGraphs(graphs: readonly Graph[], options: CompileOptions): P
       return after;
     }, graph);
   });
-  return { graphs: compiled, plan: memory(compiled, { threads: options.threads }), search };
+  return { graphs: compiled, plan: memory(compiled, { target, threads }), search };
 }
 
 /** `remat` within a budget is a search around the passes behind it: what it tries is judged by the memory plan of all graphs.
@@ -149,18 +159,19 @@ function rematSearch(
   graphs: readonly Graph[],
   options: PassOptions & { readonly threads: number },
 ): RematSearch | undefined {
-  const list = passes({ precision: options.precision, ranks: options.ranks }),
-    at = list.findIndex((p) => p.name === "remat");
+  const { target = cpu, threads } = options, list = passes({ ...options, remat: undefined });
+  const at = list.findIndex((p) => p.name === "remat");
   const run = (graph: Graph, part: readonly Pass[]): Graph => part.reduce((g, p) => runPass(p, g), graph);
   const before = graphs.map((graph) => run(graph, list.slice(0, at)));
   const graph = before.find((g) => new Forward(g).needed.size > 0);
   if (!graph) return;
   const others = new Map(before.map((g) => [g, g === graph ? g : run(g, list.slice(at))]));
-  return new RematSearch(graph, (tried) => {
-    const judged = run(tried, list.slice(at + 1));
-    const { arenaBytes, sections } = memory(before.map((g) => g === graph ? judged : others.get(g)!), options);
+  const judge: Judge = (tried) => {
+    const judged = run(tried, list.slice(at + 1)), all = before.map((g) => g === graph ? judged : others.get(g)!);
+    const { arenaBytes, sections } = memory(all, { target, threads });
     return { graph: judged, blocks: sections.find((s) => s.graph === judged)!.blocks, arenaBytes };
-  });
+  };
+  return new RematSearch(graph, { judge, costs: target.costs });
 }
 
 /** All that `TITAN_PRINT` may name beside `all`: what was traced, and every pass. */

@@ -4,26 +4,31 @@
  * both, then (attribute `rope`, set by `fuse`) rotation tables of both: q and k are then turned while a head is loaded.
  * With the attribute `others`, o and lse of other keys come in right behind v, and those that come out are of both sets of keys:
  * o = exp(lse_1 - lse) o_1 + exp(lse_2 - lse) o_2, so that keys may come in slices.
- * With the attribute `round` the products take bf16: q (turned, times scale log2 e), k (turned), v, and the gradient of o are
+ * With the attribute `round` the products take that type, bf16: q (turned, times scale log2 e), k (turned), v, and the gradient of o are
  * rounded first. The native kernels round the probabilities and their gradients too, the reference does not.
  * @module */
 import { ROUND, type Schema, STORED } from "../attributes.ts";
-import { type Arr, arr, roundedToBf16 } from "../array.ts";
-import { type Attrs, dtypeBytes, type Node, numel, type Type, typeText } from "../ir.ts";
-import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
+import { type Arr, arr, roundedTo } from "../array.ts";
+import { type Attrs, numel, type Type, typeText } from "../ir.ts";
+import { defineOp, mayBeBf16, num, type Op, str } from "../op.ts";
 import { rope } from "./rope.ts";
 
+/** Operands of attention behind its tensors: integers, and tables by which heads are turned. */
+interface Behind<T> {
+  readonly qPositions: T;
+  readonly kPositions: T;
+  /** Of queries and keys, where they are given. */
+  readonly documents: readonly T[];
+  /** Of queries and keys, where heads are turned as they are loaded. */
+  readonly tables: readonly T[];
+}
+
 /** The operands after q, k and v (and after o, lse, do in the gradient), by name. */
-function extras<T>(rest: readonly T[], attrs: Attrs) {
+export function operandsBehind<T>(rest: readonly T[], attrs: Attrs): Behind<T> {
   const [qPositions, kPositions] = rest, documents = attrs.documents ? rest.slice(2, 4) : [];
   const tables = attrs.rope ? rest.slice(attrs.documents ? 4 : 2) : [];
   return { qPositions, kPositions, documents, tables };
 }
-
-const inKernelOrder = <T>(rest: readonly T[], attrs: Attrs): (T | undefined)[] => {
-  const { qPositions, kPositions, documents, tables } = extras(rest, attrs);
-  return [tables[0], tables[1], qPositions, kPositions, documents[0], documents[1]];
-};
 
 const ATTENTION: Schema = {
   scale: { type: "number", doc: "factor of q k^T" },
@@ -34,7 +39,9 @@ const ATTENTION: Schema = {
 };
 
 /** How many operands come before the positions. */
-const numFirst = (attrs: Attrs): number => attrs.others ? 5 : 3;
+export function numFirst(attrs: Attrs): number {
+  return attrs.others ? 5 : 3;
+}
 
 function check(q: Type, k: Type, v: Type): void {
   const [b, , h, size] = q.shape, [kb, , g, ksize] = k.shape;
@@ -51,7 +58,7 @@ function check(q: Type, k: Type, v: Type): void {
 
 /** Positions and document ids are integers of the queries' or the keys' rows. */
 function checkPlaces(q: Type, k: Type, rest: readonly Type[], attrs: Attrs): void {
-  const { qPositions, kPositions, documents } = extras(rest, attrs);
+  const { qPositions, kPositions, documents } = operandsBehind(rest, attrs);
   const places = attrs.documents ? [qPositions, kPositions, documents[0], documents[1]] : [qPositions, kPositions];
   places.forEach((place, i) => {
     const expected = typeText({ dtype: "i32", shape: [q, k][i % 2].shape.slice(0, 2) });
@@ -72,11 +79,11 @@ interface Loaded {
 
 /** Rotates, and lists which keys each query sees; rows are offsets of a head's first element. */
 function load(inputs: readonly Arr[], rest: readonly Arr[], attrs: Attrs): Loaded {
-  const { qPositions, kPositions, documents: [qDocs, kDocs], tables } = extras(rest, attrs);
+  const { qPositions, kPositions, documents: [qDocs, kDocs], tables } = operandsBehind(rest, attrs);
   const turn = (x: Arr, table: Arr | undefined) => table ? rope.reference!([x, table], {}, [])[0] : x;
   const turned = [turn(inputs[0], tables[0]), turn(inputs[1], tables[1]), inputs[2]];
   const [q, k, v] = attrs.round
-    ? [roundedTimes(turned[0], num(attrs.scale) * Math.LOG2E), ...turned.slice(1).map(roundedToBf16)]
+    ? [roundedTimes(turned[0], attrs), ...turned.slice(1).map((x) => roundedTo(str(attrs.round), x))]
     : turned;
   const [B, T, H, K] = q.shape, [, S, G] = k.shape;
   return {
@@ -101,9 +108,13 @@ function load(inputs: readonly Arr[], rest: readonly Arr[], attrs: Attrs): Loade
   };
 }
 
-/** An array rounded to bf16 after it was multiplied, and divided again. */
-function roundedTimes({ shape, data }: Arr, factor: number): Arr {
-  return arr(shape, roundedToBf16({ shape, data: data.map((x) => x * factor) }).data.map((x) => x / factor));
+/** Queries rounded after they were multiplied by scale log2 e, and divided again. */
+function roundedTimes({ shape, data }: Arr, attrs: Attrs): Arr {
+  const factor = num(attrs.scale) * Math.LOG2E;
+  return arr(
+    shape,
+    roundedTo(str(attrs.round), { shape, data: data.map((x) => x * factor) }).data.map((x) => x / factor),
+  );
 }
 
 const dot = (a: Arr, i: number, b: Arr, j: number, n: number): number => {
@@ -111,11 +122,6 @@ const dot = (a: Arr, i: number, b: Arr, j: number, n: number): number => {
   for (let d = 0; d < n; d++) sum += a.data[i + d] * b.data[j + d];
   return sum;
 };
-
-/** Queries and keys go through attention in blocks of this many. */
-const BLOCK = 64;
-
-const padded = (n: number, to: number): number => Math.ceil(n / to) * to;
 
 /** q, k and v: the r query heads of one key/value head stay together. */
 const HEADS = "b t (g r) k, b s g k, b s g k";
@@ -181,27 +187,7 @@ export const attention: Op = defineOp({
   recompute: "attention",
   // Half of the pairs are visible: q k^T and p v, 2 flops each.
   flops: ({ inputs: [q, k] }) => 2 * numel(q.shape) * k.shape[1],
-  scratch: (node, threads) => scratchBytes(node, threads, 2, 2, 1),
-  kernel: (node) => ({
-    kernel: "attention",
-    attrs: { scale: num(node.attrs.scale), bf16: node.attrs.round ? 1 : 0 },
-    operands: (inputs, outputs) => {
-      const first = numFirst(node.attrs), [o, lse] = inputs.slice(3, first);
-      return [...inputs.slice(0, 3), ...inKernelOrder(inputs.slice(first), node.attrs), o, lse, ...outputs];
-    },
-  }),
-  // A block of queries is read before it is written.
-  inPlace: ({ attrs }) => attrs.others ? [[0, 3], [1, 4]] : [],
 });
-
-/** Bytes per thread, as csrc/cpu/ops/attention*.cpp lay them out: `whole` tensors of a head's padded keys, `blocks` of a block of
- * queries, `tiles` of scores, all in f32 or f64 however q is stored, and the range of positions and documents of each block of keys. */
-function scratchBytes(node: Node, threads: number, whole: number, blocks: number, tiles: number): number {
-  const [, s, , size] = node.inputs[1].shape, p = padded(size, 16), keys = padded(s, BLOCK);
-  const elements = whole * keys * p + blocks * BLOCK * p + tiles * BLOCK * BLOCK;
-  const { dtype } = node.inputs[0], real = dtypeBytes[dtype === "bf16" ? "f32" : dtype];
-  return threads * padded(elements * real + keys / BLOCK * 16, 64);
-}
 
 /** `q, k, v, o, lse, do, positions... -> dq, dk, dv` */
 export const attentionBackward: Op = defineOp({
@@ -214,8 +200,8 @@ export const attentionBackward: Op = defineOp({
     return [q, k, v].map(({ dtype, shape }) => ({ dtype, shape }));
   },
   reference: (inputs, attrs) => {
-    const [, , , o, lse, grad, ...rest] = inputs, dout = attrs.round ? roundedToBf16(grad) : grad;
-    const { q, k, v, each } = load(inputs, rest, attrs), { tables } = extras(rest, attrs);
+    const [, , , o, lse, grad, ...rest] = inputs, dout = attrs.round ? roundedTo(str(attrs.round), grad) : grad;
+    const { q, k, v, each } = load(inputs, rest, attrs), { tables } = operandsBehind(rest, attrs);
     const size = q.shape[3], scale = num(attrs.scale), [dq, dk, dv] = [arr(q.shape), arr(k.shape), arr(v.shape)];
     each((i, keys, bht) => {
       const delta = dot(dout, i, o, i, size);
@@ -243,10 +229,4 @@ export const attentionBackward: Op = defineOp({
   takesRounded: true,
   recompute: "attention",
   flops: ({ inputs: [q, k] }) => 5 * numel(q.shape) * k.shape[1],
-  scratch: (node, threads) => scratchBytes(node, threads, 4, 5, 2),
-  kernel: (node) => ({
-    kernel: "attention_backward",
-    attrs: { scale: num(node.attrs.scale), bf16: node.attrs.round ? 1 : 0 },
-    operands: (inputs, outputs) => [...inputs.slice(0, 6), ...inKernelOrder(inputs.slice(6), node.attrs), ...outputs],
-  }),
 });

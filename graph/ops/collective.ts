@@ -5,8 +5,7 @@
 import { GROUP, RANKS, type Schema } from "../attributes.ts";
 import { type Arr, zip } from "../array.ts";
 import { type Attr, type Attrs, type Node, numel, sameType, sizeBytes, type Type, typeText } from "../ir.ts";
-import { defineOp, type KernelCall, num, nums, type Op, withoutKernel } from "../op.ts";
-import { isPacked, type View } from "../view.ts";
+import { defineOp, num, nums, type Op } from "../op.ts";
 import { concat, slice } from "./shape.ts";
 
 const DIM: Schema = { dim: { type: "integer", doc: "the dim that is cut, or joined" } };
@@ -49,16 +48,6 @@ function pieceAt(x: Arr, attrs: Attrs, at: number): Arr {
   return slice.reference!([x], { starts, shape }, [{ dtype: "f64", shape }])[0];
 }
 
-/** The kernel of a collective: the ranks of the group, and along which dims pieces are cut and joined. */
-function together(node: Node): KernelCall {
-  const { group, by, last } = node.attrs, n = node.inputs.length;
-  if (group === undefined) return withoutKernel(node);
-  const each = (dim: Attr | undefined) => dim === undefined ? [] : node.inputs.map(() => num(dim));
-  const [dims, splits, joins] = [node.attrs.dim, node.attrs.split, node.attrs.join].map(each);
-  const reduced = { by: by === "max" ? 1 : 0, last: last ? 1 : 0 };
-  return { kernel: node.op, attrs: { n, group: nums(group), dims, splits, joins, ...reduced } };
-}
-
 /** Output types of tensors of one element type, one for each. */
 function eachType(inputs: readonly Type[], made: (input: Type) => Type): Type[] {
   const other = inputs.find((t) => t.dtype !== inputs[0].dtype);
@@ -68,26 +57,10 @@ function eachType(inputs: readonly Type[], made: (input: Type) => Type): Type[] 
 
 const elements = (node: Node): number => node.inputs.reduce((n, v) => n + numel(v.shape), 0);
 
-/** Others read the memory as it lies. */
-function packedViews(_node: Node, views: readonly View[]): readonly View[] | string {
-  const strided = views.findIndex((view) => !isPacked(view));
-  return strided < 0 ? views : `operand ${strided} is not packed`;
-}
-
 /** Tensor by tensor: what makes one of the parts that the ranks have of it. */
 const each =
   (make: (parts: readonly Arr[], attrs: Attrs, at: number) => Arr): Op["together"] => (operands, attrs, at) =>
     operands[0].map((_, i) => make(operands.map((own) => own[i]), attrs, at));
-
-/** Rows that may lie apart, each packed: what a shift moves, from rank to rank into another place. */
-function rowViews(_node: Node, views: readonly View[]): readonly View[] | string {
-  const rows = views.map(({ offset, shape, strides }): View | undefined => {
-    const row = { offset, shape: shape.slice(1), strides: strides.slice(1) }, size = numel(row.shape);
-    return isPacked(row) ? { offset, shape: [shape[0] ?? 1, size], strides: [strides[0] ?? 1, 1] } : undefined;
-  });
-  const strided = rows.findIndex((view) => view === undefined);
-  return strided < 0 ? rows as View[] : `operand ${strided} is not made of packed rows`;
-}
 
 /** The pieces of all ranks, one after another along `dim`. */
 export const allGather: Op = defineOp({
@@ -99,8 +72,6 @@ export const allGather: Op = defineOp({
   together: each(joined),
   bf16: "kept",
   recompute: "collective",
-  kernel: together,
-  views: packedViews,
   flops: () => 0,
 });
 
@@ -114,8 +85,6 @@ export const reduceScatter: Op = defineOp({
   together: each((parts, attrs, at) => pieceAt(reduced(parts, attrs), attrs, at)),
   bf16: "kept",
   recompute: "collective",
-  kernel: together,
-  views: packedViews,
   flops: elements,
 });
 
@@ -134,10 +103,7 @@ export const allReduce: Op = defineOp({
   together: each(reduced),
   bf16: "kept",
   recompute: "collective",
-  kernel: together,
-  views: packedViews,
   flops: elements,
-  inPlace: (node) => node.inputs.map((_, i) => [i, i]),
 });
 
 /** Every rank hands its tensors to the next of the group, and is given those of the one before; the last one's go to the first. */
@@ -148,8 +114,6 @@ export const ringShift: Op = defineOp({
   together: (operands, _attrs, at) => operands[(at + operands.length - 1) % operands.length],
   bf16: "kept",
   recompute: "collective",
-  kernel: together,
-  views: rowViews,
   flops: () => 0,
 });
 
@@ -173,8 +137,6 @@ export const allToAll: Op = defineOp({
   },
   bf16: "kept",
   recompute: "collective",
-  kernel: together,
-  views: packedViews,
   flops: () => 0,
 });
 
@@ -208,12 +170,6 @@ export const exchange: Op = defineOp({
   },
   bf16: "kept",
   recompute: "collective",
-  kernel: ({ inputs, attrs }) => {
-    const bytes = (attrs.types as unknown as Type[]).map(sizeBytes);
-    const [group, from, to] = [attrs.group, attrs.from, attrs.to].map(nums);
-    return { kernel: "exchange", attrs: { inputs: inputs.length, member: num(attrs.member), group, from, to, bytes } };
-  },
-  views: packedViews,
   flops: () => 0,
 });
 
@@ -238,7 +194,6 @@ export const sliceByRank: Op = defineOp({
   bf16: "kept",
   recompute: "cheap",
   flops: () => 0,
-  kernel: withoutKernel,
 });
 
 /** Pieces of all ranks as they come around the ring, the own one first, then that of the rank before: one after another along `dim`, in
@@ -257,7 +212,6 @@ export const concatByRank: Op = defineOp({
   bf16: "kept",
   recompute: "cheap",
   flops: () => 0,
-  kernel: withoutKernel,
 });
 
 /** The value on the first rank of the group, zeros on the others: the free way from a whole to summands. */
@@ -269,7 +223,6 @@ export const keepOnFirst: Op = defineOp({
   bf16: "kept",
   recompute: "cheap",
   flops: () => 0,
-  kernel: withoutKernel,
 });
 
 /** Number of bytes that each rank sends in a collective done by rings; 0 for other nodes. */

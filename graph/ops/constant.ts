@@ -1,6 +1,6 @@
 import { arr } from "../array.ts";
 import type { DType } from "../ir.ts";
-import { anyViews, defineOp, type KernelCall, num, nums, type Op, str } from "../op.ts";
+import { defineOp, num, nums, type Op, str } from "../op.ts";
 
 /** The same number in every element. */
 export const constant: Op = defineOp({
@@ -20,9 +20,4 @@ export const constant: Op = defineOp({
   vjp: () => [],
   recompute: "cheap",
   flops: () => 0,
-  views: anyViews,
-  kernel: ({ attrs, outputs: [{ dtype }] }): KernelCall =>
-    dtype === "i32"
-      ? { kernel: "integer_map", attrs: { operation: 0, value: num(attrs.value) } }
-      : { kernel: "map", attrs: { inputs: 0, registers: 1, code: [0], constants: [num(attrs.value)] } },
 });

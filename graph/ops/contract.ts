@@ -1,10 +1,8 @@
 import { ADDED, ROUND, STORED } from "../attributes.ts";
-import { arr, forEachIndex, roundedToBf16, stridesOf } from "../array.ts";
+import { arr, forEachIndex, roundedTo, stridesOf } from "../array.ts";
 import { bindDims, type Dim, parseDims } from "../dims.ts";
-import { gemmOf } from "../gemm.ts";
 import { numel } from "../ir.ts";
 import { defineOp, mayBeBf16, type Op, str } from "../op.ts";
-import { accumulateMode } from "./state.ts";
 
 /** `"a b, b c -> a c"` with its terms in another order, e.g. `[2, 1, 0]` for the gradient of the first operand. */
 export function permuteTerms(dims: string, [a, b, out]: readonly [number, number, number]): string {
@@ -15,7 +13,7 @@ export function permuteTerms(dims: string, [a, b, out]: readonly [number, number
 
 /** Product of two tensors, by an einsum: `"b t i, o i -> b t o"`. Labels that the output lacks are summed over.
  * Closed under differentiation: each gradient is the same product with its terms in another order. With the attribute `round`
- * both operands are rounded to bf16 first; sums are in f32 all the same. */
+ * both operands are rounded to that type first; sums are in f32 all the same. */
 export const contract: Op = defineOp({
   name: "contract",
   attrs: { dims: { type: "text", doc: "the einsum" }, ...ROUND, ...STORED, ...ADDED },
@@ -36,7 +34,7 @@ export const contract: Op = defineOp({
   },
   bf16: mayBeBf16([0, 1], [0]),
   reference: (operands, attrs, [type]) => {
-    const [a, b] = attrs.round ? operands.map(roundedToBf16) : operands;
+    const [a, b] = attrs.round ? operands.map((x) => roundedTo(str(attrs.round), x)) : operands;
     const dims = str(attrs.dims), signature = parseDims(dims);
     const sizes = bindDims(dims, [a.shape, b.shape]);
     const labels = [...sizes.keys()];
@@ -58,20 +56,12 @@ export const contract: Op = defineOp({
   ],
   split: { linear: [[0], [1]] },
   rowwise: "labels",
-  rounding: { casts: true, stored: 0, keepsSums: true },
+  rounding: { plain: true, stored: 0, keepsSums: true },
   takesRounded: true,
   recompute: "matmul",
-  accumulates: 0,
-  kernel: (node) => ({
-    kernel: "gemm",
-    attrs: { accumulate: accumulateMode(node.attrs), bf16: node.attrs.round ? 1 : 0 },
-  }),
+  into: 0,
   flops: (node) => {
     const sizes = bindDims(str(node.attrs.dims), node.inputs.map((v) => v.shape));
     return 2 * numel([...sizes.values()]);
-  },
-  views: (node, [a, b, c]) => {
-    const gemm = gemmOf(str(node.attrs.dims), a, b, c);
-    return typeof gemm === "string" ? gemm : [gemm.a, gemm.b, gemm.c];
   },
 });

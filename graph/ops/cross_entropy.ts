@@ -3,7 +3,7 @@
  * @module */
 import { type Schema, SLICE } from "../attributes.ts";
 import { arr } from "../array.ts";
-import { dtypeBytes, numel } from "../ir.ts";
+import { numel } from "../ir.ts";
 import { type Across, defineOp, num, type Op } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 
@@ -36,7 +36,6 @@ export const crossEntropy: Op = defineOp({
   split: { across: { label: "v", emit: acrossVocabulary } },
   recompute: "cheap",
   flops: (node) => 4 * numel(node.inputs[0].shape),
-  scratch: (node) => 2 * numel(node.inputs[1].shape) * dtypeBytes[node.inputs[0].dtype],
 });
 
 /** Where each rank has a slice of the vocabulary: one maximum and two sums for each token. */
@@ -92,9 +91,4 @@ export const crossEntropyBackward: Op = defineOp({
   split: { offset: "v", linear: [[3]] },
   recompute: "cheap",
   flops: (node) => 3 * numel(node.inputs[0].shape),
-  kernel: ({ op, attrs }) => ({
-    kernel: op,
-    attrs: { ignore_index: num(attrs.ignore_index), start: num(attrs.start ?? 0) },
-  }),
-  inPlace: () => [[0, 0]],
 });

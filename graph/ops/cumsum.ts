@@ -1,6 +1,6 @@
 import { arr } from "../array.ts";
 import { numel } from "../ir.ts";
-import { anyViews, defineOp, num, type Op } from "../op.ts";
+import { defineOp, num, type Op } from "../op.ts";
 
 /** Running sums along a dim: `y[i] = x[0] + ... + x[i]`. Integers wrap around. */
 export const cumsum: Op = defineOp({
@@ -32,14 +32,4 @@ export const cumsum: Op = defineOp({
   split: { whole: ["scanned"], ordered: ({ attrs }) => [num(attrs.dim)], linear: "all" },
   recompute: "cheap",
   flops: (node) => numel(node.inputs[0].shape),
-  views: anyViews,
-  inPlace: () => [[0, 0]],
-  kernel: ({ attrs }) => ({
-    kernel: "cumsum",
-    attrs: {
-      dim: num(attrs.dim),
-      exclusive: Number(attrs.exclusive ?? false),
-      reverse: Number(attrs.reverse ?? false),
-    },
-  }),
 });

@@ -4,19 +4,11 @@
 import { STORED } from "../attributes.ts";
 import { zip } from "../array.ts";
 import type { Facts } from "../facts.ts";
-import { type DType, dtypeBytes, isReal, type Node, sameType, typeText, wide } from "../ir.ts";
-import { anyViews, defineOp, type KernelCall, type Linear, type Op, str, type Vjp } from "../op.ts";
-import { mapOps } from "../kernels.ts";
+import { type DType, dtypeBytes, isReal, sameType, typeText, wide } from "../ir.ts";
+import { defineOp, type Linear, type Op, str, type Vjp } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 
 type Grad = (x: readonly Tensor[], y: Tensor, dy: Tensor) => (Tensor | undefined)[];
-
-/** The kernel call of a node that is a single element-wise operation (what `fuse` leaves behind is already `map`). */
-export function singleMap(op: keyof typeof mapOps, arity: number): (node: Node) => KernelCall {
-  const code = BigInt(mapOps[op].code) | BigInt(arity) << 16n |
-    [0n, 1n, 2n].slice(0, arity).reduce((bits, r, i) => bits | r << BigInt(28 + 12 * i), 0n);
-  return () => ({ kernel: "map", attrs: { inputs: arity, registers: arity + 1, code: [code, arity], constants: [] } });
-}
 
 /** What integers have too, where it is not the function of reals without the bits that i32 lacks. */
 const integerMeanings: Readonly<Record<string, ((...x: number[]) => number) | undefined>> = {
@@ -31,13 +23,8 @@ const integerMeanings: Readonly<Record<string, ((...x: number[]) => number) | un
   select: undefined,
 };
 
-/** The kernel call of an operation of integers. */
-function integerMap(name: keyof typeof mapOps): KernelCall {
-  return { kernel: "integer_map", attrs: { operation: mapOps[name].code, value: 0 } };
-}
-
 function elementwise(
-  name: keyof typeof mapOps,
+  name: string,
   f: (...x: number[]) => number,
   grad: Grad,
   linear: Linear = [],
@@ -65,9 +52,6 @@ function elementwise(
     split: { dims: () => `${Array(f.length).fill("...").join(", ")} -> ...`, linear },
     vjp: ({ inputs, outputs, cotangents }: Vjp) => grad(inputs, outputs[0], cotangents[0]!),
     recompute: "cheap",
-    views: anyViews,
-    inPlace: (node) => node.inputs.map((_, i) => [0, i]),
-    kernel: (node) => node.outputs[0].dtype === "i32" ? integerMap(name) : singleMap(name, f.length)(node),
     elementwise: true,
     takesRounded: true,
     ...facts,
@@ -153,9 +137,4 @@ export const cast: Op = defineOp({
   split: { dims: () => "... -> ...", linear: ({ dtype }) => dtype === "i32" ? [] : "all", padded: true },
   vjp: ({ inputs: [x], cotangents: [dy] }) => [isReal(x.dtype) ? dy!.cast(x.dtype) : undefined],
   recompute: "cheap",
-  views: anyViews,
-  kernel: ({ outputs: [y] }): KernelCall =>
-    y.dtype === "i32"
-      ? { kernel: "integer_cast", attrs: {} }
-      : { kernel: "map", attrs: { inputs: 1, registers: 1, code: [0], constants: [] } },
 });

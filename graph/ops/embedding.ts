@@ -2,7 +2,6 @@ import { ADDED, SLICE, STORED } from "../attributes.ts";
 import { arr } from "../array.ts";
 import { numel } from "../ir.ts";
 import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
-import { accumulateMode } from "./state.ts";
 
 /** Row `ids[n]` of a table `[V, D]`. With `start`, the table is a slice that begins there of a larger one of `whole` rows: rows of other
  * slices are 0. Ids outside of all give NaN. */
@@ -29,10 +28,6 @@ export const embedding: Op = defineOp({
   takesRounded: true,
   recompute: "cheap",
   flops: () => 0,
-  kernel: ({ attrs, inputs: [, table] }) => ({
-    kernel: "embedding",
-    attrs: { start: num(attrs.start ?? 0), whole: num(attrs.whole ?? table.shape[0]) },
-  }),
 });
 
 /** Gradient of the table `[rows, D]`: the sum of `dy[n]` over the places where `ids[n]` is the row. With `start`, of
@@ -67,9 +62,5 @@ export const embeddingBackward: Op = defineOp({
   split: { offset: "v", linear: [[1]] },
   takesRounded: true,
   recompute: "cheap",
-  accumulates: 0,
-  kernel: ({ attrs }) => ({
-    kernel: "embedding_backward",
-    attrs: { accumulate: accumulateMode(attrs), start: num(attrs.start ?? 0) },
-  }),
+  into: 0,
 });

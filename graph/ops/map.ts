@@ -1,8 +1,7 @@
 import { STORED } from "../attributes.ts";
 import { arr, roundBf16 } from "../array.ts";
-import { type Attr, type Attrs, isReal, type Node } from "../ir.ts";
-import { mapOps } from "../kernels.ts";
-import { anyViews, defineOp, nums, type Op } from "../op.ts";
+import { type Attr, type Attrs, isReal } from "../ir.ts";
+import { defineOp, nums, type Op } from "../op.ts";
 import { elementwiseOps } from "./elementwise.ts";
 
 /** One instruction of a map program: operation, then the registers it reads. It writes the next register. */
@@ -61,24 +60,6 @@ export const map: Op = defineOp({
   },
   recompute: "cheap",
   flops: (node) => programOf(node.attrs).steps.length * node.outputs[0].shape.reduce((n, s) => n * s, 1),
-  views: anyViews,
-  inPlace: (node: Node) => node.outputs.flatMap((_, o) => node.inputs.map((_, i): [number, number] => [o, i])),
-  kernel: (node) => {
-    const { constants, steps, results } = programOf(node.attrs), first = node.inputs.length + constants.length;
-    const code = steps.map(([name, ...args], k) =>
-      args.reduce(
-        (bits, r, i) => bits | BigInt(r) << BigInt(28 + 12 * i),
-        BigInt(mapOps[name as keyof typeof mapOps].code) | BigInt(first + k) << 16n,
-      )
-    );
-    const attrs = {
-      inputs: node.inputs.length,
-      registers: first + steps.length,
-      code: [...code, ...results],
-      constants,
-    };
-    return { kernel: "map", attrs };
-  },
 });
 
 /** A map program as attribute. */

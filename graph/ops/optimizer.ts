@@ -17,17 +17,19 @@ export const sumSquares: Op = defineOp({
   split: { additive: true, padded: true },
   recompute: "cheap",
   flops: (node) => 2 * node.inputs.reduce((n, v) => n + numel(v.shape), 0),
-  scratch: (node) => 8 * node.inputs.reduce((n, v) => n + Math.ceil(numel(v.shape) / 4096), 0),
 });
 
 /** A parameter, its moments and its gradient are cut alike. Several parameters are joined behind `partition`, and not cut. */
 function adamwDims({ inputs }: Node): string {
-  const n = parameters({ inputs });
+  const n = numUpdated({ inputs });
   const terms = inputs.map((v) => v.shape.map((_, d) => n === 1 ? `dim${d}` : "1").join(" "));
   return `${terms.join(", ")} -> ${terms.slice(0, 3 * n).join(", ")}`;
 }
 
-const parameters = (node: { readonly inputs: readonly unknown[] }): number => (node.inputs.length - 3) / 4;
+/** How many parameters an `adamw` updates. */
+export function numUpdated(node: { readonly inputs: readonly unknown[] }): number {
+  return (node.inputs.length - 3) / 4;
+}
 
 /** One AdamW step (Loshchilov & Hutter 2019) of n parameters: `p..., m..., v..., g..., lr, step, scale -> p..., m..., v...`.
  * With g = scale * gradient: p -= lr wd p; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
@@ -48,7 +50,7 @@ export const adamw: Op = defineOp({
     return `${tensors(4 * n)}, , ,  -> ${tensors(3 * n)}`;
   },
   infer: (inputs) => {
-    const n = parameters({ inputs });
+    const n = numUpdated({ inputs });
     if (!Number.isInteger(n) || n < 1) {
       throw new TypeError(`expected p, m, v, g for each parameter, then lr, step, scale`);
     }
@@ -56,7 +58,7 @@ export const adamw: Op = defineOp({
   },
   bf16: (side, index, inputs) => side === "output" || index < inputs - 3,
   reference: (inputs, attrs) => {
-    const n = parameters({ inputs }), [lr, step, scale] = inputs.slice(4 * n).map((x) => x.data[0]);
+    const n = numUpdated({ inputs }), [lr, step, scale] = inputs.slice(4 * n).map((x) => x.data[0]);
     const out = inputs.slice(0, 3 * n).map((x) => arr(x.shape, x.data.slice()));
     if (!Number.isFinite(scale)) return out;
     const [b1, b2, eps, wd] = ["beta1", "beta2", "eps", "weight_decay"].map((k) => num(attrs[k]));
@@ -74,13 +76,5 @@ export const adamw: Op = defineOp({
   },
   split: { dims: adamwDims, padded: true },
   recompute: "cheap",
-  flops: (node) => 15 * node.inputs.slice(0, parameters(node)).reduce((n, v) => n + numel(v.shape), 0),
-  inPlace: (node: Node) => Array.from({ length: 3 * parameters(node) }, (_, i): [number, number] => [i, i]),
-  kernel: (node) => ({
-    kernel: "adamw",
-    attrs: {
-      n: parameters(node),
-      ...Object.fromEntries(["beta1", "beta2", "eps", "weight_decay"].map((k) => [k, num(node.attrs[k])])),
-    },
-  }),
+  flops: (node) => 15 * node.inputs.slice(0, numUpdated(node)).reduce((n, v) => n + numel(v.shape), 0),
 });

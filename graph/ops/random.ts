@@ -3,7 +3,7 @@
  * @module */
 import { arr, stridesOf } from "../array.ts";
 import type { Attrs } from "../ir.ts";
-import { anyViews, defineOp, num, nums, type Op, str } from "../op.ts";
+import { defineOp, num, nums, type Op, str } from "../op.ts";
 
 const MASK = 0xffffffffn;
 
@@ -129,7 +129,7 @@ export function normalCdf(x: number): number {
   return x < 0 ? tail : 1 - tail;
 }
 
-/** Kinds of distribution, in the order of the kernel's attribute. */
+/** Kinds of distribution. */
 const KINDS = ["uniform", "normal", "truncated_normal"];
 
 function sample(u: number, attrs: Attrs): number {
@@ -141,7 +141,8 @@ function sample(u: number, attrs: Attrs): number {
   return Math.min(Math.max(x, num(attrs.low)), num(attrs.high));
 }
 
-function boxOf(
+/** The box that a `random` makes of its whole: where it begins, and where its numbers end. */
+export function boxOf(
   { shape, whole = shape, starts, ends = whole }: Attrs,
 ): Record<"whole" | "starts" | "ends", readonly number[]> {
   return { whole: nums(whole), starts: nums(starts ?? nums(whole).map(() => 0)), ends: nums(ends) };
@@ -189,14 +190,4 @@ export const random: Op = defineOp({
   },
   vjp: () => [],
   recompute: "cheap",
-  views: anyViews,
-  kernel: ({ attrs }) => ({
-    kernel: "random",
-    attrs: {
-      kind: KINDS.indexOf(str(attrs.kind)),
-      key: BigInt.asIntN(64, nameKey(str(attrs.name))),
-      ...Object.fromEntries(["a", "b", "low", "high"].map((k) => [k, num(attrs[k] ?? 0)])),
-      ...boxOf(attrs),
-    },
-  }),
 });

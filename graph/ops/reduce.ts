@@ -41,6 +41,4 @@ export const reduce: Op = defineOp({
   split: { by: (attrs) => attrs.kind === "max" ? "max" : "sum", linear: (attrs) => attrs.kind === "max" ? [] : "all" },
   recompute: "cheap",
   flops: (node) => numel(node.inputs[0].shape),
-  views: (node, [x, y]) => [x, { ...y, shape: x.shape, strides: reducedStrides(str(node.attrs.dims), y.strides) }],
-  kernel: (node) => ({ kernel: "reduce", attrs: { kind: node.attrs.kind === "max" ? 1 : 0 } }),
 });

@@ -2,9 +2,7 @@
  * @module */
 import { ADDED, type Schema, STORED } from "../attributes.ts";
 import { type Arr, arr } from "../array.ts";
-import { dtypeBytes, numel, wide } from "../ir.ts";
 import { defineOp, mayBeBf16, num, type Op } from "../op.ts";
-import { accumulateMode } from "./state.ts";
 
 function norm(x: Arr, w: Arr, eps: number): [Arr, Arr] {
   const d = w.data.length, y = arr(x.shape), rstd = arr(x.shape.slice(0, -1));
@@ -52,7 +50,6 @@ export const addRmsnorm: Op = defineOp({
   split: { whole: ["d"] },
   recompute: "cheap",
   flops: (node) => 5 * node.inputs[0].shape.reduce((n, s) => n * s, 1),
-  inPlace: () => [[0, 0], [0, 1]],
 });
 
 /** `x, rstd, w, dy[, residual] -> dx, dw`: with u = dy w, dx = residual + rstd (u - x rstd^2 mean(u x)), dw = sum of dy x rstd. */
@@ -79,13 +76,5 @@ export const rmsnormBackward: Op = defineOp({
   split: { whole: ["d"] },
   recompute: "cheap",
   flops: (node) => 10 * node.inputs[0].shape.reduce((n, s) => n * s, 1),
-  // dw is summed in up to 64 fixed runs of rows, whatever the number of threads.
-  scratch: ({ inputs: [x, rstd, w] }) => Math.min(64, numel(rstd.shape)) * w.shape[0] * dtypeBytes[wide(x.dtype)],
-  accumulates: 1,
-  inPlace: (node) => node.inputs.length > 4 ? [[0, 4], [0, 3]] : [[0, 3]],
-  kernel: (node) => ({
-    kernel: "rmsnorm_backward",
-    attrs: { accumulate: accumulateMode(node.attrs) },
-    operands: (inputs, outputs) => [...inputs.slice(0, 4), inputs[4], ...outputs],
-  }),
+  into: 1,
 });

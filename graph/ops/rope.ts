@@ -51,10 +51,6 @@ export const ropeTable: Op = defineOp({
   vjp: () => [],
   split: { whole: ["k"] },
   recompute: "cheap",
-  kernel: ({ attrs }) => ({
-    kernel: "rope_table",
-    attrs: Object.fromEntries(["theta", "factor", "low", "high", "original"].map((k) => [k, num(attrs[k])])),
-  }),
 });
 
 /** Turns the pairs of every head `[..., H, K]` by the angles of a table `[..., K]`; `inverse` turns back. */
@@ -78,6 +74,4 @@ export const rope: Op = defineOp({
   split: { whole: ["k"], linear: [[0]] },
   takesRounded: true,
   recompute: "cheap",
-  inPlace: () => [[0, 0]],
-  kernel: (node) => ({ kernel: "rope", attrs: { inverse: node.attrs.inverse ? 1 : 0 } }),
 });

@@ -16,11 +16,6 @@ function forEachRow(ids: Arr, rows: number, attrs: Attrs, visit: (id: number, ro
   });
 }
 
-const rowKernel = (kernel: string): Op["kernel"] => ({ attrs }) => ({
-  kernel,
-  attrs: { start: num(attrs.start ?? 0) },
-});
-
 /** `x, ids -> y` with `y[k] = x[ids[k]]`, zeros where that is no row. With `start`, x is a slice that begins there. */
 export const take: Op = defineOp({
   name: "take",
@@ -41,7 +36,6 @@ export const take: Op = defineOp({
   split: { offset: "n", linear: [[0]] },
   recompute: "cheap",
   flops: () => 0,
-  kernel: rowKernel("take"),
 });
 
 /** `ids, rows -> y` of `size` rows: each is the sum of the rows whose index it is. With `start`, y is a slice that begins there. */
@@ -71,7 +65,6 @@ export const scatterAdd: Op = defineOp({
   ],
   split: { offset: "n", linear: [[1]] },
   recompute: "cheap",
-  kernel: rowKernel("scatter_add"),
 });
 
 /** `x, ids, rows -> y`: x with other rows at the indices; of equal indices the last counts. With `start`, x and y are slices that begin
@@ -96,8 +89,6 @@ export const putRows: Op = defineOp({
   split: { whole: ["k"], offset: "n", linear: [[0, 2]] },
   recompute: "cheap",
   flops: () => 0,
-  inPlace: () => [[0, 0]],
-  kernel: rowKernel("put_rows"),
 });
 
 /** `[..., k]` to i32 `[..., k, 1]`: 1 where no later index is equal. */

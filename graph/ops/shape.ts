@@ -5,7 +5,7 @@ import type { Schema } from "../attributes.ts";
 import { arr, forEachIndex, stridesOf } from "../array.ts";
 import { bindDims, parseDims, type Sizes } from "../dims.ts";
 import { type Attrs, type Node, numel, sameType, typeText } from "../ir.ts";
-import { anyViews, defineOp, num, nums, type Op, str } from "../op.ts";
+import { defineOp, num, nums, type Op, str } from "../op.ts";
 import { sliceView, throughDims, type View } from "../view.ts";
 
 const DIMS: Schema = { dims: { type: "text", doc: "the pattern" } };
@@ -13,9 +13,8 @@ const SIZES: Schema = {
   sizes: { type: "sizes", optional: true, doc: "sizes of labels that the operand does not tell", local: "labels" },
 };
 
-const copy = () => ({ kernel: "copy", attrs: {} });
-
-function sizesOf(attrs: Attrs, shape: readonly number[]): Record<string, number> {
+/** Sizes of the labels of a pattern. */
+export function sizesOf(attrs: Attrs, shape: readonly number[]): Record<string, number> {
   const sizes: Sizes = bindDims(str(attrs.dims), [shape], attrs.sizes as Record<string, number>);
   return Object.fromEntries(sizes);
 }
@@ -25,10 +24,10 @@ const dimsView = ({ attrs }: Node, operand: View): View | undefined =>
   throughDims(operand, str(attrs.dims), attrs.sizes as Record<string, number>);
 
 /** `"a b -> b a"` as `"b a -> a b"`. */
-const reversed = (dims: unknown): string => {
+export function reversed(dims: unknown): string {
   const [from, to] = (dims as string).split("->");
   return `${to.trim()} -> ${from.trim()}`;
-};
+}
 
 /** Splits and merges dims without moving anything: `"b t (h k) -> b t h k"`. */
 export const reshape: Op = defineOp({
@@ -48,9 +47,6 @@ export const reshape: Op = defineOp({
   split: { linear: "all" },
   recompute: "cheap",
   flops: () => 0,
-  // Where strides cannot say it, the numbers are copied: the result is dense, so it can be seen as the operand is.
-  views: (node, [x, y]) => [x, throughDims(y, reversed(node.attrs.dims), sizesOf(node.attrs, x.shape))!],
-  kernel: copy,
 });
 
 /** Permutes dims: `"b t h k -> b h t k"`. */
@@ -77,8 +73,6 @@ export const transpose: Op = defineOp({
   split: { linear: "all" },
   recompute: "cheap",
   flops: () => 0,
-  views: anyViews,
-  kernel: copy,
 });
 
 /** Repeats along new dims: `"d -> b t d"` with the sizes of all labels. */
@@ -103,8 +97,6 @@ export const broadcast: Op = defineOp({
   split: { linear: "all" },
   recompute: "cheap",
   flops: () => 0,
-  views: anyViews,
-  kernel: copy,
 });
 
 /** Dims of which there is a part. */
@@ -158,8 +150,6 @@ export const slice: Op = defineOp({
   split: { dims: sliceDims, ordered: slicedDims, linear: "all" },
   recompute: "cheap",
   flops: () => 0,
-  views: anyViews,
-  kernel: copy,
 });
 
 /** `"a 1, a 1 -> a 1"`: what is joined must be whole. */
@@ -210,8 +200,6 @@ export const concat: Op = defineOp({
   split: { dims: concatDims, ordered: ({ attrs }) => [num(attrs.dim)], linear: "all" },
   recompute: "cheap",
   flops: () => 0,
-  views: anyViews,
-  kernel: copy,
 });
 
 /** The same numbers in memory of their own, packed. Made by `materialize` where a kernel cannot follow strides. */
@@ -225,6 +213,4 @@ export const copyOp: Op = defineOp({
   split: { linear: "all" },
   recompute: "cheap",
   flops: () => 0,
-  views: anyViews,
-  kernel: copy,
 });

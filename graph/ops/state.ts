@@ -3,11 +3,9 @@
  * @module */
 import type { Schema } from "../attributes.ts";
 import { type DType, isReal } from "../ir.ts";
-import { anyViews, nums, type Op, str } from "../op.ts";
+import { nums, type Op, str } from "../op.ts";
 
 const STATES: Schema = { states: { type: "texts", doc: "names, of those that lie one after another" } };
-
-const copy = () => ({ kernel: "copy", attrs: {} });
 
 /** The state's value now; several states that lie one after another are one value, joined along dim 0. */
 export const read: Op = {
@@ -23,7 +21,6 @@ export const read: Op = {
   vjp: () => [],
   recompute: "cheap",
   flops: () => 0,
-  views: anyViews,
 };
 
 /** Replaces the state. */
@@ -35,9 +32,7 @@ export const assign: Op = {
   infer: () => [],
   vjp: () => [],
   flops: () => 0,
-  views: anyViews,
   effect: true,
-  kernel: copy,
 };
 
 /** Adds to the state; with `begin`, overwrites it in the first microbatch of a step. */
@@ -51,12 +46,5 @@ export const accumulate: Op = {
     return [];
   },
   vjp: () => [],
-  views: anyViews,
   effect: true,
-  kernel: (node) => ({ kernel: "accumulate", attrs: { accumulate: node.attrs.begin ? 2 : 1 } }),
 };
-
-/** Kernel attribute of an op whose output is added into state memory. */
-export function accumulateMode(attrs: Readonly<Record<string, unknown>>): 0 | 1 | 2 {
-  return attrs.into === undefined ? 0 : attrs.begin ? 2 : 1;
-}

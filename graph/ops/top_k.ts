@@ -42,5 +42,4 @@ export const topK: Op = defineOp({
   split: { whole: ["n", "k"] },
   recompute: "cheap",
   flops: (node) => numel(node.inputs[0].shape),
-  kernel: () => ({ kernel: "top_k", attrs: {} }),
 });

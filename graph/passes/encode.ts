@@ -4,16 +4,16 @@ import { opOf } from "../builder.ts";
 import { type Range, type Touch, waitsOf } from "../events.ts";
 import { stateUse } from "../facts.ts";
 import { type DType, dtypeBytes, type Node, numel, type Origin } from "../ir.ts";
-import { kernels } from "../kernels.ts";
-import { flopsOf, type KernelCall } from "../op.ts";
+import { flopsOf } from "../op.ts";
 import { kernelViews, type Place } from "../place.ts";
 import { scopeText } from "../print.ts";
+import { callOf, type KernelCall, type Target } from "../target/target.ts";
 import { packed, type View } from "../view.ts";
 import type { HostSlot, MemoryPlan, SectionMemory } from "./memory.ts";
 
 const FORMAT = 2;
-/** The device that programs are for. */
-const TARGET = "cpu";
+/** Most bytes of the name of a target. */
+const NAME_BYTES = 16;
 /** Microbatches of which something is kept at a time, and the bytes kept of each. */
 const SLOTS = { count: 1, bytes: 0 };
 const SPACES = { arena: 0, input: 1, output: 2 } as const;
@@ -62,6 +62,8 @@ type From = Pick<Origin, "scope" | "phase">;
 
 interface Instruction extends From {
   readonly kernel: string;
+  /** 0 for kernels, 1 for collectives. */
+  readonly stream: number;
   readonly flops: number;
   readonly operands: readonly (Operand | undefined)[];
   /** Those of the operands that it writes. */
@@ -70,11 +72,6 @@ interface Instruction extends From {
 }
 
 const fromOf = ({ scope, phase }: Node): From => ({ scope, phase });
-
-/** Kernels run on stream 0, collectives on stream 1. */
-function streamOf({ kernel }: Instruction): number {
-  return kernels[kernel as keyof typeof kernels].collective ? 1 : 0;
-}
 
 /** Bytes that a tensor takes, where every element is there once. */
 function touchedBytes(operand: Operand | undefined): number {
@@ -95,7 +92,7 @@ function touchOf(instruction: Instruction): Touch {
   const ranges = (operands: readonly (Operand | undefined)[]): Range[] =>
     operands.filter((o): o is Operand => o?.space === "arena").map(rangeOf);
   return {
-    stream: streamOf(instruction),
+    stream: instruction.stream,
     reads: ranges(instruction.operands),
     writes: ranges(instruction.written),
   };
@@ -104,8 +101,8 @@ function touchOf(instruction: Instruction): Touch {
 /** Encodes a memory plan with its graphs, one section a graph.
  * @throws {Error} when a kernel cannot take a node's operands where they lie: which node, and why. */
 export function encode(plan: MemoryPlan): EncodedProgram {
-  const sections = plan.sections.map((section) => ({ section, instructions: lower(section, plan.states) }));
-  const writer = new ProgramWriter(), waits = waitsOf(sections.map((s) => s.instructions.map(touchOf)));
+  const sections = plan.sections.map((section) => ({ section, instructions: lower(section, plan) }));
+  const writer = new ProgramWriter(plan.target), waits = waitsOf(sections.map((s) => s.instructions.map(touchOf)));
   sections.forEach(({ section, instructions }, i) => writer.section(section.graph.name, instructions, waits[i]));
   return {
     bytes: writer.finish(plan, sections.map((s) => s.section)),
@@ -128,7 +125,7 @@ export function encode(plan: MemoryPlan): EncodedProgram {
 }
 
 /** The instructions of a graph. */
-function lower(section: SectionMemory, states: MemoryPlan["states"]): Instruction[] {
+function lower(section: SectionMemory, { target, states }: MemoryPlan): Instruction[] {
   const { graph, places } = section;
   const inputAt = new Map(section.inputs.map((s) => [s.name, s.offset]));
   const operandAt = ({ base, view }: Place, taken: View = view): Operand => ({
@@ -139,12 +136,11 @@ function lower(section: SectionMemory, states: MemoryPlan["states"]): Instructio
     view: taken,
   });
   const copy = (from: From, source: Operand, to: Operand): Instruction => ({
-    kernel: "copy",
+    ...running(target, target.copy),
     ...from,
     flops: 0,
     operands: [source, to],
     written: [to],
-    attrs: {},
   });
   const instructions: Instruction[] = [];
   for (const node of graph.nodes) {
@@ -155,7 +151,7 @@ function lower(section: SectionMemory, states: MemoryPlan["states"]): Instructio
       }
       continue;
     }
-    instructions.push(...lowerNode(node, section, states, operandAt));
+    instructions.push(...lowerNode(node, { section, target, states, operandAt }));
   }
   for (const { name, value, offset } of section.outputs) {
     const to: Operand = { space: "output", dtype: value.dtype, offset, view: packed(value.shape) };
@@ -164,43 +160,49 @@ function lower(section: SectionMemory, states: MemoryPlan["states"]): Instructio
   return instructions;
 }
 
-function lowerNode(
-  node: Node,
-  section: SectionMemory,
-  states: MemoryPlan["states"],
-  operandAt: (place: Place, view?: View) => Operand,
-): Instruction[] {
-  const op = opOf(node.op);
-  const call = op.kernel?.(node) ?? { kernel: node.op, attrs: node.attrs as KernelCall["attrs"] };
-  if (op.states) {
-    return statePieces(node, call, { section, states, operandAt });
-  }
+/** The kernel of a call, and where it runs.
+ * @throws {TypeError} when the target has none of that name. */
+function running(
+  { name, kernels }: Target,
+  { kernel, attrs }: KernelCall,
+): Pick<Instruction, "kernel" | "stream" | "attrs"> {
+  const known = kernels[kernel];
+  if (!known) throw new TypeError(`Cannot run kernel "${kernel}": it is none of target "${name}"`);
+  return { kernel, stream: known.collective ? 1 : 0, attrs };
+}
+
+/** What a node becomes instructions in. */
+interface Surroundings extends Pick<MemoryPlan, "target" | "states"> {
+  readonly section: SectionMemory;
+  readonly operandAt: (place: Place, view?: View) => Operand;
+}
+
+function lowerNode(node: Node, surroundings: Surroundings): Instruction[] {
+  const { section, target, operandAt } = surroundings, op = opOf(node.op), call = callOf(target, node);
+  if (op.states) return statePieces(node, call, surroundings);
   const all = [...node.inputs, ...node.outputs];
-  const views = kernelViews(node, all.map((v) => section.places.of.get(v)!.view));
+  const views = kernelViews(node, all.map((v) => section.places.of.get(v)!.view), target);
   if (typeof views === "string") {
     throw new Error(`Cannot run "${node.op}" of ${scopeText(node) || "the graph"}: ${views}`);
   }
   const given = all.map((v, i) => operandAt(section.places.of.get(v)!, views[i])), { length } = node.inputs;
   const written = given.slice(length);
   const operands: (Operand | undefined)[] = call.operands?.(given.slice(0, length), written) ?? given;
-  if (kernels[call.kernel as keyof typeof kernels].scratch) {
+  const runs = running(target, call);
+  if (target.kernels[call.kernel].scratch) {
     const { offset, bytes } = section.scratchOf(node) ?? { offset: 0, bytes: 0 };
     const scratch: Operand = { space: "arena", dtype: "bytes", offset, view: packed([bytes]) };
     operands.push(scratch);
     written.push(scratch);
   }
-  return [{ kernel: call.kernel, ...fromOf(node), flops: flopsOf(op, node), operands, written, attrs: call.attrs }];
+  return [{ ...runs, ...fromOf(node), flops: flopsOf(op, node), operands, written }];
 }
 
 /** A value goes into its states piece by piece: they need not be neighbours. */
 function statePieces(
   node: Node,
   call: KernelCall,
-  { section, states, operandAt }: {
-    readonly section: SectionMemory;
-    readonly states: MemoryPlan["states"];
-    readonly operandAt: (place: Place, view?: View) => Operand;
-  },
+  { section, target, states, operandAt }: Surroundings,
 ): Instruction[] {
   const [value] = node.inputs, place = section.places.of.get(value)!;
   let row = 0;
@@ -215,10 +217,9 @@ function statePieces(
     };
     row += rows;
     const base = { kind: "state", dtype: state.dtype, size: 0, names: [name] } as const;
-    const target = operandAt({ base, view: packed(view.shape) });
+    const to = operandAt({ base, view: packed(view.shape) });
     const flops = stateUse(node) === "adds" ? numel(view.shape) : 0;
-    const operands = [operandAt(place, view), target];
-    return { kernel: call.kernel, ...fromOf(node), flops, operands, written: [target], attrs: call.attrs };
+    return { ...running(target, call), ...fromOf(node), flops, operands: [operandAt(place, view), to], written: [to] };
   });
 }
 
@@ -238,6 +239,8 @@ class ProgramWriter {
   readonly #attributes: { value: number | bigint; real: boolean }[] = [];
   readonly #strings: number[] = [];
   readonly #texts = new Map<string, [number, number]>();
+
+  constructor(readonly target: Target) {}
 
   /** @param waits for each instruction, those of the program that it waits for. */
   section(name: string, instructions: readonly Instruction[], waits: readonly (readonly number[])[]): void {
@@ -259,7 +262,7 @@ class ProgramWriter {
   }
 
   #attrs({ kernel, attrs }: Instruction): void {
-    for (const { name, type } of kernels[kernel as keyof typeof kernels].attributes) {
+    for (const { name, type } of this.target.kernels[kernel].attributes) {
       const value = attrs[name], real = type.startsWith("f64");
       if (value === undefined) throw new Error(`Cannot encode "${kernel}": attribute "${name}" is missing`);
       if (typeof value === "object") {
@@ -293,6 +296,12 @@ class ProgramWriter {
     return known.index;
   }
 
+  #name(): Uint8Array {
+    const { name } = this.target, bytes = new TextEncoder().encode(name);
+    if (bytes.length <= NAME_BYTES) return bytes;
+    throw new RangeError(`Cannot encode the name of target "${name}": ${bytes.length} bytes, at most ${NAME_BYTES}`);
+  }
+
   finish(plan: MemoryPlan, sections: readonly SectionMemory[]): Uint8Array<ArrayBuffer> {
     const pad = (n: number): number => Math.ceil(n / 8) * 8;
     const bytes = 128 + 128 * this.#tensors.size + 32 * this.#sections.length + 48 * this.#instructions.length +
@@ -317,7 +326,7 @@ class ProgramWriter {
     u64(this.#strings.length);
     u64(SLOTS.count);
     u64(SLOTS.bytes);
-    for (const c of new TextEncoder().encode(TARGET)) view.setUint8(at++, c);
+    for (const c of this.#name()) view.setUint8(at++, c);
     at = 128;
     for (const { operand: { space, dtype, offset, view: v } } of this.#tensors.values()) {
       const end = at + 128;
@@ -337,8 +346,8 @@ class ProgramWriter {
       u64(0);
     }
     for (const { at, scope, operands, attrs, waits } of this.#instructions) {
-      u32(kernels[at.kernel as keyof typeof kernels].index);
-      u32(streamOf(at));
+      u32(this.target.kernels[at.kernel].index);
+      u32(at.stream);
       u64(operands[0]);
       u32(operands[1]);
       u32(attrs[1]);

@@ -5,6 +5,7 @@ import { Editor, hasEffect, touchedStates } from "../edit.ts";
 import { isGather, stateUse } from "../facts.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
 import { nums } from "../op.ts";
+import type { Fusion, Target } from "../target/target.ts";
 import { castsIntoKernels, castsIntoProducts } from "./fuse_casts.ts";
 import { joinProducts } from "./fuse_products.ts";
 import { fuseMaps } from "./fuse_maps.ts";
@@ -93,8 +94,8 @@ function touchedOnce(graph: Graph): (states: readonly string[]) => boolean {
 }
 
 /** Gradients are added into state by the kernel that makes them: a sum goes in term by term, in the order in which the terms are
- * made, and an op that can add its output into memory gets the attribute `into`. */
-export function accumulateInPlace(graph: Graph): Graph {
+ * made, and an op whose kernel can add its output into memory gets the attribute `into`. */
+export function accumulateInPlace(graph: Graph, { lowerings }: Target): Graph {
   const made = producers(graph), uses = consumers(graph), outputs = results(graph), edit = new Editor(graph);
   const order = new Map(graph.nodes.map((n, at) => [n, at])), isFree = touchedOnce(graph);
   /** Terms of a sum that is there for one accumulation alone, each with the node where it can be added. A sum may be as long as the
@@ -105,7 +106,10 @@ export function accumulateInPlace(graph: Graph): Graph {
       const { value, at } = term, node = made.get(value);
       if (!node || !soleUse(uses, outputs, value)) terms.push(term);
       else if (opOf(node.op).adds) open.push(...node.inputs.toReversed().map((v) => ({ value: v, at: node })));
-      else terms.push({ value, at: opOf(node.op).accumulates === node.outputs.indexOf(value) ? node : at });
+      else {
+        const isAdded = lowerings[node.op]?.accumulates && opOf(node.op).into === node.outputs.indexOf(value);
+        terms.push({ value, at: isAdded ? node : at });
+      }
     }
     return terms;
   };
@@ -122,7 +126,7 @@ export function accumulateInPlace(graph: Graph): Graph {
       }
     });
   }
-  return joinSlices(edit.finish());
+  return lowerings.contract?.accumulates ? joinSlices(edit.finish()) : edit.finish();
 }
 
 /** `accumulate` of all row slices of one product into states that lie one after another is one product into all of them. */
@@ -183,7 +187,7 @@ export function joinUpdates(graph: Graph): Graph {
 const sizeOf = (adamw: Node): number => adamw.outputs.length / 3;
 
 /** The rules, in order: products and norms before sums go into state, casts into what is left of them, element-wise chains last. */
-export const fusions: readonly [name: string, rule: (graph: Graph) => Graph][] = [
+export const fusions: readonly [name: Fusion, rule: (graph: Graph, target: Target) => Graph][] = [
   ["castsIntoProducts", castsIntoProducts],
   ["ropeIntoAttention", ropeIntoAttention],
   ["residualNorms", residualNorms],
@@ -194,7 +198,7 @@ export const fusions: readonly [name: string, rule: (graph: Graph) => Graph][] =
   ["fuseMaps", fuseMaps],
 ];
 
-/** Fuses a graph. Its meaning stays the same up to the order of sums. */
-export function fuse(graph: Graph): Graph {
-  return fusions.reduce((g, [, rule]) => rule(g), graph);
+/** Fuses a graph by the rules that pay on a target. Its meaning stays the same up to the order of sums. */
+export function fuse(graph: Graph, target: Target): Graph {
+  return fusions.reduce((g, [name, rule]) => target.fusions.has(name) ? rule(g, target) : g, graph);
 }

@@ -24,11 +24,11 @@ export function castsIntoProducts(graph: Graph): Graph {
   const made = producers(graph), uses = consumers(graph), edit = new Editor(graph);
   const results = new Set(graph.outputs.map((o) => o.value));
   for (const cast of graph.nodes.filter(isNarrowing)) {
-    const [value] = cast.inputs, [rounded] = cast.outputs, source = made.get(value);
+    const [value] = cast.inputs, [rounded] = cast.outputs, { dtype } = rounded, source = made.get(value);
     const isOnlyCast = uses.get(value)!.length === 1 && !results.has(value);
     if (isOnlyCast && storesBf16(source, value)) continue;
     const readers = uses.get(rounded) ?? [];
-    if (results.has(rounded) || !readers.every((n) => opOf(n.op).rounding?.casts && n.attrs.round)) continue;
+    if (results.has(rounded) || !readers.every((n) => opOf(n.op).rounding?.plain && n.attrs.round === dtype)) continue;
     edit.replace(rounded, value);
   }
   return edit.finish();

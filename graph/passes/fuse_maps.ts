@@ -16,9 +16,8 @@ import {
   wide,
 } from "../ir.ts";
 import { type MapProgram, type MapStep, programAttr } from "../ops/map.ts";
+import type { Target } from "../target/target.ts";
 
-/** Longest program: its registers must stay in cache. */
-const MAX_STEPS = 48;
 /** How far apart in the graph two parts of a cluster may stand; bounds the search for paths, and the life of values. */
 const MAX_DISTANCE = 64;
 /** Terms of a sum that may wait for each other, where they are made one after another. */
@@ -43,7 +42,8 @@ class Units {
   readonly #of: Map<Node, Unit>;
   readonly #order: (Unit | undefined)[];
 
-  constructor(graph: Graph) {
+  /** @param maxSteps longest program. */
+  constructor(graph: Graph, readonly maxSteps: number) {
     this.#needs = dependencies(graph.nodes);
     const units = graph.nodes.map((node, at): Unit => ({ nodes: new Set([node]), first: at, last: at, at }));
     this.#of = new Map(graph.nodes.map((node, at) => [node, units[at]]));
@@ -59,7 +59,7 @@ class Units {
     const [x] = a.nodes, [y] = b.nodes, start = Math.min(a.at, b.at), end = Math.max(a.at, b.at);
     const [u, v] = [x.outputs[0], y.outputs[0]];
     if (wide(u.dtype) !== wide(v.dtype) || String(u.shape) !== String(v.shape)) return;
-    if (a.nodes.size + b.nodes.size > MAX_STEPS) return;
+    if (a.nodes.size + b.nodes.size > this.maxSteps) return;
     // What only backward needs is not made in forward.
     if (inBackward(x) !== inBackward(y) || Math.max(a.last, b.last) - Math.min(a.first, b.first) > MAX_DISTANCE) return;
     if (this.#keepsTerms(a, b)) return;
@@ -104,8 +104,9 @@ class Units {
 }
 
 /** Replaces every cluster of element-wise nodes by one `map`. */
-export function fuseMaps(graph: Graph): Graph {
-  const made = producers(graph), order = new Map(graph.nodes.map((n, i) => [n, i])), units = new Units(graph);
+export function fuseMaps(graph: Graph, { mapSteps }: Target): Graph {
+  const made = producers(graph), order = new Map(graph.nodes.map((n, i) => [n, i]));
+  const units = new Units(graph, mapSteps);
   const readers = new Map<Value, Node[]>(), mappable = graph.nodes.filter(isMappable);
   for (const node of mappable) {
     const sources = node.inputs.map((v) => made.get(v)).filter(isMappable);

@@ -10,6 +10,7 @@ import { gemmLabels } from "../gemm.ts";
 import type { Graph, Node, Value } from "../ir.ts";
 import { str } from "../op.ts";
 import { type Base, isForeign, needsCopies, placeValues } from "../place.ts";
+import type { Target } from "../target/target.ts";
 import { isPacked } from "../view.ts";
 
 /** Is this a copy that had to be made? */
@@ -17,14 +18,14 @@ export function isCopy({ op }: Node): boolean {
   return op === "copy";
 }
 
-/** Inserts `copy` where it is needed. */
-export function materialize(graph: Graph): Graph {
-  return { ...packOperands(keepOldStates(graph)), level: "placed" };
+/** Inserts `copy` where kernels of a target need it. */
+export function materialize(graph: Graph, target: Target): Graph {
+  return { ...packOperands(keepOldStates(graph, target), target), level: "placed" };
 }
 
 /** Copies where a kernel cannot follow strides; a product that is made packed may be what another kernel cannot follow. */
-function packOperands(graph: Graph): Graph {
-  const places = placeValues(graph),
+function packOperands(graph: Graph, target: Target): Graph {
+  const places = placeValues(graph, target),
     edit = new Editor(graph),
     unfit = graph.nodes.filter((n) => needsCopies(n, places));
   if (unfit.length === 0) return graph;
@@ -41,12 +42,12 @@ function packOperands(graph: Graph): Graph {
       edit.drop(node);
     }
   }
-  return packOperands(edit.finish());
+  return packOperands(edit.finish(), target);
 }
 
 /** A `read` is the state's own memory: where that is changed while the value, or a view of it, is still needed, it is copied. */
-function keepOldStates(graph: Graph): Graph {
-  const places = placeValues(graph), edit = new Editor(graph);
+function keepOldStates(graph: Graph, target: Target): Graph {
+  const places = placeValues(graph, target), edit = new Editor(graph);
   const changes = new Map<string, number[]>();
   for (const [at, node] of graph.nodes.entries()) {
     if (hasEffect(node)) { for (const s of touchedStates(node)) changes.set(s, [...changes.get(s) ?? [], at]); }

@@ -19,14 +19,9 @@ import {
 } from "../ir.ts";
 import { type Base, ownsBase, type Places, placeValues } from "../place.ts";
 import { scopeText } from "../print.ts";
+import type { Target } from "../target/target.ts";
 import { transfersOf } from "../units.ts";
 import type { View } from "../view.ts";
-
-/** Every buffer starts at a multiple of this: one cache line, one AVX-512 vector. */
-export const ALIGNMENT = 64;
-
-/** The arena is a multiple of this: what a system gives, so that what is planned is what the process has. */
-const PAGE = 4096;
 
 /** One piece of the shared region while it is in use. */
 export interface Block {
@@ -72,6 +67,8 @@ export interface SectionMemory {
 
 /** The plan of all graphs of a step. */
 export interface MemoryPlan {
+  /** The device that it is made for. */
+  readonly target: Target;
   readonly threads: number;
   readonly arenaBytes: number;
   /** Bytes of states by kind, then of the shared region. */
@@ -80,17 +77,25 @@ export interface MemoryPlan {
   readonly sections: readonly SectionMemory[];
 }
 
-const align = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+/** The next multiple. */
+const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
+
+/** What a plan is made for: a device, and how many threads its kernels' scratch is sized for. */
+export interface MemoryOptions {
+  readonly target: Target;
+  readonly threads: number;
+}
 
 /** Plans the memory of a step.
- * @param graphs all graphs over the same states. @param options `threads`: how many the kernels' scratch is sized for. */
-export function memory(graphs: readonly Graph[], options: { readonly threads: number }): MemoryPlan {
-  const { states, bytes: stateBytes, categories } = placeStates(graphs);
-  const sections = graphs.map((graph) => planSection(graph, states, stateBytes, options.threads));
+ * @param graphs all graphs over the same states. */
+export function memory(graphs: readonly Graph[], { target, threads }: MemoryOptions): MemoryPlan {
+  const { states, bytes: stateBytes, categories } = placeStates(graphs, target.alignment);
+  const sections = graphs.map((graph) => planSection(graph, { target, threads, states, start: stateBytes }));
   const end = sections.flatMap((s) => s.blocks).reduce((n, b) => Math.max(n, b.offset + b.bytes), stateBytes);
-  const arenaBytes = Math.ceil(end / PAGE) * PAGE;
+  const arenaBytes = align(end, target.page);
   return {
-    threads: options.threads,
+    target,
+    threads,
     arenaBytes,
     categories: { ...categories, transient: arenaBytes - stateBytes },
     states,
@@ -99,7 +104,7 @@ export function memory(graphs: readonly Graph[], options: { readonly threads: nu
 }
 
 /** States by kind; states that some node touches as one are neighbours. */
-function placeStates(graphs: readonly Graph[]) {
+function placeStates(graphs: readonly Graph[], alignment: number) {
   const all = new Map(graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
   const groups = new Map<string, readonly string[]>();
   for (const node of graphs.flatMap((g) => g.nodes)) {
@@ -123,7 +128,7 @@ function placeStates(graphs: readonly Graph[]) {
         states.set(member, { state, offset: bytes });
         bytes += sizeBytes(state);
       }
-      bytes = align(bytes);
+      bytes = align(bytes, alignment);
     }
     categories[kind] = bytes - start;
   }
@@ -138,13 +143,12 @@ interface Life {
   readonly label: string;
 }
 
+/** @param options `start`: where the region of sections begins. */
 function planSection(
   graph: Graph,
-  states: MemoryPlan["states"],
-  start: number,
-  threads: number,
+  { target, threads, states, start }: MemoryOptions & Pick<MemoryPlan, "states"> & { readonly start: number },
 ): SectionMemory {
-  const places = placeValues(graph);
+  const { alignment, lowerings } = target, places = placeValues(graph, target);
   const lives = lifetimes(graph, places);
   const assigned = new Map<Base, number>();
   const inPlaceAssigns = assignInPlace(
@@ -170,19 +174,19 @@ function planSection(
   }
   const scratch = new Map<Node, Block>();
   for (const [i, node] of graph.nodes.entries()) {
-    const bytes = opOf(node.op).scratch?.(node, threads) ?? 0;
+    const bytes = lowerings[node.op]?.scratch?.(node, threads) ?? 0;
     if (bytes > 0) {
       const life = { first: i, last: i, held: i };
       scratch.set(node, { offset: 0, bytes, ...life, use: "scratch", label: `scratch of ${label(node)}` });
     }
   }
   const list = [...blocks.values(), ...scratch.values()];
-  fit(list, start, (block) => isCollective(graph.nodes[block.first]));
+  fit(list, { start, alignment, isSent: (block) => isCollective(graph.nodes[block.first]) });
   const host = (slots: readonly { name: string; value: Value }[]) => {
     let offset = 0;
     const placed = slots.map(({ name, value }) => {
       const slot = { name, value, offset };
-      offset = align(offset + sizeBytes(value));
+      offset = align(offset + sizeBytes(value), alignment);
       return slot;
     });
     return { placed, bytes: offset };
@@ -205,6 +209,9 @@ function planSection(
     inPlaceAssigns,
   };
 }
+
+/** Results of a node, each with an operand whose memory it may take. */
+const pairsOf = ({ target }: Places, node: Node) => target.lowerings[node.op]?.inPlace?.(node) ?? [];
 
 const label = (node: Node): string => `${node.op} ${scopeText(node)}`.trim();
 
@@ -282,7 +289,7 @@ function assignInPlace(
       if (base.kind === "state") base.names.forEach((n) => lastRead.set(n, at));
     }
   }
-  const known = new Map<Node, { pairs: readonly [number, number][]; on: ReadonlyMap<string, readonly number[]> }>();
+  const known = new Map<Node, { pairs: ReturnType<typeof pairsOf>; on: ReadonlyMap<string, readonly number[]> }>();
   /** What a node can do in place, and which of its inputs lie on each state or graph input. AdamW of all parameters is one node with
    * very many of both, asked about by each assign. */
   const factsOf = (node: Node) => {
@@ -292,7 +299,7 @@ function assignInPlace(
       for (const [i, v] of node.inputs.entries()) {
         for (const name of places.of.get(v)!.base.names) on.set(name, [...on.get(name) ?? [], i]);
       }
-      known.set(node, facts = { pairs: opOf(node.op).inPlace?.(node) ?? [], on });
+      known.set(node, facts = { pairs: pairsOf(places, node), on });
     }
     return facts;
   };
@@ -339,7 +346,7 @@ function shareMemory(
     return root;
   };
   for (const [at, node] of graph.nodes.entries()) {
-    const pairs = places.isView(node) ? [] : opOf(node.op).inPlace?.(node) ?? [];
+    const pairs = places.isView(node) ? [] : pairsOf(places, node);
     const taken = new Set<Base>();
     for (const [o, i] of pairs) {
       const to = places.of.get(node.outputs[o])!.base, from = places.of.get(node.inputs[i])!.base;
@@ -370,8 +377,15 @@ function shareMemory(
 }
 
 /** Best fit, largest first: each block at the lowest offset where nothing that lives at the same time lies.
- * @param isSent is the block first written by a collective? */
-function fit(blocks: readonly Block[], start: number, isSent: (block: Block) => boolean): void {
+ * @param options `start`: lowest offset; `isSent`: is the block first written by a collective? */
+function fit(
+  blocks: readonly Block[],
+  { start, alignment, isSent }: {
+    readonly start: number;
+    readonly alignment: number;
+    readonly isSent: (block: Block) => boolean;
+  },
+): void {
   const placed: Block[] = [];
   const sent = new Set(blocks.filter(isSent));
   const covers = (a: Block, b: Block): boolean => a.first <= b.first && b.first <= (sent.has(b) ? a.last : a.held);
@@ -383,7 +397,7 @@ function fit(blocks: readonly Block[], start: number, isSent: (block: Block) => 
     for (const other of others) {
       const gap = other.offset - end;
       if (gap >= block.bytes && gap < gapBest) [best, gapBest] = [end, gap];
-      end = Math.max(end, align(other.offset + other.bytes));
+      end = Math.max(end, align(other.offset + other.bytes, alignment));
     }
     block.offset = best >= 0 ? best : end;
     placed.push(block);

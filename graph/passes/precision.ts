@@ -5,6 +5,8 @@ import { Builder, opOf, withInputs } from "../builder.ts";
 import { touchedStates } from "../edit.ts";
 import { onlyPlaces, stateUse } from "../facts.ts";
 import { consumers, type Graph, type Node, type State, type StateKind, type Value, withNodes } from "../ir.ts";
+import { takesBf16 } from "../op.ts";
+import type { Target } from "../target/target.ts";
 
 /** Element types of a step, in torchtitan's terms. */
 export interface Precision {
@@ -20,11 +22,12 @@ export interface Precision {
 /** All in f32. */
 export const fullPrecision: Precision = { param: "f32", reduce: "f32", stored: "f32" };
 
-/** Puts casts and the attributes `round` and `bf16` where the precision asks for them. */
-export function precision(graph: Graph, options: Precision): Graph {
-  const { param, reduce, stored } = options;
+/** Puts casts and the attributes `round` and `bf16` where the precision asks for them.
+ * @param options `target`: whose kernels multiply. */
+export function precision(graph: Graph, options: Precision & { readonly target: Target }): Graph {
+  const { param, reduce, stored, target } = options;
   let result = graph;
-  if (param === "bf16") result = roundProducts(result);
+  if (param === "bf16") result = roundProducts(result, target);
   if (reduce === "bf16") result = roundGradients(result);
   if (stored === "bf16") result = storeStates(result);
   return result;
@@ -57,8 +60,8 @@ function rewrite(
   return withNodes(graph, builder.nodes, current);
 }
 
-/** What multiplies takes bf16, as its record says. */
-function roundProducts(graph: Graph): Graph {
+/** What multiplies takes bf16, as its record says; the target says where its operands are rounded. */
+function roundProducts(graph: Graph, { lowerings }: Target): Graph {
   const uses = consumers(graph), results = new Set(graph.outputs.map((o) => o.value));
   const isSummed = (value: Value): boolean =>
     results.has(value) ||
@@ -66,8 +69,9 @@ function roundProducts(graph: Graph): Graph {
   return rewrite(graph, ({ op, inputs, outputs, attrs }, { emit, cast }) => {
     const { rounding } = opOf(op);
     if (!rounding || outputs[0].dtype !== "f32") return;
-    const { casts, stored, keepsSums } = rounding, rounded = { ...attrs, round: true };
-    const operands = casts ? inputs.map((v) => cast(v, "bf16")) : inputs;
+    const { stored, keepsSums } = rounding, rounded = { ...attrs, round: "bf16" };
+    const isCast = (v: Value, i: number) => v.dtype === "f32" && takesBf16(opOf(op), "input", i, inputs.length);
+    const operands = lowerings[op]?.castsOperands ? inputs.map((v, i) => isCast(v, i) ? cast(v, "bf16") : v) : inputs;
     if (stored === undefined || keepsSums && isSummed(outputs[stored])) return emit(op, operands, rounded);
     return emit(op, operands, { ...rounded, bf16: [stored] }).map((v, i) => i === stored ? cast(v, "f32") : v);
   });

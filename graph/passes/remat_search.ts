@@ -5,7 +5,8 @@
 import { opOf } from "../builder.ts";
 import { fillOf, onlyPlaces, stateUse } from "../facts.ts";
 import { type Graph, inBackward, type Node, numel, producers, sizeBytes, type Value } from "../ir.ts";
-import { flopsOf, type Recompute } from "../op.ts";
+import { flopsOf } from "../op.ts";
+import type { Costs } from "../target/target.ts";
 import { joinedProducts } from "./fuse_products.ts";
 import type { Block } from "./memory.ts";
 import { Forward, leastKept, recomputedFlops, remake } from "./remat.ts";
@@ -16,16 +17,6 @@ export type RematBudget =
   | { readonly mode: "memory_budget"; readonly fraction: number }
   /** The whole arena, states and all. */
   | { readonly mode: "memory_budget"; readonly bytes: number };
-
-/** Seconds of a node = FLOPs / rate + bytes of its operands / bandwidth. Two cores with AVX-512 are like this; only the ratios matter,
- * and they are alike on other processors. */
-const FLOPS_PER_SECOND: Readonly<Record<Recompute, number>> = {
-  matmul: 290e9,
-  attention: 230e9,
-  cheap: Infinity,
-  collective: Infinity,
-};
-const BYTES_PER_SECOND = 30e9;
 
 /** More sets than these are not looked at closely. */
 const MOST_ATOMS = 12, MOST_CHOICES = 16;
@@ -84,14 +75,14 @@ export class MemoryBudgetError extends RangeError {
 }
 
 /** Predicted seconds of a graph as it will run. */
-export function predictedSeconds(graph: Graph): number {
-  return graph.nodes.reduce((sum, node) => sum + secondsOf(node), 0);
+export function predictedSeconds(graph: Graph, costs: Costs): number {
+  return graph.nodes.reduce((sum, node) => sum + secondsOf(node, costs), 0);
 }
 
-function secondsOf(node: Node): number {
+function secondsOf(node: Node, { flopsPerSecond, bytesPerSecond }: Costs): number {
   if (onlyPlaces(node.op) || stateUse(node) === "reads" || fillOf(node) !== undefined) return 0;
   const op = opOf(node.op), bytes = [...node.inputs, ...node.outputs].reduce((sum, v) => sum + sizeBytes(v), 0);
-  return flopsOf(op, node) / FLOPS_PER_SECOND[op.recompute ?? "cheap"] + bytes / BYTES_PER_SECOND;
+  return flopsOf(op, node) / flopsPerSecond[op.recompute ?? "cheap"] + bytes / bytesPerSecond;
 }
 
 /** Nodes that are kept or made again together: one node, or products that run as one. */
@@ -127,16 +118,18 @@ export class RematSearch {
   readonly #graph: Graph;
   readonly #forward: Forward;
   readonly #judge: Judge;
+  readonly #costs: Costs;
   readonly #points = new Map<string, EvaluatedPoint>();
   readonly #indices: ReadonlyMap<Node, number>;
   #assignments: (Partial & { readonly bytes: number })[] | undefined;
   /** Blocks and what in them could be kept or made again. */
   readonly blocks: readonly { readonly name: string; readonly atoms: readonly Atom[] }[];
 
-  /** @param graph before `remat`. @param judge compiles and plans what is made of it. */
-  constructor(graph: Graph, judge: Judge) {
+  /** @param graph before `remat`. @param options `judge` compiles and plans what is made of it; `costs`: what work takes. */
+  constructor(graph: Graph, { judge, costs }: { readonly judge: Judge; readonly costs: Costs }) {
     this.#graph = graph;
     this.#judge = judge;
+    this.#costs = costs;
     const forward = this.#forward = new Forward(graph);
     this.#indices = new Map(graph.nodes.map((n, i) => [n, i]));
     const first = new Map<Node, Node>(), made = producers(graph);
@@ -168,7 +161,7 @@ export class RematSearch {
       const allowed = new Set(this.#forward.inside(new Set(open)));
       const remade = leastKept(this.#forward, allowed, new Set([...keep].flat()));
       const graph = remake(this.#graph, remade), judged = this.#judge(graph);
-      const seconds = predictedSeconds(judged.graph);
+      const seconds = predictedSeconds(judged.graph, this.#costs);
       const { recomputed } = recomputedFlops(graph), { arenaBytes } = judged;
       const slowdown = keep.size === this.#all.size ? 1 : seconds / this.#evaluate(this.#all).seconds;
       this.#points.set(key, point = { graph, arenaBytes, recomputedFlops: recomputed, slowdown, seconds, judged });
@@ -253,7 +246,7 @@ export class RematSearch {
         if (used.length === 0) continue;
         if (keep.has(node)) bytes += used.reduce((sum, v) => sum + sizeBytes(v), 0);
         else {
-          seconds += secondsOf(node);
+          seconds += secondsOf(node, this.#costs);
           node.inputs.forEach((v) => needed.add(this.#forward.root(v)));
         }
       }

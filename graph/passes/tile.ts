@@ -9,22 +9,11 @@ import { fillOf, rowsOf } from "../facts.ts";
 import { type Graph, type Node, numel, type Origin, producers, type Value, withNodes } from "../ir.ts";
 import { num } from "../op.ts";
 import { nodeText, scopeText } from "../print.ts";
+import type { Chunks } from "../target/target.ts";
 import { removeDeadNodes } from "./simplify.ts";
 
-/** Rows of logits that are made at once: few enough for the cache, enough for a fast product. Of a slice of the vocabulary as many more
- * as it is smaller, so that ranks exchange less often. */
-export const CHUNK_ROWS = 512;
-
-/** Most chunks of a region: beyond that chunks get more rows, so that the size of a program does not grow with the batch. A chunk then
- * holds 1/32 of the logits: per token of the batch no more than one value of the residual stream where `vocab / 32 <= dim`. */
-export const MOST_CHUNKS = 32;
-
 /** How to tile. */
-export interface TileOptions {
-  /** Rows of a chunk (a row is one token's logits, over the whole vocabulary); default {@linkcode CHUNK_ROWS}. */
-  readonly rows?: number;
-  /** Most chunks: `rows` is doubled until there are no more; default {@linkcode MOST_CHUNKS}. */
-  readonly chunks?: number;
+export interface TileOptions extends Chunks {
   /** Values to be made chunk by chunk, with all work on them; default: {@linkcode lossRegions}. */
   readonly values?: readonly Value[];
 }
@@ -251,7 +240,7 @@ const slicesOf = (loss: Node | undefined, logits: Value): number =>
   loss?.attrs.whole === undefined ? 1 : num(loss.attrs.whole) / logits.shape.at(-1)!;
 
 /** Clones one region chunk by chunk, so that the memory of one chunk serves all. */
-function tileRegion(graph: Graph, value: Value, { rows, chunks }: Required<Omit<TileOptions, "values">>): Graph {
+function tileRegion(graph: Graph, value: Value, { rows, chunks }: Chunks): Graph {
   const region = regionOf(graph, value);
   if (typeof region === "string") throw new TypeError(`Cannot tile %${value.id}: ${region}`);
   const { before, after } = split(graph, region), loss = [...region.nodes].find(isLoss);
@@ -310,8 +299,8 @@ function combine(
  * graph's notices, with the reason.
  * @throws {TypeError} when one of `values` cannot be tiled: an op that does not work row by row, rows that are mixed, or a
  * result of all rows that comes back into the region. */
-export function tile(graph: Graph, options: TileOptions = {}): Graph {
-  const { rows = CHUNK_ROWS, chunks = MOST_CHUNKS } = options;
+export function tile(graph: Graph, options: TileOptions): Graph {
+  const { rows, chunks } = options;
   if (!(rows >= 1)) throw new RangeError(`Cannot tile by ${rows} rows: expected at least 1`);
   if (!(chunks >= 1)) throw new RangeError(`Cannot tile into ${chunks} chunks: expected at least 1`);
   const losses = options.values ? [] : lossesOf(graph), isWhole = (l: Loss) => l.whole !== undefined;

@@ -2,8 +2,6 @@
  * `deno run --allow-read --allow-write tests/csrc/write_programs.ts FOLDER`
  * @module */
 import { encode } from "../../graph/passes/encode.ts";
-import { materialize } from "../../graph/passes/materialize.ts";
-import { memory } from "../../graph/passes/memory.ts";
 import { f32 } from "../../graph/builder.ts";
 import type { Attrs } from "../../graph/ir.ts";
 import { Tensor } from "../../graph/tensor.ts";
@@ -13,6 +11,7 @@ import { compileStep, type StepOptions } from "../../train/step_program.ts";
 import { fullPrecision } from "../../graph/passes/precision.ts";
 import { SmallExperts } from "../model/experts.ts";
 import { tinyLlama } from "../model/tiny.ts";
+import { materialize, memory } from "../graph/passes/on_cpu.ts";
 
 const defaults: StepOptions = {
   model: tinyLlama({ numLayers: 1 }),

@@ -44,13 +44,14 @@ Deno.test("an attribute that is missing, or that nobody knows, is named; an opti
 Deno.test("a node with a misspelt attribute cannot be made, nor one with an attribute of another type", () => {
   const make = (op: string, attrs: Record<string, Attr>) => () => trace((x) => x.apply(op, [x], attrs)[0], f64(2, 2));
   const dims = "a b, b c -> a c";
-  make("contract", { dims, round: true })();
+  make("contract", { dims, round: "bf16" })();
   assertThrows(
     make("contract", { dims, rond: true }),
     TypeError,
     `Cannot apply "contract": attribute "rond" is none of`,
   );
-  assertThrows(make("contract", { dims, round: 1 }), TypeError, `attribute "round" is 1, expected flag`);
+  assertThrows(make("contract", { dims, round: 1 }), TypeError, `attribute "round" is 1, expected text`);
+  assertThrows(make("contract", { dims, round: "f32" }), TypeError, `attribute "round" is "f32", expected bf16 (`);
   assertThrows(make("add", { dims }), TypeError, `Cannot apply "add": attribute "dims" is none of bf16`);
 });
 

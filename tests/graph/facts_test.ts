@@ -3,12 +3,12 @@ import { arr } from "../../graph/array.ts";
 import { f32 } from "../../graph/builder.ts";
 import { fillOf, isGather, isLink, isReduction, isViewOp, onlyPlaces, rowsOf, stateUse } from "../../graph/facts.ts";
 import type { Graph, Node } from "../../graph/ir.ts";
-import { mapOps } from "../../graph/kernels.ts";
 import { defineOp, type Op } from "../../graph/op.ts";
 import { ops } from "../../graph/ops/mod.ts";
-import { fullPrecision, precision } from "../../graph/passes/precision.ts";
+import { fullPrecision } from "../../graph/passes/precision.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
+import { precision } from "./passes/on_cpu.ts";
 
 const all = [...ops.values()], named = (test: (op: Op) => unknown) => all.filter(test).map((op) => op.name).sort();
 const node = (op: string, attrs: Node["attrs"] = {}): Node => ({
@@ -56,8 +56,7 @@ Deno.test("an op has the attribute round if its record says how it multiplies in
   assertEquals(named((op) => op.rounding), named((op) => op.attrs?.round));
 });
 
-Deno.test("what is element-wise is a step that the kernel of maps knows, casts aside", () => {
-  assertEquals(named((op) => op.elementwise && !op.converts && !(op.name in mapOps)), []);
+Deno.test("what is element-wise works row by row along any dim", () => {
   assertEquals(named((op) => op.elementwise && rowsOf(op.name) !== "dims"), []);
 });
 

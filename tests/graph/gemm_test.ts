@@ -45,6 +45,8 @@ function randomEinsum(random: Random): { dims: string; sizes: Record<string, num
   return { dims: `${term(batch, m, k)}, ${term(batch, k, n)} -> ${term(batch, m, n)}`, sizes };
 }
 
+const options = { blockRows: 64 };
+
 Deno.test("the matrix product of views is the einsum", () => {
   let products = 0;
   const reasons = new Set<string>();
@@ -52,7 +54,7 @@ Deno.test("the matrix product of views is the einsum", () => {
     const random = new Random(seed), { dims, sizes } = randomEinsum(random);
     const shapes = dims.split(/,|->/).map((t) => t.trim().split(" ").filter((l) => l !== "").map((l) => sizes[l]));
     const [a, b, c] = shapes.map((shape, i) => randomView(random, shape, i < 2));
-    const gemm = gemmOf(dims, a, b, c);
+    const gemm = gemmOf(dims, { a, b, c }, options);
     if (typeof gemm === "string") {
       reasons.add(gemm.replace(/"[^"]*"/, '"..."'));
       return;
@@ -97,7 +99,7 @@ Deno.test("labels are batch, rows, columns and summed", () => {
 
 /** A product of packed operands; rows and columns of the result as they lie. */
 function ofPacked(dims: string, a: number[], b: number[], c: number[]): Gemm {
-  const gemm = gemmOf(dims, packed(a), packed(b), packed(c));
+  const gemm = gemmOf(dims, { a: packed(a), b: packed(b), c: packed(c) }, options);
   if (typeof gemm === "string") throw new Error(gemm);
   return gemm;
 }
@@ -116,7 +118,7 @@ Deno.test("a slice of every sequence is a batch of products, where it is long en
   const random = new Random(1), dims = "b t i, o i -> b t o";
   const slice = (rows: number): View => ({ offset: 8, shape: [3, rows, 4], strides: [2 * rows * 4, 4, 1] });
   const [a, b, c] = [slice(64), packed([5, 4]), { ...packed([3, 64, 5]), strides: [1000, 5, 1] }];
-  const gemm = gemmOf(dims, a, b, c);
+  const gemm = gemmOf(dims, { a, b, c }, options);
   if (typeof gemm === "string") throw new Error(gemm);
   const memory = (n: number) => Float64Array.from({ length: n }, () => random.real(-1, 1));
   const [left, right, out] = [memory(1600), memory(20), new Float64Array(3000)];
@@ -128,24 +130,24 @@ Deno.test("a slice of every sequence is a batch of products, where it is long en
   };
   const [expected] = contract.reference!([of(a, left), of(b, right)], { dims }, [{ dtype: "f64", shape: c.shape }]);
   assertClose(of(c, out), expected, 1e-14, dims);
-  const few = gemmOf(dims, slice(63), packed([5, 4]), packed([3, 63, 5]));
+  const few = gemmOf(dims, { a: slice(63), b: packed([5, 4]), c: packed([3, 63, 5]) }, options);
   assertEquals(few, 'dims "b t" of the first operand have no common stride');
 });
 
 Deno.test("dims that lie apart, and rows that nothing makes dense, are refused by name", () => {
   const turned = throughDims(packed([2, 3, 4]), "b t i -> t b i")!;
   assertEquals(
-    gemmOf("t b i, o i -> t b o", turned, packed([5, 4]), packed([3, 2, 5])),
+    gemmOf("t b i, o i -> t b o", { a: turned, b: packed([5, 4]), c: packed([3, 2, 5]) }, options),
     'dims "t b" of the first operand have no common stride',
   );
   const sparse: View = { offset: 0, shape: [3, 4], strides: [8, 2] };
   assertEquals(
-    gemmOf("m k, k n -> m n", sparse, packed([4, 5]), packed([3, 5])),
+    gemmOf("m k, k n -> m n", { a: sparse, b: packed([4, 5]), c: packed([3, 5]) }, options),
     "the first operand has no dense dim",
   );
   const repeated: View = { offset: 0, shape: [3, 4], strides: [0, 1] };
   assertEquals(
-    gemmOf("m k, k n -> m n", repeated, packed([4, 5]), packed([3, 5])),
+    gemmOf("m k, k n -> m n", { a: repeated, b: packed([4, 5]), c: packed([3, 5]) }, options),
     "the first operand repeats elements",
   );
 });

@@ -1,10 +1,11 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import { f64, i32 } from "../../graph/builder.ts";
 import type { Graph, Node, State, Value } from "../../graph/ir.ts";
-import { kernelViews, needsCopies, ownsBase, type Places, placeValues } from "../../graph/place.ts";
+import { needsCopies, ownsBase, type Places } from "../../graph/place.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { isPacked, packed } from "../../graph/view.ts";
+import { kernelViews, placeValues } from "./passes/on_cpu.ts";
 
 type Inputs = Record<string, Tensor>;
 

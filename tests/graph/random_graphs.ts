@@ -1,7 +1,7 @@
 /** Random well-typed graphs, inputs for them, and the question that every pass is asked: do two graphs mean the same?
  * Everything follows from a seed, which each failure names.
  * @module */
-import { type Arr, arr, roundedToBf16 } from "../../graph/array.ts";
+import { type Arr, arr, roundedTo } from "../../graph/array.ts";
 import { Builder } from "../../graph/builder.ts";
 import { type DType, type Graph, numel, type State, type Value } from "../../graph/ir.ts";
 import { interpret, type Memory } from "../../graph/interpret.ts";
@@ -445,7 +445,7 @@ export function randomInputs(graph: Graph, seed: number): { inputs: Record<strin
   }));
   const memory = graph.states.map(({ name, dtype, shape }): [string, Arr] => {
     const value = fill(shape, () => dtype === "i32" ? random.int(-2, 2) : random.real(-2, 2));
-    return [name, dtype === "bf16" ? roundedToBf16(value) : value];
+    return [name, dtype === "bf16" ? roundedTo(dtype, value) : value];
   });
   return { inputs, memory: new Map(memory) };
 }

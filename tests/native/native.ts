@@ -9,10 +9,9 @@ import { type Arr, arr } from "../../graph/array.ts";
 import type { Memory } from "../../graph/interpret.ts";
 import { type Graph, numel, type Value } from "../../graph/ir.ts";
 import { encode } from "../../graph/passes/encode.ts";
-import { materialize } from "../../graph/passes/materialize.ts";
-import { memory as planMemory } from "../../graph/passes/memory.ts";
 import { type Compiled, compileGraphs } from "../../train/compile.ts";
 import { newArray, numbersOf, setNumbers, typedArray } from "../../train/typed_array.ts";
+import { materialize, memory as planMemory } from "../graph/passes/on_cpu.ts";
 
 library(); // opened here: inside a test the sanitizer would call it a leak
 

@@ -1,11 +1,12 @@
 /** Every op of the table on the native library: whatever strides its operands have, it means what its reference means.
  * @module */
 import { assert, assertEquals } from "@std/assert";
-import { type Arr, arr, roundedToBf16 } from "../../graph/array.ts";
+import { type Arr, arr, roundedTo } from "../../graph/array.ts";
 import { opOf } from "../../graph/builder.ts";
 import { interpret, type Memory } from "../../graph/interpret.ts";
 import { type DType, type Graph, isReal, numel, type State } from "../../graph/ir.ts";
 import { takesBf16 } from "../../graph/op.ts";
+import { cpu } from "../../graph/target/cpu.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { verify } from "../../graph/verify.ts";
@@ -32,7 +33,7 @@ function storedAsBf16(row: OpCase): OpCase {
   const bf16 = [...c.gives.keys()].filter((i) => takes("output", i));
   return {
     ...c,
-    attrs: { ...c.attrs, ...(isProduct ? { round: true } : {}), ...(bf16.length > 0 ? { bf16 } : {}) },
+    attrs: { ...c.attrs, ...(isProduct ? { round: "bf16" } : {}), ...(bf16.length > 0 ? { bf16 } : {}) },
     inputs: c.inputs.map((x, i) => x.dtype === "f32" && takes("input", i) ? { ...x, dtype: "bf16" } : x),
   };
 }
@@ -41,7 +42,7 @@ function storedAsBf16(row: OpCase): OpCase {
 function operandsOf(operands: readonly Operand[], seed: number): Record<string, Arr> {
   const arrays = Object.entries(arraysFor(operands, new Random(seed)));
   const round = (a: Arr, dtype: DType) =>
-    dtype === "f32" ? arr(a.shape, a.data.map(Math.fround)) : dtype === "bf16" ? roundedToBf16(a) : a;
+    dtype === "f32" ? arr(a.shape, a.data.map(Math.fround)) : dtype === "bf16" ? roundedTo(dtype, a) : a;
   return Object.fromEntries(arrays.map(([name, a], i) => [name, round(a, operands[i].dtype)]));
 }
 
@@ -101,8 +102,8 @@ for (const dtype of ["f64", "f32", "bf16"] as const) {
   }
 
   if (dtype === "bf16") continue;
-  for (const row of cases.filter(({ op }) => opOf(op).accumulates !== undefined)) {
-    const c = inType(row, dtype), index = opOf(c.op).accumulates!;
+  for (const row of cases.filter(({ op }) => cpu.lowerings[op]?.accumulates)) {
+    const c = inType(row, dtype), index = opOf(c.op).into!;
     Deno.test(`native ${titleOf(c)} in ${dtype} adds into state, or overwrites it in the first microbatch`, async () => {
       for (const begin of [true, false]) {
         const { shape } = graphOf(c.inputs, applied(c)).nodes[0].outputs[index];

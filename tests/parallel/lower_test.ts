@@ -2,7 +2,6 @@ import { assert, assertEquals } from "@std/assert";
 import { f32, i32 } from "../../graph/builder.ts";
 import { type DType, type Graph, sizeBytes } from "../../graph/ir.ts";
 import { partial, shard } from "../../graph/layout.ts";
-import { precision } from "../../graph/passes/precision.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
@@ -14,6 +13,7 @@ import { tinyLlama } from "../model/tiny.ts";
 import { layout, layoutsFor } from "./lockstep.ts";
 import { boundPlan, meshOf, type StepGraphs, stepGraphs } from "./step_graphs.ts";
 import { scopeText } from "../../graph/print.ts";
+import { precision } from "../graph/passes/on_cpu.ts";
 
 /** The microbatch of a small Llama on a mesh, in bf16 where it may be. */
 function inBf16(stored: "f32" | "bf16", options: MeshOptions = { dp_shard: 2, tp: 2 }): Graph {
@@ -58,7 +58,7 @@ Deno.test("rule 5: summands of keys are added before they are rounded", () => {
   const graph = traceGraph("g", [], (builder) => {
     const [q, k, v] = ["q", "k", "v"].map((name) => new Tensor(builder, builder.input(name, f32(1, 4, 2, 2))));
     const positions = new Tensor(builder, builder.input("positions", i32(1, 4)));
-    return { loss: q.apply("attention", [k, v, positions, positions], { scale: 1, round: true })[0].sum() };
+    return { loss: q.apply("attention", [k, v, positions, positions], { scale: 1, round: "bf16" })[0].sum() };
   });
   const parts = partition(
     graph,

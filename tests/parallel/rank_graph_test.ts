@@ -2,14 +2,13 @@ import { assert, assertEquals } from "@std/assert";
 import { Builder, f64, i32 } from "../../graph/builder.ts";
 import type { Attrs, Graph } from "../../graph/ir.ts";
 import { encode } from "../../graph/passes/encode.ts";
-import { materialize } from "../../graph/passes/materialize.ts";
-import { memory } from "../../graph/passes/memory.ts";
 import { verify } from "../../graph/verify.ts";
 import { graphOfRank, rankNumber } from "../../parallel/rank_graph.ts";
 import { orderOf, unordered } from "../graph/order.ts";
 import { forSeeds } from "../graph/random_graphs.ts";
 import { randomPartitioned } from "./random_layouts.ts";
 import { meshOf } from "./step_graphs.ts";
+import { materialize, memory } from "../graph/passes/on_cpu.ts";
 
 const mesh = meshOf({ dp_shard: 2, tp: 2 });
 

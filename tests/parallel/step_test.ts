@@ -4,7 +4,6 @@ import { assert, assertEquals } from "@std/assert";
 import { type Arr, arr } from "../../graph/array.ts";
 import { Builder, f32 } from "../../graph/builder.ts";
 import type { Graph } from "../../graph/ir.ts";
-import { precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { verify } from "../../graph/verify.ts";
@@ -17,6 +16,7 @@ import { compileGraphs, passes, planGraphs, type Ranks } from "../../train/compi
 import { someRows, tinyLlama } from "../model/tiny.ts";
 import { type Memories, runBoth } from "./lockstep.ts";
 import { boundPlan, collectivesOf, meshOf, stepGraphs } from "./step_graphs.ts";
+import { precision } from "../graph/passes/on_cpu.ts";
 
 const batch = 4, seqLen = 8;
 

@@ -6,7 +6,7 @@ import { type Layout, layoutOf, localShape, type Placement, replicate, shard } f
 import { f64 } from "../../graph/builder.ts";
 import { autodiff } from "../../graph/passes/autodiff.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
-import { CHUNK_ROWS, tile } from "../../graph/passes/tile.ts";
+import { cpu } from "../../graph/target/cpu.ts";
 import { print, scopeText } from "../../graph/print.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
@@ -23,6 +23,7 @@ import { tinyLlama } from "../model/tiny.ts";
 import { assertSameOnMesh, layoutsFor } from "./lockstep.ts";
 import { randomLayouts, randomMesh } from "./random_layouts.ts";
 import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
+import { tile } from "../graph/passes/on_cpu.ts";
 
 const meshes: readonly MeshOptions[] = [
   { dp_shard: 2 },
@@ -176,7 +177,7 @@ Deno.test("in the memory of a rank there are no more logits than those of a chun
       threads: 1,
       ranks: { partition: (g) => partition(g, mesh, layouts), graphOfRank: (g) => graphOfRank(g, mesh, 0) },
     }).plan;
-    const chunk = 4 * CHUNK_ROWS * vocabSize;
+    const chunk = 4 * cpu.chunks.rows * vocabSize;
     const [rows, columns] = localShape([batch, seqLen], layouts.input(graphs.microbatch.inputs[0]), mesh.degrees);
     assert(4 * rows * columns * vocabSize / mesh.degrees.tp > chunk, "the logits would be larger than a chunk");
     for (const { graph, blocks } of sections) {

@@ -11,6 +11,7 @@ import {
   names,
   readTree,
   size,
+  targets,
   type Tree,
 } from "../../tools/check_tree.ts";
 
@@ -156,6 +157,29 @@ Deno.test("parallel names no model that has a plan, not even in a comment", () =
     "train/b.ts": "llama",
   };
   assertEquals(models(tree(files)), [`parallel/a.ts names "llama": let model/llama_plan.ts say what it needs to know`]);
+});
+
+Deno.test("ops and passes may ask a target, but name none and none of its kernels", () => {
+  const files = {
+    "graph/target/target.ts": "",
+    "graph/target/cpu.ts": 'import { kernels } from "../kernels.ts"; const name = "cpu";',
+    "graph/place.ts": 'import type { Target } from "./target/target.ts"; // a view for gemm and cpu',
+    "graph/passes/a.ts": 'import { cpu } from "../target/cpu.ts";',
+    "graph/passes/b.ts": 'edit.add(node, "gemm", [a, b]);',
+    "graph/ops/c.ts": "// fast on any CPU",
+    "graph/ops/d.ts": 'emit("copy"); const cpus = 1;',
+    "graph/tensor.ts": 'import { mapOps } from "./kernels.ts";',
+    "parallel/e.ts": 'import { products } from "../graph/target/cpu/products.ts";',
+    "train/compile.ts": 'import { cpu } from "../graph/target/cpu.ts";',
+  };
+  assertEquals(targets(tree(files)).map((line) => line.replace(/: let .*$/, "")), [
+    "graph/passes/a.ts imports graph/target/cpu.ts",
+    "graph/passes/a.ts names cpu",
+    'graph/passes/b.ts names "gemm"',
+    "graph/ops/c.ts names CPU",
+    "graph/tensor.ts imports graph/kernels.ts",
+    "parallel/e.ts imports graph/target/cpu/products.ts",
+  ]);
 });
 
 Deno.test("a module without a test is named; types alone, generated files and tested folders need none", () => {

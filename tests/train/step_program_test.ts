@@ -11,7 +11,6 @@ import { Device } from "../../ffi/device.ts";
 import { interpret, type Memory } from "../../graph/interpret.ts";
 import { arr } from "../../graph/array.ts";
 import { encode } from "../../graph/passes/encode.ts";
-import { memory } from "../../graph/passes/memory.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { verify } from "../../graph/verify.ts";
 import { llama } from "../../model/llama.ts";
@@ -29,6 +28,7 @@ import {
 } from "../../train/step_program.ts";
 import { type Rows, someRows, tinyLlama } from "../model/tiny.ts";
 import { errorOf } from "../native/native.ts";
+import { memory } from "../graph/passes/on_cpu.ts";
 
 const model = tinyLlama(), names = [...namedParameters(model).keys()], seqLen = 6;
 const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };

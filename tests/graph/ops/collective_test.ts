@@ -4,6 +4,8 @@ import { f32, f64, i32, opOf } from "../../../graph/builder.ts";
 import { interpretRanks } from "../../../graph/interpret.ts";
 import { type Attrs, type Graph, type Type, typeText } from "../../../graph/ir.ts";
 import { sentBytes } from "../../../graph/ops/collective.ts";
+import { cpu } from "../../../graph/target/cpu.ts";
+import { callOf } from "../../../graph/target/target.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { traceGraph } from "../../../graph/trace.ts";
 
@@ -184,7 +186,7 @@ Deno.test("pieces that differ, or are not one for each rank, are refused", () =>
 });
 
 Deno.test("a collective's kernel is given the ranks of its group, and runs only where there are some", () => {
-  const kernelOf = (graph: Graph) => opOf(graph.nodes[0].op).kernel!(graph.nodes[0]);
+  const kernelOf = (graph: Graph) => callOf(cpu, graph.nodes[0]);
   const scatter = collective("reduce_scatter", f32(8, 4), { dim: 1, by: "max" }, [3, 1]);
   assertEquals(kernelOf(scatter), {
     kernel: "reduce_scatter",
@@ -197,7 +199,7 @@ Deno.test("a collective's kernel is given the ranks of its group, and runs only 
     const x = new Tensor(builder, builder.input("x", f32(2)));
     return { y: x.apply("all_reduce", [], { axes: ["tp"], size: 2, by: "sum" })[0] };
   });
-  assertThrows(() => kernelOf(all), TypeError, "it has no kernel");
+  assertThrows(() => kernelOf(all), TypeError, "it has no group of ranks");
 });
 
 Deno.test("a rank sends as many bytes as rings need", () => {

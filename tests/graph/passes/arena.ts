@@ -2,14 +2,17 @@
  * that lets two live values overlap gives another result. One cell stands for 2 bytes; the first
  * of an element holds it.
  * @module */
+import { assert, assertEquals } from "@std/assert";
 import { type Arr, arr, forEachIndex, roundBf16 } from "../../../graph/array.ts";
 import { opOf } from "../../../graph/builder.ts";
-import { dtypeBytes, type Graph, type Node, numel, type Value } from "../../../graph/ir.ts";
+import { interpret } from "../../../graph/interpret.ts";
+import { dtypeBytes, type Graph, type Node, numel, sizeBytes, type Value } from "../../../graph/ir.ts";
 import type { MemoryPlan, SectionMemory } from "../../../graph/passes/memory.ts";
 import { touchedStates } from "../../../graph/edit.ts";
 import type { Base, Place } from "../../../graph/place.ts";
 import { nodeText } from "../../../graph/print.ts";
 import { packed, type View } from "../../../graph/view.ts";
+import { assertClose, randomInputs } from "../random_graphs.ts";
 
 /** Places of a view's elements over memory, in order, as cells of the arena. */
 function cellsOf(start: number, view: View, bytes: number): number[] {
@@ -32,7 +35,7 @@ export function collisions(plan: MemoryPlan, section: SectionMemory): string[] {
   };
   for (const node of graph.nodes) {
     if (node.op === "read" || places.isView(node) || section.inPlaceAssigns.has(node)) continue;
-    const where = nodeText(node), pairs = opOf(node.op).inPlace?.(node) ?? [];
+    const where = nodeText(node), pairs = plan.target.lowerings[node.op]?.inPlace?.(node) ?? [];
     const pieces = node.op === "concat" ? places.copiedPieces(node) : [];
     const reads = node.op === "concat" ? pieces.map((p) => p.value) : node.inputs;
     const states = touchedStates(node).flatMap((name) => {
@@ -136,10 +139,43 @@ export class Arena {
       return;
     }
     const outputs = opOf(node.op).reference!(args, node.attrs, node.outputs);
-    const into = node.attrs.into ? opOf(node.op).accumulates! : -1;
+    const into = node.attrs.into ? opOf(node.op).into! : -1;
     node.outputs.forEach((v, i) => {
       if (i === into) states.forEach((name) => put(name, outputs[i], adds));
       else store(v, outputs[i]);
     });
+  }
+}
+
+/** Runs a plan of one graph on an arena, as a first and as a later microbatch, and compares with the interpreter. */
+export function assertRuns(plan: MemoryPlan, seed: number): void {
+  const [section] = plan.sections,
+    { graph } = section,
+    arena = new Arena(plan),
+    { inputs, memory } = randomInputs(graph, seed);
+  const packedInputs = Object.fromEntries(Object.entries(inputs).map(([name, { data }]) => [name, data]));
+  for (const { name } of graph.states) arena.setState(name, memory.get(name)!.data);
+  for (const first of [true, false]) {
+    const expected = interpret(graph, { inputs, memory, first }), actual = arena.run(section, packedInputs, first);
+    for (const name in expected) assertClose(actual[name], expected[name], 1e-12, `output "${name}"`);
+    for (const { name } of graph.states) assertClose(arena.state(name), memory.get(name)!, 1e-12, `state "${name}"`);
+  }
+}
+
+/** What every plan holds to. */
+export function assertSound(plan: MemoryPlan): void {
+  const { categories, arenaBytes, target: { alignment, page } } = plan;
+  assertEquals(Object.values(categories).reduce((a, b) => a + b), arenaBytes);
+  assertEquals(arenaBytes % page, 0);
+  const stateBytes = arenaBytes - categories.transient;
+  const ends = [...plan.states.values()].map(({ state, offset }) => [offset, offset + sizeBytes(state)]);
+  for (const [i, [start, end]] of ends.entries()) {
+    assert(end <= stateBytes && ends.every(([s, e], k) => k === i || e <= start || end <= s), "states overlap");
+  }
+  for (const section of plan.sections) {
+    assertEquals(collisions(plan, section), []);
+    for (const { offset, bytes } of section.blocks) {
+      assert(offset % alignment === 0 && offset >= stateBytes && offset + bytes <= arenaBytes);
+    }
   }
 }

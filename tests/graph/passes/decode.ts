@@ -1,6 +1,8 @@
 /** Reads a binary program back, table by table.
  * @module */
-import { type Kernel, type KernelName, kernels } from "../../../graph/kernels.ts";
+import type { KernelName } from "../../../graph/kernels.ts";
+import { cpu } from "../../../graph/target/cpu.ts";
+import type { Target } from "../../../graph/target/target.ts";
 
 /** One operand of an instruction. */
 export interface DecodedTensor {
@@ -36,8 +38,8 @@ export interface DecodedProgram {
 const SPACES = ["arena", "input", "output"] as const, DTYPES = ["f32", "f64", "i32", "bytes", "bf16"] as const;
 
 /** Decodes a program.
- * @throws {Error} when a table does not end where it should, or an instruction refers to something that is not there. */
-export function decode(bytes: Uint8Array): DecodedProgram {
+ * @param target that it is for, whose kernels it names. @throws {Error} when a table does not end where it should, or an instruction refers to something that is not there. */
+export function decode(bytes: Uint8Array, { name, kernels }: Target = cpu): DecodedProgram {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const u32 = (at: number): number => view.getUint32(at, true),
     u64 = (at: number): number => Number(view.getBigUint64(at, true));
@@ -48,7 +50,7 @@ export function decode(bytes: Uint8Array): DecodedProgram {
   need(new TextDecoder().decode(bytes.subarray(0, 8)) === "TITANPRG" && u32(8) === 2, "magic or format");
   const counts = range(7, (i) => u64(40 + 8 * i));
   need(u64(96) === 1 && u64(104) === 0, "slots");
-  need(new TextDecoder().decode(bytes.subarray(112, 128)) === "cpu".padEnd(16, "\0"), "the device");
+  need(new TextDecoder().decode(bytes.subarray(112, 128)) === name.padEnd(16, "\0"), "the device");
   // Where each table starts: tensors, sections, instructions, waits, operands, attributes, strings, end.
   const starts = [128];
   [128, 32, 48, 8, 4, 8, 1].forEach((size, i) => starts.push(starts[i] + Math.ceil(size * counts[i] / 8) * 8));
@@ -77,7 +79,7 @@ export function decode(bytes: Uint8Array): DecodedProgram {
     const end = word + 8 * numWords, next = (): number => (word += 8) - 8;
     const scalar = (type: string) =>
       type.startsWith("i64") ? view.getBigInt64(next(), true) : view.getFloat64(next(), true);
-    const attrs = Object.fromEntries((kernels[kernel as KernelName] as Kernel).attributes.map(({ name, type }) => [
+    const attrs = Object.fromEntries(kernels[kernel].attributes.map(({ name, type }) => [
       name,
       type.endsWith("[]") ? range(Number(view.getBigInt64(next(), true)), () => scalar(type)) : scalar(type),
     ]));

@@ -7,14 +7,13 @@ import { flopsOf } from "../../../graph/op.ts";
 import { programOf } from "../../../graph/ops/map.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { encode } from "../../../graph/passes/encode.ts";
-import { fuse } from "../../../graph/passes/fuse.ts";
-import { materialize } from "../../../graph/passes/materialize.ts";
-import { memory, type MemoryPlan, type SectionMemory } from "../../../graph/passes/memory.ts";
-import { fullPrecision, precision } from "../../../graph/passes/precision.ts";
+import type { MemoryPlan, SectionMemory } from "../../../graph/passes/memory.ts";
+import { fullPrecision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import type { Place } from "../../../graph/place.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { trace, traceGraph } from "../../../graph/trace.ts";
+import { callOf } from "../../../graph/target/target.ts";
 import { packed } from "../../../graph/view.ts";
 import { golden } from "../../golden.ts";
 import { forSeeds } from "../random_graphs.ts";
@@ -22,6 +21,7 @@ import { decode, type DecodedInstruction, type DecodedTensor } from "./decode.ts
 import { randomStep } from "./graphs.ts";
 import { at } from "../origins.ts";
 import { scopeText } from "../../../graph/print.ts";
+import { fuse, materialize, memory, precision } from "./on_cpu.ts";
 
 const lower = (graph: Graph): Graph => materialize(fuse(simplify(graph)));
 const planOf = (...graphs: Graph[]): MemoryPlan => memory(graphs, { threads: 3 });
@@ -57,8 +57,8 @@ function expected(plan: MemoryPlan, section: SectionMemory): string[] {
       const target = bytesOf("arena", offset, packed(state.shape), dtypeBytes[state.dtype]);
       add(node.op === "assign" ? "copy" : "accumulate", scopeText(node), [of(node.inputs[0]), target]);
     } else {
-      const call = opOf(node.op).kernel?.(node), kernel = call?.kernel ?? node.op, scratch = section.scratchOf(node);
-      const values = call?.operands?.(node.inputs, node.outputs) ?? [...node.inputs, ...node.outputs];
+      const { kernel, operands: ordered } = callOf(plan.target, node), scratch = section.scratchOf(node);
+      const values = ordered?.(node.inputs, node.outputs) ?? [...node.inputs, ...node.outputs];
       const operands = values.map((v) => v ? of(v) : "absent");
       if (scratch) operands.push(`${scratch.bytes} bytes from ${scratch.offset}`);
       add(kernel, scopeText(node), operands);

@@ -9,7 +9,7 @@ import { assertSameMeaning } from "../random_graphs.ts";
 import { opsOf } from "./graphs.ts";
 
 const parameter = (name: string, ...shape: number[]): State => ({ name, kind: "parameter", ...f32(...shape) });
-const x = (t: Tensor, y: Tensor): Tensor => t.apply("contract", [y], { dims: "b i, o i -> b o", round: true })[0];
+const x = (t: Tensor, y: Tensor): Tensor => t.apply("contract", [y], { dims: "b i, o i -> b o", round: "bf16" })[0];
 
 /** A graph over `x [2, 4]` and the parameters `w [3, 4]`, `norm [4]`. */
 function trace(fn: (x: Tensor, w: Tensor, norm: Tensor) => Tensor): Graph {

@@ -2,7 +2,6 @@ import { assert, assertEquals } from "@std/assert";
 import { f64, i32 } from "../../../graph/builder.ts";
 import type { Graph, State } from "../../../graph/ir.ts";
 import { programOf } from "../../../graph/ops/map.ts";
-import { fuseMaps } from "../../../graph/passes/fuse_maps.ts";
 import { remat } from "../../../graph/passes/remat.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { print } from "../../../graph/print.ts";
@@ -12,6 +11,7 @@ import { verify } from "../../../graph/verify.ts";
 import { assertSameMeaning } from "../random_graphs.ts";
 import { opsOf } from "./graphs.ts";
 import { at } from "../origins.ts";
+import { fuseMaps } from "./on_cpu.ts";
 
 function apply(graph: Graph): Graph {
   const text = print(graph), after = verify(fuseMaps(verify(graph)));

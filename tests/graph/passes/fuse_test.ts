@@ -2,14 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { type Builder, f32, f64, i32 } from "../../../graph/builder.ts";
 import type { Graph, Node, State } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
-import {
-  accumulateInPlace,
-  fuse,
-  fusions,
-  joinUpdates,
-  residualNorms,
-  ropeIntoAttention,
-} from "../../../graph/passes/fuse.ts";
+import { joinUpdates, residualNorms, ropeIntoAttention } from "../../../graph/passes/fuse.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { print } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
@@ -18,6 +11,7 @@ import { verify } from "../../../graph/verify.ts";
 import { golden } from "../../golden.ts";
 import { assertSameMeaning, forSeeds } from "../random_graphs.ts";
 import { countOps, llamaBlock, opsOf, randomStep } from "./graphs.ts";
+import { accumulateInPlace, fuse, fusions } from "./on_cpu.ts";
 
 const parameter = (name: string, ...shape: number[]): State => ({ name, kind: "parameter", ...f64(...shape) });
 const input = (builder: Builder, name: string, ...shape: number[]): Tensor =>

@@ -3,7 +3,7 @@
 import { f64, i32 } from "../../../graph/builder.ts";
 import type { Graph, State } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
-import { fullPrecision, type Precision, precision } from "../../../graph/passes/precision.ts";
+import { fullPrecision, type Precision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { traceGraph } from "../../../graph/trace.ts";
@@ -11,6 +11,7 @@ import { llamaConfig, TransformerBlock } from "../../../model/llama.ts";
 import { bind, namedParameters } from "../../../model/module.ts";
 import { randomGraph } from "../random_graphs.ts";
 import { at } from "../origins.ts";
+import { precision } from "./on_cpu.ts";
 
 /** Every way to use bf16, one by one and together. */
 export const precisions: readonly Precision[] = [

@@ -1,15 +1,14 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import { f64 } from "../../../graph/builder.ts";
 import type { Graph, State } from "../../../graph/ir.ts";
-import { fuse } from "../../../graph/passes/fuse.ts";
-import { materialize } from "../../../graph/passes/materialize.ts";
-import { needsCopies, placeValues } from "../../../graph/place.ts";
+import { needsCopies } from "../../../graph/place.ts";
 import { print } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { type TensorFunction, trace, traceGraph } from "../../../graph/trace.ts";
 import { verify } from "../../../graph/verify.ts";
 import { assertSameMeaning, forSeeds } from "../random_graphs.ts";
 import { countOps, llamaBlock, opsOf, randomStep } from "./graphs.ts";
+import { fuse, materialize, placeValues } from "./on_cpu.ts";
 
 function assertRuns(graph: Graph): void {
   const places = placeValues(graph), unfit = graph.nodes.filter((n) => needsCopies(n, places));

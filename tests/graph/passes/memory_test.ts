@@ -2,56 +2,22 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { type Builder, f64, i32 } from "../../../graph/builder.ts";
 import { type Graph, type Node, sizeBytes, type State, type Value } from "../../../graph/ir.ts";
 import { interpret, type Memory } from "../../../graph/interpret.ts";
-import { fuse } from "../../../graph/passes/fuse.ts";
-import { materialize } from "../../../graph/passes/materialize.ts";
-import { ALIGNMENT, memory, type MemoryPlan, type SectionMemory } from "../../../graph/passes/memory.ts";
+import type { MemoryPlan, SectionMemory } from "../../../graph/passes/memory.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
-import { tile } from "../../../graph/passes/tile.ts";
 import { print } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { type TensorFunction, trace, traceGraph } from "../../../graph/trace.ts";
 import { traceInitialize, traceUpdate } from "../../../train/optimizer.ts";
 import { traceMicrobatch } from "../../../train/step.ts";
 import { someRows, tinyLlama } from "../../model/tiny.ts";
-import { assertClose, forSeeds, randomInputs } from "../random_graphs.ts";
-import { Arena, collisions } from "./arena.ts";
+import { assertClose, forSeeds } from "../random_graphs.ts";
+import { Arena, assertRuns, assertSound } from "./arena.ts";
 import { llamaBlock, randomStep } from "./graphs.ts";
+import { cpu } from "../../../graph/target/cpu.ts";
+import { fuse, materialize, memory, tile } from "./on_cpu.ts";
 
 const lower = (graph: Graph): Graph => materialize(fuse(simplify(graph)));
 const planOf = (...graphs: Graph[]): MemoryPlan => memory(graphs, { threads: 2 });
-
-/** Runs a plan of one graph on an arena, as a first and as a later microbatch, and compares with the interpreter. */
-function assertRuns(plan: MemoryPlan, seed: number): void {
-  const [section] = plan.sections,
-    { graph } = section,
-    arena = new Arena(plan),
-    { inputs, memory } = randomInputs(graph, seed);
-  const packedInputs = Object.fromEntries(Object.entries(inputs).map(([name, { data }]) => [name, data]));
-  for (const { name } of graph.states) arena.setState(name, memory.get(name)!.data);
-  for (const first of [true, false]) {
-    const expected = interpret(graph, { inputs, memory, first }), actual = arena.run(section, packedInputs, first);
-    for (const name in expected) assertClose(actual[name], expected[name], 1e-12, `output "${name}"`);
-    for (const { name } of graph.states) assertClose(arena.state(name), memory.get(name)!, 1e-12, `state "${name}"`);
-  }
-}
-
-/** What every plan holds to. */
-function assertSound(plan: MemoryPlan): void {
-  const { categories, arenaBytes } = plan;
-  assertEquals(Object.values(categories).reduce((a, b) => a + b), arenaBytes);
-  assertEquals(arenaBytes % ALIGNMENT, 0);
-  const stateBytes = arenaBytes - categories.transient;
-  const ends = [...plan.states.values()].map(({ state, offset }) => [offset, offset + sizeBytes(state)]);
-  for (const [i, [start, end]] of ends.entries()) {
-    assert(end <= stateBytes && ends.every(([s, e], k) => k === i || e <= start || end <= s), "states overlap");
-  }
-  for (const section of plan.sections) {
-    assertEquals(collisions(plan, section), []);
-    for (const { offset, bytes } of section.blocks) {
-      assert(offset % ALIGNMENT === 0 && offset >= stateBytes && offset + bytes <= arenaBytes);
-    }
-  }
-}
 
 Deno.test("no two values that live at the same time lie on one another: random graphs on a simulated arena", () => {
   forSeeds(220, (seed) => {
@@ -123,7 +89,7 @@ Deno.test("states that are read or added to as one lie one after another, in tha
     for (const layer of ["layers.0", "layers.1"]) {
       for (const group of [["attention.wq", "attention.wk", "attention.wv"], ["feed_forward.w1", "feed_forward.w3"]]) {
         const names = group.map((w) => `${prefix}${layer}.${w}.weight`), [first] = names;
-        assertEquals(offset(first) % ALIGNMENT, 0);
+        assertEquals(offset(first) % cpu.alignment, 0);
         let end = offset(first);
         for (const name of names) {
           assertEquals(offset(name), end, name);

@@ -3,8 +3,7 @@ import { f32, i32 } from "../../../graph/builder.ts";
 import { interpret } from "../../../graph/interpret.ts";
 import type { Graph, State, Type } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
-import { fuse } from "../../../graph/passes/fuse.ts";
-import { fullPrecision, precision } from "../../../graph/passes/precision.ts";
+import { fullPrecision } from "../../../graph/passes/precision.ts";
 import { remat } from "../../../graph/passes/remat.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { print } from "../../../graph/print.ts";
@@ -14,6 +13,7 @@ import { verify } from "../../../graph/verify.ts";
 import { golden } from "../../golden.ts";
 import { assertSameMeaning, forSeeds, randomGraph, randomInputs } from "../random_graphs.ts";
 import { llamaBlock, precisions, randomMixed } from "./graphs.ts";
+import { fuse, precision } from "./on_cpu.ts";
 
 const parameter = (name: string, ...shape: number[]): State => ({ name, kind: "parameter", ...f32(...shape) });
 

@@ -1,24 +1,20 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Graph } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
-import { fuse } from "../../../graph/passes/fuse.ts";
-import { materialize } from "../../../graph/passes/materialize.ts";
-import { memory } from "../../../graph/passes/memory.ts";
 import {
   type Atom,
   type Judge,
   MemoryBudgetError,
-  predictedSeconds,
   type RematPoint,
-  RematSearch,
+  type RematSearch,
 } from "../../../graph/passes/remat_search.ts";
 import { remat } from "../../../graph/passes/remat.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
-import { tile } from "../../../graph/passes/tile.ts";
 import { verify } from "../../../graph/verify.ts";
 import { llama, type LlamaOptions } from "../../../model/llama.ts";
 import { traceMicrobatch } from "../../../train/step.ts";
 import { assertSameMeaning, forSeeds, randomGraph } from "../random_graphs.ts";
+import { fuse, materialize, memory, predictedSeconds, rematSearch, tile } from "./on_cpu.ts";
 
 const judge: Judge = (graph) => {
   const judged = materialize(fuse(graph)), { arenaBytes, sections: [{ blocks }] } = memory([judged], { threads: 2 });
@@ -44,7 +40,7 @@ function exhaustive(search: RematSearch): RematPoint[] {
 }
 
 Deno.test("atoms are what a block keeps; products that run as one, and a rotation with its product, are one", () => {
-  const { blocks } = new RematSearch(step, judge);
+  const { blocks } = rematSearch(step, judge);
   assertEquals(blocks.map((b) => b.name), ["layers.0", "layers.1"]);
   assertEquals(blocks[0].atoms.map((atom) => atom.map((n) => `${n.op} ${n.scope}`)), [
     ["rope layers.0.attention", "rope layers.0.attention", "contract layers.0.attention.wv"],
@@ -55,7 +51,7 @@ Deno.test("atoms are what a block keeps; products that run as one, and a rotatio
 });
 
 Deno.test("at every budget, two layers take within 5 % of the time that exhaustive search finds", () => {
-  const search = new RematSearch(step, judge), points = exhaustive(new RematSearch(step, judge));
+  const search = rematSearch(step, judge), points = exhaustive(rematSearch(step, judge));
   const budgets = new Set(points.map((p) => p.arenaBytes));
   assert(budgets.size > 20);
   for (const budget of budgets) {
@@ -67,7 +63,7 @@ Deno.test("at every budget, two layers take within 5 % of the time that exhausti
 });
 
 Deno.test("a budget is kept to the byte, by the plan of the graph that is given back", () => {
-  const search = new RematSearch(step, judge), { least, most } = search.range();
+  const search = rematSearch(step, judge), { least, most } = search.range();
   assert(least < 0.85 * most);
   for (let budget = least; budget <= most; budget += (most - least) / 7) {
     const { graph, arenaBytes } = search.within(bytes(budget));
@@ -77,7 +73,7 @@ Deno.test("a budget is kept to the byte, by the plan of the graph that is given 
 });
 
 Deno.test("a budget that is enough makes again what is nearly free, and 1 of a fraction means it", () => {
-  const search = new RematSearch(step, judge), free = judge(remat(step)).arenaBytes;
+  const search = rematSearch(step, judge), free = judge(remat(step)).arenaBytes;
   for (const budget of [bytes(1e12), bytes(free), { mode: "memory_budget", fraction: 1 } as const]) {
     const point = search.within(budget);
     assertEquals([point.arenaBytes, point.slowdown], [free, 1]);
@@ -85,7 +81,7 @@ Deno.test("a budget that is enough makes again what is nearly free, and 1 of a f
 });
 
 Deno.test("a fraction lies between making all again and making nothing again", () => {
-  const search = new RematSearch(step, judge), { least, most } = search.range();
+  const search = rematSearch(step, judge), { least, most } = search.range();
   const full = judge(remat(step, { mode: "full" })).arenaBytes;
   assert(least <= full);
   const sizes = [0, 0.25, 0.5, 0.75, 1].map((fraction) =>
@@ -96,7 +92,7 @@ Deno.test("a fraction lies between making all again and making nothing again", (
 });
 
 Deno.test("a budget that cannot be kept is refused with the fewest bytes that could be", () => {
-  const search = new RematSearch(step, judge), { least } = search.range();
+  const search = rematSearch(step, judge), { least } = search.range();
   const error = assertThrows(() => search.within(bytes(least - 1)), MemoryBudgetError);
   assertEquals([error.budgetBytes, error.leastBytes], [least - 1, least]);
   assertEquals(
@@ -113,7 +109,7 @@ Deno.test("a budget that cannot be kept is refused with the fewest bytes that co
 Deno.test("the frontier of a model has twenty points and more, each smaller and slower than the last", () => {
   let plans = 0;
   const small = { dim: 96, numLayers: 12, numHeads: 4, numKvHeads: 2, ffnHiddenDim: 256, vocabSize: 512 };
-  const search = new RematSearch(microbatch(small, 2, 128), (graph) => (plans++, judge(graph)));
+  const search = rematSearch(microbatch(small, 2, 128), (graph) => (plans++, judge(graph)));
   const points = search.frontier();
   assert(points.length >= 20, `${points.length} points`);
   points.slice(1).forEach((p, i) => {
@@ -133,7 +129,7 @@ Deno.test("the search works on any graph, blocks or not, and its points mean the
   let smaller = 0;
   forSeeds(400, (seed) => {
     const forward = randomGraph(seed), states = forward.states.filter((s) => s.kind === "parameter").map((s) => s.name);
-    const graph = simplify(autodiff(forward, { of: "loss", states })), search = new RematSearch(graph, finely);
+    const graph = simplify(autodiff(forward, { of: "loss", states })), search = rematSearch(graph, finely);
     const points = search.frontier(6);
     if (points.length > 1) smaller++;
     for (const point of points) assertSameMeaning(graph, verify(point.graph), seed, 0);

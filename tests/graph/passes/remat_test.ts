@@ -3,11 +3,9 @@ import { f64 } from "../../../graph/builder.ts";
 import { hasEffect } from "../../../graph/edit.ts";
 import { type Graph, inBackward, type Node, producers } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
-import { fuse } from "../../../graph/passes/fuse.ts";
 import { recomputedFlops, remake, remat, type RematPolicy } from "../../../graph/passes/remat.ts";
-import { fullPrecision, precision } from "../../../graph/passes/precision.ts";
+import { fullPrecision } from "../../../graph/passes/precision.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
-import { tile } from "../../../graph/passes/tile.ts";
 import { print, scopeText } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { grad, trace, traceGraph } from "../../../graph/trace.ts";
@@ -18,6 +16,7 @@ import { golden } from "../../golden.ts";
 import { assertSameMeaning, forSeeds, Random, randomGraph } from "../random_graphs.ts";
 import { countOps } from "./graphs.ts";
 import { at, isRemade } from "../origins.ts";
+import { fuse, precision, tile } from "./on_cpu.ts";
 
 const policies: Record<string, RematPolicy> = {
   none: { mode: "none" },

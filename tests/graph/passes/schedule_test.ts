@@ -3,7 +3,6 @@ import { touchedStates } from "../../../graph/edit.ts";
 import { consumers, type Graph, type Node, sizeBytes } from "../../../graph/ir.ts";
 import { encode } from "../../../graph/passes/encode.ts";
 import { group } from "../../../graph/passes/group.ts";
-import { memory } from "../../../graph/passes/memory.ts";
 import { reshard } from "../../../graph/passes/reshard.ts";
 import { schedule } from "../../../graph/passes/schedule.ts";
 import { print, scopeText } from "../../../graph/print.ts";
@@ -17,6 +16,7 @@ import { meshGraph } from "../../parallel/step_graphs.ts";
 import { forSeeds } from "../random_graphs.ts";
 import { decode } from "./decode.ts";
 import { isRemade } from "../origins.ts";
+import { memory } from "./on_cpu.ts";
 
 Deno.test("ranks get the same bits from random graphs in another order", () => {
   let moved = 0;

@@ -8,7 +8,6 @@ import type { Memory } from "../../../graph/interpret.ts";
 import type { Graph, Node, State } from "../../../graph/ir.ts";
 import { shard } from "../../../graph/layout.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
-import { fuse } from "../../../graph/passes/fuse.ts";
 import { remat } from "../../../graph/passes/remat.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { tileAsyncTp } from "../../../graph/passes/tile_async_tp.ts";
@@ -27,6 +26,7 @@ import { randomLayouts } from "../../parallel/random_layouts.ts";
 import { boundPlan, meshOf, stepGraphs } from "../../parallel/step_graphs.ts";
 import { forSeeds, Random, randomGraph, randomInputs } from "../random_graphs.ts";
 import { at } from "../origins.ts";
+import { fuse } from "./on_cpu.ts";
 
 const ranksOf = (graph: Graph, mesh: Mesh): Graph[] =>
   Array.from({ length: mesh.size }, (_, rank) => verify(graphOfRank(graph, mesh, rank)));

@@ -8,9 +8,7 @@ import { interpret, type Memory } from "../../../graph/interpret.ts";
 import { type Graph, type Node, producers, type Value } from "../../../graph/ir.ts";
 import { type Layout, shard } from "../../../graph/layout.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
-import { materialize } from "../../../graph/passes/materialize.ts";
-import { type Block, memory } from "../../../graph/passes/memory.ts";
-import { precision } from "../../../graph/passes/precision.ts";
+import type { Block } from "../../../graph/passes/memory.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { tileRing } from "../../../graph/passes/tile_ring.ts";
 import { print, scopeText } from "../../../graph/print.ts";
@@ -28,6 +26,7 @@ import { layout, layoutsFor, type Memories, runBoth, scatter } from "../../paral
 import { boundPlan, meshOf, stepGraphs } from "../../parallel/step_graphs.ts";
 import { forSeeds, Random, randomInputs } from "../random_graphs.ts";
 import { at } from "../origins.ts";
+import { materialize, memory, precision } from "./on_cpu.ts";
 
 interface Sizes {
   readonly B: number;

@@ -4,8 +4,9 @@ import type { Attrs, Graph, Level, Value } from "../../../graph/ir.ts";
 import { numel } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
-import { chunkBoxes, lossRegions, MOST_CHUNKS, rowBoxes, tile } from "../../../graph/passes/tile.ts";
+import { chunkBoxes, lossRegions, rowBoxes } from "../../../graph/passes/tile.ts";
 import { print } from "../../../graph/print.ts";
+import { cpu } from "../../../graph/target/cpu.ts";
 import { Tensor } from "../../../graph/tensor.ts";
 import { traceGraph } from "../../../graph/trace.ts";
 import { verify } from "../../../graph/verify.ts";
@@ -13,6 +14,7 @@ import { golden } from "../../golden.ts";
 import { assertSameMeaning, forSeeds, Random, randomGraph } from "../random_graphs.ts";
 import { headGradients, headGraph } from "./graphs.ts";
 import { at } from "../origins.ts";
+import { tile } from "./on_cpu.ts";
 
 Deno.test("rows are cut into boxes: whole sequences while they fit, else parts of one sequence", () => {
   const text = (shape: number[], limit: number) =>
@@ -52,16 +54,16 @@ Deno.test("chunks keep their rows while they are few, and get more rows so as to
 
 Deno.test("the size of a program does not grow with the batch", () => {
   const nodes = (B: number) => tile(simplify(headGradients(headGraph({ B, T: 512, D: 2, V: 3 })))).nodes.length;
-  assertEquals(nodes(4000), nodes(MOST_CHUNKS));
-  assertEquals(nodes(65536), nodes(MOST_CHUNKS));
-  assertEquals(nodes(8) < nodes(MOST_CHUNKS), true);
+  assertEquals(nodes(4000), nodes(cpu.chunks.chunks));
+  assertEquals(nodes(65536), nodes(cpu.chunks.chunks));
+  assertEquals(nodes(8) < nodes(cpu.chunks.chunks), true);
 });
 
 Deno.test("tile keeps the meaning of head and cross-entropy of any size, forward and with gradients", () => {
   forSeeds(150, (seed) => {
     const random = new Random(seed), size = (high: number) => random.int(1, high), V = random.int(2, 7);
     const sizes = { B: size(3), T: size(7), D: random.oneIn(4) ? V : size(5), V }, rows = size(6);
-    const chunks = random.oneIn(3) ? random.int(2, 4) : MOST_CHUNKS;
+    const chunks = random.oneIn(3) ? random.int(2, 4) : cpu.chunks.chunks;
     // Work on the logits joins the chunk; a D that happens to be V must not confuse.
     const betweens = [(x: Tensor) => x, (x: Tensor) => x.mul(0.5), (x: Tensor) => x.div(3).tanh().mul(3)];
     const forward = verify(headGraph(sizes, random.pick(betweens))), whole = `${[sizes.B, sizes.T, V]}`;
