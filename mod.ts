@@ -32,7 +32,7 @@ export type {
 export { interpret, type Memory, type RunOptions } from "./graph/interpret.ts";
 export type { Arr } from "./graph/array.ts";
 export { print } from "./graph/print.ts";
-export { Tensor } from "./graph/tensor.ts";
+export { Tensor, type Tracer } from "./graph/tensor.ts";
 export { grad, type Gradient, type TensorFunction, trace } from "./graph/trace.ts";
 export { verify } from "./graph/verify.ts";
 export { Attention, type AttentionOptions, type Places, type RopeScaling, RotaryEmbedding } from "./model/attention.ts";

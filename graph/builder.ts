@@ -18,6 +18,7 @@ import {
 import { attributeFault } from "./attributes.ts";
 import { inferTypes, type Op } from "./op.ts";
 import { ops } from "./ops/mod.ts";
+import type { Tracer } from "./tensor.ts";
 
 /** The record of an op.
  * @throws {TypeError} when there is none of that name. */
@@ -80,7 +81,7 @@ export function withInputs(node: Node, inputs: readonly Value[]): Node {
 }
 
 /** A graph under construction. */
-export class Builder {
+export class Builder implements Tracer {
   /** Given to new nodes. */
   origin: Origin = { scope: "", phase: "forward" };
   /** Inputs so far. */

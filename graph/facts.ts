@@ -1,63 +1,9 @@
-/** Facts about ops that passes ask for, so that no pass has a list of names: fields of an op's record, and the questions that more
- * than one pass asks. A record that is silent about a fact gets the safe answer: a new op is computed as it is written, only slower.
+/** Questions about ops that more than one pass asks, so that no pass has a list of names. The answers are the fields of `Facts` in an
+ * op's record.
  * @module */
 import { opOf } from "./builder.ts";
-import type { Attrs, Node } from "./ir.ts";
-import type { View } from "./view.ts";
-
-/** What an op does to the states that its attribute `states` names. */
-export type StateUse = "reads" | "replaces" | "adds";
-
-/** How an op multiplies in the type that its attribute `round` names; its sums stay in f32. */
-export interface Rounding {
-  /** Operands are rounded as they come, so that casts in front of it mean the same. Default: something is done to them before. */
-  readonly plain?: boolean;
-  /** The output that is then stored as bf16; default: none. */
-  readonly stored?: number;
-  /** Is that output kept in f32 where all that reads it needs the f32 sums? */
-  readonly keepsSums?: boolean;
-}
-
-/** What an op is, for passes that match no pattern. */
-export interface Facts {
-  /** How its result lies on the memory of its operand, if strides can say it; there is then nothing to run. Default: no view. */
-  readonly view?: (node: Node, operand: View) => View | undefined;
-  /** The other way around: how its operand has to be made, so that the result lies as asked for; then nothing is to run either. */
-  readonly madeAs?: (node: Node, result: View) => View | undefined;
-  /** Its operands lie one after another along `dim`, so each may be made where it shall lie. */
-  readonly joins?: boolean;
-  /** It writes a value in another way or elsewhere, and needs nothing of other ranks. So it belongs to the exchange of a parameter or
-   * of a gradient that it leads to. Views and what joins are links too. */
-  readonly link?: boolean;
-  /** The same numbers in another element type. */
-  readonly converts?: boolean;
-  /** One function of the elements at one place, over operands of one shape, so that it may be a step of a `map`. */
-  readonly elementwise?: boolean;
-  /** The plain sum of its operands: gradients are added up by it. */
-  readonly adds?: boolean;
-  /** Its two operands may change places, to the last bit. */
-  readonly commutes?: boolean;
-  /** A slice of rows of its operands gives that slice of its results. `labels`: rows run along any labels of its signature, and
-   * results without them are sums over rows. `dims`: along any dim but those that the attributes `dim`, `split` and `join`
-   * name, as with all that is element-wise.
-   * Default: it needs all rows. */
-  readonly rowwise?: "labels" | "dims";
-  /** It is a loss over rows of logits, which are this operand: `tile` makes them in chunks where it can. */
-  readonly logits?: number;
-  /** It multiplies in bf16 where that is asked for. Default: it has no attribute `round`, and computes in f32 always. */
-  readonly rounding?: Rounding;
-  /** In mixed precision a product that it reads may be stored as bf16. Default: it gets the f32 sums, as sums, norms and losses
-   * must, unless something else that reads the product takes bf16. */
-  readonly takesRounded?: boolean;
-  /** What it does to states; default: nothing. */
-  readonly states?: StateUse;
-  /** The number that every element of its result is. */
-  readonly fill?: (attrs: Attrs) => number;
-  /** It needs no operands, and makes any box of its result alone: `whole`, `starts` and `ends` say which. */
-  readonly boxed?: boolean;
-  /** What ranks exchange by it: pieces that become a whole for all, or summands that become a sum. Default: anything else. */
-  readonly exchange?: "gather" | "reduction";
-}
+import type { Node } from "./ir.ts";
+import type { Facts, StateUse } from "./op.ts";
 
 /** Does the op show its operand's memory in another way, with nothing to run where strides can say it? */
 export function isViewOp(op: string): boolean {

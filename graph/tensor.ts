@@ -1,17 +1,44 @@
 /** Symbolic tensors: what a model is written on. Every method adds a node to the graph being traced.
  * @module */
-import type { Builder } from "./builder.ts";
-import { type Attrs, type DType, isReal, numel, type Type, type Value } from "./ir.ts";
+import {
+  type Attrs,
+  type DType,
+  isReal,
+  type Named,
+  numel,
+  type Origin,
+  type State,
+  type Type,
+  type Value,
+} from "./ir.ts";
 
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 /** `"a b c"`: one letter for each dim of a rank. */
 const letters = (rank: number): string[] => [...LETTERS.slice(0, rank)];
 
+/** The graph being traced, as tensors and modules see it; a `Builder` is one. */
+export interface Tracer {
+  /** Given to new nodes. */
+  origin: Origin;
+  /** What modules have given so far. */
+  readonly activations: Named[];
+  /** Adds a node and returns its outputs. */
+  emit(op: string, inputs: readonly Value[], attrs?: Attrs): Value[];
+  /** Declares a state. */
+  declare(state: State): void;
+  /** Reads one state, or several that lie one after another. */
+  read(...names: string[]): Value;
+  /** Replaces a state. */
+  assign(name: string, value: Value): void;
+  /** Adds a value to a state; unless `begin` is false, the first microbatch of a step overwrites instead. */
+  accumulate(name: string, value: Value, begin?: boolean): void;
+}
+
 /** A value of the graph being traced. Shapes are global: they do not know how the value will be spread over devices. */
 export class Tensor {
   /** Stands for a value that the graph has already; adds no node.
    * @param builder graph being traced. @param value value that this tensor stands for. */
-  constructor(readonly builder: Builder, readonly value: Value) {}
+  constructor(readonly builder: Tracer, readonly value: Value) {}
 
   /** Element type. */
   get dtype(): DType {
@@ -303,7 +330,7 @@ export class Tensor {
 }
 
 /** A constant tensor. */
-export function constant(builder: Builder, value: number, type: Type): Tensor {
+export function constant(builder: Tracer, value: number, type: Type): Tensor {
   if (!isReal(type.dtype) && !Number.isInteger(value)) {
     throw new TypeError(`Cannot make an ${type.dtype} constant of ${value}: expected an integer`);
   }

@@ -1,11 +1,15 @@
 /** What tensor parallelism may cut in a Llama, by role; which axis does it, and whether, is the mesh's business.
  * @module */
 import type { ModelPlan } from "../graph/roles.ts";
-import type { LlamaConfig } from "./llama.ts";
+
+/** What a plan needs to know of a Llama, as its configuration has it. */
+export type PlannedSizes =
+  & Readonly<Record<"numHeads" | "numKvHeads" | "ffnHiddenDim" | "vocabSize", number>>
+  & { readonly tiedEmbeddings: boolean };
 
 /** The plan of a Llama: what follows a norm is cut by what it gives, what leads back to the residual stream by what it takes, so
  * that each half of a block has one exchange on the way in and one on the way out. */
-export function llamaPlan({ numHeads, numKvHeads, ffnHiddenDim, vocabSize, tiedEmbeddings }: LlamaConfig): ModelPlan {
+export function llamaPlan({ numHeads, numKvHeads, ffnHiddenDim, vocabSize, tiedEmbeddings }: PlannedSizes): ModelPlan {
   return {
     parameters: [
       { pattern: "tok_embeddings.weight", role: "table", units: vocabSize },

@@ -1,9 +1,8 @@
 /** Modules and parameters: a model is a tree of plain objects, and a parameter's name is the property path that leads to it,
  * in the ecosystem's spelling: `layers.3.attentionNorm.weight` is `layers.3.attention_norm.weight` in graphs and files.
  * @module */
-import type { Builder } from "../graph/builder.ts";
 import { type DType, numel, type State } from "../graph/ir.ts";
-import { Tensor } from "../graph/tensor.ts";
+import { Tensor, type Tracer } from "../graph/tensor.ts";
 
 /** How a parameter starts; drawn by the graph that `train/optimizer.ts` traces, keyed by seed and name alone.
  * Bounds are absolute numbers, not multiples of `std`; a mean is 0 unless it is given. */
@@ -151,7 +150,7 @@ export function numParameters(root: Module): number {
 /** Where parameters are read into: the graph under construction, and the element type that they have in it. */
 export interface Target {
   /** The graph under construction. */
-  readonly builder: Builder;
+  readonly builder: Tracer;
   /** Element type of every parameter in it. */
   readonly dtype: DType;
 }

@@ -187,7 +187,7 @@ export function facts(tree: Tree): string[] {
     return [
       ...complain(
         role === "rewrite" ? [] : sought,
-        "looks for ops by name (NAMES): let a field of their records say what it needs to know (graph/facts.ts)",
+        "looks for ops by name (NAMES): let a field of their records say what it needs to know (Facts in graph/op.ts)",
       ),
       ...complain(
         role === "none" ? made : [],

@@ -3,9 +3,8 @@
  * @module */
 import { STORED } from "../attributes.ts";
 import { zip } from "../array.ts";
-import type { Facts } from "../facts.ts";
 import { type DType, dtypeBytes, isReal, sameType, typeText, wide } from "../ir.ts";
-import { defineOp, type Linear, type Op, str, type Vjp } from "../op.ts";
+import { defineOp, type Facts, type Linear, type Op, str, type Vjp } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 
 type Grad = (x: readonly Tensor[], y: Tensor, dy: Tensor) => (Tensor | undefined)[];

@@ -9,8 +9,8 @@ import { ALL_AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
 import { bytesOf } from "./bytes.ts";
 import type { Entry } from "./entry.ts";
 import { type Problem, show } from "./problem.ts";
-import { foreignKey, foreignKind } from "./torchtitan.ts";
-import { type Kind, vocabulary } from "./vocabulary.ts";
+import { foreignKey, foreignKind, type Kind } from "./torchtitan.ts";
+import { vocabulary } from "./vocabulary.ts";
 
 /** What the command line says. Where a key is given twice, the later one counts. */
 export interface Arguments {

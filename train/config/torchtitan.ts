@@ -4,7 +4,9 @@
  * tells the new one.
  * @module
  */
-import type { Kind } from "./vocabulary.ts";
+
+/** How the command line reads a value. */
+export type Kind = "boolean" | "number" | "string" | "list";
 
 /** Keys that ask for a missing feature: the values that do not. An error proposes the first. */
 const offValues: Readonly<Record<string, readonly unknown[]>> = {

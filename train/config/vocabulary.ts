@@ -7,10 +7,7 @@ import { closest, distance } from "fastest-levenshtein";
 import { z } from "zod";
 import { configSchema } from "./schema.ts";
 import { show } from "./problem.ts";
-import { foreignNames } from "./torchtitan.ts";
-
-/** How the command line reads a value. */
-export type Kind = "boolean" | "number" | "string" | "list";
+import { foreignNames, type Kind } from "./torchtitan.ts";
 
 /** One key of the schema. */
 export interface Key {

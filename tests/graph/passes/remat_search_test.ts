@@ -134,7 +134,6 @@ Deno.test("the search works on any graph, blocks or not, and its points mean the
     if (points.length > 1) smaller++;
     for (const point of points) assertSameMeaning(graph, verify(point.graph), seed, 0);
   });
-  console.log("SMALLER", smaller);
   assert(smaller >= 5, `only ${smaller} graphs have a choice`);
 });
 
