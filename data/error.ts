@@ -3,6 +3,7 @@
 /** The kinds of problem; stable. */
 export type DataErrorCode =
   | "bad_document"
+  | "bad_gguf"
   | "bad_option"
   | "bad_state"
   | "bad_token"

@@ -1,10 +1,13 @@
 /**
  * Tokenizers as Hugging Face models ship them: `tokenizer.json` (any kind: byte-level BPE, SentencePiece, ...) and
- * `tokenizer_config.json`, which names the tokens that begin and end a document.
+ * `tokenizer_config.json`, which names the tokens that begin and end a document. A file of GGUF has the same in its header.
  * @module
  */
+import { fromFileUrl } from "@std/path";
 import { Kitoken } from "kitoken/full";
 import { DataError } from "./error.ts";
+import { isGgufName } from "./gguf.ts";
+import { addsBos, ggufTokenizer, type TokenizerFiles, tokenText } from "./gguf_tokenizer.ts";
 import { readBytes, show, toUrl, within } from "./source.ts";
 
 /** Which special tokens to put around a text; those that the tokenizer lacks are left out. */
@@ -13,12 +16,8 @@ export interface EncodeOptions {
   bos?: boolean;
   /** Put the token that ends a document after the text; false by default. */
   eos?: boolean;
-}
-
-/** What this module asks of `tokenizer.json`. */
-interface TokenizerJson {
-  model: { vocab: Record<string, number> | [string, number][] };
-  added_tokens?: { id: number; content: string }[];
+  /** Is what looks like a special token one? False by default: in a document it is ordinary text. */
+  special?: boolean;
 }
 
 /** Text to token ids and back. */
@@ -29,52 +28,62 @@ export class Tokenizer {
   readonly bosId: number | null;
   /** The token that ends a document; null where there is none. */
   readonly eosId: number | null;
+  /** What its files say.
+   * @internal */
+  readonly files: TokenizerFiles;
   readonly #kitoken: Kitoken;
 
-  private constructor(kitoken: Kitoken, vocabSize: number, bosId: number | null, eosId: number | null) {
-    this.#kitoken = kitoken;
-    this.vocabSize = vocabSize;
-    this.bosId = bosId;
-    this.eosId = eosId;
-  }
-
-  /** Opens a folder that holds `tokenizer.json` and `tokenizer_config.json` (`model.hf_assets_path`), or the former.
-   * @throws {DataError} when one is missing or cannot be used. */
-  static async open(location: string | URL): Promise<Tokenizer> {
-    const url = toUrl(location);
-    const file = url.pathname.endsWith(".json") ? url : within(url, "tokenizer.json");
-    const bytes = await read(file);
-    const json = parse<TokenizerJson>(bytes, file);
-    let kitoken: Kitoken;
-    try {
-      kitoken = Kitoken.from_tokenizers(bytes);
-    } catch (error) {
-      throw bad(file, String(error), "a tokenizer.json as Hugging Face's tokenizers library writes it");
-    }
-    const ids = new Map((json.added_tokens ?? []).map(({ id, content }) => [content, id]));
-    const { vocab } = json.model;
-    const find = (token: string) => ids.get(token) ?? (Array.isArray(vocab) ? undefined : vocab[token]);
-
-    const configFile = new URL("tokenizer_config.json", file);
-    const config = parse<Record<string, unknown>>(await read(configFile), configFile);
+  private constructor(files: TokenizerFiles, kitoken: Kitoken, places: Places) {
+    const { json, config } = files, { vocab } = json.model, added = json.added_tokens ?? [];
+    const ids = new Map(added.map(({ id, content }) => [content, id]));
     const special = (key: string): number | null => {
-      const value = config[key];
-      const token = typeof value === "object" && value !== null ? (value as { content?: unknown }).content : value;
-      if (token === undefined || token === null) return null;
-      const id = typeof token === "string" ? find(token) : undefined;
+      const value = config[key], token = tokenText(value);
+      if (value === undefined || value === null) return null;
+      const id = token === undefined
+        ? undefined
+        : ids.get(token) ?? (Array.isArray(vocab) ? undefined : (vocab as Record<string, number>)[token]);
       if (id !== undefined) return id;
-      throw bad(configFile, `its ${key} is ${JSON.stringify(token)}`, `a token of ${show(file)}, or null for none`);
+      throw bad(
+        places.config,
+        `its ${key} is ${JSON.stringify(token ?? value)}`,
+        `a token of ${places.json}, or null for none`,
+      );
     };
     let last = Array.isArray(vocab) ? vocab.length - 1 : -1;
     for (const id of [...(Array.isArray(vocab) ? [] : Object.values(vocab)), ...ids.values()]) {
       last = Math.max(last, id);
     }
-    return new Tokenizer(kitoken, last + 1, special("bos_token"), special("eos_token"));
+    this.files = files;
+    this.#kitoken = kitoken;
+    this.vocabSize = last + 1;
+    this.bosId = special("bos_token");
+    this.eosId = special("eos_token");
   }
 
-  /** The ids of a text. What looks like a special token in it is ordinary text. */
-  encode(text: string, { bos = false, eos = false }: EncodeOptions = {}): Int32Array {
-    const plain = this.#kitoken.encode(text, false);
+  /** Opens a folder that holds `tokenizer.json` and `tokenizer_config.json` (`model.hf_assets_path`), or the former, or a file of GGUF.
+   * @throws {DataError} when one is missing or cannot be used. */
+  static async open(location: string | URL): Promise<Tokenizer> {
+    const url = toUrl(location);
+    if (url.protocol === "file:" && isGgufName(url.pathname)) {
+      const path = fromFileUrl(url), files = ggufTokenizer(path);
+      const bytes = new TextEncoder().encode(JSON.stringify(files.json));
+      return new Tokenizer(files, kitokenOf(bytes, path), { json: path, config: path });
+    }
+    const file = url.pathname.endsWith(".json") ? url : within(url, "tokenizer.json");
+    const bytes = await read(file), json = parse<TokenizerFiles["json"]>(bytes, file);
+    const kitoken = kitokenOf(bytes, show(file)), configFile = new URL("tokenizer_config.json", file);
+    const config = parse<TokenizerFiles["config"]>(await read(configFile), configFile);
+    return new Tokenizer({ json, config }, kitoken, { json: show(file), config: show(configFile) });
+  }
+
+  /** Does its model expect a text to begin with the token that begins a document? Undefined where its files do not say. */
+  get addsBos(): boolean | undefined {
+    return addsBos(this.files);
+  }
+
+  /** The ids of a text. */
+  encode(text: string, { bos = false, eos = false, special = false }: EncodeOptions = {}): Int32Array {
+    const plain = this.#kitoken.encode(text, special);
     const begin = bos && this.bosId !== null ? 1 : 0;
     const end = eos && this.eosId !== null ? 1 : 0;
     const ids = new Int32Array(begin + plain.length + end);
@@ -87,6 +96,12 @@ export class Tokenizer {
   /** The text of ids, special tokens included.
    * @throws {DataError} when an id is not one of this tokenizer's. */
   decode(ids: Iterable<number>): string {
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(this.decodeBytes(ids));
+  }
+
+  /** The same as bytes, which may end within a character.
+   * @param special are special tokens part of it? */
+  decodeBytes(ids: Iterable<number>, { special = true }: { readonly special?: boolean } = {}): Uint8Array {
     const list = Uint32Array.from(ids);
     const wrong = list.find((id) => id >= this.vocabSize);
     if (wrong !== undefined) {
@@ -97,7 +112,21 @@ export class Tokenizer {
         fix: "decode with the tokenizer that the ids were made with",
       });
     }
-    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(this.#kitoken.decode(list, true));
+    return this.#kitoken.decode(list, special);
+  }
+}
+
+/** The names of a tokenizer's files, for errors. */
+interface Places {
+  readonly json: string;
+  readonly config: string;
+}
+
+function kitokenOf(bytes: Uint8Array, name: string): Kitoken {
+  try {
+    return Kitoken.from_tokenizers(bytes);
+  } catch (error) {
+    throw bad(name, String(error), "a tokenizer.json as Hugging Face's tokenizers library writes it");
   }
 }
 
@@ -128,14 +157,14 @@ function parse<T>(bytes: Uint8Array, file: URL): T {
   try {
     return JSON.parse(new TextDecoder().decode(bytes));
   } catch (error) {
-    throw bad(file, (error as Error).message, "JSON");
+    throw bad(show(file), (error as Error).message, "JSON");
   }
 }
 
-function bad(file: URL, why: string, expected: string): DataError {
+function bad(name: string, why: string, expected: string): DataError {
   return new DataError({
     code: "bad_tokenizer",
-    what: `Cannot use ${show(file)}: ${why}`,
+    what: `Cannot use ${name}: ${why}`,
     expected,
     fix: "download it again, or correct it",
   });

@@ -5,6 +5,7 @@ import { CheckpointError } from "../train/checkpoint/error.ts";
 import { EXPORT_TYPES, exportHuggingFace, type ExportType } from "../train/weights/export.ts";
 import { damages, differences, listText, showLines } from "../train/checkpoint/inspect.ts";
 import { llamaOf, openFolder } from "../train/checkpoint/load.ts";
+import { contextLengthOf } from "../train/weights/model_source.ts";
 import { bytesText } from "../train/report/plan_report.ts";
 import { enterWorkingFolder } from "../train/command/working_folder.ts";
 
@@ -17,7 +18,8 @@ const USAGE = `Usage: npx -y deno task checkpoint COMMAND ...
                    files of a tokenizer's folder; without a type, in f32
   diff STEP STEP   the tensors in which two differ, whatever meshes have saved them; exit code 1 where there are some
 
-STEP may also be a folder with a Llama as transformers saves it, or under Meta's names, but for verify: its files have no hashes.`;
+STEP may also be a folder with a Llama as transformers saves it or under Meta's names, or a file of GGUF, but for verify: these have
+no hashes. "deno task convert" writes files of GGUF.`;
 
 /** Milliseconds from one line about the progress to the next. */
 const PROGRESS_MS = 5000;
@@ -63,7 +65,11 @@ export async function run(
       if (!llama) {
         throw new CheckpointError(`Cannot export ${paths[0]}: it is of no Llama`, "a Llama", "export one of a Llama");
       }
-      await exportHuggingFace(checkpoint, llama, paths[1], { dtype, tokenizer: paths[2] });
+      await exportHuggingFace(checkpoint, llama, paths[1], {
+        dtype,
+        tokenizer: paths[2],
+        contextLength: contextLengthOf(checkpoint),
+      });
       print(`${paths[1]} has the weights as transformers opens them`);
       return 0;
     }

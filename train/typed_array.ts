@@ -1,12 +1,32 @@
 /** Numbers as they lie in native memory.
  * @module */
 import { type DType, dtypeBytes, numel, sizeBytes, type Type } from "../graph/ir.ts";
+import { blockFormats, type BlockType, decodeBlocks, isBlockType } from "./weights/gguf_blocks.ts";
 
-/** Element types of files: ours, and `f16`, in which nothing is computed. */
+/** Element types that files are written in: ours, and `f16`, in which nothing is computed. */
 export type StoredType = DType | "f16";
+
+/** Element types that are read from files: those, and the block formats of GGUF. */
+export type FileType = StoredType | BlockType;
 
 /** Bytes of one element. */
 export const storedBytes: Readonly<Record<StoredType, number>> = { ...dtypeBytes, f16: 2 };
+
+/** The least that can be read of a file's tensor: an element, or a block of them. */
+export function unitOf(type: FileType): { readonly elements: number; readonly bytes: number } {
+  return isBlockType(type) ? blockFormats[type] : { elements: 1, bytes: storedBytes[type] };
+}
+
+/** Bytes of a number of elements in a file. */
+export function fileBytes(type: FileType, count: number): number {
+  const { elements, bytes } = unitOf(type);
+  return count / elements * bytes;
+}
+
+/** The type of ours that has all numbers of a file's type. */
+export function computedType(type: FileType): DType {
+  return type === "f16" || isBlockType(type) ? "f32" : type;
+}
 
 /** Numbers of a tensor, row-major, in its element type; bf16 as bits. */
 export type TypedArray =
@@ -48,17 +68,18 @@ export function numbersOf(array: TypedArray, dtype: DType): TypedArray {
 
 /** The bytes of elements in another type: the nearest values that it has, ties to even.
  * @throws {RangeError} when a finite number would be infinite in f16, whose numbers end at 65504. */
-export function converted(bytes: Uint8Array<ArrayBuffer>, from: StoredType, to: StoredType): Uint8Array<ArrayBuffer> {
+export function converted(bytes: Uint8Array<ArrayBuffer>, from: FileType, to: StoredType): Uint8Array<ArrayBuffer> {
   if (from === to) return bytes;
-  const length = bytes.length / storedBytes[from], numbers = numbersIn(bytes, from);
+  const numbers = numbersIn(bytes, from), { length } = numbers;
   const made = new Uint8Array(length * storedBytes[to]);
   if (to === "f16") setHalves(new Float16Array(made.buffer), numbers);
   else setNumbers(typedArray(to, made.buffer, 0, length), to, numbers);
   return made;
 }
 
-/** The numbers that bytes are, where they lie if they can be read there; bf16 and f16 as f32. */
-function numbersIn(bytes: Uint8Array<ArrayBuffer>, from: StoredType): TypedArray {
+/** The numbers that bytes are, where they lie if they can be read there; bf16, f16 and blocks as f32. */
+function numbersIn(bytes: Uint8Array<ArrayBuffer>, from: FileType): TypedArray {
+  if (isBlockType(from)) return decodeBlocks(bytes, from);
   const size = storedBytes[from], length = bytes.length / size;
   const { buffer, byteOffset } = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
   if (from === "f16") return new Float32Array(new Float16Array(buffer, byteOffset, length));

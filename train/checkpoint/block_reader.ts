@@ -7,6 +7,8 @@ import { CheckpointError } from "./error.ts";
 
 /** A part of a file that is read at once. */
 export interface Part {
+  /** From 0 to {@linkcode LANES}: which of the stretches it is of that are gone through. */
+  readonly lane: number;
   readonly path: string;
   /** First byte in the file. */
   readonly start: number;
@@ -23,13 +25,12 @@ export interface PartRead {
 
 /** Reads files, each from front to back. */
 export interface BlockReader extends Disposable {
-  /** Reads parts of one length, at most {@linkcode LANES}, into the memory that is given.
+  /** Reads parts of one length, each of another lane, into the memory that is given.
    * @throws {CheckpointError} when a file cannot be read. */
   read(parts: readonly Part[], into: Uint8Array<ArrayBuffer>, hashed: boolean): PartRead[] | Promise<PartRead[]>;
 }
 
-/** So many parts are read at once. Who goes through several stretches of files gives one part of each: each stretch then has an open
- * file of its own, of which the system reads ahead. */
+/** So many stretches of files are gone through side by side. Each has an open file of its own, of which the system reads ahead. */
 export const LANES = 2;
 
 const PIECE_BYTES = 512 << 10;
@@ -69,9 +70,9 @@ export function readerHere(): BlockReader {
   return {
     async read(parts, into, hashed) {
       const read: PartRead[] = [];
-      for (const [lane, { path, start, bytes }] of parts.entries()) {
+      for (const [i, { lane, path, start, bytes }] of parts.entries()) {
         const file = await files.at(lane, path, openToRead);
-        read.push(readPart(file, start, into.subarray(lane * bytes, (lane + 1) * bytes), hashed));
+        read.push(readPart(file, start, into.subarray(i * bytes, (i + 1) * bytes), hashed));
       }
       return read;
     },
@@ -90,7 +91,7 @@ export function nativeReader(): BlockReader {
     async read(parts, into, hashed) {
       const [{ bytes }] = parts, hashes = hashed ? new Uint8Array(parts.length * HASH_BYTES) : null;
       const opened: { file: NativeFile; start: number }[] = [];
-      for (const [lane, { path, start }] of parts.entries()) {
+      for (const { lane, path, start } of parts) {
         opened.push({ file: await files.at(lane, path, open), start });
       }
       const read = await NativeFile.read(opened, into.subarray(0, parts.length * bytes), hashes).catch((error) => {
@@ -100,9 +101,9 @@ export function nativeReader(): BlockReader {
           "put it back, or choose another checkpoint",
         );
       });
-      return read.map((n, lane) => ({
-        bytes: into.subarray(lane * bytes, lane * bytes + n),
-        hash: n === bytes ? hashes?.subarray(lane * HASH_BYTES, (lane + 1) * HASH_BYTES).toHex() : undefined,
+      return read.map((n, i) => ({
+        bytes: into.subarray(i * bytes, i * bytes + n),
+        hash: n === bytes ? hashes?.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES).toHex() : undefined,
       }));
     },
     [Symbol.dispose]: () => files[Symbol.dispose](),

@@ -6,6 +6,7 @@ import { fromFileUrl } from "@std/path";
 import { SAMPLE } from "../../data/dataset.ts";
 import type { LoaderState } from "../../data/loader.ts";
 import type { StateKind } from "../../graph/ir.ts";
+import { toUrl } from "../../data/source.ts";
 import { Llama } from "../../model/llama.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import type { MeshLayout } from "../ranks.ts";
@@ -287,9 +288,11 @@ export function runState(
     readonly model: TrainableModel;
     readonly ranks: MeshLayout | undefined;
     readonly start: Start | undefined;
+    readonly seqLen: number;
+    readonly tokenizer?: string | URL;
   },
 ): RunState {
-  const { step, tokensSeen, loader, seed, agreed, ranks, model, start } = options;
+  const { step, tokensSeen, loader, seed, agreed, ranks, model, start, seqLen, tokenizer } = options;
   const versions = { libtitan: library().version, abi: ABI_VERSION };
   return {
     version: 1,
@@ -302,7 +305,9 @@ export function runState(
     mesh: ranks?.mesh.degrees ?? {},
     versions,
     config: agreed ?? null,
-    // What an export needs to know.
+    // What generating and exporting need to know; the tokenizer is null where it is the one that comes along.
     ...(model instanceof Llama ? { llama: model.config } : {}),
+    seqLen,
+    tokenizer: tokenizer === undefined ? null : String(toUrl(tokenizer)),
   };
 }

@@ -3,7 +3,7 @@
  * @module */
 import { dtypeBytes, numel, type State } from "../../graph/ir.ts";
 import { bytesText, table } from "../report/plan_report.ts";
-import { numbersOf, type TypedArray, typedArray } from "../typed_array.ts";
+import { computedType, numbersOf, type TypedArray, typedArray } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { digest } from "./files.ts";
 import {
@@ -22,10 +22,10 @@ import { openToRead, readFully } from "../weights/safetensors.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
 
-/** A tensor whole, whatever pieces it was saved in; bf16 and f16 as f32.
+/** A tensor whole, whatever pieces it was saved in; bf16, f16 and blocks of GGUF as f32.
  * @param verify are bytes compared with their hashes? @throws {CheckpointError} when it is damaged. */
 export async function readTensor(checkpoint: Checkpoint, name: string, verify = true): Promise<TypedArray> {
-  const { kind, dtype: stored, shape } = checkpoint.manifest.tensors[name], dtype = stored === "f16" ? "f32" : stored;
+  const { kind, dtype: stored, shape } = checkpoint.manifest.tensors[name], dtype = computedType(stored);
   const state: State = { name, kind, dtype, shape }, bytes = new Uint8Array(numel(shape) * dtypeBytes[dtype]);
   const memory: Destination = { write: (offset, from) => Promise.resolve(bytes.set(from, offset)) };
   const box = { starts: shape.map(() => 0), sizes: shape };

@@ -1,7 +1,8 @@
-/** Checkpoints and folders of weights, opened by programs: what they hold, and the values of a tensor by its name.
+/** Checkpoints and weights of others, opened by programs: what they hold, and the values of a tensor by its name.
  * @module */
+import { isGgufName } from "../../data/gguf.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
-import type { StoredType, TypedArray } from "../typed_array.ts";
+import type { FileType, TypedArray } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { readTensor } from "./inspect.ts";
 import { type Checkpoint, findCheckpoints, MANIFEST, openCheckpoint } from "./manifest.ts";
@@ -14,12 +15,12 @@ export interface LoadableTensor {
   /** Sizes of its dims. */
   readonly shape: readonly number[];
   /** Element type in the files. */
-  readonly dtype: StoredType;
+  readonly dtype: FileType;
 }
 
 /** What a folder holds. */
 export interface LoadedCheckpoint {
-  /** The folder. */
+  /** The folder, or the file of GGUF. */
   readonly path: string;
   /** Optimizer steps that were made; undefined for weights that others have saved. */
   readonly step: number | undefined;
@@ -29,14 +30,14 @@ export interface LoadedCheckpoint {
   readonly llama: LlamaConfig | undefined;
   /** Its tensors by name: parameters as the model names them, moments as `moment1/NAME` and `moment2/NAME`. */
   readonly tensors: ReadonlyMap<string, LoadableTensor>;
-  /** Reads a whole tensor, row-major, whatever pieces it was saved in; bf16 and f16 as f32. Bytes are compared with their hashes, if
-   * they have some.
+  /** Reads a whole tensor, row-major, whatever pieces it was saved in; bf16, f16 and blocks of GGUF as f32. Bytes are compared with
+   * their hashes, if they have some.
    * @throws {CheckpointError} when there is no such tensor, or it is damaged. */
   read(name: string): Promise<TypedArray>;
 }
 
-/** Opens a checkpoint, such as `outputs/checkpoint/step-100`, or a folder with a Llama as `transformers` saves it or under Meta's names,
- * whose tensors get the names and the order of rows that they have here. It reads no tensor yet, and needs no native library.
+/** Opens a checkpoint, such as `outputs/checkpoint/step-100`, a folder with a Llama as `transformers` saves it or under Meta's names, or a
+ * file of GGUF, whose tensors get the names and the order of rows that they have here. It reads no tensor yet, and needs no native library.
  * @throws {CheckpointError} when it is neither, or its files are not all there.
  * @example
  * ```ts
@@ -69,8 +70,8 @@ export function load(path: string): LoadedCheckpoint {
   };
 }
 
-/** Opens a checkpoint, or a folder of weights of Hugging Face's or Meta's.
- * @throws {CheckpointError} when it is neither, or its files are not all there. */
+/** Opens a checkpoint, a folder of weights of Hugging Face's or Meta's, or a file of GGUF.
+ * @throws {CheckpointError} when it is none of them, or its files are not all there. */
 export function openFolder(folder: string): Checkpoint {
   const path = folder.replace(/(?<=.)\/+$/, "");
   if (exists(`${path}/${MANIFEST}`)) return openCheckpoint(path);
@@ -92,10 +93,10 @@ export function llamaOf(checkpoint: Checkpoint): LlamaConfig | undefined {
 /** Says what a folder is instead, as far as that can be seen. */
 function neither(path: string): CheckpointError {
   const expected =
-    `a checkpoint (a folder with ${MANIFEST}), or weights of transformers (with config.json) or Meta (with params.json)`;
+    `a checkpoint (a folder with ${MANIFEST}), weights of transformers (config.json) or Meta (params.json), or a file of GGUF`;
   const refuse = (what: string, fix: string) => new CheckpointError(`Cannot open ${path}: ${what}`, expected, fix);
-  if (!exists(path)) return refuse("there is no such folder", "correct the path");
-  if (!Deno.statSync(path).isDirectory) return refuse("it is a file", "name the folder that it is in");
+  if (!exists(path)) return refuse(`there is no such ${isGgufName(path) ? "file" : "folder"}`, "correct the path");
+  if (!Deno.statSync(path).isDirectory) return refuse("it is a file", "name the folder that it is in, or a file .gguf");
   const { complete: [latest] } = findCheckpoints(path);
   if (latest) return refuse("it is a folder of checkpoints", `name one of them, such as ${latest.path}`);
   if (/\.tmp\/*$/.test(path)) {

@@ -3,7 +3,7 @@
  * @module */
 import { createHash } from "node:crypto";
 import { numel, type StateKind } from "../../graph/ir.ts";
-import { storedBytes, type StoredType } from "../typed_array.ts";
+import { fileBytes, type FileType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { hasWeights, openWeights } from "../weights/open.ts";
 
@@ -29,7 +29,7 @@ export interface SavedPiece {
 /** A tensor of a checkpoint. */
 export interface SavedTensor {
   readonly kind: StateKind;
-  readonly dtype: StoredType;
+  readonly dtype: FileType;
   /** Shape of the whole. */
   readonly shape: readonly number[];
   /** Every element is in one of them. */
@@ -54,10 +54,17 @@ export interface Manifest {
   readonly tensors: Readonly<Record<string, SavedTensor>>;
 }
 
-/** A folder that has a manifest. */
+/** A folder that has a manifest, or weights that are read as if they had one. */
 export interface Checkpoint {
   readonly path: string;
   readonly manifest: Manifest;
+  /** Where its files are, if `path` is no folder but a file. */
+  readonly folder?: string;
+}
+
+/** Where a file of a checkpoint is. */
+export function fileOf({ path, folder = path }: Checkpoint, name: string): string {
+  return `${folder}/${name}`;
 }
 
 /** Reads a checkpoint's manifest, and looks whether its files are there in full length. A last step that was saved as `transformers`
@@ -65,8 +72,8 @@ export interface Checkpoint {
  * @throws {CheckpointError} with the first that is not. */
 export function openCheckpoint(path: string): Checkpoint {
   if (sizeOf(`${path}/${MANIFEST}`) === undefined && hasWeights(path)) {
-    const { manifest } = openWeights(path);
-    return { path, manifest: { ...manifest, step: Number(/step-(\d+)(\.old)?$/.exec(path)?.[1] ?? 0) } };
+    const weights = openWeights(path), { manifest } = weights;
+    return { ...weights, manifest: { ...manifest, step: Number(/step-(\d+)(\.old)?$/.exec(path)?.[1] ?? 0) } };
   }
   const manifest = readManifest(path);
   for (const [name, { bytes }] of Object.entries(manifest.files)) {
@@ -85,7 +92,7 @@ export function openCheckpoint(path: string): Checkpoint {
 /** The tensors that have a piece in a part of a file. */
 export function tensorsIn({ tensors }: Manifest, file: string, begin = 0, end = Infinity): string[] {
   return Object.entries(tensors).filter(([, { dtype, pieces }]) =>
-    pieces.some((p) => p.file === file && p.begin < end && p.begin + numel(p.sizes) * storedBytes[dtype] > begin)
+    pieces.some((p) => p.file === file && p.begin < end && p.begin + fileBytes(dtype, numel(p.sizes)) > begin)
   ).map(([name]) => name);
 }
 

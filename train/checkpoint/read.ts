@@ -1,11 +1,11 @@
 /** Reading states from a checkpoint: each rank takes the bytes that it needs, whatever pieces they were saved in.
  * @module */
 import { type DType, dtypeBytes, type State } from "../../graph/ir.ts";
-import { converted, storedBytes, type StoredType } from "../typed_array.ts";
+import { converted, type FileType, unitOf } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { type BlockReader, LANES, type Part, type PartRead, readerHere } from "./block_reader.ts";
 import { sha256 } from "./files.ts";
-import { BLOCK_BYTES, type Checkpoint, type SavedFile } from "./manifest.ts";
+import { BLOCK_BYTES, type Checkpoint, fileOf, type SavedFile } from "./manifest.ts";
 import { stretches } from "./pieces.ts";
 import { openToRead, readFully } from "../weights/safetensors.ts";
 import type { LocalState, StateMemory } from "./write.ts";
@@ -17,13 +17,17 @@ export interface Wanted extends LocalState {
 
 /** Bytes of a file that go to one place in memory. */
 interface Copy {
-  /** First byte in the file. */
-  begin: number;
+  /** First byte in the file, of an element or of a block of them. */
+  readonly begin: number;
   /** Bytes in the file. */
-  bytes: number;
+  readonly bytes: number;
+  /** So many elements come before those that are wanted, within the first block. */
+  readonly skip: number;
+  /** Elements that are wanted. */
+  readonly length: number;
   /** Byte offset in memory. */
-  to: number;
-  readonly saved: StoredType;
+  readonly to: number;
+  readonly saved: FileType;
   readonly wanted: DType;
   readonly name: string;
 }
@@ -49,18 +53,22 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
   checkStates(from, wanted.map((w) => w.state));
   const copies = new Map<string, Copy[]>();
   for (const { state, offset, box } of wanted) {
-    const { dtype: saved, pieces } = from.manifest.tensors[state.name], size = storedBytes[saved];
+    const { dtype: saved, pieces } = from.manifest.tensors[state.name], { elements, bytes } = unitOf(saved);
     for (const piece of pieces) {
       const list = copies.get(piece.file) ?? [];
       copies.set(piece.file, list);
       for (const { from, to, length } of stretches(piece, box)) {
-        const [begin, at] = [piece.begin + from * size, offset + to * dtypeBytes[state.dtype]];
-        list.push({ begin, bytes: length * size, to: at, saved, wanted: state.dtype, name: state.name });
+        const [first, end] = [Math.floor(from / elements), Math.ceil((from + length) / elements)];
+        list.push({
+          ...{ begin: piece.begin + first * bytes, bytes: (end - first) * bytes },
+          ...{ skip: from - first * elements, length, to: offset + to * dtypeBytes[state.dtype] },
+          ...{ saved, wanted: state.dtype, name: state.name },
+        });
       }
     }
   }
   const blocks = [...copies].flatMap(([file, list]) =>
-    blocksOf(`${from.path}/${file}`, from.manifest.files[file], list.sort((a, b) => a.begin - b.begin), options.verify)
+    blocksOf(fileOf(from, file), from.manifest.files[file], list.sort((a, b) => a.begin - b.begin), options.verify)
   );
   let failure: { readonly error: unknown } | undefined;
   /** Goes through stretches of blocks side by side, each from front to back, so that the system reads ahead. */
@@ -68,7 +76,7 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
     using reader = (options.reader ?? readerHere)();
     const room = new Uint8Array(LANES * Math.max(0, ...stretches.flat().map(({ bytes }) => bytes)));
     for (let i = 0; i < stretches[0].length || i < stretches[1].length; i++) {
-      const blocks = stretches.flatMap((stretch) => stretch[i] ?? []);
+      const blocks = stretches.flatMap((stretch, lane) => stretch[i] ? [{ ...stretch[i], lane }] : []);
       for (const alike of Map.groupBy(blocks, ({ bytes, hash }) => `${bytes} ${hash !== undefined}`).values()) {
         if (failure) return;
         const read = await reader.read(alike, room, alike[0].hash !== undefined);
@@ -92,11 +100,12 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
 
 /** The text of a small file of a checkpoint.
  * @throws {CheckpointError} when it is not what was written. */
-export function readSmall({ path, manifest }: Checkpoint, name: string): string {
-  const { bytes, sha256: [hash] } = manifest.files[name], content = new Uint8Array(bytes);
-  using file = openToRead(`${path}/${name}`);
+export function readSmall(checkpoint: Checkpoint, name: string): string {
+  const { bytes, sha256: [hash] } = checkpoint.manifest.files[name], content = new Uint8Array(bytes);
+  const path = fileOf(checkpoint, name);
+  using file = openToRead(path);
   if (readFully(file, content) < bytes || sha256(content) !== hash) {
-    throw damaged(`${path}/${name}`, 0, name, "its bytes are not those that were written");
+    throw damaged(path, 0, name, "its bytes are not those that were written");
   }
   return new TextDecoder().decode(content);
 }
@@ -128,32 +137,59 @@ export function checkStates({ path, manifest }: Checkpoint, states: readonly Sta
   }
 }
 
-/** A block of a file, or the part of it that is needed. */
+/** A block of a file, or a part of it that is needed. */
 interface Block extends Part {
   /** What its SHA-256 has to be. */
   readonly hash: string | undefined;
-  /** What it has at least a byte of, in the order of the file. */
+  /** What it has of copies, in the order of the file. */
   readonly copies: readonly Copy[];
 }
 
-/** The blocks that copies need; without hashes, the part of each that they need.
+/** The blocks that copies need. Those with hashes are whole; without, stretches of the file that are no longer than one.
  * @param copies in the order of the file. */
 function blocksOf(path: string, { bytes, sha256 }: SavedFile, copies: readonly Copy[], verify: boolean): Block[] {
-  const hashed = verify && sha256.length > 0, byNumber = new Map<number, Copy[]>();
+  if (!verify || sha256.length === 0) return stretchesOf(path, copies);
+  const byNumber = new Map<number, Copy[]>();
   for (const copy of copies) {
     for (let k = Math.floor(copy.begin / BLOCK_BYTES); k * BLOCK_BYTES < copy.begin + copy.bytes; k++) {
-      const list = byNumber.get(k);
-      if (list) list.push(copy);
-      else byNumber.set(k, [copy]);
+      const list = byNumber.get(k) ?? [];
+      byNumber.set(k, list);
+      list.push(partOf(copy, k * BLOCK_BYTES, (k + 1) * BLOCK_BYTES));
     }
   }
   return [...byNumber].map(([k, inside]): Block => {
-    const begin = k * BLOCK_BYTES, end = Math.min(begin + BLOCK_BYTES, bytes);
-    if (hashed) return { path, start: begin, bytes: end - begin, hash: sha256[k], copies: inside };
-    const start = Math.max(begin, inside[0].begin);
-    const last = inside.reduce((most, copy) => Math.max(most, copy.begin + copy.bytes), 0);
-    return { path, start, bytes: Math.min(end, last) - start, hash: undefined, copies: inside };
+    const start = k * BLOCK_BYTES;
+    return { path, start, bytes: Math.min(BLOCK_BYTES, bytes - start), hash: sha256[k], copies: inside };
   });
+}
+
+/** Copies in stretches of a file, each as many as fit into a block's bytes. */
+function stretchesOf(path: string, copies: readonly Copy[]): Block[] {
+  const found: { start: number; end: number; copies: Copy[] }[] = [];
+  for (const copy of copies) {
+    const unit = unitOf(copy.saved).bytes, most = Math.floor(BLOCK_BYTES / unit) * unit;
+    for (let at = copy.begin; at < copy.begin + copy.bytes; at += most) {
+      const part = partOf(copy, at, at + most), last = found.at(-1), end = part.begin + part.bytes;
+      if (!last || end > last.start + BLOCK_BYTES) found.push({ start: part.begin, end, copies: [part] });
+      else {
+        last.copies.push(part);
+        last.end = Math.max(last.end, end);
+      }
+    }
+  }
+  return found.map(({ start, end, copies }) => ({ path, start, bytes: end - start, hash: undefined, copies }));
+}
+
+/** What a copy has between two bytes of the file, where it can be cut. */
+function partOf(copy: Copy, from: number, to: number): Copy {
+  const begin = Math.max(copy.begin, from), end = Math.min(copy.begin + copy.bytes, to);
+  const { elements, bytes } = unitOf(copy.saved), element = (at: number) => (at - copy.begin) / bytes * elements;
+  const [first, last] = [Math.max(copy.skip, element(begin)), Math.min(copy.skip + copy.length, element(end))];
+  return {
+    ...copy,
+    ...{ begin, bytes: end - begin, skip: first - element(begin), length: last - first },
+    to: copy.to + (first - copy.skip) * dtypeBytes[copy.wanted],
+  };
 }
 
 /** @throws {CheckpointError} where a block is not what was written. */
@@ -162,16 +198,16 @@ function check({ path, start, bytes, hash, copies }: Block, read: PartRead): voi
   if (read.hash !== hash) throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
 }
 
-/** Puts what a block has of some copies in place; what lies side by side in memory goes there at once. */
+/** Puts what a block has in place; what lies side by side in memory goes there at once. */
 async function scatter(
   block: Uint8Array<ArrayBuffer>,
   { start, copies }: Block,
   memory: Destination,
 ): Promise<void> {
-  const parts = copies.map(({ begin, bytes, to, saved, wanted }) => {
-    const [first, end] = [Math.max(begin, start), Math.min(begin + bytes, start + block.length)];
-    const at = to + (first - begin) / storedBytes[saved] * dtypeBytes[wanted];
-    return { bytes: converted(block.subarray(first - start, end - start), saved, wanted), to: at };
+  const parts = copies.map(({ begin, bytes, skip, length, to, saved, wanted }) => {
+    const made = converted(block.subarray(begin - start, begin - start + bytes), saved, wanted);
+    const size = dtypeBytes[wanted];
+    return { bytes: made.subarray(skip * size, (skip + length) * size), to };
   }).sort((a, b) => a.to - b.to);
   for (let i = 0; i < parts.length;) {
     let [j, end] = [i + 1, parts[i].to + parts[i].bytes.length];

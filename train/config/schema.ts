@@ -254,14 +254,18 @@ const schema = z.strictObject({
     flavor: key(
       text,
       "debugmodel",
-      'Size within the family, such as debugmodel or 8B; "hf": that of config.json or params.json in the folder of checkpoint.initial_load_in_hf.',
+      'Size within the family, such as debugmodel or 8B; "hf": that of config.json or params.json in the folder of checkpoint.initial_load_in_hf, or of the file of GGUF.',
     ),
     attn_mask_type: key(
       z.enum(["causal", "block_causal"]),
       "causal",
       "What attention sees: all that came before in the row, or of that the own document alone.",
     ),
-    hf_assets_path: key(text.nullable(), null, "Folder with tokenizer.json; not set, the tokenizer that comes along."),
+    hf_assets_path: key(
+      text.nullable(),
+      null,
+      "Folder with tokenizer.json, or a file of GGUF; not set, the tokenizer that comes along.",
+    ),
     dim: size(count, "Width of the residual stream."),
     n_layers: size(count, "Number of transformer blocks."),
     n_heads: size(count, "Query heads; must divide dim into heads of even size, unless head_dim is set."),
@@ -487,7 +491,7 @@ const schema = z.strictObject({
     initial_load_in_hf: key(
       flag,
       false,
-      "That is a folder of a Llama in safetensors, as transformers saves it or under Meta's names; not set, it is model.hf_assets_path.",
+      "That is a folder of a Llama in safetensors, as transformers saves it or under Meta's names, or a file of GGUF; not set, it is model.hf_assets_path.",
     ),
     initial_load_model_only: key(flag, true, "Take parameters alone from there."),
     verify: key(flag, true, "Compare what is read with the hashes that it was written with."),

@@ -5,12 +5,13 @@ import { numel, type State } from "../../graph/ir.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
 import { storedBytes } from "../typed_array.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
-import { makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "../checkpoint/files.ts";
+import { exists, makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "../checkpoint/files.ts";
 import { hasTurnedRows, parameterNames, rowThere } from "./hugging_face.ts";
 import { type Checkpoint, openCheckpoint } from "../checkpoint/manifest.ts";
 import { type Destination, readSmall, readStates, type Wanted } from "../checkpoint/read.ts";
 import { putInPlace, STATE_FILE } from "../checkpoint/save.ts";
 import { encodeElements, encodeHeader, type NewTensor, type TensorEntry } from "./safetensors.ts";
+import { contextLengthOf } from "./model_source.ts";
 import { copyTokenizer, type SpecialTokens } from "./tokenizer_files.ts";
 
 /** As many bytes of tensors does a file have at most, unless one tensor is larger. */
@@ -26,8 +27,12 @@ export type ExportType = keyof typeof EXPORT_TYPES;
 export interface ExportOptions {
   /** Element type of what is written; default `f32`. */
   readonly dtype?: ExportType;
-  /** Folder of the tokenizer, whose files are copied. */
+  /** Folder of the tokenizer, whose files are copied; or a file of GGUF that has one. */
   readonly tokenizer?: string;
+  /** Tokens that the model was made for; without, what its scaled rotations say, if they are. */
+  readonly contextLength?: number;
+  /** Is told the bytes of tensors that are written, and all. */
+  readonly progress?: (done: number, all: number) => void;
 }
 
 interface Exported extends NewTensor {
@@ -42,7 +47,7 @@ export async function exportHuggingFace(
   checkpoint: Checkpoint,
   config: LlamaConfig,
   folder: string,
-  { dtype = "f32", tokenizer }: ExportOptions = {},
+  { dtype = "f32", tokenizer, contextLength, progress = () => {} }: ExportOptions = {},
 ): Promise<void> {
   const refuse = (what: string, expected: string, fix: string): never => {
     throw new CheckpointError(`Cannot export ${checkpoint.path}: ${what}`, expected, fix);
@@ -57,8 +62,8 @@ export async function exportHuggingFace(
   await makeEmptyFolder(unfinished);
   try {
     const special = tokenizer === undefined ? {} : await copyTokenizer(tokenizer, unfinished);
-    await writeLasting(`${unfinished}/config.json`, json(configJson(config, dtype, special)));
-    await writeWeights(unfinished, tensors, { checkpoint, config });
+    await writeLasting(`${unfinished}/config.json`, json(configJson(config, { dtype, contextLength, special })));
+    await writeWeights(unfinished, tensors, { checkpoint, config, progress });
     await syncFolder(unfinished);
     Deno.renameSync(unfinished, folder);
   } catch (error) {
@@ -84,6 +89,7 @@ export async function replaceByExport(path: string, tokenizer: string): Promise<
   await exportHuggingFace(checkpoint, llama, exported, {
     dtype: dtype in EXPORT_TYPES ? dtype as ExportType : "f32",
     tokenizer,
+    contextLength: contextLengthOf(checkpoint),
   });
   await putInPlace(exported, path);
 }
@@ -92,8 +98,14 @@ export async function replaceByExport(path: string, tokenizer: string): Promise<
 async function writeWeights(
   folder: string,
   tensors: readonly Exported[],
-  from: { readonly checkpoint: Checkpoint; readonly config: LlamaConfig },
+  { progress, ...from }: {
+    readonly checkpoint: Checkpoint;
+    readonly config: LlamaConfig;
+    readonly progress: NonNullable<ExportOptions["progress"]>;
+  },
 ): Promise<void> {
+  const all = tensors.reduce((sum, t) => sum + t.bytes, 0);
+  let done = 0;
   const files = filesOf(tensors), number = (n: number) => String(n).padStart(5, "0");
   const weights: Record<string, string> = {};
   for (const [i, own] of files.entries()) {
@@ -106,11 +118,12 @@ async function writeWeights(
     for (const tensor of own) {
       await writeTensor(file, header.tensors.get(tensor.name)!, { ...from, tensor });
       weights[tensor.name] = name;
+      progress(done += tensor.bytes, all);
     }
     await file.sync();
   }
   if (files.length === 1) return;
-  const metadata = { total_size: tensors.reduce((sum, t) => sum + t.bytes, 0) };
+  const metadata = { total_size: all };
   await writeLasting(`${folder}/model.safetensors.index.json`, json({ metadata, weight_map: weights }));
 }
 
@@ -161,8 +174,16 @@ function writeAt(file: Deno.FsFile, offset: number, bytes: Uint8Array): void {
 }
 
 /** What `config.json` says. */
-function configJson(config: LlamaConfig, dtype: ExportType, special: SpecialTokens): Record<string, unknown> {
+function configJson(
+  config: LlamaConfig,
+  { dtype, contextLength, special }: {
+    readonly dtype: ExportType;
+    readonly contextLength: number | undefined;
+    readonly special: SpecialTokens;
+  },
+): Record<string, unknown> {
   const { ropeTheta, ropeScaling } = config;
+  const context = contextLength ?? (ropeScaling ? ropeScaling.originalContext * ropeScaling.factor : undefined);
   const rope = ropeScaling
     ? {
       rope_type: "llama3",
@@ -187,7 +208,7 @@ function configJson(config: LlamaConfig, dtype: ExportType, special: SpecialToke
     attention_bias: false,
     mlp_bias: false,
     tie_word_embeddings: config.tiedEmbeddings,
-    ...(ropeScaling ? { max_position_embeddings: ropeScaling.originalContext * ropeScaling.factor } : {}),
+    ...(context === undefined ? {} : { max_position_embeddings: context }),
     // Read by transformers of version 4, and by that of version 5.
     rope_theta: ropeTheta,
     rope_scaling: rope,
@@ -201,12 +222,3 @@ function configJson(config: LlamaConfig, dtype: ExportType, special: SpecialToke
 }
 
 const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
-  }
-}

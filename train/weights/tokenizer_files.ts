@@ -1,6 +1,8 @@
 /** A tokenizer's files beside exported weights, and what they say of the tokens that begin and end a text, so that whoever generates with
- * the weights knows where to stop.
+ * the weights knows where to stop. A file of GGUF has a tokenizer too, whose files are made.
  * @module */
+import { isGgufName, readGguf } from "../../data/gguf.ts";
+import { ggufEndIds, ggufTokenizer } from "../../data/gguf_tokenizer.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { writeLasting } from "../checkpoint/files.ts";
@@ -18,10 +20,16 @@ export interface SpecialTokens {
   readonly eos_token_id?: unknown;
 }
 
+/** Does a folder, or a file of GGUF, have a tokenizer? */
+export function hasTokenizer(path: string): boolean {
+  return isGgufName(path) ? isFile(path) : isFile(`${path}/tokenizer.json`);
+}
+
 /** Copies a tokenizer's files into a folder of weights. `generation_config.json` is made where the tokenizer's folder has none.
- * @returns the tokens that begin and end a text.
+ * @param from the tokenizer's folder, or a file of GGUF. @returns the tokens that begin and end a text.
  * @throws {CheckpointError} when there is no tokenizer. @throws {DataError} when it cannot be used. */
 export async function copyTokenizer(from: string, to: string): Promise<SpecialTokens> {
+  if (isGgufName(from)) return await writeFiles(from, to);
   const found = FILES.filter((file) => isFile(`${from}/${file}`));
   if (!found.includes("tokenizer.json") && !found.includes("tokenizer.model")) {
     throw new CheckpointError(
@@ -36,6 +44,39 @@ export async function copyTokenizer(from: string, to: string): Promise<SpecialTo
     await writeLasting(`${to}/generation_config.json`, `${JSON.stringify(special, null, 2)}\n`);
   }
   return special;
+}
+
+/** Writes the files of the tokenizer that a file of GGUF has. */
+async function writeFiles(gguf: string, to: string): Promise<SpecialTokens> {
+  const { json, config } = ggufTokenizer(gguf), { bosId } = await Tokenizer.open(gguf);
+  const special = given(bosId, endTokens(ggufEndIds(readGguf(gguf))));
+  const files = { "tokenizer.json": json, "tokenizer_config.json": config, "generation_config.json": special };
+  for (const [name, content] of Object.entries(files)) {
+    await writeLasting(`${to}/${name}`, `${JSON.stringify(content, null, 2)}\n`);
+  }
+  return special;
+}
+
+/** As configurations spell them: none, one, or several. */
+const endTokens = (ids: readonly number[]): unknown => ids.length > 1 ? ids : ids[0];
+
+/** The tokens that end what a model says, as its folder or its file of GGUF tells. */
+export async function endIdsOf(from: string): Promise<readonly number[]> {
+  if (isGgufName(from)) return ggufEndIds(readGguf(from));
+  const { eos_token_id: eos } = await specialTokens(from);
+  return (Array.isArray(eos) ? eos : [eos]).filter((id) => typeof id === "number");
+}
+
+/** The template of a tokenizer's chats, in Jinja; null where there is none.
+ * @param config what its `tokenizer_config.json` says, or the header of its file of GGUF. */
+export function chatTemplateOf(from: string, config: Readonly<Record<string, unknown>>): string | null {
+  const file = `${from}/chat_template.jinja`;
+  if (!isGgufName(from) && isFile(file)) return Deno.readTextFileSync(file);
+  const { chat_template: template } = config;
+  if (typeof template === "string") return template;
+  if (!Array.isArray(template)) return null;
+  const named = template.find((t) => t.name === "default") ?? template[0];
+  return typeof named?.template === "string" ? named.template : null;
 }
 
 /** What a folder says of them: how its model generates, else its model, else its tokenizer. */

@@ -18,14 +18,18 @@ for (const [name, open] of Object.entries(readers)) {
       using reader = open();
       const into = new Uint8Array(1_200_000);
       for (const [start, bytes] of [[0, 600_000], [600_000, 600_000], [1_200_000, 99_000]]) {
-        const read = await reader.read([{ path: a, start, bytes }, { path: b, start, bytes }], into, true);
+        const read = await reader.read(
+          [{ lane: 0, path: a, start, bytes }, { lane: 1, path: b, start, bytes }],
+          into,
+          true,
+        );
         const expected = [content, content.subarray(1000)].map((file) => file.subarray(start, start + bytes));
         assertEquals(read.map((r) => r.bytes), expected);
         assertEquals(read.map((r) => r.hash), expected.map(sha256));
       }
-      const [unhashed] = await reader.read([{ path: b, start: 5, bytes: 7 }], into, false);
+      const [unhashed] = await reader.read([{ lane: 1, path: b, start: 5, bytes: 7 }], into, false);
       assertEquals(unhashed, { bytes: content.slice(1005, 1012), hash: undefined });
-      const [short] = await reader.read([{ path: b, start: 1_298_990, bytes: 64 }], into, true);
+      const [short] = await reader.read([{ lane: 0, path: b, start: 1_298_990, bytes: 64 }], into, true);
       assertEquals([short.bytes.length, short.hash], [10, undefined]);
     } finally {
       await Deno.remove(folder, { recursive: true });
@@ -34,7 +38,8 @@ for (const [name, open] of Object.entries(readers)) {
 
   Deno.test(`a file that is not there is refused by name, read by ${name}`, async () => {
     using reader = open();
-    const read = async () => await reader.read([{ path: "/nowhere/a", start: 0, bytes: 1 }], new Uint8Array(1), true);
+    const read = async () =>
+      await reader.read([{ lane: 0, path: "/nowhere/a", start: 0, bytes: 1 }], new Uint8Array(1), true);
     await assertRejects(read, CheckpointError, "Cannot read /nowhere/a");
   });
 }

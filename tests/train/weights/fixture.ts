@@ -1,0 +1,42 @@
+/** A small Llama of random numbers, as a checkpoint of this program. @module */
+import { SAMPLE } from "../../../data/dataset.ts";
+import { Llama, type LlamaConfig, llamaConfig } from "../../../model/llama.ts";
+import { namedParameters } from "../../../model/module.ts";
+import { writeLasting } from "../../../train/checkpoint/files.ts";
+import { encodeManifest, MANIFEST } from "../../../train/checkpoint/manifest.ts";
+import { fromFileUrl } from "@std/path";
+import { writeWeights } from "../checkpoint/fixture.ts";
+
+/** Folder of the sample's tokenizer. */
+export const sample: string = fromFileUrl(SAMPLE).replace(/\/$/, "");
+
+/** Sizes for which each format has whole blocks. */
+export const smallConfig: LlamaConfig = {
+  ...llamaConfig("llama3/debugmodel"),
+  ...{ dim: 64, numLayers: 2, numHeads: 4, numKvHeads: 2, headDim: 16, ffnHiddenDim: 96, vocabSize: 2048 },
+};
+
+/** Numbers like weights, the same for the same name. */
+export function weightsOf(config: LlamaConfig) {
+  return new Map([...namedParameters(new Llama(config))].map(([name, { shape }], n) => {
+    const count = shape.reduce((a, b) => a * b, 1);
+    return [name, {
+      shape,
+      numbers: Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7 + n) / 8),
+    }] as const;
+  }));
+}
+
+/** Makes a folder that is a checkpoint of a run.
+ * @param state what `state.json` says beside the sizes. */
+export async function smallCheckpoint(
+  path: string,
+  config: LlamaConfig = smallConfig,
+  state: Record<string, unknown> = { seqLen: 256, tokenizer: null },
+): Promise<string> {
+  const { manifest } = writeWeights(path, weightsOf(config));
+  const file = await writeLasting(`${path}/state.json`, JSON.stringify({ step: 3, llama: config, ...state }));
+  const complete = { ...manifest, step: 3, files: { ...manifest.files, "state.json": file } };
+  await Deno.writeTextFile(`${path}/${MANIFEST}`, encodeManifest(complete));
+  return path;
+}

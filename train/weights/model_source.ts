@@ -1,0 +1,94 @@
+/** A Llama with all that is needed to write or continue text: weights, sizes, tokenizer, and how long its texts may be.
+ * @module */
+import { fromFileUrl } from "@std/path";
+import { SAMPLE } from "../../data/dataset.ts";
+import { isGgufName, readGguf } from "../../data/gguf.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
+import type { LlamaConfig } from "../../model/llama.ts";
+import { CheckpointError } from "../checkpoint/error.ts";
+import { llamaOf, openFolder } from "../checkpoint/load.ts";
+import type { Checkpoint } from "../checkpoint/manifest.ts";
+import { readSmall } from "../checkpoint/read.ts";
+import { STATE_FILE } from "../checkpoint/save.ts";
+import { chatTemplateOf, endIdsOf, hasTokenizer } from "./tokenizer_files.ts";
+import { isFile, readJson } from "./weight_files.ts";
+
+/** A Llama, and what belongs to it. */
+export interface ModelSource {
+  readonly checkpoint: Checkpoint;
+  readonly llama: LlamaConfig;
+  readonly tokenizer: Tokenizer;
+  /** Folder of the tokenizer's files, or a file of GGUF that has one. */
+  readonly tokenizerPath: string;
+  /** The template of its chats, in Jinja; null where there is none. */
+  readonly chatTemplate: string | null;
+  /** Does its text begin with the token that begins a document? Where the tokenizer does not say: a model that was trained here does. */
+  readonly addsBos: boolean;
+  /** Tokens that end what it says. */
+  readonly endIds: readonly number[];
+  /** Tokens of the texts that it was made for; undefined where nothing says so. */
+  readonly contextLength: number | undefined;
+}
+
+/** Opens a checkpoint, a folder of weights, or a file of GGUF. No tensor is read yet.
+ * @param options.tokenizer its folder, in place of the one that belongs to the model.
+ * @throws {CheckpointError} about weights. @throws {DataError} about the tokenizer. */
+export async function openModel(path: string, options: { readonly tokenizer?: string } = {}): Promise<ModelSource> {
+  const checkpoint = openFolder(path), llama = llamaOf(checkpoint);
+  const refuse = (what: string, expected: string, fix: string): never => {
+    throw new CheckpointError(`Cannot use ${path}: ${what}`, expected, fix);
+  };
+  if (!llama) return refuse("it is of no Llama", "a Llama", "choose a checkpoint of one");
+  const tokenizerPath = options.tokenizer ?? tokenizerOf(checkpoint) ??
+    refuse("it has no tokenizer, and does not say which it was trained with", "a folder with tokenizer.json", HOW);
+  const tokenizer = await Tokenizer.open(tokenizerPath), { vocabSize } = tokenizer;
+  if (vocabSize > llama.vocabSize) {
+    refuse(
+      `the tokenizer in ${tokenizerPath} has ${vocabSize} tokens`,
+      `no more than the model's ${llama.vocabSize}`,
+      HOW,
+    );
+  }
+  const { eosId } = tokenizer, endIds = await endIdsOf(tokenizerPath);
+  return {
+    ...{ checkpoint, llama, tokenizer, tokenizerPath },
+    chatTemplate: chatTemplateOf(tokenizerPath, tokenizer.files.config),
+    addsBos: tokenizer.bosId !== null && (tokenizer.addsBos ?? isOurs(checkpoint)),
+    endIds: [...new Set([...endIds, ...(eosId === null ? [] : [eosId])])],
+    contextLength: contextLengthOf(checkpoint),
+  };
+}
+
+const HOW = "name the folder of the model's tokenizer: --tokenizer FOLDER";
+
+/** What is asked of `state.json`. */
+interface State {
+  readonly seqLen?: number;
+  readonly tokenizer?: string | null;
+}
+
+function tokenizerOf(checkpoint: Checkpoint): string | undefined {
+  const { path } = checkpoint;
+  if (!isOurs(checkpoint)) return hasTokenizer(path) ? path : undefined;
+  const { tokenizer } = stateOf(checkpoint);
+  if (tokenizer === undefined) return undefined; // saved before checkpoints said so
+  const url = tokenizer === null ? SAMPLE : new URL(tokenizer);
+  return url.protocol === "file:" ? fromFileUrl(url).replace(/(?<=.)\/+$/, "") : url.href;
+}
+
+/** Tokens of the texts that a model was made for; undefined where nothing says so. */
+export function contextLengthOf(checkpoint: Checkpoint): number | undefined {
+  const { path } = checkpoint,
+    said = isOurs(checkpoint)
+      ? stateOf(checkpoint).seqLen
+      : isGgufName(path)
+      ? readGguf(path).metadata.get("llama.context_length")
+      : isFile(`${path}/config.json`)
+      ? readJson(`${path}/config.json`).max_position_embeddings
+      : undefined;
+  return typeof said === "number" && said > 0 ? said : undefined;
+}
+
+const isOurs = ({ manifest }: Checkpoint): boolean => STATE_FILE in manifest.files;
+
+const stateOf = (checkpoint: Checkpoint): State => JSON.parse(readSmall(checkpoint, STATE_FILE));
