@@ -36,6 +36,7 @@ export { Tensor, type Tracer } from "./graph/tensor.ts";
 export { grad, type Gradient, type TensorFunction, trace } from "./graph/trace.ts";
 export { verify } from "./graph/verify.ts";
 export { Attention, type AttentionOptions, type Places, type RopeScaling, RotaryEmbedding } from "./model/attention.ts";
+export { Cache, type GenerativeModel, type NewTokens } from "./model/cache.ts";
 export { FeedForward } from "./model/feed_forward.ts";
 export { Embedding, Linear, RMSNorm } from "./model/layers.ts";
 export {
@@ -84,6 +85,7 @@ export type { Saved, Start } from "./train/checkpoint/checkpoints.ts";
 export { CheckpointError } from "./train/checkpoint/error.ts";
 export { load, type LoadableTensor, type LoadedCheckpoint } from "./train/checkpoint/load.ts";
 export type { CheckpointOptions, Part } from "./train/checkpoint/policy.ts";
+export { type Decoder, type DecoderOptions, type ModelWeights, openDecoder } from "./train/generate/decoder.ts";
 export type { DecayType, LrScheduleOptions } from "./train/lr_schedule.ts";
 export { MemoryError } from "./train/machine_memory.ts";
 export type { ParameterValues } from "./train/parameters.ts";

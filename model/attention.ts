@@ -1,8 +1,9 @@
 /** Causal grouped-query attention with rotary positions.
- * Shape letters: B batch, T tokens, D model, H query heads, G key/value heads, K head size.
+ * Shape letters: B batch, T tokens, S tokens that are seen, D model, H query heads, G key/value heads, K head size.
  * @module */
 import type { DType } from "../graph/ir.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import type { Cache } from "./cache.ts";
 import { Linear, truncatedNormal } from "./layers.ts";
 import { Module } from "./module.ts";
 
@@ -35,6 +36,8 @@ export interface Places {
   readonly table: Tensor;
   /** i32 `[B,T]`: with it, a token sees its own document only. */
   readonly documents?: Tensor;
+  /** Where keys and values of earlier tokens are; without it a token sees those of its own run. */
+  readonly cache?: Cache;
 }
 
 /** What turns positions into rotations (Su et al. 2021): pair i of a head turns by position * theta^(-2i/K). */
@@ -101,13 +104,14 @@ export class Attention extends Module {
   }
 
   /** `[B,T,D]` to `[B,T,D]` */
-  forward(x_BTD: Tensor, { positions, table, documents }: Places): Tensor {
+  forward(x_BTD: Tensor, { positions, table, documents, cache }: Places): Tensor {
     const heads = (y: Tensor): Tensor => y.reshape("b t (h k) -> b t h k", { k: this.headDim });
     const rotate = (y: Tensor): Tensor => y.apply("rope", [table])[0];
     const q_BTHK = rotate(heads(this.wq.forward(x_BTD)));
-    const k_BTGK = rotate(heads(this.wk.forward(x_BTD)));
-    const v_BTGK = heads(this.wv.forward(x_BTD));
-    const operands = [k_BTGK, v_BTGK, positions, positions], scale = 1 / Math.sqrt(this.headDim);
+    const kept = (name: string, y: Tensor): Tensor => cache?.extend(name, y) ?? y;
+    const k_BSGK = kept("keys", rotate(heads(this.wk.forward(x_BTD))));
+    const v_BSGK = kept("values", heads(this.wv.forward(x_BTD)));
+    const operands = [k_BSGK, v_BSGK, positions, cache?.positions ?? positions], scale = 1 / Math.sqrt(this.headDim);
     const [o_BTHK] = documents
       ? q_BTHK.apply("attention", [...operands, documents, documents], { scale, documents: true })
       : q_BTHK.apply("attention", operands, { scale });

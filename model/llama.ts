@@ -5,6 +5,7 @@ import type { ModelPlan } from "../graph/roles.ts";
 import { llamaPlan } from "./llama_plan.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { Attention, LLAMA3_ROPE_SCALING, type Places, type RopeScaling, RotaryEmbedding } from "./attention.ts";
+import type { GenerativeModel, NewTokens } from "./cache.ts";
 import { FeedForward, feedForwardHiddenDim } from "./feed_forward.ts";
 import { Embedding, Linear, RMSNorm } from "./layers.ts";
 import { type Batch, CrossEntropy, type LossSum, type TrainableModel } from "./loss.ts";
@@ -161,7 +162,7 @@ export class TransformerBlock extends Module {
 }
 
 /** The whole model: embedding, blocks, norm, output layer. */
-export class Llama extends Module implements TrainableModel {
+export class Llama extends Module implements TrainableModel, GenerativeModel {
   /** From token ids to the residual stream, weight `[V,D]`. */
   readonly tokEmbeddings: Embedding;
   /** Blocks in the order that they are applied. */
@@ -191,11 +192,22 @@ export class Llama extends Module implements TrainableModel {
   }
 
   /** tokens and positions i32 `[B,T]` to logits `[B,T,V]` */
-  forward({ tokens, positions, documents }: Omit<Batch, "targets">): Tensor {
+  forward(batch: Omit<Batch, "targets">): Tensor {
+    return this.output.forward(this.norm.forward(this.#blocks(batch)));
+  }
+
+  /** Only what is behind each sequence's last token goes through the output layer. */
+  next(tokens: NewTokens): Tensor {
+    const last_B1D = this.#blocks(tokens).take(tokens.last);
+    return this.output.forward(this.norm.forward(last_B1D)).reshape("b 1 v -> b v");
+  }
+
+  /** From tokens to the residual stream behind all blocks, `[B,T,D]`. */
+  #blocks({ tokens, ...at }: { readonly tokens: Tensor } & Omit<Places, "table">): Tensor {
     let x_BTD = this.tokEmbeddings.forward(tokens);
-    const places = { positions, table: this.rotaryEmbedding.forward(positions, x_BTD.dtype), documents };
+    const places = { ...at, table: this.rotaryEmbedding.forward(at.positions, x_BTD.dtype) };
     for (const layer of this.layers) x_BTD = layer.forward(x_BTD, places);
-    return this.output.forward(this.norm.forward(x_BTD));
+    return x_BTD;
   }
 
   /** Cross-entropy of the logits with the targets. */

@@ -138,7 +138,7 @@ export function checkStates({ path, manifest }: Checkpoint, states: readonly Sta
 }
 
 /** A block of a file, or a part of it that is needed. */
-interface Block extends Part {
+interface Block extends Omit<Part, "lane"> {
   /** What its SHA-256 has to be. */
   readonly hash: string | undefined;
   /** What it has of copies, in the order of the file. */

@@ -1,0 +1,109 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { CheckpointError } from "../../../train/checkpoint/error.ts";
+import { load } from "../../../train/checkpoint/load.ts";
+import { openDecoder, type ProgramDecoder } from "../../../train/generate/decoder.ts";
+import { distance, fullLogits, randomLlama, sizes, someTokens } from "./weights.ts";
+
+/** Opens one in f64, whose logits are then those. */
+async function exact(weights: Parameters<typeof openDecoder>[0], sequences: number, maxLength: number) {
+  return await openDecoder(weights, { sequences, maxLength, dtype: "f64", threads: 1 }) as ProgramDecoder;
+}
+
+for (const [name, options] of Object.entries(sizes)) {
+  Deno.test(`a Llama ${name}, token by token, gives the logits of the whole forward pass at every position`, async () => {
+    const { model, memory, weights } = randomLlama(options), tokens = someTokens(20, 1);
+    using decoder = await exact(weights, 1, 20);
+    for (const [i, token] of tokens.entries()) {
+      await decoder.extend([[token]]);
+      const off = distance(decoder.logits, fullLogits(model, memory, tokens.slice(0, i + 1)));
+      assert(off < 1e-10, `logits behind token ${i} are off by ${off}`);
+    }
+    assert(Math.max(...decoder.logits) - Math.min(...decoder.logits) > 0.5, "the logits tell nothing");
+  });
+}
+
+Deno.test("prompts of different lengths, read together and in any pieces, give the logits of each alone", async () => {
+  const { model, memory, weights } = randomLlama(sizes.grouped);
+  using decoder = await exact(weights, 3, 100);
+  const has: number[][] = [[], [], []], counts = [[85, 1, 17], [1, 1, 0], [0, 30, 2], [3, 0, 64]];
+  for (const [run, lengths] of counts.entries()) {
+    const more = lengths.map((length, s) => someTokens(length, 10 * run + s));
+    await decoder.extend(more);
+    more.forEach((list, s) => has[s].push(...list));
+    assertEquals(decoder.lengths, has.map((list) => list.length));
+    for (const [s, tokens] of has.entries()) {
+      const own = decoder.logits.subarray(s * model.vocabSize, (s + 1) * model.vocabSize);
+      const off = distance(own, fullLogits(model, memory, tokens));
+      assert(off < 1e-10, `run ${run}: logits of sequence ${s} are off by ${off}`);
+    }
+  }
+});
+
+Deno.test("what is truncated is forgotten, of that sequence alone", async () => {
+  const { model, memory, weights } = randomLlama();
+  using decoder = await exact(weights, 2, 64);
+  const [first, second] = [someTokens(40, 1), someTokens(33, 2)];
+  await decoder.extend([first, second]);
+  decoder.truncate(0, 7);
+  await decoder.extend([[5, 6], [7]]);
+  assertEquals(decoder.lengths, [9, 34]);
+  const expected = [[...first.slice(0, 7), 5, 6], [...second, 7]].flatMap((t) => [...fullLogits(model, memory, t)]);
+  assert(distance(decoder.logits, expected) < 1e-10);
+  decoder.truncate(0, 0);
+  await decoder.extend([[1], []]);
+  const alone = fullLogits(model, memory, [1]);
+  assert(distance(decoder.logits.subarray(0, model.vocabSize), alone) < 1e-10);
+});
+
+Deno.test("in f32 logits are close to those in f64, and bf16 says about the same", async () => {
+  const { model, memory, weights } = randomLlama(sizes.grouped), tokens = someTokens(30, 3);
+  const expected = fullLogits(model, memory, tokens), spread = Math.max(...expected) - Math.min(...expected);
+  for (const [dtype, bound] of [["f32", 1e-5], ["bf16", 0.05]] as const) {
+    using decoder = await openDecoder(weights, { maxLength: 32, dtype, threads: 1 });
+    await decoder.extend([tokens.slice(0, 20)]);
+    let logits = await decoder.extend([[]]);
+    for (const token of tokens.slice(20)) logits = await decoder.extend([[token]]);
+    const off = distance(logits, expected) / spread;
+    assert(off < bound, `${dtype}: off by ${off} of the logits' spread`);
+    assert(dtype === "f32" || off > 1e-5, "nothing is rounded to bf16");
+  }
+});
+
+Deno.test("a Llama that transformers has saved continues with its logits", async () => {
+  const folder = "tests/goldens/hf/grouped",
+    { tokens, logits } = JSON.parse(
+      await Deno.readTextFile(`${folder}/logits.json`),
+    );
+  using decoder = await openDecoder(load(folder), { maxLength: tokens.length, threads: 2 });
+  for (const [i, token] of tokens.entries()) {
+    const off = distance(await decoder.extend([[token]]), logits[i]);
+    assert(off < 1e-4, `logits behind token ${i} are off by ${off}`);
+  }
+});
+
+Deno.test("what cannot be read is refused before anything is read", async () => {
+  const { weights } = randomLlama();
+  using decoder = await openDecoder(weights, { sequences: 2, maxLength: 4, threads: 1 });
+  const before = [...await decoder.extend([[1, 2], [3]])];
+  const refused: [readonly number[][], string][] = [
+    [[[1]], "tokens of 1 sequences"],
+    [[[], [1, 2, 3, 4]], "sequence 1 would have 5 tokens"],
+    [[[48], [0]], "sequence 0 has a token 48"],
+    [[[0], [-1]], "sequence 1 has a token -1"],
+    [[[0.5], []], "sequence 0 has a token 0.5"],
+  ];
+  for (const [tokens, says] of refused) await assertRejects(() => decoder.extend(tokens), RangeError, says);
+  assertThrows(() => decoder.truncate(0, 3), RangeError, "it has 2");
+  assertThrows(() => decoder.truncate(2, 0), RangeError, "there is none");
+  assertEquals([...await decoder.extend([[], []])], before);
+  assertEquals(decoder.lengths, [2, 1]);
+});
+
+Deno.test("weights of another model, and numbers that are no sizes, are refused", async () => {
+  const { weights } = randomLlama(), { model } = randomLlama(sizes.grouped);
+  await assertRejects(() => openDecoder(weights, { maxLength: 0 }), RangeError, "maxLength is 0");
+  await assertRejects(() => openDecoder(weights, { maxLength: 4, sequences: 1.5 }), RangeError, "sequences is 1.5");
+  await assertRejects(() => openDecoder(weights, { maxLength: 4, model }), CheckpointError, "is [48,16]");
+  const unsized = { ...weights, llama: undefined };
+  await assertRejects(() => openDecoder(unsized, { maxLength: 4 }), CheckpointError, "does not say the sizes");
+});

@@ -1,0 +1,30 @@
+import { assert, assertEquals } from "@std/assert";
+import { fullPrecision } from "../../../graph/passes/precision.ts";
+import { compileGraphs } from "../../../train/compile.ts";
+import { generationGraphs, generationName, tokenCounts } from "../../../train/generate/graphs.ts";
+import { randomLlama } from "./weights.ts";
+
+Deno.test("there is no graph for more tokens than there is room for, but always one for a single token", () => {
+  assertEquals([1, 31, 32, 1000].map(tokenCounts), [[1], [1], [1, 32], [1, 32, 256]]);
+  const { model } = randomLlama(), shape = { sequences: 2, maxLength: 40, dtype: "f64" } as const;
+  assertEquals(generationGraphs(model, shape).map((g) => g.name), ["decode", "prefill_32"]);
+  assertEquals(tokenCounts(40).map(generationName), ["decode", "prefill_32"]);
+});
+
+for (const dtype of ["f32", "bf16"] as const) {
+  Deno.test(`rows of new tokens are written into the cache where they belong, and nothing copies it: ${dtype}`, () => {
+    const { model } = randomLlama(), shape = { sequences: 2, maxLength: 300, dtype: "f32", cache: dtype } as const;
+    const precision = dtype === "bf16" ? { ...fullPrecision, param: dtype, stored: dtype } as const : fullPrecision;
+    const { plan } = compileGraphs(generationGraphs(model, shape), { threads: 1, precision });
+    for (const { graph, inPlaceAssigns } of plan.sections) {
+      const assigns = graph.nodes.filter((n) => n.op === "assign");
+      assertEquals(assigns.length, 4, "keys and values of two layers");
+      assert(assigns.every((n) => inPlaceAssigns.has(n)), `${graph.name} copies a cache`);
+    }
+    assertEquals(plan.categories.cache, 4 * 2 * 300 * 8 * { f32: 4, bf16: 2 }[dtype]);
+    const whole = 2 * 300 * 8,
+      copies = plan.sections.flatMap(({ graph }) => graph.nodes)
+        .filter((n) => ["copy", "cast"].includes(n.op) && n.outputs[0].shape.reduce((a, b) => a * b, 1) >= whole);
+    assertEquals(copies.map((n) => n.op), []);
+  });
+}

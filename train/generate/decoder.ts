@@ -1,0 +1,259 @@
+/** A model over caches: it reads tokens of several sequences and tells what may come next, with one native call for each token.
+ * @module */
+import { Actions } from "../../ffi/buffer.ts";
+import { Device } from "../../ffi/device.ts";
+import { Program } from "../../ffi/program.ts";
+import { numel } from "../../graph/ir.ts";
+import type { EncodedSection } from "../../graph/passes/encode.ts";
+import type { MemoryPlan } from "../../graph/passes/memory.ts";
+import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
+import type { GenerativeModel } from "../../model/cache.ts";
+import { Llama } from "../../model/llama.ts";
+import { CheckpointError } from "../checkpoint/error.ts";
+import type { LoadedCheckpoint } from "../checkpoint/load.ts";
+import { compileGraphs } from "../compile.ts";
+import { newArray, setNumbers, typedArray } from "../typed_array.ts";
+import { generationGraphs, generationName, tokenCounts } from "./graphs.ts";
+
+/** A model that reads on. */
+export interface Decoder extends Disposable {
+  /** Sequences that it reads side by side. */
+  readonly sequences: number;
+  /** Logits of a sequence. */
+  readonly vocabSize: number;
+  /** Tokens of a sequence that there is room for. */
+  readonly maxLength: number;
+  /** Tokens that each sequence has. */
+  readonly lengths: readonly number[];
+  /** Reads tokens behind those that each sequence has; none for a sequence that rests. One call at a time.
+   * @returns logits `[sequences, vocabSize]` behind the last token of each, valid until the next call: of a sequence that rests those
+   * that it had, zeros if it has no tokens yet.
+   * @throws {RangeError} when there is no such token, or no room for so many; nothing is read then. */
+  extend(tokens: readonly (readonly number[])[]): Promise<Float32Array>;
+  /** Forgets all tokens of a sequence behind its first `length`. Its logits stay those behind the token that was read last.
+   * @throws {RangeError} when it has fewer. */
+  truncate(sequence: number, length: number): void;
+}
+
+/** How a decoder computes. */
+export interface DecoderOptions {
+  /** Sequences that it reads side by side; default 1. */
+  readonly sequences?: number;
+  /** Tokens of a sequence that there is room for. */
+  readonly maxLength: number;
+  /** Element type of weights, products and cache; sums and the residual stream are f32 where this is bf16. Default f32. */
+  readonly dtype?: "f32" | "bf16" | "f64";
+  /** CPU threads; default 0: one for each core that the process may use. */
+  readonly threads?: number;
+  /** What is decoded; default: the Llama of the weights' sizes. */
+  readonly model?: GenerativeModel;
+}
+
+/** What a decoder needs of a checkpoint, or of weights that another program has saved: {@linkcode load} gives it. */
+export type ModelWeights = Pick<LoadedCheckpoint, "path" | "llama" | "tensors" | "read">;
+
+const inBf16: Precision = { ...fullPrecision, param: "bf16", stored: "bf16" };
+
+/** Opens a decoder with a copy of the weights.
+ * @throws {CheckpointError} when they are not those of the model. @throws {RangeError} when an option is no positive whole number.
+ * @example
+ * ```ts
+ * import { load, openDecoder } from "@libtitan/titan";
+ *
+ * using decoder = await openDecoder(load("tests/goldens/hf/plain"), { maxLength: 16 });
+ * let logits = await decoder.extend([[1, 7, 3]]);
+ * for (let n = 0; n < 5; n++) {
+ *   const likeliest = logits.indexOf(Math.max(...logits));
+ *   logits = await decoder.extend([[likeliest]]);
+ * }
+ * ``` */
+export async function openDecoder(weights: ModelWeights, options: DecoderOptions): Promise<Decoder> {
+  const { sequences = 1, maxLength, dtype = "f32", threads = 0 } = options;
+  for (const [name, value] of Object.entries({ sequences, maxLength })) {
+    if (!Number.isInteger(value) || value < 1) {
+      throw new RangeError(
+        `Cannot open a decoder: ${name} is ${value}\n  expected: a whole number from 1 on\n  fix: change ${name}`,
+      );
+    }
+  }
+  const model = options.model ?? llamaOf(weights), isBf16 = dtype === "bf16";
+  const shape = { sequences, maxLength, dtype: isBf16 ? "f32" : dtype, cache: dtype } as const;
+  using stack = new DisposableStack();
+  const device = stack.use(new Device({ threads }));
+  const graphs = generationGraphs(model, shape), precision = isBf16 ? inBf16 : fullPrecision;
+  const { plan, program: encoded } = compileGraphs(graphs, { precision, threads: device.info.threads });
+  const program = stack.use(await Program.create(device, encoded.bytes));
+  await putParameters(weights, plan, program);
+  const { vocabSize } = model;
+  return new ProgramDecoder(program, encoded.sections, { sequences, maxLength, vocabSize, owned: stack.move() });
+}
+
+function llamaOf({ path, llama }: ModelWeights): Llama {
+  if (llama) return new Llama(llama);
+  throw new CheckpointError(
+    `Cannot generate from ${path}: it does not say the sizes of a Llama`,
+    "a checkpoint of a Llama, or its weights",
+    "give openDecoder the model that was trained",
+  );
+}
+
+/** Copies the parameters into the program, one after another. */
+async function putParameters(weights: ModelWeights, plan: MemoryPlan, program: Program): Promise<void> {
+  for (const { state, offset } of plan.states.values()) {
+    if (state.kind !== "parameter") continue;
+    const saved = weights.tensors.get(state.name), text = saved ? `[${saved.shape}]` : "not there";
+    if (text !== `[${state.shape}]`) {
+      throw new CheckpointError(
+        `Cannot generate from ${weights.path}: "${state.name}" is ${text}`,
+        `[${state.shape}], as the model has it`,
+        "name weights of this model",
+      );
+    }
+    const data = newArray(state);
+    setNumbers(data, state.dtype, await weights.read(state.name));
+    await program.write(offset, data);
+  }
+}
+
+/** A section of the program, and where its inputs and its output are in the host buffers. */
+interface Reader {
+  /** New tokens of each sequence. */
+  readonly count: number;
+  readonly actions: Actions;
+  readonly tokens: Int32Array;
+  readonly positions: Int32Array;
+  readonly last: Int32Array;
+  readonly logits: Float32Array | Float64Array;
+}
+
+interface ProgramDecoderOptions extends Pick<Decoder, "sequences" | "vocabSize" | "maxLength"> {
+  /** What is freed with the decoder. */
+  readonly owned: Disposable;
+}
+
+/** A decoder that runs sections of a program, those of {@linkcode generationGraphs}. */
+export class ProgramDecoder implements Decoder {
+  readonly sequences: number;
+  readonly vocabSize: number;
+  readonly maxLength: number;
+  /** What `extend` gives, in the element type that is computed in. */
+  readonly logits: Float32Array | Float64Array;
+  readonly #program: Program;
+  /** From the one that takes the fewest tokens on. */
+  readonly #readers: readonly Reader[];
+  readonly #lengths: number[];
+  readonly #given: Float32Array;
+  readonly #owned: Disposable;
+
+  /** Takes over a loaded program. */
+  constructor(program: Program, sections: readonly EncodedSection[], options: ProgramDecoderOptions) {
+    const { sequences, vocabSize, maxLength, owned } = options;
+    this.sequences = sequences;
+    this.vocabSize = vocabSize;
+    this.maxLength = maxLength;
+    this.#program = program;
+    this.#readers = tokenCounts(maxLength).map((count) => {
+      return readerOf(program, sections.find((s) => s.name === generationName(count))!, count);
+    });
+    this.#lengths = Array(sequences).fill(0);
+    this.#given = new Float32Array(sequences * vocabSize);
+    this.logits = this.#readers[0].logits instanceof Float32Array ? this.#given : new Float64Array(this.#given.length);
+    this.#owned = owned;
+  }
+
+  get lengths(): readonly number[] {
+    return this.#lengths;
+  }
+
+  async extend(tokens: readonly (readonly number[])[]): Promise<Float32Array> {
+    this.#check(tokens);
+    const done = Array<number>(this.sequences).fill(0), starts = [...this.#lengths];
+    const left = () => tokens.reduce((most, list, s) => Math.max(most, list.length - done[s]), 0);
+    for (let most = left(); most > 0; most = left()) {
+      const reader = this.#readers.find(({ count }) => count >= most) ?? this.#readers.at(-1)!;
+      const counts = tokens.map((list, s) => Math.min(list.length - done[s], reader.count));
+      for (const [s, list] of tokens.entries()) {
+        const row = s * reader.count;
+        for (let i = 0; i < reader.count; i++) {
+          const isToken = i < counts[s];
+          reader.tokens[row + i] = isToken ? list[done[s] + i] : 0;
+          reader.positions[row + i] = isToken ? starts[s] + done[s] + i : -1;
+        }
+        reader.last[s] = Math.max(counts[s] - 1, 0);
+      }
+      await this.#program.run(reader.actions);
+      for (const [s, count] of counts.entries()) {
+        if (count === 0) continue;
+        done[s] += count;
+        this.logits.set(reader.logits.subarray(s * this.vocabSize, (s + 1) * this.vocabSize), s * this.vocabSize);
+      }
+    }
+    // Only now: what a call that failed half way has left is behind what each sequence has.
+    tokens.forEach((list, s) => this.#lengths[s] += list.length);
+    if (this.logits !== this.#given) this.#given.set(this.logits);
+    return this.#given;
+  }
+
+  truncate(sequence: number, length: number): void {
+    const has = this.#lengths[sequence];
+    if (has !== undefined && Number.isInteger(length) && length >= 0 && length <= has) {
+      this.#lengths[sequence] = length;
+      return;
+    }
+    throw new RangeError(
+      has === undefined
+        ? `Cannot truncate sequence ${sequence}: there is none\n  expected: one of 0 to ${this.sequences - 1}\n  ` +
+          `fix: correct the number`
+        : `Cannot truncate sequence ${sequence} to ${length} tokens: it has ${has}\n  expected: a whole number from 0 to ` +
+          `${has}\n  fix: correct the length`,
+    );
+  }
+
+  #check(tokens: readonly (readonly number[])[]): void {
+    const refuse = (what: string, expected: string, fix: string): never => {
+      throw new RangeError(`Cannot extend: ${what}\n  expected: ${expected}\n  fix: ${fix}`);
+    };
+    if (tokens.length !== this.sequences) {
+      refuse(
+        `tokens of ${tokens.length} sequences`,
+        `of ${this.sequences}`,
+        "give a list for each, empty where it rests",
+      );
+    }
+    for (const [s, list] of tokens.entries()) {
+      const length = this.#lengths[s] + list.length;
+      if (length > this.maxLength) {
+        refuse(
+          `sequence ${s} would have ${length} tokens`,
+          `at most ${this.maxLength}, for which there is room`,
+          "truncate it, give fewer tokens, or open the decoder with a larger maxLength",
+        );
+      }
+      const stray = list.find((token) => !(Number.isInteger(token) && token >= 0 && token < this.vocabSize));
+      if (stray !== undefined) {
+        refuse(
+          `sequence ${s} has a token ${stray}`,
+          `a whole number from 0 to ${this.vocabSize - 1}`,
+          "use the tokenizer that the model was trained with",
+        );
+      }
+    }
+  }
+
+  /** Frees the program and what belongs to it. */
+  [Symbol.dispose](): void {
+    this.#owned[Symbol.dispose]();
+  }
+}
+
+function readerOf({ input, output }: Program, section: EncodedSection, count: number): Reader {
+  const view = <T>(buffer: ArrayBuffer, slots: EncodedSection["inputs"], name: string): T => {
+    const { value: { dtype, shape }, offset } = slots.find((s) => s.name === name)!;
+    return typedArray(dtype, buffer, offset, numel(shape)) as T;
+  };
+  const [tokens, positions, last] = ["tokens", "positions", "last"].map((name) =>
+    view<Int32Array>(input.buffer, section.inputs, name)
+  );
+  const logits = view<Float32Array | Float64Array>(output.buffer, section.outputs, "logits");
+  return { count, actions: new Actions([{ section: section.index }]), tokens, positions, last, logits };
+}
