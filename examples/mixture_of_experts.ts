@@ -43,7 +43,7 @@ export class Bigrams extends Module {
     return this.#loss.forward(this.head.forward(this.experts.forward(this.table.forward(tokens))), targets);
   }
   readonly plan: ModelPlan = {
-    parameters: ["experts.up", "experts.down"].map((pattern) => ({ pattern, role: "expert", units: 4 })),
+    parameters: ["experts.up", "experts.down"].map((pattern) => ({ pattern, role: "expert", parts: 4 })),
     logits: "head",
     residual: ["batch", "sequence", "features"],
   };

@@ -62,11 +62,11 @@ class Bigrams extends Module {
     const { hidden, vocabSize } = this;
     return {
       parameters: [
-        { pattern: "table.weight", role: "table", units: vocabSize },
-        { pattern: "mixers.*.gate.weight", role: "column", units: hidden },
-        { pattern: "mixers.*.value.weight", role: "column", units: hidden },
-        { pattern: "mixers.*.back.weight", role: "row", units: hidden },
-        { pattern: "head.weight", role: "column", units: vocabSize },
+        { pattern: "table.weight", role: "table", parts: vocabSize },
+        { pattern: "mixers.*.gate.weight", role: "column", parts: hidden },
+        { pattern: "mixers.*.value.weight", role: "column", parts: hidden },
+        { pattern: "mixers.*.back.weight", role: "row", parts: hidden },
+        { pattern: "head.weight", role: "column", parts: vocabSize },
       ],
       logits: "head",
       residual: ["batch", "sequence", "features"],

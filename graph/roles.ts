@@ -20,5 +20,5 @@ export interface ParameterRole {
    * are then sent. */
   readonly role: "column" | "row" | "table" | "expert";
   /** That dim is so many equal parts which belong together, such as heads. */
-  readonly units: number;
+  readonly parts: number;
 }

@@ -12,16 +12,16 @@ export type PlannedSizes =
 export function llamaPlan({ numHeads, numKvHeads, ffnHiddenDim, vocabSize, tiedEmbeddings }: PlannedSizes): ModelPlan {
   return {
     parameters: [
-      { pattern: "tok_embeddings.weight", role: "table", units: vocabSize },
-      { pattern: "layers.*.attention.wq.weight", role: "column", units: numHeads },
-      { pattern: "layers.*.attention.wk.weight", role: "column", units: numKvHeads },
-      { pattern: "layers.*.attention.wv.weight", role: "column", units: numKvHeads },
-      { pattern: "layers.*.attention.wo.weight", role: "row", units: numHeads },
-      { pattern: "layers.*.feed_forward.w1.weight", role: "column", units: ffnHiddenDim },
-      { pattern: "layers.*.feed_forward.w2.weight", role: "row", units: ffnHiddenDim },
-      { pattern: "layers.*.feed_forward.w3.weight", role: "column", units: ffnHiddenDim },
+      { pattern: "tok_embeddings.weight", role: "table", parts: vocabSize },
+      { pattern: "layers.*.attention.wq.weight", role: "column", parts: numHeads },
+      { pattern: "layers.*.attention.wk.weight", role: "column", parts: numKvHeads },
+      { pattern: "layers.*.attention.wv.weight", role: "column", parts: numKvHeads },
+      { pattern: "layers.*.attention.wo.weight", role: "row", parts: numHeads },
+      { pattern: "layers.*.feed_forward.w1.weight", role: "column", parts: ffnHiddenDim },
+      { pattern: "layers.*.feed_forward.w2.weight", role: "row", parts: ffnHiddenDim },
+      { pattern: "layers.*.feed_forward.w3.weight", role: "column", parts: ffnHiddenDim },
       // As a table it is cut by the same dim.
-      ...(tiedEmbeddings ? [] : [{ pattern: "output.weight", role: "column", units: vocabSize } as const]),
+      ...(tiedEmbeddings ? [] : [{ pattern: "output.weight", role: "column", parts: vocabSize } as const]),
     ],
     logits: "output",
     residual: ["batch", "sequence", "features"],

@@ -11,7 +11,7 @@
  *    dims and they can be cut so, else it becomes whole; with one use it may travel through linear ops. From whole to partial is
  *    free: the first rank keeps the value. So a sum over all parameters, some of them sharded, is one exchange.
  * 4. The gradient of a value takes that value's layout; the gradient of a partial value is whole.
- * 5. A conversion is made once for each value and target: `lower.ts`. It sinks below casts that shrink what it moves, and what is
+ * 5. A conversion is made once for each value and target: `localize.ts`. It sinks below casts that shrink what it moves, and what is
  *    rounded to bf16 where it arrives travels as bf16.
  * @module */
 import { Builder, opOf, withInputs } from "../graph/builder.ts";
@@ -40,7 +40,7 @@ import {
 } from "../graph/layout.ts";
 import { scopeText } from "../graph/print.ts";
 import { dimRoles } from "./dim_roles.ts";
-import { lower } from "./lower.ts";
+import { localize } from "./localize.ts";
 import type { Mesh } from "./mesh.ts";
 import type { Layouts } from "./plan.ts";
 import { cutAlong, type Decisions, type Labels, labelsOf, onSummands, type Strategy, whole } from "./strategy.ts";
@@ -51,7 +51,7 @@ import { cutAlong, type Decisions, type Labels, labelsOf, onSummands, type Strat
 export function partition(graph: Graph, mesh: Mesh, layouts: Layouts): Graph {
   const single = separateReads(graph), rules = new Rules(single, mesh, layouts);
   for (const axis of rules.axes) rules.decide(axis);
-  return { ...lower(single, mesh, layouts, rules), notices: [...graph.notices, ...rules.notices] };
+  return { ...localize(single, mesh, layouts, rules), notices: [...graph.notices, ...rules.notices] };
 }
 
 /** Reads of several states at once become reads of one each: their parts do not lie one after another. */

@@ -31,7 +31,7 @@ export interface ParameterRule {
   /** Its gradient sum. Without a rule, as it is stored, and over `dp_replicate` what each rank has added up. */
   readonly gradient?: Placements;
   /** Dims that are so many equal parts which belong together. */
-  readonly units?: Readonly<Record<number, number>>;
+  readonly parts?: Readonly<Record<number, number>>;
 }
 
 /** Layout of the results of modules, named by path. */
@@ -74,9 +74,9 @@ function dataPlacements(roles: readonly DimRole[]): Placements {
 /** The plan of a model that names its roles. */
 export function planOf(model: ModelPlan, options: PlanOptions = {}): Plan {
   const { sequenceParallel = true, lossParallel = true } = options;
-  const rule = ({ pattern, role, units }: ParameterRole): ParameterRule => {
+  const rule = ({ pattern, role, parts }: ParameterRole): ParameterRule => {
     const dim = role === "row" ? 1 : 0, cut = { [role === "expert" ? "ep" : "tp"]: shard(dim) };
-    return { pattern, stored: cut, used: cut, gradient: cut, units: { [dim]: units } };
+    return { pattern, stored: cut, used: cut, gradient: cut, parts: { [dim]: parts } };
   };
   const roles = model.residual, sequence = sequenceParallel ? roles.indexOf("sequence") : -1;
   return {
@@ -219,10 +219,10 @@ export class BoundPlan implements Layouts {
     const rule = this.#parameters.get(parameter.name), { degrees } = this.#mesh;
     for (const [axis, p] of Object.entries({ ...rule?.stored, ...rule?.used }) as [Axis, Placement][]) {
       if (p.kind !== "shard" || axis in SHARDED) continue;
-      const units = rule?.units?.[p.dim] ?? parameter.shape[p.dim];
-      if (units % degrees[axis] !== 0) {
+      const parts = rule?.parts?.[p.dim] ?? parameter.shape[p.dim];
+      if (parts % degrees[axis] !== 0) {
         throw new LayoutError(
-          `Cannot cut "${parameter.name}" over ${axis}: dim ${p.dim} of [${parameter.shape}] is ${units} parts that belong ` +
+          `Cannot cut "${parameter.name}" over ${axis}: dim ${p.dim} of [${parameter.shape}] is ${parts} parts that belong ` +
             `together, not a multiple of ${degrees[axis]}; change ${DEGREE_KEYS[axis]}, or the model's size`,
         );
       }

@@ -155,7 +155,7 @@ const REWRITERS: Readonly<Record<string, string>> = {
   "graph/passes/tile_async_tp.ts": "gathers, products and scatters become those of one rank's rows after another's",
   "graph/passes/tile_ring.ts": "attention to gathered keys becomes that to one rank's keys after another's",
   "parallel/conversion.ts": "a change of layouts becomes collectives",
-  "parallel/lower.ts": "nodes over whole values become those of one rank's parts, with these collectives",
+  "parallel/localize.ts": "nodes over whole values become those of one rank's parts, with these collectives",
   "parallel/rank_graph.ts": "what a rank does because of where it stands becomes ordinary ops",
 };
 

@@ -101,7 +101,7 @@ function touchOf(instruction: Instruction): Touch {
 /** Encodes a memory plan with its graphs, one section a graph.
  * @throws {Error} when a kernel cannot take a node's operands where they lie: which node, and why. */
 export function encode(plan: MemoryPlan): EncodedProgram {
-  const sections = plan.sections.map((section) => ({ section, instructions: lower(section, plan) }));
+  const sections = plan.sections.map((section) => ({ section, instructions: instructionsOf(section, plan) }));
   const writer = new ProgramWriter(plan.target), waits = waitsOf(sections.map((s) => s.instructions.map(touchOf)));
   sections.forEach(({ section, instructions }, i) => writer.section(section.graph.name, instructions, waits[i]));
   return {
@@ -125,7 +125,7 @@ export function encode(plan: MemoryPlan): EncodedProgram {
 }
 
 /** The instructions of a graph. */
-function lower(section: SectionMemory, { target, states }: MemoryPlan): Instruction[] {
+function instructionsOf(section: SectionMemory, { target, states }: MemoryPlan): Instruction[] {
   const { graph, places } = section;
   const inputAt = new Map(section.inputs.map((s) => [s.name, s.offset]));
   const operandAt = ({ base, view }: Place, taken: View = view): Operand => ({

@@ -24,38 +24,38 @@ const MAX_DISTANCE = 64;
 const MAX_TERMS = 3;
 
 /** What is run at once: a cluster of element-wise nodes, or any other node alone. */
-interface Unit {
+interface Cluster {
   readonly nodes: Set<Node>;
   /** First and last of its nodes in the graph. */
   first: number;
   last: number;
-  /** Its place in an order of units in which each comes after those that it needs. */
+  /** Its place in an order of clusters in which each comes after those that it needs. */
   at: number;
 }
 
 const isMappable = (node: Node | undefined): node is Node =>
   node !== undefined && isElementwise(node.op) && isReal(node.outputs[0].dtype);
 
-/** The units of a graph. They never need each other in a circle. */
-class Units {
+/** The clusters of a graph. They never need each other in a circle. */
+class Clusters {
   readonly #needs: ReadonlyMap<Node, readonly Node[]>;
-  readonly #of: Map<Node, Unit>;
-  readonly #order: (Unit | undefined)[];
+  readonly #of: Map<Node, Cluster>;
+  readonly #order: (Cluster | undefined)[];
 
   /** @param maxSteps longest program. */
   constructor(graph: Graph, readonly maxSteps: number) {
     this.#needs = dependencies(graph.nodes);
-    const units = graph.nodes.map((node, at): Unit => ({ nodes: new Set([node]), first: at, last: at, at }));
-    this.#of = new Map(graph.nodes.map((node, at) => [node, units[at]]));
-    this.#order = units;
+    const clusters = graph.nodes.map((node, at): Cluster => ({ nodes: new Set([node]), first: at, last: at, at }));
+    this.#of = new Map(graph.nodes.map((node, at) => [node, clusters[at]]));
+    this.#order = clusters;
   }
 
-  of(node: Node): Unit {
+  of(node: Node): Cluster {
     return this.#of.get(node)!;
   }
 
   /** Puts the nodes of `b` into `a`, if both can run at once. */
-  join(a: Unit, b: Unit): void {
+  join(a: Cluster, b: Cluster): void {
     const [x] = a.nodes, [y] = b.nodes, start = Math.min(a.at, b.at), end = Math.max(a.at, b.at);
     const [u, v] = [x.outputs[0], y.outputs[0]];
     if (wide(u.dtype) !== wide(v.dtype) || String(u.shape) !== String(v.shape)) return;
@@ -65,11 +65,11 @@ class Units {
     if (this.#keepsTerms(a, b)) return;
     const before = this.#between(a, b, start);
     if (!before) return;
-    const others = this.#order.slice(start, end + 1).filter((u) => u && u !== a && u !== b) as Unit[];
+    const others = this.#order.slice(start, end + 1).filter((u) => u && u !== a && u !== b) as Cluster[];
     const ordered = [...others.filter((u) => before.has(u)), a, ...others.filter((u) => !before.has(u))];
     for (let at = start; at <= end; at++) {
-      const unit = this.#order[at] = ordered[at - start];
-      if (unit) unit.at = at;
+      const one = this.#order[at] = ordered[at - start];
+      if (one) one.at = at;
     }
     for (const node of b.nodes) {
       a.nodes.add(node);
@@ -80,20 +80,20 @@ class Units {
   }
 
   /** Would the two keep many terms of a sum until the last of them is made, as the gradient of a weight from chunk after chunk? */
-  #keepsTerms(a: Unit, b: Unit): boolean {
+  #keepsTerms(a: Cluster, b: Cluster): boolean {
     const nodes = new Set([...a.nodes, ...b.nodes]), terms = new Set([...nodes].flatMap((n) => this.#needs.get(n)!));
     const others = [...terms].filter((n) => !nodes.has(n));
     const isWaiting = (n: Node) => !isMappable(n) && this.of(n).at > Math.min(a.at, b.at);
     return [...nodes].every((n) => opOf(n.op).adds) && others.length > MAX_TERMS && others.some(isWaiting);
   }
 
-  /** Units from `start` on that `a` or `b` needs; `undefined` where a path leaves the two and comes back. */
-  #between(a: Unit, b: Unit, start: number): Set<Unit> | undefined {
-    const found = new Set<Unit>(), stack = [a, b];
-    for (let unit; (unit = stack.pop());) {
-      for (const source of [...unit.nodes].flatMap((n) => this.#needs.get(n)!)) {
+  /** Clusters from `start` on that `a` or `b` needs; `undefined` where a path leaves the two and comes back. */
+  #between(a: Cluster, b: Cluster, start: number): Set<Cluster> | undefined {
+    const found = new Set<Cluster>(), stack = [a, b];
+    for (let one; (one = stack.pop());) {
+      for (const source of [...one.nodes].flatMap((n) => this.#needs.get(n)!)) {
         const next = this.of(source), isOwn = next === a || next === b;
-        if (isOwn && found.has(unit)) return;
+        if (isOwn && found.has(one)) return;
         if (isOwn || next.at < start || found.has(next)) continue;
         found.add(next);
         stack.push(next);
@@ -106,20 +106,20 @@ class Units {
 /** Replaces every cluster of element-wise nodes by one `map`. */
 export function fuseMaps(graph: Graph, { mapSteps }: Target): Graph {
   const made = producers(graph), order = new Map(graph.nodes.map((n, i) => [n, i]));
-  const units = new Units(graph, mapSteps);
+  const clusters = new Clusters(graph, mapSteps);
   const readers = new Map<Value, Node[]>(), mappable = graph.nodes.filter(isMappable);
   for (const node of mappable) {
     const sources = node.inputs.map((v) => made.get(v)).filter(isMappable);
     const siblings = node.inputs.flatMap((v) => readers.get(v) ?? []);
-    const near = new Set([...sources, ...siblings].map((n) => units.of(n)));
-    for (const other of [...near].sort((a, b) => b.at - a.at)) units.join(units.of(node), other);
+    const near = new Set([...sources, ...siblings].map((n) => clusters.of(n)));
+    for (const other of [...near].sort((a, b) => b.at - a.at)) clusters.join(clusters.of(node), other);
     for (const v of new Set(node.inputs)) readers.set(v, [...readers.get(v) ?? [], node]);
   }
   const edit = new Editor(graph), stored = new Set(graph.outputs.map((o) => o.value));
   for (const node of graph.nodes) {
-    for (const v of node.inputs) if (units.of(node) !== units.of(made.get(v) ?? node)) stored.add(v);
+    for (const v of node.inputs) if (clusters.of(node) !== clusters.of(made.get(v) ?? node)) stored.add(v);
   }
-  for (const cluster of new Set(mappable.map((n) => units.of(n)))) {
+  for (const cluster of new Set(mappable.map((n) => clusters.of(n)))) {
     const nodes = [...cluster.nodes].sort((a, b) => order.get(a)! - order.get(b)!);
     emit(edit, nodes, made, stored);
   }

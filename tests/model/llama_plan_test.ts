@@ -29,6 +29,6 @@ Deno.test("what leads into a block's halves is cut by columns, what leads out by
 
 Deno.test("attention is cut by heads, those of keys and values being fewer", () => {
   const { parameters } = llamaPlan(llama("8B").config);
-  const units = (name: string) => parameters.find((p) => p.pattern.includes(name))!.units;
-  assertEquals(["wq", "wk", "wv", "wo", "w1", "output"].map(units), [32, 8, 8, 32, 14336, 128256]);
+  const parts = (name: string) => parameters.find((p) => p.pattern.includes(name))!.parts;
+  assertEquals(["wq", "wk", "wv", "wo", "w1", "output"].map(parts), [32, 8, 8, 32, 14336, 128256]);
 });

@@ -90,7 +90,7 @@ Deno.test("a star stands for one part of a name, and a dot for a dot", () => {
 /** The layouts of four experts, stored and in use, and of their gradient sum. */
 function expertLayouts(options: MeshOptions, shape: readonly number[] = [4, 6, 8]): string[] {
   const up = state("up", "parameter", ...shape), on = meshOf(options);
-  const parameters = [{ pattern: "up", role: "expert", units: shape[0] }] as const;
+  const parameters = [{ pattern: "up", role: "expert", parts: shape[0] }] as const;
   const model = { parameters, logits: "head", residual: [] };
   const plan = new BoundPlan(planOf(model), on, [graphWith(up, gradientOf(up))]);
   return [plan.state(up), plan.used(up), plan.state(gradientOf(up))].map((layout) => layoutTextOn(on, layout));

@@ -19,7 +19,7 @@ const partition = error("partition"),
   dimRoles = error("dim_roles"),
   strategy = error("strategy"),
   conversion = error("conversion");
-const lower = error("lower"), rankGraph = error("rank_graph"), reduceSums = error("reduce_sums");
+const localize = error("localize"), rankGraph = error("rank_graph"), reduceSums = error("reduce_sums");
 
 export const errors: readonly Planted[] = [
   strategy(
@@ -50,32 +50,32 @@ export const errors: readonly Planted[] = [
     "padded = placement.padded && opOf(node.op).split!.padded === true;",
     "padded = placement.padded;",
   ),
-  lower(
+  localize(
     "1",
     "what goes across slices is not exchanged",
     "if (!axes) return this.#builder.emit(node.op, operands, attrs);",
     "if (true) return this.#builder.emit(node.op, operands, attrs);",
   ),
-  lower(
+  localize(
     "1",
     "an op that counts along a dim begins at 0 on every rank",
     "if (counted) Object.assign",
     "if (false) Object.assign",
   ),
-  lower("1", "sizes in attributes stay those of the whole", "n / this.#pieces(cuts.get(label) ?? [])", "n"),
-  lower(
+  localize("1", "sizes in attributes stay those of the whole", "n / this.#pieces(cuts.get(label) ?? [])", "n"),
+  localize(
     "1",
     "a shape in an attribute stays that of the whole",
     'if (local === "output") attrs[name] = this.#localShape(y, outputs[0]);',
     'if (local === "output") continue;',
   ),
-  lower(
+  localize(
     "1",
     "the size along a label stays that of the whole",
     "= part(local.label, num(attrs[name]));",
     "= attrs[name];",
   ),
-  lower(
+  localize(
     "1",
     "axes of a label are in the order of the mesh",
     "orders.find((o) => o.length === axes.length && axes.every((a) => o.includes(a))) ?? axes",
@@ -196,7 +196,7 @@ export const errors: readonly Planted[] = [
   ),
   conversion("3", "what is partial is reduced whole, then sliced", "end < 0 ? more.length : end)", "0)"),
   conversion("3", "a reduction forgets one axis", "axes: resolve(), by }", "axes: resolve().slice(1), by }"),
-  lower(
+  localize(
     "3",
     "what is resolved is left as it was made",
     "this.#place(value, this.#convert(value, layout), layout);",
@@ -225,43 +225,43 @@ export const errors: readonly Planted[] = [
   reduceSums("4", "a gradient sum is reduced after every microbatch", ", last: true }", " }"),
   reduceSums("4", "a gradient sum is not reduced", "if (axes.length === 0) continue;", "continue;"),
 
-  lower(
+  localize(
     "5",
     "a conversion is made for each use",
     "if (!known.has(text)) known.set(text, make());",
     "known.set(text, make());",
   ),
-  lower(
+  localize(
     "5",
     "conversions of different layouts are taken for one",
     "const text = layoutText(layout);",
     'const text = layout.size > 0 ? "cut" : "whole";',
   ),
-  lower(
+  localize(
     "5",
     "what is rounded travels as it is",
     "if (!this.#rounded.has(value)) {",
     "if (1 < 2) return value;\n    if (!this.#rounded.has(value)) {",
   ),
-  lower(
+  localize(
     "5",
     "summands are rounded before they are added",
     '|| steps.includes("reduce_scatter") || steps.includes("all_reduce")',
     "",
   ),
-  lower(
+  localize(
     "5",
     "padding is filled with a constant",
     "return opOf(source.op).boxed || fillOf(source) === 0 || paddedAxes(to, dim).length === 0;",
     "return true;",
   ),
-  lower(
+  localize(
     "5",
     "each rank draws the same random part",
     "Object.assign(attrs, this.#box(y, outputs[0]));",
     "attrs.whole = y.shape;",
   ),
-  lower("5", "a constant is made whole, then cut", "if (source && isSlice &&", "if (!source && isSlice &&"),
+  localize("5", "a constant is made whole, then cut", "if (source && isSlice &&", "if (!source && isSlice &&"),
   partition(
     "5",
     "a parameter is converted before casts that shrink it",
@@ -286,7 +286,17 @@ export const errors: readonly Planted[] = [
 ];
 
 /** Tests that tell rules apart; those of launching and of whole runs come too late to. */
-const tests = ["conversion", "dim_roles", "lower", "partition", "rank_graph", "reduce_sums", "step", "strategy", "tile"]
+const tests = [
+  "conversion",
+  "dim_roles",
+  "localize",
+  "partition",
+  "rank_graph",
+  "reduce_sums",
+  "step",
+  "strategy",
+  "tile",
+]
   .map((name) => `tests/parallel/${name}_test.ts`);
 
 async function output(command: string, args: string[], cwd = "."): Promise<{ success: boolean; text: string }> {

@@ -48,7 +48,7 @@ Deno.test("a model without a plan is shared out by the data axes, and refused by
     "Cannot cut Own over tp, 2 ranks: expected a plan that names the parameters to cut; give the model a property plan",
   );
   const plan = {
-    parameters: [{ pattern: "first.weight", role: "table", units: 32 }],
+    parameters: [{ pattern: "first.weight", role: "table", parts: 32 }],
     logits: "second",
     residual: ["batch", "sequence", "features"],
   } as const;

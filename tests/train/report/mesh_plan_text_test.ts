@@ -28,7 +28,7 @@ Deno.test("a mesh names the axes that have more than one rank", () => {
 
 Deno.test("a plan names axes, and a factor only where it is what one axis leaves of another", () => {
   const mesh = meshOf({ dp_shard: 4, ep: 2 }), pattern = "layers.*.feed_forward.w1.weight";
-  const plan: ModelPlan = { parameters: [{ pattern, role: "expert", units: 4 }], logits: "output", residual: [] };
+  const plan: ModelPlan = { parameters: [{ pattern, role: "expert", parts: 4 }], logits: "output", residual: [] };
   const planned = tinyPlan({}, { ranks: { mesh, plan } }), text = meshPlanText(planned);
   assertStringIncludes(text, "Mesh\n  dp_shard 4 (ep 2) = 4 ranks\n");
   const [, , stored, used] = text.slice(text.indexOf("feed_forward.w1.weight\n")).split("\n").map((s) => s.trim());

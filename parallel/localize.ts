@@ -35,7 +35,7 @@ import { rankNumber } from "./rank_graph.ts";
 import { type Decisions, labelsOf } from "./strategy.ts";
 
 /** The graph of every rank. */
-export function lower(graph: Graph, mesh: Mesh, layouts: Layouts, decisions: Decisions): Graph {
+export function localize(graph: Graph, mesh: Mesh, layouts: Layouts, decisions: Decisions): Graph {
   return new Lowering(graph, mesh, layouts, decisions).run();
 }
 
