@@ -1,6 +1,6 @@
 /** Which tokens of a sequence each rank of context parallelism works on. A token late in a causal sequence attends to more keys than
  * an early one, so equal slices in the text's order are unequal work. Positions are values, hence all that it takes is that rows are
- * put into another order before they are sliced.
+ * put into another order before they are sliced. Models that go by the order of tokens are refused: `train/ranks.ts`.
  * @module */
 import { LayoutError } from "../graph/layout.ts";
 

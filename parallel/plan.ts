@@ -23,8 +23,8 @@ export type Placements = Readonly<Partial<Record<Axis, Placement>>>;
 /** Layouts of the parameters of a name. In a pattern, `*` stands for any part between dots. */
 export interface ParameterRule {
   readonly pattern: string;
-  /** Between steps; moments lie alike. Without a rule, dim 0 is sharded over `dp_shard` and `cp`; beside `ep`, what is left of these
-   * axes cuts the first dim that it cuts evenly. */
+  /** Between steps; moments lie alike. Without a rule, dim 0 is sharded over `dp_shard` and `cp`; where `ep` takes some
+   * of their ranks, the others cut the first dim that they cut evenly. */
   readonly stored?: Placements;
   /** Where a product takes it. Without a rule, whole. */
   readonly used?: Placements;
@@ -195,7 +195,8 @@ export class BoundPlan implements Layouts {
     return layoutOf(this.#placed(placements, order), this.#mesh.factors);
   }
 
-  /** Where data axes put a parameter: beside `ep`, its ranks of them cut experts, and the others the first dim that they can. */
+  /** Where data axes put a parameter. Of experts, the ranks of `ep` among them have different ones, and the others cut the first dim that
+   * they cut evenly. */
   #sharded(shape: readonly number[], rule?: ParameterRule): Placements {
     const { stored: { ep } = {} } = rule ?? {}, { degrees } = this.#mesh;
     if (ep?.kind !== "shard") return SHARDED;
