@@ -8,7 +8,7 @@ import { texts } from "../data/dataset.ts";
 import { Llama, llamaConfig } from "../model/llama.ts";
 import { nativeReader } from "../train/checkpoint/block_reader.ts";
 import { readStates } from "../train/checkpoint/read.ts";
-import { openCheckpoint } from "../train/checkpoint/manifest.ts";
+import { openCheckpoint } from "../train/checkpoint/open.ts";
 import { Staging } from "../train/checkpoint/staging.ts";
 import type { TrainOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";

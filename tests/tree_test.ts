@@ -6,6 +6,7 @@ const tree = readTree(fromFileUrl(new URL("..", import.meta.url)).replace(/\/$/,
 
 const SENTENCES: Record<keyof typeof RULES, string> = {
   layers: "imports point down only",
+  circles: "no imports go in a circle",
   browser: "graph, model and parallel run in a browser",
   models: "parallel names no model",
   targets: "ops and passes know no target",

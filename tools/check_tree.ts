@@ -50,6 +50,28 @@ export function layers(tree: Tree): string[] {
   });
 }
 
+/** No file imports itself through others, not even for types: what two files need of each other stands below both. */
+export function circles(tree: Tree): string[] {
+  const imports = new Map(
+    sources(tree).filter(([path]) => !path.startsWith("tests/")).map(([path, text]) =>
+      [path, importsOf(text, STATIC).filter((s) => s.startsWith(".")).map((s) => join(dirname(path), s))] as const
+    ),
+  );
+  const next = (path: string) => imports.get(path)!.find((target) => imports.has(target)), found: string[] = [];
+  for (;;) {
+    // What imports nothing that is left is in no circle.
+    for (let free: string[]; (free = [...imports.keys()].filter((path) => next(path) === undefined)).length > 0;) {
+      free.forEach((path) => imports.delete(path));
+    }
+    const way = [...imports.keys()].slice(0, 1);
+    if (way.length === 0) return found;
+    for (let target; !way.includes(target = next(way.at(-1)!)!);) way.push(target);
+    const circle = way.slice(way.indexOf(next(way.at(-1)!)!));
+    found.push(`${circle.join(" imports ")} imports ${circle[0]}: move what they share below both`);
+    circle.forEach((path) => imports.delete(path));
+  }
+}
+
 /** The graph, models and plans run in a browser: they use neither Deno's API nor Node's. */
 export function browser(tree: Tree): string[] {
   return sources(tree).filter(([path]) => PURE.test(path)).flatMap(([path, text]) => {
@@ -231,6 +253,7 @@ function opsMadeIn(code: string): string[] {
 /** Every rule by its name. */
 export const RULES: Readonly<Record<string, Rule>> = {
   layers,
+  circles,
   browser,
   models,
   targets,
@@ -287,14 +310,20 @@ function exists(path: string): boolean {
   }
 }
 
-/** The specifiers of a module's static and dynamic imports, re-exports and workers. */
-export function importsOf(text: string): string[] {
-  const forms = [
-    /^\s*(?:import|export)\b[^;"'`]*?\bfrom\s*"([^"]+)"/gm,
-    /^\s*import\s*"([^"]+)"/gm,
-    /\bimport\(\s*"([^"]+)"/g,
-    /\bnew URL\(\s*"(\.[^"]+\.ts)",\s*import\.meta/g,
-  ];
+/** Imports and re-exports as a module is read. */
+const STATIC: readonly RegExp[] = [
+  /^\s*(?:import|export)\b[^;"'`]*?\bfrom\s*"([^"]+)"/gm,
+  /^\s*import\s*"([^"]+)"/gm,
+];
+/** Those, and what is imported while it runs: dynamically, or by a worker. */
+const ALL: readonly RegExp[] = [
+  ...STATIC,
+  /\bimport\(\s*"([^"]+)"/g,
+  /\bnew URL\(\s*"(\.[^"]+\.ts)",\s*import\.meta/g,
+];
+
+/** The specifiers of a module's imports, re-exports and workers. */
+export function importsOf(text: string, forms: readonly RegExp[] = ALL): string[] {
   const code = withoutComments(text);
   return forms.flatMap((form) => [...code.matchAll(form)].map((match) => match[1]));
 }

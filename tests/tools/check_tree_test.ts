@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { dirname } from "@std/path";
 import {
   browser,
+  circles,
   facts,
   identity,
   importsOf,
@@ -56,6 +57,26 @@ Deno.test("imports are found in every form, but not in comments", () => {
     'import a from "1";\nexport { b } from "2";\nimport "3";\nawait import("4");\n/** import c from "5"; */\n' +
     '// import d from "6";\nconst from = "7";\nimport e, {\n  f,\n} from "8";';
   assertEquals(importsOf(text).sort(), ["1", "2", "3", "4", "8"]);
+});
+
+Deno.test("each circle of imports is named once, also one of types; what is imported while it runs is none", () => {
+  const files = {
+    "graph/a.ts": 'import { b } from "./b.ts";',
+    "graph/b.ts": 'import { c } from "./c.ts";\nimport { z } from "npm:z";',
+    "graph/c.ts": 'export type { A } from "./a.ts";\nimport "./free.ts";',
+    "graph/free.ts": "",
+    "graph/leads.ts": 'import { a } from "./a.ts";',
+    "train/d.ts": 'import type { E } from "./e.ts";',
+    "train/e.ts": 'import { d } from "./d.ts";',
+    "data/f.ts": 'new Worker(new URL("./g.ts", import.meta.url));',
+    "data/g.ts": 'import { f } from "./f.ts";\n// import "./h.ts";',
+    "data/h.ts": 'import "./g.ts";',
+    "tests/i.ts": 'import "./i.ts";',
+  };
+  assertEquals(circles(tree(files)).map((line) => line.replace(/: move .*$/, "")), [
+    "graph/a.ts imports graph/b.ts imports graph/c.ts imports graph/a.ts",
+    "train/d.ts imports train/e.ts imports train/d.ts",
+  ]);
 });
 
 Deno.test("pure parts use neither Deno's API nor Node's, comments aside", () => {

@@ -9,13 +9,13 @@ import { digest } from "./files.ts";
 import {
   BLOCK_BYTES,
   type Checkpoint,
-  findCheckpoints,
   MANIFEST,
   type Manifest,
   namesText,
   type SavedFile,
   tensorsIn,
 } from "./manifest.ts";
+import { findCheckpoints } from "./open.ts";
 import { type Destination, readStates } from "./read.ts";
 import { STATE_FILE } from "./save.ts";
 import { openToRead, readFully } from "../weights/safetensors.ts";

@@ -2,7 +2,8 @@
  * @module */
 import { CheckpointError } from "./error.ts";
 import { openWeights } from "../weights/open.ts";
-import { type Checkpoint, findCheckpoints, openCheckpoint } from "./manifest.ts";
+import type { Checkpoint } from "./manifest.ts";
+import { findCheckpoints, openCheckpoint } from "./open.ts";
 
 /** A part of what a run goes on from, by torchtitan's name. */
 export type Part = "model" | "optimizer" | "lr_scheduler" | "dataloader" | "train_state";

@@ -8,7 +8,7 @@ import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { exportHuggingFace } from "../../../train/weights/export.ts";
 import { load } from "../../../train/checkpoint/load.ts";
 import { readTensor } from "../../../train/checkpoint/inspect.ts";
-import { findCheckpoints, openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { findCheckpoints, openCheckpoint } from "../../../train/checkpoint/open.ts";
 import type { CheckpointOptions, Part } from "../../../train/checkpoint/policy.ts";
 import type { TrainOptions, TrainStep } from "../../../train/options.ts";
 import { StepProgram } from "../../../train/step_program.ts";

@@ -4,7 +4,8 @@ import { type DType, dtypeBytes, numel, type State, type StateKind } from "../..
 import { boxOf, type Layout, localShape, replicated } from "../../../graph/layout.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { readTensor } from "../../../train/checkpoint/inspect.ts";
-import { type Checkpoint, openCheckpoint, type SavedTensor } from "../../../train/checkpoint/manifest.ts";
+import type { Checkpoint, SavedTensor } from "../../../train/checkpoint/manifest.ts";
+import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { saveCheckpoint, type SpreadStates, type Together } from "../../../train/checkpoint/save.ts";
 import { stretches } from "../../../train/checkpoint/pieces.ts";
 import { Staging } from "../../../train/checkpoint/staging.ts";

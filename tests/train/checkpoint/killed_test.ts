@@ -1,7 +1,7 @@
 /** Runs that are killed at any moment. KILLS says how often each, for a longer look. */
 import { assert, assertEquals } from "@std/assert";
 import { library } from "../../../ffi/library.ts";
-import { findCheckpoints } from "../../../train/checkpoint/manifest.ts";
+import { findCheckpoints } from "../../../train/checkpoint/open.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { Random } from "../../graph/random_graphs.ts";
 import { start, testRanks } from "../../native/mpirun.ts";

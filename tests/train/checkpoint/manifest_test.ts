@@ -1,15 +1,9 @@
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
-import {
-  encodeManifest,
-  findCheckpoints,
-  MANIFEST,
-  namesText,
-  openCheckpoint,
-  tensorsIn,
-} from "../../../train/checkpoint/manifest.ts";
+import { encodeManifest, MANIFEST, namesText, tensorsIn } from "../../../train/checkpoint/manifest.ts";
+import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { STATE_FILE } from "../../../train/checkpoint/save.ts";
-import { saveAll, saved, Spread, states, whole } from "./fixture.ts";
+import { saved } from "./fixture.ts";
 
 Deno.test("a checkpoint has a manifest with the length and hashes of every file", async () => {
   await using at = await saved();
@@ -20,28 +14,6 @@ Deno.test("a checkpoint has a manifest with the length and hashes of every file"
   assertEquals(manifest.tensors["w.weight"].shape, [4, 3]);
   const sum = await new Deno.Command("sha256sum", { args: [`${at.path}/model.safetensors`] }).output();
   assertEquals(new TextDecoder().decode(sum.stdout).split(" ")[0], manifest.files["model.safetensors"].sha256[0]);
-});
-
-Deno.test("a folder without a manifest is no checkpoint, nor one whose files are missing or too short", async () => {
-  await using at = await saved();
-  await saveAll(`${at.folder}/step-9`, new Spread(states).fill(whole), 9);
-  await saveAll(`${at.folder}/step-8`, new Spread(states).fill(whole), 8);
-  await saveAll(`${at.folder}/step-7`, new Spread(states).fill(whole), 7);
-  await Deno.remove(`${at.folder}/step-9/${MANIFEST}`);
-  await Deno.truncate(`${at.folder}/step-8/optimizer.safetensors`, 100);
-  await Deno.remove(`${at.folder}/step-7/model.safetensors`);
-  const { complete, broken } = findCheckpoints(at.folder);
-  assertEquals(complete.map((c) => c.path), [at.path]);
-  assertEquals(broken.map((b) => b.path.split("/").at(-1)).sort(), ["step-7", "step-8", "step-9"]);
-  assertStringIncludes(
-    broken.find((b) => b.path.endsWith("8"))!.reason.message,
-    'optimizer.safetensors has 100 bytes, of "moment1/w.weight"',
-  );
-  assertStringIncludes(
-    broken.find((b) => b.path.endsWith("7"))!.reason.message,
-    'model.safetensors is missing, of "w.weight"',
-  );
-  assertEquals(findCheckpoints(`${at.folder}/nowhere`).complete, []);
 });
 
 Deno.test("a manifest that is none is refused with what is wrong", async () => {

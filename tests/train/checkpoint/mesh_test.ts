@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { STATE_FILE } from "../../../train/checkpoint/save.ts";
 import type { MeshOptions } from "../../../parallel/mesh.ts";
 import { temporaryFolder } from "../../data/fixture.ts";

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { type DType, dtypeBytes, numel, type State } from "../../../graph/ir.ts";
 import { type Layout, shard } from "../../../graph/layout.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
-import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { checkpointPlanText, planCheckpoints } from "../../../train/checkpoint/plan.ts";
 import { saveCheckpoint } from "../../../train/checkpoint/save.ts";
 import { Staging } from "../../../train/checkpoint/staging.ts";

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import type { State } from "../../../graph/ir.ts";
 import { shard } from "../../../graph/layout.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
-import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { readStates } from "../../../train/checkpoint/read.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { load, saveAll, saved, Spread, states, weight, whole } from "./fixture.ts";

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
-import { findCheckpoints } from "../../../train/checkpoint/manifest.ts";
-import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { findCheckpoints } from "../../../train/checkpoint/open.ts";
+import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { saveCheckpoint } from "../../../train/checkpoint/save.ts";
 import { Staging } from "../../../train/checkpoint/staging.ts";
 import { numbersOf, setNumbers } from "../../../train/typed_array.ts";

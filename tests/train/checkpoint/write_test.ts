@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import type { State } from "../../../graph/ir.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
-import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { STATE_FILE } from "../../../train/checkpoint/save.ts";
 import { Random } from "../../graph/random_graphs.ts";
 import { bytesOf, saveAll, Spread, weight } from "./fixture.ts";

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows
 import { readGguf } from "../../../data/gguf.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { differences, readTensor } from "../../../train/checkpoint/inspect.ts";
-import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { decodeBlocks, encodeQ8 } from "../../../train/weights/gguf_blocks.ts";
 import { exportGguf, GGUF_TYPES, type GgufType } from "../../../train/weights/gguf_export.ts";
 import { openGguf, readGgufConfig } from "../../../train/weights/gguf.ts";

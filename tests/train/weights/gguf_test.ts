@@ -2,7 +2,7 @@ import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/a
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { differences, readTensor } from "../../../train/checkpoint/inspect.ts";
 import { load } from "../../../train/checkpoint/load.ts";
-import { openCheckpoint } from "../../../train/checkpoint/manifest.ts";
+import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { readStates, type Wanted } from "../../../train/checkpoint/read.ts";
 import { exportGguf } from "../../../train/weights/gguf_export.ts";
 import { openGguf, readGgufConfig } from "../../../train/weights/gguf.ts";
