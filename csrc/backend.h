@@ -4,12 +4,9 @@
 #include <cstdint>
 #include <string>
 
-struct titan_device_info;
+#include "element_types.h"
 
 namespace titan {
-
-enum class DType : uint32_t { f32 = 0, f64 = 1, i32 = 2, bytes = 3, bf16 = 4 };
-inline size_t size_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::bf16 ? 2 : dtype == DType::bytes ? 1 : 4; }
 
 /// A real stored in 16 bits: the upper half of an f32. Kernels compute in f32; this is only how an operand lies in memory.
 struct bf16 {
@@ -49,6 +46,7 @@ struct Call {
   int num_attributes;
   uint32_t flags;
   int threads;
+  const void* state = nullptr;  // what the kernel prepared for this call, if it prepares anything
   const Tensor& operator[](int i) const { return operands[i]; }
   /// The `accumulate` attribute resolved: does this call add to what the output holds?
   bool adds(int64_t accumulate) const { return accumulate == 1 || (accumulate == 2 && !(flags & FLAG_FIRST)); }
@@ -64,15 +62,20 @@ struct Kernel {
   std::string (*check)(const Call&);
   /// Runs on the executor thread; may open OpenMP regions of `call.threads`; never allocates, never throws.
   void (*run)(const Call&);
+  /// Optional, with `prepare`: how many bytes a call needs for what all its runs have in common.
+  uint64_t (*state_bytes)(const Call&) = nullptr;
+  /// Makes that, once for each instruction, when a program is loaded. The memory is the engine's: zeroed, 64-byte aligned, and freed with the program;
+  /// nobody destroys what is in it. Operands in the host's buffers have made-up addresses here, and those in slots are in slot 0: each action may place
+  /// them elsewhere, so a kernel may keep how far they are apart, but no address.
+  void (*prepare)(const Call&, void* state) = nullptr;
 };
 
 struct Backend {
-  const char* name;
+  const char* name;  // of the target, as programs have it
   const char* level;  // which of the variants that its kernels were compiled for
   int vector_bits;
   const Kernel* kernels;  // in the order of kernels.def
   int num_kernels;
-  void (*describe)(titan_device_info& info);  // fills in processor and BLAS
 };
 
 }  // namespace titan

@@ -3,7 +3,6 @@
 #ifdef __linux__
 #include <sched.h>
 #endif
-#include <omp.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -121,15 +120,6 @@ Threads threads_for(const std::vector<Core>& usable, const std::vector<Core>& co
   return {std::max(1, static_cast<int>(kept_busy) / processes), text("the CPU quota is ", number, processes > 1 ? text(" for ", processes, " ranks") : "")};
 }
 
-Threads threads_here(const Sharing& sharing) {
-  const char* wanted = std::getenv("OMP_NUM_THREADS");
-  if (wanted && std::atoi(wanted) > 0) return {omp_get_max_threads(), "OMP_NUM_THREADS"};
-  const auto cores = cores_of_host(), usable = usable_cores(own_processors(0), cores);
-  // Where the system does not say which processors a process may use, OpenMP may know their number.
-  if (usable.empty()) return {std::max(1, omp_get_num_procs() / std::max(1, sharing.processes)), ""};
-  return threads_for(usable, cores, cpu_quota(), sharing);
-}
-
 Share share_of(const std::vector<Processors>& ranks, size_t self, const std::vector<Core>& cores) {
   const Processors& own = ranks[self];
   std::vector<Core> usable = usable_cores(own, cores);
@@ -170,19 +160,6 @@ Share share_alone(const Processors& own, const std::vector<Core>& cores, int soc
   std::vector<Core> usable = usable_cores(own, cores);
   if (usable.size() < 2 || usable.size() != own.threads || (sockets < 2 && count(usable) == count(cores))) return {};
   return {std::move(usable), "each bound to a core"};
-}
-
-void bind(Executor& executor, const std::vector<Core>& cores) {
-#ifdef __linux__
-  std::vector<cpu_set_t> sets(cores.size());
-  for (size_t i = 0; i < cores.size(); i++) {
-    CPU_ZERO(&sets[i]);
-    for (const int processor : cores[i]) CPU_SET(processor, &sets[i]);
-  }
-  executor.bind(std::move(sets));
-#else
-  (void)executor, (void)cores;
-#endif
 }
 
 }  // namespace titan

@@ -5,8 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "executor.h"
-
 namespace titan {
 
 /// What a rank tells the others of its host.
@@ -42,9 +40,6 @@ struct Sharing {
 /// As many threads as a process should compute on: one for each core that it may use, but no more than its CPU quota keeps busy.
 Threads threads_for(const std::vector<Core>& usable, const std::vector<Core>& cores, double quota, const Sharing& sharing);
 
-/// The same for this process as it is; OMP_NUM_THREADS has the last word.
-Threads threads_here(const Sharing& sharing);
-
 /// What a rank gets of its host's processors, whole cores where there are enough: none if its threads are to run where the system likes. `text`
 /// says which or why.
 struct Share {
@@ -61,8 +56,5 @@ int sockets_of(const std::vector<Core>& cores, const std::string& root = "");
 /// The same for a process alone that has a thread for each of its cores: these, where somebody gave it some of the host's, or where its memory is
 /// near to some of them. Elsewhere threads are better off free: others may run here too, and all threads wait for one whose core is taken.
 Share share_alone(const Processors& own, const std::vector<Core>& cores, int sockets);
-
-/// From now on each of the device's threads runs on one of these cores, in turn.
-void bind(Executor& executor, const std::vector<Core>& cores);
 
 }  // namespace titan

@@ -3,10 +3,10 @@
 //
 //   header       128  magic "TITANPRG"; u32 format, threads; u64 arena_bytes, input_bytes, output_bytes;
 //                     u64 tensors, sections, instructions, waits, operands, attributes, string_bytes (how many of each); u64 slots, slot_bytes
-//                     (an action's slot is where it keeps what lives on between actions of one microbatch; as yet no tensor does);
+//                     (the end of the arena: each is what one microbatch keeps between its actions, and an action says which is its own);
 //                     the name of the device that it is for, as in a backend, in 16 bytes
-//   tensors      128  u32 space (0 arena, 1 input, 2 output), dtype (0 f32, 1 f64, 2 i32, 3 bytes, 4 bf16); u64 offset; u32 rank, 0;
-//                     i64 dims[6], strides[6] (elements)
+//   tensors      128  u32 space (0 arena, without the slots; 1 input; 2 output; 3 the action's slot), dtype (the line of element_types.def);
+//                     u64 offset; u32 rank, 0; i64 dims[6], strides[6] (elements)
 //   sections      32  u32 name_offset, name_bytes; u64 first_instruction, instructions
 //   instructions  48  u32 kernel, stream (0 kernels, 1 collectives); u64 first_operand; u32 operands, attribute words; u64 first_attribute;
 //                     u32 scope_offset, scope_bytes, first_wait, waits
@@ -28,10 +28,10 @@ namespace {
 constexpr char MAGIC[] = "TITANPRG";
 constexpr uint32_t FORMAT = 2, ABSENT = 0xFFFFFFFF;
 constexpr uint64_t HEADER_BYTES = 128, TENSOR_BYTES = 128, SECTION_BYTES = 32, INSTRUCTION_BYTES = 48, TARGET = 112, TARGET_BYTES = 16;
-constexpr uint64_t SCRATCH_ALIGNMENT = 64;
+constexpr uint64_t SCRATCH_ALIGNMENT = 64, SLOT_ALIGNMENT = 64;
 constexpr int64_t MAX_ELEMENTS = int64_t{1} << 44;  // that a view may have (repeated ones included) or reach over
 constexpr uint64_t MAX_BYTES = uint64_t{1} << 46;   // of a buffer
-const char* const SPACE_NAMES[] = {"the arena", "the input buffer", "the output buffer"};
+const char* const SPACE_NAMES[NUM_SPACES] = {"the arena without its slots", "the input buffer", "the output buffer", "a slot"};
 
 [[noreturn]] void refuse(std::string message) { throw Failure(TITAN_STATUS_INVALID_PROGRAM, std::move(message)); }
 
@@ -107,12 +107,17 @@ class Loader {
     program_.output_bytes = space_bytes_[2];
     const char* target = reinterpret_cast<const char*>(bytes_ + TARGET);
     const std::string name(target, strnlen(target, TARGET_BYTES));
-    if (name != backend_.name) refuse(text("the program is for \"", name, "\"; expected: \"", backend_.name, "\", the device; fix: compile it for that"));
+    if (name != backend_.name)
+      refuse(text("the program is for the target \"", name, "\"; expected: \"", backend_.name, "\", that of the device; fix: compile it for the device, or load it on one that it is for"));
     header.expect_zero(TARGET + name.size(), HEADER_BYTES, "the header");
     program_.slots = header.u64(96);
     program_.slot_bytes = header.u64(104);
     if (program_.slots < 1 || program_.slots > UINT32_MAX || program_.slot_bytes > program_.arena_bytes / program_.slots)
       refuse(text("the program has ", program_.slots, " slots of ", program_.slot_bytes, " bytes; expected: at least 1, all in the ", program_.arena_bytes, " bytes of the arena"));
+    if (program_.slot_bytes && (program_.slot_bytes % SLOT_ALIGNMENT || program_.slots_begin() % SLOT_ALIGNMENT))
+      refuse(text("the program has slots of ", program_.slot_bytes, " bytes from ", program_.slots_begin(), " on; expected: multiples of ", SLOT_ALIGNMENT));
+    space_bytes_[0] = program_.slots_begin();
+    space_bytes_[3] = program_.slot_bytes;
     uint64_t at = HEADER_BYTES;
     tensors_ = read_table("tensors", header.u64(40), TENSOR_BYTES, &at);
     sections_ = read_table("sections", header.u64(48), SECTION_BYTES, &at);
@@ -140,8 +145,8 @@ class Loader {
     const Entry entry = tensors_[i];
     const std::string what = text("tensor ", i);
     const uint32_t space = entry.u32(0), dtype = entry.u32(4), rank = entry.u32(16);
-    if (space > 2) refuse(text(what, " is in space ", space, "; expected: 0 arena, 1 input or 2 output"));
-    if (dtype > 4) refuse(text(what, " has dtype ", dtype, "; expected: 0 f32, 1 f64, 2 i32, 3 bytes or 4 bf16"));
+    if (space >= NUM_SPACES) refuse(text(what, " is in space ", space, "; expected: 0 arena, 1 input, 2 output or 3 slot"));
+    if (dtype >= NUM_DTYPES) refuse(text(what, " has dtype ", dtype, "; expected: below ", NUM_DTYPES, "; fix: compile the program with the version of this library"));
     if (rank > MAX_RANK) refuse(text(what, " has ", rank, " dims; expected: at most ", MAX_RANK));
     entry.expect_zero(20, 24, what);
     entry.expect_zero(120, TENSOR_BYTES, what);
@@ -209,10 +214,11 @@ class Loader {
     const Tensor* first_real = nullptr;
     for (int j = 0; j < static_cast<int>(num_operands); j++) {
       const Tensor& tensor = add_operand(signature, split, j, operands_[first_operand + j].u32(0), refuse_call);
+      if (!tensor.data) continue;
+      if (!operand_stored(signature, split, j, tensor.dtype))
+        refuse_call(text(operand_name(signature, split, j), " is ", name_of(tensor.dtype), ", which ", signature.name, " does not take there; expected: ", signature.dtypes_text));
       // What ranks do together moves elements, or says itself what it takes.
-      if (stream || !tensor.data || (tensor.dtype != DType::f32 && tensor.dtype != DType::f64 && tensor.dtype != DType::bf16)) continue;
-      if (tensor.dtype == DType::bf16 && !operand_bf16(signature, split, j))
-        refuse_call(text(operand_name(signature, split, j), " is bf16, which ", signature.name, " does not take there; expected: f32 or f64"));
+      if (stream || (tensor.dtype != DType::f32 && tensor.dtype != DType::f64 && tensor.dtype != DType::bf16)) continue;
       if (!first_real) first_real = &tensor;
       if ((tensor.dtype == DType::f64) != (first_real->dtype == DType::f64))
         refuse_call(text(operand_name(signature, split, j), " mixes f64 with f32 or bf16; expected: one real dtype in a call, bf16 only beside f32"));
@@ -237,12 +243,12 @@ class Loader {
     }
     if (index >= views_.size()) refuse_call(text(name(), " is tensor ", index, "; expected: below ", views_.size()));
     const auto& [tensor, place] = views_[index];
-    if (program_.instructions.back().stream && place.space != Space::arena) refuse_call(text(name(), " lies in ", SPACE_NAMES[static_cast<uint32_t>(place.space)], "; expected: the arena, which other ranks see"));
+    if (program_.instructions.back().stream && (place.space == Space::input || place.space == Space::output)) refuse_call(text(name(), " lies in ", SPACE_NAMES[static_cast<uint32_t>(place.space)], "; expected: the arena, which other ranks see"));
     if (is_scratch != (tensor.dtype == DType::bytes)) refuse_call(text(name(), " has the wrong dtype; expected: ", is_scratch ? "bytes" : "f32, f64, bf16 or i32"));
     if (!is_input && place.space == Space::input) refuse_call(text(name(), " is written in the input buffer; expected: the arena or the output buffer"));
     program_.operands.push_back(tensor);
     program_.places.push_back(place);
-    // Different for different places, and of the true alignment; bind() and the actions set the address that is used.
+    // Different for different places, and of the true alignment; bind() and place() set the address that is used.
     program_.operands.back().data = reinterpret_cast<void*>((uint64_t{1} + static_cast<uint32_t>(place.space)) * MAX_BYTES + place.offset);
     return program_.operands.back();
   }
@@ -250,7 +256,10 @@ class Loader {
   void read_section(uint64_t i) {
     const Entry entry = sections_[i];
     const std::string what = text("section ", i);
-    Section section{read_string(what, entry.u32(0), entry.u32(4)), entry.u64(8), entry.u64(16), {}, 0, 0, {}, {}};
+    Section section;
+    section.name = read_string(what, entry.u32(0), entry.u32(4));
+    section.first_instruction = entry.u64(8);
+    section.num_instructions = entry.u64(16);
     entry.expect_zero(24, SECTION_BYTES, what);
     if (!instructions_.holds(section.first_instruction, section.num_instructions))
       refuse(text(what, " (", section.name, ") has ", section.num_instructions, " instructions from ", section.first_instruction,
@@ -265,13 +274,15 @@ class Loader {
       for (int j = 0; j < call.num_operands; j++) {
         const auto operand = static_cast<uint32_t>(call.operands + j - program_.operands.data());
         const Place& place = program_.places[operand];
-        if (place.space == Space::arena) {
-          if (!place.absent && j >= instruction.first_output) section.writes[instruction.stream].push_back({place.offset, place.end});
-          continue;
+        if (place.absent) continue;
+        const bool slot = place.space == Space::slot, host = !slot && place.space != Space::arena;
+        if (slot || host) section.moving[instruction.stream].push_back(operand);
+        if (host) {
+          uint64_t& bytes = place.space == Space::input ? section.input_bytes : section.output_bytes;
+          bytes = std::max(bytes, place.end);
+        } else if (j >= instruction.first_output) {
+          section.writes[instruction.stream].push_back(slot ? Range{program_.slots_begin(), program_.arena_bytes} : Range{place.offset, place.end});
         }
-        section.host_operands.push_back(operand);
-        uint64_t& bytes = place.space == Space::input ? section.input_bytes : section.output_bytes;
-        bytes = std::max(bytes, place.end);
       }
     }
     for (auto& writes : section.writes) writes = join_ranges(std::move(writes));
@@ -297,7 +308,7 @@ class Loader {
   struct RunsAt {
     uint64_t section = 0, position = 0;
   };
-  uint64_t space_bytes_[3] = {}, next_instruction_ = 0, num_collectives_ = 0, num_waits_ = 0;
+  uint64_t space_bytes_[NUM_SPACES] = {}, next_instruction_ = 0, num_collectives_ = 0, num_waits_ = 0;
   Table tensors_, sections_, instructions_, waits_, operands_, attributes_, strings_;
   std::vector<RunsAt> runs_at_;
   std::vector<View> views_;
@@ -311,13 +322,21 @@ Program load_program(const Backend& backend, int device_threads, const uint8_t* 
 }
 
 void Program::bind(char* arena) {
-  for (size_t i = 0; i < operands.size(); i++)
-    if (!places[i].absent && places[i].space == Space::arena) operands[i].data = arena + places[i].offset;
+  for (size_t i = 0; i < operands.size(); i++) {
+    if (places[i].absent) continue;
+    if (places[i].space == Space::arena) operands[i].data = arena + places[i].offset;
+    if (places[i].space == Space::slot) operands[i].data = arena + slots_begin() + places[i].offset;
+  }
+}
+
+void Program::place(const Section& section, uint32_t stream, const uint8_t* input, uint8_t* output, char* slot) {
+  void* const bases[NUM_SPACES] = {nullptr, const_cast<uint8_t*>(input), output, slot};
+  for (const uint32_t operand : section.moving[stream]) operands[operand].data = static_cast<char*>(bases[static_cast<size_t>(places[operand].space)]) + places[operand].offset;
 }
 
 uint64_t Program::table_bytes() const {
   uint64_t bytes = operands.size() * (sizeof(Tensor) + sizeof(Place)) + attributes.size() * sizeof(Attribute);
-  for (const Section& section : sections) bytes += sizeof section + section.host_operands.size() * sizeof(uint32_t) + (section.writes[0].size() + section.writes[1].size()) * sizeof(Range);
+  for (const Section& section : sections) bytes += sizeof section + (section.moving[0].size() + section.moving[1].size()) * sizeof(uint32_t) + (section.writes[0].size() + section.writes[1].size()) * sizeof(Range);
   return bytes + waits.size() * sizeof(Wait) + instructions.size() * sizeof(Instruction);
 }
 
@@ -328,6 +347,11 @@ std::string Program::operand_name(uint64_t instruction, int operand) const {
 
 Failure Program::failure(titan_status status, uint64_t instruction, std::string_view message) const {
   return Failure(status, message).at(-1, static_cast<int64_t>(instruction), instructions[instruction].kernel->name, instructions[instruction].scope);
+}
+
+Failure Program::caught(uint64_t section, uint64_t instruction) const noexcept {
+  const Instruction& it = instructions[instruction];
+  return Failure::caught(it.kernel->name, it.scope.c_str()).at(static_cast<int32_t>(section), static_cast<int64_t>(instruction), it.kernel->name, it.scope);
 }
 
 }  // namespace titan

@@ -11,8 +11,7 @@ namespace {
 Signature parse(const char* name, const char* operands, const char* attributes, const char* dtypes) {
   Signature signature;
   signature.name = name;
-  const bool all_bf16 = std::string(dtypes).find("bf16") != std::string::npos;
-  std::istringstream operand_words(operands), attribute_words(attributes);
+  std::istringstream operand_words(operands), attribute_words(attributes), dtype_words(dtypes);
   bool after_arrow = false;
   for (std::string word; operand_words >> word;) {
     if (word == "->") after_arrow = true;
@@ -24,13 +23,18 @@ Signature parse(const char* name, const char* operands, const char* attributes, 
       if (variadic) word.pop_back();
       const bool bf16 = word.back() == '~';
       if (bf16) word.pop_back();
-      (after_arrow ? signature.outputs : signature.inputs).push_back({word, variadic, optional, bf16 || all_bf16});
+      (after_arrow ? signature.outputs : signature.inputs).push_back({word, variadic, optional, bf16});
     }
   }
   for (std::string word; attribute_words >> word;) {
     const size_t colon = word.find(':');
     signature.attributes.push_back({word.substr(0, colon), word.find("[]") != std::string::npos});
   }
+  for (std::string word; dtype_words >> word;)
+    for (uint32_t dtype = 0; dtype < NUM_DTYPES; dtype++)
+      if (word == name_of(DType{dtype})) signature.dtypes.push_back(DType{dtype});
+  for (const DType dtype : signature.dtypes)
+    signature.dtypes_text += text(dtype == signature.dtypes.front() ? "" : dtype == signature.dtypes.back() ? " or " : ", ", name_of(dtype));
   return signature;
 }
 
@@ -115,10 +119,12 @@ bool operand_optional(const Signature& signature, Split split, int i) {
   return operand && operand->optional && !operand->variadic;
 }
 
-bool operand_bf16(const Signature& signature, Split split, int i) {
+bool operand_stored(const Signature& signature, Split split, int i, DType dtype) {
+  if (kind_of(dtype) != ElementKind::stored_real && kind_of(dtype) != ElementKind::stored_integer) return true;
+  if (std::count(signature.dtypes.begin(), signature.dtypes.end(), dtype)) return true;
   int member = 0;
   const auto* operand = find_operand(signature, split, i, &member);
-  return operand && operand->bf16;
+  return dtype == DType::bf16 && operand && operand->bf16;
 }
 
 }  // namespace titan

@@ -20,6 +20,8 @@ struct Signature {
   std::vector<Operand> inputs, outputs;
   bool scratch = false;
   std::vector<Attribute> attributes;
+  std::vector<DType> dtypes;
+  std::string dtypes_text;  // "f32 or f64"
 };
 
 /// In the order of kernels.def.
@@ -39,7 +41,7 @@ std::string operand_name(const Signature& signature, Split split, int i);
 /// May operand i be absent?
 bool operand_optional(const Signature& signature, Split split, int i);
 
-/// May operand i be stored as bf16?
-bool operand_bf16(const Signature& signature, Split split, int i);
+/// If a type is only a way to store, may operand i be stored so?
+bool operand_stored(const Signature& signature, Split split, int i, DType dtype);
 
 }  // namespace titan

@@ -7,11 +7,8 @@
 #include <unordered_map>
 
 #include "comm/world.h"
-#include "cpu/backend.h"
-#include "executor.h"
 #include "file.h"
-#include "measure.h"
-#include "processors.h"
+#include "loaded_program.h"
 #include "sha256.h"
 
 namespace titan {
@@ -104,25 +101,11 @@ int32_t titan_version(char* text, uint64_t size) {
 int32_t titan_device_open(uint32_t kind, uint32_t ordinal, const titan_device_options* options, uint64_t* device, titan_error* error) {
   return guard(error, [&] {
     require(device, "device is null; expected: where to write the handle");
-    require(kind == TITAN_DEVICE_CPU, "the device kind is unknown; expected: 0 (cpu), the only one in this build");
-    require(ordinal == 0, "the cpu has one device; expected: ordinal 0");
     require(options, "options is null; expected: what the device is to take of its machine");
-    const auto [wanted, host_size, placed] = *options;
-    require(wanted <= 4096, "more than 4096 threads; expected: 0 (as many as this process should take) to 4096");
-    require(host_size <= 65536, "more than 65536 processes on a host; expected: 0 or 1 (alone) to 65536");
-    require(placed <= 1, "placed is neither 0 nor 1; expected: one of these");
-    const cpu::Choice choice = cpu::choose_level();
-    const int processes = std::max(1, static_cast<int>(host_size));
-    const Threads threads = wanted ? Threads{static_cast<int>(wanted), ""} : threads_here({processes, placed == 1});
-    std::shared_ptr<Device> opened(new Device{choice.backend, choice.forced, Executor(threads.number), threads.why, {}, {processes, {}}, nullptr});
-    if (processes == 1) {
-      const Processors own = own_processors(threads.number);
-      const auto cores = cores_of_host();
-      const Share share = share_alone(own, cores, sockets_of(usable_cores(own, cores)));
-      if (!share.cores.empty()) bind(opened->executor, share.cores);
-      if (!share.text.empty()) opened->threads_text += (threads.why.empty() ? "" : ", ") + share.text;
-    }
-    *device = devices().add(std::move(opened));
+    require(options->threads <= 4096, "more than 4096 threads; expected: 0 (as many as this process should take) to 4096");
+    require(options->host_size <= 65536, "more than 65536 processes on a host; expected: 0 or 1 (alone) to 65536");
+    require(options->placed <= 1, "placed is neither 0 nor 1; expected: one of these");
+    *device = devices().add(open_device(kind, ordinal, *options));
   });
 }
 
@@ -135,13 +118,7 @@ int32_t titan_device_describe(uint64_t device, titan_device_info* info, titan_er
     require(info, "info is null; expected: where to write it");
     const auto object = devices().get(device);
     *info = {};
-    info->kind = TITAN_DEVICE_CPU;
-    info->threads = static_cast<uint32_t>(object->executor.threads());
-    info->vector_bits = static_cast<uint32_t>(object->backend.vector_bits);
-    info->level_is_forced = object->level_is_forced;
-    copy_text(info->threads_text, object->threads_text);
-    copy_text(info->level, object->backend.level);
-    object->backend.describe(*info);
+    object->engine->describe(*info);
   });
 }
 
@@ -152,7 +129,7 @@ int32_t titan_device_memory(uint64_t device, titan_process_memory* memory, titan
     std::unique_lock lock(object->mutex);
     const MemorySharing sharing = object->memory_sharing;
     lock.unlock();
-    const MemoryLimit own = memory_of(sharing);
+    const MemoryLimit own = object->engine->memory(sharing);
     *memory = {};
     memory->total_bytes = own.bytes;
     memory->available_bytes = own.available;
@@ -168,9 +145,9 @@ int32_t titan_device_measure(uint64_t device, uint32_t measure, uint64_t n, uint
     if (measure != TITAN_MEASURE_BANDWIDTH) require(n >= 1 && n <= 8192, "n is out of range; expected: 1 to 8192");
     else require(n >= 1 && n <= uint64_t{1} << 32, "n is out of range; expected: 1 to 2^32");
     const auto object = devices().get(device);
-    require(threads <= static_cast<uint32_t>(object->executor.threads()), "more threads than the device has; expected: 0 (all) or fewer");
-    const auto run = measure == TITAN_MEASURE_PRODUCT ? measure_product : measure == TITAN_MEASURE_PRODUCT_BF16 ? measure_product_bf16 : measure_bandwidth;
-    *giga_per_second = run(*object, static_cast<int64_t>(n), threads ? static_cast<int>(threads) : object->executor.threads());
+    const int all = object->engine->threads;
+    require(threads <= static_cast<uint32_t>(all), "more threads than the device has; expected: 0 (all) or fewer");
+    object->executor.run([&] { *giga_per_second = object->engine->measure(static_cast<titan_measure>(measure), static_cast<int64_t>(n), threads ? static_cast<int>(threads) : all); });
   });
 }
 

@@ -91,14 +91,14 @@ typedef struct titan_memory {
   uint64_t arena_bytes;
   uint64_t input_bytes;  /* that one action may read, counted from its input_base */
   uint64_t output_bytes; /* that one action may write, counted from its output_base */
-  uint64_t table_bytes;  /* tensors, instructions and attributes in host memory */
+  uint64_t table_bytes;  /* tensors, instructions, attributes, and what kernels prepared of them, in host memory */
   uint64_t huge_bytes;   /* of the arena, that the system has put into huge pages */
 } titan_memory;
 
 /** Run one section. The offsets of its input and output tensors count from the bases, which are multiples of 8. */
 typedef struct titan_action {
   uint32_t section;
-  uint32_t slot; /* below the number of slots of the program: where it has what it keeps of the microbatch */
+  uint32_t slot; /* below the number of slots of the program: where it has what it keeps of its microbatch */
   uint32_t flags;
   uint32_t reserved; /* 0 */
   uint64_t input_base;
@@ -166,7 +166,8 @@ TITAN_SLOW int32_t titan_device_measure(uint64_t device, uint32_t measure, uint6
 /** Checks a binary program, allocates and touches its arena (all zeros). The bytes are not needed afterwards. */
 TITAN_SLOW int32_t titan_program_create(uint64_t device, const uint8_t *bytes, uint64_t num_bytes, uint64_t *program, titan_error *error);
 
-/** Runs the actions in order, each stream for itself as far as the program has it wait for others, and returns when all has ended. Input and output are host buffers, multiples of 8 in address. */
+/** Runs the actions in order, each stream for itself as far as the program has it wait for others, and returns when all has ended. Input and
+ * output are host buffers, multiples of 8 in address, which do not overlap. */
 TITAN_SLOW int32_t titan_program_run(uint64_t program, const titan_action *actions, uint64_t num_actions, const uint8_t *input, uint64_t input_bytes,
                                      uint8_t *output, uint64_t output_bytes, titan_error *error);
 

@@ -238,7 +238,7 @@ export const symbols = {
     result: "i32",
     nonblocking: true,
   },
-  /** Runs the actions in order, each stream for itself as far as the program has it wait for others, and returns when all has ended. Input and output are host buffers, multiples of 8 in address. */
+  /** Runs the actions in order, each stream for itself as far as the program has it wait for others, and returns when all has ended. Input and * output are host buffers, multiples of 8 in address, which do not overlap. */
   titan_program_run: {
     parameters: [
       "u64", // uint64_t program

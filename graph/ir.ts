@@ -2,12 +2,16 @@
  * data; passes build new graphs and never change the one they were given.
  * @module */
 
+import { type DType, dtypes, elementTypes } from "./element_types.ts";
+
 /** Element types. `i32` holds tokens, positions, document ids and indices; only the real types are differentiable. `bf16` (the upper half of
  * an `f32`) is a way to store: whoever reads it computes in `f32`. */
-export type DType = "f32" | "f64" | "bf16" | "i32";
+export type { DType } from "./element_types.ts";
 
 /** Bytes of one element. */
-export const dtypeBytes: Readonly<Record<DType, number>> = { f32: 4, f64: 8, bf16: 2, i32: 4 };
+export const dtypeBytes: Readonly<Record<DType, number>> = Object.fromEntries(
+  dtypes.map((dtype) => [dtype, elementTypes[dtype].bits / 8]),
+) as Record<DType, number>;
 
 /** What an attribute may hold: JSON. */
 export type Attr = string | number | boolean | readonly Attr[] | { readonly [key: string]: Attr };
@@ -135,12 +139,13 @@ export function sameType(a: Type, b: Type): boolean {
 
 /** Is this one of the types that gradients flow through? */
 export function isReal(dtype: DType): boolean {
-  return dtype !== "i32";
+  const { kind } = elementTypes[dtype];
+  return kind === "real" || kind === "stored_real";
 }
 
 /** The type that is computed in: `f32` for what is stored as `bf16`. */
 export function wide<T extends DType>(dtype: T): Exclude<T, "bf16"> | "f32" {
-  return dtype === "bf16" ? "f32" : dtype as Exclude<T, "bf16">;
+  return elementTypes[dtype].kind === "stored_real" ? "f32" : dtype as Exclude<T, "bf16">;
 }
 
 /** Does a node run in backward? */

@@ -2,6 +2,8 @@
 /** The native kernels and the element-wise operations of `map`, with their numbers in a program.
  * @module */
 
+import type { DType } from "./element_types.ts";
+
 /** A tensor that a kernel takes or makes. */
 export interface KernelOperand {
   /** As in kernels.def. */
@@ -29,7 +31,7 @@ export interface Kernel {
   /** Constants of a call, in the order in which a program has them. */
   readonly attributes: readonly { readonly name: string; readonly type: "i64" | "f64" | "i64[]" | "f64[]" }[];
   /** What its real operands may be; one dtype in a call. */
-  readonly dtypes: readonly ("f32" | "f64" | "i32" | "bf16")[];
+  readonly dtypes: readonly DType[];
 }
 
 /** Name of a kernel. */

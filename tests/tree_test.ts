@@ -15,6 +15,7 @@ const SENTENCES: Record<keyof typeof RULES, string> = {
   names: "no file names a machine's folders or a registry's host",
   identity: "no code of graph, parallel or train reads a scope's text or a state's name",
   facts: "no pass looks for ops by name but those that rewrite patterns of them",
+  engines: "what lies above engines uses no device's means",
 };
 
 for (const [name, rule] of Object.entries(RULES)) {

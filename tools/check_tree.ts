@@ -250,6 +250,16 @@ function opsMadeIn(code: string): string[] {
   return [...new Set(forms.flatMap((form) => [...code.matchAll(new RegExp(form, "g"))].map((m) => m[2])))];
 }
 
+/** Programs are the same for every device: what lies above engines, directly in `csrc/`, uses no device's means. `device.cpp` picks the engine. */
+export function engines(tree: Tree): string[] {
+  const means = /#pragma omp\b|\bomp_\w+\(|\b(mmap|munmap|madvise|sched_setaffinity)\(|^#include "(cpu|cuda)\//m;
+  return [...tree].filter(([path]) => /^csrc\/\w+\.(cpp|h)$/.test(path)).flatMap(([path, text]) => {
+    const found = means.exec(withoutComments(text));
+    if (found === null || path === "csrc/device.cpp" && found[2] !== undefined) return [];
+    return [`${path} has ${found[0]}: what belongs to one device is in its engine (csrc/engine.h)`];
+  });
+}
+
 /** Every rule by its name. */
 export const RULES: Readonly<Record<string, Rule>> = {
   layers,
@@ -262,6 +272,7 @@ export const RULES: Readonly<Record<string, Rule>> = {
   names,
   identity,
   facts,
+  engines,
 };
 
 /** Reads the text files of a checkout. What git does not track is somebody's own, and no part of it; without git, which an archive

@@ -1,5 +1,5 @@
-/** Generates what TypeScript knows of the native side, `ffi/symbols.ts` from `csrc/titan.h` and `graph/kernels.ts` from
- * `csrc/kernels.def`, and the list of ops, `graph/ops/mod.ts`, from the files beside it.
+/** Generates what TypeScript knows of the native side, `ffi/symbols.ts` from `csrc/titan.h`, `graph/kernels.ts` from
+ * `csrc/kernels.def` and `graph/element_types.ts` from `csrc/element_types.def`, and the list of ops, `graph/ops/mod.ts`, from the files beside it.
  * `deno task codegen` writes them; with `--check` it only says which are stale, and exits 1.
  * @module */
 
@@ -134,6 +134,8 @@ export function kernelsSource(definitions: string): string {
     "/** The native kernels and the element-wise operations of `map`, with their numbers in a program.",
     " * @module */",
     "",
+    'import type { DType } from "./element_types.ts";',
+    "",
     "/** A tensor that a kernel takes or makes. */",
     "export interface KernelOperand {",
     "  /** As in kernels.def. */",
@@ -161,7 +163,7 @@ export function kernelsSource(definitions: string): string {
     "  /** Constants of a call, in the order in which a program has them. */",
     '  readonly attributes: readonly { readonly name: string; readonly type: "i64" | "f64" | "i64[]" | "f64[]" }[];',
     "  /** What its real operands may be; one dtype in a call. */",
-    '  readonly dtypes: readonly ("f32" | "f64" | "i32" | "bf16")[];',
+    "  readonly dtypes: readonly DType[];",
     "}",
     "",
     "/** Name of a kernel. */",
@@ -192,6 +194,52 @@ export function kernelsSource(definitions: string): string {
     "export const mapOps: { readonly [K in MapName]: { readonly code: number; readonly arity: number } } = {",
     ...maps.map(([, name, arity], code) => `  ${name}: { code: ${code}, arity: ${arity} },`),
     "};",
+    "",
+  ].join("\n");
+}
+
+/** `graph/element_types.ts` for the text of `element_types.def`, and of `kernels.def`, which says what kernels take. */
+export function elementTypesSource(table: string, definitions: string): string {
+  const types = matches(table, /^ELEMENT_TYPE\((\w+), (\d+), (\w+)\)$/gm).map(([, name, bits, kind]) => ({
+    name,
+    bits,
+    kind,
+  }));
+  const taken = new Set(
+    matches(definitions, /^(?:KERNEL|COLLECTIVE)\(.*"([^"]*)"\)$/gm).flatMap(([, dtypes]) => dtypes.split(" ")),
+  );
+  const unknown = [...taken].find((name) => !types.some((type) => type.name === name));
+  if (unknown) {
+    throw new Error(
+      `kernels.def has a kernel of ${unknown}\n  expected: types of element_types.def, ${
+        types.map((t) => t.name).join(", ")
+      }`,
+    );
+  }
+  const dtypes = types.filter(({ name }) => taken.has(name)).map(({ name }) => name);
+  return [
+    "// Generated from csrc/element_types.def by tools/codegen.ts. Do not edit.",
+    "/** How elements lie in memory: the types that programs have, and those of them that kernels take.",
+    " * @module */",
+    "",
+    "/** A type that tensors of a program may have. */",
+    ...union("ElementType", types.map(({ name }) => name)),
+    "",
+    "/** What kernels compute in, what is only a way to store, or scratch. */",
+    ...union("ElementKind", [...new Set(types.map(({ kind }) => kind))]),
+    "",
+    "/** The types: number in a program, size and kind. */",
+    "export const elementTypes: {",
+    "  readonly [T in ElementType]: { readonly number: number; readonly bits: number; readonly kind: ElementKind };",
+    "} = {",
+    ...types.map(({ name, bits, kind }, number) => `  ${name}: { number: ${number}, bits: ${bits}, kind: "${kind}" },`),
+    "};",
+    "",
+    "/** A type that some kernel takes, as values of graphs have it. */",
+    ...union("DType", dtypes),
+    "",
+    "/** All of these. */",
+    `export const dtypes: readonly DType[] = [${dtypes.map((name) => `"${name}"`).join(", ")}];`,
     "",
   ].join("\n");
 }
@@ -242,12 +290,15 @@ export function opsSource(files: readonly string[]): string {
 
 /** The generated files: path from the repository's root, and text. */
 export async function generated(root: URL): Promise<{ path: string; text: string }[]> {
-  const [header, definitions] = await Promise.all(
-    ["csrc/titan.h", "csrc/kernels.def"].map((path) => Deno.readTextFile(new URL(path, root))),
+  const [header, definitions, types] = await Promise.all(
+    ["csrc/titan.h", "csrc/kernels.def", "csrc/element_types.def"].map((path) =>
+      Deno.readTextFile(new URL(path, root))
+    ),
   );
   return [
     { path: "ffi/symbols.ts", text: symbolsSource(header, definitions) },
     { path: "graph/kernels.ts", text: kernelsSource(definitions) },
+    { path: "graph/element_types.ts", text: elementTypesSource(types, definitions) },
     {
       path: "graph/ops/mod.ts",
       text: opsSource((await Array.fromAsync(Deno.readDir(new URL("graph/ops/", root)))).map((f) => f.name)),

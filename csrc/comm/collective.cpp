@@ -160,6 +160,16 @@ const Kernel COLLECTIVES[] = {
 #undef MAP
 };
 
+void Collective::move(const char* slots, uint64_t slot_bytes, uint64_t to) {
+  if (to == slot || !slot_bytes) return;
+  const auto by = static_cast<ptrdiff_t>((to - slot) * slot_bytes);  // the arena has nothing behind its slots
+  for (titan_comm_tensor& tensor : tensors) {
+    if (tensor.in >= slots) tensor.in = static_cast<const char*>(tensor.in) + by;
+    if (tensor.out >= slots) tensor.out = static_cast<char*>(tensor.out) + by;
+  }
+  slot = to;
+}
+
 uint64_t Collective::messages() const {
   const uint64_t others = ranks.size() - 1;
   switch (call.kind) {

@@ -19,6 +19,9 @@ struct Collective {
   uint64_t bytes = 0;    // of the operands that this rank gives
   bool last = false;     // only done in a step's last microbatch
   int member = -1;       // of an exchange: which of the group this rank is, by the program
+  uint64_t slot = 0;     // which the addresses of tensors in slots are for
+  /// Points the tensors in slots, which lie one after another from `slots` on up to the arena's end, at an action's slot.
+  void move(const char* slots, uint64_t slot_bytes, uint64_t to);
   /// What this rank sends where ranks pass pieces around in rings: messages and bytes.
   uint64_t messages() const;
   double sent_bytes() const;

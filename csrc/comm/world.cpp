@@ -20,7 +20,7 @@
 #include <thread>
 
 #include "../clock.h"
-#include "../processors.h"
+#include "../device.h"
 
 namespace titan::comm {
 namespace {
@@ -40,8 +40,7 @@ std::string list(const std::vector<int>& ranks) {
 }
 
 std::string describe(const Record& record, uint64_t now) {
-  const char* dtypes[] = {"f32", "f64", "i32", "bytes", "bf16"};
-  const std::string what = text(COLLECTIVES[record.kind].name, " ", record.number, " of ", record.bytes, " bytes of ", dtypes[record.dtype % 5], " over ", record.group_size, " ranks in ",
+  const std::string what = text(COLLECTIVES[record.kind].name, " ", record.number, " of ", record.bytes, " bytes of ", name_of(DType{record.dtype}), " over ", record.group_size, " ranks in ",
                                 record.scope[0] ? record.scope : "the graph");
   return record.end_ns ? text(what, ", ended ", seconds(now - record.end_ns), " ago") : text(what, ", begun ", seconds(now - record.begin_ns), " ago");
 }
@@ -223,7 +222,7 @@ void World::describe(titan_comm_info& info) const {
 }
 
 void World::share_host(Device& device) {
-  struct Own { Processors processors; uint64_t groups[32]; } own = {own_processors(device.executor.threads()), {}};
+  struct Own { Processors processors; uint64_t groups[32]; } own = {own_processors(device.engine->threads), {}};
   const std::vector<MemoryLimit> limits = memory_limits();
   for (size_t i = 0; i < std::min(std::size(own.groups), limits.size()); i++) own.groups[i] = limits[i].group;
   std::vector<Own> all(static_cast<size_t>(size()));
@@ -246,7 +245,7 @@ void World::share_host(Device& device) {
   if (here.size() == 1) return;
   const Share share = share_of(here, self, cores_of_host());
   processors_ = share.text;
-  if (!share.cores.empty()) bind(device.executor, share.cores);
+  if (!share.cores.empty()) device.executor.run([&] { device.engine->bind(share.cores); });
 }
 
 titan_comm_traffic World::traffic(uint32_t kind) const {

@@ -8,9 +8,14 @@
 #include <vector>
 
 #include "../executor.h"
+#include "../failure.h"
 #include "collective.h"
 #include "module.h"
 #include "shared.h"
+
+namespace titan {
+struct Device;
+}
 
 namespace titan::comm {
 
@@ -107,7 +112,7 @@ class World {
 
   const titan_comm_module* const module_;
   const titan_comm_options options_;
-  Executor executor_{1};
+  Executor executor_;
   Executor::Job opening_;
   titan_comm_place place_ = {};
   bool shares_ = false;

@@ -1,6 +1,7 @@
 // The CPU backend: its kernels are csrc/cpu/ops/*.cpp, compiled once per processor level (levels.def).
 #pragma once
 #include "../backend.h"
+#include "../titan.h"
 
 namespace titan::cpu {
 

@@ -4,7 +4,6 @@
 #include <cinttypes>
 #include <cstdio>
 #include <initializer_list>
-#include <iterator>
 #include <string>
 #include <vector>
 
@@ -17,11 +16,7 @@ inline std::string to_text(const int64_t* values, int n) {
   for (int i = 0; i < n; i++) text += (i ? ", " : "") + std::to_string(values[i]);
   return text + "]";
 }
-inline const char* name_of(DType dtype) {
-  const char* names[] = {"f32", "f64", "i32", "bytes", "bf16"};
-  return uint32_t(dtype) < std::size(names) ? names[uint32_t(dtype)] : "an unknown dtype";
-}
-inline bool is_real(DType dtype) { return dtype == DType::f32 || dtype == DType::f64; }
+inline bool is_real(DType dtype) { return kind_of(dtype) == ElementKind::real; }
 /// What an operand that is stored as `dtype` is computed in.
 inline DType widened(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
 inline bool present(const Tensor& tensor) { return tensor.data != nullptr; }

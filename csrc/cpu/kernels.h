@@ -17,6 +17,11 @@ inline namespace TITAN_LEVEL {
 #define KERNEL(name, operands, attributes, dtypes) void run_##name(const Call& call);
 #include "../kernels.def"
 #undef KERNEL
+/// Those that prepare something when a program is loaded; the same files define state_bytes_NAME and prepare_NAME.
+#define PREPARED_KERNELS PREPARED(map)
+#define PREPARED(name) uint64_t state_bytes_##name(const Call& call); void prepare_##name(const Call& call, void* state);
+PREPARED_KERNELS
+#undef PREPARED
 }  // namespace TITAN_LEVEL
 #undef MAP
 

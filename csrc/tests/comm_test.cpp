@@ -7,7 +7,8 @@
 #include "../comm/collective.h"
 #include "../comm/combine.h"
 #include "../comm/shared.h"
-#include "../executor.h"
+#include "../failure.h"
+#include "../cpu/progress.h"
 #include "test.h"
 
 using namespace titan;
@@ -282,7 +283,7 @@ void malformed_exchanges_are_refused() {
 /// A stream that waits goes on when the other has come so far, or has stopped.
 void streams_wait_for_each_other() {
   for (int round = 0; round < 200; round++) {
-    Progress progress;
+    cpu::Progress progress;
     progress.begin();
     int done = 0;
     std::thread other([&] {

@@ -32,6 +32,9 @@ using namespace titan;
 namespace {
 
 using Bytes = std::vector<uint8_t>;
+struct alignas(64) Bytes64 {
+  uint8_t bytes[64];
+};
 
 constexpr int THREADS = 2, LONGEST_LOAD_S = 10;
 constexpr size_t POOL = 64;  // of mutants that were accepted, to go on from
@@ -250,7 +253,7 @@ template <class Demand> void verify_collective(const Program& program, const Ins
     demand(!wholes || (fits(collective.tensors[i].in_run) && fits(collective.tensors[i].out_run)), "pieces are not made of whole runs");
     for (const int operand : {in, out}) {
       const Place& place = program.places[static_cast<size_t>(instruction.call.operands + operand - program.operands.data())];
-      demand(place.space == Space::arena, "a collective's tensor lies where other ranks do not see it");
+      demand(place.space == Space::arena || place.space == Space::slot, "a collective's tensor lies where other ranks do not see it");
     }
   }
 }
@@ -277,9 +280,11 @@ void verify(Program& program) {
   const bool bound = program.arena_bytes <= uint64_t{1} << 40;
   if (bound) program.bind(arena);
   demand(program.slots >= 1 && program.slot_bytes <= program.arena_bytes / program.slots, "slots reach beyond the arena");
+  const uint64_t slots_begin = program.arena_bytes - program.slots * program.slot_bytes;
+  demand(!program.slot_bytes || (program.slot_bytes % 64 == 0 && slots_begin % 64 == 0), "slots are not aligned");
   demand(program.threads >= 1 && program.threads <= THREADS, "it wants other threads");
   demand(program.places.size() == program.operands.size(), "places do not match operands");
-  const uint64_t space_bytes[] = {program.arena_bytes, program.input_bytes, program.output_bytes};
+  const uint64_t space_bytes[] = {slots_begin, program.input_bytes, program.output_bytes, program.slot_bytes};
   for (const Instruction& instruction : program.instructions) {
     const Call& call = instruction.call;
     const auto number = static_cast<uint64_t>(&instruction - program.instructions.data());
@@ -306,17 +311,23 @@ void verify(Program& program) {
       }
       const __int128 end = place.offset + (elements == 0 ? 0 : (last + 1) * static_cast<__int128>(size_of(tensor.dtype)));
       const auto space = static_cast<size_t>(place.space);
-      demand(space < 3 && end <= static_cast<__int128>(space_bytes[space]), "a tensor reaches beyond its buffer");
+      demand(space < 4 && end <= static_cast<__int128>(space_bytes[space]), "a tensor reaches beyond its buffer");
       demand(place.offset % size_of(tensor.dtype) == 0, "a tensor is not aligned");
       demand(place.space != Space::input || i < instruction.first_output, "the input buffer is written");
       demand(!bound || place.space != Space::arena || tensor.data == arena + place.offset, "a tensor of the arena is not bound to it");
+      demand(!bound || place.space != Space::slot || tensor.data == arena + slots_begin + place.offset, "a tensor of a slot is not bound to slot 0");
+    }
+    if (bound && instruction.kernel->prepare) {
+      std::vector<Bytes64> state((instruction.kernel->state_bytes(call) + 63) / 64);
+      instruction.kernel->prepare(call, state.data());
     }
   }
   for (const Section& section : program.sections) {
     demand(section.first_instruction <= program.instructions.size() && section.num_instructions <= program.instructions.size() - section.first_instruction,
            "a section has instructions outside of their table");
     demand(section.input_bytes <= program.input_bytes && section.output_bytes <= program.output_bytes, "a section reaches beyond the host's buffers");
-    for (const uint32_t operand : section.host_operands) demand(operand < program.operands.size() && program.places[operand].space != Space::arena, "a host operand is none");
+    for (const auto& moving : section.moving)
+      for (const uint32_t operand : moving) demand(operand < program.operands.size() && program.places[operand].space != Space::arena, "an operand moves that has one place");
   }
 }
 

@@ -9,6 +9,9 @@
 #include <sched.h>
 #endif
 
+#include "../cpu/team.h"
+#include "../executor.h"
+#include "../failure.h"
 #include "folder.h"
 #include "test.h"
 
@@ -152,13 +155,14 @@ void each_thread_stays_where_it_is_bound() {
   const std::vector<Core> usable = usable_cores(own, cores_of_host());
   EXPECT(!usable.empty());
   const std::vector<Core> two = {usable.front(), usable.back()};
-  Executor executor(3);
-  bind(executor, two);
+  Executor executor;
+  cpu::Team team(3);
+  executor.run([&] { team.bind(two); });
   // A smaller team ends threads; those that come instead are to find their places.
   for (const int threads : {3, 2, 4, 1, 3}) {
     std::vector<int> right(static_cast<size_t>(threads), 0);
     executor.run([&] {
-      executor.use_threads(threads);
+      team.use(threads);
 #pragma omp parallel num_threads(threads)
       {
         cpu_set_t set, expected;

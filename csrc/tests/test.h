@@ -139,15 +139,22 @@ struct CallBuilder {
     return *this;
   }
   Call call(int threads) const { return Call{operands.data(), int(operands.size()), attributes.data(), int(attributes.size()), flags, threads}; }
-  /// Checks, then runs; a refusal counts as a failure.
+  /// Checks, prepares, then runs; a refusal counts as a failure.
   void run(const Kernel& kernel, int threads) const {
-    const std::string error = kernel.check(call(threads));
+    Call made = call(threads);
+    const std::string error = kernel.check(made);
     if (!error.empty()) {
       std::printf("refused: %s\n", error.c_str());
       failures++;
       return;
     }
-    kernel.run(call(threads));
+    struct alignas(64) Line {
+      char bytes[64];
+    };
+    std::vector<Line> state(kernel.prepare ? (kernel.state_bytes(made) + 63) / 64 : 0);
+    if (kernel.prepare) kernel.prepare(made, state.data());
+    made.state = state.data();
+    kernel.run(made);
   }
 };
 #define RUN(builder, name, threads) (builder).run(titan::test::kernel(#name), threads)

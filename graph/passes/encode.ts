@@ -1,6 +1,7 @@
 /** Pass `encode`: the planned graphs of a step as one binary program for `titan_program_create`; the format is in csrc/program.cpp.
  * @module */
 import { opOf } from "../builder.ts";
+import { elementTypes } from "../element_types.ts";
 import { type Range, type Touch, waitsOf } from "../events.ts";
 import { stateUse } from "../facts.ts";
 import { type DType, dtypeBytes, type Node, numel, type Origin } from "../ir.ts";
@@ -17,7 +18,6 @@ const NAME_BYTES = 16;
 /** Microbatches of which something is kept at a time, and the bytes kept of each. */
 const SLOTS = { count: 1, bytes: 0 };
 const SPACES = { arena: 0, input: 1, output: 2 } as const;
-const DTYPES: Readonly<Record<DType | "bytes", number>> = { f32: 0, f64: 1, i32: 2, bytes: 3, bf16: 4 };
 const ABSENT = 0xffffffff;
 const MAX_RANK = 6;
 
@@ -83,7 +83,7 @@ function touchedBytes(operand: Operand | undefined): number {
 /** The bytes of the arena from an operand's first to its last. */
 function rangeOf({ dtype, offset, view: { shape, strides } }: Operand): Range {
   const last = shape.reduce((sum, n, d) => sum + (n - 1) * strides[d], 0),
-    size = dtype === "bytes" ? 1 : dtypeBytes[dtype];
+    size = elementTypes[dtype].bits / 8;
   return { start: offset, end: shape.includes(0) ? offset : offset + (last + 1) * size };
 }
 
@@ -331,7 +331,7 @@ class ProgramWriter {
     for (const { operand: { space, dtype, offset, view: v } } of this.#tensors.values()) {
       const end = at + 128;
       u32(SPACES[space]);
-      u32(DTYPES[dtype]);
+      u32(elementTypes[dtype].number);
       u64(offset);
       u32(v.shape.length);
       u32(0);

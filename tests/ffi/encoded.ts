@@ -1,9 +1,10 @@
 /** Programs encoded by hand, for tests of the native side without a compiler. The format is that of `csrc/program.cpp`. */
+import { type ElementType, elementTypes } from "../../graph/element_types.ts";
 import { type KernelName, kernels } from "../../graph/kernels.ts";
 
 export interface TestTensor {
-  space?: "arena" | "input" | "output";
-  dtype?: "f32" | "f64" | "i32" | "bytes" | "bf16";
+  space?: "arena" | "input" | "output" | "slot";
+  dtype?: ElementType;
   offset?: number;
   dims: number[];
   strides?: number[];
@@ -24,6 +25,9 @@ export interface TestProgram {
   arenaBytes?: number;
   inputBytes?: number;
   outputBytes?: number;
+  /** How many slots there are at the end of the arena, and how large each is. */
+  slots?: number;
+  slotBytes?: number;
   tensors: TestTensor[];
   /** Sections by name, each with its instructions. */
   sections: Record<string, TestInstruction[]>;
@@ -45,9 +49,7 @@ export function encoded(program: TestProgram): Uint8Array<ArrayBuffer> {
     new Words(),
   ];
   for (const { space = "arena", dtype = "f32", offset = 0, dims, strides = rowMajor(dims) } of program.tensors) {
-    tensors.u32(["arena", "input", "output"].indexOf(space), ["f32", "f64", "i32", "bytes", "bf16"].indexOf(dtype)).u64(
-      offset,
-    );
+    tensors.u32(["arena", "input", "output", "slot"].indexOf(space), elementTypes[dtype].number).u64(offset);
     tensors.u32(dims.length, 0).u64(...padded(dims), ...padded(strides), 0);
   }
   let count = 0;
@@ -66,7 +68,7 @@ export function encoded(program: TestProgram): Uint8Array<ArrayBuffer> {
   header.bytes.push(...new TextEncoder().encode("TITANPRG"));
   header.u32(2, program.threads ?? 1).u64(program.arenaBytes ?? 0, program.inputBytes ?? 0, program.outputBytes ?? 0);
   header.u64(program.tensors.length, Object.keys(program.sections).length, count, 0, operands.bytes.length / 4);
-  header.u64(attributes.bytes.length / 8, strings.length, 1, 0);
+  header.u64(attributes.bytes.length / 8, strings.length, program.slots ?? 1, program.slotBytes ?? 0);
   header.bytes.push(...new TextEncoder().encode((program.target ?? "cpu").padEnd(16, "\0")));
   if (operands.bytes.length % 8) operands.u32(0);
   return Uint8Array.from(

@@ -51,6 +51,54 @@ Deno.test("accumulation overwrites in the action flagged first and adds in the o
   }
 });
 
+Deno.test("what two actions of one section keep in different slots does not mix", async () => {
+  using device = new Device({ threads: 1 });
+  const tensors = [
+    { space: "input" as const, dims: [4] },
+    { space: "slot" as const, offset: 32, dims: [4] },
+    { space: "output" as const, dims: [4] },
+  ];
+  const bytes = encoded({
+    arenaBytes: 64 + 2 * 64,
+    inputBytes: 16,
+    outputBytes: 16,
+    slots: 2,
+    slotBytes: 64,
+    tensors,
+    sections: { keep: [{ kernel: "copy", operands: [0, 1] }], give: [{ kernel: "copy", operands: [1, 2] }] },
+  });
+  using program = await Program.create(device, bytes, { inputBytes: 32, outputBytes: 32 });
+  const input = new Float32Array(program.input.buffer), output = new Float32Array(program.output.buffer);
+  input.set([1, 2, 3, 4, 5, 6, 7, 8]);
+  const keep = [{ section: 0, slot: 0 }, { section: 0, slot: 1, inputBase: 16 }];
+  const give = [{ section: 1, slot: 1, outputBase: 16 }, { section: 1, slot: 0 }];
+  await program.run(new Actions([...keep, ...give]));
+  assertEquals([...output], [1, 2, 3, 4, 5, 6, 7, 8]);
+  await program.run(new Actions([keep[0], { ...keep[1], slot: 0 }, ...give]));
+  assertEquals([...output], [5, 6, 7, 8, 5, 6, 7, 8]);
+  const error = await assertRejects(() => program.run(new Actions([{ section: 0, slot: 2 }])), TitanError);
+  assertEquals(error.message, "action 0 has slot 2\n  expected: below 2   (invalid_argument)");
+});
+
+Deno.test("an element type that no kernel takes is refused by its name", async () => {
+  using device = new Device({ threads: 1 });
+  for (
+    const [dtype, kernel, expected] of [["f8e4m3", "copy", "f32, f64, i32 or bf16"], [
+      "i64",
+      "softmax",
+      "f32 or f64",
+    ]] as const
+  ) {
+    const sections = { run: [{ kernel, operands: [0, 0] }] };
+    const bytes = encoded({ arenaBytes: 64, tensors: [{ dtype, dims: [4] }], sections });
+    const error = await assertRejects(() => Program.create(device, bytes), TitanError);
+    assertEquals(
+      error.message,
+      `instruction 0: x is ${dtype}, which ${kernel} does not take there\n  expected: ${expected}   (invalid_program)`,
+    );
+  }
+});
+
 Deno.test("the arena starts as zeros, and is written and read by offset", async () => {
   using device = new Device({ threads: 1 });
   using program = await Program.create(device, encoded(product));
@@ -171,10 +219,14 @@ Deno.test("actions outside the program or its buffers are refused before anythin
   assertEquals([...program.output], Array(16).fill(0));
 });
 
-Deno.test("a program for another device is refused", async () => {
+Deno.test("a program for another target is refused", async () => {
   using device = new Device({ threads: 1 });
   const error = await assertRejects(() => Program.create(device, encoded({ ...product, target: "cuda" })), TitanError);
-  assertEquals(error.message.split("\n").slice(0, 2), ['the program is for "cuda"', '  expected: "cpu", the device']);
+  assertEquals(
+    error.message,
+    'the program is for the target "cuda"\n  expected: "cpu", that of the device\n' +
+      "  fix: compile it for the device, or load it on one that it is for   (invalid_program)",
+  );
 });
 
 Deno.test("a program compiled for more threads than the device has says how to go on", async () => {

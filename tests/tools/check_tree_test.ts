@@ -3,6 +3,7 @@ import { dirname } from "@std/path";
 import {
   browser,
   circles,
+  engines,
   facts,
   identity,
   importsOf,
@@ -86,6 +87,17 @@ Deno.test("pure parts use neither Deno's API nor Node's, comments aside", () => 
   ]);
   assertEquals(browser(tree({ "model/a.ts": 'import os from "node:os";' })).length, 1);
   assertEquals(browser(tree({ "parallel/a.ts": "// no Deno.exit here\n/** nor Deno.args */" })), []);
+});
+
+Deno.test("above engines nothing is a device's own, but one file may pick an engine", () => {
+  const include = '#include "cpu/engine.h"\n', own = "#pragma omp parallel\n";
+  assertEquals(engines(tree({ "csrc/program.cpp": include, "csrc/device.cpp": include, "csrc/cpu/team.cpp": own })), [
+    'csrc/program.cpp has #include "cpu/: what belongs to one device is in its engine (csrc/engine.h)',
+  ]);
+  for (const line of [own, "omp_set_num_threads(2);", "void* p = mmap(nullptr, 1);", "sched_setaffinity(0, n, s);"]) {
+    assertEquals(engines(tree({ "csrc/device.cpp": line })).length, 1, line);
+  }
+  assertEquals(engines(tree({ "csrc/program.cpp": "// no mmap( here\n" })), []);
 });
 
 Deno.test("a scope's text is tested nowhere but where it is written, and no state's name is composed or taken apart", () => {

@@ -1,6 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
+import { dtypes, elementTypes } from "../../graph/element_types.ts";
 import { kernels, mapOps } from "../../graph/kernels.ts";
-import { generated, kernelsSource, opsSource, symbolsSource } from "../../tools/codegen.ts";
+import { elementTypesSource, generated, kernelsSource, opsSource, symbolsSource } from "../../tools/codegen.ts";
 
 const root = new URL("../../", import.meta.url);
 
@@ -54,6 +55,20 @@ Deno.test("a C type that Deno cannot pass is refused", () => {
   const header = "#define TITAN_ABI_VERSION 1\n/** Adds. */\nTITAN_API int32_t titan_add(float a);\n";
   assertThrows(() => symbolsSource(header, ""), Error, "titan.h uses the type float");
   assertThrows(() => symbolsSource("", ""), Error, "no TITAN_ABI_VERSION");
+});
+
+Deno.test("element types have the numbers of their lines, and graphs have those that kernels take", () => {
+  const table = ["f32, 32, real", "f8e4m3, 8, stored_real"].map((line) => `ELEMENT_TYPE(${line})\n`).join("");
+  const source = elementTypesSource(table, 'KERNEL(copy, "x -> y", "", "f32")\n');
+  assertEquals(source.includes('f8e4m3: { number: 1, bits: 8, kind: "stored_real" },'), true);
+  assertEquals(source.includes('dtypes: readonly DType[] = ["f32"];'), true);
+  assertThrows(
+    () => elementTypesSource(table, 'KERNEL(copy, "x -> y", "", "f32 i4")\n'),
+    Error,
+    "kernels.def has a kernel of i4",
+  );
+  assertEquals([elementTypes.bf16.number, elementTypes.f64.bits, elementTypes.bytes.kind], [4, 64, "bytes"]);
+  assertEquals([...dtypes].sort(), ["bf16", "f32", "f64", "i32"]);
 });
 
 Deno.test("a kernel without attributes or scratch has empty ones", () => {

@@ -8,8 +8,9 @@
 // Memory-bound for a dozen arithmetic operations and one or two exponentials per element. Dims are first ordered and merged to as few as
 // possible; a tile is then a piece of one inner row, or several short rows. A register of a tile is a piece of an operand's own memory
 // where that is contiguous (nothing is copied, also for outputs), else a buffer on the thread's stack. Every element is computed on its
-// own: the same bits for any number of threads.
+// own: the same bits for any number of threads. All this follows from a call's dims and strides, so it is worked out at load.
 #include <algorithm>
+#include <new>
 
 #include "../kernels.h"
 #include "../storage.h"
@@ -158,15 +159,17 @@ bool overlap(const Call& call, const Space& space, int i, int j) {
   return columns < inner || columns > row - inner;
 }
 
-/// How one call is run: which operands are used where they lie (direct), filled once (constant), or else copied per tile. A tile of a dense
-/// operand is one run of memory.
+/// How a call is run: which operands are used where they lie (direct), filled once (constant), or else copied per tile. A tile of a dense
+/// operand is one run of memory. The decoded instructions lie behind it.
 struct Plan {
   Program program;
   Space space;
   int64_t row_tile, column_tile, pieces, tiles;
   bool direct[MOST_OPERANDS] = {}, constant[MOST_OPERANDS] = {}, dense[MOST_OPERANDS] = {};
 
+  static uint64_t bytes(const Call& call) { return sizeof(Plan) + size_t(Program(call).instructions) * sizeof(Instruction); }
   Plan(const Call& call, int64_t element) : program(call), space(call.operands, call.num_operands, program.inputs) {
+    for (int k = 0; k < program.instructions; k++) new (reinterpret_cast<Instruction*>(this + 1) + k) Instruction(program.code[k]);
     const int64_t tile = std::clamp<int64_t>(TILE_BYTES / (element * program.registers) / 64 * 64, 64, MOST_TILE);
     if (space.inner >= tile / 2) {
       row_tile = 1;
@@ -188,6 +191,8 @@ struct Plan {
       direct[program.inputs + o] &= written_early(call, o);
     }
   }
+  Plan(const Plan&) = delete;
+  const Instruction& instruction(int k) const { return reinterpret_cast<const Instruction*>(this + 1)[k]; }
   int64_t first_row(int64_t tile) const { return tile / pieces * row_tile; }
   int64_t first_column(int64_t tile) const { return tile % pieces * column_tile; }
 
@@ -199,12 +204,12 @@ struct Plan {
       if (program.stored[before].i == r) return false;
     int writer = -1;
     for (int k = 0; k < program.instructions; k++)
-      if (Instruction(program.code[k]).to == r) {
+      if (instruction(k).to == r) {
         if (writer >= 0) return false;
         writer = k;
       }
     for (int k = writer + 1; k < program.instructions; k++) {
-      const Instruction later(program.code[k]);
+      const Instruction& later = instruction(k);
       for (int j = 0; j < ARITY[later.operation]; j++)
         if (const int i = later.arguments[j]; i < program.inputs && overlap(call, space, i, program.inputs + o)) return false;
     }
@@ -287,7 +292,7 @@ void run_tiles(const Call& call, const Plan& plan, int64_t first_tile, int64_t l
     const Next next(call, plan, tile + 1 < last_tile ? tile + 1 : tile);
     for (int k = 0; k < program.instructions; k++) {
       next.prefetch(n * k / program.instructions, n * (k + 1) / program.instructions);
-      const Instruction in(program.code[k]);
+      const Instruction& in = plan.instruction(k);
       const int arity = ARITY[in.operation];
       execute<real>(in.operation, registers[in.to], registers[in.arguments[0]], registers[arity > 1 ? in.arguments[1] : 0], registers[arity > 2 ? in.arguments[2] : 0], n);
     }
@@ -301,10 +306,16 @@ void run_tiles(const Call& call, const Plan& plan, int64_t first_tile, int64_t l
 
 }  // namespace
 
+uint64_t state_bytes_map(const Call& call) { return Plan::bytes(call); }
+
+void prepare_map(const Call& call, void* state) {
+  with_real(call[int(call.attributes[0].i)].dtype, [&](auto zero) { new (state) Plan(call, sizeof zero); });
+}
+
 void run_map(const Call& call) {
-  with_real(call[int(call.attributes[0].i)].dtype, [&](auto zero) {
+  const Plan& plan = *static_cast<const Plan*>(call.state);
+  with_real(call[plan.program.inputs].dtype, [&](auto zero) {
     using real = decltype(zero);
-    const Plan plan(call, sizeof(real));
     if (plan.tiles <= 1) return run_tiles<real>(call, plan, 0, plan.tiles);  // a scalar's worth of work wakes no threads
 #pragma omp parallel for num_threads(call.threads) schedule(static)
     for (int64_t part = 0; part < call.threads; part++) run_tiles<real>(call, plan, plan.tiles * part / call.threads, plan.tiles * (part + 1) / call.threads);

@@ -1,5 +1,6 @@
 /** Reads a binary program back, table by table.
  * @module */
+import { type DType, elementTypes } from "../../../graph/element_types.ts";
 import type { KernelName } from "../../../graph/kernels.ts";
 import { cpu } from "../../../graph/target/cpu.ts";
 import type { Target } from "../../../graph/target/target.ts";
@@ -7,7 +8,7 @@ import type { Target } from "../../../graph/target/target.ts";
 /** One operand of an instruction. */
 export interface DecodedTensor {
   readonly space: "arena" | "input" | "output";
-  readonly dtype: "f32" | "f64" | "i32" | "bytes" | "bf16";
+  readonly dtype: DType | "bytes";
   /** Bytes. */
   readonly offset: number;
   readonly shape: readonly number[];
@@ -35,7 +36,8 @@ export interface DecodedProgram {
   readonly sections: readonly { readonly name: string; readonly instructions: readonly DecodedInstruction[] }[];
 }
 
-const SPACES = ["arena", "input", "output"] as const, DTYPES = ["f32", "f64", "i32", "bytes", "bf16"] as const;
+const SPACES = ["arena", "input", "output"] as const;
+const TYPES = Object.keys(elementTypes) as (DType | "bytes")[];
 
 /** Decodes a program.
  * @param target that it is for, whose kernels it names. @throws {Error} when a table does not end where it should, or an instruction refers to something that is not there. */
@@ -64,7 +66,7 @@ export function decode(bytes: Uint8Array, { name, kernels }: Target = cpu): Deco
     const [dims, strides] = [words(at + 24), words(at + 72)];
     need(rank <= 6 && [...dims.slice(rank), ...strides.slice(rank)].every((n) => n === 0), `rank of tensor ${i}`);
     const [shape, own] = [dims.slice(0, rank), strides.slice(0, rank)];
-    return { space: SPACES[u32(at)], dtype: DTYPES[u32(at + 4)], offset: u64(at + 8), shape, strides: own };
+    return { space: SPACES[u32(at)], dtype: TYPES[u32(at + 4)], offset: u64(at + 8), shape, strides: own };
   });
   const instruction = (i: number): DecodedInstruction => {
     const at = starts[2] + 48 * i, [kernel] = Object.entries(kernels).find(([, k]) => k.index === u32(at))!;
