@@ -194,6 +194,15 @@ void any_exception_is_a_failure() {
   EXPECT(contains(rank.mirror->told, "an unknown exception in copy of norm!"));
 }
 
+void the_end_of_the_process_waits_for_no_kernel_that_has_failed() {
+  Rank rank;
+  on_copy = [](const Call&) { run_out_of_memory(); };
+  EXPECT(rank.failure().status() == TITAN_STATUS_OUT_OF_MEMORY);
+  const auto start = std::chrono::steady_clock::now();
+  halt_executors();
+  EXPECT(std::chrono::steady_clock::now() - start < std::chrono::seconds(5));
+}
+
 void who_hears_that_another_has_given_up_gives_up() {
   Rank rank;
   rank.mirror->run = wait_for_ever;
@@ -254,6 +263,7 @@ int main() {
   APART(memory_that_runs_out_in_a_kernel_ends_the_collective_beside_it);
   APART(memory_that_runs_out_in_a_collective_stops_the_kernels);
   APART(any_exception_is_a_failure);
+  APART(the_end_of_the_process_waits_for_no_kernel_that_has_failed);
   APART(who_hears_that_another_has_given_up_gives_up);
   APART(a_program_that_cannot_be_loaded_is_told);
   APART(messages_that_come_late_find_their_memory);
