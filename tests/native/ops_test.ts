@@ -22,7 +22,8 @@ type RealType = "f32" | "f64";
 
 /** A row in another real type. */
 function inType(c: OpCase, dtype: RealType): OpCase {
-  const attrs = c.attrs && isReal(c.attrs.dtype as DType) && c.attrs.dtype ? { ...c.attrs, dtype } : c.attrs;
+  const stated = c.attrs?.dtype as DType | undefined;
+  const attrs = stated && isReal(stated) ? { ...c.attrs, dtype } : c.attrs;
   return { ...c, attrs, inputs: c.inputs.map((x) => isReal(x.dtype) ? { ...x, dtype } : x) };
 }
 
