@@ -20,7 +20,7 @@ const meshes: readonly MeshOptions[] = [
   { dp_shard: 2, cp: 2, tp: 2 },
   { dp_shard: 4, ep: 2 },
   { dp_shard: 4, cp: 2, ep: 4 },
-  { cp: 4, tp: 2, ep: 2 },
+  { cp: 4, ep: 2 },
 ];
 
 /** One of a few small meshes. */
