@@ -87,7 +87,7 @@ function findGroups(facts: Facts): Group[] {
   for (const node of graph.nodes) {
     if (node.op !== "contract") continue;
     const weight = made.get(node.inputs[1]), state = facts.parameterOf(node.inputs[1]);
-    if (state === undefined || !weight || stateUse(weight) !== "reads" && !isGather(weight)) continue;
+    if (state === undefined || !weight) continue;
     if (node.phase === "remade") copies.set(state, node);
     if (inBackward(node) || facts.isSent(node.outputs[0])) continue;
     const dims = str(node.attrs.dims), { inputs: [x, w], outputs: [y] } = parseDims(dims);

@@ -38,6 +38,12 @@ function llamaStep(numLayers = 2, seqLen = 4): Graph {
   return tile(simplify(traceMicrobatch(llama("debug", sizes), shape)));
 }
 
+/** The microbatch of one block, before any pass, in which casts can be put. */
+function blockInF32(): Graph {
+  const sizes = { dim: 16, numLayers: 1, numHeads: 2, numKvHeads: 1, ffnHiddenDim: 24, vocabSize: 19 };
+  return traceMicrobatch(llama("debug", sizes), { batch: 2, seqLen: 4, dtype: "f32", globalTokens: 8 });
+}
+
 /** Scopes of what backward makes again, each once. */
 const copies = (
   graph: Graph,
@@ -66,9 +72,7 @@ for (const [name, policy] of Object.entries(policies)) {
 }
 
 Deno.test("a step in bf16 keeps every bit too, and its casts are made again with what is cast", () => {
-  const sizes = { dim: 16, numLayers: 1, numHeads: 2, numKvHeads: 1, ffnHiddenDim: 24, vocabSize: 19 };
-  const shape = { batch: 2, seqLen: 4, dtype: "f32", globalTokens: 8 } as const;
-  const half = precision(traceMicrobatch(llama("debug", sizes), shape), { ...fullPrecision, param: "bf16" });
+  const half = precision(blockInF32(), { ...fullPrecision, param: "bf16" });
   const step = tile(simplify(half));
   for (const policy of Object.values(policies)) {
     const after = verify(remat(step, policy));
@@ -140,6 +144,9 @@ Deno.test("op: attention and every other product are kept, where products that r
   const after = remat(llamaStep(1), policies.op);
   assertEquals(copies(after).filter((c) => c.startsWith("contract")), ["contract layers.0.attention.wo'"]);
   assertEquals(countOps(after).attention, 1);
+  const half = precision(blockInF32(), { ...fullPrecision, param: "bf16" });
+  const products = copies(remat(simplify(half), policies.op)).filter((c) => c.startsWith("contract"));
+  assertEquals(products, ["contract layers.0.attention.wo'"], "in bf16 too");
 });
 
 Deno.test("copies have a scope in backward, and stand right before the first node that needs them", () => {
