@@ -10,7 +10,7 @@ import { concat, slice } from "./shape.ts";
 
 const DIM: Schema = { dim: { type: "integer", doc: "the dim that is cut, or joined" } };
 const BY: Schema = {
-  by: { type: "text", optional: true, doc: "how it is reduced: sum (the default) or max" },
+  by: { type: "text", values: ["sum", "max"], optional: true, doc: "how it is reduced; default: sum" },
 };
 
 const withDim = (shape: readonly number[], dim: number, size: number): number[] =>

@@ -15,7 +15,10 @@ export function reducedStrides(dims: string, outputStrides: readonly number[]): 
 /** Sum or maximum over the dims that the output lacks: `"b t d -> b t"`. */
 export const reduce: Op = defineOp({
   name: "reduce",
-  attrs: { dims: { type: "text", doc: "the signature" }, kind: { type: "text", doc: "sum or max" } },
+  attrs: {
+    dims: { type: "text", doc: "the signature" },
+    kind: { type: "text", values: ["sum", "max"], doc: "what is made of them" },
+  },
   integers: [],
   dims: (attrs) => str(attrs.dims),
   reference: ([x], attrs, [type]) => {

@@ -167,16 +167,18 @@ function running(
   { kernel, attrs }: KernelCall,
 ): Pick<Instruction, "kernel" | "stream" | "attrs"> {
   const known = kernels[kernel];
-  if (!known) throw new TypeError(`Cannot run kernel "${kernel}": it is none of target "${name}"`);
+  if (!known) throw new TypeError(`Cannot run kernel "${kernel}": expected one of target "${name}"`);
   return { kernel, stream: known.collective ? 1 : 0, attrs };
 }
 
-/** What a node becomes instructions in. */
+/** The section of a node, and where its operands lie. */
 interface Surroundings extends Pick<MemoryPlan, "target" | "states"> {
   readonly section: SectionMemory;
   readonly operandAt: (place: Place, view?: View) => Operand;
 }
 
+/** The instructions of a node: one, or one for each state that it changes.
+ * @throws {Error} when its kernel cannot take an operand where it lies. */
 function lowerNode(node: Node, surroundings: Surroundings): Instruction[] {
   const { section, target, operandAt } = surroundings, op = opOf(node.op), call = callOf(target, node);
   if (op.states) return statePieces(node, call, surroundings);

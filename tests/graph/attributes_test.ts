@@ -52,6 +52,11 @@ Deno.test("a node with a misspelt attribute cannot be made, nor one with an attr
   );
   assertThrows(make("contract", { dims, round: 1 }), TypeError, `attribute "round" is 1, expected text`);
   assertThrows(make("contract", { dims, round: "f32" }), TypeError, `attribute "round" is "f32", expected bf16 (`);
+  assertThrows(
+    () => trace((x) => x.apply("reduce", [], { dims: "a b -> a", kind: "min" })[0], f64(2, 2)),
+    TypeError,
+    `Cannot apply "reduce": attribute "kind" is "min", expected sum or max (`,
+  );
   assertThrows(make("add", { dims }), TypeError, `Cannot apply "add": attribute "dims" is none of bf16`);
 });
 
