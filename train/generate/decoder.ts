@@ -13,7 +13,7 @@ import { CheckpointError } from "../checkpoint/error.ts";
 import type { LoadedCheckpoint } from "../checkpoint/load.ts";
 import { compileGraphs } from "../compile.ts";
 import { newArray, setNumbers, typedArray } from "../typed_array.ts";
-import { generationGraphs, generationName, tokenCounts } from "./graphs.ts";
+import { generationGraphs, generationName, quickest, tokenCounts } from "./graphs.ts";
 
 /** A model that reads on. */
 export interface Decoder extends Disposable {
@@ -139,8 +139,8 @@ export class ProgramDecoder implements Decoder {
   /** What `extend` gives, in the element type that is computed in. */
   readonly logits: Float32Array | Float64Array;
   readonly #program: Program;
-  /** From the one that takes the fewest tokens on. */
-  readonly #readers: readonly Reader[];
+  /** By the number of new tokens that they take of each sequence. */
+  readonly #readers: ReadonlyMap<number, Reader>;
   readonly #lengths: number[];
   readonly #given: Float32Array;
   readonly #owned: Disposable;
@@ -152,12 +152,16 @@ export class ProgramDecoder implements Decoder {
     this.vocabSize = vocabSize;
     this.maxLength = maxLength;
     this.#program = program;
-    this.#readers = tokenCounts(maxLength).map((count) => {
-      return readerOf(program, sections.find((s) => s.name === generationName(count))!, count);
-    });
+    this.#readers = new Map(
+      tokenCounts(maxLength).map((count) => {
+        return [count, readerOf(program, sections.find((s) => s.name === generationName(count))!, count)];
+      }),
+    );
     this.#lengths = Array(sequences).fill(0);
     this.#given = new Float32Array(sequences * vocabSize);
-    this.logits = this.#readers[0].logits instanceof Float32Array ? this.#given : new Float64Array(this.#given.length);
+    this.logits = this.#readers.get(1)!.logits instanceof Float32Array
+      ? this.#given
+      : new Float64Array(this.#given.length);
     this.#owned = owned;
   }
 
@@ -170,7 +174,7 @@ export class ProgramDecoder implements Decoder {
     const done = Array<number>(this.sequences).fill(0), starts = [...this.#lengths];
     const left = () => tokens.reduce((most, list, s) => Math.max(most, list.length - done[s]), 0);
     for (let most = left(); most > 0; most = left()) {
-      const reader = this.#readers.find(({ count }) => count >= most) ?? this.#readers.at(-1)!;
+      const reader = this.#readers.get(quickest([...this.#readers.keys()], most, this.sequences))!;
       const counts = tokens.map((list, s) => Math.min(list.length - done[s], reader.count));
       for (const [s, list] of tokens.entries()) {
         const row = s * reader.count;

@@ -22,13 +22,21 @@ export interface GenerationShape {
   readonly cache?: DType;
 }
 
-/** New tokens of a sequence that graphs are made for: one, few enough that reading the weights takes as long as multiplying them, and enough
- * that it does not count. */
+/** New tokens of a sequence that graphs are made for: one, few enough that reading the weights still counts, and enough that it does not. */
 const TOKENS: readonly number[] = [1, 32, 256];
+
+/** To read the weights takes as long as to multiply them with so many tokens. */
+const READING = 16;
 
 /** The numbers of new tokens that graphs are made for, from 1 on. */
 export function tokenCounts(maxLength: number): number[] {
   return TOKENS.filter((n) => n <= Math.max(1, maxLength));
+}
+
+/** Of numbers of new tokens that there are graphs for, the one that gets on fastest where a sequence has `left`. */
+export function quickest(counts: readonly number[], left: number, sequences: number): number {
+  const perToken = (count: number): number => (sequences * count + READING) / Math.min(count, left);
+  return counts.reduce((best, count) => perToken(count) < perToken(best) ? count : best);
 }
 
 /** Name of the graph for so many new tokens of each sequence. */

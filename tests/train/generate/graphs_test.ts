@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { fullPrecision } from "../../../graph/passes/precision.ts";
 import { compileGraphs } from "../../../train/compile.ts";
-import { generationGraphs, generationName, tokenCounts } from "../../../train/generate/graphs.ts";
+import { generationGraphs, generationName, quickest, tokenCounts } from "../../../train/generate/graphs.ts";
 import { randomLlama } from "./weights.ts";
 
 Deno.test("there is no graph for more tokens than there is room for, but always one for a single token", () => {
@@ -9,6 +9,19 @@ Deno.test("there is no graph for more tokens than there is room for, but always 
   const { model } = randomLlama(), shape = { sequences: 2, maxLength: 40, dtype: "f64" } as const;
   assertEquals(generationGraphs(model, shape).map((g) => g.name), ["decode", "prefill_32"]);
   assertEquals(tokenCounts(40).map(generationName), ["decode", "prefill_32"]);
+});
+
+Deno.test("a prompt is read in the pieces that take the least time, not in one that is mostly empty", () => {
+  const all = [1, 32, 256],
+    pieces = (left: number, sequences: number): number[] => {
+      const count = left > 0 ? [quickest(all, left, sequences)] : [];
+      return [...count, ...count.flatMap((n) => pieces(left - n, sequences))];
+    };
+  assertEquals(pieces(1, 1), [1]);
+  assertEquals(pieces(8, 1), [32]);
+  assertEquals(pieces(300, 1), [256, 32, 32]);
+  assertEquals(pieces(70, 1), [32, 32, 32]);
+  assertEquals(pieces(2, 64), [1, 1], "of many sequences at once an empty place costs as much as a token");
 });
 
 for (const dtype of ["f32", "bf16"] as const) {
