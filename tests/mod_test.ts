@@ -31,6 +31,7 @@ Deno.test("the package exports what experiments are written with", () => {
       "grad",
       "compile",
       "load",
+      "generate",
       "openDecoder",
     ]
   ) {

@@ -28,15 +28,15 @@ export function weightsOf(config: LlamaConfig) {
 }
 
 /** Makes a folder that is a checkpoint of a run.
- * @param state what `state.json` says beside the sizes. */
+ * @param path ends with `step-N`. @param state what `state.json` says beside the sizes. */
 export async function smallCheckpoint(
   path: string,
   config: LlamaConfig = smallConfig,
   state: Record<string, unknown> = { seqLen: 256, tokenizer: null },
 ): Promise<string> {
-  const { manifest } = writeWeights(path, weightsOf(config));
-  const file = await writeLasting(`${path}/state.json`, JSON.stringify({ step: 3, llama: config, ...state }));
-  const complete = { ...manifest, step: 3, files: { ...manifest.files, "state.json": file } };
+  const { manifest } = writeWeights(path, weightsOf(config)), step = Number(/\d+$/.exec(path)![0]);
+  const file = await writeLasting(`${path}/state.json`, JSON.stringify({ step, llama: config, ...state }));
+  const complete = { ...manifest, step, files: { ...manifest.files, "state.json": file } };
   await Deno.writeTextFile(`${path}/${MANIFEST}`, encodeManifest(complete));
   return path;
 }

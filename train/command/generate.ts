@@ -1,0 +1,220 @@
+/** `deno task generate`: text to the terminal as it comes, or a conversation.
+ * @module */
+import { DataError } from "../../data/error.ts";
+import { TitanError } from "../../ffi/error.ts";
+import { LibraryError } from "../../ffi/library.ts";
+import { exitCodeOf, onStop, type StopSignal } from "../../launch/stop.ts";
+import { CheckpointError } from "../checkpoint/error.ts";
+import { findCheckpoints } from "../checkpoint/manifest.ts";
+import type { ChatMessage } from "../generate/chat.ts";
+import { openDecoder } from "../generate/decoder.ts";
+import { GenerateError } from "../generate/error.ts";
+import { chatTokens, promptTokens, roomFor } from "../generate/generate.ts";
+import { openSource, type TextSource } from "../generate/source.ts";
+import { checkPrompt, type GenerationStatistics, TextGenerator, type TextPiece } from "../generate/text_generator.ts";
+import { type GenerateArguments, readGenerateArguments, usage } from "./generate_arguments.ts";
+import { enterWorkingFolder } from "./working_folder.ts";
+
+/** Errors that say all there is to say. */
+const KNOWN = [GenerateError, CheckpointError, DataError, LibraryError, TitanError];
+
+/** Tokens that a conversation has room for, unless it is said otherwise: all that a model was made for may take much memory. */
+const CHAT_LENGTH = 4096;
+
+/** Where text comes from and goes. */
+export interface Terminal {
+  /** Writes text, as it is. */
+  readonly out: (text: string) => void;
+  /** Writes what is not text of the model. */
+  readonly note: (text: string) => void;
+  /** What somebody says, line by line. */
+  readonly lines: () => AsyncIterable<string>;
+  /** See {@linkcode onStop}. */
+  readonly onStop: (listener: (signal: StopSignal) => void) => () => void;
+}
+
+/** Runs the command; returns the exit code: 0, 1 after an error, 130 after Ctrl-C. */
+export async function generateCommand(args: readonly string[], terminal: Terminal): Promise<number> {
+  try {
+    const options = readGenerateArguments(args);
+    if (!options.help) return await run(options, terminal);
+    terminal.out(`${usage()}\n`);
+    return 0;
+  } catch (error) {
+    if (!KNOWN.some((kind) => error instanceof kind)) throw error;
+    terminal.note(`error: ${(error as Error).message}\n`);
+    return 1;
+  }
+}
+
+async function run(options: GenerateArguments, terminal: Terminal): Promise<number> {
+  const from = latestOf(options.from), { prompt, chat, contextLength, maxNewTokens } = options;
+  if (from !== options.from) terminal.note(`from ${from}\n`);
+  const source = await openSource(from, options), isConversation = chat && prompt === undefined;
+  const system: ChatMessage[] = options.system === undefined ? [] : [{ role: "system", content: options.system }];
+  const tokens = prompt === undefined
+    ? chatTokens(source, [...system, { role: "user", content: "" }]) // so that a missing template is told now
+    : chat
+    ? chatTokens(source, [...system, { role: "user", content: prompt }])
+    : promptTokens(source, prompt);
+  const needed = isConversation ? contextLength ?? CHAT_LENGTH : tokens.length + maxNewTokens;
+  const maxLength = roomFor(source, needed, contextLength);
+  checkPrompt(tokens.length, maxLength);
+  const { samples: sequences, dtype, threads } = options;
+  using decoder = await openDecoder(source.weights, { sequences, maxLength, dtype, threads });
+  const speaker = new Speaker(new TextGenerator(source, decoder), options, terminal);
+  if (isConversation) return await converse(source, system, speaker, terminal);
+  if (!chat && sequences === 1) terminal.out(prompt!);
+  await speaker.say(tokens, chat ? "" : prompt!);
+  return speaker.stopped ? exitCodeOf(speaker.stopped) : 0;
+}
+
+/** Takes turns until there is no further line, or somebody stops it while nothing is said. */
+async function converse(
+  source: TextSource,
+  system: readonly ChatMessage[],
+  speaker: Speaker,
+  { note, lines, onStop }: Terminal,
+): Promise<number> {
+  const messages = [...system], stopped = Promise.withResolvers<{ done: true; value: StopSignal }>();
+  const off = onStop((signal) => speaker.isSpeaking || stopped.resolve({ done: true, value: signal }));
+  const input = lines()[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      note("> ");
+      const line = await Promise.race([input.next(), stopped.promise]);
+      if (line.done) {
+        note("\n");
+        return line.value === undefined ? 0 : exitCodeOf(line.value);
+      }
+      if (line.value.trim() === "") continue;
+      messages.push({ role: "user", content: line.value });
+      messages.push({ role: "assistant", content: await speaker.say(chatTokens(source, messages), "") });
+    }
+  } finally {
+    off();
+  }
+}
+
+/** Has the model speak, and tells what it took. */
+class Speaker {
+  /** What ended the last text from outside. */
+  stopped: StopSignal | undefined;
+  /** Is a text under way? */
+  isSpeaking = false;
+  readonly #generator: TextGenerator;
+  readonly #options: GenerateArguments;
+  readonly #terminal: Terminal;
+
+  constructor(generator: TextGenerator, options: GenerateArguments, terminal: Terminal) {
+    this.#generator = generator;
+    this.#options = options;
+    this.#terminal = terminal;
+  }
+
+  /** Writes texts while they come; returns the first.
+   * @param before what is written before each of several. */
+  async say(tokens: readonly number[], before: string): Promise<string> {
+    const { out, note, onStop } = this.#terminal, { samples, sampling, maxNewTokens, stop } = this.#options;
+    const stopping = new AbortController(), texts = new Samples(samples, before, out), said: string[] = [];
+    this.stopped = undefined;
+    this.isSpeaking = true;
+    const off = onStop((signal) => {
+      this.stopped = signal;
+      stopping.abort();
+    });
+    try {
+      const { signal } = stopping;
+      for await (const piece of this.#generator.continue(tokens, { sampling, maxNewTokens, stop, signal })) {
+        texts.add(piece);
+        if (piece.sample === 0) said.push(piece.text);
+      }
+    } finally {
+      off();
+      this.isSpeaking = false;
+    }
+    note(`${statisticsText(this.#generator.statistics!)}\n`);
+    return said.join("");
+  }
+}
+
+/** Texts one below the other: one is written as it comes, and those behind it once it has ended. */
+class Samples {
+  readonly #waiting: string[];
+  readonly #ended: boolean[];
+  readonly #out: (text: string) => void;
+  #shown = 0;
+
+  constructor(count: number, before: string, out: (text: string) => void) {
+    this.#waiting = Array.from({ length: count }, (_, n) => count === 1 ? "" : `--- sample ${n + 1} ---\n${before}`);
+    this.#ended = this.#waiting.map(() => false);
+    this.#out = out;
+  }
+
+  add({ sample, text, end }: TextPiece): void {
+    this.#waiting[sample] += end ? `${text}\n` : text;
+    this.#ended[sample] = end !== undefined;
+    while (this.#shown < this.#waiting.length) {
+      this.#out(this.#waiting[this.#shown]);
+      this.#waiting[this.#shown] = "";
+      if (!this.#ended[this.#shown]) return;
+      this.#shown++;
+    }
+  }
+}
+
+/** What a text took, in a line. */
+export function statisticsText(
+  { newTokens, firstTokenMs, decodeMs, readTokens, ...rest }: GenerationStatistics,
+): string {
+  const { promptTokens } = rest, known = promptTokens - readTokens;
+  const rate = newTokens > 1 && decodeMs > 0 ? `, ${((newTokens - 1) / decodeMs * 1000).toFixed(1)} tokens/s` : "";
+  return `[${promptTokens} tokens of prompt${known > 0 ? `, ${known} of them known` : ""}, first token after ` +
+    `${Math.round(firstTokenMs)} ms; ${newTokens} new tokens${rate}]`;
+}
+
+/** The latest checkpoint of a folder of checkpoints, or of a run; else the path as it is. */
+function latestOf(path: string): string {
+  for (const folder of [path, `${path}/checkpoint`].filter(isFolder)) {
+    const [latest] = findCheckpoints(folder).complete;
+    if (latest) return latest.path;
+  }
+  return path;
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch {
+    return false; // whoever opens it says what is wrong
+  }
+}
+
+/** Lines of standard input. */
+async function* inputLines(): AsyncGenerator<string, void> {
+  const decoder = new TextDecoder(), bytes = new Uint8Array(4096);
+  let text = "";
+  for (let length; (length = await Deno.stdin.read(bytes)) !== null;) {
+    text += decoder.decode(bytes.subarray(0, length), { stream: true });
+    const lines = text.split(/\r?\n/);
+    text = lines.pop()!;
+    yield* lines;
+  }
+  if (text !== "") yield text;
+}
+
+function write(to: { writeSync(bytes: Uint8Array): number }, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let at = 0; at < bytes.length;) at += to.writeSync(bytes.subarray(at));
+}
+
+if (import.meta.main) {
+  enterWorkingFolder();
+  const terminal: Terminal = {
+    out: (text) => write(Deno.stdout, text),
+    note: (text) => write(Deno.stderr, text),
+    lines: inputLines,
+    onStop,
+  };
+  Deno.exit(await generateCommand(Deno.args, terminal));
+}

@@ -1,0 +1,44 @@
+/** Conversations as the text that a model was trained on, by the template that its tokenizer comes with.
+ * @module */
+import { Template } from "@huggingface/jinja";
+import { tokenText } from "../../data/gguf_tokenizer.ts";
+import type { ModelSource } from "../weights/model_source.ts";
+import { GenerateError } from "./error.ts";
+
+/** What somebody has said. */
+export interface ChatMessage {
+  /** Who: `system`, `user` or `assistant`; some templates know others. */
+  readonly role: string;
+  /** What. */
+  readonly content: string;
+}
+
+/** The text of a conversation, up to where the model is to speak.
+ * @throws {GenerateError} when the tokenizer has no template, or refuses the conversation. */
+export function chatText(
+  { chatTemplate, tokenizer, tokenizerPath }: Pick<ModelSource, "chatTemplate" | "tokenizer" | "tokenizerPath">,
+  messages: readonly ChatMessage[],
+): string {
+  if (chatTemplate === null) {
+    throw new GenerateError(
+      `The tokenizer of ${tokenizerPath} has no chat template`,
+      "chat_template in tokenizer_config.json, or the file chat_template.jinja: a model that was trained on chats has one",
+      "choose such a model, or have it continue a text: --prompt TEXT without --chat",
+    );
+  }
+  const { config } = tokenizer.files, special = (key: string) => tokenText(config[key]) ?? "";
+  try {
+    return new Template(chatTemplate).render({
+      messages: messages.map(({ role, content }) => ({ role, content })),
+      add_generation_prompt: true,
+      bos_token: special("bos_token"),
+      eos_token: special("eos_token"),
+    });
+  } catch (error) {
+    throw new GenerateError(
+      `The chat template of ${tokenizerPath} refuses the conversation: ${(error as Error).message}`,
+      `messages as that template takes them; these are of ${messages.map(({ role }) => role).join(", ")}`,
+      "have user and assistant take turns, or leave the system's message out",
+    );
+  }
+}

@@ -1,0 +1,165 @@
+/** Which token comes next: the likeliest, or one that is drawn. What is drawn depends on seed, sequence and position alone, so that a
+ * sample is the same whatever others are made beside it.
+ * @module */
+import { philox } from "../../graph/ops/random.ts";
+import { GenerateError } from "./error.ts";
+
+/** How tokens are drawn. Filters work in this order, each on what those before it have left. */
+export interface SamplingOptions {
+  /** What logits are divided by before they become probabilities; 0 takes the likeliest token always. Default 0.8. */
+  readonly temperature?: number;
+  /** Only so many of the likeliest tokens; 0, the default: all. */
+  readonly topK?: number;
+  /** Only the likeliest tokens that have this probability together; default 1: all. */
+  readonly topP?: number;
+  /** Only tokens that have this part of the likeliest one's probability; default 0: all. */
+  readonly minP?: number;
+  /** What the logits of tokens that are there already are divided by, and multiplied by below 0; default 1: nothing is changed. */
+  readonly repetitionPenalty?: number;
+  /** A whole number; another one draws other tokens. Default 0. */
+  readonly seed?: number;
+}
+
+/** Options with nothing left open. */
+export type Sampling = Required<SamplingOptions>;
+
+/** What holds unless it is said otherwise. */
+export const defaultSampling: Sampling = {
+  temperature: 0.8,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  seed: 0,
+};
+
+/** What each option may be, as words and as a rule. */
+const RULES: Readonly<Record<keyof Sampling, readonly [expected: string, holds: (x: number) => boolean]>> = {
+  temperature: ["a number from 0 on", (x) => x >= 0 && x < Infinity],
+  topK: ["a whole number from 0 on", (x) => Number.isSafeInteger(x) && x >= 0],
+  topP: ["a number above 0, up to 1", (x) => x > 0 && x <= 1],
+  minP: ["a number from 0 to 1", (x) => x >= 0 && x <= 1],
+  repetitionPenalty: ["a number above 0", (x) => x > 0 && x < Infinity],
+  seed: ["a whole number", (x) => Number.isSafeInteger(x)],
+};
+
+/** Fills in defaults.
+ * @param shown how an option is called where it was given. @throws {GenerateError} when one cannot be. */
+export function samplingOf(options: SamplingOptions, shown: (option: string) => string = (option) => option): Sampling {
+  const complete = { ...defaultSampling };
+  for (const name of Object.keys(RULES) as (keyof Sampling)[]) {
+    const value = options[name] ?? defaultSampling[name], [expected, holds] = RULES[name];
+    if (!holds(value)) throw new GenerateError(`${shown(name)} is ${value}`, expected, `change ${shown(name)}`);
+    complete[name] = value;
+  }
+  return complete;
+}
+
+/** Where a token comes, for {@linkcode sample}. */
+export interface Place {
+  /** Number of the sequence, from 0. */
+  readonly sequence: number;
+  /** Tokens before it in its sequence. */
+  readonly position: number;
+  /** All of them that count as there already. */
+  readonly before: Iterable<number>;
+}
+
+/** The next token.
+ * @param logits of all tokens; they may be changed.
+ * @throws {GenerateError} when they are no numbers. */
+export function sample(logits: Float32Array, { sequence, position, before }: Place, options: Sampling): number {
+  const { temperature, topK, topP, minP, repetitionPenalty, seed } = options;
+  if (repetitionPenalty !== 1) {
+    for (const token of new Set(before)) logits[token] *= logits[token] < 0 ? repetitionPenalty : 1 / repetitionPenalty;
+  }
+  const best = likeliest(logits);
+  if (temperature === 0) return best;
+  let kept: Candidates = weighted(logits, topK > 0 ? largest(logits, topK) : logits.keys(), (logit) => {
+    return Math.exp((logit - logits[best]) / temperature);
+  });
+  if (topP < 1) kept = nucleus(kept, topP);
+  if (minP > 0) kept = filtered(kept, (weight) => weight >= minP);
+  let left = uniform(seed, sequence, position) * sumOf(kept.weights), last = best;
+  for (let i = 0; i < kept.tokens.length; i++) {
+    if (kept.weights[i] > 0) last = kept.tokens[i];
+    left -= kept.weights[i];
+    if (left < 0) break;
+  }
+  return last; // of the end by rounding alone
+}
+
+/** Tokens that may come, and their probabilities up to a common factor: the likeliest one's is 1. */
+interface Candidates {
+  readonly tokens: readonly number[];
+  readonly weights: readonly number[];
+}
+
+function weighted(logits: Float32Array, of: Iterable<number>, weight: (logit: number) => number): Candidates {
+  const tokens = [...of];
+  return { tokens, weights: tokens.map((token) => weight(logits[token])) };
+}
+
+function filtered({ tokens, weights }: Candidates, holds: (weight: number) => boolean): Candidates {
+  return { tokens: tokens.filter((_, i) => holds(weights[i])), weights: weights.filter(holds) };
+}
+
+function sumOf(weights: readonly number[]): number {
+  let sum = 0;
+  for (const weight of weights) sum += weight;
+  return sum;
+}
+
+/** The likeliest token, of equal ones the first. */
+function likeliest(logits: Float32Array): number {
+  let best = 0;
+  for (let token = 0; token < logits.length; token++) {
+    if (logits[token] > logits[best]) best = token;
+    else if (Number.isNaN(logits[token])) best = token;
+    if (!(logits[best] < Infinity)) {
+      throw new GenerateError(
+        `The model gives token ${best} the logit ${logits[best]}`,
+        "numbers that are finite",
+        "choose another checkpoint: its weights are no longer numbers",
+      );
+    }
+  }
+  return best;
+}
+
+/** The tokens with the largest logits, the largest first, of equal ones the first. */
+function largest(logits: Float32Array, count: number): number[] {
+  const found: number[] = [];
+  for (let token = 0; token < logits.length; token++) {
+    const logit = logits[token];
+    if (found.length === count && logit <= logits[found[count - 1]]) continue; // nearly all of them
+    let [low, high] = [0, found.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (logits[found[middle]] >= logit) low = middle + 1;
+      else high = middle;
+    }
+    found.splice(low, 0, token);
+    if (found.length > count) found.pop();
+  }
+  return found;
+}
+
+/** The fewest of the likeliest tokens whose weights make up a part of all weights. */
+function nucleus(all: Candidates, part: number): Candidates {
+  const whole = sumOf(all.weights);
+  // Tokens below this have less than the rest together, so that they need not be sorted.
+  const { tokens, weights } = filtered(all, (weight) => weight >= (1 - part) * whole / all.tokens.length);
+  const order = [...tokens.keys()].sort((a, b) => weights[b] - weights[a] || tokens[a] - tokens[b]);
+  let sum = 0, count = 0;
+  while (count < order.length && sum < part * whole) sum += weights[order[count++]];
+  const kept = order.slice(0, count);
+  return { tokens: kept.map((i) => tokens[i]), weights: kept.map((i) => weights[i]) };
+}
+
+/** A number from 0 up to 1 for a place. */
+function uniform(seed: number, sequence: number, position: number): number {
+  const key = [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
+  const [high, low] = philox([position, sequence, 0x73616d70, 0], key); // "samp": other numbers than initial values have
+  return ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53;
+}

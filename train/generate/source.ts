@@ -1,0 +1,79 @@
+/** What text is generated from: weights with their tokenizer, of a checkpoint, a folder, a file of GGUF, or a run under way.
+ * @module */
+import { fromFileUrl } from "@std/path";
+import { SAMPLE } from "../../data/dataset.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
+import type { GenerativeModel } from "../../model/cache.ts";
+import { Llama } from "../../model/llama.ts";
+import type { TrainableModel } from "../../model/loss.ts";
+import { load } from "../checkpoint/load.ts";
+import type { ParameterValues } from "../parameters.ts";
+import { type ModelSource, openModel } from "../weights/model_source.ts";
+import { chatTemplateOf, endIdsOf } from "../weights/tokenizer_files.ts";
+import type { ModelWeights } from "./decoder.ts";
+import { GenerateError } from "./error.ts";
+
+/** A run between two steps, as `Trainer` is. */
+export interface RunUnderWay {
+  /** What it was opened with. */
+  readonly options: {
+    /** What is trained. */
+    readonly model: TrainableModel;
+    /** Folder of the tokenizer; undefined: the one that comes along. */
+    readonly tokenizer?: string | URL;
+    /** Tokens of a sequence. */
+    readonly seqLen: number;
+  };
+  /** Its parameters as they stand; on a mesh, all ranks call it at once. */
+  parameters(): AsyncIterable<ParameterValues>;
+}
+
+/** What text is generated from. */
+export interface TextSource extends Omit<ModelSource, "checkpoint" | "llama"> {
+  readonly weights: ModelWeights;
+  /** The model, where it is no Llama by its weights' own word. */
+  readonly model?: GenerativeModel;
+}
+
+/** Opens weights and tokenizer.
+ * @throws {CheckpointError} about weights. @throws {DataError} about the tokenizer. @throws {GenerateError} when the model of a run cannot
+ * generate. */
+export async function openSource(
+  from: string | RunUnderWay,
+  options: { readonly tokenizer?: string } = {},
+): Promise<TextSource> {
+  if (typeof from !== "string") return await sourceOfRun(from, options.tokenizer);
+  const { checkpoint: _c, llama: _l, ...model } = await openModel(from, options);
+  return { ...model, weights: load(from) };
+}
+
+async function sourceOfRun(run: RunUnderWay, other?: string): Promise<TextSource> {
+  const { options } = run, { model, seqLen } = options, given = other ?? options.tokenizer ?? SAMPLE;
+  if (!canGenerate(model)) {
+    throw new GenerateError(
+      `A ${model.constructor.name} says nothing of the token that comes next`,
+      "a model with next(tokens) and vocabSize, as Llama has",
+      "give it that method, or train a Llama",
+    );
+  }
+  const tokenizerPath = (given instanceof URL ? fromFileUrl(given) : given).replace(/(?<=.)\/+$/, "");
+  const tokenizer = await Tokenizer.open(given), { eosId, bosId } = tokenizer;
+  const values = new Map((await Array.fromAsync(run.parameters())).map((p) => [p.name, p]));
+  return {
+    ...{ tokenizer, tokenizerPath, model },
+    weights: {
+      path: "the run",
+      llama: model instanceof Llama ? model.config : undefined,
+      tensors: values,
+      read: (name) => Promise.resolve(values.get(name)!.values),
+    },
+    chatTemplate: chatTemplateOf(tokenizerPath, tokenizer.files.config),
+    addsBos: bosId !== null && (tokenizer.addsBos ?? true),
+    endIds: [...new Set([...await endIdsOf(tokenizerPath), ...(eosId === null ? [] : [eosId])])],
+    contextLength: seqLen,
+  };
+}
+
+function canGenerate(model: TrainableModel): model is TrainableModel & GenerativeModel {
+  return typeof (model as Partial<GenerativeModel>).next === "function" && model.vocabSize !== undefined;
+}
