@@ -151,7 +151,14 @@ Deno.test("values outside of their range are errors", async (t) => {
     ["lr_scheduler.decay_ratio 1.1", "lr_scheduler.decay_type exp", "lr_scheduler.min_lr_factor 2"],
     ["training.local_batch_size 0", "training.seq_len 0", "training.max_norm 0", "training.steps 0", "data.lanes 0"],
     ["profiling.profile_freq 0", "profiling.profiler_active 0", "profiling.profiler_warmup -1"],
-    ["validation.freq 0", "validation.steps 0", "metrics.log_freq 0", "device.threads -1", "debug.seed -1"],
+    [
+      "validation.freq 0",
+      "validation.steps 0",
+      "metrics.log_freq 0",
+      "metrics.sample_freq -1",
+      "device.threads -1",
+      "debug.seed -1",
+    ],
     [
       "device.threads 4097",
       "metrics.jsonl_file ../m.jsonl",
@@ -333,6 +340,7 @@ Deno.test("a key of the command line that needs another is told so, one of a fil
   const warnings = async (...args: string[]) => (await load("", "--lr_scheduler.warmup_steps=0", ...args)).warnings;
   const cases = {
     "--validation.freq=5": "validation.freq has no effect: it needs validation.enable",
+    "--metrics.sample_prompt=a": "metrics.sample_prompt has no effect: it needs metrics.sample_freq above 0",
     "--profiling.profile_freq=5": "profiling.profile_freq has no effect: it needs profiling.enable_profiling",
     "--activation_checkpoint.memory_budget=0.3":
       'activation_checkpoint.memory_budget has no effect: it needs activation_checkpoint.mode = "memory_budget"',

@@ -11,6 +11,7 @@ import { AgreementError } from "../agreement.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { ConfigError, helpText, loadConfig, meshOf, shownFile } from "../config/config.ts";
 import { printMeshPlan, printPlan } from "./dry_run.ts";
+import { GenerateError } from "../generate/error.ts";
 import { MemoryError } from "../machine_memory.ts";
 import { RankConsole } from "./rank_console.ts";
 import { SteadyConsole } from "./steady_console.ts";
@@ -33,6 +34,7 @@ const KNOWN = [
     DivergedError,
     LaunchError,
     AgreementError,
+    GenerateError,
   ],
 ];
 

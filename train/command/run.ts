@@ -21,6 +21,7 @@ import { SteadyConsole } from "./steady_console.ts";
 import { tokensPerStep } from "../options.ts";
 import { deviceOptions, Trainer } from "../trainer.ts";
 import { openFolder, type RunFolder, warn } from "./run_folder.ts";
+import { TextSamples } from "./text_samples.ts";
 
 /** Opens the run of a configuration.
  * @throws {MemoryError} that says what to change when it does not fit. */
@@ -79,6 +80,14 @@ async function openProfiler(
   });
 }
 
+/** What writes texts between steps, if that is asked for. */
+async function openSamples({ metrics, debug }: Config, trainer: Trainer): Promise<TextSamples | undefined> {
+  const { sample_freq: freq, sample_prompt: prompt, sample_tokens: tokens } = metrics;
+  if (freq === 0) return undefined;
+  const { seed } = debug, { steps: lastStep } = trainer.options;
+  return await TextSamples.open(trainer, { freq, prompt, tokens, seed, lastStep, print: console.log, warn });
+}
+
 /** Trains as a config says. Where that fails, other ranks are told, rather than waited for. */
 export async function run(config: Config): Promise<number> {
   using _console = new SteadyConsole();
@@ -111,6 +120,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
   using jsonl = folder ? openJsonLines(config, folder, trainer.start?.step) : null;
   if (config.checkpoint.create_seed_checkpoint) return await saveSeed(trainer, config);
+  const samples = await openSamples(config, trainer);
   const profiler = await openProfiler(config, trainer, gflops, folder);
   const metrics = new Metrics({
     logFreq: log_freq,
@@ -139,6 +149,11 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
       if (profile) await profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
       if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics);
+      if (samples?.isDue(step) && !trainer.stopped) {
+        const begun = performance.now();
+        await samples.write(step);
+        metrics.exclude(performance.now() - begun);
+      }
     }
     tellSaves();
   } catch (error) {

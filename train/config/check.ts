@@ -132,6 +132,11 @@ const dependent: readonly {
   { keys: ["validation"], needs: "validation.enable", isMet: (c) => c.validation.enable },
   { keys: ["checkpoint"], needs: "checkpoint.enable", isMet: (c) => c.checkpoint.enable },
   {
+    keys: ["metrics.sample_prompt", "metrics.sample_tokens"],
+    needs: "metrics.sample_freq above 0",
+    isMet: (c) => c.metrics.sample_freq > 0,
+  },
+  {
     keys: ["checkpoint.last_save_in_hf"],
     needs: "checkpoint.last_save_model_only",
     isMet: (c) => c.checkpoint.last_save_model_only,

@@ -32,6 +32,9 @@ export interface MetricsConfig {
   log_freq: number;
   disable_color_printing: boolean;
   jsonl_file: string;
+  sample_freq: number;
+  sample_prompt: string;
+  sample_tokens: number;
 }
 
 /** `[model]`: which model. Every size that is `null` comes from the flavor. */
@@ -248,6 +251,14 @@ const schema = z.strictObject({
       "metrics.jsonl",
       'One JSON object per report, under job.dump_folder; that of an earlier run gets a number. "" writes none.',
     ),
+    sample_freq: key(
+      countOrZero,
+      0,
+      "The model writes a text every so many steps, and behind the last; 0: none.",
+      "steps",
+    ),
+    sample_prompt: key(z.string(), "", 'Text that it continues; "" begins a document.'),
+    sample_tokens: key(count, 40, "Length of such a text, unless it ends by itself.", "tokens"),
   }),
   model: section("Which model is trained. A size that is not set comes from the flavor.", {
     name: key(text, "llama3", "Model family."),

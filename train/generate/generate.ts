@@ -47,9 +47,8 @@ export async function* generate(
   from: string | RunUnderWay,
   options: GenerateOptions = {},
 ): AsyncGenerator<TextPiece, void> {
-  const { prompt, messages, samples = 1, dtype, threads } = options, sampling = samplingOf(options);
-  const maxNewTokens = countOf("maxNewTokens", options.maxNewTokens ?? 100);
-  countOf("samples", samples);
+  const { prompt, messages } = options;
+  samplingOf(options); // a mistake is told before anything is opened
   if ((prompt === undefined) === (messages === undefined)) {
     throw new GenerateError(
       prompt === undefined ? "There is neither a prompt nor a conversation" : "There are a prompt and a conversation",
@@ -57,14 +56,19 @@ export async function* generate(
       "give the one that is meant",
     );
   }
-  const source = await openSource(from, options);
-  const tokens = messages ? chatTokens(source, messages) : promptTokens(source, prompt!);
+  yield* generateFrom(await openSource(from, options), options);
+}
+
+/** The same with what is open already. */
+export async function* generateFrom(source: TextSource, options: GenerateOptions): AsyncGenerator<TextPiece, void> {
+  const { prompt = "", messages, dtype, threads, stop = [], signal, done } = options, sampling = samplingOf(options);
+  const maxNewTokens = countOf("maxNewTokens", options.maxNewTokens ?? 100);
+  const sequences = countOf("samples", options.samples ?? 1);
+  const tokens = messages ? chatTokens(source, messages) : promptTokens(source, prompt);
   const maxLength = roomFor(source, tokens.length + maxNewTokens, options.contextLength);
   checkPrompt(tokens.length, maxLength);
-  using decoder = await openDecoder(source.weights, {
-    ...{ sequences: samples, maxLength, dtype, threads, model: source.model },
-  });
-  const generator = new TextGenerator(source, decoder), { stop = [], signal, done } = options;
+  using decoder = await openDecoder(source.weights, { sequences, maxLength, dtype, threads, model: source.model });
+  const generator = new TextGenerator(source, decoder);
   yield* generator.continue(tokens, { sampling, maxNewTokens, stop, signal });
   done?.(generator.statistics!);
 }
@@ -84,7 +88,11 @@ export function chatTokens(source: TextSource, messages: readonly ChatMessage[])
 
 /** Tokens that there is to be room for: as many as may be needed, but no more than the model was made for.
  * @throws {GenerateError} when the length that is asked for cannot be. */
-export function roomFor({ contextLength }: TextSource, needed: number, asked: number | undefined): number {
+export function roomFor(
+  { contextLength }: Pick<TextSource, "contextLength">,
+  needed: number,
+  asked: number | undefined,
+): number {
   if (asked !== undefined) return Math.min(needed, countOf("contextLength", asked));
   return Math.min(needed, contextLength ?? Infinity);
 }

@@ -47,8 +47,14 @@ export async function openSource(
   return { ...model, weights: load(from) };
 }
 
-async function sourceOfRun(run: RunUnderWay, other?: string): Promise<TextSource> {
-  const { options } = run, { model, seqLen } = options, given = other ?? options.tokenizer ?? SAMPLE;
+async function sourceOfRun(run: RunUnderWay, tokenizer?: string): Promise<TextSource> {
+  return { ...await describeRun(run, tokenizer), weights: await weightsOfRun(run) };
+}
+
+/** All that text needs of a run but its parameters, which stays as it is while it goes on.
+ * @throws {GenerateError} when its model cannot generate. @throws {DataError} about the tokenizer. */
+export async function describeRun({ options }: RunUnderWay, other?: string): Promise<Omit<TextSource, "weights">> {
+  const { model, seqLen } = options, given = other ?? options.tokenizer ?? SAMPLE;
   if (!canGenerate(model)) {
     throw new GenerateError(
       `A ${model.constructor.name} says nothing of the token that comes next`,
@@ -58,19 +64,23 @@ async function sourceOfRun(run: RunUnderWay, other?: string): Promise<TextSource
   }
   const tokenizerPath = (given instanceof URL ? fromFileUrl(given) : given).replace(/(?<=.)\/+$/, "");
   const tokenizer = await Tokenizer.open(given), { eosId, bosId } = tokenizer;
-  const values = new Map((await Array.fromAsync(run.parameters())).map((p) => [p.name, p]));
   return {
     ...{ tokenizer, tokenizerPath, model },
-    weights: {
-      path: "the run",
-      llama: model instanceof Llama ? model.config : undefined,
-      tensors: values,
-      read: (name) => Promise.resolve(values.get(name)!.values),
-    },
     chatTemplate: chatTemplateOf(tokenizerPath, tokenizer.files.config),
     addsBos: bosId !== null && (tokenizer.addsBos ?? true),
     endIds: [...new Set([...await endIdsOf(tokenizerPath), ...(eosId === null ? [] : [eosId])])],
     contextLength: seqLen,
+  };
+}
+
+/** A copy of a run's parameters as they stand; on a mesh, all ranks call it at once. */
+export async function weightsOfRun(run: RunUnderWay): Promise<ModelWeights> {
+  const { model } = run.options, values = new Map((await Array.fromAsync(run.parameters())).map((p) => [p.name, p]));
+  return {
+    path: "the run",
+    llama: model instanceof Llama ? model.config : undefined,
+    tensors: values,
+    read: (name) => Promise.resolve(values.get(name)!.values),
   };
 }
 

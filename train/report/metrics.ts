@@ -282,6 +282,11 @@ export class Metrics {
     print(`  mfu is now of ${is} GFLOP/s: a step was faster than the ${was} that were measured before`);
   }
 
+  /** Takes time that was spent on something else than training out of the account. */
+  exclude(ms: number): void {
+    this.#throughput.exclude(ms);
+  }
+
   /** Reports a validation, whose time then does not count as training. */
   validation({ step, loss, tokens, unigramEntropy, ms }: ValidationResult): void {
     const { devices, memory, colors, print, jsonl } = this.#options;

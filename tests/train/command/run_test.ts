@@ -273,3 +273,15 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
     assertEquals(again.code, 0, again.error);
   });
 }
+
+Deno.test("a run writes texts between its steps, which changes none of its numbers", async () => {
+  await using tiny = await tinyRun();
+  const losses = (out: string) => [...out.matchAll(/loss: +([\d.]+) .*grad_norm: +([\d.]+)/g)].map((m) => m.slice(1));
+  const plain = await command(...tiny.config);
+  const prompt = ["--metrics.sample_prompt", "We the people", "--metrics.sample_tokens", "4"];
+  const { code, out, errors } = await command(...tiny.config, "--metrics.sample_freq", "2", ...prompt);
+  assertEquals([code, errors], [0, []]);
+  assertEquals([losses(out), losses(out).length], [losses(plain.out), 3]);
+  const samples = [...out.matchAll(/^sample step: +(\d+) {2}"We the people.*"$/gm)].map((m) => m[1]);
+  assertEquals(samples, ["2", "3"]);
+});

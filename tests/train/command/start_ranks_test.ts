@@ -85,7 +85,8 @@ testRanks(
     await using folder = await temporaryFolder();
     const { tasks } = JSON.parse(await Deno.readTextFile(`${root}/deno.json`));
     const [, ...run] = (tasks.train.command as string).split(" ");
-    const args = [...run, "--nproc", "3", "--log-rank", "0,2", ...tiny(folder.path, { "training.steps": 3 })];
+    const args = [...run, "--nproc", "3", "--log-rank", "0,2"];
+    args.push(...tiny(folder.path, { "training.steps": 3, "metrics.sample_freq": 2, "metrics.sample_prompt": "We" }));
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
       args,
       cwd: root,
@@ -100,6 +101,8 @@ testRanks(
       [...out.matchAll(new RegExp(`^\\[rank${rank}\\] step: .*? loss: +(\\S+)`, "gm"))].map((m) => m[1]);
     assertEquals(losses(0).length, 3);
     assertEquals(losses(2), losses(0));
+    const texts = [...out.matchAll(/^(\[rank\d\]) sample step: {2}(\d) {2}"We/gm)].map(([, rank, step]) => rank + step);
+    assertEquals(texts, ["[rank0]2", "[rank0]3"]);
   },
 );
 
