@@ -75,11 +75,10 @@ export function sample(logits: Float32Array, { sequence, position, before }: Pla
   }
   const best = likeliest(logits);
   if (temperature === 0) return best;
-  let kept: Candidates = weighted(logits, topK > 0 ? largest(logits, topK) : logits.keys(), (logit) => {
-    return Math.exp((logit - logits[best]) / temperature);
-  });
+  const chosen = topK > 0 ? largest(logits, topK) : all(logits.length);
+  let kept: Candidates = { tokens: chosen, weights: weightsOf(chosen, logits, { best: logits[best], temperature }) };
   if (topP < 1) kept = nucleus(kept, topP);
-  if (minP > 0) kept = filtered(kept, (weight) => weight >= minP);
+  if (minP > 0) kept = filtered(kept, minP);
   let left = uniform(seed, sequence, position) * sumOf(kept.weights), last = best;
   for (let i = 0; i < kept.tokens.length; i++) {
     if (kept.weights[i] > 0) last = kept.tokens[i];
@@ -89,24 +88,44 @@ export function sample(logits: Float32Array, { sequence, position, before }: Pla
   return last; // of the end by rounding alone
 }
 
-/** Tokens that may come, and their probabilities up to a common factor: the likeliest one's is 1. */
+/** Tokens that may come, and their probabilities up to a common factor: the likeliest one's is 1. Typed arrays and loops, as this is done
+ * for each token of a text. */
 interface Candidates {
-  readonly tokens: readonly number[];
-  readonly weights: readonly number[];
+  readonly tokens: Uint32Array;
+  readonly weights: Float64Array;
 }
 
-function weighted(logits: Float32Array, of: Iterable<number>, weight: (logit: number) => number): Candidates {
-  const tokens = [...of];
-  return { tokens, weights: tokens.map((token) => weight(logits[token])) };
+function all(count: number): Uint32Array {
+  const tokens = new Uint32Array(count);
+  for (let token = 0; token < count; token++) tokens[token] = token;
+  return tokens;
 }
 
-function filtered({ tokens, weights }: Candidates, holds: (weight: number) => boolean): Candidates {
-  return { tokens: tokens.filter((_, i) => holds(weights[i])), weights: weights.filter(holds) };
+function weightsOf(
+  tokens: Uint32Array,
+  logits: Float32Array,
+  { best, temperature }: { readonly best: number; readonly temperature: number },
+): Float64Array {
+  const weights = new Float64Array(tokens.length);
+  for (let i = 0; i < tokens.length; i++) weights[i] = Math.exp((logits[tokens[i]] - best) / temperature);
+  return weights;
 }
 
-function sumOf(weights: readonly number[]): number {
+/** Those with so large a weight at least. */
+function filtered({ tokens, weights }: Candidates, least: number): Candidates {
+  const kept = { tokens: new Uint32Array(tokens.length), weights: new Float64Array(tokens.length) };
+  let count = 0;
+  for (let i = 0; i < tokens.length; i++) {
+    if (!(weights[i] >= least)) continue;
+    kept.tokens[count] = tokens[i];
+    kept.weights[count++] = weights[i];
+  }
+  return { tokens: kept.tokens.subarray(0, count), weights: kept.weights.subarray(0, count) };
+}
+
+function sumOf(weights: Float64Array): number {
   let sum = 0;
-  for (const weight of weights) sum += weight;
+  for (let i = 0; i < weights.length; i++) sum += weights[i];
   return sum;
 }
 
@@ -128,7 +147,7 @@ function likeliest(logits: Float32Array): number {
 }
 
 /** The tokens with the largest logits, the largest first, of equal ones the first. */
-function largest(logits: Float32Array, count: number): number[] {
+function largest(logits: Float32Array, count: number): Uint32Array {
   const found: number[] = [];
   for (let token = 0; token < logits.length; token++) {
     const logit = logits[token];
@@ -142,19 +161,19 @@ function largest(logits: Float32Array, count: number): number[] {
     found.splice(low, 0, token);
     if (found.length > count) found.pop();
   }
-  return found;
+  return Uint32Array.from(found);
 }
 
 /** The fewest of the likeliest tokens whose weights make up a part of all weights. */
 function nucleus(all: Candidates, part: number): Candidates {
   const whole = sumOf(all.weights);
   // Tokens below this have less than the rest together, so that they need not be sorted.
-  const { tokens, weights } = filtered(all, (weight) => weight >= (1 - part) * whole / all.tokens.length);
-  const order = [...tokens.keys()].sort((a, b) => weights[b] - weights[a] || tokens[a] - tokens[b]);
+  const { tokens, weights } = filtered(all, (1 - part) * whole / all.tokens.length);
+  const order = Uint32Array.from(tokens.keys()).sort((a, b) => weights[b] - weights[a] || tokens[a] - tokens[b]);
   let sum = 0, count = 0;
   while (count < order.length && sum < part * whole) sum += weights[order[count++]];
-  const kept = order.slice(0, count);
-  return { tokens: kept.map((i) => tokens[i]), weights: kept.map((i) => weights[i]) };
+  const kept = order.subarray(0, count);
+  return { tokens: kept.map((i) => tokens[i]), weights: Float64Array.from(kept, (i) => weights[i]) };
 }
 
 /** A number from 0 up to 1 for a place. */
