@@ -63,7 +63,7 @@ export { type DatasetSpec, type NamedSpec, texts, type TextsSpec } from "./data/
 export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
 export type { CommOptions, SimulatedLink } from "./ffi/comm.ts";
 export type { DeviceInfo, ProcessMemory } from "./ffi/device.ts";
-export type { ModelPlan, ParameterRole } from "./graph/roles.ts";
+export type { CacheRole, ModelPlan, ParameterRole } from "./graph/roles.ts";
 export type { Degrees } from "./graph/layout.ts";
 export type { LoadBalancer } from "./parallel/balance.ts";
 export { type Environment, LaunchError, type World, worldOf } from "./launch/world.ts";
@@ -85,7 +85,13 @@ export type { Saved, Start } from "./train/checkpoint/checkpoints.ts";
 export { CheckpointError } from "./train/checkpoint/error.ts";
 export { load, type LoadableTensor, type LoadedCheckpoint } from "./train/checkpoint/load.ts";
 export type { CheckpointOptions, Part } from "./train/checkpoint/policy.ts";
-export { type Decoder, type DecoderOptions, type ModelWeights, openDecoder } from "./train/generate/decoder.ts";
+export {
+  type Decoder,
+  type DecoderOptions,
+  type DecoderRanks,
+  type ModelWeights,
+  openDecoder,
+} from "./train/generate/decoder.ts";
 export type { ChatMessage } from "./train/generate/chat.ts";
 export { GenerateError } from "./train/generate/error.ts";
 export { generate, type GenerateOptions } from "./train/generate/generate.ts";

@@ -10,6 +10,17 @@ export interface ModelPlan {
   readonly logits: string;
   /** What the dims of the residual stream count, such as `["batch", "sequence", "features"]`. */
   readonly residual: readonly DimRole[];
+  /** What is kept of earlier tokens, `[batch, tokens, features]`, and may be cut by features; all else that is kept is whole on every
+   * rank. */
+  readonly caches?: readonly CacheRole[];
+}
+
+/** How caches of a name may be cut. */
+export interface CacheRole {
+  /** Name, in which `*` stands for any part between dots. */
+  readonly pattern: string;
+  /** Its features are so many equal parts which belong together, such as heads. */
+  readonly parts: number;
 }
 
 /** How the weights `[out, in]`, tables `[rows, width]` or experts `[experts, ...]` of a name may be cut. */

@@ -2,6 +2,7 @@
  * Shape letters: B sequences, T new tokens of each, S tokens that there is room for, D model, V vocabulary.
  * @module */
 import type { DType } from "../graph/ir.ts";
+import type { ModelPlan } from "../graph/roles.ts";
 import { Tensor } from "../graph/tensor.ts";
 import type { Module } from "./module.ts";
 
@@ -23,6 +24,8 @@ export interface GenerativeModel extends Module {
   next(tokens: NewTokens): Tensor;
   /** V. */
   readonly vocabSize: number;
+  /** What tensor parallelism may cut. */
+  readonly plan?: ModelPlan;
 }
 
 /** Rows of all tokens, of each thing that is kept. A token's row is its position: rows behind the last token may hold anything, as no

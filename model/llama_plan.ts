@@ -23,6 +23,7 @@ export function llamaPlan({ numHeads, numKvHeads, ffnHiddenDim, vocabSize, tiedE
       // As a table it is cut by the same dim.
       ...(tiedEmbeddings ? [] : [{ pattern: "output.weight", role: "column", parts: vocabSize } as const]),
     ],
+    caches: [{ pattern: "cache/layers.*.attention.*", parts: numKvHeads }],
     logits: "output",
     residual: ["batch", "sequence", "features"],
   };

@@ -1,7 +1,7 @@
 /** The plan: which parameter, gradient sum and activation lies how on the mesh. A plan is a short list of patterns; bound to a mesh
  * and the graphs of a step, it gives every state and input its layout.
  * @module */
-import { type DimRole, gradientOf, type Graph, type Input, type State } from "../graph/ir.ts";
+import { type DimRole, gradientOf, type Graph, type Input, type State, type StateKind } from "../graph/ir.ts";
 import {
   axesOfDim,
   degreeOf,
@@ -12,6 +12,7 @@ import {
   partial,
   type Placement,
   replicate,
+  replicated,
   shard,
 } from "../graph/layout.ts";
 import type { ModelPlan, ParameterRole } from "../graph/roles.ts";
@@ -40,9 +41,18 @@ export interface ActivationRule {
   readonly layout: Placements;
 }
 
+/** Layouts of the caches of a name. Without a rule they are whole. */
+export interface CacheRule {
+  readonly pattern: string;
+  readonly layout: Placements;
+  /** Dims that are so many equal parts which belong together. */
+  readonly parts: Readonly<Record<number, number>>;
+}
+
 /** A plan. Only tensor and expert parallelism need rules. */
 export interface Plan {
   readonly parameters: readonly ParameterRule[];
+  readonly caches: readonly CacheRule[];
   readonly activations: readonly ActivationRule[];
   /** The residual stream: what its dims count, and where its partial values of more than one use are resolved to on axes other than
    * those of the data. */
@@ -81,13 +91,15 @@ export function planOf(model: ModelPlan, options: PlanOptions = {}): Plan {
   const roles = model.residual, sequence = sequenceParallel ? roles.indexOf("sequence") : -1;
   return {
     parameters: model.parameters.map(rule),
+    caches: model.caches?.map(({ pattern, parts }) => ({ pattern, layout: { tp: shard(2) }, parts: { 2: parts } })) ??
+      [],
     activations: lossParallel ? [] : [{ pattern: model.logits, layout: { tp: replicate } }],
     residual: { roles, layout: sequence < 0 ? {} : { tp: shard(sequence) } },
   };
 }
 
 /** The plan of a model that names nothing: data axes alone. */
-export const dataPlan: Plan = { parameters: [], activations: [], residual: { roles: [], layout: {} } };
+export const dataPlan: Plan = { parameters: [], caches: [], activations: [], residual: { roles: [], layout: {} } };
 
 /** What pass `partition` asks. Layouts are over the factors of a mesh. */
 export interface Layouts {
@@ -110,6 +122,7 @@ export class BoundPlan implements Layouts {
   readonly #plan: Plan;
   readonly #mesh: Mesh;
   readonly #parameters: ReadonlyMap<string, ParameterRule>;
+  readonly #caches: ReadonlyMap<string, CacheRule>;
   readonly #activations: ReadonlyMap<string, ActivationRule>;
 
   /** @throws {LayoutError} when a pattern matches nothing, a name is matched twice, or what belongs together would be cut. */
@@ -117,16 +130,21 @@ export class BoundPlan implements Layouts {
     this.#plan = plan;
     this.#mesh = mesh;
     this.states = new Map(graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
-    const parameters = [...this.states.values()].filter((s) => s.kind === "parameter").map((s) => s.name);
+    const named = (kind: StateKind) => [...this.states.values()].filter((s) => s.kind === kind).map((s) => s.name);
+    const parameters = named("parameter"), caches = named("cache");
     const modules = new Set(graphs.flatMap((g) => g.activations).map((a) => a.name));
     this.#parameters = matched(plan.parameters, parameters, "parameter");
     this.#activations = matched(plan.activations, [...modules], "module");
-    for (const name of parameters) this.#check(this.states.get(name)!);
+    // A step of training keeps nothing.
+    this.#caches = caches.length > 0 ? matched(plan.caches, caches, "cache") : new Map();
+    for (const [name, { stored, used, parts }] of this.#parameters) this.#check(name, { ...stored, ...used }, parts);
+    for (const [name, { layout, parts }] of this.#caches) this.#check(name, layout, parts);
   }
 
   state(state: State): Layout {
     const rule = this.#parameters.get(state.of ?? state.name);
     if (state.kind === "sum") return this.#layout(SUMMANDS, AXES);
+    if (state.kind === "cache") return this.#layout(this.#caches.get(state.name)?.layout ?? {}, AXES);
     const sharded = state.shape.length === 0 ? {} : this.#sharded(state.shape, rule);
     const placements = state.kind === "gradient"
       ? { ...SUMMANDS, ...sharded, ...rule?.gradient }
@@ -163,8 +181,17 @@ export class BoundPlan implements Layouts {
       const layout = this.state(s);
       return s.kind === "gradient" ? new Map([...layout].filter(([, p]) => p.kind !== "partial")) : layout;
     };
+    return { ...this.#layouts(), state };
+  }
+
+  /** The same where every rank gets all of the inputs, and does what is not cut by features as all others do. */
+  get undivided(): Layouts {
+    return { ...this.#layouts(), input: () => replicated, residual: () => replicated };
+  }
+
+  #layouts(): Layouts {
     return {
-      state,
+      state: (s) => this.state(s),
       used: (s) => this.used(s),
       input: (i) => this.input(i),
       activation: (module) => this.activation(module),
@@ -216,14 +243,14 @@ export class BoundPlan implements Layouts {
     }));
   }
 
-  #check(parameter: State): void {
-    const rule = this.#parameters.get(parameter.name), { degrees } = this.#mesh;
-    for (const [axis, p] of Object.entries({ ...rule?.stored, ...rule?.used }) as [Axis, Placement][]) {
+  #check(name: string, placements: Placements, parts: ParameterRule["parts"]): void {
+    const { shape } = this.states.get(name)!, { degrees } = this.#mesh;
+    for (const [axis, p] of Object.entries(placements) as [Axis, Placement][]) {
       if (p.kind !== "shard" || axis in SHARDED) continue;
-      const parts = rule?.parts?.[p.dim] ?? parameter.shape[p.dim];
-      if (parts % degrees[axis] !== 0) {
+      const count = parts?.[p.dim] ?? shape[p.dim];
+      if (count % degrees[axis] !== 0) {
         throw new LayoutError(
-          `Cannot cut "${parameter.name}" over ${axis}: dim ${p.dim} of [${parameter.shape}] is ${parts} parts that belong ` +
+          `Cannot cut "${name}" over ${axis}: dim ${p.dim} of [${shape}] is ${count} parts that belong ` +
             `together, not a multiple of ${degrees[axis]}; change ${DEGREE_KEYS[axis]}, or the model's size`,
         );
       }

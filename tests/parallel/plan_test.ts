@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { f64 } from "../../graph/builder.ts";
 import { gradientOf, type Graph, momentsOf, type State, type StateKind } from "../../graph/ir.ts";
-import { layoutText, shard } from "../../graph/layout.ts";
+import { LayoutError, layoutText, shard } from "../../graph/layout.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { llamaPlan } from "../../model/llama_plan.ts";
 import { BoundPlan, dataPlan, type Plan, planOf } from "../../parallel/plan.ts";
@@ -56,6 +56,30 @@ Deno.test("tp cuts a dim before data axes do, so that what they gather is one bo
   const tp = { tp: shard(0) }, plan = bound([{ pattern: "w", stored: tp, used: tp, gradient: tp }]);
   assertEquals(layoutText(plan.state(all[0])), "tp: Shard(0), dp_shard: Shard(0), cp: Shard(0)");
   assertEquals(layoutText(plan.used(all[0])), "tp: Shard(0)");
+});
+
+Deno.test("caches are whole unless a rule cuts them, whose pattern has to match where there are caches at all", () => {
+  const keys = { name: "cache/keys", kind: "cache", dtype: "f32", shape: [2, 8, 6] } as const,
+    graphs = [graphWith(keys)];
+  const rules = [{ pattern: "cache/*", layout: { tp: shard(2) }, parts: { 2: 2 } }];
+  const layoutOf = (caches: Plan["caches"]) =>
+    layoutText(new BoundPlan({ ...dataPlan, caches }, mesh, graphs).state(keys));
+  assertEquals([layoutOf([]), layoutOf(rules)], ["Replicate", "tp: Shard(2)"]);
+  assertThrows(
+    () => layoutOf([{ ...rules[0], pattern: "keys" }]),
+    LayoutError,
+    "matches no cache: expected one of cache/keys",
+  );
+  assertThrows(() => layoutOf([{ ...rules[0], parts: { 2: 3 } }]), LayoutError, "is 3 parts that belong together");
+  new BoundPlan({ ...dataPlan, caches: rules }, mesh, [graphWith(...all)]); // a step of training has none
+});
+
+Deno.test("what all ranks get undivided is no longer shared out by the batch", () => {
+  const plan = bound([]).undivided, [tokens] = graphWith(...all).inputs;
+  assertEquals([plan.input(tokens), plan.residual(["batch", "sequence", "features"])].map(layoutText), [
+    "Replicate",
+    "Replicate",
+  ]);
 });
 
 Deno.test("a pattern that matches nothing is an error that names what there is", () => {

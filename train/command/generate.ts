@@ -5,7 +5,7 @@ import { TitanError } from "../../ffi/error.ts";
 import { LibraryError } from "../../ffi/library.ts";
 import { exitCodeOf, onStop, type StopSignal } from "../../launch/stop.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
-import { findCheckpoints } from "../checkpoint/manifest.ts";
+import { findCheckpoints } from "../checkpoint/open.ts";
 import type { ChatMessage } from "../generate/chat.ts";
 import { openDecoder } from "../generate/decoder.ts";
 import { GenerateError } from "../generate/error.ts";

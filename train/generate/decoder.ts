@@ -3,17 +3,20 @@
 import { Actions } from "../../ffi/buffer.ts";
 import { Device } from "../../ffi/device.ts";
 import { Program } from "../../ffi/program.ts";
-import { numel } from "../../graph/ir.ts";
+import { numel, type State } from "../../graph/ir.ts";
+import { boxOf, replicated } from "../../graph/layout.ts";
 import type { EncodedSection } from "../../graph/passes/encode.ts";
-import type { MemoryPlan } from "../../graph/passes/memory.ts";
 import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
 import type { GenerativeModel } from "../../model/cache.ts";
 import { Llama } from "../../model/llama.ts";
+import { Mesh } from "../../parallel/mesh.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import type { LoadedCheckpoint } from "../checkpoint/load.ts";
+import { stretches } from "../checkpoint/pieces.ts";
 import { compileGraphs } from "../compile.ts";
 import { newArray, setNumbers, typedArray } from "../typed_array.ts";
 import { generationGraphs, generationName, quickest, tokenCounts } from "./graphs.ts";
+import { bindGeneration } from "./ranks.ts";
 
 /** A model that reads on. */
 export interface Decoder extends Disposable {
@@ -47,6 +50,18 @@ export interface DecoderOptions {
   readonly threads?: number;
   /** What is decoded; default: the Llama of the weights' sizes. */
   readonly model?: GenerativeModel;
+  /** The ranks of a mesh, which all open a decoder and then read the same tokens; default: this process does it alone. */
+  readonly ranks?: DecoderRanks;
+}
+
+/** A process among the ranks that decode together. */
+export interface DecoderRanks {
+  /** Its device, which has joined those of the others. */
+  readonly device: Device;
+  /** How the ranks are arranged. */
+  readonly mesh: Mesh;
+  /** Which of them this is. */
+  readonly rank: number;
 }
 
 /** What a decoder needs of a checkpoint, or of weights that another program has saved: {@linkcode load} gives it. */
@@ -79,13 +94,19 @@ export async function openDecoder(weights: ModelWeights, options: DecoderOptions
   const model = options.model ?? llamaOf(weights), isBf16 = dtype === "bf16";
   const shape = { sequences, maxLength, dtype: isBf16 ? "f32" : dtype, cache: dtype } as const;
   using stack = new DisposableStack();
-  const device = stack.use(new Device({ threads }));
-  const graphs = generationGraphs(model, shape), precision = isBf16 ? inBf16 : fullPrecision;
-  const { plan, program: encoded } = compileGraphs(graphs, { precision, threads: device.info.threads });
+  const device = options.ranks?.device ?? stack.use(new Device({ threads }));
+  const graphs = generationGraphs(model, shape), ranks = options.ranks && bindGeneration(model, graphs, options.ranks);
+  const precision = isBf16 ? inBf16 : fullPrecision;
+  const { plan, program: encoded } = compileGraphs(graphs, { precision, threads: device.info.threads, ranks });
   const program = stack.use(await Program.create(device, encoded.bytes));
-  await putParameters(weights, plan, program);
-  const { vocabSize } = model;
-  return new ProgramDecoder(program, encoded.sections, { sequences, maxLength, vocabSize, owned: stack.move() });
+  const { mesh, rank } = options.ranks ?? { mesh: new Mesh({}, 1), rank: 0 };
+  for (const state of graphs[0].states.filter((s) => s.kind === "parameter")) {
+    const layout = ranks?.layouts.state(state) ?? replicated,
+      box = boxOf(state.shape, layout, mesh.degrees, mesh.coordinates(rank));
+    await putParameter(weights, state, { ...plan.states.get(state.name)!, starts: box.starts, program });
+  }
+  const sizes = { sequences, maxLength, vocabSize: model.vocabSize, cacheBytes: plan.categories.cache };
+  return new ProgramDecoder(program, encoded.sections, { ...sizes, owned: stack.move() });
 }
 
 function llamaOf({ path, llama }: ModelWeights): Llama {
@@ -97,22 +118,32 @@ function llamaOf({ path, llama }: ModelWeights): Llama {
   );
 }
 
-/** Copies the parameters into the program, one after another. */
-async function putParameters(weights: ModelWeights, plan: MemoryPlan, program: Program): Promise<void> {
-  for (const { state, offset } of plan.states.values()) {
-    if (state.kind !== "parameter") continue;
-    const saved = weights.tensors.get(state.name), text = saved ? `[${saved.shape}]` : "not there";
-    if (text !== `[${state.shape}]`) {
-      throw new CheckpointError(
-        `Cannot generate from ${weights.path}: "${state.name}" is ${text}`,
-        `[${state.shape}], as the model has it`,
-        "name weights of this model",
-      );
-    }
-    const data = newArray(state);
-    setNumbers(data, state.dtype, await weights.read(state.name));
-    await program.write(offset, data);
+/** Copies what a rank has of a parameter into its program.
+ * @param whole the whole parameter. @param part.state what the rank has of it. @param part.starts where that begins. */
+async function putParameter(
+  weights: ModelWeights,
+  whole: State,
+  part: {
+    readonly state: State;
+    readonly offset: number;
+    readonly starts: readonly number[];
+    readonly program: Program;
+  },
+): Promise<void> {
+  const { name, shape } = whole, { state, offset, starts, program } = part;
+  const saved = weights.tensors.get(name), text = saved ? `[${saved.shape}]` : "not there";
+  if (text !== `[${shape}]`) {
+    throw new CheckpointError(
+      `Cannot generate from ${weights.path}: "${name}" is ${text}`,
+      `[${shape}], as the model has it`,
+      "name weights of this model",
+    );
   }
+  const values = await weights.read(name), data = newArray(state), all = { starts: shape.map(() => 0), sizes: shape };
+  for (const { from, to, length } of stretches(all, { starts, sizes: state.shape })) {
+    setNumbers(data.subarray(to, to + length), state.dtype, values.subarray(from, from + length));
+  }
+  await program.write(offset, data);
 }
 
 /** A section of the program, and where its inputs and its output are in the host buffers. */
@@ -127,6 +158,7 @@ interface Reader {
 }
 
 interface ProgramDecoderOptions extends Pick<Decoder, "sequences" | "vocabSize" | "maxLength"> {
+  readonly cacheBytes: number;
   /** What is freed with the decoder. */
   readonly owned: Disposable;
 }
@@ -136,6 +168,8 @@ export class ProgramDecoder implements Decoder {
   readonly sequences: number;
   readonly vocabSize: number;
   readonly maxLength: number;
+  /** What this process keeps of the tokens. */
+  readonly cacheBytes: number;
   /** What `extend` gives, in the element type that is computed in. */
   readonly logits: Float32Array | Float64Array;
   readonly #program: Program;
@@ -147,10 +181,11 @@ export class ProgramDecoder implements Decoder {
 
   /** Takes over a loaded program. */
   constructor(program: Program, sections: readonly EncodedSection[], options: ProgramDecoderOptions) {
-    const { sequences, vocabSize, maxLength, owned } = options;
+    const { sequences, vocabSize, maxLength, cacheBytes, owned } = options;
     this.sequences = sequences;
     this.vocabSize = vocabSize;
     this.maxLength = maxLength;
+    this.cacheBytes = cacheBytes;
     this.#program = program;
     this.#readers = new Map(
       tokenCounts(maxLength).map((count) => {

@@ -23,10 +23,10 @@ export interface GenerationShape {
 }
 
 /** New tokens of a sequence that graphs are made for: one, few enough that reading the weights still counts, and enough that it does not. */
-const TOKENS: readonly number[] = [1, 32, 256];
+const TOKENS: readonly number[] = [1, 32, 128];
 
 /** To read the weights takes as long as to multiply them with so many tokens. */
-const READING = 16;
+const READING = 32;
 
 /** The numbers of new tokens that graphs are made for, from 1 on. */
 export function tokenCounts(maxLength: number): number[] {

@@ -5,22 +5,22 @@ import { generationGraphs, generationName, quickest, tokenCounts } from "../../.
 import { randomLlama } from "./weights.ts";
 
 Deno.test("there is no graph for more tokens than there is room for, but always one for a single token", () => {
-  assertEquals([1, 31, 32, 1000].map(tokenCounts), [[1], [1], [1, 32], [1, 32, 256]]);
+  assertEquals([1, 31, 32, 1000].map(tokenCounts), [[1], [1], [1, 32], [1, 32, 128]]);
   const { model } = randomLlama(), shape = { sequences: 2, maxLength: 40, dtype: "f64" } as const;
   assertEquals(generationGraphs(model, shape).map((g) => g.name), ["decode", "prefill_32"]);
   assertEquals(tokenCounts(40).map(generationName), ["decode", "prefill_32"]);
 });
 
 Deno.test("a prompt is read in the pieces that take the least time, not in one that is mostly empty", () => {
-  const all = [1, 32, 256],
+  const all = [1, 32, 128],
     pieces = (left: number, sequences: number): number[] => {
       const count = left > 0 ? [quickest(all, left, sequences)] : [];
       return [...count, ...count.flatMap((n) => pieces(left - n, sequences))];
     };
   assertEquals(pieces(1, 1), [1]);
   assertEquals(pieces(8, 1), [32]);
-  assertEquals(pieces(300, 1), [256, 32, 32]);
-  assertEquals(pieces(70, 1), [32, 32, 32]);
+  assertEquals(pieces(300, 1), [128, 128, 32, 32]);
+  assertEquals(pieces(129, 1), [128, 1]);
   assertEquals(pieces(2, 64), [1, 1], "of many sequences at once an empty place costs as much as a token");
 });
 
