@@ -15,6 +15,8 @@ export interface LaunchOptions {
   readonly threads: number;
   /** Milliseconds that ranks have from a signal to their end. */
   readonly graceMs: number;
+  /** Is what the first rank prints passed on byte by byte, as the only rank's? Default: in lines that name their rank. */
+  readonly asOne?: boolean;
 }
 
 /** Milliseconds: between looks at what ranks have printed; for a job to end once a rank has failed; for mpirun to end the ranks. */
@@ -46,14 +48,19 @@ export async function launch(nproc: number, args: readonly string[], options: La
       ["-n", `${nproc}`, "sh", "-c", START, folder, ...program],
       environment(folder, nproc * options.threads),
     );
-    return await attend(mpirun, nproc, folder, options.graceMs);
+    return await attend(mpirun, nproc, folder, options);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
 }
 
 /** Prints what ranks print, passes signals on, and sees to it that all end. */
-async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, graceMs: number): Promise<number> {
+async function attend(
+  mpirun: Deno.ChildProcess,
+  nproc: number,
+  folder: string,
+  { graceMs, asOne = false }: LaunchOptions,
+): Promise<number> {
   const errors = new Errors(), control = mpirun.stdin.getWriter(), timers: ReturnType<typeof setTimeout>[] = [];
   let ended = false, failing = false, killed = false, cause: Cause | undefined, signal: StopSignal | undefined;
   const kill = () => {
@@ -65,8 +72,9 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
     if (!failing) timers.push(setTimeout(kill, FAILED_MS));
     failing = true;
   };
+  const shown = (line: string, rank: number) => asOne && rank === 0 ? line : withRank(line, rank);
   const onError = (rank: number, line: string) => {
-    if (!errors.add(rank, line)) console.error(withRank(line, rank));
+    if (!errors.add(rank, line)) console.error(shown(line, rank));
     if (errors.any) fail();
   };
   const onEnd = (line: string) => {
@@ -74,10 +82,12 @@ async function attend(mpirun: Deno.ChildProcess, nproc: number, folder: string, 
     if (cause) fail();
   };
   const outputs = Array.from({ length: nproc }, (_, rank) => [
-    new RankOutput(`${folder}/${rank}.out`, (line) => console.log(withRank(line, rank))),
-    new RankOutput(`${folder}/${rank}.err`, (line) => onError(rank, line)),
+    asOne && rank === 0
+      ? new RankOutput(`${folder}/0.out`, { onBytes: (bytes) => writeAll(Deno.stdout, bytes) })
+      : new RankOutput(`${folder}/${rank}.out`, { onLine: (line) => console.log(withRank(line, rank)) }),
+    new RankOutput(`${folder}/${rank}.err`, { onLine: (line) => onError(rank, line) }),
   ]).flat();
-  outputs.push(new RankOutput(`${folder}/ends`, onEnd));
+  outputs.push(new RankOutput(`${folder}/ends`, { onLine: onEnd }));
   const off = onStop((received) => {
     if (signal) return kill();
     signal = received;
@@ -169,17 +179,23 @@ function permissionFlags(library: string): string[] {
   ];
 }
 
-/** What ranks write into a file, line by line as it comes. */
+/** Where output goes: bytes as they come, or whole lines. */
+interface OutputListener {
+  readonly onBytes?: (bytes: Uint8Array) => void;
+  readonly onLine?: (line: string) => void;
+}
+
+/** What ranks write into a file, as it comes. */
 class RankOutput {
   readonly #path: string;
-  readonly #onLine: (line: string) => void;
+  readonly #listener: OutputListener;
   readonly #lines = new Lines();
   readonly #bytes = new Uint8Array(1 << 16);
   #file: Deno.FsFile | undefined;
 
-  constructor(path: string, onLine: (line: string) => void) {
+  constructor(path: string, listener: OutputListener) {
     this.#path = path;
-    this.#onLine = onLine;
+    this.#listener = listener;
   }
 
   /** Has a rank made the file? */
@@ -195,15 +211,17 @@ class RankOutput {
       if (error instanceof Deno.errors.NotFound) return false; // not yet
       throw error;
     }
-    const length = this.#file.readSync(this.#bytes) ?? 0;
-    this.#lines.add(this.#bytes.subarray(0, length)).forEach(this.#onLine);
+    const length = this.#file.readSync(this.#bytes) ?? 0, { onBytes, onLine } = this.#listener;
+    const bytes = this.#bytes.subarray(0, length);
+    if (onBytes) onBytes(bytes);
+    else this.#lines.add(bytes).forEach((line) => onLine?.(line));
     return length === this.#bytes.length;
   }
 
   /** Takes the rest. */
   end(): void {
     while (this.look());
-    this.#lines.end().forEach(this.#onLine);
+    this.#lines.end().forEach((line) => this.#listener.onLine?.(line));
     this.#file?.close();
   }
 }
@@ -211,4 +229,8 @@ class RankOutput {
 /** A line with the rank that it comes from, which most say themselves. */
 function withRank(line: string, rank: number): string {
   return line.startsWith(`[rank${rank}] `) ? line : prefixed(line, rank);
+}
+
+function writeAll(to: { writeSync(bytes: Uint8Array): number }, bytes: Uint8Array): void {
+  for (let at = 0; at < bytes.length;) at += to.writeSync(bytes.subarray(at));
 }

@@ -101,8 +101,10 @@ Deno.test("variables that are no ranks are refused by name", () => {
   );
 });
 
-Deno.test("the task that trains may read these variables", async () => {
+Deno.test("the tasks that start ranks may read these variables", async () => {
   const { tasks } = JSON.parse(await Deno.readTextFile(new URL("../../deno.json", import.meta.url)));
-  const allowed = /--allow-env=(\S+)/.exec(tasks.train.command)![1].split(",");
-  assertEquals(VARIABLES.filter((name) => !allowed.includes(name)), []);
+  for (const { command } of [tasks.train, tasks.generate]) {
+    const allowed = /--allow-env=(\S+)/.exec(command)![1].split(",");
+    assertEquals(VARIABLES.filter((name) => !allowed.includes(name)), []);
+  }
 });

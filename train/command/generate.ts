@@ -1,25 +1,34 @@
 /** `deno task generate`: text to the terminal as it comes, or a conversation.
  * @module */
 import { DataError } from "../../data/error.ts";
+import { Device } from "../../ffi/device.ts";
 import { TitanError } from "../../ffi/error.ts";
 import { LibraryError } from "../../ffi/library.ts";
-import { exitCodeOf, onStop, type StopSignal } from "../../launch/stop.ts";
+import { LayoutError } from "../../graph/layout.ts";
+import { exitCodeOf, followLauncher, onStop, type StopSignal } from "../../launch/stop.ts";
+import { LaunchError, type World, worldOf } from "../../launch/world.ts";
+import { Mesh } from "../../parallel/mesh.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { findCheckpoints } from "../checkpoint/open.ts";
 import type { ChatMessage } from "../generate/chat.ts";
-import { openDecoder } from "../generate/decoder.ts";
+import { type Decoder, type DecoderRanks, openDecoder } from "../generate/decoder.ts";
 import { GenerateError } from "../generate/error.ts";
 import { chatTokens, promptTokens, roomFor } from "../generate/generate.ts";
 import { openSource, type TextSource } from "../generate/source.ts";
 import { checkPrompt, type GenerationStatistics, TextGenerator, type TextPiece } from "../generate/text_generator.ts";
+import { ProcessGroup } from "../process_group.ts";
 import { type GenerateArguments, readGenerateArguments, usage } from "./generate_arguments.ts";
+import { launchRanks, numRanks } from "./start_ranks.ts";
 import { enterWorkingFolder } from "./working_folder.ts";
 
 /** Errors that say all there is to say. */
-const KNOWN = [GenerateError, CheckpointError, DataError, LibraryError, TitanError];
+const KNOWN = [GenerateError, CheckpointError, DataError, LibraryError, TitanError, LaunchError, LayoutError];
 
 /** Tokens that a conversation has room for, unless it is said otherwise: all that a model was made for may take much memory. */
 const CHAT_LENGTH = 4096;
+
+/** Milliseconds that ranks have to end a text behind the token under way. */
+const GRACE_MS = 10_000;
 
 /** Where text comes from and goes. */
 export interface Terminal {
@@ -37,9 +46,22 @@ export interface Terminal {
 export async function generateCommand(args: readonly string[], terminal: Terminal): Promise<number> {
   try {
     const options = readGenerateArguments(args);
-    if (!options.help) return await run(options, terminal);
-    terminal.out(`${usage()}\n`);
-    return 0;
+    if (options.help) {
+      terminal.out(`${usage()}\n`);
+      return 0;
+    }
+    const found = worldOf(), world = found?.size === 1 ? undefined : found;
+    const size = numRanks(world?.size, options.nproc ?? options.tp);
+    if (size === 1) return await run(options, terminal);
+    if (options.chat && options.prompt === undefined) {
+      throw new GenerateError(
+        "Several ranks read no conversation from standard input",
+        "--prompt TEXT beside --chat",
+        "add it, or leave out --mesh and --nproc",
+      );
+    }
+    if (world) return await runAsRank(options, terminal, world);
+    return await launchRanks(size, args, { threads: options.threads, graceMs: GRACE_MS, asOne: true });
   } catch (error) {
     if (!KNOWN.some((kind) => error instanceof kind)) throw error;
     terminal.note(`error: ${(error as Error).message}\n`);
@@ -47,7 +69,27 @@ export async function generateCommand(args: readonly string[], terminal: Termina
   }
 }
 
-async function run(options: GenerateArguments, terminal: Terminal): Promise<number> {
+/** Runs as one of several ranks, all of which draw the same tokens; the first one writes them. */
+async function runAsRank(options: GenerateArguments, terminal: Terminal, world: World): Promise<number> {
+  const { rank, size } = world, mesh = new Mesh({ tp: options.tp ?? size, dp_shard: 1 }, size);
+  followLauncher(world);
+  using device = new Device({ threads: options.threads, hostSize: world.hostSize });
+  await using group = await ProcessGroup.open(device, world);
+  const silent = { ...terminal, out: () => {}, note: () => {} };
+  try {
+    await run(options, rank === 0 ? terminal : silent, { device, mesh, rank, group });
+    return 0; // whoever started the ranks knows what stopped them
+  } catch (error) {
+    group.fail(error);
+    throw error;
+  }
+}
+
+async function run(
+  options: GenerateArguments,
+  terminal: Terminal,
+  together?: DecoderRanks & { readonly group: ProcessGroup },
+): Promise<number> {
   const from = latestOf(options.from), { prompt, chat, contextLength, maxNewTokens } = options;
   if (from !== options.from) terminal.note(`from ${from}\n`);
   const source = await openSource(from, options), isConversation = chat && prompt === undefined;
@@ -61,12 +103,31 @@ async function run(options: GenerateArguments, terminal: Terminal): Promise<numb
   const maxLength = roomFor(source, needed, contextLength);
   checkPrompt(tokens.length, maxLength);
   const { samples: sequences, dtype, threads } = options;
-  using decoder = await openDecoder(source.weights, { sequences, maxLength, dtype, threads });
-  const speaker = new Speaker(new TextGenerator(source, decoder), options, terminal);
+  using decoder = await openDecoder(source.weights, { sequences, maxLength, dtype, threads, ranks: together });
+  const stopping = (): Promise<void> => speaker.agree(together!.group);
+  const generator = new TextGenerator(source, together ? agreeing(decoder, stopping) : decoder);
+  const speaker = new Speaker(generator, options, terminal, together !== undefined);
   if (isConversation) return await converse(source, system, speaker, terminal);
   if (!chat && sequences === 1) terminal.out(prompt!);
   await speaker.say(tokens, chat ? "" : prompt!);
   return speaker.stopped ? exitCodeOf(speaker.stopped) : 0;
+}
+
+/** A decoder that does something before it reads on. */
+function agreeing(decoder: Decoder, before: () => Promise<void>): Decoder {
+  const { sequences, vocabSize, maxLength } = decoder;
+  return {
+    ...{ sequences, vocabSize, maxLength },
+    get lengths() {
+      return decoder.lengths;
+    },
+    async extend(tokens) {
+      await before();
+      return await decoder.extend(tokens);
+    },
+    truncate: (sequence, length) => decoder.truncate(sequence, length),
+    [Symbol.dispose]: () => decoder[Symbol.dispose](),
+  };
 }
 
 /** Takes turns until there is no further line, or somebody stops it while nothing is said. */
@@ -105,23 +166,34 @@ class Speaker {
   readonly #generator: TextGenerator;
   readonly #options: GenerateArguments;
   readonly #terminal: Terminal;
+  readonly #isOfSeveral: boolean;
+  #stopping = new AbortController();
 
-  constructor(generator: TextGenerator, options: GenerateArguments, terminal: Terminal) {
+  /** @param isOfSeveral does it stop when all ranks have agreed to? */
+  constructor(generator: TextGenerator, options: GenerateArguments, terminal: Terminal, isOfSeveral: boolean) {
+    this.#isOfSeveral = isOfSeveral;
     this.#generator = generator;
     this.#options = options;
     this.#terminal = terminal;
+  }
+
+  /** Has all ranks stop behind the same token. */
+  async agree(group: ProcessGroup): Promise<void> {
+    const stops = await group.exchange([this.stopped ? 1 : 0]);
+    if (stops.some((stop) => stop !== 0)) this.#stopping.abort();
   }
 
   /** Writes texts while they come; returns the first.
    * @param before what is written before each of several. */
   async say(tokens: readonly number[], before: string): Promise<string> {
     const { out, note, onStop } = this.#terminal, { samples, sampling, maxNewTokens, stop } = this.#options;
-    const stopping = new AbortController(), texts = new Samples(samples, before, out), said: string[] = [];
+    const texts = new Samples(samples, before, out), said: string[] = [];
+    const stopping = this.#stopping = new AbortController();
     this.stopped = undefined;
     this.isSpeaking = true;
     const off = onStop((signal) => {
       this.stopped = signal;
-      stopping.abort();
+      if (!this.#isOfSeveral) stopping.abort();
     });
     try {
       const { signal } = stopping;

@@ -20,6 +20,10 @@ export interface GenerateArguments {
   readonly contextLength: number | undefined;
   readonly dtype: "f32" | "bf16" | undefined;
   readonly threads: number;
+  /** Ranks that are started to do it together. */
+  readonly nproc: number | undefined;
+  /** Ranks that share out each layer. */
+  readonly tp: number | undefined;
   readonly help: boolean;
 }
 
@@ -54,6 +58,8 @@ const OPTIONS: Readonly<Record<string, readonly [value: string, meaning: string]
   ],
   "dtype": ["f32|bf16", "type of weights and products; default f32"],
   "threads": ["N", "CPU threads; default 0: one for each core"],
+  "nproc": ["N", "ranks that do it together, started here through mpirun; default: as many as --mesh has"],
+  "mesh": ["tp=N", "ranks that share out each layer"],
   "help": ["", "prints this"],
 };
 
@@ -112,6 +118,14 @@ export function readGenerateArguments(args: readonly string[]): GenerateArgument
     repetitionPenalty: number("repetition-penalty"),
     seed: number("seed"),
   }, (option) => `--${option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`);
+  const mesh = text("mesh"), [, tp] = /^tp=([1-9]\d*)$/.exec(mesh ?? "") ?? [];
+  if (mesh !== undefined && tp === undefined) {
+    throw new GenerateError(
+      `--mesh is ${mesh}`,
+      "tp=N: a text is made token by token, so that its layers alone can be shared out",
+      "write --mesh tp=2, or leave it out",
+    );
+  }
   const chat = given.has("chat"), dtype = text("dtype"), help = given.has("help"), prompt = text("prompt");
   if (dtype !== undefined && dtype !== "f32" && dtype !== "bf16") {
     throw new GenerateError(`--dtype is ${dtype}`, "f32 or bf16", "write one of these");
@@ -142,5 +156,7 @@ export function readGenerateArguments(args: readonly string[]): GenerateArgument
     tokenizer: text("tokenizer"),
     contextLength: count("context-length", 1),
     threads: count("threads", 0) ?? 0,
+    nproc: count("nproc", 1),
+    tp: tp === undefined ? undefined : Number(tp),
   };
 }

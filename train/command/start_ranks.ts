@@ -3,7 +3,7 @@
 import { modulePath } from "../../ffi/comm.ts";
 import { Device } from "../../ffi/device.ts";
 import { library } from "../../ffi/library.ts";
-import { launch, WITH_MPI } from "../../launch/launch.ts";
+import { launch, type LaunchOptions, WITH_MPI } from "../../launch/launch.ts";
 import { LaunchError, readable } from "../../launch/world.ts";
 import { type Config, type LogRanks, meshOf, readLogRanks } from "../config/config.ts";
 
@@ -30,11 +30,22 @@ export function shownRanks(asked: LogRanks | undefined, size: number): LogRanks 
  * @returns their exit code. */
 export async function startRanks(config: Config, size: number, args: readonly string[]): Promise<number> {
   meshOf(config, size);
+  const { device: { threads }, comm: { train_timeout_seconds: seconds } } = config;
+  return await launchRanks(size, args, { threads, graceMs: seconds * 1000 });
+}
+
+/** Starts ranks that run this command line, and waits for them.
+ * @param options.threads of each rank, or 0 for its part of the machine. @returns their exit code.
+ * @throws {LaunchError} when they cannot be started. */
+export async function launchRanks(
+  size: number,
+  args: readonly string[],
+  options: Omit<LaunchOptions, "library" | "main">,
+): Promise<number> {
   const { path } = library(), module = modulePath();
   if (!exists(module)) throw new LaunchError(`Cannot start ${size} ranks: there is no ${module}`, ...WITH_MPI);
-  using device = new Device({ threads: config.device.threads, hostSize: size });
-  const { threads } = device.info;
-  return await launch(size, args, { library: path, threads, graceMs: config.comm.train_timeout_seconds * 1000 });
+  using device = new Device({ threads: options.threads, hostSize: size });
+  return await launch(size, args, { ...options, library: path, threads: device.info.threads });
 }
 
 function exists(path: string): boolean {

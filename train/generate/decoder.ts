@@ -102,7 +102,7 @@ export async function openDecoder(weights: ModelWeights, options: DecoderOptions
   const { mesh, rank } = options.ranks ?? { mesh: new Mesh({}, 1), rank: 0 };
   for (const state of graphs[0].states.filter((s) => s.kind === "parameter")) {
     const layout = ranks?.layouts.state(state) ?? replicated,
-      box = boxOf(state.shape, layout, mesh.degrees, mesh.coordinates(rank));
+      box = boxOf(state.shape, layout, mesh.factors, mesh.coordinates(rank));
     await putParameter(weights, state, { ...plan.states.get(state.name)!, starts: box.starts, program });
   }
   const sizes = { sequences, maxLength, vocabSize: model.vocabSize, cacheBytes: plan.categories.cache };

@@ -4,6 +4,7 @@ import type { StopSignal } from "../../../launch/stop.ts";
 import { generateCommand, statisticsText } from "../../../train/command/generate.ts";
 import { generate } from "../../../train/generate/generate.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
+import { testRanks } from "../../native/mpirun.ts";
 import { sample, smallCheckpoint } from "../weights/fixture.ts";
 
 library(); // opened here: inside a test the sanitizer would call it a leak
@@ -114,4 +115,39 @@ Deno.test("of one token alone no rate is told", () => {
     statisticsText(statistics),
     "[5 tokens of prompt, 3 of them known, first token after 12 ms; 1 new tokens]",
   );
+});
+
+/** The command as a process of its own, with the permissions that its task has. */
+function command(args: readonly string[]): Deno.Command {
+  const { tasks } = JSON.parse(Deno.readTextFileSync(new URL("../../../deno.json", import.meta.url)));
+  const words = tasks.generate.command.split(" ").slice(1), cwd = new URL("../../../", import.meta.url);
+  return new Deno.Command(Deno.execPath(), { args: [...words, ...args], cwd, stdout: "piped", stderr: "piped" });
+}
+
+testRanks("two ranks write, byte by byte, what one does, and end together behind the same token", async () => {
+  await using at = await folders();
+  const args = ["--from", at.step, "--prompt", "We the people", "--temperature", "0"];
+  const alone = await run([...args, ...few]),
+    { code, stdout, stderr } = await command([...args, ...few, "--mesh=tp=2"])
+      .output();
+  assertEquals([code, new TextDecoder().decode(stdout)], [0, alone.out]);
+  assertMatch(new TextDecoder().decode(stderr), /^\[\d+ tokens of prompt, .*\]\n$/);
+
+  const child = command([...args, "--nproc", "2", "--max-new-tokens", "2000", "--context-length", "4000"]).spawn();
+  const reader = child.stdout.getReader(), { value } = await reader.read(); // before a line has ended
+  child.kill("SIGINT");
+  for (let done = false; !done;) ({ done } = await reader.read());
+  assertEquals([(await child.status).code, value!.length > 0], [130, true]);
+  assertStringIncludes(await new Response(child.stderr).text(), "new tokens");
+});
+
+testRanks("a mesh that does not fit the model is refused, and so is a conversation of several ranks", async () => {
+  await using at = await folders();
+  const refused = async (...args: string[]) =>
+    new TextDecoder().decode((await command(["--from", at.step, ...args]).output()).stderr);
+  assertMatch(
+    await refused("--prompt", "a", "--mesh", "tp=3"),
+    /^\[rank\d\] error: Cannot cut ".*" over tp: .*multiple of 3;/,
+  );
+  assertMatch(await refused("--chat", "--nproc", "2"), /^error: Several ranks read no conversation/);
 });

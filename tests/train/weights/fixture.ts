@@ -22,7 +22,7 @@ export function weightsOf(config: LlamaConfig) {
     const count = shape.reduce((a, b) => a * b, 1);
     return [name, {
       shape,
-      numbers: Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7 + n) / 8),
+      numbers: Float32Array.from({ length: count }, (_, i) => Math.sin(Math.sin(i + n) * 43758.5453) / 8),
     }] as const;
   }));
 }
