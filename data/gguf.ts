@@ -175,6 +175,7 @@ class Reader implements Disposable {
     if (type === ggufTypes.string) return this.string();
     if (type === ggufTypes.array) {
       const of = this.u32(), length = this.u64(), values: GgufValue[] = [];
+      if (of === ggufTypes.array) throw this.damaged("a value of its header is a list of lists");
       // No value is smaller than a byte, so a length that is none ends at the end of the file.
       for (let n = 0; n < length; n++) values.push(this.value(of));
       return values;

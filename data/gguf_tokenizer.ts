@@ -135,10 +135,13 @@ export function ggufTokenizer(path: string): TokenizerFiles {
     bos_token: special(key("bos_token_id")),
     eos_token: special(key("eos_token_id")),
     // llama.cpp adds it for these, unless the file says otherwise.
-    add_bos_token: typeof addBos === "boolean" ? addBos : model === "llama" || key("pre") === SPLITS[0].names[0],
+    add_bos_token: typeof addBos === "boolean"
+      ? addBos
+      : model === "llama" || SPLITS[0].names.includes(key("pre") as string),
     ...(typeof template === "string" ? { chat_template: template } : {}),
     tokenizer_class: "PreTrainedTokenizerFast",
   };
+  const { bos_token: bos } = config, around = config.add_bos_token && bos !== null ? beginningWith(bos, texts) : null;
   const isAdded = (id: number) => ([Kind.control, Kind.userDefined, Kind.unknown] as number[]).includes(kinds[id]);
   const added = texts.flatMap((content, id) => {
     if (!isAdded(id)) return [];
@@ -151,7 +154,7 @@ export function ggufTokenizer(path: string): TokenizerFiles {
     return {
       ...{ version: "1.0", truncation: null, padding: null },
       added_tokens: added,
-      post_processor: null,
+      post_processor: around,
       ...rest,
     };
   };
@@ -211,6 +214,18 @@ export function ggufTokenizer(path: string): TokenizerFiles {
     },
   });
   return { json, config };
+}
+
+/** What `tokenizer.json` says of texts that begin with a token of their own. */
+function beginningWith(token: string, texts: readonly string[]): unknown {
+  const begin = { SpecialToken: { id: token, type_id: 0 } };
+  const sequence = (id: string, type_id: number) => ({ Sequence: { id, type_id } });
+  return {
+    type: "TemplateProcessing",
+    single: [begin, sequence("A", 0)],
+    pair: [begin, sequence("A", 0), sequence("B", 1)],
+    special_tokens: { [token]: { id: token, ids: [texts.indexOf(token)], tokens: [token] } },
+  };
 }
 
 function isListOf(value: GgufValue | undefined, type: "string" | "number"): boolean {

@@ -41,6 +41,7 @@ Deno.test("what is no GGUF file, or one of another version, is refused by what i
   assertThrows(await changed(4, 0, 0, 0, 3), DataError, "it is of version 1, or big-endian");
   assertThrows(await changed(24, 255, 255, 255, 255, 255), DataError, "goes on behind its"); // a key of 2^40 bytes
   assertThrows(await changed(24 + 8 + 20, 77), DataError, "has the type 77");
+  assertThrows(await changed(24 + 8 + 20, 9, 0, 0, 0, 9), DataError, "a list of lists");
   assertThrows(() => readGguf(`${folder.path}/b.gguf`), DataError, "b.gguf");
 });
 

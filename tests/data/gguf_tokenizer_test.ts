@@ -26,6 +26,11 @@ Deno.test("Hugging Face's own tokenizer reads the tokenizer.json that is made of
   fc.assert(fc.property(fc.string({ unit: "grapheme-ascii", minLength: 1, maxLength: 40 }), (text) => {
     assertEquals([...tokenizer.encode(text)], other.encode(text, { add_special_tokens: false }).ids);
   }));
+  for (const text of ["<s>Hello</s>", "Hello <s> you", "<s>[INST] Hi [/INST]", "a</s>b"]) {
+    const ids = other.encode(text, { add_special_tokens: false }).ids;
+    assertEquals([...tokenizer.encode(text, { special: true })], ids);
+  }
+  assertEquals([...tokenizer.encode("Hello", { bos: true })], other.encode("Hello").ids);
 });
 
 Deno.test("what llama.cpp has no name for is refused, rather than written as something near", () => {

@@ -73,12 +73,13 @@ export async function* generateFrom(source: TextSource, options: GenerateOptions
   done?.(generator.statistics!);
 }
 
-/** The tokens of a text, as its model expects a text to begin. */
+/** The tokens of a text, as its model expects a text to begin; a token that begins it already is not put there twice. */
 export function promptTokens(
   { tokenizer, addsBos }: Pick<TextSource, "tokenizer" | "addsBos">,
   text: string,
 ): number[] {
-  return [...tokenizer.encode(text, { special: true, bos: addsBos })];
+  const tokens = [...tokenizer.encode(text, { special: true })], { bosId } = tokenizer;
+  return addsBos && bosId !== null && tokens[0] !== bosId ? [bosId, ...tokens] : tokens;
 }
 
 /** The tokens of a conversation, up to where the model is to speak. */

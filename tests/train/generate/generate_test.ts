@@ -1,12 +1,13 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { library } from "../../../ffi/library.ts";
+import { Tokenizer } from "../../../data/tokenizer.ts";
 import { Llama } from "../../../model/llama.ts";
 import { GenerateError } from "../../../train/generate/error.ts";
-import { generate, type GenerateOptions } from "../../../train/generate/generate.ts";
+import { generate, type GenerateOptions, promptTokens } from "../../../train/generate/generate.ts";
 import type { GenerationStatistics } from "../../../train/generate/text_generator.ts";
 import { convertWeights } from "../../../train/weights/convert.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
-import { smallCheckpoint, smallConfig, weightsOf } from "../weights/fixture.ts";
+import { sample, smallCheckpoint, smallConfig, weightsOf } from "../weights/fixture.ts";
 
 library(); // opened here: inside a test the sanitizer would call it a leak
 
@@ -38,6 +39,14 @@ Deno.test("a checkpoint, a folder, a file of GGUF and a run write the same text"
   // The folder's tokenizer does not say that a text begins with a token of its own, so it is said here.
   assertEquals(await textsOf(`${path}/hf`, { ...options, prompt: `<|begin_of_text|>${PROMPT}` }), expected);
   assertEquals(new Set(expected).size, 2);
+});
+
+Deno.test("a prompt begins with the token that begins a document once, where the model expects it", async () => {
+  const tokenizer = await Tokenizer.open(sample), plain = [...tokenizer.encode(PROMPT)];
+  for (const text of [PROMPT, `<|begin_of_text|>${PROMPT}`]) {
+    assertEquals(promptTokens({ tokenizer, addsBos: true }, text), [2046, ...plain]);
+  }
+  assertEquals(promptTokens({ tokenizer, addsBos: false }, PROMPT), plain);
 });
 
 Deno.test("a text ends where the model's length ends, and more is possible where it is asked for", async () => {
