@@ -16,15 +16,19 @@ export const smallConfig: LlamaConfig = {
   ...{ dim: 64, numLayers: 2, numHeads: 4, numKvHeads: 2, headDim: 16, ffnHiddenDim: 96, vocabSize: 2048 },
 };
 
-/** Numbers like weights, the same for the same name. */
+/** Numbers like weights, the same for the same model: those of norms are about 1. */
 export function weightsOf(config: LlamaConfig) {
   return new Map([...namedParameters(new Llama(config))].map(([name, { shape }], n) => {
-    const count = shape.reduce((a, b) => a * b, 1);
-    return [name, {
-      shape,
-      numbers: Float32Array.from({ length: count }, (_, i) => Math.sin(Math.sin(i + n) * 43758.5453) / 8),
-    }] as const;
+    const count = shape.reduce((a, b) => a * b, 1), base = name.includes("norm") ? 1 : 0;
+    const number = (_: unknown, i: number) => base + 0.3 * wave(i + 7919 * n);
+    return [name, { shape, numbers: Float32Array.from({ length: count }, number) }] as const;
   }));
+}
+
+/** A number from -1 to 1 that looks random. */
+function wave(i: number): number {
+  const x = Math.sin(12.9898 * i + 4.1414) * 43758.5453;
+  return 2 * (x - Math.floor(x)) - 1;
 }
 
 /** Makes a folder that is a checkpoint of a run.
