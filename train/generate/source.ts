@@ -1,7 +1,7 @@
 /** What text is generated from: weights with their tokenizer, of a checkpoint, a folder, a file of GGUF, or a run under way.
  * @module */
-import { fromFileUrl } from "@std/path";
 import { SAMPLE } from "../../data/dataset.ts";
+import { show, toUrl } from "../../data/source.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import type { GenerativeModel } from "../../model/cache.ts";
 import { Llama } from "../../model/llama.ts";
@@ -62,7 +62,7 @@ export async function describeRun({ options }: RunUnderWay, other?: string): Pro
       "give it that method, or train a Llama",
     );
   }
-  const tokenizerPath = (given instanceof URL ? fromFileUrl(given) : given).replace(/(?<=.)\/+$/, "");
+  const tokenizerPath = show(toUrl(given)).replace(/(?<=.)\/+$/, "");
   const tokenizer = await Tokenizer.open(given), { eosId, bosId } = tokenizer;
   return {
     ...{ tokenizer, tokenizerPath, model },

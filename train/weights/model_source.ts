@@ -1,8 +1,8 @@
 /** A Llama with all that is needed to write or continue text: weights, sizes, tokenizer, and how long its texts may be.
  * @module */
-import { fromFileUrl } from "@std/path";
 import { SAMPLE } from "../../data/dataset.ts";
 import { isGgufName, readGguf } from "../../data/gguf.ts";
+import { show } from "../../data/source.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
@@ -72,8 +72,7 @@ function tokenizerOf(checkpoint: Checkpoint): string | undefined {
   if (!isOurs(checkpoint)) return hasTokenizer(path) ? path : undefined;
   const { tokenizer } = stateOf(checkpoint);
   if (tokenizer === undefined) return undefined; // saved before checkpoints said so
-  const url = tokenizer === null ? SAMPLE : new URL(tokenizer);
-  return url.protocol === "file:" ? fromFileUrl(url).replace(/(?<=.)\/+$/, "") : url.href;
+  return show(tokenizer === null ? SAMPLE : new URL(tokenizer)).replace(/(?<=.)\/+$/, "");
 }
 
 /** Tokens of the texts that a model was made for; undefined where nothing says so. */
