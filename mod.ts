@@ -36,7 +36,7 @@ export { Tensor, type Tracer } from "./graph/tensor.ts";
 export { grad, type Gradient, type TensorFunction, trace } from "./graph/trace.ts";
 export { verify } from "./graph/verify.ts";
 export { Attention, type AttentionOptions, type Places, type RopeScaling, RotaryEmbedding } from "./model/attention.ts";
-export { Cache, type GenerativeModel, type NewTokens } from "./model/cache.ts";
+export { Cache, type GenerativeModel, isGenerative, type NewTokens } from "./model/cache.ts";
 export { FeedForward } from "./model/feed_forward.ts";
 export { Embedding, Linear, RMSNorm } from "./model/layers.ts";
 export {
@@ -105,7 +105,7 @@ export type { OptimizerOptions } from "./train/optimizer.ts";
 export type { InstructionInfo } from "./graph/passes/encode.ts";
 export type { InstructionTime, StepProfile } from "./train/report/profile.ts";
 export type { RealType } from "./train/step.ts";
-export { DivergedError, type StepNumbers } from "./train/step_program.ts";
+export { type DecoderSizes, DivergedError, type StepNumbers } from "./train/step_program.ts";
 export type { CompleteOptions, Evaluation, TrainOptions, TrainStep, ValidationOptions } from "./train/options.ts";
 export { train, Trainer } from "./train/trainer.ts";
 

@@ -28,6 +28,12 @@ export interface GenerativeModel extends Module {
   readonly plan?: ModelPlan;
 }
 
+/** Can a model generate? */
+export function isGenerative<T extends Module>(model: T): model is T & GenerativeModel {
+  return "next" in model && typeof model.next === "function" && "vocabSize" in model &&
+    typeof model.vocabSize === "number";
+}
+
 /** Rows of all tokens, of each thing that is kept. A token's row is its position: rows behind the last token may hold anything, as no
  * token sees positions behind its own. So to forget tokens is to read others at their positions. */
 export class Cache {

@@ -15,7 +15,7 @@ import type { OptimizerOptions } from "./optimizer.ts";
 import type { StepProfile } from "./report/profile.ts";
 import type { MeshChoices } from "./ranks.ts";
 import type { RealType } from "./step.ts";
-import type { StepNumbers } from "./step_program.ts";
+import type { DecoderSizes, StepNumbers } from "./step_program.ts";
 
 /** What to train, on what, and how. Everything but model, data and steps has a default. */
 export interface TrainOptions {
@@ -65,6 +65,8 @@ export interface TrainOptions {
   readonly checkpoint?: CheckpointOptions;
   /** Held-out text for `evaluate`. */
   readonly validation?: ValidationOptions;
+  /** Room for text that the model generates between steps, by the trainer's `decoder`. Default: none. */
+  readonly generate?: DecoderSizes;
   /** Is this step, counted from 1, to be recorded? It then comes with its `profile`. Default: none is, which costs nothing. */
   readonly profile?: (step: number) => boolean;
   /** Receives what is worth knowing while the run goes on: that the text is read again. Default: it is printed. */
@@ -122,7 +124,12 @@ const defaultOptimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8,
 /** Options with nothing left open. */
 export type CompleteOptions =
   & TrainOptions
-  & Required<Omit<TrainOptions, "tokenizer" | "lanes" | "validation" | "profile" | "notice" | "agreed" | "checkpoint">>
+  & Required<
+    Omit<
+      TrainOptions,
+      "tokenizer" | "lanes" | "validation" | "generate" | "profile" | "notice" | "agreed" | "checkpoint"
+    >
+  >
   & {
     readonly optimizer: OptimizerOptions;
   };

@@ -3,8 +3,8 @@
 import type { Graph } from "../graph/ir.ts";
 import { LayoutError } from "../graph/layout.ts";
 import type { ModelPlan } from "../graph/roles.ts";
-import type { TrainableModel } from "../model/loss.ts";
 import { scopeText } from "../graph/print.ts";
+import type { Module } from "../model/module.ts";
 import type { LoadBalancer } from "../parallel/balance.ts";
 import { inOrderOf } from "../parallel/dim_roles.ts";
 import { BATCH_AXES, DEGREE_KEYS, type Mesh } from "../parallel/mesh.ts";
@@ -44,9 +44,16 @@ export interface BoundRanks extends Ranks {
   readonly layouts: BoundPlan;
 }
 
-/** Binds a mesh to a model and the graphs of its step.
+/** Does a graph keep tokens for later ones? All ranks then read them all, as a single token cannot be shared out. */
+const keepsTokens = (graph: Graph): boolean => graph.states.some((s) => s.kind === "cache");
+
+/** Binds a mesh to a model and the graphs of its step, or of text generation.
  * @throws {LayoutError} when the model cannot be cut as the mesh asks. */
-export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layout: MeshLayout): BoundRanks {
+export function bindRanks(
+  model: Module & { readonly plan?: ModelPlan },
+  graphs: readonly Graph[],
+  layout: MeshLayout,
+): BoundRanks {
   const { mesh, rank, reshard, prefetch } = layout;
   const roles = layout.plan ?? model.plan;
   if (!roles && mesh.degrees.tp > 1) {
@@ -81,7 +88,10 @@ export function bindRanks(model: TrainableModel, graphs: readonly Graph[], layou
   return {
     layouts,
     // What is added up in microbatches is whole, or in shards, when it is read.
-    partition: (graph) => partition(graph, mesh, sumsGradients(graph) ? layouts : layouts.reduced),
+    partition: (graph) => {
+      const { undivided, reduced } = layouts;
+      return partition(graph, mesh, keepsTokens(graph) ? undivided : sumsGradients(graph) ? layouts : reduced);
+    },
     reduceSums: (graph) => reduceSums(graph, mesh, (name) => layouts.state(layouts.states.get(name)!)),
     graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
     ringAttention: layout.rotateMethod === "alltoall",

@@ -21,10 +21,13 @@ import type { RematBudget } from "../graph/passes/remat_search.ts";
 import type { HostSlot, MemoryPlan } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import { scopeInWords } from "../graph/print.ts";
+import { type GenerativeModel, isGenerative } from "../model/cache.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { type Compiled, compileGraphs, type CompileOptions, planGraphs, type Planned } from "./compile.ts";
 import { boxOf, type Layout, localShape, replicated } from "../graph/layout.ts";
 import { Mesh } from "../parallel/mesh.ts";
+import { type Decoder, ProgramDecoder } from "./generate/decoder.ts";
+import { generationGraphs } from "./generate/graphs.ts";
 import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
 import { newArray, numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
 import type { InstructionTime } from "./report/profile.ts";
@@ -54,8 +57,18 @@ export interface StepOptions {
   readonly threads: number;
   /** The ranks that share the step; default: one has everything. */
   readonly ranks?: MeshLayout;
+  /** What it generates between steps; default: nothing. The model is then a {@linkcode GenerativeModel}. */
+  readonly generate?: DecoderSizes;
   /** Is the run saved, and how? Default: it is not. */
   readonly checkpoint?: CheckpointOptions;
+}
+
+/** What a decoder has room for. */
+export interface DecoderSizes {
+  /** Sequences side by side. */
+  readonly sequences: number;
+  /** Tokens of a sequence that there is room for. */
+  readonly maxLength: number;
 }
 
 /** Token ids and the like of one microbatch, row-major `[batch, seqLen]`, in the program's input buffer; where ranks share sequences,
@@ -104,8 +117,10 @@ export class DivergedError extends Error {
 }
 
 /** The graphs of a step as they are traced: over whole values, before any pass. */
-export function stepGraphs(options: Omit<StepOptions, "precision" | "remat" | "threads">): Graph[] {
-  const { model, optimizer, dtype, seqLen, accumulation, documents, ranks } = options;
+export function stepGraphs(
+  options: Omit<StepOptions, "precision" | "remat" | "threads"> & { readonly precision?: Partial<Precision> },
+): Graph[] {
+  const { model, optimizer, dtype, seqLen, accumulation, documents, ranks, generate, precision } = options;
   const { dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRanks: 1 };
   const whole = <T extends { readonly batch: number }>(sizes: T): T => ({ ...sizes, batch: sizes.batch * dataRanks });
   const { batch } = whole(options), evaluate = options.evaluate && whole(options.evaluate);
@@ -115,7 +130,19 @@ export function stepGraphs(options: Omit<StepOptions, "precision" | "remat" | "t
     traceMicrobatch(model, { batch, seqLen, dtype, documents, globalTokens }),
     traceUpdate(model, { ...optimizer, dtype, globalTokens }),
     ...(evaluate ? [traceEvaluate(model, { ...evaluate, dtype, documents }), traceEvaluateResult(dtype)] : []),
+    ...(generate
+      ? generationGraphs(generative(model), { ...generate, dtype, cache: precision?.param === "bf16" ? "bf16" : dtype })
+      : []),
   ];
+}
+
+/** @throws {TypeError} when the model cannot generate. */
+function generative(model: TrainableModel): TrainableModel & GenerativeModel {
+  if (isGenerative(model)) return model;
+  throw new TypeError(
+    `Cannot generate with ${model.constructor.name}: it has no method next\n  expected: a Llama, or a model with ` +
+      `next(tokens) and vocabSize\n  fix: write them, or generate nothing`,
+  );
 }
 
 /** Compiles the graphs of a step; needs no native library. Sections are named by their graphs.
@@ -172,13 +199,17 @@ export interface HostMemory {
 
 function hostMemory(plan: MemoryPlan, spread: StateLayouts, options: StepOptions): HostMemory {
   const { batch, seqLen, accumulation, evaluate } = options, { sections } = plan;
-  const [microbatch, update, evaluation] = ["microbatch", "update", "evaluate"].map((name) =>
-    sections.find((s) => s.graph.name === name)
-  );
+  const [microbatch, update] = ["microbatch", "update"].map((name) => sections.find((s) => s.graph.name === name));
+  const step = {
+    inputBytes: accumulation * microbatch!.inputBytes + update!.inputBytes,
+    outputBytes: microbatch!.outputBytes + update!.outputBytes,
+  };
+  // All but steps run one section at a time.
+  const most = (bytes: "inputBytes" | "outputBytes") => Math.max(step[bytes], ...sections.map((s) => s[bytes]));
   return {
     host: {
-      inputBytes: Math.max(accumulation * microbatch!.inputBytes + update!.inputBytes, evaluation?.inputBytes ?? 0),
-      outputBytes: microbatch!.outputBytes + update!.outputBytes,
+      inputBytes: most("inputBytes"),
+      outputBytes: most("outputBytes"),
       prefetchBytes: prefetchBytes(batch, seqLen) + (evaluate ? prefetchBytes(evaluate.batch, evaluate.seqLen) : 0),
       ...checkpointMemory(plan, spread, options.checkpoint),
     },
@@ -382,6 +413,13 @@ export class StepProgram implements Disposable {
   async evaluated(): Promise<{ readonly loss: number; readonly tokenCount: number }> {
     await this.#program.run(this.#actions.evaluateResult);
     return { loss: this.#evaluated[0][0], tokenCount: this.#evaluated[1][0] };
+  }
+
+  /** A decoder over the parameters as they stand between steps. It may run whenever no other section does, and need not be disposed of.
+   * @param sizes as they were compiled. */
+  decoder(sizes: DecoderSizes & Pick<GenerativeModel, "vocabSize">): Decoder {
+    const { plan: { categories: { cache: cacheBytes } }, program: { sections } } = this.compiled;
+    return new ProgramDecoder(this.#program, sections, { ...sizes, cacheBytes });
   }
 
   #place(name: string): { readonly state: State; readonly offset: number } {

@@ -18,6 +18,7 @@ import { BatchPart } from "./batch_part.ts";
 import { type BeginOptions, Checkpoints, runState, type Saved, type Start } from "./checkpoint/checkpoints.ts";
 import { saveCheckpoint, type Saving } from "./checkpoint/save.ts";
 import { Staging } from "./checkpoint/staging.ts";
+import type { Decoder } from "./generate/decoder.ts";
 import { lrFactor } from "./lr_schedule.ts";
 import { checkMemory, withStagingThatFits } from "./machine_memory.ts";
 import {
@@ -67,6 +68,7 @@ export class Trainer implements AsyncDisposable {
   readonly #loader: Prefetcher;
   readonly #part: BatchPart;
   #staging: Staging | undefined;
+  #decoder: Decoder | undefined;
   readonly #owned: AsyncDisposable;
   #step = 0;
   #tokensSeen = 0;
@@ -172,6 +174,19 @@ export class Trainer implements AsyncDisposable {
   /** Has the iteration ended, or is it about to, since a rank asked for it? */
   get stopped(): boolean {
     return this.#stopped;
+  }
+
+  /** Reads tokens and tells what may come next, with the parameters as they stand between two steps. What it keeps of tokens is of the
+   * parameters that read them: truncate to 0 after a step. With other ranks, all of them make the same calls.
+   * @throws {RangeError} when the run was opened without `generate`. */
+  get decoder(): Decoder {
+    const { generate, model } = this.options;
+    if (!generate) {
+      throw new RangeError(
+        "Cannot generate: the run has no room for it\n  expected: generate: { sequences, maxLength }\n  fix: open it with that",
+      );
+    }
+    return this.#decoder ??= this.program.decoder({ ...generate, vocabSize: model.vocabSize! });
   }
 
   /** Speed of a large matrix product on this device, of the type that the run multiplies in, in GFLOP/s. */

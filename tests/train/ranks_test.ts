@@ -2,6 +2,9 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { Embedding, Linear } from "../../model/layers.ts";
 import { type Batch, CrossEntropy } from "../../model/loss.ts";
 import { Module } from "../../model/module.ts";
+import { layoutText } from "../../graph/layout.ts";
+import type { MeshOptions } from "../../parallel/mesh.ts";
+import { generationGraphs } from "../../train/generate/graphs.ts";
 import { bindRanks, dataRankOf } from "../../train/ranks.ts";
 import { stepGraphs } from "../../train/step_program.ts";
 import { SmallExperts } from "../model/experts.ts";
@@ -90,4 +93,30 @@ Deno.test("hidden exchanges of tp without sequence parallelism are refused", () 
   assertEquals(bindRanks(model, graphs, layout).asyncAxis, "tp");
   const refused = () => bindRanks(model, graphs, { ...layout, sequenceParallel: false });
   assertThrows(refused, RangeError, "leave sequenceParallel at true");
+});
+
+/** A Llama's graphs of generation, bound to a mesh. */
+function generation(options: MeshOptions, model = tinyLlama()) {
+  const graphs = generationGraphs(model, { sequences: 3, maxLength: 40, dtype: "f64" });
+  return { graphs, ranks: bindRanks(model, graphs, { mesh: meshOf(options), rank: 0 }) };
+}
+
+Deno.test("tp cuts caches by heads, and no other axis cuts them, nor what is read", () => {
+  const { graphs: [decode], ranks } = generation({ dp_shard: 2, cp: 2, tp: 2 });
+  const caches = decode.states.filter((s) => s.kind === "cache");
+  assertEquals(caches.map((s) => layoutText(ranks.layouts.state(s))), Array(4).fill("tp: Shard(2)"));
+  const local = ranks.partition(decode);
+  assertEquals(local.inputs.map((i) => i.value.shape), decode.inputs.map((i) => i.value.shape));
+  assertEquals(local.outputs.map((o) => o.value.shape), [[3, 32]]);
+});
+
+Deno.test("a token takes two sums over tp in each block, one for the embedding, and one gather of logits", () => {
+  const { graphs: [decode], ranks } = generation({ tp: 2 }), { nodes } = ranks.partition(decode);
+  const count = (op: string) => nodes.filter((n) => n.op === op).length;
+  assertEquals([count("all_reduce"), count("all_gather")], [2 * 2 + 1, 1]);
+});
+
+Deno.test("heads that tp cannot share out are refused", () => {
+  const model = tinyLlama({ numHeads: 4, numKvHeads: 1 });
+  assertThrows(() => generation({ tp: 2 }, model), RangeError, "is 1 parts that belong together");
 });

@@ -1,14 +1,24 @@
 import { buffersMadeIn, takeCalls } from "./counting.ts"; // first: it counts what the others call
-import { assert, assertAlmostEquals, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { texts } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
+import { arr } from "../../graph/array.ts";
+import type { Memory } from "../../graph/interpret.ts";
 import { numel } from "../../graph/ir.ts";
+import type { Llama } from "../../model/llama.ts";
 import { lrFactor } from "../../train/lr_schedule.ts";
 import { DivergedError } from "../../train/step_program.ts";
 import { complete, type TrainOptions, type TrainStep } from "../../train/options.ts";
 import { train, Trainer } from "../../train/trainer.ts";
 import { someTexts, temporaryFolder, writeShards } from "../data/fixture.ts";
-import { tinyLlama } from "../model/tiny.ts";
+import { logitsOf, tinyLlama } from "../model/tiny.ts";
 
 let workers = 0;
 
@@ -266,4 +276,32 @@ Deno.test("a run says what it runs on", async () => {
   assert(await trainer.measure() > 0);
   const { state } = trainer.program.compiled.plan.states.get("output.weight")!;
   assertEquals(numel(state.shape), 2048 * 16);
+});
+
+Deno.test("what a run generates between steps comes from its parameters as they are then, and changes no loss", async () => {
+  await using own = await ownText();
+  const options = { ...own.options, steps: 3, dtype: "f64", generate: { sequences: 1, maxLength: 40 } } as const;
+  const losses = (await Array.fromAsync(train({ ...options, generate: undefined }))).map(({ loss }) => loss);
+  await using trainer = await Trainer.open(options);
+  const prompt = [5, 900, 17, 3], seen: string[] = [];
+  for await (const { step, loss } of trainer) {
+    assertEquals(loss, losses[step - 1]);
+    trainer.decoder.truncate(0, 0);
+    await trainer.decoder.extend([prompt.slice(0, 3)]);
+    const logits = [...await trainer.decoder.extend([prompt.slice(3)])], memory: Memory = new Map();
+    for await (const { name, shape, values } of trainer.parameters()) memory.set(name, arr(shape, values));
+    const expected = logitsOf(options.model as Llama, memory, { tokens: prompt, positions: [0, 1, 2, 3] }).slice(-2048);
+    assert(logits.every((x, i) => Math.abs(x - expected[i]) < 1e-6), `the logits after step ${step} are others`);
+    seen.push(String(logits.slice(0, 8)));
+  }
+  assertEquals([trainer.step, new Set(seen).size], [3, 3]);
+});
+
+Deno.test("a run without room for text says how to get it, and a model that cannot generate is refused", async () => {
+  await using own = await ownText();
+  await using trainer = await Trainer.open({ ...own.options, steps: 1 });
+  assertThrows(() => trainer.decoder, RangeError, "open it with that");
+  const mute = Object.assign(tinyLlama({ vocabSize: 2048 }), { next: undefined });
+  const opened = Trainer.open({ ...own.options, model: mute, generate: { sequences: 1, maxLength: 8 } });
+  await assertRejects(() => opened, TypeError, "Cannot generate with Llama: it has no method next");
 });

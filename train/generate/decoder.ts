@@ -14,9 +14,9 @@ import { CheckpointError } from "../checkpoint/error.ts";
 import type { LoadedCheckpoint } from "../checkpoint/load.ts";
 import { stretches } from "../checkpoint/pieces.ts";
 import { compileGraphs } from "../compile.ts";
+import { bindRanks } from "../ranks.ts";
 import { newArray, setNumbers, typedArray } from "../typed_array.ts";
 import { generationGraphs, generationName, quickest, tokenCounts } from "./graphs.ts";
-import { bindGeneration } from "./ranks.ts";
 
 /** A model that reads on. */
 export interface Decoder extends Disposable {
@@ -50,13 +50,16 @@ export interface DecoderOptions {
   readonly threads?: number;
   /** What is decoded; default: the Llama of the weights' sizes. */
   readonly model?: GenerativeModel;
-  /** The ranks of a mesh, which all open a decoder and then read the same tokens; default: this process does it alone. */
+  /** The ranks of a mesh, which all open a decoder and then read the same tokens; default: this process does it alone.
+   * @internal */
   readonly ranks?: DecoderRanks;
 }
 
-/** A process among the ranks that decode together. */
+/** A process among the ranks that decode together.
+ * @internal */
 export interface DecoderRanks {
-  /** Its device, which has joined those of the others. */
+  /** Its device, which has joined those of the others.
+   * @internal */
   readonly device: Device;
   /** How the ranks are arranged. */
   readonly mesh: Mesh;
@@ -95,7 +98,7 @@ export async function openDecoder(weights: ModelWeights, options: DecoderOptions
   const shape = { sequences, maxLength, dtype: isBf16 ? "f32" : dtype, cache: dtype } as const;
   using stack = new DisposableStack();
   const device = options.ranks?.device ?? stack.use(new Device({ threads }));
-  const graphs = generationGraphs(model, shape), ranks = options.ranks && bindGeneration(model, graphs, options.ranks);
+  const graphs = generationGraphs(model, shape), ranks = options.ranks && bindRanks(model, graphs, options.ranks);
   const precision = isBf16 ? inBf16 : fullPrecision;
   const { plan, program: encoded } = compileGraphs(graphs, { precision, threads: device.info.threads, ranks });
   const program = stack.use(await Program.create(device, encoded.bytes));
@@ -159,8 +162,8 @@ interface Reader {
 
 interface ProgramDecoderOptions extends Pick<Decoder, "sequences" | "vocabSize" | "maxLength"> {
   readonly cacheBytes: number;
-  /** What is freed with the decoder. */
-  readonly owned: Disposable;
+  /** What is freed with the decoder; default: nothing. */
+  readonly owned?: Disposable;
 }
 
 /** A decoder that runs sections of a program, those of {@linkcode generationGraphs}. */
@@ -177,9 +180,9 @@ export class ProgramDecoder implements Decoder {
   readonly #readers: ReadonlyMap<number, Reader>;
   readonly #lengths: number[];
   readonly #given: Float32Array;
-  readonly #owned: Disposable;
+  readonly #owned: Disposable | undefined;
 
-  /** Takes over a loaded program. */
+  /** @param program which has the sections loaded. */
   constructor(program: Program, sections: readonly EncodedSection[], options: ProgramDecoderOptions) {
     const { sequences, vocabSize, maxLength, cacheBytes, owned } = options;
     this.sequences = sequences;
@@ -281,7 +284,7 @@ export class ProgramDecoder implements Decoder {
 
   /** Frees the program and what belongs to it. */
   [Symbol.dispose](): void {
-    this.#owned[Symbol.dispose]();
+    this.#owned?.[Symbol.dispose]();
   }
 }
 

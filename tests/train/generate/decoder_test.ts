@@ -2,7 +2,11 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { load } from "../../../train/checkpoint/load.ts";
 import { openDecoder, type ProgramDecoder } from "../../../train/generate/decoder.ts";
+import { results, testRanks } from "../../native/mpirun.ts";
+import { type Continued, continued } from "./decoder_rank.ts";
 import { distance, fullLogits, randomLlama, sizes, someTokens } from "./weights.ts";
+
+const script = new URL("decoder_rank.ts", import.meta.url);
 
 /** Opens one in f64, whose logits are then those. */
 async function exact(weights: Parameters<typeof openDecoder>[0], sequences: number, maxLength: number) {
@@ -106,4 +110,15 @@ Deno.test("weights of another model, and numbers that are no sizes, are refused"
   await assertRejects(() => openDecoder(weights, { maxLength: 4, model }), CheckpointError, "is [48,16]");
   const unsized = { ...weights, llama: undefined };
   await assertRejects(() => openDecoder(unsized, { maxLength: 4 }), CheckpointError, "does not say the sizes");
+});
+
+testRanks("ranks that share weights and caches continue as one process does", async () => {
+  const alone = await continued();
+  for (const mesh of [{ tp: 2 }, { dp_shard: 2 }]) {
+    for (const found of await results({ size: 2, script, args: [JSON.stringify(mesh)] }) as unknown as Continued[]) {
+      assertEquals(found.tokens, alone.tokens, JSON.stringify(mesh));
+      assert(distance(found.logits, alone.logits) < 1e-10);
+      assertEquals(found.cacheBytes, "tp" in mesh ? alone.cacheBytes / 2 : alone.cacheBytes);
+    }
+  }
 });
