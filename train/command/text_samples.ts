@@ -1,9 +1,11 @@
 /** Texts that a run writes between its steps, so that one sees what it has learned.
  * @module */
 import { GenerateError } from "../generate/error.ts";
-import { generateFrom, promptTokens } from "../generate/generate.ts";
-import { describeRun, type RunUnderWay, weightsOfRun } from "../generate/source.ts";
-import { checkPrompt } from "../generate/text_generator.ts";
+import type { Decoder } from "../generate/decoder.ts";
+import { promptTokens } from "../generate/generate.ts";
+import { samplingOf } from "../generate/sampler.ts";
+import { describeRun, type RunUnderWay } from "../generate/source.ts";
+import { checkPrompt, TextGenerator } from "../generate/text_generator.ts";
 
 /** What is written, and when. */
 export interface TextSampleOptions {
@@ -21,14 +23,9 @@ export interface TextSampleOptions {
   readonly warn: (text: string) => void;
 }
 
-/** A run as it is needed here; `Trainer` is one. */
-export interface SampledRun extends RunUnderWay {
-  /** The other ranks. */
-  readonly group?: {
-    readonly info: { readonly rank: number };
-    meet<T>(work: Promise<T>): Promise<T[]>;
-  };
-  readonly device: { readonly threads: number };
+/** A run as it is needed here; `Trainer` is one that was opened with `generate`. */
+export interface SampledRun extends Pick<RunUnderWay, "options"> {
+  readonly decoder: Decoder;
 }
 
 /** The texts of a run. All ranks call the same. */
@@ -55,7 +52,7 @@ export class TextSamples {
         "set metrics.sample_prompt",
       );
     }
-    checkPrompt(length, described.contextLength ?? Infinity);
+    checkPrompt(length, Math.min(described.contextLength ?? Infinity, run.decoder.maxLength));
     return new TextSamples(run, options, described);
   }
 
@@ -67,28 +64,24 @@ export class TextSamples {
 
   /** Writes a text. What goes wrong is told, and ends no run. */
   async write(step: number): Promise<void> {
-    const { group } = this.#run, { print, warn } = this.#options;
-    const isFirst = (group?.info.rank ?? 0) === 0;
-    // Of the parameters all ranks have a part.
-    const weights = isFirst ? await weightsOfRun(this.#run) : await drained(this.#run.parameters());
-    const making = weights ? this.#text(weights).catch((error: Error) => error) : Promise.resolve(undefined);
-    const failing = making.then((made) => made instanceof Error);
-    const [hasFailed] = group ? await group.meet(failing) : [await failing], made = await making;
-    if (made instanceof Error) warn(`Cannot write a text of the run: ${made.message}; none follows`);
-    else if (made !== undefined) print(`sample step: ${String(step).padStart(2)}  ${JSON.stringify(made)}`);
-    this.#isOff = hasFailed;
+    const { print, warn } = this.#options;
+    try {
+      print(`sample step: ${String(step).padStart(2)}  ${JSON.stringify(await this.#text())}`);
+    } catch (error) {
+      if (!(error instanceof GenerateError)) throw error;
+      this.#isOff = true;
+      warn(`Cannot write a text of the run: ${error.message}; none follows`);
+    }
   }
 
-  async #text(weights: Awaited<ReturnType<typeof weightsOfRun>>): Promise<string> {
-    const { prompt, tokens: maxNewTokens, seed } = this.#options, { threads } = this.#run.device;
+  /** All ranks draw the same tokens. */
+  async #text(): Promise<string> {
+    const { prompt, tokens: maxNewTokens, seed } = this.#options, { decoder } = this.#run;
+    decoder.truncate(0, 0);
+    const generator = new TextGenerator(this.#described, decoder), sampling = samplingOf({ seed });
     let text = prompt;
-    const pieces = generateFrom({ ...this.#described, weights }, { prompt, maxNewTokens, seed, threads });
-    for await (const piece of pieces) text += piece.text;
+    const tokens = promptTokens(this.#described, prompt);
+    for await (const piece of generator.continue(tokens, { sampling, maxNewTokens, stop: [] })) text += piece.text;
     return text;
   }
-}
-
-/** Goes through all of something. */
-async function drained(values: AsyncIterable<unknown>): Promise<undefined> {
-  for await (const _ of values);
 }

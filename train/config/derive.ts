@@ -17,6 +17,7 @@ import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { MeshChoices } from "../ranks.ts";
 import { bytesOf } from "./bytes.ts";
 import type { TrainOptions } from "../options.ts";
+import type { DecoderSizes } from "../step_program.ts";
 import { profileAction, type ProfileCycle } from "../report/profiler.ts";
 import { meshOf } from "./mesh.ts";
 import type { Config, ModelConfig } from "./schema.ts";
@@ -65,7 +66,7 @@ function ropeScaling(model: ModelConfig, flavor: RopeScaling | null): RopeScalin
 /** What the training of a config is.
  * @param mesh of the ranks that run it. */
 export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): TrainOptions {
-  const { training, optimizer, validation, model, data, debug, device } = config;
+  const { training, optimizer, validation, model, data, debug, device, metrics } = config;
   const dataset = (name: string, path: string | null): DatasetSpec => ({ name, path });
   const batch = training.local_batch_size, once = batch * degreeOf(BATCH_AXES, mesh.degrees);
   const cycle = profileCycle(config);
@@ -103,11 +104,18 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
         steps: validation.steps,
       }
       : undefined,
+    generate: metrics.sample_freq > 0 ? roomForTexts(config) : undefined,
     comm: commOptions(config),
     checkpoint: checkpointOptions(config),
     agreed: { ...config, job: { ...config.job, config_file: null } }, // hosts may keep it in different places
     profile: cycle && ((step) => profileAction(step, cycle) !== "wait"),
   };
+}
+
+/** Room for the texts that a run writes: a token of the prompt has a byte at least, and one may come before them. */
+function roomForTexts({ metrics: { sample_prompt, sample_tokens }, training }: Config): DecoderSizes {
+  const most = new TextEncoder().encode(sample_prompt).length + 1 + sample_tokens;
+  return { sequences: 1, maxLength: Math.min(most, training.seq_len) };
 }
 
 /** What a configuration asks to be multiplied and stored in bf16. */

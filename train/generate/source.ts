@@ -3,7 +3,7 @@
 import { SAMPLE } from "../../data/dataset.ts";
 import { show, toUrl } from "../../data/source.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
-import type { GenerativeModel } from "../../model/cache.ts";
+import { type GenerativeModel, isGenerative } from "../../model/cache.ts";
 import { Llama } from "../../model/llama.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import { load } from "../checkpoint/load.ts";
@@ -53,9 +53,12 @@ async function sourceOfRun(run: RunUnderWay, tokenizer?: string): Promise<TextSo
 
 /** All that text needs of a run but its parameters, which stays as it is while it goes on.
  * @throws {GenerateError} when its model cannot generate. @throws {DataError} about the tokenizer. */
-export async function describeRun({ options }: RunUnderWay, other?: string): Promise<Omit<TextSource, "weights">> {
+export async function describeRun(
+  { options }: Pick<RunUnderWay, "options">,
+  other?: string,
+): Promise<Omit<TextSource, "weights">> {
   const { model, seqLen } = options, given = other ?? options.tokenizer ?? SAMPLE;
-  if (!canGenerate(model)) {
+  if (!isGenerative(model)) {
     throw new GenerateError(
       `A ${model.constructor.name} says nothing of the token that comes next`,
       "a model with next(tokens) and vocabSize, as Llama has",
@@ -82,8 +85,4 @@ export async function weightsOfRun(run: RunUnderWay): Promise<ModelWeights> {
     tensors: values,
     read: (name) => Promise.resolve(values.get(name)!.values),
   };
-}
-
-function canGenerate(model: TrainableModel): model is TrainableModel & GenerativeModel {
-  return typeof (model as Partial<GenerativeModel>).next === "function" && model.vocabSize !== undefined;
 }

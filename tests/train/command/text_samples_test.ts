@@ -2,26 +2,28 @@ import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "
 import { library } from "../../../ffi/library.ts";
 import { Llama } from "../../../model/llama.ts";
 import { type SampledRun, type TextSampleOptions, TextSamples } from "../../../train/command/text_samples.ts";
+import { type Decoder, openDecoder } from "../../../train/generate/decoder.ts";
 import { GenerateError } from "../../../train/generate/error.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { sample, smallConfig, weightsOf } from "../weights/fixture.ts";
 
 library(); // opened here: inside a test the sanitizer would call it a leak
 
-/** A run whose parameters are read so often. */
-function runOf({ scale = 1, ...more }: Partial<SampledRun> & { scale?: number } = {}) {
-  const run = {
-    ...{ reads: 0, device: { threads: 1 }, options: { model: new Llama(smallConfig), seqLen: 64 } },
-    async *parameters() {
-      for (const [name, { shape, numbers }] of await Promise.resolve(weightsOf(smallConfig))) {
-        yield { name, shape, dtype: "f32" as const, values: numbers.map((x) => x * scale) };
-      }
-      run.reads++;
-    },
-    ...more,
-  };
-  return run;
+/** A decoder of the small model, with room for 64 tokens. */
+async function decoderOf(scale = 1): Promise<Decoder> {
+  const values = weightsOf(smallConfig);
+  return await openDecoder({
+    path: "the run",
+    llama: smallConfig,
+    tensors: new Map([...values].map(([name, { shape }]) => [name, { shape, dtype: "f32" as const }])),
+    read: (name) => Promise.resolve(values.get(name)!.numbers.map((x) => x * scale)),
+  }, { maxLength: 64, threads: 1 });
 }
+
+const runOf = (decoder: Decoder, tokenizer?: string): SampledRun => ({
+  options: { model: new Llama(smallConfig), seqLen: 64, tokenizer },
+  decoder,
+});
 
 /** What is printed and what is warned of. */
 function options(more: Partial<TextSampleOptions> = {}) {
@@ -31,12 +33,14 @@ function options(more: Partial<TextSampleOptions> = {}) {
 }
 
 Deno.test("a text is due every so many steps, and behind the last", async () => {
-  const samples = await TextSamples.open(runOf(), options());
+  using decoder = await decoderOf();
+  const samples = await TextSamples.open(runOf(decoder), options());
   assertEquals([1, 5, 10, 15, 20, 25].filter((step) => samples.isDue(step)), [10, 20, 25]);
 });
 
 Deno.test("a text is one line, begins with its prompt, and is the same for the same parameters", async () => {
-  const own = options(), samples = await TextSamples.open(runOf(), own);
+  using decoder = await decoderOf();
+  const own = options(), samples = await TextSamples.open(runOf(decoder), own);
   await samples.write(10);
   await samples.write(20);
   assertEquals(own.warnings, []);
@@ -47,25 +51,9 @@ Deno.test("a text is one line, begins with its prompt, and is the same for the s
   assertEquals(text.length > "We the".length, true);
 });
 
-Deno.test("of several ranks the first writes, all read the parameters, and all wait for it", async () => {
-  const written = async (rank: number, failed: boolean) => {
-    const own = options(), met: unknown[] = [];
-    const meet = async (work: Promise<unknown>) => {
-      met.push(await work);
-      return [failed];
-    };
-    const run = runOf({ group: { info: { rank }, meet: meet as never } });
-    const samples = await TextSamples.open(run, own);
-    await samples.write(10);
-    return { lines: own.lines.length, reads: run.reads, met, goesOn: samples.isDue(20) };
-  };
-  assertEquals(await written(0, false), { lines: 1, reads: 1, met: [false], goesOn: true });
-  assertEquals(await written(1, false), { lines: 0, reads: 1, met: [false], goesOn: true });
-  assertEquals((await written(1, true)).goesOn, false);
-});
-
 Deno.test("what goes wrong with a text is a warning, and no text follows", async () => {
-  const own = options(), samples = await TextSamples.open(runOf({ scale: NaN }), own);
+  using decoder = await decoderOf(NaN);
+  const own = options(), samples = await TextSamples.open(runOf(decoder), own);
   await samples.write(10);
   assertEquals([own.lines, own.warnings.length, samples.isDue(20)], [[], 1, false]);
   assertStringIncludes(own.warnings[0], "Cannot write a text of the run: The model gives token 0 the logit NaN");
@@ -73,14 +61,15 @@ Deno.test("what goes wrong with a text is a warning, and no text follows", async
 
 Deno.test("a prompt that cannot be is told before the first step", async () => {
   await using folder = await temporaryFolder();
-  const tokenizer = `${folder.path}/tokenizer`, { model, seqLen } = runOf().options;
+  using decoder = await decoderOf();
+  const tokenizer = `${folder.path}/tokenizer`;
   await Deno.mkdir(tokenizer);
   await Deno.copyFile(`${sample}/tokenizer.json`, `${tokenizer}/tokenizer.json`);
   await Deno.writeTextFile(`${tokenizer}/tokenizer_config.json`, "{}");
-  const run = runOf({ options: { model, seqLen, tokenizer } });
+  const run = runOf(decoder, tokenizer);
   const error = await assertRejects(() => TextSamples.open(run, options({ prompt: "" })), GenerateError);
   assertStringIncludes(error.message, "metrics.sample_prompt is empty");
-  await TextSamples.open(runOf(), options({ prompt: "" })); // the sample's tokenizer has a token that begins a document
+  await TextSamples.open(runOf(decoder), options({ prompt: "" })); // the sample's tokenizer has a token that begins a document
   const long = options({ prompt: "one two ".repeat(40) });
-  await assertRejects(() => TextSamples.open(runOf(), long), GenerateError, "The prompt has");
+  await assertRejects(() => TextSamples.open(runOf(decoder), long), GenerateError, "The prompt has");
 });
