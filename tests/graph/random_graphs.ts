@@ -502,3 +502,13 @@ export function forSeeds(count: number, check: (seed: number) => void): void {
     }
   }
 }
+
+/** Fails where a rule has fitted in no random graph: its test has then shown nothing.
+ * @throws {Error} that says what to extend. */
+export function assertFits(hits: number): void {
+  if (hits > 0) return;
+  throw new Error(
+    "no random graph has what the rule looks for\n" +
+      "  fix: add it to `unary`, `binary` or `steps` of tests/graph/random_graphs.ts, or to what tests/graph/passes/graphs.ts makes",
+  );
+}

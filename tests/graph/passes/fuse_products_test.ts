@@ -2,7 +2,6 @@ import { assert, assertEquals } from "@std/assert";
 import { type Builder, f64 } from "../../../graph/builder.ts";
 import { type Graph, producers, type State } from "../../../graph/ir.ts";
 import { layoutOf, shard } from "../../../graph/layout.ts";
-import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { joinProducts } from "../../../graph/passes/fuse_products.ts";
 import { remake } from "../../../graph/passes/remat.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
@@ -13,7 +12,7 @@ import { verify } from "../../../graph/verify.ts";
 import { assertSameOnMesh, layoutsFor } from "../../parallel/lockstep.ts";
 import { meshGraph, meshOf } from "../../parallel/step_graphs.ts";
 import { assertSameMeaning, forSeeds, Random } from "../random_graphs.ts";
-import { countOps } from "./graphs.ts";
+import { countOps, layers, randomLayers } from "./graphs.ts";
 import { at, isRemade } from "../origins.ts";
 import { accumulateInPlace, placeValues } from "./on_cpu.ts";
 
@@ -24,16 +23,6 @@ const read = (builder: Builder, name: string): Tensor => new Tensor(builder, bui
 function joined(graph: Graph): string[] {
   const lists = graph.nodes.map((n) => (n.attrs.into ?? n.attrs.states) as string[] | undefined);
   return lists.filter((l) => l !== undefined && l.length > 1).map(String);
-}
-
-/** The sum of what `body` makes of x and the weights, and all gradients. */
-function layers(shapes: Record<string, number[]>, body: (x: Tensor, w: Tensor[]) => Tensor): Graph {
-  const states = Object.entries(shapes).map(([name, shape]) => parameter(name, ...shape));
-  const forward = traceGraph("g", states, (builder) => {
-    const x = new Tensor(builder, builder.input("x", f64(2, 3, 4)));
-    return { loss: body(x, states.map((s) => read(builder, s.name))).sum() };
-  });
-  return simplify(autodiff(forward, { of: "loss", states: states.map((s) => s.name), inputs: ["x"] }));
 }
 
 const project = (x: Tensor, w: Tensor): Tensor => x.contract("b t i, o i -> b t o", w);
@@ -180,24 +169,6 @@ Deno.test("a weight that stands in two groups is joined in the first, so that it
   }));
   assertEquals([...new Set(joined(after))], ["a,b"]);
 });
-
-/** Layers over one x or results of them, with random sizes, uses and mixes; weights have multiples of some rows. */
-function randomLayers(seed: number, rows = 1): Graph {
-  const random = new Random(seed), count = random.int(2, 5), D = random.int(1, 3);
-  const shapes = Object.fromEntries(Array.from({ length: count }, (_, i) => [`w${i}`, [rows * random.int(1, 3), 4]]));
-  const dims = random.pick(["b t i, o i -> b t o", "b t i, o i -> o b t", "b t i, o i -> b o t"]);
-  return layers(shapes, (x, weights) => {
-    const tensors = [x, x.tanh()];
-    let sum = random.oneIn(2) ? x.exp().sum() : x.constant(0);
-    for (const w of weights) {
-      const from = random.pick(tensors), y = from.contract(random.oneIn(5) ? "b t i, o i -> b t o" : dims, w);
-      const part = random.pick([y.square(), y.tanh(), y.neg(), y.exp().mul(y)]).sum();
-      sum = random.oneIn(2) ? sum.add(part) : part.tanh().mul(D).add(sum);
-      if (random.oneIn(3)) tensors.push(from.mul(y.sum()).tanh());
-    }
-    return sum;
-  });
-}
 
 Deno.test("joined products keep the meaning of random layers, with their gradients added in place", () => {
   let groups = 0, sums = 0;

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { type Builder, f32, f64, i32 } from "../../../graph/builder.ts";
+import { Editor } from "../../../graph/edit.ts";
 import type { Graph, Node, State } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
 import { joinUpdates, residualNorms, ropeIntoAttention } from "../../../graph/passes/fuse.ts";
@@ -9,8 +10,8 @@ import { Tensor } from "../../../graph/tensor.ts";
 import { traceGraph } from "../../../graph/trace.ts";
 import { verify } from "../../../graph/verify.ts";
 import { golden } from "../../golden.ts";
-import { assertSameMeaning, forSeeds } from "../random_graphs.ts";
-import { countOps, llamaBlock, opsOf, randomStep } from "./graphs.ts";
+import { assertFits, assertSameMeaning, forSeeds, Random } from "../random_graphs.ts";
+import { countOps, llamaBlock, opsOf, randomLayers, randomStep } from "./graphs.ts";
 import { accumulateInPlace, fuse, fusions } from "./on_cpu.ts";
 
 const parameter = (name: string, ...shape: number[]): State => ({ name, kind: "parameter", ...f64(...shape) });
@@ -27,12 +28,19 @@ function apply(rule: (graph: Graph) => Graph, graph: Graph): Graph {
   return after;
 }
 
+/** Random steps, products that share an operand, and updates in turn: every rule finds its pattern in some. */
+const randomSources = [randomStep, randomLayers, randomUpdates];
+
 for (const [name, rule] of fusions) {
-  Deno.test(`rule ${name} alone keeps the meaning of random graphs and their gradients`, () => {
-    forSeeds(200, (seed) => {
-      const before = randomStep(seed);
-      assertSameMeaning(before, verify(rule(before)), seed, 1e-10);
+  Deno.test(`rule ${name} alone keeps the meaning of random graphs and their gradients, and fits in some`, () => {
+    let hits = 0;
+    forSeeds(240, (seed) => {
+      const before = randomSources[seed % randomSources.length](seed), after = verify(rule(before));
+      assertSameMeaning(before, after, seed, 1e-10);
+      // An edit alone drops what nothing needs.
+      if (print(after) !== print(new Editor(before).finish())) hits++;
     });
+    assertFits(hits);
   });
 }
 
@@ -255,6 +263,12 @@ function updates(n: number, rate: (i: number) => string): Graph {
       [p, `m/${p}`, `v/${p}`].forEach((state, k) => builder.assign(state, moved[k].value));
     });
   });
+}
+
+/** Updates of one to four parameters, with learning rates of two names. */
+function randomUpdates(seed: number): Graph {
+  const random = new Random(seed);
+  return updates(random.int(1, 4), () => random.pick(["lr", "other"]));
 }
 
 Deno.test("AdamW of all parameters is one kernel, though each is read after the one before was written", () => {

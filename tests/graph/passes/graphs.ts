@@ -9,7 +9,7 @@ import { Tensor } from "../../../graph/tensor.ts";
 import { traceGraph } from "../../../graph/trace.ts";
 import { llamaConfig, TransformerBlock } from "../../../model/llama.ts";
 import { bind, namedParameters } from "../../../model/module.ts";
-import { randomGraph } from "../random_graphs.ts";
+import { Random, randomGraph } from "../random_graphs.ts";
 import { at } from "../origins.ts";
 import { precision } from "./on_cpu.ts";
 
@@ -99,3 +99,31 @@ export function headGraph({ B, T, D, V }: HeadSizes, between: (logits: Tensor) =
 /** A head with its gradients. */
 export const headGradients = (graph: Graph): Graph =>
   autodiff(graph, { of: "loss", seed: 0.125, states: ["output.weight"], inputs: ["h"], keep: false });
+
+/** The sum of what `body` makes of x and the weights, and all gradients. */
+export function layers(shapes: Record<string, number[]>, body: (x: Tensor, w: Tensor[]) => Tensor): Graph {
+  const states = Object.entries(shapes).map(([name, shape]): State => ({ name, kind: "parameter", ...f64(...shape) }));
+  const forward = traceGraph("g", states, (builder) => {
+    const x = new Tensor(builder, builder.input("x", f64(2, 3, 4)));
+    return { loss: body(x, states.map((s) => new Tensor(builder, builder.read(s.name)))).sum() };
+  });
+  return simplify(autodiff(forward, { of: "loss", states: states.map((s) => s.name), inputs: ["x"] }));
+}
+
+/** Layers over one x or results of them, with random sizes, uses and mixes; weights have multiples of some rows. */
+export function randomLayers(seed: number, rows = 1): Graph {
+  const random = new Random(seed), count = random.int(2, 5), D = random.int(1, 3);
+  const shapes = Object.fromEntries(Array.from({ length: count }, (_, i) => [`w${i}`, [rows * random.int(1, 3), 4]]));
+  const dims = random.pick(["b t i, o i -> b t o", "b t i, o i -> o b t", "b t i, o i -> b o t"]);
+  return layers(shapes, (x, weights) => {
+    const tensors = [x, x.tanh()];
+    let sum = random.oneIn(2) ? x.exp().sum() : x.constant(0);
+    for (const w of weights) {
+      const from = random.pick(tensors), y = from.contract(random.oneIn(5) ? "b t i, o i -> b t o" : dims, w);
+      const part = random.pick([y.square(), y.tanh(), y.neg(), y.exp().mul(y)]).sum();
+      sum = random.oneIn(2) ? sum.add(part) : part.tanh().mul(D).add(sum);
+      if (random.oneIn(3)) tensors.push(from.mul(y.sum()).tanh());
+    }
+    return sum;
+  });
+}
