@@ -2,7 +2,7 @@
  * nothing needs, and leaves the original untouched. Passes that match patterns are written on it.
  * @module */
 import { Builder, opOf, withInputs } from "./builder.ts";
-import { type Attrs, type Graph, type Node, type Origin, type State, type Value, withNodes } from "./ir.ts";
+import { type Attrs, type Graph, type Node, type Origin, producers, type State, type Value, withNodes } from "./ir.ts";
 
 /** States that a node touches. */
 export function touchedStates(node: Node): readonly string[] {
@@ -18,11 +18,14 @@ export function hasEffect(node: Node): boolean {
 
 /** What each node waits for: the nodes that make its inputs, and those that touch its states before it does. */
 export function dependencies(nodes: readonly Node[]): Map<Node, readonly Node[]> {
-  const made = new Map(nodes.flatMap((node) => node.outputs.map((v) => [v, node])));
-  const lastWrite = new Map<string, Node>(), readsSince = new Map<string, Node[]>();
-  const before = new Map<Node, Node[]>();
+  const made = producers({ nodes }), lastWrite = new Map<string, Node>();
+  const readsSince = new Map<string, Node[]>(), before = new Map<Node, Node[]>();
   for (const node of nodes) {
-    const needs = node.inputs.map((v) => made.get(v)).filter((n) => n !== undefined);
+    const needs: Node[] = [];
+    for (const value of node.inputs) {
+      const maker = made.get(value);
+      if (maker) needs.push(maker);
+    }
     for (const state of touchedStates(node)) {
       const write = lastWrite.get(state), reads = readsSince.get(state) ?? [];
       if (write) needs.push(write);
@@ -46,6 +49,12 @@ export function inOrder(
 ): Node[] {
   const order: Node[] = [], done = new Set<Node>(), open = new Set<Node>();
   for (const root of nodes) {
+    if (done.has(root)) continue;
+    if (before.get(root)!.every((node) => done.has(node))) {
+      order.push(root);
+      done.add(root);
+      continue;
+    }
     // Depth-first without recursion: a chain may be as long as the graph.
     const stack = [{ node: root, next: 0 }];
     while (stack.length > 0) {
@@ -125,8 +134,11 @@ export class Editor {
     return now;
   }
 
-  /** The edited graph. */
+  /** The edited graph; the original where nothing was edited. */
   finish(): Graph {
+    const isSame = this.#position.size === 0 && this.#replaced.size === 0 &&
+      this.nodes.size === this.#graph.nodes.length;
+    if (isSame && this.#builder.states.size === this.#graph.states.length) return this.#graph;
     const behind = new Map<Node, Node[]>();
     for (const [node, at] of this.#position) behind.set(at, [...behind.get(at) ?? [], node]);
     const placed = this.#graph.nodes.flatMap((n) => [...behind.get(n) ?? [], n]).filter((n) => this.nodes.has(n));
@@ -142,7 +154,7 @@ export class Editor {
       return true;
     }).reverse();
     const edited = withNodes(this.#graph, kept, (v) => this.current(v));
-    const { states } = this.#builder, isSame = states.size === edited.states.length;
-    return isSame ? edited : { ...edited, states: [...states.values()] };
+    const { states } = this.#builder;
+    return states.size === edited.states.length ? edited : { ...edited, states: [...states.values()] };
   }
 }

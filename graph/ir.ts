@@ -185,7 +185,7 @@ export function withNodes(graph: Graph, nodes: readonly Node[], now: (value: Val
 }
 
 /** The node that makes each value (inputs have none). */
-export function producers(graph: Graph): Map<Value, Node> {
+export function producers(graph: Pick<Graph, "nodes">): Map<Value, Node> {
   const made = new Map<Value, Node>();
   for (const node of graph.nodes) for (const value of node.outputs) made.set(value, node);
   return made;
@@ -195,10 +195,10 @@ export function producers(graph: Graph): Map<Value, Node> {
 export function consumers(graph: Graph): Map<Value, Node[]> {
   const uses = new Map<Value, Node[]>();
   for (const node of graph.nodes) {
-    for (const value of new Set(node.inputs)) {
+    for (const value of node.inputs) {
       const list = uses.get(value);
-      if (list) list.push(node);
-      else uses.set(value, [node]);
+      if (!list) uses.set(value, [node]);
+      else if (list.at(-1) !== node) list.push(node); // it may read a value twice
     }
   }
   return uses;

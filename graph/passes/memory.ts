@@ -386,13 +386,13 @@ function fit(
     readonly isSent: (block: Block) => boolean;
   },
 ): void {
-  const placed: Block[] = [];
+  const placed: Block[] = []; // by offset
   const sent = new Set(blocks.filter(isSent));
   const covers = (a: Block, b: Block): boolean => a.first <= b.first && b.first <= (sent.has(b) ? a.last : a.held);
   const meet = (a: Block, b: Block): boolean =>
     a.first <= b.held && b.first <= a.held && (covers(a, b) || covers(b, a));
   for (const block of [...blocks].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
-    const others = placed.filter((p) => meet(p, block)).sort((a, b) => a.offset - b.offset);
+    const others = placed.filter((p) => meet(p, block));
     let best = -1, gapBest = Infinity, end = start;
     for (const other of others) {
       const gap = other.offset - end;
@@ -400,6 +400,17 @@ function fit(
       end = Math.max(end, align(other.offset + other.bytes, alignment));
     }
     block.offset = best >= 0 ? best : end;
-    placed.push(block);
+    placed.splice(firstBehind(placed, block.offset), 0, block);
   }
+}
+
+/** Index of the first block, of a list by offset, that lies behind an offset; the list's length where none does. */
+function firstBehind(placed: readonly Block[], offset: number): number {
+  let [low, high] = [0, placed.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (placed[middle].offset > offset) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
