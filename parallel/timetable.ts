@@ -1,7 +1,7 @@
 /** When each action of a schedule happens, if stages and links take the time that they are said to take: a simulation, in which ranks
  * wait for data alone, and messages travel while ranks compute. Times are in seconds, or in units of one's own.
  * @module */
-import { type Action, actionsOf, type Schedule, ScheduleError, sourceOf, walk } from "./actions.ts";
+import { type Action, actionsOf, type Placed, type Schedule, ScheduleError, sourceOf, walk } from "./actions.ts";
 
 /** How long the sections of a stage take for one microbatch. */
 export interface StageTimes {
@@ -107,6 +107,17 @@ export function timesByStage(stages: number, times?: readonly StageTimes[]): rea
  * @throws {ScheduleError} when ranks wait for each other for ever.
  * @throws {RangeError} when times are missing or are none. */
 export function simulate(schedule: Schedule, options: SimulateOptions = {}): Timetable {
+  const result = simulateIfItEnds(schedule, options);
+  if (!("stuck" in result)) return result;
+  throw new ScheduleError(`"${schedule.name}" comes to no end; verify it first`, result.stuck[0]);
+}
+
+/** As {@linkcode simulate}, but a schedule in which ranks wait for each other for ever gives where they do.
+ * @throws {RangeError} when times are missing or are none. */
+export function simulateIfItEnds(
+  schedule: Schedule,
+  options: SimulateOptions = {},
+): Timetable | { readonly stuck: readonly Placed[] } {
   const { rankOf, rows, microbatches } = schedule, stages = rankOf.length;
   const { messageBytes = 0, activationBytes: bytesOf = [] } = options;
   const times = timesByStage(stages, options.times), links = new Links(options);
@@ -126,7 +137,7 @@ export function simulate(schedule: Schedule, options: SimulateOptions = {}): Tim
     arrived[forward ? "F" : "B"][reader * microbatches + microbatch] = links.arrival(end, { from: rank, to });
     if (to !== rank) sentBytes[rank] += messageBytes;
   });
-  if (stuck.length > 0) throw new ScheduleError(`"${schedule.name}" comes to no end; verify it first`, stuck[0]);
+  if (stuck.length > 0) return { stuck };
   const makespan = Math.max(0, ...spans.map((row) => row.at(-1)?.end ?? 0));
   const idle = spans.map((row) => row.reduce((left, { start, end }) => left - (end - start), makespan));
   const kept = rows.map((row) => mostKept(row.flatMap(actionsOf), (stage) => bytesOf[stage] ?? 0));
