@@ -14,7 +14,7 @@ const KINDS: Readonly<Record<Kind, readonly [color: string, words: string]>> = {
 /** Pixels: the whole, what is left of the lines, a line, a box in it. */
 const [WIDTH, LEFT, LINE, BOX] = [1040, 60, 26, 22];
 /** A box as wide as this has room for the number of a microbatch; one narrower than the other is drawn with those like it. */
-const [READABLE, VISIBLE] = [18, 2];
+const [READABLE, VISIBLE] = [15, 2];
 
 /** The picture, as SVG with text beneath. The number in a box is the microbatch; of a rank's stages the later are drawn paler. */
 export function timetablePicture(timetable: Timetable): string {
@@ -27,7 +27,7 @@ export function timetablePicture(timetable: Timetable): string {
       const opacity = 1 - 0.4 * pass / Math.max(1, own[rank].length - 1);
       const box =
         `<rect x="${x.toFixed(1)}" y="${y}" width="${width.toFixed(1)}" height="${BOX}" fill="${KINDS[kind][0]}" ` +
-        `opacity="${opacity.toFixed(2)}"/>`;
+        `opacity="${opacity.toFixed(2)}" stroke="#fff"/>`;
       if (width < READABLE) return box;
       return `${box}<text class="in" x="${(x + width / 2).toFixed(1)}" y="${y + 15}">${microbatch}</text>`;
     });
