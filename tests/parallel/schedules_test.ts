@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { cellText, stagesByRank } from "../../parallel/actions.ts";
 import {
   joinHalves,
+  makeSchedule,
   namedSchedule,
   type Pipeline,
   scheduleFault,
@@ -130,6 +131,28 @@ Deno.test("a schedule that cannot do with a pipeline says what it needs", () => 
   fails("DualPipeV", [4, 2, 7], "7 microbatches are too few; expected one for each of the 8 stages");
   fails("Interleaved1F1B", [4, 2, 9], "9 microbatches on 4 ranks make 2 rounds; expected a multiple of 2, such as 8");
   fails("1F1B", [2, 1, 0], "microbatches is 0; expected a whole number from 1 on");
+});
+
+Deno.test("a schedule of one's own is a function that gives each rank its row", () => {
+  const own = makeSchedule({
+    name: "one by one",
+    style: "loop",
+    row: ({ stages, microbatches }) =>
+      Array.from(
+        { length: microbatches },
+        (_, microbatch) => [
+          ...stages.map((stage) => ({ stage, kind: "F", microbatch }) as const),
+          ...stages.toReversed().map((stage) => ({ stage, kind: "B", microbatch }) as const),
+        ],
+      ).flat(),
+  }, { ranks: 2, stagesPerRank: 2, microbatches: 2 });
+  verifySchedule(own, { slots: 2 });
+  assertEquals(own.rows.map(textOf), [
+    "0F0 2F0 2B0 0B0 0F1 2F1 2B1 0B1",
+    "1F0 3F0 3B0 1B0 1F1 3F1 3B1 1B1",
+  ]);
+  // Each microbatch goes up and down alone, through 4 stages of 3 units.
+  assertEquals(simulate(own).makespan, 24);
 });
 
 Deno.test("stages of a V are those of both its sides", () => {
