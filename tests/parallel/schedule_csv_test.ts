@@ -146,10 +146,10 @@ function errorOf(act: () => void): ScheduleError | undefined {
   }
 }
 
-Deno.test("1,000 changed files with sends and receives are refused with the place, or can run without these", () => {
+Deno.test("10,000 changed files with sends and receives are refused with the place, or can run without these", () => {
   const random = randomFrom(13), files = Object.entries(goldens.comms).filter(([key]) => !key.includes(" 4 2 "));
   let [accepted, refused] = [0, 0];
-  for (let i = 0; i < 1_000; i++) {
+  for (let i = 0; i < 10_000; i++) {
     const [key, rows] = files[i % files.length], [name, ...numbers] = key.split(" ");
     const [ranks, stagesPerRank, microbatches] = numbers.map(Number);
     const { style } = SCHEDULES.find((kind) => kind.name === name)!;
@@ -171,5 +171,5 @@ Deno.test("1,000 changed files with sends and receives are refused with the plac
       );
     }
   }
-  assertEquals(accepted > 50 && refused > 500, true, `${accepted} accepted, ${refused} refused`);
+  assertEquals(accepted > 500 && refused > 5_000, true, `${accepted} accepted, ${refused} refused`);
 });
