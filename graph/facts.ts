@@ -51,3 +51,8 @@ export function isGather({ op }: Node): boolean {
 export function isReduction({ op }: Node): boolean {
   return opOf(op).exchange === "reduction";
 }
+
+/** Bytes that each rank sends in a collective; 0 for other nodes. */
+export function sentBytes(node: Node): number {
+  return opOf(node.op).sends?.(node) ?? 0;
+}

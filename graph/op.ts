@@ -139,6 +139,8 @@ export interface Op extends Facts {
   readonly reference?: (inputs: readonly Arr[], attrs: Attrs, types: readonly Type[]) => Arr[];
   /** Meaning of a collective instead: the operands of all ranks of the group, in order, and which of the ranks this one is. */
   readonly together?: (operands: readonly (readonly Arr[])[], attrs: Attrs, at: number) => readonly Arr[];
+  /** Bytes that each rank sends in a collective, by rings. */
+  readonly sends?: (node: Node) => number;
   /** How it may be divided among ranks; without it every rank does it whole. */
   readonly split?: Split;
   /** Cotangents of the inputs (`undefined`: none, e.g. for integers). */

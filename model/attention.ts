@@ -105,16 +105,22 @@ export class Attention extends Module {
 
   /** `[B,T,D]` to `[B,T,D]` */
   forward(x_BTD: Tensor, { positions, table, documents, cache }: Places): Tensor {
-    const heads = (y: Tensor): Tensor => y.reshape("b t (h k) -> b t h k", { k: this.headDim });
     const rotate = (y: Tensor): Tensor => y.apply("rope", [table])[0];
-    const q_BTHK = rotate(heads(this.wq.forward(x_BTD)));
+    const q_BTHK = rotate(this.heads(x_BTD, this.wq));
     const kept = (name: string, y: Tensor): Tensor => cache?.extend(name, y) ?? y;
-    const k_BSGK = kept("keys", rotate(heads(this.wk.forward(x_BTD))));
-    const v_BSGK = kept("values", heads(this.wv.forward(x_BTD)));
+    const k_BSGK = kept("keys", rotate(this.heads(x_BTD, this.wk)));
+    const v_BSGK = kept("values", this.heads(x_BTD, this.wv));
     const operands = [k_BSGK, v_BSGK, positions, cache?.positions ?? positions], scale = 1 / Math.sqrt(this.headDim);
     const [o_BTHK] = documents
       ? q_BTHK.apply("attention", [...operands, documents, documents], { scale, documents: true })
       : q_BTHK.apply("attention", operands, { scale });
     return this.wo.forward(o_BTHK.reshape("b t h k -> b t (h k)"));
+  }
+
+  /** `[B,T,D]` to the heads `[B,T,H,K]` of queries, keys or values, before they are rotated. A subclass may do more here, such as to
+   * norm queries and keys.
+   * @param weight one of `wq`, `wk` and `wv`. */
+  protected heads(x_BTD: Tensor, weight: Linear): Tensor {
+    return weight.forward(x_BTD).reshape("b t (h k) -> b t h k", { k: this.headDim });
   }
 }

@@ -2,7 +2,7 @@
  * @module */
 import type { DType, Graph, Node } from "../graph/ir.ts";
 import { num } from "../graph/op.ts";
-import { sentBytes } from "../graph/ops/collective.ts";
+import { sentBytes } from "../graph/facts.ts";
 
 /** Collectives of one kind over one group. */
 export interface Exchange {

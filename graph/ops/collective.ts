@@ -55,6 +55,10 @@ function eachType(inputs: readonly Type[], made: (input: Type) => Type): Type[] 
   return inputs.map(made);
 }
 
+/** Bytes that a rank sends, from those that it gives and the number of ranks. */
+const sends = (bytes: (given: number, n: number) => number): Op["sends"] => (node) =>
+  bytes(node.inputs.reduce((sum, v) => sum + sizeBytes(v), 0), num(node.attrs.size));
+
 const elements = (node: Node): number => node.inputs.reduce((n, v) => n + numel(v.shape), 0);
 
 /** Tensor by tensor: what makes one of the parts that the ranks have of it. */
@@ -70,6 +74,7 @@ export const allGather: Op = defineOp({
   attrs: { ...GROUP, ...DIM },
   infer: (inputs, attrs) => eachType(inputs, (x) => whole(x, attrs)),
   together: each(joined),
+  sends: sends((given, n) => given * (n - 1)),
   bf16: "kept",
   recompute: "collective",
   flops: () => 0,
@@ -83,6 +88,7 @@ export const reduceScatter: Op = defineOp({
   attrs: { ...GROUP, ...DIM, ...BY },
   infer: (inputs, attrs) => eachType(inputs, (x) => piece(x, attrs)),
   together: each((parts, attrs, at) => pieceAt(reduced(parts, attrs), attrs, at)),
+  sends: sends((given, n) => given * (n - 1) / n),
   bf16: "kept",
   recompute: "collective",
   flops: elements,
@@ -101,6 +107,7 @@ export const allReduce: Op = defineOp({
   },
   infer: (inputs) => eachType(inputs, ({ dtype, shape }) => ({ dtype, shape })),
   together: each(reduced),
+  sends: sends((given, n) => 2 * given * (n - 1) / n),
   bf16: "kept",
   recompute: "collective",
   flops: elements,
@@ -112,6 +119,7 @@ export const ringShift: Op = defineOp({
   attrs: GROUP,
   infer: (inputs) => eachType(inputs, ({ dtype, shape }) => ({ dtype, shape })),
   together: (operands, _attrs, at) => operands[(at + operands.length - 1) % operands.length],
+  sends: sends((given) => given),
   bf16: "kept",
   recompute: "collective",
   flops: () => 0,
@@ -135,6 +143,7 @@ export const allToAll: Op = defineOp({
     const back = { ...attrs, split: attrs.join, join: attrs.split };
     return cotangents.map((dy) => dy?.apply("all_to_all", [], back)[0]);
   },
+  sends: sends((given, n) => given * (n - 1) / n),
   bf16: "kept",
   recompute: "collective",
   flops: () => 0,
@@ -168,6 +177,7 @@ export const exchange: Op = defineOp({
     const values = from.map((member) => operands[member][sent[member]++]);
     return values.filter((_, i) => to[i] === at);
   },
+  sends: sends((given) => given),
   bf16: "kept",
   recompute: "collective",
   flops: () => 0,
@@ -224,22 +234,3 @@ export const keepOnFirst: Op = defineOp({
   recompute: "cheap",
   flops: () => 0,
 });
-
-/** Number of bytes that each rank sends in a collective done by rings; 0 for other nodes. */
-export function sentBytes(node: Node): number {
-  const size = num(node.attrs.size), bytes = node.inputs.reduce((sum, v) => sum + sizeBytes(v), 0);
-  switch (node.op) {
-    case "all_gather":
-      return bytes * (size - 1);
-    case "reduce_scatter":
-    case "all_to_all":
-      return bytes * (size - 1) / size;
-    case "all_reduce":
-      return 2 * bytes * (size - 1) / size;
-    case "ring_shift":
-    case "exchange":
-      return bytes;
-    default:
-      return 0;
-  }
-}

@@ -3,7 +3,8 @@ import { i32 } from "../../graph/builder.ts";
 import { interpret } from "../../graph/interpret.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
-import { LLAMA3_ROPE_SCALING, RotaryEmbedding } from "../../model/attention.ts";
+import { Attention, LLAMA3_ROPE_SCALING, RotaryEmbedding } from "../../model/attention.ts";
+import { type Linear, RMSNorm } from "../../model/layers.ts";
 import { initialized, logitsOf, someRows, tinyLlama } from "./tiny.ts";
 
 /** f_i as the table has them: the angles at position 1. */
@@ -81,4 +82,27 @@ Deno.test("attention depends on distances between positions, not on where a row 
   const spread = logitsOf(model, memory, { ...rows, positions: rows.positions.map((p) => 3 * p) });
   here.forEach((x, i) => assertAlmostEquals(x, there[i], 1e-12));
   assert(here.some((x, i) => Math.abs(x - spread[i]) > 1e-6), "other distances give other logits");
+});
+
+/** Queries and keys of length one, before they are rotated. */
+class NormedAttention extends Attention {
+  readonly norm: RMSNorm = new RMSNorm(this.headDim, 0);
+  protected override heads(x_BTD: Tensor, weight: Linear): Tensor {
+    const heads = super.heads(x_BTD, weight);
+    return weight === this.wv ? heads : this.norm.forward(heads);
+  }
+}
+
+Deno.test("a subclass norms queries and keys, in whose logits the size of wq and wk then does not count", () => {
+  const plain = tinyLlama(), normed = tinyLlama(), rows = { ...someRows(1, 6, 32), documents: [0, 0, 0, 1, 1, 1] };
+  for (const layer of normed.layers) Object.assign(layer, { attention: new NormedAttention(normed.config) });
+  for (const [model, isNormed] of [[plain, false], [normed, true]] as const) {
+    const memory = initialized(model), before = logitsOf(model, memory, rows);
+    for (const name of ["wq", "wk"]) {
+      const weight = memory.get(`layers.0.attention.${name}.weight`)!;
+      memory.set(`layers.0.attention.${name}.weight`, { ...weight, data: weight.data.map((x) => 3 * x) });
+    }
+    const after = logitsOf(model, memory, rows);
+    assertEquals(before.every((x, i) => Math.abs(x - after[i]) < 1e-12), isNormed);
+  }
 });

@@ -11,7 +11,7 @@ import { opOf } from "../../graph/builder.ts";
 import { interpret, interpretRanks, type Memory } from "../../graph/interpret.ts";
 import { type Attrs, type DType, type Graph, numel, type Type } from "../../graph/ir.ts";
 import { localShape } from "../../graph/layout.ts";
-import { sentBytes } from "../../graph/ops/collective.ts";
+import { sentBytes } from "../../graph/facts.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";

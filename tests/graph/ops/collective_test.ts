@@ -1,9 +1,11 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { arr } from "../../../graph/array.ts";
 import { f32, f64, i32, opOf } from "../../../graph/builder.ts";
+import { sentBytes } from "../../../graph/facts.ts";
 import { interpretRanks } from "../../../graph/interpret.ts";
 import { type Attrs, type Graph, type Type, typeText } from "../../../graph/ir.ts";
-import { sentBytes } from "../../../graph/ops/collective.ts";
+import { kernels } from "../../../graph/kernels.ts";
+import { ops } from "../../../graph/ops/mod.ts";
 import { cpu } from "../../../graph/target/cpu.ts";
 import { callOf } from "../../../graph/target/target.ts";
 import { Tensor } from "../../../graph/tensor.ts";
@@ -200,6 +202,15 @@ Deno.test("a collective's kernel is given the ranks of its group, and runs only 
     return { y: x.apply("all_reduce", [], { axes: ["tp"], size: 2, by: "sum" })[0] };
   });
   assertThrows(() => kernelOf(all), TypeError, "it has no group of ranks");
+});
+
+Deno.test("every collective says what a rank sends, so that none is missing in a plan", () => {
+  const collectives = [...ops.values()].filter((op) => op.together);
+  assertEquals(collectives.filter((op) => !op.sends).map((op) => op.name), []);
+  assertEquals(
+    collectives.map((op) => op.name).sort(),
+    Object.entries(kernels).filter(([, { collective }]) => collective).map(([name]) => name).sort(),
+  );
 });
 
 Deno.test("a rank sends as many bytes as rings need", () => {
