@@ -23,9 +23,9 @@ export interface Vjp {
 /** Sets of operands by index, or one set of all. */
 export type Linear = readonly (readonly number[])[] | "all";
 
-/** How an op may be divided among ranks, label by label of its signature. Cut along a label, each rank has a slice of the dims
- * that hold it; an operand without the label is given whole, and a result without it is partial. A dim of several labels can be cut
- * along its outermost; `1` is never cut. */
+/** How an op may be divided among ranks, label by label of its signature. Where it is cut along a label, each rank has a slice of the
+ * dims with that label; an operand without the label is whole on every rank, and a result without it is partial, a summand. A dim of
+ * several labels can be cut along its outermost; `1` is never cut. */
 export interface Split {
   /** The signature, where `dims` is not it. */
   readonly dims?: (node: Node) => string;
@@ -125,7 +125,7 @@ export interface Op extends Facts {
   readonly attrs?: Schema;
   /** Dims signature, or how to make it from the attributes; from it follow shapes and FLOPs. */
   readonly dims?: string | ((attrs: Attrs, ranks: readonly number[]) => string);
-  /** Indices of the operands that are integers; all others are then real. Without it operands may be either. */
+  /** Indices of the operands that must be `i32`; all others must then be real, with `[]` all of them. Without it operands may be either. */
   readonly integers?: readonly number[];
   /** Beside those, indices of operands that may be either: all of one type, which is then that of the results. */
   readonly either?: readonly number[];

@@ -14,7 +14,7 @@ export interface Gradient {
   readonly of: TensorFunction;
 }
 
-/** Gradient of a function with one scalar result, with respect to all its real inputs. */
+/** Gradient of a function with one scalar result, with respect to all its real inputs; parameters that it reads get none. */
 export function grad(fn: TensorFunction): Gradient {
   return { of: fn };
 }
