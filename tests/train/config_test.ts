@@ -371,7 +371,7 @@ Deno.test("a schedule that is cut, or that the run outlasts, is announced", asyn
   ]);
   const decay = ["--lr_scheduler.warmup_steps=5", "--lr_scheduler.decay_ratio=0.8", "--training.steps=10"];
   assertEquals((await load("", ...decay)).warnings, [
-    "lr_scheduler.decay_ratio = 0.8 asks for 8 steps, cut to the 5 after the warm-up",
+    "lr_scheduler.decay_ratio = 0.8 asks for a decay of 8 steps, which is cut to the 5 after the warm-up",
   ]);
   const long = ["--lr_scheduler.warmup_steps=5", "--lr_scheduler.total_steps=10", "--training.steps=11"];
   assertEquals((await load("", ...long)).warnings, [

@@ -41,7 +41,9 @@ export function listText(path: string): string {
     return new CheckpointError(`Cannot list ${folder}: ${what}`, "a folder with checkpoints, such as step-100", fix);
   };
   const names = namesIn(folder);
-  if (!names) throw refuse("there is no such folder", "correct the path, or save one (--checkpoint.enable)");
+  if (!names) {
+    throw refuse("there is no such folder", "correct the path, or save a checkpoint (train --checkpoint.enable)");
+  }
   if (names.includes(MANIFEST)) throw refuse("it is itself a checkpoint", `show it: checkpoint show ${folder}`);
   const { complete, broken } = findCheckpoints(folder);
   const rows = complete.map(({ path, manifest }) => {

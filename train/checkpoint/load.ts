@@ -96,7 +96,11 @@ function neither(path: string): CheckpointError {
   const expected =
     `a checkpoint (a folder with ${MANIFEST}), weights of transformers (config.json) or Meta (params.json), or a file of GGUF`;
   const refuse = (what: string, fix: string) => new CheckpointError(`Cannot open ${path}: ${what}`, expected, fix);
-  if (!exists(path)) return refuse(`there is no such ${isGgufName(path) ? "file" : "folder"}`, "correct the path");
+  if (!exists(path)) {
+    return isGgufName(path)
+      ? refuse("there is no such file", "correct the path")
+      : refuse("there is no such folder", "correct the path, or save a checkpoint (train --checkpoint.enable)");
+  }
   if (!Deno.statSync(path).isDirectory) return refuse("it is a file", "name the folder that it is in, or a file .gguf");
   const { complete: [latest] } = findCheckpoints(path);
   if (latest) return refuse("it is a folder of checkpoints", `name one of them, such as ${latest.path}`);

@@ -206,7 +206,7 @@ export function surprises(config: Config, typed: ReadonlySet<string>, dryRun: bo
   const left = Math.max(0, totalSteps - warmupSteps);
   if (decayRatio !== null && asked > left) {
     lines.push(
-      `lr_scheduler.decay_ratio = ${decayRatio} asks for ${asked} steps, cut to the ${left} after the warm-up`,
+      `lr_scheduler.decay_ratio = ${decayRatio} asks for a decay of ${asked} steps, which is cut to the ${left} after the warm-up`,
     );
   }
   if (steps > totalSteps) {

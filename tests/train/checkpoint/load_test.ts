@@ -88,7 +88,11 @@ Deno.test("what cannot be opened is told with what it is instead, and with what 
     const { message } = assertThrows(() => load(path), CheckpointError);
     for (const part of parts) assertStringIncludes(message, part);
   };
-  refused(`${at.folder}/nowhere`, "nowhere: there is no such folder");
+  refused(
+    `${at.folder}/nowhere`,
+    "nowhere: there is no such folder",
+    "or save a checkpoint (train --checkpoint.enable)",
+  );
   refused(`${at.path}/model.safetensors`, "it is a file", "fix: name the folder");
   refused(at.folder, "it is a folder of checkpoints", `such as ${at.path}`);
   await Deno.mkdir(`${at.folder}/step-2.tmp`);
