@@ -6,7 +6,7 @@
 
 namespace titan::cpu {
 
-/// Who does the products of f32 and f64; those of bf16 are always libtitan's own.
+/// Who does the products of f32 and f64; those of bf16 and those of few rows are always libtitan's own.
 enum class Multiplier { own, blas };
 
 /// The one that the environment variable TITAN_PRODUCT names (own or blas), else the faster one: own with vectors of at least 256 bits, or

@@ -258,6 +258,7 @@ template <class Math> void multiply(const Product& p, int threads) {
 }  // namespace
 
 void multiply_own(const Product& product, int threads) {
+  if (is_of_few_rows(product)) return multiply_few_rows(product, threads);
   Product p = product;
   // The stride of a dim of size 1 is never followed; the other one then has to be the unit.
   if (p.a.column != 1 && p.K == 1) p.a.column = 1;

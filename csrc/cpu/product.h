@@ -1,4 +1,4 @@
-// Matrix products: c = a b, or c += a b. libtitan's own (product.cpp), or for f32 and f64 that of a BLAS (blas.h).
+// Matrix products: c = a b, or c += a b. libtitan's own (product.cpp; few_rows.cpp), or for f32 and f64 that of a BLAS (blas.h).
 #pragma once
 #include "../backend.h"
 
@@ -27,6 +27,10 @@ inline namespace TITAN_LEVEL {
 /// |error| <= (K + 8) 2^-24 sum |a||b| in f32 (2^-53 in f64); with `bf16` the same for the rounded a and b, and 2^-8 |c| more where c is stored as
 /// bf16. Under AVX512-BF16 and AMX, bf16 numbers and f32 sums below 2^-126 count as 0.
 void multiply_own(const Product& product, int threads);
+/// The same where there are few rows and the columns of b lie in one piece each: bound by reading b. No memory is allocated.
+constexpr int FEW_ROWS = 8;
+bool is_of_few_rows(const Product& product);
+void multiply_few_rows(const Product& product, int threads);
 /// The same for `bf16` products, where the processor has tiles (AMX).
 void multiply_in_tiles(const Product& product, int threads);
 

@@ -244,6 +244,19 @@ void nan_is_seen() {
   }
 }
 
+/// What lies in blocks of keys that no query sees is not even read as a number.
+template <class S, bool rounds>
+void unseen_keys_do_not_matter() {
+  for (const int64_t T : {1, 40}) {
+    Problem<S, rounds> problem({.B = 1, .T = T, .S = 300, .H = 2, .G = 1, .K = 16, .query_offset = 10});
+    problem.forward(2);
+    const auto before = problem.o;
+    for (int64_t s = 64; s < 300; s++) problem.k[s * 16] = problem.v[s * 16 + 3] = S(NAN);
+    problem.forward(2);
+    EXPECT(problem.o == before);
+  }
+}
+
 template <class S, bool rounds = std::is_same_v<S, bf16>>
 void all() {
   compare<S, rounds>({.B = 2, .T = 128, .S = 128, .H = 2, .G = 2, .K = 16, .tables = true});
@@ -258,6 +271,13 @@ void all() {
   compare<S, rounds>({.B = 2, .T = 3, .S = 100, .H = 4, .G = 2, .K = 16, .tables = true, .query_offset = 97});
   compare<S, rounds>({.B = 1, .T = 100, .S = 130, .H = 1, .G = 1, .K = 16, .query_offset = -20});
   compare<S, rounds>({.B = 1, .T = 100, .S = 100, .H = 1, .G = 1, .K = 16, .documents = true, .query_offset = 45});
+  // Keys that no query sees, and few queries, as when text is generated.
+  compare<S, rounds>({.B = 2, .T = 70, .S = 300, .H = 2, .G = 1, .K = 16});
+  for (int64_t K : {2, 10, 16, 50, 64, 100, 256}) compare<S, rounds>({.B = 2, .T = 1, .S = 200, .H = 6, .G = 2, .K = K, .query_offset = 150});
+  compare<S, rounds>({.B = 1, .T = 4, .S = 300, .H = 2, .G = 2, .K = 24, .documents = true, .query_offset = 180});
+  compare<S, rounds>({.B = 3, .T = 3, .S = 71, .H = 2, .G = 1, .K = 16, .permuted = true, .query_offset = 30});
+  compare<S, rounds>({.B = 1, .T = 2, .S = 90, .H = 1, .G = 1, .K = 16, .query_offset = -1});
+  unseen_keys_do_not_matter<S, rounds>();
   nan_is_seen<S, rounds>();
 }
 

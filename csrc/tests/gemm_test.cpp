@@ -101,6 +101,7 @@ template <class A, class B, class C> void check_own(int64_t M, int64_t N, int64_
 template <class A, class B, class C> void check_own_shapes(bool bf16_product) {
   check_own<A, B, C>(1, 1, 1, bf16_product);
   check_own<A, B, C>(1, 77, 33, bf16_product);
+  for (int64_t M = 2; M <= FEW_ROWS + 1; M++) check_own<A, B, C>(M, 133, 301, bf16_product);
   check_own<A, B, C>(45, 1, 801, bf16_product);
   check_own<A, B, C>(31, 1100, 1601, bf16_product);   // several blocks of columns and of K
   check_own<A, B, C>(1100, 45, 2 * 768, bf16_product);  // and of rows, where sums are held until they are rounded

@@ -11,7 +11,7 @@
 // tiles of 64 keys by Tile::QUERIES queries that never leave L1. Rotation, scale and the change to rows without gaps happen once, while a
 // head is loaded into the thread's scratch; rows that lie a whole product apart would collide in the cache. Tiles that no query sees are
 // skipped, tiles that all see are not masked. A task is a key head of one sequence and some of its query blocks (all, unless threads would
-// idle). A query's result does not depend on which task or thread it falls to: the same bits for any number of threads.
+// idle). Few queries take another way (attention_few.h). A query's result does not depend on which task or thread it falls to: the same bits for any number of threads.
 // Error, relative to the largest |o|: f64 1e-14, f32 4e-6; with bf16 products 2^-7 of the result for the rounded operands,
 // where the processor multiplies bf16 with numbers and sums below 2^-126 as 0.
 // Scratch per thread: K, V [S padded to 64, P], the query block twice [64, P], scores [64, 64], a Range per 64 keys; in reals, of which bf16
@@ -21,6 +21,7 @@
 #include <omp.h>
 
 #include "../kernels.h"
+#include "attention_few.h"
 #include "attention_tiles.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -58,7 +59,13 @@ struct Block {
     ranges = reinterpret_cast<Range*>(next);
   }
 
-  void load_keys(int64_t b, int64_t g) { heads.load_keys<F>(b, g, 0, heads.padded_keys, keys_SP, nullptr, nullptr, value_pairs, ranges); }
+  /// Only blocks of which some query sees a key.
+  void load_keys(int64_t b, int64_t g) {
+    const Range queries = heads.query_range(b);
+    heads.load_ranges(b, 0, heads.padded_keys, ranges);
+    for (int64_t begin = 0; begin < heads.padded_keys; begin += BLOCK_KEYS)
+      if (visible(ranges[begin / BLOCK_KEYS], queries) != Visible::NONE) heads.load_keys<F>(b, g, begin, begin + BLOCK_KEYS, keys_SP, nullptr, nullptr, value_pairs);
+  }
   void load_queries(int64_t b, int64_t h, int64_t begin, int64_t count, real scale) {
     const Head<storage> q(heads.q, b, h);
     const Angles<real> angles(heads.q_table, b);
@@ -185,6 +192,7 @@ void attention(const Call& call) {
 }  // namespace
 
 void run_attention(const Call& call) {
+  if (is_of_few_queries(call)) return attend_few(call);
 #if defined(__AMX_BF16__)
   using Bf16Block = ForwardTiles;
 #else

@@ -294,10 +294,10 @@ struct Heads {
 
   Tokens queries(int64_t b) const { return Tokens(q_positions, q_documents, b); }
   Tokens keys(int64_t b) const { return Tokens(k_positions, k_documents, b); }
-  /// Keys (rotated) and values of one head from `begin` to `end`, whole blocks of them, padded with zeros; and the range of each block. The `_SP`
+  /// Keys (rotated) and values of one head from `begin` to `end`, whole blocks of them, padded with zeros. The `_SP`
   /// are rows [S, P]; the `_pairs` [S / PAIR, P] hold units of neighbouring keys. What is null is not wanted.
   template <class F>
-  void load_keys(int64_t b, int64_t g, int64_t begin, int64_t end, typename F::number* keys_SP, typename F::unit* key_pairs, typename F::number* values_SP, typename F::unit* value_pairs, Range* ranges) const {
+  void load_keys(int64_t b, int64_t g, int64_t begin, int64_t end, typename F::number* keys_SP, typename F::unit* key_pairs, typename F::number* values_SP, typename F::unit* value_pairs) const {
     using real = typename F::real;
     const auto put = [&](int64_t s, const real (&rows)[F::PAIR][MOST_HEAD_SIZE], typename F::number* to_SP, typename F::unit* to_pairs) {
       for (int64_t p = 0; p < P; p += LANES<real>) {
@@ -322,7 +322,13 @@ struct Heads {
       }
       put(s, key, keys_SP, key_pairs), put(s, value, values_SP, value_pairs);
     }
-    load_ranges(b, begin, end, ranges);
+  }
+  /// The range of all queries of a sequence.
+  Range query_range(int64_t b) const {
+    const Tokens tokens = queries(b);
+    Range range;
+    for (int64_t t = 0; t < T; t++) range.add(tokens.position(t), tokens.document(t));
+    return range;
   }
   /// The range of each block of keys from `begin` to `end`.
   void load_ranges(int64_t b, int64_t begin, int64_t end, Range* ranges) const {

@@ -81,7 +81,10 @@ struct Block {
     ranges = reinterpret_cast<Range*>(next);
   }
 
-  void load_keys(int64_t b, int64_t g, int64_t first, int64_t end) { heads.load_keys<F>(b, g, first, end, keys_SP, F::PAIR > 1 ? key_pairs : nullptr, values_SP, nullptr, ranges); }
+  void load_keys(int64_t b, int64_t g, int64_t first, int64_t end) {
+    heads.load_keys<F>(b, g, first, end, keys_SP, F::PAIR > 1 ? key_pairs : nullptr, values_SP, nullptr);
+    heads.load_ranges(b, first, end, ranges);
+  }
 
   void load_queries(const Tensor& o, const Tensor& lse_BHT, const Tensor& grad, int64_t b, int64_t h, int64_t begin, int64_t count, real scale) {
     const int64_t K = heads.K, P = heads.P;

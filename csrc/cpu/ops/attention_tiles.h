@@ -76,7 +76,10 @@ struct ForwardTiles : TileHeads {
     const Head<mixed> key_head(heads.k, b, g), value_head(heads.v, b, g);
     const Angles<float> angles(heads.k_table, b);
     bf16* const values = reinterpret_cast<bf16*>(output_PQ);
+    const Range queries = heads.query_range(b);
+    heads.load_ranges(b, 0, heads.padded_keys, ranges);
     for (int64_t begin = 0; begin < heads.padded_keys; begin += J) {
+      if (visible(ranges[begin / J], queries) == Visible::NONE) continue;
       for (int64_t s = begin; s < begin + J; s++) {
         bf16 *const key = keys_SP + s * P32, *const value = values + (s - begin) * P32;
         if (s >= heads.S) {
@@ -89,7 +92,6 @@ struct ForwardTiles : TileHeads {
       }
       transpose_rows(values, queries_PQ, values_PS + begin * P);
     }
-    heads.load_ranges(b, 0, heads.padded_keys, ranges);
   }
 
   void load_queries(int64_t b, int64_t h, int64_t begin, int64_t count, float scale) {

@@ -6,6 +6,7 @@
 
 #include "../check.h"
 #include "../kernels.h"
+#include "../parallel.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -17,8 +18,7 @@ void cumsum(const Call& call) {
   const bool exclusive = call.attributes[1].i, reverse = call.attributes[2].i;
   const int64_t n = x.dims[dim], lines = n ? elements(x) / n : 0;
   const int64_t x_step = reverse ? -x.strides[dim] : x.strides[dim], y_step = reverse ? -y.strides[dim] : y.strides[dim];
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t line = 0; line < lines; line++) {
+  for_each_of(lines, n, call.threads, [&](int64_t line) {
     const Element* from = x.as<Element>() + (reverse ? (n - 1) * x.strides[dim] : 0);
     Element* to = y.as<Element>() + (reverse ? (n - 1) * y.strides[dim] : 0);
     int64_t rest = line;
@@ -34,7 +34,7 @@ void cumsum(const Call& call) {
       to[i * y_step] = Element(exclusive ? sum : next);
       sum = next;
     }
-  }
+  });
 }
 
 }  // namespace

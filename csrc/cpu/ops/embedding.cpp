@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -18,8 +19,7 @@ template <class From, class To>
 void embedding(const Call& call) {
   const Tensor &ids = call[0], &table = call[1], &y = call[2];
   const int64_t N = ids.dims[0], V = table.dims[0], D = table.dims[1], start = call.attributes[0].i, whole = call.attributes[1].i;
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t n = 0; n < N; n++) {
+  for_each_of(N, D, call.threads, [&](int64_t n) {
     const int64_t id = ids.as<int32_t>()[n * ids.strides[0]], row = id - start;
     To* to = y.as<To>() + n * y.strides[0];
     if (row >= 0 && row < V) {
@@ -29,7 +29,7 @@ void embedding(const Call& call) {
     } else {
       std::fill_n(to, D, To(id >= 0 && id < whole ? 0.f : std::numeric_limits<float>::quiet_NaN()));
     }
-  }
+  });
 }
 
 /// The rows of the table that the ids of a call mean, -1 for ids outside.

@@ -63,7 +63,7 @@ void run_gemm(const Call& call) {
     batch = 1;
   }
   static const Multiplier multiplier = choose_multiplier(VECTOR_BYTES * 8);
-  const bool by_blas = multiplier == Multiplier::blas && !p.bf16;
+  const bool by_blas = multiplier == Multiplier::blas && !p.bf16 && !is_of_few_rows(p);
   const auto multiply_one = [&](int64_t i) {
     Product one = p;
     advance(one.a, i * a_batch);

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -25,8 +26,7 @@ template <int N, class F>
 void for_each_element(const Call& call, F f) {
   const Tensor& y = call[N - 1];
   const int64_t inner = y.rank ? y.dims[y.rank - 1] : 1, rows = inner ? elements(y) / inner : 0;
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t row = 0; row < rows; row++) {
+  for_each_of(rows, inner, call.threads, [&](int64_t row) {
     int64_t at[N] = {}, rest = row;
     for (int d = y.rank - 2; d >= 0; rest /= y.dims[d], d--)
       for (int i = 0; i < N; i++) at[i] += rest % y.dims[d] * call[i].strides[d];
@@ -34,7 +34,7 @@ void for_each_element(const Call& call, F f) {
       f(at);
       for (int i = 0; i < N; i++) at[i] += y.rank ? call[i].strides[y.rank - 1] : 0;
     }
-  }
+  });
 }
 
 template <class F>

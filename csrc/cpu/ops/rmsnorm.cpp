@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -31,9 +32,9 @@ computed<S> norm_row(Row<S> x, Row<S> w, Row<S> y, int64_t D, double eps) {
 template <class S>
 void rmsnorm(const Call& call) {
   const Tensor &x = call[0], &w = call[1], &y = call[2], &rstd = call[3];
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t n = 0; n < x.dims[0]; n++)
+  for_each_of(x.dims[0], x.dims[1], call.threads, [&](int64_t n) {
     rstd.as<computed<S>>()[n * rstd.strides[0]] = norm_row<S>(row<S>(x, n), row<S>(w, 0), row<S>(y, n), x.dims[1], call.attributes[0].f);
+  });
 }
 
 template <class S>
@@ -41,12 +42,11 @@ void add_rmsnorm(const Call& call) {
   using real = computed<S>;
   const Tensor &x = call[0], &r = call[1], &w = call[2], &s = call[3], &y = call[4], &rstd = call[5];
   const int64_t D = x.dims[1];
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t n = 0; n < x.dims[0]; n++) {
+  for_each_of(x.dims[0], D, call.threads, [&](int64_t n) {
     const Row<S> a = row<S>(x, n), b = row<S>(r, n), sum = row<S>(s, n);
     for_lanes<real>(D, [&](int64_t d, int64_t lanes) { sum.store(d, a.load(d, lanes) + b.load(d, lanes), lanes); });
     rstd.as<real>()[n * rstd.strides[0]] = norm_row<S>(sum, row<S>(w, 0), row<S>(y, n), D, call.attributes[0].f);
-  }
+  });
 }
 
 template <class S>

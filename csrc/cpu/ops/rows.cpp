@@ -10,6 +10,7 @@
 
 #include "../check.h"
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../simd.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -33,16 +34,15 @@ struct Ids {
   }
 };
 
-/// Calls f(b, first byte, bytes) for ranges of the columns of each part, from all threads; together they are all of them.
+/// Calls f(b, first byte, bytes) for ranges of the columns of each part, which are some rows, from the threads; together they are all of them.
 template <class F>
-void for_columns(int64_t parts, int64_t row_bytes, int threads, F f) {
+void for_columns(int64_t parts, int64_t rows, int64_t row_bytes, int threads, F f) {
   constexpr int64_t LINE = 64;  // columns are handed out by cache lines
   const int64_t lines = (row_bytes + LINE - 1) / LINE, pieces = std::min(lines, (threads + parts - 1) / std::max<int64_t>(parts, 1));
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t task = 0; task < parts * pieces; task++) {
+  for_each_of(parts * pieces, rows * row_bytes / std::max<int64_t>(pieces, 1), threads, [&](int64_t task) {
     const int64_t piece = task % pieces, first = lines * piece / pieces * LINE;
     f(task / pieces, first, std::min(row_bytes, lines * (piece + 1) / pieces * LINE) - first);
-  }
+  });
 }
 
 template <class real>
@@ -50,7 +50,7 @@ void scatter_add(const Call& call) {
   const Tensor &rows = call[1], &y = call[2];
   const Ids ids{call[0], call.attributes[0].i, y.dims[1]};
   const Rows from(rows), to(y);
-  for_columns(y.dims[0], y.dims[2] * int64_t(sizeof(real)), call.threads, [&](int64_t b, int64_t first, int64_t bytes) {
+  for_columns(y.dims[0], y.dims[1] + rows.dims[1], y.dims[2] * int64_t(sizeof(real)), call.threads, [&](int64_t b, int64_t first, int64_t bytes) {
     for (int64_t n = 0; n < y.dims[1]; n++) std::memset(to.at(b, n) + first, 0, size_t(bytes));
     for (int64_t k = 0; k < rows.dims[1]; k++) {
       const int64_t n = ids.at(b, k);
@@ -70,12 +70,11 @@ void run_take(const Call& call) {
   const Rows from(x), to(y);
   const int64_t K = y.dims[1];
   const size_t bytes = size_t(y.dims[2]) * size_of(y.dtype);
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t i = 0; i < y.dims[0] * K; i++) {
+  for_each_of(y.dims[0] * K, int64_t(bytes), call.threads, [&](int64_t i) {
     const int64_t b = i / K, k = i % K, n = ids.at(b, k);
     if (n < 0) std::memset(to.at(b, k), 0, bytes);
     else std::memcpy(to.at(b, k), from.at(b, n), bytes);
-  }
+  });
 }
 
 void run_scatter_add(const Call& call) {
@@ -87,7 +86,7 @@ void run_put_rows(const Call& call) {
   const Ids ids{call[1], call.attributes[0].i, y.dims[1]};
   const Rows old(x), from(rows), to(y);
   const bool in_place = x.data == y.data;
-  for_columns(y.dims[0], y.dims[2] * int64_t(size_of(y.dtype)), call.threads, [&](int64_t b, int64_t first, int64_t bytes) {
+  for_columns(y.dims[0], rows.dims[1] + (in_place ? 0 : y.dims[1]), y.dims[2] * int64_t(size_of(y.dtype)), call.threads, [&](int64_t b, int64_t first, int64_t bytes) {
     for (int64_t n = 0; n < y.dims[1] && !in_place; n++) std::memcpy(to.at(b, n) + first, old.at(b, n) + first, size_t(bytes));
     for (int64_t k = 0; k < rows.dims[1]; k++)
       if (const int64_t n = ids.at(b, k); n >= 0) std::memcpy(to.at(b, n) + first, from.at(b, k) + first, size_t(bytes));
