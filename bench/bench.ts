@@ -35,12 +35,13 @@ async function run([program, ...args]: readonly string[]): Promise<{ output: str
   return { output, firstStepSeconds };
 }
 
-/** Path of the Python of `bench/.venv`, which is made and filled from `requirements.txt` if it is not there yet. */
-async function virtualEnvironment(python: string): Promise<string> {
+/** Path of the Python of `bench/.venv`, which is made and filled from `requirements.txt` if it is not there yet.
+ * @param python interpreter that makes it. */
+export async function virtualEnvironment(python: string): Promise<string> {
   const inside = here(".venv/bin/python");
-  const ready = await run([inside, "-c", "import torch"]).then(() => true, () => false);
+  const ready = await run([inside, "-c", "import torch, transformers"]).then(() => true, () => false);
   if (!ready) {
-    console.log("Installing PyTorch into bench/.venv");
+    console.log("Installing PyTorch and transformers into bench/.venv");
     await run([python, "-m", "venv", "--clear", here(".venv")]);
     await run([inside, "-m", "pip", "install", "--quiet", "--requirement", here("requirements.txt")]);
   }
