@@ -35,16 +35,16 @@ template <class Math, int M, class A, class B> TITAN_INLINE void multiply_column
 template <class Math, int M> void multiply_columns(const Product& p, Span columns) {
   with_stored<Math>(p.a, [&](const auto* a) {
     with_stored<Math>(p.b, [&](const auto* b) {
-      with_stored<Math>(p.c, [&]<class C>(C* c) {
-        for (int64_t n = columns.first; n < columns.end; n++) {
-          typename Math::sum sums[M];
-          multiply_column<Math, M>(a, p.a.row, b + n * p.b.column, p.K, sums);
+      for (int64_t n = columns.first; n < columns.end; n++) {
+        typename Math::sum sums[M];
+        multiply_column<Math, M>(a, p.a.row, b + n * p.b.column, p.K, sums);
+        with_stored<Math>(p.c, [&]<class C>(C* c) {
           for (int m = 0; m < M; m++) {
             C& to = c[m * p.c.row + n];
             to = C(p.adds ? typename Math::sum(to) + sums[m] : sums[m]);
           }
-        }
-      });
+        });
+      }
     });
   });
 }

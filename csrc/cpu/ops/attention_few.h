@@ -6,7 +6,7 @@
 
 namespace titan::cpu::inline TITAN_LEVEL {
 
-constexpr int64_t FEW_QUERIES = 4;  // of a sequence; from about 16 on, tiles are faster
+constexpr int64_t FEW_QUERIES = 4;  // of a sequence
 
 /// Lane i is the sum over the lanes of r[i].
 template <class real>
@@ -18,8 +18,8 @@ TITAN_INLINE vec<real> sum_each(vec<real> (&r)[LANES<real>]) {
   return r[0];
 }
 
-/// Keys are stored as Key, values as Value.
-template <class F, class Key, class Value>
+/// Keys and values are stored as Stored.
+template <class F, class Stored>
 struct FewQueries {
   using real = typename F::real;
   static constexpr int L = LANES<real>;
@@ -41,15 +41,15 @@ struct FewQueries {
 
   /// Scores of `count` keys from `first` on go to `powers`, -inf behind them up to whole vectors; returns their maxima, lane by lane. The values
   /// that belong to them are asked for.
-  TITAN_INLINE vec<real> scores(const Key* first, int64_t step, const Value* values, int64_t value_step, int64_t count) {
+  TITAN_INLINE vec<real> scores(const Stored* first, int64_t step, const Stored* values, int64_t value_step, int64_t count) {
     const real infinity = std::numeric_limits<real>::infinity();
     vec<real> most = splat(-infinity);
     for (int64_t j = 0; j < count; j += L, first += L * step, values += L * value_step) {
       vec<real> sums[L] = {};
       const int64_t keys = std::min<int64_t>(L, count - j);
       for (int64_t i = 0; i < keys; i++) {
-        prefetch(first + (i + AHEAD) * step, heads.K * int64_t(sizeof(Key)));
-        prefetch(values + i * value_step, heads.K * int64_t(sizeof(Value)));
+        prefetch(first + (i + AHEAD) * step, heads.K * int64_t(sizeof(Stored)));
+        prefetch(values + i * value_step, heads.K * int64_t(sizeof(Stored)));
       }
       const auto add = [&](int64_t k, int64_t lanes) {
         const vec<real> x = load(query + k);
@@ -73,7 +73,7 @@ struct FewQueries {
 
   /// output = output * rescale + powers values, over `count` keys, for V vectors of the head from k on, of which `width` elements exist.
   template <int V, bool whole>
-  TITAN_INLINE void add_values(const Value* first, int64_t step, int64_t count, real rescale, int64_t k, int64_t width) {
+  TITAN_INLINE void add_values(const Stored* first, int64_t step, int64_t count, real rescale, int64_t k, int64_t width) {
     constexpr int SIDE = 2;
     vec<real> sums[SIDE][V] = {};
     const auto add = [&](int64_t j, vec<real> (&to)[V]) {
@@ -89,7 +89,7 @@ struct FewQueries {
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) store(output + k + v * L, load(output + k + v * L) * rescale + (sums[0][v] + sums[1][v]));
   }
-  TITAN_INLINE void add_values(const Value* first, int64_t step, int64_t count, real rescale) {
+  TITAN_INLINE void add_values(const Stored* first, int64_t step, int64_t count, real rescale) {
     int64_t k = 0;
     for (; k + 4 * L <= heads.K; k += 4 * L) add_values<4, true>(first, step, count, rescale, k, 4 * L);
     for (; k + L <= heads.K; k += L) add_values<1, true>(first, step, count, rescale, k, L);
@@ -111,8 +111,8 @@ struct FewQueries {
   void attend(int64_t b, int64_t t, int64_t h, real scale, const Tensor& o, const Tensor& lse) {
     const int64_t K = heads.K, g = h / (heads.H / heads.G);
     const Tensor &k = heads.k, &v = heads.v;
-    const Key* const keys = k.as<Key>() + b * k.strides[0] + g * k.strides[2];
-    const Value* const values = v.as<Value>() + b * v.strides[0] + g * v.strides[2];
+    const Stored* const keys = k.as<Stored>() + b * k.strides[0] + g * k.strides[2];
+    const Stored* const values = v.as<Stored>() + b * v.strides[0] + g * v.strides[2];
     const Tokens queries = heads.queries(b), key_tokens = heads.keys(b);
     const int32_t position = queries.position(t), document = queries.document(t);
     load_head<F>(query, Head<typename F::storage>(heads.q, b, h)[t], Angles<real>(heads.q_table, b)[t], K, heads.P, scale);
@@ -146,25 +146,25 @@ struct FewQueries {
   }
 };
 
-template <class F, class Key, class Value>
+template <class F, class Stored>
 void attend_few(const Call& call) {
   const Heads heads(call, 3);
   const auto scale = typename F::real(call.attributes[0].f * LOG2E);
   const int64_t queries = heads.T * heads.H;
 #pragma omp parallel for num_threads(call.threads) schedule(static)
   for (int64_t task = 0; task < heads.B * queries; task++) {
-    FewQueries<F, Key, Value> few(heads);
+    FewQueries<F, Stored> few(heads);
     few.attend(task / queries, task % heads.T, task % queries / heads.T, scale, call[11], call[12]);
   }
 }
 
 /// Is this a call of few queries, whose keys are turned already and who see no other keys?
-inline bool is_of_few_queries(const Call& call) { return call[0].dims[1] <= FEW_QUERIES && !present(call[4]) && !present(call[9]); }
+inline bool is_of_few_queries(const Call& call) { return call[0].dims[1] <= FEW_QUERIES && call[1].dtype == call[2].dtype && !present(call[4]) && !present(call[9]); }
 
 inline void attend_few(const Call& call) {
-  const auto mixed_values = [&]<class Key>(Key) { call[2].dtype == DType::bf16 ? attend_few<Rounded, Key, bf16>(call) : attend_few<Rounded, Key, float>(call); };
-  if (call.attributes[1].i) call[1].dtype == DType::bf16 ? mixed_values(bf16()) : mixed_values(float());
-  else with_real(call[0].dtype, [&](auto zero) { attend_few<Exact<decltype(zero)>, decltype(zero), decltype(zero)>(call); });
+  if (!call.attributes[1].i) return with_real(call[0].dtype, [&](auto zero) { attend_few<Exact<decltype(zero)>, decltype(zero)>(call); });
+  if (call[1].dtype == DType::bf16) attend_few<Rounded, bf16>(call);
+  else attend_few<Rounded, float>(call);
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL
