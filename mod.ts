@@ -35,7 +35,13 @@ export { print } from "./graph/print.ts";
 export { Tensor, type Tracer } from "./graph/tensor.ts";
 export { grad, type Gradient, type TensorFunction, trace } from "./graph/trace.ts";
 export { verify } from "./graph/verify.ts";
-export { Attention, type AttentionOptions, type Places, type RopeScaling, RotaryEmbedding } from "./model/attention.ts";
+export {
+  Attention,
+  type AttentionContext,
+  type AttentionOptions,
+  type RopeScaling,
+  RotaryEmbedding,
+} from "./model/attention.ts";
 export { Cache, type GenerativeModel, isGenerative, type NewTokens } from "./model/cache.ts";
 export { FeedForward } from "./model/feed_forward.ts";
 export { Embedding, Linear, RMSNorm } from "./model/layers.ts";

@@ -33,7 +33,7 @@ export class Tokenizer {
   readonly files: TokenizerFiles;
   readonly #kitoken: Kitoken;
 
-  private constructor(files: TokenizerFiles, kitoken: Kitoken, places: Places) {
+  private constructor(files: TokenizerFiles, kitoken: Kitoken, names: FileNames) {
     const { json, config } = files, { vocab } = json.model, added = json.added_tokens ?? [];
     const ids = new Map(added.map(({ id, content }) => [content, id]));
     const special = (key: string): number | null => {
@@ -44,9 +44,9 @@ export class Tokenizer {
         : ids.get(token) ?? (Array.isArray(vocab) ? undefined : (vocab as Record<string, number>)[token]);
       if (id !== undefined) return id;
       throw bad(
-        places.config,
+        names.config,
         `its ${key} is ${JSON.stringify(token ?? value)}`,
-        `a token of ${places.json}, or null for none`,
+        `a token of ${names.json}, or null for none`,
       );
     };
     let last = Array.isArray(vocab) ? vocab.length - 1 : -1;
@@ -117,7 +117,7 @@ export class Tokenizer {
 }
 
 /** The names of a tokenizer's files, for errors. */
-interface Places {
+interface FileNames {
   readonly json: string;
   readonly config: string;
 }

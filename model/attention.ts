@@ -28,8 +28,8 @@ export const LLAMA3_ROPE_SCALING: RopeScaling = {
   originalContext: 8192,
 };
 
-/** Where each token stands, made once for all layers. */
-export interface Places {
+/** What attention asks of each token beside its vector; made once for all layers. */
+export interface AttentionContext {
   /** i32 `[B,T]`: a token sees those at its own position and before. */
   readonly positions: Tensor;
   /** Rotations, rows of (cos, sin) pairs `[B,T,K]`. */
@@ -104,7 +104,7 @@ export class Attention extends Module {
   }
 
   /** `[B,T,D]` to `[B,T,D]` */
-  forward(x_BTD: Tensor, { positions, table, documents, cache }: Places): Tensor {
+  forward(x_BTD: Tensor, { positions, table, documents, cache }: AttentionContext): Tensor {
     const rotate = (y: Tensor): Tensor => y.apply("rope", [table])[0];
     const q_BTHK = rotate(this.heads(x_BTD, this.wq));
     const kept = (name: string, y: Tensor): Tensor => cache?.extend(name, y) ?? y;

@@ -4,7 +4,13 @@
 import type { ModelPlan } from "../graph/roles.ts";
 import { llamaPlan } from "./llama_plan.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { Attention, LLAMA3_ROPE_SCALING, type Places, type RopeScaling, RotaryEmbedding } from "./attention.ts";
+import {
+  Attention,
+  type AttentionContext,
+  LLAMA3_ROPE_SCALING,
+  type RopeScaling,
+  RotaryEmbedding,
+} from "./attention.ts";
 import type { GenerativeModel, NewTokens } from "./cache.ts";
 import { FeedForward, feedForwardHiddenDim } from "./feed_forward.ts";
 import { Embedding, Linear, RMSNorm } from "./layers.ts";
@@ -155,8 +161,8 @@ export class TransformerBlock extends Module {
   }
 
   /** `[B,T,D]` to `[B,T,D]` */
-  forward(x_BTD: Tensor, places: Places): Tensor {
-    const h_BTD = x_BTD.add(this.attention.forward(this.attentionNorm.forward(x_BTD), places));
+  forward(x_BTD: Tensor, context: AttentionContext): Tensor {
+    const h_BTD = x_BTD.add(this.attention.forward(this.attentionNorm.forward(x_BTD), context));
     return h_BTD.add(this.feedForward.forward(this.ffnNorm.forward(h_BTD)));
   }
 }
@@ -203,10 +209,10 @@ export class Llama extends Module implements TrainableModel, GenerativeModel {
   }
 
   /** From tokens to the residual stream behind all blocks, `[B,T,D]`. */
-  #blocks({ tokens, ...at }: { readonly tokens: Tensor } & Omit<Places, "table">): Tensor {
+  #blocks({ tokens, ...at }: { readonly tokens: Tensor } & Omit<AttentionContext, "table">): Tensor {
     let x_BTD = this.tokEmbeddings.forward(tokens);
-    const places = { ...at, table: this.rotaryEmbedding.forward(at.positions, x_BTD.dtype) };
-    for (const layer of this.layers) x_BTD = layer.forward(x_BTD, places);
+    const context = { ...at, table: this.rotaryEmbedding.forward(at.positions, x_BTD.dtype) };
+    for (const layer of this.layers) x_BTD = layer.forward(x_BTD, context);
     return x_BTD;
   }
 
