@@ -54,7 +54,7 @@ export {
   type LlamaOptions,
   TransformerBlock,
 } from "./model/llama.ts";
-export { type Batch, CrossEntropy, type LossSum, type TrainableModel } from "./model/loss.ts";
+export { type Batch, CrossEntropy, type Family, type LossSum, type TrainableModel } from "./model/loss.ts";
 export {
   bind,
   type Init,

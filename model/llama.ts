@@ -14,7 +14,7 @@ import {
 import type { GenerativeModel, NewTokens } from "./cache.ts";
 import { FeedForward, feedForwardHiddenDim } from "./feed_forward.ts";
 import { Embedding, Linear, RMSNorm } from "./layers.ts";
-import { type Batch, CrossEntropy, type LossSum, type TrainableModel } from "./loss.ts";
+import { type Batch, CrossEntropy, type Family, type LossSum, type TrainableModel } from "./loss.ts";
 import { Module, numParameters } from "./module.ts";
 
 /** Every size of a Llama. */
@@ -229,6 +229,11 @@ export class Llama extends Module implements TrainableModel, GenerativeModel {
   /** What tensor parallelism may cut: see `llama_plan.ts`. */
   get plan(): ModelPlan {
     return llamaPlan(this.config);
+  }
+
+  /** The sizes, for {@linkcode Llama}'s constructor. */
+  get family(): Family {
+    return { name: "llama", sizes: this.config };
   }
 
   /** torchtitan's count: six for each parameter that multiplies, and attention without a discount for causality. */

@@ -38,6 +38,16 @@ export interface TrainableModel extends Module {
   readonly vocabSize?: number;
   /** What tensor parallelism may cut, best as a getter; without one, the data axes of a mesh alone share the model out. */
   readonly plan?: ModelPlan;
+  /** Its kind and sizes, best as a getter, which checkpoints keep: from them the same model can be made again. */
+  readonly family?: Family;
+}
+
+/** A kind of models that differ in sizes alone. */
+export interface Family {
+  /** As `state.json` of a checkpoint names it: `llama`. */
+  readonly name: string;
+  /** All that JSON has to keep. */
+  readonly sizes: object;
 }
 
 /** Cross-entropy between logits and target ids, summed over the valid targets. */

@@ -7,7 +7,6 @@ import { SAMPLE } from "../../data/dataset.ts";
 import type { LoaderState } from "../../data/loader.ts";
 import type { StateKind } from "../../graph/ir.ts";
 import { toUrl } from "../../data/source.ts";
-import { Llama } from "../../model/llama.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import type { MeshLayout } from "../ranks.ts";
 import type { StoredType } from "../typed_array.ts";
@@ -306,7 +305,7 @@ export function runState(
     versions,
     config: agreed ?? null,
     // What generating and exporting need to know; the tokenizer is null where it is the one that comes along.
-    ...(model instanceof Llama ? { llama: model.config } : {}),
+    ...(model.family ? { [model.family.name]: model.family.sizes } : {}),
     seqLen,
     tokenizer: tokenizer === undefined ? null : String(toUrl(tokenizer)),
   };

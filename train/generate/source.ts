@@ -4,7 +4,6 @@ import { SAMPLE } from "../../data/dataset.ts";
 import { show, toUrl } from "../../data/source.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { type GenerativeModel, isGenerative } from "../../model/cache.ts";
-import { Llama } from "../../model/llama.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import { load } from "../checkpoint/load.ts";
 import type { ParameterValues } from "../parameters.ts";
@@ -78,10 +77,10 @@ export async function describeRun(
 
 /** A copy of a run's parameters as they stand; on a mesh, all ranks call it at once. */
 export async function weightsOfRun(run: RunUnderWay): Promise<ModelWeights> {
-  const { model } = run.options, values = new Map((await Array.fromAsync(run.parameters())).map((p) => [p.name, p]));
+  const values = new Map((await Array.fromAsync(run.parameters())).map((p) => [p.name, p]));
   return {
     path: "the run",
-    llama: model instanceof Llama ? model.config : undefined,
+    llama: undefined, // the model is there
     tensors: values,
     read: (name) => Promise.resolve(values.get(name)!.values),
   };
