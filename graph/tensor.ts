@@ -180,6 +180,16 @@ export class Tensor {
     return this.#one("reshape", [], { dims, sizes });
   }
 
+  /** This with one more dim, of size 1, which becomes dim `dim` (the last by default): `[b, t]` to `[b, t, 1]`. */
+  expandDims(dim = -1): Tensor {
+    const from = letters(this.shape.length), rank = from.length + 1, at = dim < 0 ? dim + rank : dim;
+    if (!(at >= 0 && at < rank)) {
+      throw new RangeError(
+        `Cannot add dim ${dim} to a tensor of ${from.length} dims: expected ${-rank} to ${rank - 1}`,
+      );
+    }
+    return this.reshape(`${from.join(" ")} -> ${from.toSpliced(at, 0, "1").join(" ")}`);
+  }
   /** Permutes dims by a pattern: `"b t h k -> b h t k"`. */
   transpose(dims: string): Tensor;
   /** Swaps two dims; negative ones count from the last.
@@ -293,7 +303,7 @@ export class Tensor {
    * console.log(interpret(graph, { inputs: { x0: [2, 0] } }).y0.data); // 0, 0, 1, 1, 0, 0
    * ``` */
   oneHot(size: number, dtype: "f32" | "f64" = "f32"): Tensor {
-    const lead = letters(this.shape.length).join(" "), ids = this.reshape(`${lead} -> ${lead} 1`);
+    const lead = letters(this.shape.length).join(" "), ids = this.expandDims();
     const ones = constant(this.builder, 1, { dtype, shape: [...ids.shape, 1] });
     return ones.scatterAdd(ids, size).reshape(`${lead} n 1 -> ${lead} n`, { n: size });
   }

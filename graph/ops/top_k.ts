@@ -35,8 +35,7 @@ export const topK: Op = defineOp({
   },
   vjp: ({ inputs: [x], outputs: [, ids], cotangents: [dvalues] }) => {
     const lead = x.shape.slice(1).map((_, d) => `l${d}`).join(" ");
-    const rows = dvalues!.reshape(`${lead} k -> ${lead} k 1`);
-    const dx = ids.apply("scatter_add", [rows], { size: x.shape.at(-1)! })[0];
+    const dx = ids.apply("scatter_add", [dvalues!.expandDims()], { size: x.shape.at(-1)! })[0];
     return [dx.reshape(`${lead} n 1 -> ${lead} n`)];
   },
   split: { whole: ["n", "k"] },

@@ -35,6 +35,17 @@ Deno.test("broadcastTo keeps dims that are 1 on both sides, and adds leading one
   assertEquals(trace((x) => x.broadcastTo([2, 3]), f64(2, 3)).nodes, []);
 });
 
+Deno.test("expandDims adds a dim at any place, counted from either end", () => {
+  const shapes = [0, 1, 2, -1, -2, -3].map((dim) => run((x) => x.expandDims(dim), m)[0]);
+  assertEquals(shapes, [[1, 2, 3], [2, 1, 3], [2, 3, 1], [2, 3, 1], [2, 1, 3], [1, 2, 3]]);
+  assertEquals(run((x) => x.expandDims(), [[], [7]]), [[1], [7]]);
+  assertThrows(
+    () => trace((x) => x.expandDims(3), f64(2, 3)),
+    RangeError,
+    "Cannot add dim 3 to a tensor of 2 dims: expected -3 to 2",
+  );
+});
+
 Deno.test("sums, maxima and means go over the dims asked for, counted from either end", () => {
   assertEquals(run((x) => x.sum(), m), [[], [21]]);
   assertEquals(run((x) => x.sum(-1), m), [[2], [6, 15]]);
