@@ -328,11 +328,11 @@ Deno.test("a bad flag over a file is told what the file has, and a file of the p
 });
 
 Deno.test("a flag wins over a value of the file that is refused", async () => {
-  const file = '[metrics]\nenable_tensorboard = true\n[training]\nseq_len = 0\n[model]\nconverters = ["float8"]';
-  for (const off of ["--metrics.no_enable_tensorboard", "--metrics.enable_tensorboard=false"]) {
+  const file = '[metrics]\nenable_wandb = true\n[training]\nseq_len = 0\n[model]\nconverters = ["float8"]';
+  for (const off of ["--metrics.no_enable_wandb", "--metrics.enable_wandb=false"]) {
     assertEquals((await load(file, off, "--training.seq_len=8", "--model.converters=")).config.training.seq_len, 8);
   }
-  const message = await problem(file, "--metrics.no_enable_tensorboard");
+  const message = await problem(file, "--metrics.no_enable_wandb");
   assert(message.startsWith('The configuration has 2 problems\n\nmodel.converters = ["float8"] (my.toml:6) is not '));
 });
 
@@ -340,6 +340,7 @@ Deno.test("a key of the command line that needs another is told so, one of a fil
   const warnings = async (...args: string[]) => (await load("", "--lr_scheduler.warmup_steps=0", ...args)).warnings;
   const cases = {
     "--validation.freq=5": "validation.freq has no effect: it needs validation.enable",
+    "--metrics.save_for_all_ranks": "metrics.save_for_all_ranks has no effect: it needs metrics.enable_tensorboard",
     "--metrics.sample_prompt=a": "metrics.sample_prompt has no effect: it needs metrics.sample_freq above 0",
     "--profiling.profile_freq=5": "profiling.profile_freq has no effect: it needs profiling.enable_profiling",
     "--activation_checkpoint.memory_budget=0.3":

@@ -15,6 +15,7 @@ import { precisionOf, precisionText } from "../precision.ts";
 import type { ProcessGroup } from "../process_group.ts";
 import type { StepProfile } from "../report/profile.ts";
 import { Profiler } from "../report/profiler.ts";
+import { EventFile, eventFolder } from "../report/tensorboard.ts";
 import { rematText } from "../report/remat_report.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "../report/header.ts";
 import { SteadyConsole } from "./steady_console.ts";
@@ -56,6 +57,19 @@ function openJsonLines(config: Config, folder: RunFolder, from?: number): JsonLi
     if (from === undefined) keepEarlier(folder, jsonl_file);
     return new JsonLines(path, { started: new Date().toISOString(), from, config }, { warn });
   });
+}
+
+/** The event files of this rank, if it is to have some. All ranks call this, since rank 0 names the run's folder. */
+async function openTensorboard({ job, metrics }: Config, { group, start }: Trainer): Promise<EventFile | null> {
+  const { enable_tensorboard, save_tb_folder, save_for_all_ranks } = metrics;
+  if (!enable_tensorboard) return null;
+  const runs = `${job.dump_folder}/${save_tb_folder}`, rank = group?.info.rank ?? 0;
+  const fix = "set job.dump_folder to another, or leave metrics.enable_tensorboard out";
+  const own = rank === 0 ? writing(runs, fix, () => eventFolder(runs, start !== undefined)) : "";
+  const [run] = group ? await group.exchangeJson(own) : [own];
+  if (rank !== 0 && !save_for_all_ranks) return null;
+  const folder = save_for_all_ranks ? `${runs}/${run}/rank_${rank}` : `${runs}/${run}`;
+  return writing(folder, fix, () => new EventFile(folder, { firstStep: (start?.step ?? 0) + 1, warn }));
 }
 
 /** What records where time goes, if that is asked for.
@@ -120,6 +134,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
   using jsonl = folder ? openJsonLines(config, folder, trainer.start?.step) : null;
   if (config.checkpoint.create_seed_checkpoint) return await saveSeed(trainer, config);
+  using events = await openTensorboard(config, trainer);
   const samples = await openSamples(config, trainer);
   const profiler = await openProfiler(config, trainer, gflops, folder);
   const metrics = new Metrics({
@@ -132,7 +147,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
     memory: () => processMemory(program.compiled.plan.arenaBytes, totalBytes),
     colors: colorsWanted(disable_color_printing),
     print: console.log,
-    jsonl,
+    sinks: [jsonl, events].filter((sink) => sink !== null),
     now: () => performance.now(),
   });
   const signal = stopOnSignal(trainer);

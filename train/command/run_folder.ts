@@ -156,6 +156,8 @@ export const warn = (text: string): void => console.log(`warning: ${text}`);
 
 /** The folder of a run that writes into one. */
 export function openFolder({ job, metrics, profiling, checkpoint }: Config): RunFolder | undefined {
-  if (metrics.jsonl_file === "" && !profiling.enable_profiling && !checkpoint.enable) return undefined;
+  const writes = metrics.jsonl_file !== "" || metrics.enable_tensorboard || profiling.enable_profiling ||
+    checkpoint.enable;
+  if (!writes) return undefined;
   return RunFolder.open(job.dump_folder, warn);
 }

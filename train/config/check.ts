@@ -137,6 +137,11 @@ const dependent: readonly {
     isMet: (c) => c.metrics.sample_freq > 0,
   },
   {
+    keys: ["metrics.save_tb_folder", "metrics.save_for_all_ranks"],
+    needs: "metrics.enable_tensorboard",
+    isMet: (c) => c.metrics.enable_tensorboard,
+  },
+  {
     keys: ["checkpoint.last_save_in_hf"],
     needs: "checkpoint.last_save_model_only",
     isMet: (c) => c.checkpoint.last_save_model_only,

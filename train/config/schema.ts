@@ -32,6 +32,9 @@ export interface MetricsConfig {
   log_freq: number;
   disable_color_printing: boolean;
   jsonl_file: string;
+  enable_tensorboard: boolean;
+  save_tb_folder: string;
+  save_for_all_ranks: boolean;
   sample_freq: number;
   sample_prompt: string;
   sample_tokens: number;
@@ -250,6 +253,17 @@ const schema = z.strictObject({
       within,
       "metrics.jsonl",
       'One JSON object per report, under job.dump_folder; that of an earlier run gets a number. "" writes none.',
+    ),
+    enable_tensorboard: key(flag, false, "Write the same numbers into event files for TensorBoard."),
+    save_tb_folder: key(
+      within.min(1),
+      "tb",
+      "Folder of the event files, under job.dump_folder: in it each run has one that is named for its first minute.",
+    ),
+    save_for_all_ranks: key(
+      flag,
+      false,
+      "Every rank writes event files, into rank_N of the run's folder; else rank 0.",
     ),
     sample_freq: key(
       countOrZero,

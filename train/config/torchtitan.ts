@@ -13,8 +13,6 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "job.save_config_file": [null],
   "job.custom_config_module": [""],
   "profiling.enable_memory_snapshot": [false],
-  "metrics.enable_tensorboard": [false],
-  "metrics.save_for_all_ranks": [false],
   "metrics.enable_wandb": [false],
   "model.converters": [[]],
   "model.print_after_conversion": [false],
@@ -41,7 +39,6 @@ const reasons: Readonly<Record<string, string>> = {
     "makes no sense here: all memory is planned before the run, and none is allocated during it; --dry-run prints the plan",
   "training.enable_cpu_offload":
     "makes no sense here: the device is the CPU, and its memory holds parameters and moments already",
-  "metrics.enable_tensorboard": "is not supported yet: TensorBoard comes later; metrics.jsonl has the same numbers",
 };
 
 /** Keys and sections that change what a run writes or reads, but nothing of its plan. */
@@ -53,7 +50,6 @@ const notPlanned: readonly string[] = [
 /** Keys that tune a missing feature, by the key that would switch it on: the values of torchtitan's defaults and files. */
 const tuning: Readonly<Record<string, Readonly<Record<string, readonly unknown[]>>>> = {
   "profiling.enable_memory_snapshot": { "profiling.save_memory_snapshot_folder": ["memory_snapshot"] },
-  "metrics.enable_tensorboard": { "metrics.save_tb_folder": ["tb"] },
   "training.dataloader.num_workers": {
     "training.dataloader.persistent_workers": [false],
     "training.dataloader.prefetch_factor": [null],

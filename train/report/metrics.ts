@@ -1,6 +1,6 @@
 /**
- * What a run reports: torchtitan's console lines, the same numbers as JSON lines under torchtitan's TensorBoard tags,
- * and the arithmetic behind them. Bytes are bytes, GiB are 2^30 of them, times are milliseconds unless a name says
+ * What a run reports: torchtitan's console lines, the same numbers under torchtitan's TensorBoard tags for files, and the
+ * arithmetic behind them. Bytes are bytes, GiB are 2^30 of them, times are milliseconds unless a name says
  * otherwise; tps is tokens a second on one device. Between reports a step costs a few additions and no allocation.
  *
  * Unlike torchtitan, time per step divides by the steps that passed, not by `log_freq`, and the time of a validation
@@ -8,7 +8,6 @@
  * @module
  */
 import { styleText } from "node:util";
-import type { JsonLines } from "./json_lines.ts";
 
 /** Memory of one device; on a CPU, of this process. */
 export interface MemoryUse {
@@ -210,6 +209,11 @@ function memoryTags(prefix: string, { activeBytes, reservedBytes, totalBytes }: 
   };
 }
 
+/** Where the numbers of a report go, such as a file: each under its tag, and the step under `step`. */
+export interface MetricsSink {
+  write(values: Readonly<Record<string, number | null>>): void;
+}
+
 /** What {@linkcode Metrics} reports with, and to whom. */
 export interface MetricsOptions {
   /** Steps between reports. */
@@ -230,8 +234,8 @@ export interface MetricsOptions {
   readonly colors: boolean;
   /** Receives each line, without its end. */
   readonly print: (line: string) => void;
-  /** Where the numbers go; null: nowhere. */
-  readonly jsonl: JsonLines | null;
+  /** Where the numbers go. */
+  readonly sinks: readonly MetricsSink[];
   /** Milliseconds of a steady clock, such as `performance.now`. */
   readonly now: () => number;
 }
@@ -262,7 +266,7 @@ export class Metrics {
   async step(result: StepResult): Promise<void> {
     this.#throughput.step();
     if (!this.isReported(result.step)) return;
-    const { flopsPerToken, memory, colors, print, jsonl, now } = this.#options;
+    const { flopsPerToken, memory, colors, print, sinks, now } = this.#options;
     const speed = this.#throughput.take(now());
     const flops = flopsPerToken === null ? null : speed.tps * flopsPerToken,
       tflops = flops === null ? null : flops / 1e12;
@@ -270,7 +274,8 @@ export class Metrics {
     const mfuPercent = flops === null ? null : 100 * flops / this.#peakFlops;
     const report = { ...result, ...speed, tflops, mfuPercent, memory: memory() };
     print(trainLine(report, { colors }));
-    jsonl?.write(trainTags(report));
+    const tags = trainTags(report);
+    sinks.forEach((sink) => sink.write(tags));
   }
 
   /** Measures the peak again, as steps were faster; what they reached can be reached in any case. */
@@ -289,10 +294,11 @@ export class Metrics {
 
   /** Reports a validation, whose time then does not count as training. */
   validation({ step, loss, tokens, unigramEntropy, ms }: ValidationResult): void {
-    const { devices, memory, colors, print, jsonl } = this.#options;
+    const { devices, memory, colors, print, sinks } = this.#options;
     this.#throughput.exclude(ms);
     const report = { step, loss, unigramEntropy, tps: 1000 * tokens / devices / ms, memory: memory() };
     print(validationLine(report, { colors }));
-    jsonl?.write(validationTags(report));
+    const tags = validationTags(report);
+    sinks.forEach((sink) => sink.write(tags));
   }
 }

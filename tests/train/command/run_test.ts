@@ -4,6 +4,7 @@ import { shardName } from "../../../data/c4.ts";
 import type { Config } from "../../../train/config/config.ts";
 import { RunFolder } from "../../../train/command/run_folder.ts";
 import { c4Lines, someTexts, temporaryFolder } from "../../data/fixture.ts";
+import { readFolder } from "../report/event_reader.ts";
 import { assertRefused, command, ended, type Outcome, root, spawn, tinyRun } from "./command_line.ts";
 
 Deno.test("a run reports its steps, and says at its end that the weights are gone", async () => {
@@ -75,6 +76,47 @@ Deno.test("a console that is a file on a full disk ends no run", {
   );
   const numbers = Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n");
   assertEquals(JSON.parse(numbers.at(-1)!).step, 3);
+});
+
+Deno.test("event files for TensorBoard have all numbers of metrics.jsonl under their tags, also of a run that goes on", async () => {
+  await using tiny = await tinyRun();
+  const args = [
+    ...tiny.config,
+    "--metrics.enable_tensorboard",
+    "--metrics.save_tb_folder=events",
+    "--checkpoint.enable",
+  ];
+  args.push(
+    "--validation.enable",
+    "--validation.local_batch_size=2",
+    "--validation.seq_len=16",
+    "--validation.steps=1",
+  );
+  args.push("--checkpoint.no_last_save_model_only", "--training.steps");
+  for (const steps of ["3", "5"]) assertEquals((await command(...args, steps)).errors, []);
+  const [{ name }, ...others] = Deno.readDirSync(`${tiny.folder}/out/events`);
+  assertMatch(name, /^\d{8}-\d{4}$/);
+  assertEquals(others, []);
+  const events = readFolder(`${tiny.folder}/out/events/${name}`);
+  assertEquals(events.filter(({ isStart }) => isStart).map(({ step }) => step), [1, 4]);
+  const lines = Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n").map((l) =>
+    JSON.parse(l)
+  );
+  const expected = lines.filter(({ run }) => !run).map(({ step, ...values }) => ({
+    step,
+    values: Object.fromEntries(Object.entries(values).map(([tag, value]) => [tag, Math.fround(value as number)])),
+  }));
+  assertEquals(expected.length, 8); // five steps and three validations
+  assertEquals(events.filter(({ values }) => values).map(({ step, values }) => ({ step, values })), expected);
+});
+
+Deno.test("event files that cannot be written are named before the first step", async () => {
+  await using tiny = await tinyRun();
+  await Deno.mkdir(`${tiny.folder}/out`);
+  await Deno.writeTextFile(`${tiny.folder}/out/tb`, "");
+  const outcome = await command(...tiny.config, "--metrics.enable_tensorboard");
+  assertRefused(outcome, `Cannot write ${tiny.folder}/out/tb: `, "leave metrics.enable_tensorboard out");
+  assert(!outcome.out.includes("step:"), outcome.out);
 });
 
 Deno.test("no JSON lines are written where none are wanted", async () => {

@@ -9,6 +9,7 @@ import { numRanks, shownRanks } from "../../../train/command/start_ranks.ts";
 import { build, run } from "../../csrc/run.ts";
 import { someTexts, temporaryFolder, writeShards } from "../../data/fixture.ts";
 import { MPI, testRanks } from "../../native/mpirun.ts";
+import { readFolder } from "../report/event_reader.ts";
 import { Launcher, statusOf } from "../../launch/launcher.ts";
 
 const root = fromFileUrl(new URL("../../..", import.meta.url)), script = new URL("command_rank.ts", import.meta.url);
@@ -105,6 +106,26 @@ testRanks(
       [...out.matchAll(new RegExp(`^\\[rank${rank}\\] sample step: {2}(\\d) {2}("We.*)$`, "gm"))].map(([, ...m]) => m);
     assertEquals(texts(0).map(([step]) => step), ["2", "3"]);
     assertEquals(texts(2), texts(0));
+  },
+);
+
+testRanks(
+  "each rank has event files of its own in one run's folder where all are to have some, else rank 0",
+  async () => {
+    await using folder = await temporaryFolder();
+    const runs = `${folder.path}/out/tb`, keys = { "training.steps": 2, "metrics.enable_tensorboard": "true" };
+    for (const all of [false, true]) {
+      const args = ["--nproc", "2", ...tiny(folder.path, { ...keys, "metrics.save_for_all_ranks": `${all}` })];
+      const job = new Launcher(script, args, { TITAN_LIB: library().path });
+      assertEquals((await job.ended()).code, 0, job.err);
+    }
+    const [one, each] = [...Deno.readDirSync(runs)].map(({ name }) => `${runs}/${name}`).sort();
+    assertEquals([...Deno.readDirSync(each)].map(({ name }) => name).sort(), ["rank_0", "rank_1"]);
+    const losses = [one, `${each}/rank_0`, `${each}/rank_1`].map((path) =>
+      readFolder(path).flatMap(({ step, values }) => values ? [[step, values["loss_metrics/global_avg_loss"]]] : [])
+    );
+    assertEquals(losses[0].map(([step]) => step), [1, 2]);
+    assertEquals([losses[1], losses[2]], [losses[0], losses[0]]);
   },
 );
 

@@ -174,11 +174,10 @@ Deno.test("a feature that is on is refused once, and not again for each key that
 Deno.test("a plan is made of what does not change it, and says that a run would be refused", async () => {
   const plan = (text: string) => loadConfig(["--config", "my.toml", "--dry-run"], () => text);
   const { warnings } = await plan(
-    "metrics.enable_tensorboard = true\ncheckpoint.initial_load_in_hf_quantized = true",
+    "metrics.enable_wandb = true\ncheckpoint.initial_load_in_hf_quantized = true",
   );
   assertEquals(warnings, [
-    "metrics.enable_tensorboard = true (my.toml:1) is not supported yet: TensorBoard comes later; " +
-    "metrics.jsonl has the same numbers; a run is refused for it",
+    "metrics.enable_wandb = true (my.toml:1) is not supported yet by this version; a run is refused for it",
     "checkpoint.initial_load_in_hf_quantized = true (my.toml:2) is not supported yet by this version; a run is refused for it",
   ]);
   for (const text of ['model.converters = ["float8"]', "training.enable_cpu_offload = true", "training.stpes = 1"]) {
@@ -235,12 +234,15 @@ freq = 500
 steps = 1200
 `;
 
-Deno.test("torchtitan's files of larger models are planned as they are, and run once TensorBoard is off", async () => {
-  const plan = await loadConfig(["--config", "8b.toml", "--dry-run"], () => large);
-  assertEquals([plan.config.model.flavor, plan.warnings.length], ["8B", 1]);
-  await assertRejects(() => load(large), ConfigError, "metrics.enable_tensorboard = true (my.toml:8)");
-  const run = await loadConfig(["--config", "8b.toml", "--metrics.no_enable_tensorboard"], () => large);
-  assertEquals([run.config.training.seq_len, run.warnings], [8192, []]);
+Deno.test("torchtitan's files of larger models run as they are, with TensorBoard unless a flag turns it off", async () => {
+  const { config, warnings } = await load(large);
+  const { enable_tensorboard, save_tb_folder, save_for_all_ranks } = config.metrics;
+  assertEquals([config.model.flavor, config.training.seq_len, warnings], ["8B", 8192, []]);
+  assertEquals([enable_tensorboard, save_tb_folder, save_for_all_ranks], [true, "tb", false]);
+  for (const off of ["--metrics.no_enable_tensorboard", "--metrics.enable_tensorboard=false"]) {
+    const { config } = await loadConfig(["--config", "8b.toml", off], () => large);
+    assertEquals([config.metrics.enable_tensorboard, config.training.seq_len], [false, 8192]);
+  }
 });
 
 Deno.test("a key that tunes what has no counterpart is accepted with any value", async () => {

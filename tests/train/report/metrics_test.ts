@@ -3,6 +3,7 @@ import { llama } from "../../../model/llama.ts";
 import {
   type MemoryUse,
   Metrics,
+  type MetricsSink,
   processMemory,
   Throughput,
   trainLine,
@@ -86,7 +87,7 @@ Deno.test("time spent on something else is not counted", () => {
 });
 
 /** A run on a clock that is set by hand. */
-function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: number | null = 1e9, devices = 1) {
+function run(logFreq: number, sinks: readonly MetricsSink[] = [], flopsPerToken: number | null = 1e9, devices = 1) {
   const clock = { ms: 0 }, peaks: number[] = [];
   const lines: string[] = [];
   const metrics = new Metrics({
@@ -102,7 +103,7 @@ function run(logFreq: number, jsonl: JsonLines | null = null, flopsPerToken: num
     memory: () => memory,
     colors: false,
     print: (line) => lines.push(line),
-    jsonl,
+    sinks,
     now: () => clock.ms,
   });
   const step = (n: number) => {
@@ -126,7 +127,7 @@ Deno.test("MFU is the model's FLOPs over the device's peak, and speed does not d
 });
 
 Deno.test("a step that is faster than the peak has it measured again, outside of the time of steps", async () => {
-  const { peaks, lines, step } = run(1, null, 4e9);
+  const { peaks, lines, step } = run(1, [], 4e9);
   peaks.push(20e12, 1e12);
   await step(1); // 8 TFLOP/s on a device that could do 4
   await step(2);
@@ -136,7 +137,7 @@ Deno.test("a step that is faster than the peak has it measured again, outside of
 });
 
 Deno.test("a step that is faster than the peak each time it is measured has an MFU of 100 %", async () => {
-  const { peaks, lines, step } = run(1, null, 4e9);
+  const { peaks, lines, step } = run(1, [], 4e9);
   peaks.push(1e12);
   await step(1);
   await step(2);
@@ -145,13 +146,13 @@ Deno.test("a step that is faster than the peak each time it is measured has an M
 });
 
 Deno.test("a model that does not tell its FLOPs has no MFU", () => {
-  const { lines, step } = run(1, null, null);
+  const { lines, step } = run(1, [], null);
   step(1);
   assertEquals(lines[0].split("  ").slice(-3), ["tps: 2,000", "tflops: N/A", "mfu: N/A%"]);
 });
 
 Deno.test("speed is that of one device", () => {
-  const { lines, metrics, step } = run(1, null, 1e9, 4);
+  const { lines, metrics, step } = run(1, [], 1e9, 4);
   step(1);
   assertEquals(lines[0].split("  ").slice(-3), ["tps: 500", "tflops: 0.50", "mfu: 12.50%"]);
   metrics.validation({ step: 1, loss: 7, tokens: 2000, unigramEntropy: 6, ms: 1000 });
@@ -175,7 +176,7 @@ const json = (text: string) => text.trimEnd().split("\n").map((line) => JSON.par
 
 Deno.test("JSON lines carry torchtitan's tags", async () => {
   const path = `${await Deno.makeTempDir()}/new/folder/metrics.jsonl`;
-  const { step, metrics } = run(1, new JsonLines(path, { description: "a run" }, { warn }));
+  const { step, metrics } = run(1, [new JsonLines(path, { description: "a run" }, { warn })]);
   step(1);
   metrics.validation({ step: 1, loss: 6, tokens: 4000, unigramEntropy: 6.5, ms: 500 });
   const [header, train, validation] = json(await Deno.readTextFile(path));
