@@ -9,7 +9,7 @@ import { LaunchError, worldOf } from "../../launch/world.ts";
 import { follows } from "../../launch/rank_output.ts";
 import { AgreementError } from "../agreement.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
-import { ConfigError, helpText, loadConfig, meshOf, shownFile } from "../config/config.ts";
+import { ConfigError, helpText, loadConfig, meshOf, shownFile, tomlText } from "../config/config.ts";
 import { printMeshPlan, printPlan } from "./dry_run.ts";
 import { GenerateError } from "../generate/error.ts";
 import { MemoryError } from "../machine_memory.ts";
@@ -61,6 +61,11 @@ export async function main(args: readonly string[]): Promise<number> {
     rankConsole?.show(shown);
     if (asked.help) {
       console.log(helpText({ name: shownFile(STANDARD), text: await readText(STANDARD) }));
+      return 0;
+    }
+    if (asked.printConfig) {
+      warnings.forEach((warning) => console.error(`warning: ${warning}`)); // what is printed can be kept as a file
+      console.log(tomlText(config).trimEnd());
       return 0;
     }
     if (size > 1 && !world) {

@@ -1,11 +1,12 @@
 /** Training from the command line: what is printed and written while a run goes on, and how it ends.
  * @module */
+import { dirname } from "@std/path";
 import { TitanError } from "../../ffi/error.ts";
 import { exitCodeOf, onStop, type StopSignal } from "../../launch/stop.ts";
 import { isLaunched, worldOf } from "../../launch/world.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { savedText, stagingLines, startLines } from "../checkpoint/report.ts";
-import { type Config, meshError, meshOf, profileCycle, trainOptions, writing } from "../config/config.ts";
+import { type Config, meshError, meshOf, profileCycle, tomlText, trainOptions, writing } from "../config/config.ts";
 import { deviceHere, whatFits } from "./dry_run.ts";
 import { JsonLines } from "../report/json_lines.ts";
 import { MemoryError, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
@@ -56,6 +57,30 @@ function openJsonLines(config: Config, folder: RunFolder, from?: number): JsonLi
   return writing(path, 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers', () => {
     if (from === undefined) keepEarlier(folder, jsonl_file);
     return new JsonLines(path, { started: new Date().toISOString(), from, config }, { warn });
+  });
+}
+
+/** The text of a file, if there is one. */
+function textOf(path: string): string | undefined {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** Writes down what the run was asked for, where that is asked for. */
+function saveConfig(config: Config, folder: RunFolder): void {
+  const { dump_folder, save_config_file } = config.job;
+  if (save_config_file === null) return;
+  const path = `${dump_folder}/${save_config_file}`;
+  const text = save_config_file.endsWith(".json") ? `${JSON.stringify(config, null, 2)}\n` : tomlText(config);
+  writing(path, "set job.dump_folder to another, or leave job.save_config_file out", () => {
+    if (textOf(path) === text) return; // of a run that goes on
+    keepEarlier(folder, save_config_file);
+    Deno.mkdirSync(dirname(path), { recursive: true });
+    Deno.writeTextFileSync(path, text);
   });
 }
 
@@ -132,6 +157,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   const staging = stagingLines(program.compiled.host, options.checkpoint?.async ?? false);
   [...slowPaths(program.compiled), ...pages, ...staging].forEach((line) => console.log(`  slower  ${line}`));
   if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
+  if (folder) saveConfig(config, folder);
   using jsonl = folder ? openJsonLines(config, folder, trainer.start?.step) : null;
   if (config.checkpoint.create_seed_checkpoint) return await saveSeed(trainer, config);
   using events = await openTensorboard(config, trainer);

@@ -156,7 +156,8 @@ export const warn = (text: string): void => console.log(`warning: ${text}`);
 
 /** The folder of a run that writes into one. */
 export function openFolder({ job, metrics, profiling, checkpoint }: Config): RunFolder | undefined {
-  const writes = metrics.jsonl_file !== "" || metrics.enable_tensorboard || profiling.enable_profiling ||
+  const writes = metrics.jsonl_file !== "" || job.save_config_file !== null || metrics.enable_tensorboard ||
+    profiling.enable_profiling ||
     checkpoint.enable;
   if (!writes) return undefined;
   return RunFolder.open(job.dump_folder, warn);

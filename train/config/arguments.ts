@@ -2,7 +2,7 @@
  * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch` (also with
  * `true` or `false` behind it), `--section.no_switch`, where `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
  * `--mesh`, `--nproc`, `--log-rank`, `--plan-json`, `--plan-page`, `--device-memory`, `--disk-speed`,
- * `--help`.
+ * `--print-config`, `--help`.
  * @module
  */
 import { ALL_AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
@@ -18,6 +18,8 @@ export interface Arguments {
   readonly configFile: string | null;
   readonly help: boolean;
   readonly dryRun: boolean;
+  /** `--print-config`: print the configuration as TOML, and stop. */
+  readonly printConfig: boolean;
   /** `--nproc`: number of ranks to start here, or to plan for. */
   readonly nproc?: number;
   /** `--log-rank`. */
@@ -53,7 +55,7 @@ const PLAN_FLAGS: Readonly<Record<keyof PlanArguments, string>> = {
 export function readArguments(args: readonly string[]): Arguments {
   const entries: Entry[] = [];
   const problems: Problem[] = [];
-  let [help, dryRun] = [false, false];
+  let [help, dryRun, printConfig] = [false, false, false];
   let configFile: string | null = null;
   const plan: { -readonly [K in keyof PlanArguments]: PlanArguments[K] } = {},
     ranks: { nproc?: number; logRanks?: LogRanks } = {};
@@ -81,6 +83,7 @@ export function readArguments(args: readonly string[]): Arguments {
     const [, written, inline] = /^--([^=]+)(?:=(.*))?$/s.exec(args[i]) ?? [];
     if (args[i] === "--help" || args[i] === "-h") help = true;
     else if (args[i] === "--dry-run" || args[i] === "--dry_run") dryRun = true;
+    else if (args[i] === "--print-config" || args[i] === "--print_config") printConfig = true;
     else if (written === undefined) {
       bad(`unexpected ${show(args[i])}`, "--section.key value", "delete it; a value with spaces needs quotes");
     } else {
@@ -99,6 +102,7 @@ export function readArguments(args: readonly string[]): Arguments {
         const given = inline ?? (follows ? args[++i] : undefined);
         if (given === undefined) add(positive, isOn);
         else if (isOn && TRUTH.test(given)) add(name, given.toLowerCase() === "true");
+        else if (isOn && given === "None" && vocabulary().keys.get(name)?.isNullable) add(name, null);
         else if (isOn) bad(`--${written} ${show(given)}`, "true or false", switches(positive));
         else bad(`--${written} takes no value, got ${show(given)}`, "the switch alone", switches(positive));
         continue;
@@ -119,7 +123,7 @@ export function readArguments(args: readonly string[]): Arguments {
     const flags = asked.map((key) => PLAN_FLAGS[key]).join(" and ");
     bad(`${flags} without --dry-run`, "--dry-run, which makes the plan", "add --dry-run, or delete it");
   }
-  return { entries, configFile, help, dryRun, ...ranks, plan, problems };
+  return { entries, configFile, help, dryRun, printConfig, ...ranks, plan, problems };
 }
 
 const TRUTH = /^(true|false)$/i;

@@ -17,6 +17,7 @@ export type * from "./schema.ts";
 export { ConfigError, type Problem, type ProblemCode, writing } from "./problem.ts";
 export { type LogRanks, type PlanArguments, readLogRanks } from "./arguments.ts";
 export { helpText } from "./help.ts";
+export { tomlText } from "./toml.ts";
 export { cut, meshError, meshOf } from "./mesh.ts";
 export {
   askedPrecision,

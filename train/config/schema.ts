@@ -16,6 +16,7 @@ export interface JobConfig {
   dump_folder: string;
   description: string;
   print_config: boolean;
+  save_config_file: string | null;
 }
 
 /** `[profiling]`: where the time of a step goes. */
@@ -230,6 +231,12 @@ const schema = z.strictObject({
     dump_folder: key(text, "./outputs", "Folder that receives everything the run writes; one run at a time has it."),
     description: key(z.string(), "default job", "Printed at the start of the run."),
     print_config: key(flag, false, "Print the configuration, with defaults filled in, as JSON at the start."),
+    save_config_file: key(
+      z.string().regex(/^(?!\/)(?!(.*\/)?\.\.(\/|$)).*[^/]\.(toml|json)$/).nullable()
+        .meta({ expected: 'a relative path without .. that ends in .toml or .json, such as "config.toml"' }),
+      null,
+      "Write the configuration, with defaults filled in, to this file under job.dump_folder; that of an earlier run gets a number.",
+    ),
   }),
   profiling: section("Where the time of a step goes: every instruction of some steps, recorded.", {
     enable_profiling: key(

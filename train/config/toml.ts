@@ -1,10 +1,13 @@
 /**
- * Reads a TOML file into entries that remember their line.
+ * Reads a TOML file into entries that remember their line, and writes a configuration as such a file. TOML has no null:
+ * "None" stands for it, as on the command line.
  * @module
  */
-import { parse } from "@std/toml";
+import { parse, stringify } from "@std/toml";
 import { type Entry, flatten } from "./entry.ts";
 import { ConfigError } from "./problem.ts";
+import type { Config } from "./schema.ts";
+import { vocabulary } from "./vocabulary.ts";
 
 /** The entries of a TOML text. Throws {@linkcode ConfigError} with line, column and the lines around when it does not parse. */
 export function tomlEntries(text: string, file: string): Entry[] {
@@ -15,12 +18,29 @@ export function tomlEntries(text: string, file: string): Entry[] {
     throw syntaxError(error as Error, text, file);
   }
   const lines = keyLines(text);
-  return flatten(table, (name) => {
+  const entries = flatten(table, (name) => {
     const parts = name.split(".");
     // A key of an inline table has the line of that table.
     while (parts.length > 0 && !lines.has(parts.join("."))) parts.pop();
     return parts.length > 0 ? `${file}:${lines.get(parts.join("."))}` : file;
   });
+  const isNone = ({ name, value }: Entry) => value === NONE && vocabulary().keys.get(name)?.isNullable;
+  return entries.map((entry) => isNone(entry) ? { ...entry, value: null } : entry);
+}
+
+const NONE = "None";
+
+/** A TOML text with all keys, but for those that are not set by default and not set; it loads to the same configuration.
+ * The name of the file that was read is left out: read again, it is another. */
+export function tomlText(config: Config): string {
+  const tables = Object.entries(config).map(([section, table]) => {
+    const said = Object.entries(table).filter(([key, value]) => {
+      const { name, default: usual } = vocabulary().keys.get(`${section}.${key}`)!;
+      return name !== "job.config_file" && !(value === null && usual === null);
+    });
+    return [section, Object.fromEntries(said.map(([key, value]) => [key, value ?? NONE]))];
+  });
+  return stringify(Object.fromEntries(tables));
 }
 
 /** The line, from 1, on which each table and key of a well-formed TOML text is. The parser itself does not tell. */

@@ -10,7 +10,6 @@ export type Kind = "boolean" | "number" | "string" | "list";
 
 /** Keys that ask for a missing feature: the values that do not. An error proposes the first. */
 const offValues: Readonly<Record<string, readonly unknown[]>> = {
-  "job.save_config_file": [null],
   "job.custom_config_module": [""],
   "profiling.enable_memory_snapshot": [false],
   "metrics.enable_wandb": [false],
@@ -43,7 +42,7 @@ const reasons: Readonly<Record<string, string>> = {
 
 /** Keys and sections that change what a run writes or reads, but nothing of its plan. */
 const notPlanned: readonly string[] = [
-  ...["job.save_config_file", "profiling", "metrics", "checkpoint", "memory_estimation"],
+  ...["profiling", "metrics", "checkpoint", "memory_estimation"],
   ...["training.dataloader", "validation.dataloader"],
 ];
 

@@ -24,7 +24,8 @@ export interface Key {
 }
 
 interface JsonSchema {
-  type?: string;
+  /** Several, where no option has more to say than its type. */
+  type?: string | string[];
   enum?: unknown[];
   const?: unknown;
   anyOf?: JsonSchema[];
@@ -61,7 +62,7 @@ function makeVocabulary(): Vocabulary {
   for (const [section, table] of Object.entries(root.properties ?? {})) {
     sections.set(section, table.description ?? "");
     for (const [key, schema] of Object.entries(table.properties ?? {})) {
-      const options = schema.anyOf ?? [schema];
+      const options = schema.anyOf ?? [schema.type].flat().map((type): JsonSchema => ({ ...schema, type }));
       keys.set(`${section}.${key}`, {
         name: `${section}.${key}`,
         section,

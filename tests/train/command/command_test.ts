@@ -14,6 +14,20 @@ Deno.test("the configuration is printed where that is asked for", async () => {
   assertEquals(JSON.parse(out.slice(0, out.indexOf("\n}\n") + 2)).training.seq_len, 64);
 });
 
+Deno.test("the configuration is printed as TOML that loads to the same, with warnings kept apart, and nothing is started", async () => {
+  await using tiny = await tinyRun();
+  const asked = [...tiny.config, "--mesh", "dp_shard=2", "--nproc", "2", "--lr_scheduler.warmup_steps", "500"];
+  const { code, out, errors } = await command(...asked, "--print-config");
+  assertEquals([code, errors.length], [0, 1]);
+  assertStringIncludes(errors[0], "warning: lr_scheduler.warmup_steps = 500 is cut to the 3 steps");
+  await Deno.writeTextFile(`${tiny.folder}/printed.toml`, out);
+  assertEquals(await command("--config", `${tiny.folder}/printed.toml`, "--print-config"), { code, out, errors });
+  for (const line of ["data_parallel_shard_degree = 2", "warmup_steps = 500", "dim = 16", "eps = 1e-8"]) {
+    assertStringIncludes(out, `\n${line}\n`);
+  }
+  assertEquals([...Deno.readDirSync(tiny.folder)].map(({ name }) => name).sort(), ["printed.toml", "tiny.toml"]);
+});
+
 Deno.test("surprising settings are warned of", async () => {
   const { out } = await command("--dry-run", "--training.steps", "40", "--lr_scheduler.warmup_steps", "500");
   assertStringIncludes(out, "warning: lr_scheduler.warmup_steps = 500 is cut to the 40 steps of the schedule");

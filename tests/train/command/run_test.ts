@@ -110,6 +110,24 @@ Deno.test("event files for TensorBoard have all numbers of metrics.jsonl under t
   assertEquals(events.filter(({ values }) => values).map(({ step, values }) => ({ step, values })), expected);
 });
 
+Deno.test("a run writes its configuration as TOML or JSON, and keeps that of an earlier run unless it is the same", async () => {
+  await using tiny = await tinyRun();
+  const folder = `${tiny.folder}/out`, names = () => [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+  const args = [...tiny.config, "--metrics.jsonl_file=", "--training.steps=1", "--job.save_config_file"];
+  const run = async (...more: string[]) => assertEquals((await command(...args, ...more)).errors, []);
+  for (let again = 0; again < 2; again++) await run("saved.toml");
+  assertEquals(names(), ["saved.toml"]);
+  const { out } = await command(...args, "saved.toml", "--print-config");
+  assertEquals(await Deno.readTextFile(`${folder}/saved.toml`), `${out}\n`);
+  await run("saved.toml", "--debug.seed=7");
+  await run("as/torchtitan.json", "--debug.seed=7");
+  assertEquals(names(), ["as", "saved.1.toml", "saved.toml"]);
+  assertStringIncludes(await Deno.readTextFile(`${folder}/saved.toml`), "\nseed = 7\n");
+  assertStringIncludes(await Deno.readTextFile(`${folder}/saved.1.toml`), "\nseed = 0\n");
+  assertEquals(JSON.parse(await Deno.readTextFile(`${folder}/as/torchtitan.json`)).debug.seed, 7);
+  assertRefused(await command(...args, "config.yaml"), "job.save_config_file", "ends in .toml or .json");
+});
+
 Deno.test("event files that cannot be written are named before the first step", async () => {
   await using tiny = await tinyRun();
   await Deno.mkdir(`${tiny.folder}/out`);

@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { readArguments } from "../../../train/config/arguments.ts";
+import { vocabulary } from "../../../train/config/vocabulary.ts";
 
 /** What the arguments set; they must be free of problems. */
 function values(...args: string[]): Record<string, unknown> {
@@ -45,6 +46,16 @@ Deno.test("a switch is on alone, off with no_, and as true or false behind it sa
       expected,
     );
   }
+});
+
+Deno.test("a switch that is not set by default is one, too", () => {
+  const name = "model.enable_weight_tying";
+  assertEquals(values(`--${name}`), { [name]: true });
+  assertEquals(values("--model.no_enable_weight_tying"), { [name]: false });
+  assertEquals(values(`--${name}`, "false", "--training.steps=1"), { [name]: false, "training.steps": 1 });
+  assertEquals(values(`--${name}`, "None"), { [name]: null });
+  const { isNullable, expected } = vocabulary().keys.get(name)!;
+  assertEquals([isNullable, expected], [true, "true or false or None"]);
 });
 
 Deno.test("what is neither true nor false does not go with a switch, and nothing with no_", () => {
@@ -97,9 +108,13 @@ Deno.test("a key without its value is an error, not the next flag", () => {
   }
 });
 
-Deno.test("--help and --dry-run are flags of their own", () => {
-  const { help, dryRun, entries } = readArguments(["--dry-run", "-h"]);
-  assertEquals([help, dryRun, entries], [true, true, []]);
+Deno.test("--help, --print-config and --dry-run are flags of their own", () => {
+  const { help, dryRun, printConfig, entries } = readArguments(["--dry-run", "-h", "--print-config"]);
+  assertEquals([help, dryRun, printConfig, entries], [true, true, true, []]);
+  assertEquals([readArguments(["--print_config"]).printConfig, readArguments(["--dry-run"]).printConfig], [
+    true,
+    false,
+  ]);
   assertEquals([readArguments(["--help"]).help, readArguments([]).help, readArguments([]).dryRun], [
     true,
     false,

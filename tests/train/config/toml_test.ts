@@ -1,6 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { ConfigError } from "../../../train/config/problem.ts";
-import { tomlEntries } from "../../../train/config/toml.ts";
+import { tomlEntries, tomlText } from "../../../train/config/toml.ts";
+import { type Config, loadConfig, makeConfig } from "../../../train/config/config.ts";
+import { type Key, vocabulary } from "../../../train/config/vocabulary.ts";
 
 const places = (text: string) => Object.fromEntries(tomlEntries(text, "f").map(({ name, place }) => [name, place]));
 
@@ -55,4 +57,56 @@ Deno.test("text that is not TOML is shown with its line and column", () => {
 Deno.test("a key that is written twice is an error of the file", () => {
   const error = assertThrows(() => tomlEntries("[job]\na = 1\na = 2", "my.toml"), ConfigError);
   assertEquals(error.message.split(" ")[0].replace(/:\d+$/, ""), "my.toml:3");
+});
+
+/** Loads the text of a configuration. */
+const reloaded = async (config: Config) =>
+  (await loadConfig(["--config", "saved.toml"], () => tomlText(config))).config;
+
+/** The same configuration, read from the file of {@linkcode reloaded}. */
+const fromSaved = (config: Config): Config => ({ ...config, job: { ...config.job, config_file: "saved.toml" } });
+
+Deno.test("a configuration is written as TOML that loads to the same, whatever its keys have", async (t) => {
+  assertEquals(await reloaded(makeConfig()), fromSaved(makeConfig()));
+  const own: Record<string, unknown[]> = {
+    "model.flavor": ["8B"],
+    "model.dim": [128],
+    "training.global_batch_size": [16],
+  };
+  const values = (key: Key): unknown[] => [
+    ...own[key.name] ?? [],
+    ...(key.isNullable ? [null] : []),
+    ...(key.kind === "boolean" ? [true, false] : []),
+    ...(key.kind === "number" ? [0, 1, 2, -1, 0.1, 1e-8, 2 ** 52 + 1] : []),
+    ...(key.kind === "string" ? ["", "plain", 'a "b"\n\\ # [c]\u007f\u0000 \u00e9', "2GiB", "config.json"] : []),
+    ...(key.kind === "list" ? [[], ["model"], ["model", "optimizer"]] : []),
+    ...[...key.expected.matchAll(/"([^"]*)"/g)].map(([, text]) => text),
+  ];
+  const single = new Set(["model.name", "optimizer.name"]); // have one value, with the others as they are
+  for (const key of vocabulary().keys.values()) {
+    await t.step(key.name, async () => {
+      const [section, name] = key.name.split(".");
+      let others = 0;
+      for (const value of values(key)) {
+        let config: Config;
+        try {
+          config = makeConfig({ [section]: { [name]: value } });
+        } catch (error) {
+          if (error instanceof ConfigError) continue; // a value that this key cannot have
+          throw error;
+        }
+        assertEquals(await reloaded(config), fromSaved(config));
+        if (JSON.stringify(value) !== JSON.stringify(key.default)) others++;
+      }
+      assertEquals(others === 0, single.has(key.name), `${others} values beside the default`);
+    });
+  }
+});
+
+Deno.test("None is written where a key is not set although it is by default, and read for keys that need not be set", async () => {
+  const config = makeConfig({ parallelism: { context_parallel_load_balancer: null } });
+  assertEquals(tomlText(config).match(/^.*"None"$/gm), ['context_parallel_load_balancer = "None"']);
+  const load = async (text: string) => (await loadConfig(["--config", "f"], () => text)).config;
+  const { job, training } = await load('[job]\ndescription = "None"\n[training]\ndataset_path = "None"');
+  assertEquals([job.description, training.dataset_path], ["None", null]);
 });
