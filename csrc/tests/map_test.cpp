@@ -48,7 +48,7 @@ double reference(int operation, double a, double b, double c) {
     case select_: return a != 0 ? b : c;
     case round_bf16_: return bf16(float(a));
   }
-  std::printf("no reference for operation %d\n", operation);
+  std::printf("%s has no reference\n  fix: add a case to reference() in map_test.cpp\n", NAMES[operation]);
   std::exit(1);
 }
 
