@@ -10,7 +10,7 @@ import { CHUNK_BYTES, openStream, show, unreadable } from "./source.ts";
 
 /** One text of a dataset. */
 export interface Document {
-  /** Place in its shard, from 0. */
+  /** Place in its shard, from 0, in the order in which it is read. */
   readonly index: number;
   readonly text: string;
 }
@@ -122,14 +122,14 @@ function noDocument(url: URL): DataError {
 }
 
 function noShard(url: URL, cause: Error): DataError {
-  const path = show(url), isJson = /\.jsonl?$/.test(path);
+  const path = show(url);
   return new DataError({
     code: "not_a_shard",
     what: `Cannot read ${path} as a shard: it is no gzip file`,
     expected: 'shards as C4 has them: JSON lines such as {"text": "..."}, compressed, in a file .json.gz',
-    fix: isJson
+    fix: /\.json$/.test(path)
       ? `compress its lines: gzip ${path}`
-      : `read plain text with texts(${JSON.stringify(path)}) in an experiment, as in README.md, or make a shard of it`,
+      : `read it as dataset "text": --training.dataset text --training.dataset_path ${path}`,
   }, { cause });
 }
 

@@ -4,28 +4,37 @@
  * - `c4_test`: the sample that comes with libtitan, or the train shards at `path`.
  * - `c4`: the train shards of C4 at `path`, a folder (or one file) of `c4-train.*.json.gz`.
  * - `c4_validation`: the validation shards at `path`; without one, the held-out part of the *sample*, not of C4.
- * - `texts("notes/*.md")`: plain text files of one's own.
+ * - `text` at `path`, or `texts("notes/")`: files of one's own, `.txt` and `.md`, and `.jsonl` with a document in each line.
  * @module
  */
 import { type Document, readShard, shardName, type Split, type Take } from "./c4.ts";
 import { DataError } from "./error.ts";
 import { isMissing, reading, show, toUrl, within } from "./source.ts";
-import { expand, readTexts } from "./texts.ts";
+import { type Part, TextDocuments } from "./text_documents.ts";
+import { expand } from "./texts.ts";
 
 /** What to read; plain data. */
 export type DatasetSpec = NamedSpec | TextsSpec;
 
+/** What may be said of text files. */
+interface OwnText {
+  /** Key of a line's text in `.jsonl`; default `text`. */
+  readonly field?: string;
+  /** All documents, those that are held out for validation, or the others; default: all. */
+  readonly part?: Part;
+}
+
 /** A dataset of the registry, as in `training.dataset` and `training.dataset_path`. */
-export interface NamedSpec {
-  /** `c4`, `c4_test` or `c4_validation`; case does not matter. */
+export interface NamedSpec extends OwnText {
+  /** `c4`, `c4_test`, `c4_validation` or `text`; case does not matter. */
   readonly name: string;
-  /** Where to read it from in place of its own address. */
+  /** Where to read it from in place of its own address; for `text` a file, a folder or a pattern. */
   readonly path?: string | null;
 }
 
-/** Paths and patterns of plain text files. */
-export interface TextsSpec {
-  /** Paths and patterns (`notes/*.md`), taken from the working directory. */
+/** Paths, folders and patterns of text files. */
+export interface TextsSpec extends OwnText {
+  /** They are taken from the working directory. */
   readonly texts: readonly string[];
 }
 
@@ -36,14 +45,26 @@ export interface Dataset {
   readonly description: string;
   /** At least one. */
   readonly shards: readonly Shard[];
-  /** Number of documents, where that is known without reading all of it. */
+  /** Number of documents, where that is known without reading all of it: of the one shard that there is then. */
   readonly documents?: number;
+  /** The largest number of lanes, up to `most`, of which each has that many bytes of text, where that is known. */
+  lanes?(most: number, bytes: number): number;
+  /** Tells text and order from others; none: the names of shards are enough. */
+  readonly identity?: string;
+}
+
+/** How to read a dataset. */
+export interface DatasetOptions {
+  /** Seed of the order of documents, another one in each epoch; default: as they lie. Shards of C4 are in no order anyway, and are
+   * read as they lie. */
+  readonly shuffle?: number;
 }
 
 /** A part of a dataset that is read from its beginning. */
 export interface Shard {
   readonly name: string;
-  read(take: Take): AsyncGenerator<Document, void>;
+  /** Documents at the places of the order that an epoch has. */
+  read(take: Take, epoch: number): AsyncGenerator<Document, void>;
 }
 
 /** The folder of the sample: its shards and its tokenizer. */
@@ -57,18 +78,33 @@ const REGISTRY: Readonly<Record<string, { readonly split: Split; readonly sample
   c4_validation: { split: "validation", sample: true },
 };
 
-/** A dataset of plain text files, each a document: `texts("notes/*.md", "book.txt")`. */
+/** A dataset of text files: `texts("notes/", "more/*.md", "book.txt")`. Each is a document, but of a `.jsonl` each line. */
 export function texts(...patterns: string[]): TextsSpec {
   return { texts: patterns };
 }
 
-/** Finds the shards of a dataset.
- * @throws {DataError} when there is no such dataset, or nothing to read. */
-export async function openDataset(spec: DatasetSpec): Promise<Dataset> {
-  return "texts" in spec ? await openTexts(spec) : await openNamed(spec);
+/** Is it one's own text, of which a share can be held out? */
+export function isOwnText(spec: DatasetSpec): boolean {
+  return "texts" in spec || spec.name.toLowerCase() === "text";
 }
 
-async function openTexts({ texts }: TextsSpec): Promise<Dataset> {
+/** Finds the shards of a dataset.
+ * @throws {DataError} when there is no such dataset, or nothing to read. */
+export async function openDataset(spec: DatasetSpec, options: DatasetOptions = {}): Promise<Dataset> {
+  if ("texts" in spec) return await openTexts(spec, options);
+  if (!isOwnText(spec)) return await openNamed(spec);
+  const { path, ...own } = spec;
+  if (path !== undefined && path !== null) return await openTexts({ ...own, texts: [path] }, options);
+  throw new DataError({
+    code: "dataset_needs_path",
+    what: 'Dataset "text" has no path',
+    expected:
+      "training.dataset_path (validation.dataset_path): a file, a folder with .txt, .md or .jsonl, or a pattern",
+    fix: "set it, such as --training.dataset_path notes/",
+  });
+}
+
+async function openTexts({ texts, field, part }: TextsSpec, { shuffle }: DatasetOptions): Promise<Dataset> {
   const files = await expand(texts);
   if (files.length === 0) {
     throw new DataError({
@@ -78,11 +114,22 @@ async function openTexts({ texts }: TextsSpec): Promise<Dataset> {
       fix: 'name some, such as texts("notes/*.md")',
     });
   }
+  const documents = await TextDocuments.open(files, { field, part, shuffle }), { count, all } = documents;
+  const number = (n: number, what: string) => `${n.toLocaleString("en-US")} ${what}${n === 1 ? "" : "s"}`;
+  const share = part === undefined || part === "all"
+    ? number(count, "document")
+    : all === 1
+    ? part === "held-out" ? "the end of the only document, held out" : "the only document without its end, held out"
+    : part === "held-out"
+    ? `${count.toLocaleString("en-US")} of ${number(all, "document")}, held out`
+    : `${number(count, "document")} (${(all - count).toLocaleString("en-US")} more are held out)`;
   return {
     name: "texts",
-    description: `${files.length} text files (${texts.join(", ")})`,
-    shards: [{ name: "texts", read: (take) => readTexts(files, take) }],
-    documents: files.length,
+    description: `${share}, in ${number(files.length, "text file")} (${texts.join(", ")})`,
+    shards: [{ name: "texts", read: (take, epoch) => documents.read(take, epoch) }],
+    documents: count,
+    lanes: (most, bytes) => documents.lanes(most, bytes),
+    identity: documents.identity,
   };
 }
 
@@ -92,7 +139,7 @@ async function openNamed({ name, path }: NamedSpec): Promise<Dataset> {
     throw new DataError({
       code: "unknown_dataset",
       what: `There is no dataset ${JSON.stringify(name)}`,
-      expected: Object.keys(REGISTRY).join(", "),
+      expected: [...Object.keys(REGISTRY), "text"].join(", "),
       fix: "set training.dataset (validation.dataset) to one of them; its path is training.dataset_path",
     });
   }
@@ -146,10 +193,8 @@ async function findShards(url: URL, split: Split): Promise<URL[]> {
       names.length === 0 ? "the folder is empty" : `none of its ${names.length} files`
     }`,
     expected: `names like ${shardName(split, 0, split === "train" ? 1024 : 8)}`,
-    fix: names.some((name) => /\.(txt|md)$/.test(name))
-      ? `read plain text with texts(${
-        JSON.stringify(`${show(url)}/*`)
-      }) in an experiment, as in README.md, or make shards of it`
+    fix: names.some((name) => /\.(txt|md|jsonl)$/.test(name))
+      ? `read plain text as dataset "text": --training.dataset text --training.dataset_path ${show(url)}`
       : "correct the dataset's path, or download shards of allenai/c4 into it",
   });
 }

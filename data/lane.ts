@@ -17,7 +17,7 @@ export interface Cursor {
   readonly epoch: number;
   /** Place of the shard in the dataset. */
   readonly shard: number;
-  /** Place of the document in the shard. */
+  /** Place of the document in the order that the shard has in this epoch. */
   readonly document: number;
   /** Place of the token in the document, whose BOS is token 0. */
   readonly token: number;
@@ -99,6 +99,25 @@ export class Lane {
     return this.#cursor;
   }
 
+  /** Sees to it that `epoch` is known: how much of a document is read needs all of it. */
+  async begin(): Promise<void> {
+    if (this.#count !== undefined && this.#cursor.token > 0 && this.#pieces.length === 0) await this.readAhead(1);
+  }
+
+  /** Passes over the documents: complete ones, and where their number is known also the part of the next that is read. */
+  get epoch(): number {
+    const { epoch, document, token } = this.#cursor, { every, offset } = this.#share, count = this.#count;
+    if (count === undefined) return epoch;
+    const begun = token === 0 ? 0 : token / this.#pieces[0].ids.length;
+    return epoch + (Math.max(0, Math.ceil((document - offset) / every)) + begun) / count;
+  }
+
+  /** Number of its documents, where it is known. */
+  get #count(): number | undefined {
+    const { documents } = this.#dataset, { every, offset } = this.#share;
+    return documents === undefined ? undefined : Math.ceil((documents - offset) / every);
+  }
+
   /** Reads what the next so many tokens take, but takes none; false where a lane that is not infinite has fewer.
    * @throws {DataError} when the data cannot be read, or is too little. */
   async readAhead(tokens: number): Promise<boolean> {
@@ -126,7 +145,7 @@ export class Lane {
         this.#pieces.shift();
         this.#cursor = this.#pieces.length > 0
           ? { epoch: this.#pieces[0].epoch, shard: this.#pieces[0].shard, document: this.#pieces[0].document, token: 0 }
-          : { epoch, shard, document: document + 1, token: 0 };
+          : this.#behind(epoch, shard, document);
       }
     }
     this.#available -= window.length;
@@ -136,6 +155,14 @@ export class Lane {
   /** Closes what is open. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#documents.return();
+  }
+
+  /** The place behind a document: the next epoch's first where that is known to be the last. */
+  #behind(epoch: number, shard: number, document: number): Cursor {
+    const { documents = Infinity } = this.#dataset, { every, shards } = this.#share;
+    return this.#options.infinite && document + every >= documents
+      ? { epoch: epoch + 1, shard: shards[0], document: 0, token: 0 }
+      : { epoch, shard, document: document + 1, token: 0 };
   }
 
   #add(piece: Piece): void {
@@ -162,7 +189,7 @@ export class Lane {
       let [documents, tokens] = [0, 0];
       for (; n < shards.length; n++, first = 0) {
         const shard = shards[n];
-        for await (const { index, text } of this.#dataset.shards[shard].read({ from: first, every, offset })) {
+        for await (const { index, text } of this.#dataset.shards[shard].read({ from: first, every, offset }, epoch)) {
           const ids = this.#tokenizer.encode(text, encode);
           documents++;
           tokens += ids.length;

@@ -14,8 +14,10 @@ import { Tokenizer } from "./tokenizer.ts";
 /** What to load, and how. */
 export interface LoaderOptions {
   readonly dataset: DatasetSpec;
-  /** Folder of the tokenizer; default: the sample's. */
+  /** Folder of the tokenizer, or `bytes`; default: the sample's. */
   readonly tokenizer?: string | URL;
+  /** Seed of the order of text files' documents, another one in each epoch; default: as they lie. */
+  readonly shuffle?: number;
   /** B, rows of a batch: of this data rank's part, where there are several. */
   readonly batchSize: number;
   /** Which of `dataRanks` loaders this is: each has its B consecutive rows of every batch of dataRanks * B. Default: the only one. */
@@ -24,7 +26,7 @@ export interface LoaderOptions {
   readonly dataRanks?: number;
   /** T, tokens of a row. */
   readonly seqLen: number;
-  /** Independent streams of documents. Default: those of `state`, else 8, or one for each text file if there are fewer. */
+  /** Independent streams of documents. Default: those of `state`, else 8, or as many as text files of one's own are enough for. */
   readonly lanes?: number;
   /** Whether to begin again after the last document; default: true. */
   readonly infinite?: boolean;
@@ -45,7 +47,8 @@ export interface Batch {
   rows: number;
   /** Batches before this one; goes on after a restore. */
   step: number;
-  /** Passes over the text that were complete before the next token: of the lanes that are read here, all have made as many. */
+  /** Passes over the text before the next token: of the lanes that are read here, all have made as many. With a fraction where the
+   * number of documents is known, else complete ones. */
   epoch: number;
 }
 
@@ -56,6 +59,8 @@ export interface LoaderState {
   readonly dataset: string;
   /** Number of its shards. */
   readonly shards: number;
+  /** Tells its text and order from others, where shards do not. */
+  readonly identity?: string;
   /** Batches that were delivered. */
   readonly step: number;
   /** The lane that the next row comes from. */
@@ -69,6 +74,9 @@ export const IGNORE_INDEX = -100;
 
 /** Enough that a batch mixes documents; it divides C4's 1,024 shards and most batch sizes. */
 const DEFAULT_LANES = 8;
+
+/** What a token of text takes, about; the default number of lanes is made with it. */
+const TOKEN_BYTES = 4;
 
 /** Bytes of the arrays of a batch: 4 * B * T words of four bytes. */
 export function batchBytes(batchSize: number, seqLen: number): number {
@@ -122,10 +130,10 @@ export class Loader {
       const value = options[name];
       if (value !== undefined && !(Number.isSafeInteger(value) && value > 0)) throw notACount(name, value);
     }
-    const dataset = await openDataset(options.dataset);
+    const dataset = await openDataset(options.dataset, options);
     const loader = new Loader(dataset, await Tokenizer.open(options.tokenizer ?? SAMPLE), options);
     const lanes = options.lanes ?? options.state?.lanes.length ??
-      Math.min(DEFAULT_LANES, dataset.documents ?? DEFAULT_LANES);
+      dataset.lanes?.(DEFAULT_LANES, TOKEN_BYTES * (options.seqLen + 1)) ?? DEFAULT_LANES;
     if (lanes > (dataset.documents ?? Infinity)) throw tooManyLanes(lanes, dataset);
     await loader.restore(options.state ?? start(dataset, lanes), lanes);
     return loader;
@@ -166,8 +174,9 @@ export class Loader {
     batch.targets.fill(IGNORE_INDEX, rows * seqLen);
     batch.rows = rows;
     batch.step = this.#step++;
+    for (const lane of this.#lanes) if (!this.#foreign.has(lane)) await lane.begin();
     batch.epoch = this.#lanes.reduce(
-      (n, lane) => this.#foreign.has(lane) ? n : Math.min(n, lane.cursor.epoch),
+      (n, lane) => this.#foreign.has(lane) ? n : Math.min(n, lane.epoch),
       Infinity,
     );
     return true;
@@ -179,6 +188,7 @@ export class Loader {
       version: 1,
       dataset: this.dataset.name,
       shards: this.dataset.shards.length,
+      ...identityOf(this.dataset),
       step: this.#step,
       nextLane: this.#nextLane,
       lanes: this.#lanes.map(({ cursor }) => cursor),
@@ -250,7 +260,14 @@ export function mergeStates(states: readonly LoaderState[]): LoaderState {
 function start(dataset: Dataset, lanes: number): LoaderState {
   const shards = dataset.shards.length;
   const cursors = Array.from({ length: lanes }, (_, lane) => beginning(lane, lanes, shards));
-  return { version: 1, dataset: dataset.name, shards, step: 0, nextLane: 0, lanes: cursors };
+  return {
+    ...{ version: 1, dataset: dataset.name, shards, ...identityOf(dataset) },
+    ...{ step: 0, nextLane: 0, lanes: cursors },
+  };
+}
+
+function identityOf({ identity }: Dataset): Pick<LoaderState, "identity"> {
+  return identity === undefined ? {} : { identity };
 }
 
 function check(state: LoaderState, dataset: Dataset, lanes: number): void {
@@ -266,6 +283,13 @@ function check(state: LoaderState, dataset: Dataset, lanes: number): void {
       `it belongs to ${JSON.stringify(state.dataset)} with ${state.shards} shards`,
       `${JSON.stringify(dataset.name)} with ${count} shards`,
       "use the same dataset, with all its shards, or start without the state",
+    );
+  }
+  if (state.identity !== dataset.identity) {
+    throw wrong(
+      "it belongs to other text, or to another order of it",
+      "the same files, held-out share, data.text_field, data.shuffle and debug.seed (options field, shuffle and seed)",
+      'restore them, or begin the text anew: checkpoint.exclude_from_loading = ["dataloader"]',
     );
   }
   if (state.lanes.length !== lanes) {

@@ -26,6 +26,8 @@ export interface Opened {
   readonly ring: RingSpec;
   /** Where the data comes from, for people. */
   readonly description: string;
+  /** Number of its documents, where it is known. */
+  readonly documents: number | undefined;
   readonly vocabSize: number;
   readonly bosId: number | null;
   readonly eosId: number | null;
@@ -93,9 +95,10 @@ export async function prefetch(options: PrefetchOptions): Promise<Prefetcher> {
   }
   const stopped = () => failure !== undefined;
   const open = ring = new Ring(opened.ring);
-  const { description, vocabSize, bosId, eosId } = opened;
+  const { description, documents, vocabSize, bosId, eosId } = opened;
   return {
     description,
+    documents,
     vocabSize,
     bosId,
     eosId,

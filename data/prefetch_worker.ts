@@ -14,7 +14,8 @@ async function run(
   const ring = Ring.make({ batchSize, seqLen, slots: ahead + 1, state: loader.state() });
   const { vocabSize, bosId, eosId } = loader.tokenizer;
   await loader.checkLanes();
-  tell({ opened: { ring: ring.spec, description: loader.dataset.description, vocabSize, bosId, eosId } });
+  const { description, documents } = loader.dataset;
+  tell({ opened: { ring: ring.spec, description, documents, vocabSize, bosId, eosId } });
   while (await loader.fill(await ring.free())) ring.publish(loader.state());
   ring.end();
 }

@@ -1,58 +1,36 @@
-/** Plain text files of one's own: every file is a document. @module */
+/** Where one's own text lies: the files that paths, folders and patterns name. @module */
 import { DataError } from "./error.ts";
-import type { Document, Take } from "./c4.ts";
 import { isMissing, reading } from "./source.ts";
 
-const decoder = new TextDecoder("utf-8", { fatal: true });
+/** Names of the files that are taken of a folder. */
+const TEXT_FILES = /\.(txt|md|jsonl)$/i;
 
-/** Reads files as documents, in order.
- * @throws {DataError} when a file is missing or is not UTF-8. */
-export async function* readTexts(files: readonly string[], take: Take): AsyncGenerator<Document, void> {
-  for (let index = take.offset; index < files.length; index += take.every) {
-    if (index >= take.from) yield { index, text: await readText(files[index]) };
-  }
-}
-
-async function readText(file: string): Promise<string> {
-  let bytes: Uint8Array;
-  try {
-    bytes = await reading(file, () => Deno.readFile(file));
-  } catch (error) {
-    if (isMissing(error)) throw nothing(file);
-    throw error;
-  }
-  try {
-    return decoder.decode(bytes);
-  } catch {
-    throw new DataError({
-      code: "bad_document",
-      what: `Cannot read ${file}: it is not UTF-8`,
-      expected: "plain text",
-      fix: "leave the file out, or convert it",
-    });
-  }
-}
-
-/** The files that paths and patterns name, each once and sorted. In a pattern `*` and `?` stand for anything but `/`,
- * and `**` for any folders; names that begin with a dot are left out unless the pattern spells the dot.
+/** The files that paths and patterns name, each once and sorted; of a folder, those of `.txt`, `.md` and `.jsonl` in it and
+ * below. In a pattern `*` and `?` stand for anything but `/`, and `**` for any folders; names that begin with a dot are left
+ * out unless the pattern spells the dot.
  * @throws {DataError} when a path or a pattern names no file. */
 export async function expand(patterns: readonly string[]): Promise<string[]> {
   const files = new Set<string>();
   for (const pattern of patterns) {
-    const found = /[*?]/.test(pattern) ? await matches(pattern) : await isFile(pattern) ? [pattern] : [];
+    const found = /[*?]/.test(pattern) ? await matches(pattern) : await named(pattern);
     if (found.length === 0) throw nothing(pattern);
     for (const file of found) files.add(file);
   }
   return [...files].sort();
 }
 
-async function isFile(path: string): Promise<boolean> {
+/** The file of a path, or those of a folder. */
+async function named(path: string): Promise<string[]> {
+  let info: Deno.FileInfo;
   try {
-    return (await reading(path, () => Deno.stat(path))).isFile;
+    info = await reading(path, () => Deno.stat(path));
   } catch (error) {
-    if (isMissing(error)) return false;
+    if (isMissing(error)) return [];
     throw error;
   }
+  if (!info.isDirectory) return info.isFile ? [path] : [];
+  const files = await walk(path.endsWith("/") ? path : `${path}/`, ["**"]);
+  return files.filter((file) => TEXT_FILES.test(file));
 }
 
 async function matches(pattern: string): Promise<string[]> {
@@ -102,11 +80,12 @@ function fits(name: string, part: string): boolean {
   return new RegExp(`^${source}$`, "su").test(name);
 }
 
-function nothing(pattern: string): DataError {
+/** The error of what names no file. */
+export function nothing(pattern: string): DataError {
   return new DataError({
     code: "no_such_file",
     what: `Cannot find a text file at ${JSON.stringify(pattern)}`,
-    expected: "the path of a file, or a pattern such as notes/*.md or notes/**/*.txt",
+    expected: "a file, a folder with .txt, .md or .jsonl, or a pattern such as notes/*.md or notes/**/*.txt",
     fix: `correct the path, which is taken from ${Deno.cwd()}`,
   });
 }

@@ -5,6 +5,7 @@
  */
 import { fromFileUrl } from "@std/path";
 import { Kitoken } from "kitoken/full";
+import { BYTES, byteTokenizer } from "./byte_tokenizer.ts";
 import { DataError } from "./error.ts";
 import { isGgufName } from "./gguf.ts";
 import { addsBos, ggufTokenizer, type TokenizerFiles, tokenText } from "./gguf_tokenizer.ts";
@@ -60,20 +61,27 @@ export class Tokenizer {
     this.eosId = special("eos_token");
   }
 
-  /** Opens a folder that holds `tokenizer.json` and `tokenizer_config.json` (`model.hf_assets_path`), or the former, or a file of GGUF.
+  /** Opens a folder that holds `tokenizer.json` and `tokenizer_config.json` (`model.hf_assets_path`), or the former, or a file of GGUF;
+   * `"bytes"` is a tokenizer without files, whose tokens are bytes.
    * @throws {DataError} when one is missing or cannot be used. */
   static async open(location: string | URL): Promise<Tokenizer> {
+    if (location === BYTES) return Tokenizer.#of(byteTokenizer(), BYTES);
     const url = toUrl(location);
     if (url.protocol === "file:" && isGgufName(url.pathname)) {
-      const path = fromFileUrl(url), files = ggufTokenizer(path);
-      const bytes = new TextEncoder().encode(JSON.stringify(files.json));
-      return new Tokenizer(files, kitokenOf(bytes, path), { json: path, config: path });
+      const path = fromFileUrl(url);
+      return Tokenizer.#of(ggufTokenizer(path), path);
     }
     const file = url.pathname.endsWith(".json") ? url : within(url, "tokenizer.json");
     const bytes = await read(file), json = parse<TokenizerFiles["json"]>(bytes, file);
     const kitoken = kitokenOf(bytes, show(file)), configFile = new URL("tokenizer_config.json", file);
     const config = parse<TokenizerFiles["config"]>(await read(configFile), configFile);
     return new Tokenizer({ json, config }, kitoken, { json: show(file), config: show(configFile) });
+  }
+
+  /** One whose files are made. */
+  static #of(files: TokenizerFiles, name: string): Tokenizer {
+    const bytes = new TextEncoder().encode(JSON.stringify(files.json));
+    return new Tokenizer(files, kitokenOf(bytes, name), { json: name, config: name });
   }
 
   /** Does its model expect a text to begin with the token that begins a document? Undefined where its files do not say. */
@@ -116,6 +124,16 @@ export class Tokenizer {
   }
 }
 
+/** A tokenizer as checkpoints and messages name it: `bytes`, or its URL. */
+export function tokenizerName(location: string | URL): string {
+  return location === BYTES ? BYTES : toUrl(location).href;
+}
+
+/** A tokenizer as people and files name it, from what {@linkcode tokenizerName} gave. */
+export function tokenizerPath(name: string): string {
+  return name === BYTES ? BYTES : show(new URL(name)).replace(/(?<=.)\/+$/, "");
+}
+
 /** The names of a tokenizer's files, for errors. */
 interface FileNames {
   readonly json: string;
@@ -137,7 +155,8 @@ async function read(file: URL): Promise<Uint8Array> {
     code: "no_such_file",
     what: `Cannot open tokenizer: there is no ${show(file)}${await besides(file)}`,
     expected: "a folder with tokenizer.json and tokenizer_config.json, such as data/sample or that of a model",
-    fix: "set model.hf_assets_path (--model.hf_assets_path) to such a folder",
+    fix:
+      'set model.hf_assets_path (--model.hf_assets_path) to such a folder, or data.tokenizer = "bytes", which needs none',
   });
 }
 

@@ -1,6 +1,7 @@
 /** What a run is asked for, with its defaults, and what its steps and evaluations have to tell.
  * @module */
-import type { DatasetSpec } from "../data/dataset.ts";
+import { type DatasetSpec, isOwnText } from "../data/dataset.ts";
+import { DataError } from "../data/error.ts";
 import type { CommOptions } from "../ffi/comm.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
@@ -25,7 +26,7 @@ export interface TrainOptions {
   readonly data: DatasetSpec;
   /** Optimizer steps. */
   readonly steps: number;
-  /** Folder of the tokenizer; default: the sample's, of 2,048 tokens. */
+  /** Folder of the tokenizer, or `bytes`, which needs none; default: the sample's, of 2,048 tokens. */
   readonly tokenizer?: string | URL;
   /** Sequences of a microbatch, on each data rank; default 8. */
   readonly batch?: number;
@@ -47,9 +48,11 @@ export interface TrainOptions {
   readonly remat?: RematPolicy | RematBudget;
   /** Does attention stay inside of a document? Default: it sees the whole row, across documents. */
   readonly documents?: boolean;
-  /** Independent streams of documents. */
+  /** Independent streams of documents. Default: 8, or as many as text files of one's own are enough for. */
   readonly lanes?: number;
-  /** Seed of the initial values; default 0. */
+  /** Are the documents of text files read in another order in each epoch? Default: yes; no: as they lie. */
+  readonly shuffle?: boolean;
+  /** Seed of the initial values, and of the order of documents; default 0. */
   readonly seed?: number;
   /** CPU threads; default 0: one per core, as far as the CPU quota keeps them busy, in equal shares for the ranks of a host. */
   readonly threads?: number;
@@ -75,8 +78,8 @@ export interface TrainOptions {
 
 /** What `evaluate` runs on. */
 export interface ValidationOptions {
-  /** The text. */
-  readonly data: DatasetSpec;
+  /** The text. Default, for text files: a share of their documents that is not trained on then, the same one whatever the seed. */
+  readonly data?: DatasetSpec;
   /** Sequences of a batch, on each data rank. */
   readonly batch: number;
   /** Tokens of a sequence. */
@@ -95,7 +98,8 @@ export interface TrainStep extends StepNumbers {
   readonly lr: number;
   /** Tokens seen since the start. */
   readonly tokensSeen: number;
-  /** How often all of the text has been read: of the streams of documents, the slowest counts. */
+  /** How often the text has been read: of the streams of documents, the slowest counts. Of text files with a fraction, else only how
+   * often all of it has. */
   readonly epoch: number;
   /** Wait for the data, in milliseconds. */
   readonly loadingMs: number;
@@ -132,13 +136,16 @@ export type CompleteOptions =
   >
   & {
     readonly optimizer: OptimizerOptions;
+    readonly validation?: ValidationOptions & { readonly data: DatasetSpec };
   };
 
-/** Fills in defaults. */
+/** Fills in defaults.
+ * @throws {DataError} when there is no text to validate with. */
 export function complete(options: TrainOptions): CompleteOptions {
   const { steps } = options;
   return {
     ...options,
+    ...heldOut(options),
     batch: options.batch ?? 8,
     accumulation: options.accumulation ?? 1,
     documents: options.documents ?? false,
@@ -150,12 +157,30 @@ export function complete(options: TrainOptions): CompleteOptions {
     dtype: options.dtype ?? "f32",
     precision: options.precision ?? {},
     remat: options.remat ?? { mode: "none" },
+    shuffle: options.shuffle ?? true,
     seed: options.seed ?? 0,
     threads: options.threads ?? 0,
     mesh: options.mesh ?? {},
     parallelism: options.parallelism ?? {},
     comm: options.comm ?? {},
   };
+}
+
+/** What is trained on, and what is held out: where no other text is named for that, a share of one's own. */
+function heldOut(
+  { data, validation }: TrainOptions,
+): { data: DatasetSpec; validation: CompleteOptions["validation"] } {
+  if (!validation) return { data, validation };
+  if (validation.data) return { data, validation: { ...validation, data: validation.data } };
+  if (isOwnText(data)) {
+    return { data: { ...data, part: "training" }, validation: { ...validation, data: { ...data, part: "held-out" } } };
+  }
+  throw new DataError({
+    code: "bad_option",
+    what: "Cannot validate: no text is named for it",
+    expected: "validation.data, or text files to train on, of which a share is held out",
+    fix: 'give it, such as { name: "c4_validation" }',
+  });
 }
 
 /** Tokens of a whole step, over all ranks of a mesh. */

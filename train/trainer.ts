@@ -21,14 +21,7 @@ import { Staging } from "./checkpoint/staging.ts";
 import type { Decoder } from "./generate/decoder.ts";
 import { lrFactor } from "./lr_schedule.ts";
 import { checkMemory, withStagingThatFits } from "./machine_memory.ts";
-import {
-  complete,
-  type CompleteOptions,
-  type Evaluation,
-  type TrainOptions,
-  type TrainStep,
-  type ValidationOptions,
-} from "./options.ts";
+import { complete, type CompleteOptions, type Evaluation, type TrainOptions, type TrainStep } from "./options.ts";
 import type { StepProfile } from "./report/profile.ts";
 import { type ParameterValues, readWhole } from "./parameters.ts";
 import { precisionOf } from "./precision.ts";
@@ -58,6 +51,8 @@ export class Trainer implements AsyncDisposable {
   readonly program: StepProgram;
   /** Where the training data comes from, for people. */
   readonly dataDescription: string;
+  /** Number of documents of one's own text, of which steps tell the epoch with a fraction; undefined: it is not known. */
+  readonly documents: number | undefined;
   /** Mesh and rank; `undefined` for a process alone. */
   readonly ranks: MeshLayout | undefined;
   /** The processes of the run; `undefined` for one alone.
@@ -83,6 +78,7 @@ export class Trainer implements AsyncDisposable {
     this.device = native.info;
     this.program = program;
     this.dataDescription = loader.description;
+    this.documents = loader.documents;
     this.ranks = ranks;
     this.group = group;
     this.#checkpoints = checkpoints;
@@ -111,7 +107,8 @@ export class Trainer implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     try {
       const data = { dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes };
-      const opening = prefetch({ ...data, ...share, state: start?.loader }), checking = checkValidation(full);
+      const shuffle = full.shuffle ? full.seed : undefined;
+      const opening = prefetch({ ...data, ...share, shuffle, state: start?.loader }), checking = checkValidation(full);
       const checked = checking.catch(() => {}); // it is awaited below, behind what is of more use
       stack.defer(() => checked);
       const compiling = attempt(() => {
@@ -297,8 +294,8 @@ export class Trainer implements AsyncDisposable {
   }
 
   /** Tells once a pass that the text is read again, on the first rank. */
-  #count(epoch: number): void {
-    const { notice = console.log } = this.options;
+  #count(read: number): void {
+    const epoch = Math.floor(read), { notice = console.log } = this.options;
     if (epoch > this.#epoch && (this.ranks?.rank ?? 0) === 0) {
       notice(`epoch ${epoch + 1}: all of the text has been read by step ${this.#step}, and is read again`);
     }
@@ -415,13 +412,15 @@ function factsOf({ model: _, comm: _comm, agreed, ...options }: CompleteOptions)
   return { library: `${library().version}, ABI version ${ABI_VERSION}`, ...agreed ?? options };
 }
 
+type Validation = NonNullable<CompleteOptions["validation"]>;
+
 /** The held-out text once, from its beginning: one lane, as there is no order of lanes to keep, and several would each need a document. */
-function wholeText({ data: dataset, batch: batchSize, seqLen }: ValidationOptions, tokenizer?: string | URL) {
+function wholeText({ data: dataset, batch: batchSize, seqLen }: Validation, tokenizer?: string | URL) {
   return { dataset, tokenizer, batchSize, seqLen, lanes: 1, infinite: false };
 }
 
 /** Reads the first row of the held-out text, so that what is wrong with it is told before the first step. */
-async function checkValidation({ validation, tokenizer }: TrainOptions): Promise<void> {
+async function checkValidation({ validation, tokenizer }: CompleteOptions): Promise<void> {
   if (!validation) return;
   try {
     await using _loader = await prefetch({ ...wholeText({ ...validation, batch: 1 }, tokenizer), ahead: 1 });

@@ -125,11 +125,9 @@ Deno.test("a file that is no shard at all is told how it is read, or made one", 
   };
   assertEquals(
     await refused("book.txt"),
-    'read plain text with texts("/book.txt") in an experiment, as in README.md, or make a shard of it',
+    'read it as dataset "text": --training.dataset text --training.dataset_path /book.txt',
   );
-  for (const name of ["lines.json", "lines.jsonl"]) {
-    assertEquals(await refused(name), `compress its lines: gzip /${name}`);
-  }
+  assertEquals(await refused("lines.json"), "compress its lines: gzip /lines.json");
 });
 
 Deno.test("a line that cannot be used is an error that names the shard and the line", async (t) => {

@@ -7,7 +7,7 @@ import { temporaryFolder, writeShards } from "./fixture.ts";
 async function allTexts(spec: DatasetSpec): Promise<string[]> {
   const { shards } = await openDataset(spec);
   const documents = await Promise.all(
-    shards.map((shard) => Array.fromAsync(shard.read({ from: 0, every: 1, offset: 0 }))),
+    shards.map((shard) => Array.fromAsync(shard.read({ from: 0, every: 1, offset: 0 }, 0))),
   );
   return documents.flat().map(({ text }) => text);
 }
@@ -28,7 +28,7 @@ Deno.test("names are known in any case, and an unknown one is an error even with
   const error = await assertRejects(
     open,
     DataError,
-    'There is no dataset "c5"\n  expected: c4, c4_test, c4_validation',
+    'There is no dataset "c5"\n  expected: c4, c4_test, c4_validation, text',
   );
   assertEquals(error.code, "unknown_dataset");
   await assertRejects(() => openDataset({ name: "constructor" }), DataError, 'There is no dataset "constructor"');
@@ -70,6 +70,24 @@ Deno.test("text files of one's own are a dataset whose size is known", async () 
   assertEquals((await assertRejects(() => openDataset(texts()), DataError, "no text files")).code, "empty_dataset");
 });
 
+Deno.test("the dataset text is what texts() of its path is, and asks for a path", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(`${folder.path}/a.txt`, "one");
+  await Deno.writeTextFile(`${folder.path}/b.jsonl`, '{"body": "two"}\n{"body": "three"}\n');
+  const named = { name: "Text", path: folder.path, field: "body" };
+  assertEquals(await allTexts(named), ["one", "two", "three"]);
+  const [own, program] = await Promise.all(
+    [named, { ...texts(folder.path), field: "body" }].map((s) => openDataset(s)),
+  );
+  assertEquals([own.identity, own.description], [program.identity, program.description]);
+  assertEquals(own.description, `3 documents, in 2 text files (${folder.path})`);
+  const training = await openDataset({ ...named, part: "training" }), rest = { ...named, part: "held-out" as const };
+  assertEquals(training.description, `2 documents (1 more are held out), in 2 text files (${folder.path})`);
+  assertEquals((await openDataset(rest)).description, `1 of 3 documents, held out, in 2 text files (${folder.path})`);
+  const error = await assertRejects(() => openDataset({ name: "text" }), DataError, "--training.dataset_path notes/");
+  assertEquals(error.code, "dataset_needs_path");
+});
+
 /** Entropy of ids that are counted in one go. */
 function unigramEntropy(ids: Iterable<number>, vocabSize: number): number {
   const unigrams = new Unigrams(vocabSize);
@@ -101,6 +119,6 @@ Deno.test("a folder of plain text is told how it is read", async () => {
   const { problem } = await assertRejects(() => openDataset({ name: "c4", path: folder.path }), DataError);
   assertEquals([problem.code, problem.fix], [
     "empty_dataset",
-    `read plain text with texts("${folder.path}/*") in an experiment, as in README.md, or make shards of it`,
+    `read plain text as dataset "text": --training.dataset text --training.dataset_path ${folder.path}`,
   ]);
 });

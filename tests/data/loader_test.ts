@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import fc from "fast-check";
 import { texts } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
-import { IGNORE_INDEX, Loader, type LoaderOptions, type LoaderState } from "../../data/loader.ts";
+import { IGNORE_INDEX, Loader, type LoaderOptions, type LoaderState, mergeStates } from "../../data/loader.ts";
 import { isOpen, someTexts, take, temporaryFolder, writeShards } from "./fixture.ts";
 
 /** Three shards, of 11, 12 and 13 documents. */
@@ -238,7 +239,7 @@ Deno.test("a batch counts the passes that all lanes of its loader have made", as
   assertEquals(last, 0);
 });
 
-Deno.test("lanes default to eight, to those of the state, and to one for each text file if these are fewer", async () => {
+Deno.test("lanes default to eight, to those of the state, and to as many as each have a window of one's own text", async () => {
   await using sample = await Loader.open({ dataset: { name: "c4_test" }, batchSize: 1, seqLen: 8 });
   assertEquals(sample.state().lanes.length, 8);
   await using folder = await temporaryFolder();
@@ -249,6 +250,8 @@ Deno.test("lanes default to eight, to those of the state, and to one for each te
   await using two = await Loader.open({ ...options, lanes: 2 });
   await using again = await Loader.open({ ...options, state: two.state() });
   assertEquals(again.state().lanes.length, 2);
+  await using long = await Loader.open({ ...options, seqLen: 64 });
+  assertEquals(long.state().lanes.length, 1);
   const error = await assertRejects(
     () => Loader.open({ ...options, lanes: 4 }),
     DataError,
@@ -301,6 +304,97 @@ Deno.test("sizes that are no whole number from 1 on are errors", async () => {
     const error = await assertRejects(() => Loader.open({ ...options, ...wrong }), DataError, `${name} = ${value}`);
     assertEquals(error.code, "bad_option");
   }
+});
+
+/** One's own text: files of one document, and of many. */
+async function ownText() {
+  const folder = await temporaryFolder();
+  for (const [n, text] of someTexts(9).entries()) await Deno.writeTextFile(`${folder.path}/${n}.md`, text);
+  const lines = someTexts(25, 100).map((body) => JSON.stringify({ body }));
+  await Deno.writeTextFile(`${folder.path}/many.jsonl`, lines.join("\n"));
+  return folder;
+}
+
+Deno.test("one's own text goes on to the token from any place, at any number of data ranks, in any epoch's order", async () => {
+  await using folder = await ownText();
+  const dataset = { name: "text", path: folder.path, field: "body" },
+    upTo = (max: number) => fc.integer({ min: 1, max });
+  const shuffles = fc.option(fc.nat(), { nil: undefined });
+  const tokenizers = fc.constantFrom("bytes", undefined);
+  await fc.assert(
+    fc.asyncProperty(
+      ...[upTo(8), upTo(40), fc.nat(30), shuffles, tokenizers],
+      fc.constantFrom([6, 2, 3], [2, 1, 2], [4, 4, 1], [1, 1, 3], [3, 2, 2]),
+      async (lanes, seqLen, at, shuffle, tokenizer, [first, second, dataRanks]) => {
+        const options = { dataset, tokenizer, shuffle, seqLen, lanes };
+        const rest = 40;
+        await using whole = await Loader.open({ ...options, batchSize: 1 });
+        const expected = rows(await take(whole, at * first + rest * second * dataRanks), seqLen);
+        await using begun = await Loader.open({ ...options, batchSize: first });
+        const before = rows(await take(begun, at), seqLen), state = json(begun.state());
+        const parts: number[][][][] = [], states: LoaderState[] = [];
+        for (let dataRank = 0; dataRank < dataRanks; dataRank++) {
+          await using loader = await Loader.open({ ...options, batchSize: second, dataRank, dataRanks, state });
+          parts.push((await take(loader, rest)).map((batch) => rows([batch], seqLen)));
+          states.push(json(loader.state()));
+        }
+        const after = Array.from({ length: rest }, (_, n) => parts.flatMap((part) => part[n])).flat();
+        assertEquals([...before, ...after], expected);
+        assertEquals(mergeStates(states).lanes, json(whole.state()).lanes);
+      },
+    ),
+    { numRuns: 25 },
+  );
+});
+
+Deno.test("the epoch of one's own text has a fraction, which never falls, and is the same behind a resume", async () => {
+  await using folder = await ownText();
+  const dataset = { name: "text", path: folder.path, field: "body" };
+  const options = { dataset, batchSize: 1, seqLen: 12, lanes: 3, shuffle: 1 };
+  await using loader = await Loader.open(options);
+  const states = [json(loader.state())], epochs = [];
+  for (let n = 0, epoch = 0; epoch < 2.5; n++) {
+    epochs.push(epoch = (await loader.next())!.epoch);
+    states.push(json(loader.state()));
+    assertEquals(Math.floor(epoch), Math.min(...loader.state().lanes.map((lane) => lane.epoch)));
+  }
+  assertEquals(epochs, epochs.toSorted((a, b) => a - b));
+  assert(
+    new Set(epochs).size > epochs.length / 4 && epochs.some((epoch) => epoch > 0.4 && epoch < 0.6),
+    String(epochs),
+  );
+  for (const at of [1, 20, epochs.length - 10]) {
+    await using other = await Loader.open({ ...options, state: states[at] });
+    assertEquals((await take(other, 9)).map(({ epoch }) => epoch), epochs.slice(at, at + 9));
+  }
+});
+
+Deno.test("an only document has an epoch with a fraction, too", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(`${folder.path}/book.txt`, "x".repeat(98)); // 100 tokens
+  const options = { dataset: texts(folder.path), tokenizer: "bytes", batchSize: 1, seqLen: 9 };
+  await using loader = await Loader.open(options);
+  assertEquals((await take(loader, 12)).map(({ epoch }) => Math.round(10 * (epoch as number))), [
+    ...[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+  ]);
+});
+
+Deno.test("a state is refused where its text or the order of it is another", async () => {
+  await using folder = await ownText();
+  const options = { dataset: texts(folder.path), batchSize: 1, seqLen: 9, lanes: 2, shuffle: 1 };
+  const state = json(await Loader.open(options).then((loader) => loader.state()));
+  const refused = async (other: Partial<LoaderOptions>) => {
+    const message = "it belongs to other text, or to another order of it";
+    assertEquals(
+      (await assertRejects(() => Loader.open({ ...options, state, ...other }), DataError, message)).code,
+      "bad_state",
+    );
+  };
+  await refused({ shuffle: undefined });
+  await refused({ shuffle: 2 });
+  await refused({ dataset: { ...texts(folder.path), part: "training" } });
+  await Deno.writeTextFile(`${folder.path}/more.md`, "more");
+  await refused({});
 });
 
 Deno.test("data ranks have the rows of one loader between them, whatever divides what", async () => {

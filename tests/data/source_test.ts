@@ -2,7 +2,8 @@ import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { DataError } from "../../data/error.ts";
 import { openDataset } from "../../data/dataset.ts";
 import { openStream, readBytes, reading, show, toUrl, within } from "../../data/source.ts";
-import { expand, readTexts } from "../../data/texts.ts";
+import { TextDocuments } from "../../data/text_documents.ts";
+import { expand } from "../../data/texts.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { temporaryFolder } from "./fixture.ts";
 
@@ -35,7 +36,8 @@ Deno.test("what the system does not let one read is an error with its reason, an
     () => openDataset({ name: "c4", path: `${folder.path}/loop` }),
     () => expand([`${folder.path}/loop`]),
     () => expand([`${folder.path}/*`]),
-    () => Array.fromAsync(readTexts([`${folder.path}/loop`], { from: 0, every: 1, offset: 0 })),
+    () => TextDocuments.open([`${folder.path}/loop`]),
+    () => TextDocuments.open([`${folder.path}/loop/lines.jsonl`]),
     () => Tokenizer.open(`${folder.path}/loop`),
   ];
   for (const read of [...reads, ...named]) {

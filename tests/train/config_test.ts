@@ -12,6 +12,7 @@ import {
   modelSizes,
   type PartialConfig,
   rematPolicy,
+  trainOptions,
 } from "../../train/config/config.ts";
 import { vocabulary } from "../../train/config/vocabulary.ts";
 import { temporaryFolder } from "../data/fixture.ts";
@@ -379,6 +380,43 @@ Deno.test("a schedule that is cut, or that the run outlasts, is announced", asyn
     "training.steps = 11 goes past lr_scheduler.total_steps = 10: the learning rate stays at min_lr_factor = 0 of its peak",
   ]);
   assertEquals((await load("")).warnings, []);
+});
+
+Deno.test("text is validated on a share of it, unless a name or a path says otherwise; other data on its own", async () => {
+  const specs = async (...args: string[]) => {
+    const { config } = await load("", "--validation.enable", ...args), { data, validation } = trainOptions(config);
+    return [data, validation?.data];
+  };
+  const text = ["--training.dataset=text", "--training.dataset_path=notes/", "--data.text_field=body"];
+  const notes = { name: "text", path: "notes/", field: "body" };
+  assertEquals(await specs(...text), [notes, undefined]);
+  assertEquals(await specs(...text, "--validation.dataset_path=b"), [notes, { ...notes, path: "b" }]);
+  assertEquals(await specs(...text, "--validation.dataset=c4_validation"), [notes, {
+    name: "c4_validation",
+    path: null,
+  }]);
+  assertEquals(await specs(), [{ name: "c4_test", path: null }, { name: "c4_validation", path: null }]);
+});
+
+Deno.test("the tokenizer of bytes needs no folder, and makes the vocabulary its own; two tokenizers are refused", async () => {
+  const { config } = await load("", "--data.tokenizer=bytes");
+  assertEquals([trainOptions(config).tokenizer, modelSizes(config).vocabSize], ["bytes", 258]);
+  assertEquals(modelSizes((await load("", "--data.tokenizer=bytes", "--model.vocab_size=512")).config).vocabSize, 512);
+  assertEquals(
+    await problem("", "--data.tokenizer=bytes", "--model.hf_assets_path=data/sample"),
+    'data.tokenizer = "bytes" (command line) with model.hf_assets_path = "data/sample" (command line)\n' +
+      "  expected: one tokenizer\n" +
+      "  fix: leave one of them out; weights to begin from are checkpoint.initial_load_path   (two_tokenizers)",
+  );
+});
+
+Deno.test("order and key of text that is not read are announced", async () => {
+  const keys = ["--data.no_shuffle", "--data.text_field=body"], text = ["--training.dataset=text"];
+  assertEquals(
+    (await load("", ...keys)).warnings,
+    ["shuffle", "text_field"].map((key) => `data.${key} has no effect: it needs training.dataset = "text"`),
+  );
+  assertEquals((await load("", ...keys, ...text)).warnings, []);
 });
 
 Deno.test("C4 that is validated on the sample is announced", async () => {

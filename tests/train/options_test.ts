@@ -1,5 +1,6 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import { texts } from "../../data/dataset.ts";
+import { DataError } from "../../data/error.ts";
 import { complete } from "../../train/options.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
@@ -22,4 +23,16 @@ Deno.test("what is not asked for has defaults, and options of the optimizer may 
   });
   assertEquals(optimizer, { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 });
   assertEquals([lrSchedule.warmupSteps, lrSchedule.totalSteps], [6, 55]);
+});
+
+Deno.test("where no text is named for validation, a share of text files is, and is not trained on", () => {
+  const common = { model: tinyLlama(), data: texts("a.txt"), steps: 1 }, sizes = { batch: 1, seqLen: 8, steps: 1 };
+  const shared = complete({ ...common, validation: sizes });
+  assertEquals(shared.data, { ...common.data, part: "training" });
+  assertEquals(shared.validation, { ...sizes, data: { ...common.data, part: "held-out" } });
+  const named = complete({ ...common, validation: { ...sizes, data: texts("b.txt") } });
+  assertEquals([named.data, named.validation?.data], [common.data, texts("b.txt")]);
+  assertEquals([complete(common).data, complete(common).validation], [common.data, undefined]);
+  const c4 = { ...common, data: { name: "c4_test" }, validation: sizes };
+  assertThrows(() => complete(c4), DataError, "no text is named for it");
 });

@@ -6,7 +6,7 @@ import { fromFileUrl } from "@std/path";
 import { SAMPLE } from "../../data/dataset.ts";
 import type { LoaderState } from "../../data/loader.ts";
 import type { StateKind } from "../../graph/ir.ts";
-import { toUrl } from "../../data/source.ts";
+import { tokenizerName } from "../../data/tokenizer.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import type { MeshLayout } from "../ranks.ts";
 import type { StoredType } from "../typed_array.ts";
@@ -307,6 +307,6 @@ export function runState(
     // What generating and exporting need to know; the tokenizer is null where it is the one that comes along.
     ...(model.family ? { [model.family.name]: model.family.sizes } : {}),
     seqLen,
-    tokenizer: tokenizer === undefined ? null : String(toUrl(tokenizer)),
+    tokenizer: tokenizer === undefined ? null : tokenizerName(tokenizer),
   };
 }

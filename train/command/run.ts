@@ -172,6 +172,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
     measurePeak: async () => await trainer.measure() * 1e9,
     memory: () => processMemory(program.compiled.plan.arenaBytes, totalBytes),
     colors: colorsWanted(disable_color_printing),
+    epochs: trainer.documents !== undefined,
     print: console.log,
     sinks: [jsonl, events].filter((sink) => sink !== null),
     now: () => performance.now(),

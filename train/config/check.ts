@@ -5,13 +5,14 @@
 import { closest } from "fastest-levenshtein";
 import { llamaConfig, llamaFlavors } from "../../model/llama.ts";
 import { askedDecaySteps } from "../lr_schedule.ts";
+import { isOwnText } from "../../data/dataset.ts";
 import { HUGGING_FACE, lrSchedule, modelSizes } from "./derive.ts";
 import { type Problem, show } from "./problem.ts";
 import type { Config } from "./schema.ts";
 
 /** What makes the keys contradict each other; `place` tells where a key was set. */
 export function contradictions(config: Config, place: (name: string) => string): Problem[] {
-  const groups = [batchProblems, precisionProblems, modelProblems, profileProblems];
+  const groups = [batchProblems, precisionProblems, modelProblems, profileProblems, tokenizerProblems];
   return groups.flatMap((problems) => problems(config, place));
 }
 
@@ -28,6 +29,19 @@ function profileProblems({ profiling }: Config, place: (name: string) => string)
       } together`,
     expected: "a cycle that holds both",
     fix: `write profile_freq = ${warmup + active} or more`,
+  }];
+}
+
+/** A run has one tokenizer. */
+function tokenizerProblems({ data, model }: Config, place: (name: string) => string): Problem[] {
+  if (data.tokenizer === null || model.hf_assets_path === null) return [];
+  return [{
+    code: "two_tokenizers",
+    what: `data.tokenizer = ${show(data.tokenizer)}${place("data.tokenizer")} with model.hf_assets_path = ${
+      show(model.hf_assets_path)
+    }${place("model.hf_assets_path")}`,
+    expected: "one tokenizer",
+    fix: "leave one of them out; weights to begin from are checkpoint.initial_load_path",
   }];
 }
 
@@ -151,6 +165,11 @@ const dependent: readonly {
     needs: 'checkpoint.async_mode = "async"',
     isMet: (c) => c.checkpoint.async_mode !== "disabled",
   },
+  {
+    keys: ["data.text_field", "data.shuffle"],
+    needs: 'training.dataset = "text"',
+    isMet: (c) => isOwnText({ name: c.training.dataset }) || isOwnText({ name: c.validation.dataset ?? "" }),
+  },
   { keys: ["profiling"], needs: "profiling.enable_profiling", isMet: (c) => c.profiling.enable_profiling },
   {
     keys: ["activation_checkpoint.selective_ac_option"],
@@ -227,7 +246,7 @@ export function surprises(config: Config, typed: ReadonlySet<string>, dryRun: bo
     );
   }
   if (
-    validation.enable && training.dataset === "c4" && validation.dataset === "c4_validation" &&
+    validation.enable && training.dataset === "c4" && (validation.dataset ?? "c4_validation") === "c4_validation" &&
     validation.dataset_path === null
   ) {
     lines.push("validation reads held-out text of the sample, not of C4: set validation.dataset_path");

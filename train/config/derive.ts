@@ -5,7 +5,8 @@
 import type { CommOptions } from "../../ffi/comm.ts";
 import { LLAMA3_ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
 import { Llama, type LlamaConfig, llamaConfig, type LlamaOptions } from "../../model/llama.ts";
-import type { DatasetSpec } from "../../data/dataset.ts";
+import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
+import { type DatasetSpec, isOwnText } from "../../data/dataset.ts";
 import { degreeOf } from "../../graph/layout.ts";
 import { BATCH_AXES, type Mesh } from "../../parallel/mesh.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
@@ -29,7 +30,7 @@ export const HUGGING_FACE = "hf";
  * the folder that the run begins from.
  * @throws {CheckpointError} when that says none of a Llama. */
 export function modelSizes(config: Config): LlamaConfig {
-  const { model } = config;
+  const { model, data } = config;
   if (model.flavor === HUGGING_FACE) return readWeightsConfig(initialFolder(config)!);
   const flavor = `${model.name}/${model.flavor}`;
   const options: LlamaOptions = {
@@ -41,7 +42,7 @@ export function modelSizes(config: Config): LlamaConfig {
     multipleOf: model.multiple_of ?? undefined,
     ffnDimMultiplier: model.ffn_dim_multiplier ?? undefined,
     ffnHiddenDim: model.ffn_hidden_dim ?? undefined,
-    vocabSize: model.vocab_size ?? undefined,
+    vocabSize: model.vocab_size ?? (data.tokenizer === BYTES ? BYTE_TOKENS : undefined),
     normEps: model.norm_eps ?? undefined,
     ropeTheta: model.rope_theta ?? undefined,
     tiedEmbeddings: model.enable_weight_tying ?? undefined,
@@ -67,13 +68,12 @@ function ropeScaling(model: ModelConfig, flavor: RopeScaling | null): RopeScalin
  * @param mesh of the ranks that run it. */
 export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): TrainOptions {
   const { training, optimizer, validation, model, data, debug, device, metrics } = config;
-  const dataset = (name: string, path: string | null): DatasetSpec => ({ name, path });
   const batch = training.local_batch_size, once = batch * degreeOf(BATCH_AXES, mesh.degrees);
   const cycle = profileCycle(config);
   return {
     model: new Llama(modelSizes(config)),
-    data: dataset(training.dataset, training.dataset_path),
-    tokenizer: model.hf_assets_path ?? undefined,
+    data: datasetSpec(config, training.dataset, training.dataset_path),
+    tokenizer: data.tokenizer ?? model.hf_assets_path ?? undefined,
     steps: training.steps,
     batch,
     accumulation: training.global_batch_size < 0 ? 1 : training.global_batch_size / once,
@@ -93,12 +93,13 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
     precision: askedPrecision(config),
     remat: rematPolicy(config),
     documents: model.attn_mask_type === "block_causal",
-    lanes: data.lanes,
+    lanes: data.lanes ?? undefined,
+    shuffle: data.shuffle,
     seed: debug.seed,
     threads: device.threads,
     validation: validation.enable
       ? {
-        data: dataset(validation.dataset, validation.dataset_path),
+        data: validationSpec(config),
         batch: validation.local_batch_size,
         seqLen: validation.seq_len,
         steps: validation.steps,
@@ -110,6 +111,18 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
     agreed: { ...config, job: { ...config.job, config_file: null } }, // hosts may keep it in different places
     profile: cycle && ((step) => profileAction(step, cycle) !== "wait"),
   };
+}
+
+function datasetSpec({ data: { text_field } }: Config, name: string, path: string | null): DatasetSpec {
+  return isOwnText({ name }) ? { name, path, field: text_field } : { name, path };
+}
+
+/** Text that is named for validation; undefined: a share of the text that is trained on. */
+function validationSpec(config: Config): DatasetSpec | undefined {
+  const { training, validation: { dataset, dataset_path: path } } = config;
+  if (dataset !== null) return datasetSpec(config, dataset, path);
+  if (!isOwnText({ name: training.dataset })) return datasetSpec(config, "c4_validation", path);
+  return path === null ? undefined : datasetSpec(config, training.dataset, path);
 }
 
 /** Room for the texts that a run writes: a token of the prompt has a byte at least, and one may come before them. */

@@ -17,6 +17,7 @@ export type ProblemCode =
   | "bad_value"
   | "batch_not_a_multiple"
   | "precision_of_float64"
+  | "two_tokenizers"
   | "cannot_write"
   | "folder_in_use"
   | "mesh"

@@ -158,13 +158,16 @@ export interface CheckpointConfig {
 
 /** `[data]`: how documents become rows of a batch. */
 export interface DataConfig {
-  lanes: number;
+  tokenizer: "bytes" | null;
+  text_field: string;
+  shuffle: boolean;
+  lanes: number | null;
 }
 
 /** `[validation]`: loss on held-out text during training. */
 export interface ValidationConfig {
   enable: boolean;
-  dataset: string;
+  dataset: string | null;
   dataset_path: string | null;
   local_batch_size: number;
   seq_len: number;
@@ -331,8 +334,16 @@ const schema = z.strictObject({
     min_lr_factor: key(fraction, 0, "Where the decay ends, as a fraction of optimizer.lr."),
   }),
   training: section("Data, batch and length of the run.", {
-    dataset: key(text, "c4_test", "Dataset by name; c4_test is a sample that comes along."),
-    dataset_path: key(text.nullable(), null, "Folder or file to read the dataset from, in place of its own address."),
+    dataset: key(
+      text,
+      "c4_test",
+      "Dataset by name: c4_test is a sample that comes along, c4 shards of C4, text one's own .txt, .md and .jsonl.",
+    ),
+    dataset_path: key(
+      text.nullable(),
+      null,
+      "Folder or file to read the dataset from, in place of its own address; of text also a pattern, such as notes/*.md.",
+    ),
     local_batch_size: key(count, 8, "Sequences that go through the model at once.", "sequences"),
     global_batch_size: key(
       countOrMinusOne,
@@ -529,24 +540,43 @@ const schema = z.strictObject({
     verify: key(flag, true, "Compare what is read with the hashes that it was written with."),
   }),
   data: section("How documents become rows of a batch.", {
+    tokenizer: key(
+      z.enum(["bytes"]).nullable(),
+      null,
+      '"bytes": a token for each byte and two that begin and end a document, without a file, and model.vocab_size is 258 where it is not set; not set, the tokenizer of model.hf_assets_path.',
+    ),
+    text_field: key(text, "text", "Of text: the key that has the text in each line of a .jsonl."),
+    shuffle: key(
+      flag,
+      true,
+      "Of text: documents in another order in each epoch, which follows from debug.seed; off: as they lie, sorted by path.",
+    ),
     lanes: key(
-      count,
-      8,
-      "Independent streams of documents to train on; keep it when resuming, whatever the batch.",
+      count.nullable(),
+      null,
+      "Independent streams of documents to train on, whatever the batch; not set, those of the checkpoint, else 8, or as many as text is enough for.",
       "streams",
     ),
   }),
   validation: section("Loss on held-out text during training.", {
     enable: key(flag, false, "Validate at step 1, every validation.freq steps, and at the last step."),
-    dataset: key(text, "c4_validation", "Dataset by name."),
-    dataset_path: key(text.nullable(), null, "Folder or file to read the dataset from, in place of its own address."),
+    dataset: key(
+      text.nullable(),
+      null,
+      "Dataset by name; not set, c4_validation, or where text is trained on, that of validation.dataset_path, or else a share of 5 % of its documents, which is not trained on.",
+    ),
+    dataset_path: key(
+      text.nullable(),
+      null,
+      "Folder or file to read the dataset from, in place of its own address; of text also a pattern.",
+    ),
     local_batch_size: key(count, 8, "Sequences that go through the model at once.", "sequences"),
     seq_len: key(count, 2048, "Length of a sequence.", "tokens"),
     freq: key(count, 10, "Steps between validations.", "steps"),
     steps: key(countOrMinusOne, -1, "Batches per validation; -1: the whole dataset.", "batches"),
   }),
   debug: section("Reproducibility.", {
-    seed: key(countOrZero, 0, "Seed of the initial weights: the same seed, the same run."),
+    seed: key(countOrZero, 0, "Seed of the initial weights and of the order of text: the same seed, the same run."),
   }),
   device: section("Where the run computes.", {
     threads: key(

@@ -1,8 +1,7 @@
 /** What text is generated from: weights with their tokenizer, of a checkpoint, a folder, a file of GGUF, or a run under way.
  * @module */
 import { SAMPLE } from "../../data/dataset.ts";
-import { show, toUrl } from "../../data/source.ts";
-import { Tokenizer } from "../../data/tokenizer.ts";
+import { Tokenizer, tokenizerName, tokenizerPath } from "../../data/tokenizer.ts";
 import { type GenerativeModel, isGenerative } from "../../model/cache.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import { load } from "../checkpoint/load.ts";
@@ -64,13 +63,13 @@ export async function describeRun(
       "give it that method, or train a Llama",
     );
   }
-  const tokenizerPath = show(toUrl(given)).replace(/(?<=.)\/+$/, "");
+  const path = tokenizerPath(tokenizerName(given));
   const tokenizer = await Tokenizer.open(given), { eosId, bosId } = tokenizer;
   return {
-    ...{ tokenizer, tokenizerPath, model },
-    chatTemplate: chatTemplateOf(tokenizerPath, tokenizer.files.config),
+    ...{ tokenizer, tokenizerPath: path, model },
+    chatTemplate: chatTemplateOf(path, tokenizer.files.config),
     addsBos: bosId !== null && (tokenizer.addsBos ?? true),
-    endIds: [...new Set([...await endIdsOf(tokenizerPath), ...(eosId === null ? [] : [eosId])])],
+    endIds: [...new Set([...await endIdsOf(path), ...(eosId === null ? [] : [eosId])])],
     contextLength: seqLen,
   };
 }

@@ -97,6 +97,8 @@ export interface StepResult {
   readonly lr: number;
   /** Tokens trained on since the first step, over all devices. */
   readonly tokensSeen: number;
+  /** How often the text has been read, with a fraction where its documents are counted. */
+  readonly epoch: number;
 }
 
 /** What a validation has to tell. */
@@ -128,8 +130,8 @@ export interface ValidationReport {
   readonly memory: MemoryUse;
 }
 
-/** torchtitan's line for a step. Its orange and turquoise are the terminal's yellow and bright cyan here. */
-export function trainLine(report: TrainReport, options: { colors: boolean }): string {
+/** torchtitan's line for a step, behind it the epoch where documents are counted. Its orange and turquoise are the terminal's yellow and bright cyan here. */
+export function trainLine(report: TrainReport, options: { colors: boolean; epochs?: boolean }): string {
   return inColors(options.colors, [
     ["red", `step: ${String(report.step).padStart(2)}`],
     ["green", `loss: ${report.loss.toFixed(5).padStart(8)}`],
@@ -138,7 +140,13 @@ export function trainLine(report: TrainReport, options: { colors: boolean }): st
     ["blue", `tps: ${grouped(report.tps, 0)}`],
     ["cyan", `tflops: ${report.tflops === null ? "N/A" : grouped(report.tflops, 2)}`],
     ["magenta", `mfu: ${report.mfuPercent?.toFixed(2) ?? "N/A"}%`],
+    ...(options.epochs ? [["yellow", `epoch: ${epochText(report.epoch)}`] as [Color, string]] : []),
   ]);
+}
+
+/** With two digits, cut so that a pass that is not complete does not look so. */
+function epochText(epoch: number): string {
+  return (Math.floor(100 * epoch + 1e-9) / 100).toFixed(2);
 }
 
 /** torchtitan's line for a validation. */
@@ -151,7 +159,9 @@ export function validationLine(report: ValidationReport, options: { colors: bool
   ]);
 }
 
-function inColors(colors: boolean, fields: [Parameters<typeof styleText>[0], string][]): string {
+type Color = Parameters<typeof styleText>[0];
+
+function inColors(colors: boolean, fields: [Color, string][]): string {
   return fields.map(([color, text]) => colors ? styleText(color, text, { validateStream: false }) : text).join("  ");
 }
 
@@ -185,6 +195,7 @@ export function trainTags(report: TrainReport): Record<string, number | null> {
     "time_metrics/data_loading(%)": report.loadingPercent,
     ...memoryTags("memory/", report.memory),
     "n_tokens_seen": report.tokensSeen,
+    "epoch": report.epoch,
     "lr": report.lr,
   };
 }
@@ -232,6 +243,8 @@ export interface MetricsOptions {
   readonly memory: () => MemoryUse;
   /** See {@linkcode colorsWanted}. */
   readonly colors: boolean;
+  /** Do lines tell the epoch? */
+  readonly epochs?: boolean;
   /** Receives each line, without its end. */
   readonly print: (line: string) => void;
   /** Where the numbers go. */
@@ -266,14 +279,14 @@ export class Metrics {
   async step(result: StepResult): Promise<void> {
     this.#throughput.step();
     if (!this.isReported(result.step)) return;
-    const { flopsPerToken, memory, colors, print, sinks, now } = this.#options;
+    const { flopsPerToken, memory, colors, epochs, print, sinks, now } = this.#options;
     const speed = this.#throughput.take(now());
     const flops = flopsPerToken === null ? null : speed.tps * flopsPerToken,
       tflops = flops === null ? null : flops / 1e12;
     if (flops !== null && flops > this.#peakFlops) await this.#raisePeak(flops);
     const mfuPercent = flops === null ? null : 100 * flops / this.#peakFlops;
     const report = { ...result, ...speed, tflops, mfuPercent, memory: memory() };
-    print(trainLine(report, { colors }));
+    print(trainLine(report, { colors, epochs }));
     const tags = trainTags(report);
     sinks.forEach((sink) => sink.write(tags));
   }

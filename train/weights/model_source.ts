@@ -2,8 +2,7 @@
  * @module */
 import { SAMPLE } from "../../data/dataset.ts";
 import { isGgufName, readGguf } from "../../data/gguf.ts";
-import { show } from "../../data/source.ts";
-import { Tokenizer } from "../../data/tokenizer.ts";
+import { Tokenizer, tokenizerPath } from "../../data/tokenizer.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { llamaOf, openFolder } from "../checkpoint/load.ts";
@@ -18,7 +17,7 @@ export interface ModelSource {
   readonly checkpoint: Checkpoint;
   readonly llama: LlamaConfig;
   readonly tokenizer: Tokenizer;
-  /** Folder of the tokenizer's files, or a file of GGUF that has one. */
+  /** Folder of the tokenizer's files, a file of GGUF that has one, or `bytes`. */
   readonly tokenizerPath: string;
   /** The template of its chats, in Jinja; null where there is none. */
   readonly chatTemplate: string | null;
@@ -39,20 +38,20 @@ export async function openModel(path: string, options: { readonly tokenizer?: st
     throw new CheckpointError(`Cannot use ${path}: ${what}`, expected, fix);
   };
   if (!llama) return refuse("it is of no Llama", "a Llama", "choose a checkpoint of one");
-  const tokenizerPath = options.tokenizer ?? tokenizerOf(checkpoint) ??
+  const place = options.tokenizer ?? tokenizerOf(checkpoint) ??
     refuse("it has no tokenizer, and does not say which it was trained with", "a folder with tokenizer.json", HOW);
-  const tokenizer = await Tokenizer.open(tokenizerPath), { vocabSize } = tokenizer;
+  const tokenizer = await Tokenizer.open(place), { vocabSize } = tokenizer;
   if (vocabSize > llama.vocabSize) {
     refuse(
-      `the tokenizer in ${tokenizerPath} has ${vocabSize} tokens`,
+      `the tokenizer ${place} has ${vocabSize} tokens`,
       `no more than the model's ${llama.vocabSize}`,
       HOW,
     );
   }
-  const { eosId } = tokenizer, endIds = await endIdsOf(tokenizerPath);
+  const { eosId } = tokenizer, endIds = await endIdsOf(place);
   return {
-    ...{ checkpoint, llama, tokenizer, tokenizerPath },
-    chatTemplate: chatTemplateOf(tokenizerPath, tokenizer.files.config),
+    ...{ checkpoint, llama, tokenizer, tokenizerPath: place },
+    chatTemplate: chatTemplateOf(place, tokenizer.files.config),
     addsBos: tokenizer.bosId !== null && (tokenizer.addsBos ?? isOurs(checkpoint)),
     endIds: [...new Set([...endIds, ...(eosId === null ? [] : [eosId])])],
     contextLength: contextLengthOf(checkpoint),
@@ -72,7 +71,7 @@ function tokenizerOf(checkpoint: Checkpoint): string | undefined {
   if (!isOurs(checkpoint)) return hasTokenizer(path) ? path : undefined;
   const { tokenizer } = stateOf(checkpoint);
   if (tokenizer === undefined) return undefined; // saved before checkpoints said so
-  return show(tokenizer === null ? SAMPLE : new URL(tokenizer)).replace(/(?<=.)\/+$/, "");
+  return tokenizerPath(tokenizer ?? SAMPLE.href);
 }
 
 /** Tokens of the texts that a model was made for; undefined where nothing says so. */

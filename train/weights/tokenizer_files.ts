@@ -1,8 +1,9 @@
 /** A tokenizer's files beside exported weights, and what they say of the tokens that begin and end a text, so that whoever generates with
  * the weights knows where to stop. A file of GGUF has a tokenizer too, whose files are made.
  * @module */
+import { BYTES } from "../../data/byte_tokenizer.ts";
 import { isGgufName, readGguf } from "../../data/gguf.ts";
-import { ggufEndIds, ggufTokenizer } from "../../data/gguf_tokenizer.ts";
+import { ggufEndIds } from "../../data/gguf_tokenizer.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { writeLasting } from "../checkpoint/files.ts";
@@ -29,7 +30,7 @@ export function hasTokenizer(path: string): boolean {
  * @param from the tokenizer's folder, or a file of GGUF. @returns the tokens that begin and end a text.
  * @throws {CheckpointError} when there is no tokenizer. @throws {DataError} when it cannot be used. */
 export async function copyTokenizer(from: string, to: string): Promise<SpecialTokens> {
-  if (isGgufName(from)) return await writeFiles(from, to);
+  if (from === BYTES || isGgufName(from)) return await writeFiles(from, to);
   const found = FILES.filter((file) => isFile(`${from}/${file}`));
   if (!found.includes("tokenizer.json") && !found.includes("tokenizer.model")) {
     throw new CheckpointError(
@@ -46,10 +47,10 @@ export async function copyTokenizer(from: string, to: string): Promise<SpecialTo
   return special;
 }
 
-/** Writes the files of the tokenizer that a file of GGUF has. */
-async function writeFiles(gguf: string, to: string): Promise<SpecialTokens> {
-  const { json, config } = ggufTokenizer(gguf), { bosId } = await Tokenizer.open(gguf);
-  const special = given(bosId, endTokens(ggufEndIds(readGguf(gguf))));
+/** Writes the files that a tokenizer without any would have. */
+async function writeFiles(from: string, to: string): Promise<SpecialTokens> {
+  const { files: { json, config }, bosId } = await Tokenizer.open(from);
+  const special = given(bosId, endTokens(await endIdsOf(from)));
   const files = { "tokenizer.json": json, "tokenizer_config.json": config, "generation_config.json": special };
   for (const [name, content] of Object.entries(files)) {
     await writeLasting(`${to}/${name}`, `${JSON.stringify(content, null, 2)}\n`);
@@ -63,6 +64,7 @@ const endTokens = (ids: readonly number[]): unknown => ids.length > 1 ? ids : id
 /** The tokens that end what a model says, as its folder or its file of GGUF tells. */
 export async function endIdsOf(from: string): Promise<readonly number[]> {
   if (isGgufName(from)) return ggufEndIds(readGguf(from));
+  if (from === BYTES) return [(await Tokenizer.open(BYTES)).eosId!];
   const { eos_token_id: eos } = await specialTokens(from);
   return (Array.isArray(eos) ? eos : [eos]).filter((id) => typeof id === "number");
 }
@@ -71,7 +73,7 @@ export async function endIdsOf(from: string): Promise<readonly number[]> {
  * @param config what its `tokenizer_config.json` says, or the header of its file of GGUF. */
 export function chatTemplateOf(from: string, config: Readonly<Record<string, unknown>>): string | null {
   const file = `${from}/chat_template.jinja`;
-  if (!isGgufName(from) && isFile(file)) return Deno.readTextFileSync(file);
+  if (from !== BYTES && !isGgufName(from) && isFile(file)) return Deno.readTextFileSync(file);
   const { chat_template: template } = config;
   if (typeof template === "string") return template;
   if (!Array.isArray(template)) return null;

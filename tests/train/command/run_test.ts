@@ -3,6 +3,7 @@ import { gzipSync } from "node:zlib";
 import { shardName } from "../../../data/c4.ts";
 import type { Config } from "../../../train/config/config.ts";
 import { RunFolder } from "../../../train/command/run_folder.ts";
+import { generate } from "../../../train/generate/generate.ts";
 import { c4Lines, someTexts, temporaryFolder } from "../../data/fixture.ts";
 import { readFolder } from "../report/event_reader.ts";
 import { assertRefused, command, ended, type Outcome, root, spawn, tinyRun } from "./command_line.ts";
@@ -20,6 +21,30 @@ Deno.test("a run reports its steps, and says at its end that the weights are gon
     "weights are not kept: --checkpoint.enable saves them, and a run that is stopped goes on where it was",
   );
   assertEquals(out.match(/weights/g)?.length, 1);
+});
+
+Deno.test("one's own text is trained on as bytes, a share of it is held out, epochs are counted, and text comes out", async () => {
+  await using tiny = await tinyRun();
+  const notes = `${tiny.folder}/notes`, saved = `${tiny.folder}/out/checkpoint/step-3`;
+  await Deno.mkdir(notes);
+  const lines = someTexts(6).map((body) => JSON.stringify({ body })).join("\n");
+  for (const name of ["a.md", "b.txt"]) await Deno.writeTextFile(`${notes}/${name}`, someTexts(1, 50)[0]);
+  await Deno.writeTextFile(`${notes}/c.jsonl`, lines);
+  const keys = { "training.dataset": "text", "training.dataset_path": notes, "data.text_field": "body" };
+  const flags = Object.entries({ ...keys, "data.tokenizer": "bytes" }).map(([name, value]) => `--${name}=${value}`);
+  const validation = ["--validation.enable", "--validation.seq_len=8", "--validation.local_batch_size=2"];
+  const { code, out, errors } = await command(...tiny.config, ...flags, ...validation, "--checkpoint.enable");
+  assertEquals([code, errors], [0, []]);
+  assertStringIncludes(out, `\n  data    7 documents (1 more are held out), in 3 text files (${notes})\n`);
+  assertMatch(out, /\nstep: {2}3 .* epoch: 0\.\d\d\n/);
+  assertMatch(out, /\n {2}\d+ held-out tokens: loss/);
+  const report = JSON.parse(Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n").at(-2)!);
+  assert(report.epoch > 0 && report.epoch < 1, JSON.stringify(report));
+  assertEquals(JSON.parse(Deno.readTextFileSync(`${saved}/state.json`)).tokenizer, "bytes");
+  const asked = { prompt: "wé", maxNewTokens: 4, temperature: 0, threads: 1 };
+  await Array.fromAsync(
+    generate(saved, { ...asked, done: ({ promptTokens }) => assertEquals(promptTokens, 4, "BOS, and three bytes") }),
+  );
 });
 
 Deno.test("a run begins a new file of numbers, and keeps that of the run before and its traces", async () => {

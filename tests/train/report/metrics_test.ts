@@ -22,6 +22,7 @@ const report: TrainReport = {
   gradNorm: 1.23456,
   lr: 0.002,
   tokensSeen: 14336,
+  epoch: 1.999,
   tps: 4095.6,
   stepSeconds: 0.5,
   loadingSeconds: 0.01,
@@ -41,6 +42,11 @@ Deno.test("the line of a step has torchtitan's fields, order and widths", () => 
     trainLine({ ...report, step: 1200, loss: 10.5, gradNorm: 123.4, tps: 1e6, tflops: 0.291 }, plain),
     "step: 1200  loss: 10.50000  grad_norm: 123.4000  memory:  1.50GiB(9.38%)  tps: 1,000,000  tflops: 0.29  mfu: 33.67%",
   );
+});
+
+Deno.test("where documents are counted, a line ends with the epoch, which is whole when the pass is", () => {
+  const epochs = (epoch: number) => trainLine({ ...report, epoch }, { colors: false, epochs: true }).split("  ").at(-1);
+  assertEquals([0, 1.999, 2, 0.7].map(epochs), ["epoch: 0.00", "epoch: 1.99", "epoch: 2.00", "epoch: 0.70"]);
 });
 
 Deno.test("the line of a validation has torchtitan's fields, order and widths", () => {
@@ -109,7 +115,7 @@ function run(logFreq: number, sinks: readonly MetricsSink[] = [], flopsPerToken:
   const step = (n: number) => {
     clock.ms += 1000;
     metrics.batch(2000, 10);
-    return metrics.step({ step: n, loss: 7, maxLoss: 7, gradNorm: 1, lr: 1e-3, tokensSeen: 2000 * n });
+    return metrics.step({ step: n, loss: 7, maxLoss: 7, gradNorm: 1, lr: 1e-3, tokensSeen: 2000 * n, epoch: 0 });
   };
   return { clock, peaks, lines, metrics, step };
 }
@@ -197,6 +203,7 @@ Deno.test("JSON lines carry torchtitan's tags", async () => {
     "memory/max_reserved(GiB)": 1.5,
     "memory/max_reserved(%)": 9.375,
     "n_tokens_seen": 2000,
+    "epoch": 0,
     "lr": 0.001,
   });
   assertEquals(validation, {

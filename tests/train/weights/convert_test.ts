@@ -1,4 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
+import { Tokenizer as HuggingFace } from "@huggingface/tokenizers";
 import { readGguf } from "../../../data/gguf.ts";
 import type { NewGgufValue } from "../../../data/gguf_tokenizer.ts";
 import { Tokenizer } from "../../../data/tokenizer.ts";
@@ -9,7 +10,7 @@ import { convertWeights } from "../../../train/weights/convert.ts";
 import { exportGguf } from "../../../train/weights/gguf_export.ts";
 import { openModel } from "../../../train/weights/model_source.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
-import { smallCheckpoint, smallConfig } from "./fixture.ts";
+import { sample, smallCheckpoint, smallConfig } from "./fixture.ts";
 
 const TEXT = "Fellow citizens,\n  in 1829 we 've  seen <|end_of_text|> é 日本";
 
@@ -39,6 +40,33 @@ Deno.test("a checkpoint, a folder and a file of GGUF become each other, with wei
     () => convertWeights(steps[0], `${path}/d`, { dtype: "q8_0" }),
     CheckpointError,
     "folders have no q8_0",
+  );
+});
+
+Deno.test("the tokenizer of bytes goes with its checkpoint, into a folder, a file of GGUF and back", async () => {
+  await using folder = await temporaryFolder();
+  const { path } = folder, config = { ...smallConfig, vocabSize: 288 };
+  const from = await smallCheckpoint(`${path}/step-3`, config, { seqLen: 256, tokenizer: "bytes" });
+  await convertWeights(from, `${path}/a`);
+  await convertWeights(`${path}/a`, `${path}/b.gguf`);
+  await convertWeights(`${path}/b.gguf`, `${path}/c`);
+  const bytes = [...new TextEncoder().encode(TEXT)];
+  for (const place of [from, `${path}/a`, `${path}/b.gguf`, `${path}/c`]) {
+    const { tokenizer, endIds } = await openModel(place);
+    assertEquals([...tokenizer.encode(TEXT, { bos: true, eos: true })], [256, ...bytes, 257], place);
+    assertEquals([tokenizer.decode(bytes), endIds], [TEXT, [257]]);
+  }
+  const [json, settings] = ["tokenizer.json", "tokenizer_config.json"].map((name) =>
+    JSON.parse(Deno.readTextFileSync(`${path}/a/${name}`))
+  );
+  const plain = "Fellow citizens,\n  é 日本\u0000";
+  const { ids } = new HuggingFace(json, settings).encode(plain, { add_special_tokens: false });
+  assertEquals(ids, [...new TextEncoder().encode(plain)]);
+  assertEquals((await openModel(`${path}/a`, { tokenizer: "bytes" })).tokenizerPath, "bytes");
+  await assertRejects(
+    () => openModel(from, { tokenizer: sample }),
+    CheckpointError,
+    `the tokenizer ${sample} has 2048 tokens`,
   );
 });
 
