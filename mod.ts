@@ -65,7 +65,7 @@ export {
   parameter,
   type Target,
 } from "./model/module.ts";
-export { type DatasetSpec, type NamedSpec, texts, type TextsSpec } from "./data/dataset.ts";
+export { type DatasetSpec, type NamedSpec, type OwnText, texts, type TextsSpec } from "./data/dataset.ts";
 export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
 export type { CommOptions, SimulatedLink } from "./ffi/comm.ts";
 export type { DeviceInfo, ProcessMemory } from "./ffi/device.ts";

@@ -10,18 +10,18 @@
 import { type Document, readShard, shardName, type Split, type Take } from "./c4.ts";
 import { DataError } from "./error.ts";
 import { isMissing, reading, show, toUrl, within } from "./source.ts";
-import { type Part, TextDocuments } from "./text_documents.ts";
+import { TextDocuments } from "./text_documents.ts";
 import { expand } from "./texts.ts";
 
 /** What to read; plain data. */
 export type DatasetSpec = NamedSpec | TextsSpec;
 
 /** What may be said of text files. */
-interface OwnText {
+export interface OwnText {
   /** Key of a line's text in `.jsonl`; default `text`. */
   readonly field?: string;
   /** All documents, those that are held out for validation, or the others; default: all. */
-  readonly part?: Part;
+  readonly part?: "all" | "training" | "held-out";
 }
 
 /** A dataset of the registry, as in `training.dataset` and `training.dataset_path`. */

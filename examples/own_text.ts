@@ -1,5 +1,5 @@
 /**
- * Trains a tiny Llama on text files, and prints the loss as it falls. Name your own instead of README.md: "notes/*.md".
+ * Trains a tiny Llama on text files, and prints the loss as it falls. Name your own instead of README.md: a folder, or "notes/*.md".
  *
  * npx -y deno run --no-prompt --allow-read --allow-ffi=build/libtitan.so examples/own_text.ts README.md
  * @module
