@@ -1,7 +1,9 @@
 /** Generates what TypeScript knows of the native side, `ffi/symbols.ts` from `csrc/titan.h`, `graph/kernels.ts` from
- * `csrc/kernels.def` and `graph/element_types.ts` from `csrc/element_types.def`, and the list of ops, `graph/ops/mod.ts`, from the files beside it.
+ * `csrc/kernels.def` and `graph/element_types.ts` from `csrc/element_types.def`, the list of ops, `graph/ops/mod.ts`, from the files beside it, and
+ * `configs/schema.json` and `docs/config.md` from the keys in `train/config/`.
  * `deno task codegen` writes them; with `--check` it only says which are stale, and exits 1.
  * @module */
+import { configPageText, configSchemaText } from "./config_documents.ts";
 
 const FFI_TYPES: Record<string, string> = {
   int32_t: "i32",
@@ -303,6 +305,8 @@ export async function generated(root: URL): Promise<{ path: string; text: string
       path: "graph/ops/mod.ts",
       text: opsSource((await Array.fromAsync(Deno.readDir(new URL("graph/ops/", root)))).map((f) => f.name)),
     },
+    { path: "configs/schema.json", text: configSchemaText() },
+    { path: "docs/config.md", text: configPageText() },
   ];
 }
 

@@ -173,6 +173,24 @@ export type ForeignKey =
   | { readonly is: "without effect" }
   | { readonly is: "renamed"; readonly fix: string };
 
+/** Our keys and sections that torchtitan does not have. */
+const additions: readonly string[] = [
+  ...["data", "device"],
+  ...["metrics.jsonl_file", "metrics.sample_freq", "metrics.sample_prompt", "metrics.sample_tokens"],
+  ...["attn_mask_type", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "multiple_of", "ffn_dim_multiplier"]
+    .map((key) => `model.${key}`),
+  ...["ffn_hidden_dim", "vocab_size", "norm_eps", "rope_theta", "enable_weight_tying"].map((key) => `model.${key}`),
+  ...["scaling_factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]
+    .map((key) => `model.rope_${key}`),
+  ...["parallelism.fsdp_prefetch", "comm.simulate"],
+  ...["staging_limit", "save_on_stop", "save_error", "verify"].map((key) => `checkpoint.${key}`),
+];
+
+/** Is a key of our schema ours alone, and not torchtitan's? */
+export function isAddition(name: string): boolean {
+  return additions.some((place) => name === place || name.startsWith(`${place}.`));
+}
+
 /** Looks a dotted name up; undefined when torchtitan does not know it either. */
 export function foreignKey(name: string): ForeignKey | undefined {
   const isIn = (place: string) => name === place || name.startsWith(`${place}.`);
