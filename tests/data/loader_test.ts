@@ -429,3 +429,17 @@ Deno.test("a data rank reads no lane that gives it no rows", async () => {
   const moved = loader.state().lanes.map((cursor, i) => JSON.stringify(cursor) !== JSON.stringify(before.lanes[i]));
   assertEquals(moved, [false, false, true, true, false, false, false, false]);
 });
+
+Deno.test("a loader reads one's own text in another order in the next epoch, and in the same one where it is not shuffled", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(
+    `${folder.path}/a.jsonl`,
+    [..."abcdefgh"].map((text) => JSON.stringify({ text })).join("\n"),
+  );
+  const options = { dataset: texts(folder.path), tokenizer: "bytes", batchSize: 1, seqLen: 23, lanes: 1 };
+  for (const [shuffle, isSame] of [[1, false], [undefined, true]] as const) {
+    await using loader = await Loader.open({ ...options, shuffle });
+    const [first, second] = rows(await take(loader, 2), 23);
+    assertEquals(String(first) === String(second), isSame);
+  }
+});
