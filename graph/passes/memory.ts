@@ -273,6 +273,14 @@ function holdWhileTravelling(
   }
 }
 
+/** What is asked of a node that makes what states become. */
+interface Facts {
+  /** Operands whose memory an output may take, by output. */
+  readonly inPlace: ReadonlyMap<Value, ReturnType<typeof pairsOf>>;
+  /** Which of its inputs lie on each state or graph input. */
+  readonly on: ReadonlyMap<string, readonly number[]>;
+}
+
 /** Values that may be made in the memory of the states that they are assigned to: nobody reads what was there later. */
 function assignInPlace(
   graph: Graph,
@@ -289,17 +297,17 @@ function assignInPlace(
       if (base.kind === "state") base.names.forEach((n) => lastRead.set(n, at));
     }
   }
-  const known = new Map<Node, { pairs: ReturnType<typeof pairsOf>; on: ReadonlyMap<string, readonly number[]> }>();
-  /** What a node can do in place, and which of its inputs lie on each state or graph input. AdamW of all parameters is one node with
-   * very many of both, asked about by each assign. */
-  const factsOf = (node: Node) => {
+  const known = new Map<Node, Facts>();
+  /** AdamW of all parameters is one node with very many operands, asked about by each assign. */
+  const factsOf = (node: Node): Facts => {
     let facts = known.get(node);
     if (!facts) {
       const on = new Map<string, number[]>();
       for (const [i, v] of node.inputs.entries()) {
         for (const name of places.of.get(v)!.base.names) on.set(name, [...on.get(name) ?? [], i]);
       }
-      known.set(node, facts = { pairs: pairsOf(places, node), on });
+      const inPlace = Map.groupBy(pairsOf(places, node), ([o]) => node.outputs[o]);
+      known.set(node, facts = { inPlace, on });
     }
     return facts;
   };
@@ -311,12 +319,12 @@ function assignInPlace(
     if (stateUse(node) !== "replaces" || states.length > 1 || !by || !life) continue;
     if (writes.get(states[0])!.some((write) => write !== at && write >= life.first)) continue;
     const place = places.of.get(value)!, read = lastRead.get(states[0]) ?? -1;
-    const { pairs, on } = factsOf(by), output = by.outputs.indexOf(value);
+    const { inPlace, on } = factsOf(by);
     /** The maker reads the old state, element by element as it writes the new one. */
     const isElementwise = (on.get(states[0]) ?? []).every((i) => {
       const { base, view } = places.of.get(by.inputs[i])!;
       return base.kind === "input" ||
-        base.names.length === 1 && sameView(view, place.view) && pairs.some(([o, k]) => o === output && k === i);
+        base.names.length === 1 && sameView(view, place.view) && !!inPlace.get(value)?.some(([, k]) => k === i);
     });
     if (!ownsBase(place) || !(read < life.first || graph.nodes[read] === by && life.first === read && isElementwise)) {
       continue;
