@@ -332,6 +332,7 @@ const tasks: Readonly<Record<string, (device: Device, comm: Comm) => Promise<unk
   },
   fails: async (device, comm) =>
     await runWith(device, comm, async () => {
+      await new Promise((resolve) => setTimeout(resolve, 300)); // the others wait for it by then
       comm.giveUp("the disk is full\n  fix: make room");
       await new Promise((resolve) => setTimeout(resolve, 60_000));
     }),

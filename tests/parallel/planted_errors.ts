@@ -300,9 +300,9 @@ const tests = [
   .map((name) => `tests/parallel/${name}_test.ts`);
 
 async function output(command: string, args: string[], cwd = "."): Promise<{ success: boolean; text: string }> {
-  const { success, stdout } = await new Deno.Command(command, { args, cwd, stderr: "null", env: { NO_COLOR: "1" } })
-    .output();
-  return { success, text: new TextDecoder().decode(stdout) };
+  const { success, stdout, stderr } = await new Deno.Command(command, { args, cwd, env: { NO_COLOR: "1" } }).output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { success, text: success ? text(stdout) : text(stdout) + text(stderr) };
 }
 
 /** Of this checkout what tests of passes and meshes need, elsewhere. */
@@ -311,6 +311,7 @@ async function copyOfTree(): Promise<string> {
   const parts = [
     "deno.json",
     "deno.lock",
+    "mod.ts",
     "std",
     "graph",
     "model",
@@ -319,6 +320,7 @@ async function copyOfTree(): Promise<string> {
     "data",
     "ffi",
     "launch",
+    "examples",
     "tests",
   ];
   const { success } = await output("cp", ["-r", ...parts, folder]);
