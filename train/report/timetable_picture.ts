@@ -1,7 +1,7 @@
 /** The timetable of a pipeline as a picture for the plan's page: a line for each rank, a box for each action, as long as it takes.
  * @module */
-import { type Kind, stagesByRank } from "../../parallel/actions.ts";
-import type { Span, Timetable } from "../../parallel/timetable.ts";
+import { type Kind, stagesByRank } from "../../parallel/pipeline/actions.ts";
+import type { Span, Timetable } from "../../parallel/pipeline/timetable.ts";
 
 /** Color of each kind, and what it is. */
 const KINDS: Readonly<Record<Kind, readonly [color: string, words: string]>> = {

@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { namedSchedule } from "../../../parallel/schedules.ts";
-import { simulate } from "../../../parallel/timetable.ts";
+import { namedSchedule } from "../../../parallel/pipeline/schedules.ts";
+import { simulate } from "../../../parallel/pipeline/timetable.ts";
 import { timetablePicture } from "../../../train/report/timetable_picture.ts";
 
 const boxes = (picture: string) =>

@@ -1,6 +1,6 @@
 /** Schedules that are made for tests: random ones that can run, and a judge that knows nothing of how the library verifies.
  * @module */
-import type { Action, Cell, Schedule } from "../../parallel/actions.ts";
+import type { Action, Cell, Schedule } from "../../../parallel/pipeline/actions.ts";
 
 /** Numbers in [0, 1) that follow from a seed. */
 export function randomFrom(seed: number): () => number {

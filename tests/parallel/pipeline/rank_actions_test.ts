@@ -1,8 +1,13 @@
 import { assertEquals } from "@std/assert";
-import type { Schedule } from "../../parallel/actions.ts";
-import { type ExchangeAction, type RankActions, rankActions, type SectionAction } from "../../parallel/rank_actions.ts";
-import { namedSchedule, SCHEDULES } from "../../parallel/schedules.ts";
-import { simulate } from "../../parallel/timetable.ts";
+import type { Schedule } from "../../../parallel/pipeline/actions.ts";
+import {
+  type ExchangeAction,
+  type RankActions,
+  rankActions,
+  type SectionAction,
+} from "../../../parallel/pipeline/rank_actions.ts";
+import { namedSchedule, SCHEDULES } from "../../../parallel/pipeline/schedules.ts";
+import { simulate } from "../../../parallel/pipeline/timetable.ts";
 import { below, randomFrom, randomSchedule } from "./random_schedules.ts";
 
 const isSection = (action: SectionAction | ExchangeAction): action is SectionAction => "section" in action;

@@ -1,13 +1,13 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { cellText, placeStages, type Schedule, ScheduleError } from "../../parallel/actions.ts";
-import { verifyMessages } from "../../parallel/messages.ts";
-import { readSchedule, writeSchedule } from "../../parallel/schedule_csv.ts";
-import { namedSchedule, SCHEDULES } from "../../parallel/schedules.ts";
-import { verifySchedule } from "../../parallel/verify_schedule.ts";
+import { cellText, placeStages, type Schedule, ScheduleError } from "../../../parallel/pipeline/actions.ts";
+import { verifyMessages } from "../../../parallel/pipeline/messages.ts";
+import { readSchedule, writeSchedule } from "../../../parallel/pipeline/schedule_csv.ts";
+import { namedSchedule, SCHEDULES } from "../../../parallel/pipeline/schedules.ts";
+import { verifySchedule } from "../../../parallel/pipeline/verify_schedule.ts";
 import { below, canRun, randomFrom, randomSchedule } from "./random_schedules.ts";
 
 const goldens: { full: Record<string, string[]>; comms: Record<string, string[]> } = JSON.parse(
-  Deno.readTextFileSync(new URL("../goldens/parallel/schedules.json", import.meta.url)),
+  Deno.readTextFileSync(new URL("../../goldens/parallel/schedules.json", import.meta.url)),
 );
 
 const read = (text: string, { rankOf = [0, 1], microbatches = 1 } = {}) =>

@@ -1,5 +1,12 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { actionsOf, actionText, type Cell, cellText, type Schedule, ScheduleError } from "../../parallel/actions.ts";
+import {
+  actionsOf,
+  actionText,
+  type Cell,
+  cellText,
+  type Schedule,
+  ScheduleError,
+} from "../../../parallel/pipeline/actions.ts";
 import {
   exchangeRows,
   isExchange,
@@ -9,9 +16,9 @@ import {
   type MessageSchedule,
   placeMessages,
   verifyMessages,
-} from "../../parallel/messages.ts";
-import { readSchedule } from "../../parallel/schedule_csv.ts";
-import { namedSchedule, SCHEDULES } from "../../parallel/schedules.ts";
+} from "../../../parallel/pipeline/messages.ts";
+import { readSchedule } from "../../../parallel/pipeline/schedule_csv.ts";
+import { namedSchedule, SCHEDULES } from "../../../parallel/pipeline/schedules.ts";
 import { below, randomFrom, randomSchedule } from "./random_schedules.ts";
 
 const text = (cell: Cell | MessageEnd) => isMessageEnd(cell) ? messageEndText(cell) : cellText(cell);

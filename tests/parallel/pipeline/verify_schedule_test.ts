@@ -1,9 +1,9 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { cellText, type Schedule, ScheduleError } from "../../parallel/actions.ts";
-import { namedSchedule } from "../../parallel/schedules.ts";
-import { simulate } from "../../parallel/timetable.ts";
-import { verifySchedule } from "../../parallel/verify_schedule.ts";
-import { readSchedule } from "../../parallel/schedule_csv.ts";
+import { cellText, type Schedule, ScheduleError } from "../../../parallel/pipeline/actions.ts";
+import { namedSchedule } from "../../../parallel/pipeline/schedules.ts";
+import { simulate } from "../../../parallel/pipeline/timetable.ts";
+import { verifySchedule } from "../../../parallel/pipeline/verify_schedule.ts";
+import { readSchedule } from "../../../parallel/pipeline/schedule_csv.ts";
 import { randomFrom, randomSchedule } from "./random_schedules.ts";
 
 /** Rows of cells, separated by blanks; `-` is a blank one. */

@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
-import { cellText, stagesByRank } from "../../parallel/actions.ts";
+import { cellText, stagesByRank } from "../../../parallel/pipeline/actions.ts";
 import {
   joinHalves,
   makeSchedule,
@@ -9,13 +9,13 @@ import {
   scheduleFault,
   scheduleKind,
   SCHEDULES,
-} from "../../parallel/schedules.ts";
-import { simulate } from "../../parallel/timetable.ts";
-import { verifySchedule } from "../../parallel/verify_schedule.ts";
+} from "../../../parallel/pipeline/schedules.ts";
+import { simulate } from "../../../parallel/pipeline/timetable.ts";
+import { verifySchedule } from "../../../parallel/pipeline/verify_schedule.ts";
 
 /** What `tools/make_schedule_goldens.py` wrote: by name, ranks, stages per rank and microbatches, hashes of rows and idle units. */
 const goldens: { cases: Record<string, [hashes: string, idle: string]>; full: Record<string, string[]> } = JSON.parse(
-  Deno.readTextFileSync(new URL("../goldens/parallel/schedules.json", import.meta.url)),
+  Deno.readTextFileSync(new URL("../../goldens/parallel/schedules.json", import.meta.url)),
 );
 
 function fromKey(key: string): { name: string; pipeline: Pipeline } {

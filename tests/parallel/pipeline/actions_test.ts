@@ -1,5 +1,12 @@
 import { assertEquals } from "@std/assert";
-import { actionText, type Cell, cellText, placeStages, stagesByRank, walk } from "../../parallel/actions.ts";
+import {
+  actionText,
+  type Cell,
+  cellText,
+  placeStages,
+  stagesByRank,
+  walk,
+} from "../../../parallel/pipeline/actions.ts";
 import { randomFrom, randomSchedule } from "./random_schedules.ts";
 
 Deno.test("in a loop stage s is on rank s mod P, in a V every other pass goes back", () => {

@@ -1,7 +1,7 @@
 import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import type { Schedule } from "../../parallel/actions.ts";
-import { namedSchedule } from "../../parallel/schedules.ts";
-import { simulate, timetableText } from "../../parallel/timetable.ts";
+import type { Schedule } from "../../../parallel/pipeline/actions.ts";
+import { namedSchedule } from "../../../parallel/pipeline/schedules.ts";
+import { simulate, timetableText } from "../../../parallel/pipeline/timetable.ts";
 import { below, randomFrom, randomSchedule } from "./random_schedules.ts";
 
 const oneByOne = { ranks: 4, stagesPerRank: 1, microbatches: 8 };

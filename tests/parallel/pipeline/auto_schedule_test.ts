@@ -1,9 +1,9 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { type Action, actionsOf, type Schedule, stagesByRank } from "../../parallel/actions.ts";
-import { autoSchedule } from "../../parallel/auto_schedule.ts";
-import { joinHalves, makeSchedule, scheduleFault, SCHEDULES } from "../../parallel/schedules.ts";
-import { simulate, type StageTimes, UNIT_TIMES } from "../../parallel/timetable.ts";
-import { verifySchedule } from "../../parallel/verify_schedule.ts";
+import { type Action, actionsOf, type Schedule, stagesByRank } from "../../../parallel/pipeline/actions.ts";
+import { autoSchedule } from "../../../parallel/pipeline/auto_schedule.ts";
+import { joinHalves, makeSchedule, scheduleFault, SCHEDULES } from "../../../parallel/pipeline/schedules.ts";
+import { simulate, type StageTimes, UNIT_TIMES } from "../../../parallel/pipeline/timetable.ts";
+import { verifySchedule } from "../../../parallel/pipeline/verify_schedule.ts";
 import { below, randomFrom } from "./random_schedules.ts";
 
 Deno.test("Auto is never longer than a named schedule that fits, with its backwards whole or in halves, and fits itself", () => {
