@@ -6,8 +6,8 @@ import { EXPORT_TYPES, exportHuggingFace, type ExportType } from "../train/weigh
 import { damages, differences, listText, showLines } from "../train/checkpoint/inspect.ts";
 import { llamaOf, openFolder } from "../train/checkpoint/load.ts";
 import { contextLengthOf } from "../train/weights/model_source.ts";
-import { bytesText } from "../train/report/plan_report.ts";
 import { enterWorkingFolder } from "../train/command/working_folder.ts";
+import { byteProgress } from "./tool.ts";
 
 const USAGE = `Usage: npx -y deno task checkpoint COMMAND ...
 
@@ -42,14 +42,8 @@ export async function run(
       for await (const line of showLines(openFolder(paths[0]))) print(line);
       return 0;
     case "verify 1": {
-      const checkpoint = openFolder(paths[0]), begun = performance.now();
-      let told = begun;
-      const found = await damages(checkpoint, (done, all) => {
-        const now = performance.now();
-        if (now - told < PROGRESS_MS) return;
-        told = now;
-        note(`${bytesText(done)} of ${bytesText(all)} compared, ${bytesText(done / (now - begun) * 1000)}/s`);
-      });
+      const checkpoint = openFolder(paths[0]);
+      const found = await damages(checkpoint, byteProgress("compared", PROGRESS_MS, note));
       const files = Object.keys(checkpoint.manifest.files).length;
       print(found.length > 0 ? found.join("\n") : `all bytes of ${files} files are those that were written`);
       return found.length > 0 ? 1 : 0;

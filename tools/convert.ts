@@ -3,9 +3,9 @@
 import { DataError } from "../data/error.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
 import { enterWorkingFolder } from "../train/command/working_folder.ts";
-import { bytesText } from "../train/report/plan_report.ts";
 import { convertWeights, isConvertType } from "../train/weights/convert.ts";
 import { GGUF_TYPES } from "../train/weights/gguf_export.ts";
+import { byteProgress } from "./tool.ts";
 
 const TYPES = Object.keys(GGUF_TYPES);
 
@@ -41,16 +41,9 @@ export async function run(
   if (!isConvertType(dtype)) {
     throw new CheckpointError(`Cannot convert to ${dtype}`, TYPES.join(", "), "write one of these behind --dtype");
   }
-  const begun = performance.now();
-  let told = begun;
   await convertWeights(from, to, {
     ...{ dtype, tokenizer: options.get("tokenizer") },
-    progress: (done, all) => {
-      const now = performance.now();
-      if (now - told < PROGRESS_MS) return;
-      told = now;
-      note(`${bytesText(done)} of ${bytesText(all)} written, ${bytesText(done / (now - begun) * 1000)}/s`);
-    },
+    progress: byteProgress("written", PROGRESS_MS, note),
   });
   print(`${to} has the model of ${from}, in ${dtype}`);
   return 0;

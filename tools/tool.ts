@@ -1,4 +1,7 @@
-/** How the small tools are run from a command line: with the arguments that they need, or with their usage. @module */
+/** How the small tools are run from a command line: with the arguments that they need, or with their usage; and how long ones tell how far
+ * they are.
+ * @module */
+import { bytesText } from "../train/report/plan_report.ts";
 
 /** Runs a tool. Without all of its arguments it prints its usage, and of an error that is the user's the message alone.
  * @param usage such as `tools/plot_loss.ts METRICS_JSONL SVG`: what it needs are the words in capitals.
@@ -21,4 +24,21 @@ export function runTool(
     console.error(`error: ${(error as Error).message}`);
     return 1;
   }
+}
+
+/** Tells now and then how far work on bytes is, and how fast.
+ * @param done what has happened to them: `written`. @param everyMs milliseconds from one line to the next. */
+export function byteProgress(
+  done: string,
+  everyMs: number,
+  note: (text: string) => void,
+): (bytes: number, all: number) => void {
+  const begun = performance.now();
+  let told = begun;
+  return (bytes, all) => {
+    const now = performance.now();
+    if (now - told < everyMs) return;
+    told = now;
+    note(`${bytesText(bytes)} of ${bytesText(all)} ${done}, ${bytesText(bytes / (now - begun) * 1000)}/s`);
+  };
 }

@@ -37,6 +37,11 @@ export async function writeFully(file: Deno.FsFile, bytes: Uint8Array): Promise<
   for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
 }
 
+/** Writes all bytes where the file stands, on this thread. */
+export function writeFullySync(file: { writeSync(bytes: Uint8Array): number }, bytes: Uint8Array): void {
+  for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+}
+
 /** Makes an empty folder; what an interrupted write has left there goes. */
 export async function makeEmptyFolder(path: string): Promise<void> {
   await removeIfThere(path);

@@ -9,6 +9,7 @@ import { exitCodeOf, followLauncher, onStop, type StopSignal } from "../../launc
 import { LaunchError, type World, worldOf } from "../../launch/world.ts";
 import { Mesh } from "../../parallel/mesh.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
+import { writeFullySync } from "../checkpoint/files.ts";
 import { findCheckpoints } from "../checkpoint/open.ts";
 import type { ChatMessage } from "../generate/chat.ts";
 import { type Decoder, type DecoderRanks, openDecoder } from "../generate/decoder.ts";
@@ -275,16 +276,12 @@ async function* inputLines(): AsyncGenerator<string, void> {
   if (text !== "") yield text;
 }
 
-function write(to: { writeSync(bytes: Uint8Array): number }, text: string): void {
-  const bytes = new TextEncoder().encode(text);
-  for (let at = 0; at < bytes.length;) at += to.writeSync(bytes.subarray(at));
-}
-
 if (import.meta.main) {
   enterWorkingFolder();
+  const encoder = new TextEncoder();
   const terminal: Terminal = {
-    out: (text) => write(Deno.stdout, text),
-    note: (text) => write(Deno.stderr, text),
+    out: (text) => writeFullySync(Deno.stdout, encoder.encode(text)),
+    note: (text) => writeFullySync(Deno.stderr, encoder.encode(text)),
     lines: inputLines,
     onStop,
   };

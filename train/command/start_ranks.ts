@@ -5,6 +5,7 @@ import { Device } from "../../ffi/device.ts";
 import { library } from "../../ffi/library.ts";
 import { launch, type LaunchOptions, WITH_MPI } from "../../launch/launch.ts";
 import { LaunchError, readable } from "../../launch/world.ts";
+import { isFile } from "../weights/weight_files.ts";
 import { type Config, type LogRanks, meshOf, readLogRanks } from "../config/config.ts";
 
 /** Number of ranks of a run: of those that this process is one of, else of those that are asked for, else one.
@@ -43,15 +44,7 @@ export async function launchRanks(
   options: Omit<LaunchOptions, "library" | "main">,
 ): Promise<number> {
   const { path } = library(), module = modulePath();
-  if (!exists(module)) throw new LaunchError(`Cannot start ${size} ranks: there is no ${module}`, ...WITH_MPI);
+  if (!isFile(module)) throw new LaunchError(`Cannot start ${size} ranks: there is no ${module}`, ...WITH_MPI);
   using device = new Device({ threads: options.threads, hostSize: size });
   return await launch(size, args, { ...options, library: path, threads: device.info.threads });
-}
-
-function exists(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
 }

@@ -28,23 +28,27 @@ export interface SampledRun extends Pick<RunUnderWay, "options"> {
   readonly decoder: Decoder;
 }
 
+type Described = Awaited<ReturnType<typeof describeRun>>;
+
 /** The texts of a run. All ranks call the same. */
 export class TextSamples {
   readonly #run: SampledRun;
   readonly #options: TextSampleOptions;
-  readonly #described: Awaited<ReturnType<typeof describeRun>>;
+  readonly #described: Described;
+  readonly #prompt: readonly number[];
   #isOff = false;
 
-  private constructor(run: SampledRun, options: TextSampleOptions, described: Awaited<ReturnType<typeof describeRun>>) {
+  private constructor(run: SampledRun, options: TextSampleOptions, described: Described, prompt: readonly number[]) {
     this.#run = run;
     this.#options = options;
     this.#described = described;
+    this.#prompt = prompt;
   }
 
   /** Looks whether texts can be written, so that a mistake is told before the first step.
    * @throws {GenerateError} when not. @throws {DataError} about the tokenizer. */
   static async open(run: SampledRun, options: TextSampleOptions): Promise<TextSamples> {
-    const described = await describeRun(run), { length } = promptTokens(described, options.prompt);
+    const described = await describeRun(run), tokens = promptTokens(described, options.prompt), { length } = tokens;
     if (length === 0) {
       throw new GenerateError(
         "metrics.sample_prompt is empty, and the tokenizer has no token that begins a document",
@@ -53,7 +57,7 @@ export class TextSamples {
       );
     }
     checkPrompt(length, Math.min(described.contextLength ?? Infinity, run.decoder.maxLength));
-    return new TextSamples(run, options, described);
+    return new TextSamples(run, options, described, tokens);
   }
 
   /** Is there to be a text behind this step? */
@@ -80,8 +84,9 @@ export class TextSamples {
     decoder.truncate(0, 0);
     const generator = new TextGenerator(this.#described, decoder), sampling = samplingOf({ seed });
     let text = prompt;
-    const tokens = promptTokens(this.#described, prompt);
-    for await (const piece of generator.continue(tokens, { sampling, maxNewTokens, stop: [] })) text += piece.text;
+    for await (const piece of generator.continue(this.#prompt, { sampling, maxNewTokens, stop: [] })) {
+      text += piece.text;
+    }
     return text;
   }
 }

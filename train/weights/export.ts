@@ -5,7 +5,14 @@ import { numel, type State } from "../../graph/ir.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
 import { storedBytes } from "../typed_array.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
-import { exists, makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "../checkpoint/files.ts";
+import {
+  exists,
+  makeEmptyFolder,
+  removeIfThere,
+  syncFolder,
+  writeFullySync,
+  writeLasting,
+} from "../checkpoint/files.ts";
 import { hasTurnedRows, parameterNames, rowThere } from "./hugging_face.ts";
 import type { Checkpoint } from "../checkpoint/manifest.ts";
 import { openCheckpoint } from "../checkpoint/open.ts";
@@ -171,7 +178,7 @@ async function writeTensor(
 
 function writeAt(file: Deno.FsFile, offset: number, bytes: Uint8Array): void {
   file.seekSync(offset, Deno.SeekMode.Start);
-  for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+  writeFullySync(file, bytes);
 }
 
 /** What `config.json` says. */

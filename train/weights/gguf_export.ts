@@ -7,7 +7,7 @@ import { GGUF_ALIGNMENT, GGUF_MAGIC, ggufTypes } from "../../data/gguf.ts";
 import { numel, type State } from "../../graph/ir.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
-import { exists, removeIfThere, syncFolder } from "../checkpoint/files.ts";
+import { exists, removeIfThere, syncFolder, writeFullySync } from "../checkpoint/files.ts";
 import type { Checkpoint } from "../checkpoint/manifest.ts";
 import { readStates } from "../checkpoint/read.ts";
 import { fileBytes, unitOf } from "../typed_array.ts";
@@ -87,7 +87,7 @@ export async function exportGguf(
       using file = Deno.openSync(unfinished, { write: true, create: true, truncate: true });
       let done = 0;
       const write = (bytes: Uint8Array) => {
-        for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+        writeFullySync(file, bytes);
         progress?.(done += bytes.length, all);
       };
       write(header);
