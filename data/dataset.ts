@@ -7,9 +7,11 @@
  * - `text` at `path`, or `texts("notes/")`: files of one's own, `.txt` and `.md`, and `.jsonl` with a document in each line.
  * @module
  */
-import { type Document, readShard, shardName, type Split, type Take } from "./c4.ts";
+import { shardName, type Split } from "./c4.ts";
 import { DataError } from "./error.ts";
-import { isMissing, reading, show, toUrl, within } from "./source.ts";
+import { readJsonLines } from "./json_lines.ts";
+import type { Shard, Take } from "./shard.ts";
+import { isMissing, reading, shardFile, show, toUrl, within } from "./source.ts";
 import { TextDocuments } from "./text_documents.ts";
 import { expand } from "./texts.ts";
 
@@ -58,13 +60,6 @@ export interface DatasetOptions {
   /** Seed of the order of documents, another one in each epoch; default: as they lie. Shards of C4 are in no order anyway, and are
    * read as they lie. */
   readonly shuffle?: number;
-}
-
-/** A part of a dataset that is read from its beginning. */
-export interface Shard {
-  readonly name: string;
-  /** Documents at the places of the order that an epoch has. */
-  read(take: Take, epoch: number): AsyncGenerator<Document, void>;
 }
 
 /** The folder of the sample: its shards and its tokenizer. */
@@ -161,9 +156,9 @@ async function openNamed({ name, path }: NamedSpec): Promise<Dataset> {
       fix: 'download some shards of allenai/c4 and give their folder, or use the sample: training.dataset = "c4_test"',
     });
   }
-  const shards = urls.map((url) => ({
-    name: url.pathname.split("/").at(-1)!,
-    read: (take: Take) => readShard(url, take),
+  const shards = urls.map(shardFile).map((file) => ({
+    name: file.name,
+    read: (take: Take) => readJsonLines(file, take),
   }));
   return { name: name.toLowerCase(), description, shards };
 }

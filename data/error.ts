@@ -12,7 +12,6 @@ export type DataErrorCode =
   | "dataset_needs_path"
   | "empty_dataset"
   | "no_such_file"
-  | "not_a_shard"
   | "too_many_lanes"
   | "too_short"
   | "unknown_dataset"

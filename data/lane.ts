@@ -189,8 +189,9 @@ export class Lane {
       let [documents, tokens] = [0, 0];
       for (; n < shards.length; n++, first = 0) {
         const shard = shards[n];
-        for await (const { index, text } of this.#dataset.shards[shard].read({ from: first, every, offset }, epoch)) {
-          const ids = this.#tokenizer.encode(text, encode);
+        for await (const document of this.#dataset.shards[shard].read({ from: first, every, offset }, epoch)) {
+          const { index } = document,
+            ids = "ids" in document ? document.ids : this.#tokenizer.encode(document.text, encode);
           documents++;
           tokens += ids.length;
           if (ids.length > 0) yield { epoch, shard, document: index, ids };

@@ -1,4 +1,8 @@
-/** Where bytes come from: files, and URLs for the sample when libtitan itself was imported over the network. @module */
+/**
+ * Where bytes come from: files, and URLs for the sample when libtitan itself was imported over the network. Formats are read
+ * through {@linkcode ShardFile}, so that they need not know which of them it is.
+ * @module
+ */
 import { createReadStream } from "node:fs";
 import { Readable } from "node:stream";
 import type { ReadableStream } from "node:stream/web";
@@ -7,6 +11,47 @@ import { DataError } from "./error.ts";
 
 /** Bytes read at once. zlib is a third slower with its default of 16 KiB. */
 export const CHUNK_BYTES: number = 1 << 20;
+
+/** A file of documents, wherever its bytes lie. Formats ask for nothing else. */
+export interface ShardFile {
+  /** Its name without folders; the ending tells the format. */
+  readonly name: string;
+  /** Where it lies, for people: a path or an address. */
+  readonly location: string;
+  /** Tells its bytes from others: what it costs little to know, such as size or hash. */
+  identity(): Promise<string>;
+  /** Its bytes as they are stored, in chunks. The caller destroys the stream.
+   * @throws {DataError} when there is no such file, or it cannot be read. */
+  open(): Promise<Readable>;
+  /** The bytes from `start` to `end` (or to where the file ends), for formats that are read by place.
+   * @throws {DataError} when there is no such file, or it cannot be read. */
+  slice(start: number, end: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** How many bytes are stored. @throws {DataError} when there is no such file. */
+  size(): Promise<number>;
+}
+
+/** The file at a URL as a shard. */
+export function shardFile(url: URL): ShardFile {
+  const location = show(url);
+  const there = <T>(found: T | undefined): T => {
+    if (found !== undefined) return found;
+    throw new DataError({
+      code: "no_such_file",
+      what: `Cannot open shard ${location}: there is no such file`,
+      expected: "a file of documents, such as .json.gz",
+      fix: "correct the dataset's path",
+    });
+  };
+  const size = async () => there(await sizeOf(url));
+  return {
+    name: decodeURIComponent(url.pathname.split("/").at(-1)!),
+    location,
+    open: async () => there(await openStream(url)),
+    slice: async (start, end) => there(await readSlice(url, start, end)),
+    size,
+    identity: async () => String(await size()),
+  };
+}
 
 /** The URL of a path (from the working directory), or of what is a URL already. */
 export function toUrl(location: string | URL): URL {
@@ -81,8 +126,48 @@ export async function openStream(url: URL): Promise<Readable | undefined> {
   return createReadStream(url, { highWaterMark: CHUNK_BYTES });
 }
 
-async function request(url: URL): Promise<Response | undefined> {
-  const response = await fetch(url).catch((error) => {
+/** Bytes of a file, or undefined where there is none. */
+async function sizeOf(url: URL): Promise<number | undefined> {
+  if (url.protocol !== "file:") {
+    const response = await request(url, { method: "HEAD" });
+    return response && Number(response.headers.get("content-length"));
+  }
+  try {
+    const { isFile, size } = await reading(show(url), () => Deno.stat(url));
+    return isFile ? size : undefined;
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Some bytes of a file, or undefined where there is none. */
+async function readSlice(url: URL, start: number, end: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  if (url.protocol !== "file:") {
+    const response = await request(url, { headers: { range: `bytes=${start}-${end - 1}` } });
+    if (response === undefined) return undefined;
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    return response.status === 206 ? bytes : bytes.slice(start, end); // a server may send all of it
+  }
+  try {
+    return await reading(show(url), async () => {
+      using file = await Deno.open(url);
+      const bytes = new Uint8Array(end - start);
+      await file.seek(start, Deno.SeekMode.Start);
+      let filled = 0;
+      for (let count; filled < bytes.length && (count = await file.read(bytes.subarray(filled))) !== null;) {
+        filled += count;
+      }
+      return bytes.subarray(0, filled);
+    });
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+async function request(url: URL, how?: RequestInit): Promise<Response | undefined> {
+  const response = await fetch(url, how).catch((error) => {
     throw new DataError({
       code: "unreachable",
       what: `Cannot read ${url.href}: ${(error as Error).message}`,

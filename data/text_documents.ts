@@ -4,9 +4,9 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import type { Document, Take } from "./c4.ts";
 import { DataError } from "./error.ts";
 import { shuffled } from "./order.ts";
+import type { Take, TextDocument } from "./shard.ts";
 import { CHUNK_BYTES, isMissing, reading } from "./source.ts";
 import { nothing } from "./texts.ts";
 
@@ -93,7 +93,7 @@ export class TextDocuments {
 
   /** Reads those documents at the places of an epoch's order. A lane has the same documents in every epoch, so that it never
    * has fewer tokens than before. */
-  async *read({ from, every, offset }: Take, epoch: number): AsyncGenerator<Document, void> {
+  async *read({ from, every, offset }: Take, epoch: number): AsyncGenerator<TextDocument, void> {
     const own: number[] = [];
     for (let n = offset; n < this.count; n += every) own.push(n);
     const order = this.#shuffle === undefined ? own : shuffled(own, this.#shuffle, epoch);

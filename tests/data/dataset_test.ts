@@ -9,7 +9,7 @@ async function allTexts(spec: DatasetSpec): Promise<string[]> {
   const documents = await Promise.all(
     shards.map((shard) => Array.fromAsync(shard.read({ from: 0, every: 1, offset: 0 }, 0))),
   );
-  return documents.flat().map(({ text }) => text);
+  return documents.flat().map((document) => "text" in document ? document.text : "");
 }
 
 Deno.test("the sample has four train shards and one of other text", async () => {

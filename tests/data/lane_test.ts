@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import type { Take } from "../../data/c4.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { beginning, type Cursor, Lane, type LaneOptions, share } from "../../data/lane.ts";
+import type { Take } from "../../data/shard.ts";
 
 /** Shards of documents whose text names them; notes what is read. */
 function fakeDataset(sizes: readonly number[], asked: Take[] = []): Dataset {

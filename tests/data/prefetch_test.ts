@@ -57,7 +57,7 @@ Deno.test("an error ahead comes after the batches before it, the same as the loa
       for (;;) before.push(...await take(loader, 1));
     },
     DataError,
-    "Cannot read line 41 of shard",
+    "Cannot read line 41 (byte 8662) of shard",
   );
   assert(before.length > 4);
   assertEquals(await take(ahead, before.length), before);

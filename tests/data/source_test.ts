@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { DataError } from "../../data/error.ts";
 import { openDataset } from "../../data/dataset.ts";
-import { openStream, readBytes, reading, show, toUrl, within } from "../../data/source.ts";
+import { openStream, readBytes, reading, shardFile, show, toUrl, within } from "../../data/source.ts";
 import { TextDocuments } from "../../data/text_documents.ts";
 import { expand } from "../../data/texts.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
@@ -73,4 +73,30 @@ Deno.test("bytes come over the network: found, absent, and refused with the serv
   assertEquals(await openStream(url("absent")), undefined);
   const error = await assertRejects(() => readBytes(url("busy")), DataError, "the server answered 503");
   assertEquals(error.code, "unreachable");
+});
+
+Deno.test("a shard is read whole or by place, from a folder and over the network alike", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(`${folder.path}/a b.json`, "0123456789");
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+    const range = request.headers.get("range")?.match(/bytes=(\d+)-(\d+)/);
+    if (new URL(request.url).pathname === "/none.json") return new Response("no", { status: 404 });
+    return range && new URL(request.url).search === ""
+      ? new Response("0123456789".slice(Number(range[1]), Number(range[2]) + 1), { status: 206 })
+      : new Response("0123456789", { headers: { "content-length": "10" } });
+  });
+  const served = (name: string) => new URL(`http://127.0.0.1:${server.addr.port}/${name}`);
+  for (const url of [toUrl(`${folder.path}/a b.json`), served("a%20b.json"), served("a%20b.json?whole")]) {
+    const file = shardFile(url);
+    assertEquals([file.name, await file.size(), await file.identity()], ["a b.json", 10, "10"]);
+    assertEquals(new TextDecoder().decode(await file.slice(2, 5)), "234");
+    const chunks = await Array.fromAsync(await file.open());
+    assertEquals(chunks.map((chunk) => new TextDecoder().decode(chunk)).join(""), "0123456789");
+  }
+  for (const url of [toUrl(`${folder.path}/none.json`), served("none.json"), toUrl(folder.path)]) {
+    const file = shardFile(url);
+    for (const ask of [() => file.open(), () => file.size(), () => file.slice(0, 1)]) {
+      await assertRejects<DataError>(ask as () => Promise<unknown>, DataError, file.location);
+    }
+  }
 });

@@ -1,9 +1,11 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Tokenizer as HuggingFace } from "@huggingface/tokenizers";
 import fc from "fast-check";
-import { readShard, shardName } from "../../data/c4.ts";
+import { shardName } from "../../data/c4.ts";
 import { SAMPLE } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
+import { readJsonLines } from "../../data/json_lines.ts";
+import { shardFile } from "../../data/source.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { temporaryFolder } from "./fixture.ts";
 
@@ -13,7 +15,9 @@ const config = JSON.parse(await Deno.readTextFile(new URL("tokenizer_config.json
 
 async function sampleTexts(): Promise<string[]> {
   const shard = new URL(shardName("validation", 0, 1), SAMPLE);
-  return (await Array.fromAsync(readShard(shard, { from: 0, every: 1, offset: 0 }))).map(({ text }) => text);
+  return (await Array.fromAsync(readJsonLines(shardFile(shard), { from: 0, every: 1, offset: 0 }))).map(({ text }) =>
+    text
+  );
 }
 
 /** A folder with a changed copy of the sample's tokenizer. */
