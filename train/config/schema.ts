@@ -9,6 +9,24 @@
 import { z } from "zod";
 import { type Part, PARTS } from "../checkpoint/policy.ts";
 import { BYTES } from "./bytes.ts";
+import { type DataConfig, dataKeys } from "./data_keys.ts";
+import {
+  belowOne,
+  count,
+  countOrMinusOne,
+  countOrZero,
+  flag,
+  fraction,
+  key,
+  notNegative,
+  positive,
+  section,
+  size,
+  text,
+  within,
+} from "./key_types.ts";
+
+export type { DataConfig };
 
 /** `[job]`: the run as a whole. */
 export interface JobConfig {
@@ -156,14 +174,6 @@ export interface CheckpointConfig {
   verify: boolean;
 }
 
-/** `[data]`: how documents become rows of a batch. */
-export interface DataConfig {
-  tokenizer: "bytes" | null;
-  text_field: string;
-  shuffle: boolean;
-  lanes: number | null;
-}
-
 /** `[validation]`: loss on held-out text during training. */
 export interface ValidationConfig {
   enable: boolean;
@@ -203,30 +213,6 @@ export interface Config {
   readonly debug: Readonly<DebugConfig>;
   readonly device: Readonly<DeviceConfig>;
 }
-
-const text = z.string().min(1);
-const flag = z.boolean();
-const positive = z.number().positive();
-const notNegative = z.number().min(0);
-const fraction = z.number().min(0).max(1);
-const belowOne = z.number().min(0).lt(1);
-const count = z.int().min(1);
-const countOrZero = z.int().min(0);
-const countOrMinusOne = z.union([z.literal(-1), count]);
-
-/** A name that does not lead out of the dump folder. */
-const within = z.string().regex(/^(?!\/)(?!(.*\/)?\.\.(\/|$))/).meta({ expected: "a relative path without .." });
-
-function key<S extends z.ZodType>(type: S, value: z.util.NoUndefined<z.output<S>>, description: string, unit?: string) {
-  return type.default(value).meta(unit === undefined ? { description } : { description, unit });
-}
-
-/** A size of the model: not set, it is the flavor's. */
-const size = <S extends z.ZodType>(type: S, description: string, unit?: string) =>
-  type.nullable().default(null).meta(unit === undefined ? { description } : { description, unit });
-
-const section = <S extends z.ZodRawShape>(description: string, shape: S) =>
-  z.strictObject(shape).prefault({} as never).meta({ description });
 
 const schema = z.strictObject({
   job: section("The run as a whole.", {
@@ -539,25 +525,7 @@ const schema = z.strictObject({
     initial_load_model_only: key(flag, true, "Take parameters alone from there."),
     verify: key(flag, true, "Compare what is read with the hashes that it was written with."),
   }),
-  data: section("How documents become rows of a batch.", {
-    tokenizer: key(
-      z.enum(["bytes"]).nullable(),
-      null,
-      '"bytes": a token for each byte and two that begin and end a document, without a file, and model.vocab_size is 258 where it is not set; not set, the tokenizer of model.hf_assets_path.',
-    ),
-    text_field: key(text, "text", "Of text: the key that has the text in each line of a .jsonl."),
-    shuffle: key(
-      flag,
-      true,
-      "Of text: documents in another order in each epoch, which follows from debug.seed; off: as they lie, sorted by path.",
-    ),
-    lanes: key(
-      count.nullable(),
-      null,
-      "Independent streams of documents to train on, whatever the batch; not set, those of the checkpoint, else 8, or as many as text is enough for.",
-      "streams",
-    ),
-  }),
+  data: dataKeys,
   validation: section("Loss on held-out text during training.", {
     enable: key(flag, false, "Validate at step 1, every validation.freq steps, and at the last step."),
     dataset: key(
