@@ -102,7 +102,9 @@ for (let round = 0; round < rounds; round++) {
     await dropCaches(files);
     const loading = times[verify ? "load" : "load, not compared"];
     loading.push(
-      await seconds(() => readStates(openCheckpoint(path), wanted, { memory, verify, reader: nativeReader })),
+      await seconds(() =>
+        readStates(openCheckpoint(path), wanted, { memory, verify, reader: () => nativeReader(memory) })
+      ),
     );
   }
 }

@@ -31,20 +31,26 @@ class Access {
   void end(uint32_t stream);
   /// Does `copy` on the calling thread while nobody is in its way.
   template <class Copy> void read(Range from, Copy copy) {
-    enter({from, false});
+    const Copying copying(*this, {from, false});
     copy();
-    leave({from, false});
   }
   template <class Copy> void write(Range to, Copy copy) {
-    enter({to, true});
+    const Copying copying(*this, {to, true});
     copy();
-    leave({to, true});
   }
 
  private:
   struct Use {
     Range range;
     bool writes;
+  };
+  /// A copy under way, also where it ends in a failure.
+  struct Copying {
+    Copying(Access& access, const Use& use) : access(access), use(use) { access.enter(use); }
+    ~Copying() { access.leave(use); }
+    Copying(const Copying&) = delete;
+    Access& access;
+    const Use use;
   };
   static bool conflict(const std::vector<Range>& writes, const Use& use);
   void enter(const Use& use);

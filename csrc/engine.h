@@ -44,6 +44,8 @@ class DeviceProgram {
   virtual void read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes) = 0;
   /// On any thread, where no section runs.
   virtual void write(uint64_t offset, const uint8_t* bytes, uint64_t num_bytes) = 0;
+  /// The arena, where it is memory of this process, so that others than `write` may fill it; else null.
+  virtual uint8_t* memory() = 0;
   /// Adds what only the device knows.
   virtual void describe(titan_memory& memory) const = 0;
 };

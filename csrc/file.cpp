@@ -6,6 +6,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
+#include <optional>
+#include <vector>
 
 #include "failure.h"
 #include "sha256.h"
@@ -36,17 +39,57 @@ uint64_t File::read(uint64_t offset, uint8_t* bytes, uint64_t n) const {
   return done;
 }
 
-void read_parts(Part* parts, int num_parts, uint64_t n, uint8_t* hashes) {
+namespace {
+
+/// Goes through the stretches of a part, piece by piece.
+class Cursor {
+ public:
+  explicit Cursor(const Part& part) : next_(part.stretches), end_(part.stretches + part.num_stretches) {}
+
+  /// Leaves behind what ends before a byte of the part.
+  void advance(uint64_t at) {
+    while (next_ != end_ && next_->from + next_->num_bytes <= at) next_++;
+  }
+
+  /// Where in the sink a piece belongs, if all of it goes to one place.
+  std::optional<uint64_t> place(uint64_t at, uint64_t n) const {
+    if (next_ == end_ || next_->from > at || next_->from + next_->num_bytes < at + n) return {};
+    return next_->to + (at - next_->from);
+  }
+
+  /// Puts the stretches of a piece, as far as it was read, into the sink.
+  void scatter(uint64_t at, uint64_t n, const uint8_t* piece, const Sink& sink) const {
+    for (const titan_stretch* stretch = next_; stretch != end_ && stretch->from < at + n; stretch++) {
+      const uint64_t from = std::max(at, stretch->from), to = std::min(at + n, stretch->from + stretch->num_bytes);
+      sink.write(stretch->to + (from - stretch->from), piece + (from - at), to - from);
+    }
+  }
+
+ private:
+  const titan_stretch* next_;
+  const titan_stretch* const end_;
+};
+
+}  // namespace
+
+void read_parts(Part* parts, int num_parts, uint64_t n, const Sink& sink, uint8_t* hashes) {
   Sha256 sha(num_parts);
+  const auto room = std::make_unique_for_overwrite<uint8_t[]>(num_parts * PIECE);
+  std::vector<Cursor> cursors(parts, parts + num_parts);
   for (int i = 0; i < num_parts; i++) parts[i].read = 0;
   uint64_t at = 0;
   do {
     const uint64_t size = std::min(PIECE, n - at);
     const uint8_t* pieces[Sha256::MOST_LANES] = {};
     for (int i = 0; i < num_parts; i++) {
-      auto& [file, offset, bytes, read] = parts[i];
-      if (read == at) read += file->read(offset + at, bytes + at, size);
-      pieces[i] = bytes + at;
+      Part& part = parts[i];
+      cursors[i].advance(at);
+      const std::optional<uint64_t> place = sink.memory ? cursors[i].place(at, size) : std::nullopt;
+      uint8_t* const piece = place ? sink.memory + *place : room.get() + i * PIECE;
+      const uint64_t read = part.read == at ? part.file->read(part.offset + at, piece, size) : 0;
+      if (!place) cursors[i].scatter(at, read, piece, sink);
+      part.read += read;
+      pieces[i] = piece;
     }
     at += size;
     if (!hashes) continue;

@@ -97,6 +97,21 @@ void LoadedProgram::write(uint64_t offset, const uint8_t* bytes, uint64_t num_by
   access_.write(range(offset, num_bytes), [&] { loaded_->write(offset, bytes, num_bytes); });
 }
 
+void LoadedProgram::load(Part* parts, int num_parts, uint64_t num_bytes, uint8_t* hashes) {
+  for (const Part* part = parts; part != parts + num_parts; part++) {
+    uint64_t end = 0;
+    for (uint64_t i = 0; i < part->num_stretches; i++) {
+      const auto& [from, to, n] = part->stretches[i];
+      if (from < end || from > num_bytes || n > num_bytes - from)
+        throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("stretch ", i, " has ", n, " bytes from ", from, " on; expected: stretches behind each other, within the ", num_bytes, " bytes of the part"));
+      end = from + n;
+      range(to, n);
+    }
+  }
+  const Sink sink{loaded_->memory(), [&](uint64_t to, const uint8_t* bytes, uint64_t n) { loaded_->write(to, bytes, n); }};
+  access_.write({0, program_.arena_bytes}, [&] { read_parts(parts, num_parts, num_bytes, sink, hashes); });
+}
+
 titan_memory LoadedProgram::memory() const {
   titan_memory memory{program_.arena_bytes, program_.input_bytes, program_.output_bytes, program_.table_bytes(), 0};
   loaded_->describe(memory);

@@ -5,6 +5,7 @@
 
 #include "access.h"
 #include "device.h"
+#include "file.h"
 
 namespace titan {
 
@@ -21,6 +22,8 @@ class LoadedProgram {
   void read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes);
   /// On the calling thread, while no section runs.
   void write(uint64_t offset, const uint8_t* bytes, uint64_t num_bytes);
+  /// Reads parts of files into the arena: on the calling thread, while no section runs.
+  void load(Part* parts, int num_parts, uint64_t num_bytes, uint8_t* hashes);
   titan_memory memory() const;
 
  private:

@@ -82,6 +82,27 @@ Handles<comm::World>& worlds() {
   return handles;
 }
 
+/// Parts of open files, which stay open while they are read.
+struct FileParts {
+  FileParts(const uint64_t* handles, const uint64_t* offsets, uint32_t num_parts, uint64_t* num_read) : count(static_cast<int>(num_parts)), num_read(num_read) {
+    require(handles && offsets, "files or offsets is null; expected: one of each for each part");
+    require(num_parts >= 1 && num_parts <= Sha256::MOST_LANES, "the number of parts is out of range; expected: 1 or 2");
+    require(num_read, "num_read is null; expected: where to write how much was read");
+    for (uint32_t i = 0; i < num_parts; i++) {
+      open[i] = files().get(handles[i]);
+      list[i] = {open[i].get(), offsets[i], nullptr, 0, 0};
+    }
+  }
+  /// Tells the caller how much there was of each.
+  void tell() const {
+    for (int i = 0; i < count; i++) num_read[i] = list[i].read;
+  }
+  std::shared_ptr<File> open[Sha256::MOST_LANES];
+  Part list[Sha256::MOST_LANES];
+  const int count;
+  uint64_t* const num_read;
+};
+
 __attribute__((destructor)) void at_exit() { halt_executors(); }
 
 }  // namespace
@@ -207,18 +228,30 @@ int32_t titan_file_open(const char* path, uint64_t* file, titan_error* error) {
 int32_t titan_file_read(const uint64_t* handles, const uint64_t* offsets, uint32_t num_parts, uint8_t* bytes, uint64_t num_bytes, uint8_t* hashes,
                         uint64_t* num_read, titan_error* error) {
   return guard(error, [&] {
-    require(handles && offsets, "files or offsets is null; expected: one of each for each part");
-    require(num_parts >= 1 && num_parts <= Sha256::MOST_LANES, "the number of parts is out of range; expected: 1 or 2");
     require(bytes || !num_bytes, "bytes is null; expected: where to read to");
-    require(num_read, "num_read is null; expected: where to write how much was read");
-    std::shared_ptr<File> open[Sha256::MOST_LANES];
-    Part parts[Sha256::MOST_LANES];
+    FileParts parts(handles, offsets, num_parts, num_read);
+    titan_stretch whole[Sha256::MOST_LANES];
     for (uint32_t i = 0; i < num_parts; i++) {
-      open[i] = files().get(handles[i]);
-      parts[i] = {open[i].get(), offsets[i], bytes + i * num_bytes, 0};
+      whole[i] = {0, i * num_bytes, num_bytes};
+      parts.list[i].stretches = &whole[i];
+      parts.list[i].num_stretches = 1;
     }
-    read_parts(parts, static_cast<int>(num_parts), num_bytes, hashes);
-    for (uint32_t i = 0; i < num_parts; i++) num_read[i] = parts[i].read;
+    read_parts(parts.list, parts.count, num_bytes, {bytes, {}}, hashes);
+    parts.tell();
+  });
+}
+
+int32_t titan_program_load(uint64_t program, const uint64_t* handles, const uint64_t* offsets, uint32_t num_parts, uint64_t num_bytes,
+                           const titan_stretch* stretches, const uint64_t* num_stretches, uint8_t* hashes, uint64_t* num_read, titan_error* error) {
+  return guard(error, [&] {
+    require(stretches && num_stretches, "stretches or num_stretches is null; expected: what goes where");
+    FileParts parts(handles, offsets, num_parts, num_read);
+    for (uint32_t i = 0; i < num_parts; stretches += num_stretches[i++]) {
+      parts.list[i].stretches = stretches;
+      parts.list[i].num_stretches = num_stretches[i];
+    }
+    programs().get(program)->load(parts.list, parts.count, num_bytes, hashes);
+    parts.tell();
   });
 }
 

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Changes whenever a function, a struct or the program format changes. */
-#define TITAN_ABI_VERSION 9
+#define TITAN_ABI_VERSION 10
 
 typedef enum titan_status {
   TITAN_STATUS_OK = 0,
@@ -104,6 +104,13 @@ typedef struct titan_action {
   uint64_t input_base;
   uint64_t output_base;
 } titan_action;
+
+/** Bytes of a part of a file that belong together in a program's arena. */
+typedef struct titan_stretch {
+  uint64_t from; /* first byte, counted from the part's */
+  uint64_t to;   /* first byte in the arena */
+  uint64_t num_bytes;
+} titan_stretch;
 
 /** When an instruction ran, by the machine's steady clock. */
 typedef struct titan_profile_record {
@@ -195,6 +202,13 @@ TITAN_SLOW int32_t titan_file_open(const char *path, uint64_t *file, titan_error
     num_read how many there were. Where hashes is not null, it gets the SHA-256, 32 bytes, of each; that of a part which is shorter means nothing. */
 TITAN_SLOW int32_t titan_file_read(const uint64_t *files, const uint64_t *offsets, uint32_t num_parts, uint8_t *bytes, uint64_t num_bytes,
                                    uint8_t *hashes, uint64_t *num_read, titan_error *error);
+
+/** Reads parts as titan_file_read does, straight into the program's arena: of each part the stretches that it has, in the order of the file, behind
+    those of the part before; num_stretches says how many. On the calling thread, between two actions of a run that is under way. The bytes are there
+    before their hash is known. */
+TITAN_SLOW int32_t titan_program_load(uint64_t program, const uint64_t *files, const uint64_t *offsets, uint32_t num_parts, uint64_t num_bytes,
+                                      const titan_stretch *stretches, const uint64_t *num_stretches, uint8_t *hashes, uint64_t *num_read,
+                                      titan_error *error);
 
 /** Closes a file, once the calls that read it have ended. */
 TITAN_API int32_t titan_file_close(uint64_t file, titan_error *error);

@@ -7,13 +7,21 @@ import { library, type Symbols } from "./library.ts";
 /** Length of a SHA-256 in bytes. */
 export const HASH_BYTES = 32;
 
+/** A part of a file. */
+export interface FilePart {
+  readonly file: NativeFile;
+  /** First byte in the file. */
+  readonly start: number;
+}
+
 /** A file that is open to be read: quickest from front to back. */
 export class NativeFile implements Disposable {
   readonly #symbols: Symbols = library().symbols;
-  readonly #handle: bigint;
+  /** The native side's name of it. */
+  readonly handle: bigint;
 
   private constructor(handle: bigint) {
-    this.#handle = handle;
+    this.handle = handle;
   }
 
   /** Opens it.
@@ -26,20 +34,18 @@ export class NativeFile implements Disposable {
   }
 
   /** Reads one part, or two of one length at a time, which hashes them quicker: one behind the other into `into`.
-   * @param parts files, and the first byte of each. @param hashes gets the SHA-256 of each; that of a part which is shorter means nothing.
+   * @param hashes gets the SHA-256 of each; that of a part which is shorter means nothing.
    * @returns how many bytes there were of each: fewer where its file ends before.
    * @throws {TitanError} `INVALID_ARGUMENT` when a file cannot be read. @throws {RangeError} where hashes have no room. */
   static async read(
-    parts: readonly { readonly file: NativeFile; readonly start: number }[],
+    parts: readonly FilePart[],
     into: Uint8Array<ArrayBuffer>,
     hashes: Uint8Array<ArrayBuffer> | null = null,
   ): Promise<number[]> {
-    const error = errorStruct(), read = new BigUint64Array(parts.length);
-    const files = BigUint64Array.from(parts, ({ file }) => file.#handle);
-    const starts = BigUint64Array.from(parts, ({ start }) => BigInt(unsigned(start, "start")));
-    if (into.length % parts.length !== 0 || (hashes && hashes.length < parts.length * HASH_BYTES)) {
+    const { files, starts, read } = partArguments(parts, hashes), error = errorStruct();
+    if (into.length % parts.length !== 0) {
       throw new RangeError(
-        `There is room for ${into.length} bytes and ${hashes?.length} of hashes\n  expected: as much for each of ${parts.length} parts`,
+        `There is room for ${into.length} bytes\n  expected: as much for each of ${parts.length} parts`,
       );
     }
     const call = library().symbols.titan_file_read(
@@ -52,6 +58,21 @@ export class NativeFile implements Disposable {
   /** Closes it. */
   [Symbol.dispose](): void {
     const error = errorStruct();
-    check(this.#symbols.titan_file_close(this.#handle, error.bytes), error);
+    check(this.#symbols.titan_file_close(this.handle, error.bytes), error);
   }
+}
+
+/** What native calls are told of parts, and where they tell how much there was of each.
+ * @throws {RangeError} where hashes have no room. */
+export function partArguments(parts: readonly FilePart[], hashes: Uint8Array<ArrayBuffer> | null) {
+  if (hashes && hashes.length < parts.length * HASH_BYTES) {
+    throw new RangeError(
+      `There is room for ${hashes.length} bytes of hashes\n  expected: ${HASH_BYTES} for each of ${parts.length} parts`,
+    );
+  }
+  return {
+    files: BigUint64Array.from(parts, ({ file }) => file.handle),
+    starts: BigUint64Array.from(parts, ({ start }) => BigInt(unsigned(start, "start"))),
+    read: new BigUint64Array(parts.length),
+  };
 }

@@ -4,6 +4,7 @@
 import { type Actions, holding, Struct, unsigned } from "./buffer.ts";
 import type { Device } from "./device.ts";
 import { check, errorStruct } from "./error.ts";
+import { type FilePart, partArguments } from "./file.ts";
 import { library } from "./library.ts";
 
 /** What a program holds, in bytes. */
@@ -18,6 +19,20 @@ export interface ProgramMemory {
   readonly tableBytes: number;
   /** Of the arena, that the system has put into huge pages; 0 where it does not say. */
   readonly hugeBytes: number;
+}
+
+/** Bytes of a part of a file that belong together in the arena. */
+export interface Stretch {
+  /** First byte, counted from the part's. */
+  readonly from: number;
+  /** First byte in the arena. */
+  readonly to: number;
+  readonly bytes: number;
+}
+
+/** A part of a file, and what of it goes where, in the order of the file. */
+export interface PlacedPart extends FilePart {
+  readonly stretches: readonly Stretch[];
 }
 
 /** A program on a device. */
@@ -123,6 +138,33 @@ export class Program implements Disposable {
     const at = BigInt(unsigned(offset, "offset"));
     const call = this.#symbols.titan_buffer_write(this.#handle, at, bytes, BigInt(bytes.length), error.bytes);
     check(await this.#holding([bytes, error.bytes], call), error);
+  }
+
+  /** Reads one part, or two of `length` bytes at a time, which hashes them quicker, from files straight into the arena, after the runs
+   * asked for before. The bytes are there before their hashes are known.
+   * @param hashes gets the SHA-256 of each whole part; that of a part which is shorter means nothing.
+   * @returns how many bytes there were of each: fewer where its file ends before.
+   * @throws {TitanError} `INVALID_ARGUMENT` when a file cannot be read. @throws {RangeError} where hashes have no room. */
+  async load(
+    parts: readonly PlacedPart[],
+    length: number,
+    hashes: Uint8Array<ArrayBuffer> | null = null,
+  ): Promise<number[]> {
+    const { files, starts, read } = partArguments(parts, hashes), all = parts.flatMap(({ stretches }) => stretches);
+    const stretches = new Struct("titan_stretch", all.length), error = errorStruct();
+    const counts = BigUint64Array.from(parts, (part) => BigInt(part.stretches.length));
+    for (const [i, { from, to, bytes }] of all.entries()) {
+      stretches.set("from", from, i);
+      stretches.set("to", to, i);
+      stretches.set("num_bytes", bytes, i);
+    }
+    const call = this.#symbols.titan_program_load(
+      ...[this.#handle, files, starts, parts.length, BigInt(unsigned(length, "length"))] as const,
+      ...[stretches.bytes, counts, hashes, read, error.bytes] as const,
+    );
+    const held = [files, starts, stretches.bytes, counts, read, error.bytes, ...(hashes ? [hashes] : [])];
+    check(await this.#holding(held, call), error);
+    return Array.from(read, Number);
   }
 
   /** Frees the program's memory, once the calls under way have ended. */

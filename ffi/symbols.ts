@@ -3,7 +3,7 @@
  * @module */
 
 /** The library must answer this to `titan_abi_version`. */
-export const ABI_VERSION = 9;
+export const ABI_VERSION = 10;
 
 /** `titan_status` of titan.h. */
 export const Status = {
@@ -117,6 +117,14 @@ export const structs = {
       reserved: { offset: 12, type: "u32", length: 1 },
       input_base: { offset: 16, type: "u64", length: 1 },
       output_base: { offset: 24, type: "u64", length: 1 },
+    },
+  },
+  titan_stretch: {
+    bytes: 24,
+    fields: {
+      from: { offset: 0, type: "u64", length: 1 },
+      to: { offset: 8, type: "u64", length: 1 },
+      num_bytes: { offset: 16, type: "u64", length: 1 },
     },
   },
   titan_profile_record: {
@@ -323,6 +331,23 @@ export const symbols = {
       "u32", // uint32_t num_parts
       "buffer", // uint8_t *bytes
       "u64", // uint64_t num_bytes
+      "buffer", // uint8_t *hashes
+      "buffer", // uint64_t *num_read
+      "buffer", // titan_error *error
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  /** Reads parts as titan_file_read does, straight into the program's arena: of each part the stretches that it has, in the order of the file, behind those of the part before; num_stretches says how many. On the calling thread, between two actions of a run that is under way. The bytes are there before their hash is known. */
+  titan_program_load: {
+    parameters: [
+      "u64", // uint64_t program
+      "buffer", // const uint64_t *files
+      "buffer", // const uint64_t *offsets
+      "u32", // uint32_t num_parts
+      "u64", // uint64_t num_bytes
+      "buffer", // const titan_stretch *stretches
+      "buffer", // const uint64_t *num_stretches
       "buffer", // uint8_t *hashes
       "buffer", // uint64_t *num_read
       "buffer", // titan_error *error

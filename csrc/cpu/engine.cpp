@@ -85,6 +85,7 @@ class CpuProgram : public DeviceProgram {
   void run(const Run& run) override;
   void read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes) override { std::copy_n(arena_.data() + offset, num_bytes, bytes); }
   void write(uint64_t offset, const uint8_t* bytes, uint64_t num_bytes) override { std::copy_n(bytes, num_bytes, arena_.data() + offset); }
+  uint8_t* memory() override { return reinterpret_cast<uint8_t*>(arena_.data()); }
   void describe(titan_memory& memory) const override {
     memory.table_bytes += states_.bytes();
     memory.huge_bytes = huge_bytes_;

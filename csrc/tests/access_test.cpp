@@ -73,6 +73,18 @@ void copies_go_beside_each_other() {
   EXPECT(goes_beside([&](auto inside) { access.read({0, 100}, inside); }, [&] { access.read({0, 100}, [] {}); }));
 }
 
+void a_copy_that_fails_is_in_nobodys_way() {
+  Access access;
+  bool failed = false;
+  try {
+    access.write({0, 1}, [] { throw 1; });
+  } catch (int) {
+    failed = true;
+  }
+  EXPECT(failed);
+  EXPECT(goes_beside([](auto inside) { inside(); }, [&] { access.begin(0, WRITES), access.end(0); }));
+}
+
 /// Sections that set all of a block to one number, and copies of it: no copy sees two numbers.
 void no_copy_is_torn() {
   constexpr int N = 1 << 12;
@@ -110,6 +122,7 @@ int main() {
   a_copy_waits_for_each_stream();
   a_section_waits_for_a_copy_only_where_that_is_in_its_way();
   copies_go_beside_each_other();
+  a_copy_that_fails_is_in_nobodys_way();
   no_copy_is_torn();
   return finish("access");
 }

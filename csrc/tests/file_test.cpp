@@ -1,4 +1,4 @@
-// Parts of files and their hashes, at lengths around those of chunks and pieces.
+// Parts of files, where they go and their hashes, at lengths around those of chunks and pieces.
 #include "../file.h"
 
 #include <vector>
@@ -52,22 +52,61 @@ void messages_have_the_hashes_of_the_standard() {
   }
 }
 
+std::string content_of(uint64_t n) {
+  std::string content(n, 0);
+  for (size_t i = 0; i < n; i++) content[i] = static_cast<char>(i * 2654435761u >> 13);
+  return content;
+}
+
+/// Memory that is filled, of this process or reached by copies alone.
+struct Filled {
+  explicit Filled(uint64_t n, bool own) : bytes(n, '.'), sink{own ? data() : nullptr, [this](uint64_t to, const uint8_t* from, uint64_t n) { copied += n, std::memcpy(data() + to, from, n); }} {}
+  Filled(const Filled&) = delete;
+  uint8_t* data() { return reinterpret_cast<uint8_t*>(bytes.data()); }
+  std::string bytes;
+  uint64_t copied = 0;
+  const Sink sink;
+};
+
 void parts_have_their_own_hashes_at_every_length() {
-  std::string content(700 * 1024 + 37, 0);
-  for (size_t i = 0; i < content.size(); i++) content[i] = static_cast<char>(i * 2654435761u >> 13);
+  const std::string content = content_of(700 * 1024 + 37);
   const Folder folder({});
   const File first(written(folder, content).c_str()), second(written(folder, content).c_str());
   for (const uint64_t n : {0, 1, 63, 64, 65, 256 * 1024, 256 * 1024 + 1, 300 * 1024 + 63}) {
-    std::vector<uint8_t> bytes(2 * n + 1), hashes(64);
-    Part parts[] = {{&first, 17, bytes.data(), 0}, {&second, 350 * 1024, bytes.data() + n, 0}};
+    Filled filled(2 * n + 1, true);
+    std::vector<uint8_t> hashes(64);
+    const titan_stretch whole[] = {{0, 0, n}, {0, n, n}};
+    Part parts[] = {{&first, 17, &whole[0], 1, 0}, {&second, 350 * 1024, &whole[1], 1, 0}};
     for (const int num_parts : {2, 1}) {
-      read_parts(parts, num_parts, n, hashes.data());
+      read_parts(parts, num_parts, n, filled.sink, hashes.data());
       for (int i = 0; i < num_parts; i++) {
         const std::string expected = content.substr(parts[i].offset, n);
-        EXPECT(parts[i].read == n && std::memcmp(parts[i].bytes, expected.data(), n) == 0);
+        EXPECT(parts[i].read == n && filled.bytes.substr(i * n, n) == expected);
         EXPECT(hex(&hashes[32 * i]) == hash_of(expected));
       }
     }
+    EXPECT(filled.copied == 0);
+  }
+}
+
+void stretches_go_to_their_places_and_nothing_else_does() {
+  constexpr uint64_t N = 2 * 1024 * 1024 + 11;
+  const std::string content = content_of(N + 3);
+  const Folder folder({});
+  const File file(written(folder, content).c_str());
+  // Short ones, one over many pieces, gaps between, none at the end.
+  const std::vector<titan_stretch> stretches = {{5, 900, 7}, {12, 0, 100}, {300'000, 1000, 1'500'000}, {1'800'001, 1'600'000, 64}};
+  for (const bool own : {true, false}) {
+    Filled filled(1'700'000, own);
+    uint8_t hash[32];
+    Part part{&file, 3, stretches.data(), stretches.size(), 0};
+    read_parts(&part, 1, N, filled.sink, hash);
+    std::string expected(filled.bytes.size(), '.');
+    uint64_t all = 0;
+    for (const auto& [from, to, n] : stretches) expected.replace(to, n, content, 3 + from, n), all += n;
+    EXPECT(part.read == N && filled.bytes == expected);
+    EXPECT(hex(hash) == hash_of(content.substr(3, N)));
+    EXPECT(own ? filled.copied < all / 2 : filled.copied == all);  // most of it was read where it belongs
   }
 }
 
@@ -75,14 +114,19 @@ void a_part_beyond_the_end_of_its_file_is_told_by_its_length() {
   const Folder folder({});
   const File file(written(folder, std::string(300 * 1024, 'x')).c_str());
   constexpr uint64_t N = 280 * 1024;
-  std::vector<uint8_t> bytes(2 * N), hashes(64);
-  Part parts[] = {{&file, 100 * 1024, bytes.data(), 0}, {&file, 0, bytes.data() + N, 0}};
-  read_parts(parts, 2, N, hashes.data());
-  EXPECT(parts[0].read == 200 * 1024 && parts[1].read == N);
-  EXPECT(hex(&hashes[32]) == hash_of(std::string(N, 'x')));
-  parts[0].offset = 400 * 1024;
-  read_parts(parts, 1, N, nullptr);
-  EXPECT(parts[0].read == 0);
+  for (const bool own : {true, false}) {
+    Filled filled(2 * N, own);
+    std::vector<uint8_t> hashes(64);
+    const titan_stretch whole[] = {{0, 0, N}, {0, N, N}};
+    Part parts[] = {{&file, 100 * 1024, &whole[0], 1, 0}, {&file, 0, &whole[1], 1, 0}};
+    read_parts(parts, 2, N, filled.sink, hashes.data());
+    EXPECT(parts[0].read == 200 * 1024 && parts[1].read == N);
+    EXPECT(filled.bytes == std::string(200 * 1024, 'x') + std::string(80 * 1024, '.') + std::string(N, 'x'));
+    EXPECT(hex(&hashes[32]) == hash_of(std::string(N, 'x')));
+    parts[0].offset = 400 * 1024;
+    read_parts(parts, 1, N, filled.sink, nullptr);
+    EXPECT(parts[0].read == 0);
+  }
 }
 
 void a_file_that_cannot_be_read_is_named() {
@@ -99,6 +143,7 @@ void a_file_that_cannot_be_read_is_named() {
 int main() {
   messages_have_the_hashes_of_the_standard();
   parts_have_their_own_hashes_at_every_length();
+  stretches_go_to_their_places_and_nothing_else_does();
   a_part_beyond_the_end_of_its_file_is_told_by_its_length();
   a_file_that_cannot_be_read_is_named();
   return finish("file");

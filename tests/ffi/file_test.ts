@@ -48,7 +48,7 @@ Deno.test("what cannot be read is refused by name, and hashes without room befor
     assertMatch(message, /^Cannot read \/nowhere\/at\/all: No such file or directory\n {2}expected: /);
     const file = await NativeFile.open(path);
     const read = () => NativeFile.read([{ file, start: 0 }], new Uint8Array(64), new Uint8Array(HASH_BYTES - 1));
-    await assertRejects(read, RangeError, "expected: as much for each of 1 parts");
+    await assertRejects(read, RangeError, "expected: 32 for each of 1 parts");
     file[Symbol.dispose]();
     await assertRejects(() => NativeFile.read([{ file, start: 0 }], new Uint8Array(64)), TitanError, "no open file");
   }));

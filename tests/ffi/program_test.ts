@@ -1,9 +1,11 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { createHash } from "node:crypto";
 import { Actions, Struct } from "../../ffi/buffer.ts";
 import { Device } from "../../ffi/device.ts";
 import { TitanError } from "../../ffi/error.ts";
+import { HASH_BYTES, NativeFile } from "../../ffi/file.ts";
 import { library } from "../../ffi/library.ts";
-import { Program } from "../../ffi/program.ts";
+import { Program, type Stretch } from "../../ffi/program.ts";
 import { Flag } from "../../ffi/symbols.ts";
 import { encoded, type TestProgram } from "./encoded.ts";
 
@@ -114,6 +116,57 @@ Deno.test("the arena starts as zeros, and is written and read by offset", async 
     error.message,
     "16 bytes from 56 on are outside the arena\n  expected: to end by 64   (invalid_argument)",
   );
+});
+
+Deno.test("parts of files are loaded to their places in the arena, each with its hash, and nothing else is touched", async () => {
+  using device = new Device({ threads: 1 });
+  using program = await Program.create(device, encoded(product));
+  const path = await Deno.makeTempFile(), content = Uint8Array.from({ length: 100 }, (_, i) => i + 1);
+  try {
+    await Deno.writeFile(path, content);
+    using file = await NativeFile.open(path);
+    const hashes = new Uint8Array(2 * HASH_BYTES), bytes = new Uint8Array(64);
+    const read = await program.load(
+      [
+        { file, start: 10, stretches: [{ from: 1, to: 40, bytes: 3 }, { from: 8, to: 0, bytes: 2 }] },
+        { file, start: 50, stretches: [{ from: 0, to: 60, bytes: 4 }] },
+      ],
+      10,
+      hashes,
+    );
+    assertEquals(read, [10, 10]);
+    await program.read(0, bytes);
+    const expected = new Uint8Array(64);
+    expected.set([12, 13, 14], 40);
+    expected.set([19, 20], 0);
+    expected.set([51, 52, 53, 54], 60);
+    assertEquals(bytes, expected);
+    for (const [i, start] of [10, 50].entries()) {
+      const hash = createHash("sha256").update(content.subarray(start, start + 10)).digest("hex");
+      assertEquals(hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES).toHex(), hash);
+    }
+    assertEquals(await program.load([{ file, start: 98, stretches: [{ from: 0, to: 8, bytes: 8 }] }], 8), [2]);
+    const refused = async (stretches: Stretch[], message: string) => {
+      const error = await assertRejects(() => program.load([{ file, start: 0, stretches }], 8), TitanError, message);
+      assertEquals(error.status, "INVALID_ARGUMENT");
+    };
+    await refused([{ from: 0, to: 57, bytes: 8 }], "8 bytes from 57 on are outside the arena");
+    await refused([{ from: 4, to: 0, bytes: 5 }], "stretch 0 has 5 bytes from 4 on");
+    await refused(
+      [{ from: 4, to: 0, bytes: 4 }, { from: 7, to: 9, bytes: 1 }],
+      "expected: stretches behind each other",
+    );
+    await assertRejects(
+      () => program.load([{ file, start: 0, stretches: [] }], 8, new Uint8Array(HASH_BYTES - 1)),
+      RangeError,
+      "expected: 32 for each of 1 parts",
+    );
+    await program.read(0, bytes);
+    expected.set([99, 100], 8);
+    assertEquals(bytes, expected);
+  } finally {
+    await Deno.remove(path);
+  }
 });
 
 Deno.test("a run that checks for finite numbers names kernel, scope and output of the first that is not", async () => {

@@ -2,6 +2,7 @@
  * @module */
 import { createHash } from "node:crypto";
 import { HASH_BYTES, NativeFile } from "../../ffi/file.ts";
+import type { Program, Stretch } from "../../ffi/program.ts";
 import { openToRead } from "../weights/safetensors.ts";
 import { CheckpointError } from "./error.ts";
 
@@ -15,19 +16,33 @@ export interface Part {
   readonly bytes: number;
 }
 
+/** A part of which each stretch has a place in native memory. */
+export interface PlacedPart extends Part {
+  readonly stretches: readonly Stretch[];
+}
+
 /** What was read of a part. */
 export interface PartRead {
-  /** Fewer than asked for where the file ends before. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  /** SHA-256 in hex, where it is wanted. */
+  /** Fewer bytes than asked for where the file ends before. */
+  readonly length: number;
+  /** SHA-256 in hex, where it is wanted and the part is whole. */
   readonly hash: string | undefined;
 }
 
-/** Reads files, each from front to back. */
+/** Memory that parts of files can be read into, if it is native. */
+export interface Loadable {
+  /** As {@linkcode Program.load} does. */
+  readonly load?: Program["load"];
+}
+
+/** Reads files, each from front to back: parts of one length, each of another lane. */
 export interface BlockReader extends Disposable {
-  /** Reads parts of one length, each of another lane, into the memory that is given.
+  /** Reads them into the memory that is given, one behind the other.
    * @throws {CheckpointError} when a file cannot be read. */
-  read(parts: readonly Part[], into: Uint8Array<ArrayBuffer>, hashed: boolean): PartRead[] | Promise<PartRead[]>;
+  read(parts: readonly Part[], into: Uint8Array<ArrayBuffer>, hashed: boolean): Promise<PartRead[]>;
+  /** Reads them straight to their places, if this reader can. The bytes are there before their hashes are known.
+   * @throws {CheckpointError} when a file cannot be read. */
+  readonly place?: (parts: readonly PlacedPart[], hashed: boolean) => Promise<PartRead[]>;
 }
 
 /** So many stretches of files are gone through side by side. Each has an open file of its own, of which the system reads ahead. */
@@ -61,11 +76,11 @@ export function readerHere(): BlockReader {
     file.seekSync(start, Deno.SeekMode.Start);
     for (let at = 0; at < into.length;) {
       const piece = into.subarray(at, at + PIECE_BYTES), read = file.readSync(piece);
-      if (read === null) return { bytes: into.subarray(0, at), hash: undefined };
+      if (read === null) return { length: at, hash: undefined };
       hash?.update(piece.subarray(0, read));
       at += read;
     }
-    return { bytes: into, hash: hash?.digest("hex") };
+    return { length: into.length, hash: hash?.digest("hex") };
   };
   return {
     async read(parts, into, hashed) {
@@ -80,32 +95,41 @@ export function readerHere(): BlockReader {
   };
 }
 
-/** Reads beside the event loop, and hashes parts side by side, which is quicker than one after the other. */
-export function nativeReader(): BlockReader {
+/** Reads beside the event loop, and hashes parts side by side, which is quicker than one after the other.
+ * @param memory that parts are placed in. */
+export function nativeReader(memory: Loadable = {}): BlockReader {
   const files = new OpenFiles<NativeFile>();
   const open = (path: string) => {
     openToRead(path).close(); // Deno's permissions hold, and its errors
     return NativeFile.open(path);
   };
+  type Work = (files: readonly NativeFile[], hashes: Uint8Array<ArrayBuffer> | null) => Promise<number[]>;
+  const onFiles = async (parts: readonly Part[], hashed: boolean, work: Work): Promise<PartRead[]> => {
+    const hashes = hashed ? new Uint8Array(parts.length * HASH_BYTES) : null, opened: NativeFile[] = [];
+    for (const { lane, path } of parts) opened.push(await files.at(lane, path, open));
+    const read = await work(opened, hashes).catch((error) => {
+      throw new CheckpointError(
+        (error as Error).message.split("\n")[0],
+        "a file that this process may read",
+        "put it back, or choose another checkpoint",
+      );
+    });
+    return read.map((length, i) => ({
+      length,
+      hash: length === parts[i].bytes ? hashes?.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES).toHex() : undefined,
+    }));
+  };
   return {
-    async read(parts, into, hashed) {
-      const [{ bytes }] = parts, hashes = hashed ? new Uint8Array(parts.length * HASH_BYTES) : null;
-      const opened: { file: NativeFile; start: number }[] = [];
-      for (const { lane, path, start } of parts) {
-        opened.push({ file: await files.at(lane, path, open), start });
-      }
-      const read = await NativeFile.read(opened, into.subarray(0, parts.length * bytes), hashes).catch((error) => {
-        throw new CheckpointError(
-          (error as Error).message.split("\n")[0],
-          "a file that this process may read",
-          "put it back, or choose another checkpoint",
-        );
-      });
-      return read.map((n, i) => ({
-        bytes: into.subarray(i * bytes, i * bytes + n),
-        hash: n === bytes ? hashes?.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES).toHex() : undefined,
-      }));
-    },
+    read: (parts, into, hashed) =>
+      onFiles(parts, hashed, (files, hashes) => {
+        const opened = parts.map(({ start }, i) => ({ file: files[i], start }));
+        return NativeFile.read(opened, into.subarray(0, parts.length * parts[0].bytes), hashes);
+      }),
+    place: memory.load && ((parts, hashed) =>
+      onFiles(parts, hashed, (files, hashes) => {
+        const opened = parts.map(({ start, stretches }, i) => ({ file: files[i], start, stretches }));
+        return memory.load!(opened, parts[0].bytes, hashes);
+      })),
     [Symbol.dispose]: () => files[Symbol.dispose](),
   };
 }

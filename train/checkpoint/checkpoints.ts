@@ -156,7 +156,7 @@ export class Checkpoints implements AsyncDisposable {
       this.start!.parts.includes(part)
     ).map(([, kind]) => kind);
     const { wanted, memory } = states(kinds);
-    await readStates(this.#chosen, wanted, { memory, verify: this.#policy.verify, reader: nativeReader });
+    await readStates(this.#chosen, wanted, { memory, verify: this.#policy.verify, reader: () => nativeReader(memory) });
   }
 
   /** The last that was completed. */

@@ -3,7 +3,7 @@
 import { type DType, dtypeBytes, type State } from "../../graph/ir.ts";
 import { converted, type FileType, unitOf } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { type BlockReader, LANES, type Part, type PartRead, readerHere } from "./block_reader.ts";
+import { type BlockReader, LANES, type Part, type PartRead, type PlacedPart, readerHere } from "./block_reader.ts";
 import { sha256 } from "./files.ts";
 import { BLOCK_BYTES, type Checkpoint, fileOf, type SavedFile } from "./manifest.ts";
 import { stretches } from "./pieces.ts";
@@ -32,8 +32,8 @@ interface Copy {
   readonly name: string;
 }
 
-/** So many read, compare and copy at once. */
-const READERS = 2;
+/** So many read and compare at once: two keep two processors busy, and two more the disk while those compare. */
+const READERS = 4;
 
 /** Where states are put. */
 export type Destination = Pick<StateMemory, "write">;
@@ -48,7 +48,8 @@ export interface ReadOptions {
 }
 
 /** Fills states from a checkpoint; element types may differ.
- * @throws {CheckpointError} when one is not there, has another shape, or is damaged. States may then be half filled. */
+ * @throws {CheckpointError} when one is not there, has another shape, or is damaged. Only the first two leave states as they were: bytes
+ * are in place before their hashes are compared, so whoever asked for them has to give the states up. */
 export async function readStates(from: Checkpoint, wanted: readonly Wanted[], options: ReadOptions): Promise<void> {
   checkStates(from, wanted.map((w) => w.state));
   const copies = new Map<string, Copy[]>();
@@ -77,12 +78,19 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
     const room = new Uint8Array(LANES * Math.max(0, ...stretches.flat().map(({ bytes }) => bytes)));
     for (let i = 0; i < stretches[0].length || i < stretches[1].length; i++) {
       const blocks = stretches.flatMap((stretch, lane) => stretch[i] ? [{ ...stretch[i], lane }] : []);
-      for (const alike of Map.groupBy(blocks, ({ bytes, hash }) => `${bytes} ${hash !== undefined}`).values()) {
+      const kind = ({ bytes, hash, stretches }: Block) => `${bytes} ${hash !== undefined} ${stretches !== undefined}`;
+      for (const alike of Map.groupBy(blocks, kind).values()) {
         if (failure) return;
-        const read = await reader.read(alike, room, alike[0].hash !== undefined);
+        const hashed = alike[0].hash !== undefined;
+        if (reader.place && alike.every(isPlaced)) {
+          const read = await reader.place(alike, hashed);
+          alike.forEach((block, k) => check(block, read[k]));
+          continue;
+        }
+        const read = await reader.read(alike, room, hashed);
         for (const [k, block] of alike.entries()) {
           check(block, read[k]);
-          await scatter(read[k].bytes, block, options.memory);
+          await scatter(room.subarray(k * block.bytes, (k + 1) * block.bytes), block, options.memory);
         }
       }
     }
@@ -143,7 +151,11 @@ interface Block extends Omit<Part, "lane"> {
   readonly hash: string | undefined;
   /** What it has of copies, in the order of the file. */
   readonly copies: readonly Copy[];
+  /** The same, where no byte is changed on its way or goes to two places. */
+  readonly stretches: PlacedPart["stretches"] | undefined;
 }
+
+const isPlaced = <B extends Block>(block: B): block is B & Pick<PlacedPart, "stretches"> => !!block.stretches;
 
 /** The blocks that copies need. Those with hashes are whole; without, stretches of the file that are no longer than one.
  * @param copies in the order of the file. */
@@ -159,7 +171,10 @@ function blocksOf(path: string, { bytes, sha256 }: SavedFile, copies: readonly C
   }
   return [...byNumber].map(([k, inside]): Block => {
     const start = k * BLOCK_BYTES;
-    return { path, start, bytes: Math.min(BLOCK_BYTES, bytes - start), hash: sha256[k], copies: inside };
+    return {
+      ...{ path, start, bytes: Math.min(BLOCK_BYTES, bytes - start), hash: sha256[k] },
+      ...{ copies: inside, stretches: placesOf(start, inside) },
+    };
   });
 }
 
@@ -177,7 +192,16 @@ function stretchesOf(path: string, copies: readonly Copy[]): Block[] {
       }
     }
   }
-  return found.map(({ start, end, copies }) => ({ path, start, bytes: end - start, hash: undefined, copies }));
+  return found.map(({ start, end, copies }): Block => {
+    return { path, start, bytes: end - start, hash: undefined, copies, stretches: placesOf(start, copies) };
+  });
+}
+
+/** Where copies go from a block that begins at `start`. */
+function placesOf(start: number, copies: readonly Copy[]): Block["stretches"] {
+  const isApart = ({ begin }: Copy, i: number) => i === 0 || copies[i - 1].begin + copies[i - 1].bytes <= begin;
+  if (!copies.every((copy, i) => copy.saved === copy.wanted && isApart(copy, i))) return undefined;
+  return copies.map(({ begin, bytes, to }) => ({ from: begin - start, to, bytes }));
 }
 
 /** What a copy has between two bytes of the file, where it can be cut. */
@@ -194,7 +218,7 @@ function partOf(copy: Copy, from: number, to: number): Copy {
 
 /** @throws {CheckpointError} where a block is not what was written. */
 function check({ path, start, bytes, hash, copies }: Block, read: PartRead): void {
-  if (read.bytes.length < bytes) throw damaged(path, start, copies[0].name, "the file ends before");
+  if (read.length < bytes) throw damaged(path, start, copies[0].name, "the file ends before");
   if (read.hash !== hash) throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
 }
 

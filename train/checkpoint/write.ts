@@ -4,6 +4,7 @@
 import { type DType, dtypeBytes, type StateKind } from "../../graph/ir.ts";
 import type { Box } from "../../graph/layout.ts";
 import { storedBytes, type StoredType } from "../typed_array.ts";
+import type { Loadable } from "./block_reader.ts";
 import { sha256, writeFully } from "./files.ts";
 import { BLOCK_BYTES, type SavedFile, type SavedPiece } from "./manifest.ts";
 import { type Piece, pieceBytes, stretches } from "./pieces.ts";
@@ -11,7 +12,7 @@ import { encodeElements, encodeHeader } from "../weights/safetensors.ts";
 import type { Staging } from "./staging.ts";
 
 /** Native memory of states, by byte offset. */
-export interface StateMemory {
+export interface StateMemory extends Loadable {
   /** Fills `into` from an offset on. */
   read(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void>;
   /** Copies `from` to an offset. */
