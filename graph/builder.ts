@@ -4,6 +4,7 @@ import {
   type Attrs,
   type DimRole,
   type Graph,
+  idCount,
   type Input,
   type Level,
   type Named,
@@ -62,9 +63,9 @@ export class Emitted implements Node {
   }
 
   /** @ignore */
-  constructor(made: Omit<Node, keyof Origin>, { scope, phase, block }: Origin) {
+  constructor(made: Omit<Node, keyof Origin>, { scope, phase, block }: Origin, inputs = made.inputs) {
     this.op = made.op;
-    this.inputs = made.inputs;
+    this.inputs = inputs;
     this.outputs = made.outputs;
     this.attrs = made.attrs;
     this.scope = scope;
@@ -77,7 +78,7 @@ export class Emitted implements Node {
 export function withInputs(node: Node, inputs: readonly Value[]): Node {
   const isAlike = node instanceof Emitted && inputs.length === node.inputs.length &&
     inputs.every((v, i) => v === node.inputs[i] || sameType(v, node.inputs[i]));
-  return isAlike ? new Emitted({ ...node, inputs }, node) : { ...node, inputs };
+  return isAlike ? new Emitted(node, node, inputs) : { ...node, inputs };
 }
 
 /** A graph under construction. */
@@ -106,14 +107,20 @@ export class Builder implements Tracer {
 
   /** A builder that goes on where a graph ends: its values stay valid, and all that it has is kept. */
   static extend(graph: Graph): Builder {
-    const builder = new Builder(graph.name, graph.states, graph.level);
+    const builder = Builder.beside(graph);
     builder.inputs.push(...graph.inputs);
     for (const node of graph.nodes) builder.nodes.push(node); // too many for the arguments of one call
     builder.outputs.push(...graph.outputs);
     builder.activations.push(...graph.activations);
     builder.notices.push(...graph.notices);
-    const values = [...graph.inputs.map((i) => i.value), ...graph.nodes.flatMap((n) => n.outputs)];
-    builder.#next = values.reduce((max, v) => Math.max(max, v.id + 1), 0);
+    return builder;
+  }
+
+  /** A builder of nodes that will stand among those of a graph: it has none yet, and its values are new there. */
+  static beside(graph: Graph): Builder {
+    const builder = new Builder(graph.name, [], graph.level);
+    for (const state of graph.states) builder.states.set(state.name, state);
+    builder.#next = idCount(graph);
     return builder;
   }
 

@@ -2,7 +2,18 @@
  * nothing needs, and leaves the original untouched. Passes that match patterns are written on it.
  * @module */
 import { Builder, opOf, withInputs } from "./builder.ts";
-import { type Attrs, type Graph, type Node, type Origin, producers, type State, type Value, withNodes } from "./ir.ts";
+import {
+  type Attrs,
+  type Graph,
+  idCount,
+  type Node,
+  type Origin,
+  remembered,
+  type State,
+  type Value,
+  ValueMap,
+  withNodes,
+} from "./ir.ts";
 
 /** States that a node touches. */
 export function touchedStates(node: Node): readonly string[] {
@@ -16,79 +27,107 @@ export function hasEffect(node: Node): boolean {
   return effect === true || node.attrs.into !== undefined || (together !== undefined && node.attrs.group !== undefined);
 }
 
-/** What each node waits for: the nodes that make its inputs, and those that touch its states before it does. */
-export function dependencies(nodes: readonly Node[]): Map<Node, readonly Node[]> {
-  const made = producers({ nodes }), lastWrite = new Map<string, Node>();
-  const readsSince = new Map<string, Node[]>(), before = new Map<Node, Node[]>();
-  for (const node of nodes) {
-    const needs: Node[] = [];
-    for (const value of node.inputs) {
-      const maker = made.get(value);
-      if (maker) needs.push(maker);
-    }
+/** The place in the graph of the node that makes each value, by the value's number; -1 for inputs. */
+export const placeOfMaker: (graph: Pick<Graph, "nodes">) => Int32Array = remembered(({ nodes }) => {
+  const places = new Int32Array(idCount({ nodes })).fill(-1);
+  for (let at = 0; at < nodes.length; at++) for (const value of nodes[at].outputs) places[value.id] = at;
+  return places;
+});
+
+/** What each node waits for, by its place in the graph: the places of the nodes that make its inputs, and of those that touch its
+ * states before it does. */
+export const placesBefore: (graph: Pick<Graph, "nodes">) => readonly (readonly number[])[] = remembered(({ nodes }) => {
+  const maker = placeOfMaker({ nodes }), lastWrite = new Map<string, number>();
+  const readsSince = new Map<string, number[]>();
+  return nodes.map((node, at) => {
+    const before: number[] = [];
+    for (const value of node.inputs) if (maker[value.id] >= 0) before.push(maker[value.id]);
     for (const state of touchedStates(node)) {
-      const write = lastWrite.get(state), reads = readsSince.get(state) ?? [];
-      if (write) needs.push(write);
+      const write = lastWrite.get(state), reads = readsSince.get(state);
+      if (write !== undefined) before.push(write);
       if (hasEffect(node)) {
-        needs.push(...reads);
-        lastWrite.set(state, node);
-        readsSince.set(state, []);
-      } else readsSince.set(state, [...reads, node]);
+        for (const read of reads ?? []) before.push(read); // too many for the arguments of one call
+        lastWrite.set(state, at);
+        readsSince.delete(state);
+      } else if (reads) reads.push(at);
+      else readsSince.set(state, [at]);
     }
-    before.set(node, needs);
-  }
-  return before;
+    return before;
+  });
+});
+
+/** What each node waits for: the nodes that make its inputs, and those that touch its states before it does. */
+export function dependencies({ nodes }: Pick<Graph, "nodes">): Map<Node, readonly Node[]> {
+  const before = placesBefore({ nodes });
+  return new Map(nodes.map((node, at) => [node, before[at].map((place) => nodes[place])]));
 }
 
 /** Nodes in an order in which each comes after what it waits for, its {@linkcode dependencies} unless others are given; otherwise as
  * they stand.
  * @throws {Error} when a node needs itself. */
-export function inOrder(
-  nodes: readonly Node[],
-  before: ReadonlyMap<Node, readonly Node[]> = dependencies(nodes),
-): Node[] {
-  const order: Node[] = [], done = new Set<Node>(), open = new Set<Node>();
-  for (const root of nodes) {
-    if (done.has(root)) continue;
-    if (before.get(root)!.every((node) => done.has(node))) {
-      order.push(root);
-      done.add(root);
-      continue;
-    }
+export function inOrder(nodes: readonly Node[], before?: ReadonlyMap<Node, readonly Node[]>): readonly Node[] {
+  if (!before && isInOrder(nodes)) return nodes;
+  const waits: readonly (readonly number[])[] = before ? placesOf(nodes, before) : placesBefore({ nodes });
+  const order: Node[] = [], done = new Uint8Array(nodes.length), open = new Uint8Array(nodes.length);
+  /** How many nodes that a node waits for are done already, from the first. */
+  const next = new Int32Array(nodes.length);
+  for (let root = 0; root < nodes.length; root++) {
     // Depth-first without recursion: a chain may be as long as the graph.
-    const stack = [{ node: root, next: 0 }];
+    const stack = done[root] ? [] : [root];
     while (stack.length > 0) {
-      const top = stack.at(-1)!, { node } = top, needs = before.get(node)!;
-      if (done.has(node)) top.next = needs.length;
-      while (top.next < needs.length && done.has(needs[top.next])) top.next++;
-      const next = needs[top.next];
-      if (next) {
-        open.add(node);
-        if (open.has(next)) throw new Error(`Cannot order nodes: "${next.op}" needs itself`);
-        stack.push({ node: next, next: 0 });
+      const at = stack[stack.length - 1], needs = waits[at];
+      while (next[at] < needs.length && done[needs[next[at]]]) next[at]++;
+      if (next[at] < needs.length) {
+        const first = needs[next[at]];
+        open[at] = 1;
+        if (open[first]) throw new Error(`Cannot order nodes: "${nodes[at].op}" needs itself`);
+        stack.push(first);
       } else {
         stack.pop();
-        if (!done.has(node)) order.push(node);
-        done.add(node);
+        order.push(nodes[at]);
+        done[at] = 1;
       }
     }
   }
   return order;
 }
 
+/** Does each node come after those that make its inputs? It comes after those that touched its states before in any case. */
+function isInOrder(nodes: readonly Node[]): boolean {
+  const maker = placeOfMaker({ nodes });
+  return nodes.every(({ inputs }, at) => inputs.every((v) => !(maker[v.id] >= at)));
+}
+
+function placesOf(nodes: readonly Node[], before: ReadonlyMap<Node, readonly Node[]>): number[][] {
+  const place = new Map(nodes.map((n, at) => [n, at]));
+  return nodes.map((n) => before.get(n)!.map((b) => place.get(b)!));
+}
+
+/** The nodes that some effect or one of these results needs. */
+export function withoutDead(nodes: readonly Node[], results: readonly Value[]): Node[] {
+  const live = new ValueMap<true>({ nodes }), kept: Node[] = [];
+  for (const value of results) live.set(value, true);
+  for (let at = nodes.length - 1; at >= 0; at--) {
+    const node = nodes[at];
+    if (!hasEffect(node) && !node.outputs.some((v) => live.has(v))) continue;
+    for (const v of node.inputs) live.set(v, true);
+    kept.push(node);
+  }
+  return kept.reverse();
+}
+
 /** A graph under edit. */
 export class Editor {
-  readonly nodes: Set<Node>;
   readonly #builder: Builder;
   readonly #graph: Graph;
+  readonly #dropped = new Set<Node>();
   readonly #replaced = new Map<Value, Value>();
   /** Nodes to be put in front of a node: where a new node stands if nothing forces it elsewhere. */
   readonly #position = new Map<Node, Node>();
 
   constructor(graph: Graph) {
     this.#graph = graph;
-    this.#builder = Builder.extend(graph);
-    this.nodes = new Set(graph.nodes);
+    this.#builder = Builder.beside(graph);
   }
 
   /** Declares a state that new nodes touch. */
@@ -100,7 +139,6 @@ export class Editor {
   add(at: Node, op: string, inputs: readonly Value[], attrs: Attrs = {}, origin: Origin = at): Node {
     this.#builder.emit(op, inputs.map((v) => this.current(v)), attrs, origin);
     const node = this.#builder.nodes.at(-1)!;
-    this.nodes.add(node);
     this.#position.set(node, this.#position.get(at) ?? at);
     return node;
   }
@@ -124,7 +162,7 @@ export class Editor {
 
   /** Drops a node. */
   drop(node: Node): void {
-    this.nodes.delete(node);
+    this.#dropped.add(node);
   }
 
   /** What a value of the original graph is now. */
@@ -134,25 +172,34 @@ export class Editor {
     return now;
   }
 
+  /** A node on what its operands are now. */
+  #current(node: Node): Node {
+    const { inputs } = node;
+    for (let i = 0; i < inputs.length; i++) {
+      if (this.#replaced.has(inputs[i])) return withInputs(node, inputs.map((v) => this.current(v)));
+    }
+    return node;
+  }
+
   /** The edited graph; the original where nothing was edited. */
   finish(): Graph {
-    const isSame = this.#position.size === 0 && this.#replaced.size === 0 &&
-      this.nodes.size === this.#graph.nodes.length;
+    const isSame = this.#position.size === 0 && this.#replaced.size === 0 && this.#dropped.size === 0;
     if (isSame && this.#builder.states.size === this.#graph.states.length) return this.#graph;
-    const behind = new Map<Node, Node[]>();
-    for (const [node, at] of this.#position) behind.set(at, [...behind.get(at) ?? [], node]);
-    const placed = this.#graph.nodes.flatMap((n) => [...behind.get(n) ?? [], n]).filter((n) => this.nodes.has(n));
-    const current = placed.map((node) => {
-      const inputs = node.inputs.map((v) => this.current(v));
-      return inputs.every((v, i) => v === node.inputs[i]) ? node : withInputs(node, inputs);
-    });
-    const ordered = inOrder(current);
-    const live = new Set(this.#graph.outputs.map((o) => this.current(o.value)));
-    const kept = ordered.toReversed().filter((node) => {
-      if (!hasEffect(node) && !node.outputs.some((v) => live.has(v))) return false;
-      node.inputs.forEach((v) => live.add(v));
-      return true;
-    }).reverse();
+    const behind = new Map<Node, Node[]>(), placed: Node[] = [];
+    for (const [node, at] of this.#position) {
+      const nodes = behind.get(at);
+      if (nodes) nodes.push(node);
+      else behind.set(at, [node]);
+    }
+    const place = (node: Node) => {
+      if (!this.#dropped.has(node)) placed.push(this.#current(node));
+    };
+    for (const node of this.#graph.nodes) {
+      behind.get(node)?.forEach(place);
+      place(node);
+    }
+    const outputs = this.#graph.outputs.map((o) => this.current(o.value));
+    const kept = withoutDead(inOrder(placed), outputs);
     const edited = withNodes(this.#graph, kept, (v) => this.current(v));
     const { states } = this.#builder;
     return states.size === edited.states.length ? edited : { ...edited, states: [...states.values()] };

@@ -180,20 +180,74 @@ export function withNodes(graph: Graph, nodes: readonly Node[], now: (value: Val
   const renamed = ({ name, value }: Named): Named => ({ name, value: now(value) });
   const result = { ...graph, nodes, outputs: graph.outputs.map(renamed) };
   if (graph.activations.length === 0) return result;
-  const made = new Set([...graph.inputs.map((i) => i.value), ...nodes.flatMap((n) => n.outputs)]);
-  return { ...result, activations: graph.activations.map(renamed).filter((a) => made.has(a.value)) };
+  const inputs = new Set(graph.inputs.map((i) => i.value)), made = producers(result);
+  const isThere = ({ value }: Named) => inputs.has(value) || made.get(value) !== undefined;
+  return { ...result, activations: graph.activations.map(renamed).filter(isThere) };
+}
+
+/** Graphs never change, so what was found out about a list of nodes holds as long as there is the list. */
+export function remembered<T>(find: (graph: Pick<Graph, "nodes">) => T): (graph: Pick<Graph, "nodes">) => T {
+  const known = new WeakMap<readonly Node[], T>();
+  return (graph) => {
+    let found = known.get(graph.nodes);
+    if (found === undefined) known.set(graph.nodes, found = find({ nodes: graph.nodes }));
+    return found;
+  };
+}
+
+const largestOutput = remembered(({ nodes }) => {
+  let largest = -1;
+  for (const { outputs } of nodes) for (const v of outputs) if (v.id > largest) largest = v.id;
+  return largest;
+});
+
+/** How many numbers of values there are: one more than the largest that an input or a node has. */
+export function idCount({ inputs = [], nodes }: Pick<Graph, "nodes"> & Partial<Pick<Graph, "inputs">>): number {
+  return inputs.reduce((largest, { value }) => Math.max(largest, value.id), largestOutput({ nodes })) + 1;
+}
+
+/** What is known of values, to be asked only. */
+export type Lookup<T> = Pick<ValueMap<T>, "get" | "has">;
+
+/** What is known of values of one graph, found by their numbers: a step has very many, and a `Map` would hash each. */
+export class ValueMap<T> {
+  readonly #keys: Value[];
+  readonly #items: T[];
+
+  /** @param graph whose values they are. */
+  constructor(graph: Pick<Graph, "nodes">) {
+    const size = idCount(graph);
+    this.#keys = new Array(size);
+    this.#items = new Array(size);
+  }
+
+  /** What is known of a value. */
+  get(value: Value): T | undefined {
+    return this.#keys[value.id] === value ? this.#items[value.id] : undefined;
+  }
+
+  /** Is something known of a value? */
+  has(value: Value): boolean {
+    return this.#keys[value.id] === value;
+  }
+
+  /** Notes what is known of a value. */
+  set(value: Value, item: T): void {
+    this.#keys[value.id] = value;
+    this.#items[value.id] = item;
+  }
 }
 
 /** The node that makes each value (inputs have none). */
-export function producers(graph: Pick<Graph, "nodes">): Map<Value, Node> {
-  const made = new Map<Value, Node>();
-  for (const node of graph.nodes) for (const value of node.outputs) made.set(value, node);
+export const producers: (graph: Pick<Graph, "nodes">) => Lookup<Node> = remembered(({ nodes }) => {
+  const made = new ValueMap<Node>({ nodes });
+  for (const node of nodes) for (const value of node.outputs) made.set(value, node);
   return made;
-}
+});
 
 /** The nodes that read each value, in order; a graph output does not count as one. */
-export function consumers(graph: Graph): Map<Value, Node[]> {
-  const uses = new Map<Value, Node[]>();
+export const consumers: (graph: Pick<Graph, "nodes">) => Lookup<readonly Node[]> = remembered((graph) => {
+  const uses = new ValueMap<Node[]>(graph);
   for (const node of graph.nodes) {
     for (const value of node.inputs) {
       const list = uses.get(value);
@@ -202,4 +256,4 @@ export function consumers(graph: Graph): Map<Value, Node[]> {
     }
   }
   return uses;
-}
+});

@@ -27,6 +27,7 @@ export interface Transfer {
 
 /** All transfers of a graph, in its order. */
 export function transfersOf(graph: Graph): Transfer[] {
+  if (!graph.nodes.some((n) => opOf(n.op).together)) return [];
   const found = new Map([...fromStates(graph), ...toSums(graph), ...ofSums(graph)].map((t) => [t.node, t]));
   const states = new Map(graph.states.map((s) => [s.name, s]));
   /** Blocks so far: between the same two of them, what lies outside is one unit. */

@@ -7,6 +7,7 @@ import { touchedStates } from "./edit.ts";
 import { stateUse } from "./facts.ts";
 import {
   type Graph,
+  idCount,
   inBackward,
   type Level,
   type Node,
@@ -256,18 +257,11 @@ function knownOf(node: Node): Known {
   return found;
 }
 
-function largestId({ inputs, nodes }: Graph): number {
-  let largest = -1;
-  for (const { value } of inputs) if (value.id > largest) largest = value.id;
-  for (const { outputs } of nodes) for (const v of outputs) if (v.id > largest) largest = v.id;
-  return largest;
-}
-
 /** Checks a graph against all rules and returns it.
  * @throws {Error} naming the graph, the rule and the node. */
 export function verify(graph: Graph): Graph {
   if (verified.has(graph)) return graph;
-  const { level } = graph, made = new Array<Value | undefined>(1 + largestId(graph)).fill(undefined);
+  const { level } = graph, made = new Array<Value | undefined>(idCount(graph)).fill(undefined);
   let byName: Map<string, State> | undefined;
   const states = () => byName ??= new Map(graph.states.map((s) => [s.name, s]));
   const facts: Facts = { graph, states, made };

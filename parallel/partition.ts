@@ -18,10 +18,10 @@ import { Builder, opOf, withInputs } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
 import { stateUse } from "../graph/facts.ts";
 import {
-  consumers,
   type DimRole,
   dtypeBytes,
   type Graph,
+  type Lookup,
   type Node,
   producers,
   type State,
@@ -58,7 +58,7 @@ export function partition(graph: Graph, mesh: Mesh, layouts: Layouts): Graph {
 function separateReads(graph: Graph): Graph {
   const several = (n: Node) => stateUse(n) === "reads" && touchedStates(n).length > 1;
   if (!graph.nodes.some(several)) return graph;
-  const builder = Builder.extend(graph), nodes: Node[] = [], now = new Map<Value, Value>();
+  const builder = Builder.beside(graph), nodes: Node[] = [], now = new Map<Value, Value>();
   const current = (v: Value): Value => now.get(v) ?? v;
   for (const node of graph.nodes) {
     if (several(node)) {
@@ -79,7 +79,7 @@ class Rules implements Decisions {
   readonly #strategies = new Map<Node, Map<string, Strategy>>();
   readonly #placements = new Map<Value, Map<string, Placement>>();
   readonly #states: ReadonlyMap<string, State>;
-  readonly #made: ReadonlyMap<Value, Node>;
+  readonly #made: Lookup<Node>;
   /** Number of uses of each value, among them those as a result of the graph. */
   readonly #uses = new Map<Value, number>();
   /** Values of parameters, as they are stored. */
@@ -95,7 +95,9 @@ class Rules implements Decisions {
     this.axes = Object.keys(mesh.factors).filter((axis) => axis !== "pp" && mesh.factors[axis] > 1);
     this.#states = new Map(graph.states.map((s) => [s.name, s]));
     this.#made = producers(graph);
-    for (const [value, nodes] of consumers(graph)) this.#uses.set(value, nodes.length);
+    for (const node of graph.nodes) {
+      for (const value of new Set(node.inputs)) this.#uses.set(value, (this.#uses.get(value) ?? 0) + 1);
+    }
     for (const { value } of graph.outputs) this.#uses.set(value, (this.#uses.get(value) ?? 0) + 1);
     this.#parameters = this.#parameterValues();
     this.#gradients = this.#parameterGradients();

@@ -17,7 +17,7 @@ export function sumsGradients({ nodes, states }: Graph): boolean {
 /** Adds the reductions to a graph of all ranks behind pass `fuse`.
  * @param layoutOf layout of a gradient sum before them; behind them it is partial no more. */
 export function reduceSums(graph: Graph, mesh: Mesh, layoutOf: (state: string) => Layout): Graph {
-  const last = new Map<Node, string[]>(), touched = new Map<string, Node>(), builder = Builder.extend(graph);
+  const last = new Map<Node, string[]>(), touched = new Map<string, Node>(), builder = Builder.beside(graph);
   for (const node of graph.nodes) {
     if (stateUse(node) !== "reads") touchedStates(node).forEach((s) => touched.set(s, node));
   }

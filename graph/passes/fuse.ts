@@ -1,9 +1,9 @@
 /** Pass `fuse`: fewer passes over memory. Each rule is a small pure pass of its own, in the order of {@linkcode fusions}.
  * @module */
 import { opOf } from "../builder.ts";
-import { Editor, hasEffect, touchedStates } from "../edit.ts";
+import { Editor, hasEffect, placeOfMaker, touchedStates } from "../edit.ts";
 import { isGather, stateUse } from "../facts.ts";
-import { consumers, type Graph, type Node, producers, type Value } from "../ir.ts";
+import { consumers, type Graph, type Lookup, type Node, producers, type Value } from "../ir.ts";
 import { nums } from "../op.ts";
 import type { Fusion, Target } from "../target/target.ts";
 import { castsIntoKernels, castsIntoProducts } from "./fuse_casts.ts";
@@ -13,7 +13,7 @@ import { fuseMaps } from "./fuse_maps.ts";
 const results = (graph: Graph): Set<Value> => new Set(graph.outputs.map((o) => o.value));
 
 /** Is a value read by one node alone (and no graph output)? */
-function soleUse(uses: Map<Value, Node[]>, outputs: ReadonlySet<Value>, value: Value): Node | undefined {
+function soleUse(uses: Lookup<readonly Node[]>, outputs: ReadonlySet<Value>, value: Value): Node | undefined {
   const list = uses.get(value) ?? [];
   return list.length === 1 && !outputs.has(value) ? list[0] : undefined;
 }
@@ -44,15 +44,15 @@ export function ropeIntoAttention(graph: Graph): Graph {
 /** Answers whether a value is there when a node runs: it is made before the node stands, or is a read that may stand earlier, with
  * what gathers it from other ranks. */
 function availability(graph: Graph): (value: Value, at: Node) => boolean {
-  const made = producers(graph), order = new Map(graph.nodes.map((n, at) => [n, at]));
-  const firstChange = new Map(
-    graph.nodes.filter(hasEffect).toReversed().flatMap((n) => touchedStates(n).map((s) => [s, n])),
-  );
-  const isOld = (read: Node) =>
-    touchedStates(read).every((s) => !firstChange.has(s) || order.get(read)! < order.get(firstChange.get(s)!)!);
+  const made = producers(graph), places = placeOfMaker(graph), placeOf = (node: Node) => places[node.outputs[0].id];
+  const firstChange = new Map<string, number>();
+  for (const [at, node] of graph.nodes.entries()) {
+    if (hasEffect(node)) { for (const s of touchedStates(node)) if (!firstChange.has(s)) firstChange.set(s, at); }
+  }
+  const isOld = (read: Node) => touchedStates(read).every((s) => placeOf(read) < (firstChange.get(s) ?? Infinity));
   const isThere = (value: Value, at: Node): boolean => {
     const node = made.get(value);
-    if (node === undefined || order.get(node)! < order.get(at)!) return true;
+    if (node === undefined || placeOf(node) < placeOf(at)) return true;
     return stateUse(node) === "reads" ? isOld(node) : isGather(node) && node.inputs.every((v) => isThere(v, at));
   };
   return isThere;
@@ -97,26 +97,26 @@ function touchedOnce(graph: Graph): (states: readonly string[]) => boolean {
  * made, and an op whose kernel can add its output into memory gets the attribute `into`. */
 export function accumulateInPlace(graph: Graph, { lowerings }: Target): Graph {
   const made = producers(graph), uses = consumers(graph), outputs = results(graph), edit = new Editor(graph);
-  const order = new Map(graph.nodes.map((n, at) => [n, at])), isFree = touchedOnce(graph);
+  const places = placeOfMaker(graph), isFree = touchedOnce(graph);
   /** Terms of a sum that is there for one accumulation alone, each with the node where it can be added. A sum may be as long as the
    * graph, so this is no recursion. */
-  const termsOf = (sum: Value, sink: Node): { value: Value; at: Node }[] => {
-    const open = [{ value: sum, at: sink }], terms: typeof open = [];
+  const termsOf = (sum: Value, sink: Node, sinkPlace: number): { value: Value; at: Node; place: number }[] => {
+    const open = [{ value: sum, at: sink, place: sinkPlace }], terms: typeof open = [];
     for (let term; (term = open.pop());) {
-      const { value, at } = term, node = made.get(value);
+      const { value } = term, node = made.get(value), place = places[value.id];
       if (!node || !soleUse(uses, outputs, value)) terms.push(term);
-      else if (opOf(node.op).adds) open.push(...node.inputs.toReversed().map((v) => ({ value: v, at: node })));
+      else if (opOf(node.op).adds) open.push(...node.inputs.toReversed().map((v) => ({ value: v, at: node, place })));
       else {
         const isAdded = lowerings[node.op]?.accumulates && opOf(node.op).into === node.outputs.indexOf(value);
-        terms.push({ value, at: isAdded ? node : at });
+        terms.push(isAdded ? { value, at: node, place } : term);
       }
     }
     return terms;
   };
-  for (const sink of graph.nodes) {
+  for (const [place, sink] of graph.nodes.entries()) {
     if (stateUse(sink) !== "adds" || !isFree(touchedStates(sink))) continue;
     edit.drop(sink);
-    const terms = termsOf(sink.inputs[0], sink).sort((a, b) => order.get(a.at)! - order.get(b.at)!);
+    const terms = termsOf(sink.inputs[0], sink, place).sort((a, b) => a.place - b.place);
     terms.forEach(({ value, at }, i) => {
       const begin = i === 0 && sink.attrs.begin === true, states = [...touchedStates(sink)];
       if (at !== made.get(value)) edit.add(at, sink.op, [value], { states, begin });
@@ -156,9 +156,10 @@ function joinSlices(graph: Graph): Graph {
 
 /** All AdamW steps with the same scalars are one kernel over many tensors. The first of them must find all operands. */
 export function joinUpdates(graph: Graph): Graph {
-  const groups = new Map<string, Node[]>(), isThere = availability(graph);
-  for (const node of graph.nodes) {
-    if (node.op !== "adamw") continue;
+  const updates = graph.nodes.filter((n) => n.op === "adamw"), groups = new Map<string, Node[]>();
+  if (updates.length < 2) return graph;
+  const isThere = availability(graph);
+  for (const node of updates) {
     const key = JSON.stringify([node.attrs, node.inputs.slice(-3).map((v) => v.id), node.inputs[0].dtype]);
     const group = groups.get(key);
     if (!group) groups.set(key, [node]);

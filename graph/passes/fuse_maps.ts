@@ -2,17 +2,19 @@
  * leaves a cluster and comes back.
  * @module */
 import { opOf } from "../builder.ts";
-import { dependencies, Editor } from "../edit.ts";
+import { Editor, placeOfMaker, placesBefore } from "../edit.ts";
 import { fillOf, isElementwise } from "../facts.ts";
 import {
   type Attrs,
   type Graph,
   inBackward,
   isReal,
+  type Lookup,
   type Node,
   type Origin,
   producers,
   type Value,
+  ValueMap,
   wide,
 } from "../ir.ts";
 import { type MapProgram, type MapStep, programAttr } from "../ops/map.ts";
@@ -25,7 +27,7 @@ const MAX_TERMS = 3;
 
 /** What is run at once: a cluster of element-wise nodes, or any other node alone. */
 interface Cluster {
-  readonly nodes: Set<Node>;
+  readonly nodes: Node[];
   /** First and last of its nodes in the graph. */
   first: number;
   last: number;
@@ -38,20 +40,44 @@ const isMappable = (node: Node | undefined): node is Node =>
 
 /** The clusters of a graph. They never need each other in a circle. */
 class Clusters {
-  readonly #needs: ReadonlyMap<Node, readonly Node[]>;
-  readonly #of: Map<Node, Cluster>;
+  readonly #nodes: readonly Node[];
+  readonly #needs: ReturnType<typeof placesBefore>;
+  readonly #makers: Int32Array;
+  /** The cluster of each node, by its place in the graph. */
+  readonly #of: Cluster[];
   readonly #order: (Cluster | undefined)[];
 
   /** @param maxSteps longest program. */
   constructor(graph: Graph, readonly maxSteps: number) {
-    this.#needs = dependencies(graph.nodes);
-    const clusters = graph.nodes.map((node, at): Cluster => ({ nodes: new Set([node]), first: at, last: at, at }));
-    this.#of = new Map(graph.nodes.map((node, at) => [node, clusters[at]]));
-    this.#order = clusters;
+    this.#nodes = graph.nodes;
+    this.#needs = placesBefore(graph);
+    this.#makers = placeOfMaker(graph);
+    this.#of = graph.nodes.map((node, at): Cluster => ({ nodes: [node], first: at, last: at, at }));
+    this.#order = [...this.#of];
   }
 
   of(node: Node): Cluster {
-    return this.#of.get(node)!;
+    return this.#of[this.#placeOf(node)];
+  }
+
+  /** Is the value made in another cluster than that of a reader, which stands at a place in the graph? */
+  leaves(value: Value, reader: number): boolean {
+    const maker = this.#makers[value.id];
+    return maker >= 0 && this.#of[maker] !== this.#of[reader];
+  }
+
+  /** The nodes of a cluster in the order of the graph. */
+  inOrder({ nodes }: Cluster): Node[] {
+    return nodes.toSorted((a, b) => this.#placeOf(a) - this.#placeOf(b));
+  }
+
+  #placeOf({ outputs }: Node): number {
+    return this.#makers[outputs[0].id];
+  }
+
+  /** Places of all that the nodes of a cluster wait for. */
+  #sources({ nodes, first }: Cluster): readonly number[] {
+    return nodes.length === 1 ? this.#needs[first] : nodes.flatMap((n) => this.#needs[this.#placeOf(n)]);
   }
 
   /** Puts the nodes of `b` into `a`, if both can run at once. */
@@ -59,7 +85,7 @@ class Clusters {
     const [x] = a.nodes, [y] = b.nodes, start = Math.min(a.at, b.at), end = Math.max(a.at, b.at);
     const [u, v] = [x.outputs[0], y.outputs[0]];
     if (wide(u.dtype) !== wide(v.dtype) || String(u.shape) !== String(v.shape)) return;
-    if (a.nodes.size + b.nodes.size > this.maxSteps) return;
+    if (a.nodes.length + b.nodes.length > this.maxSteps) return;
     // What only backward needs is not made in forward.
     if (inBackward(x) !== inBackward(y) || Math.max(a.last, b.last) - Math.min(a.first, b.first) > MAX_DISTANCE) return;
     if (this.#keepsTerms(a, b)) return;
@@ -72,8 +98,8 @@ class Clusters {
       if (one) one.at = at;
     }
     for (const node of b.nodes) {
-      a.nodes.add(node);
-      this.#of.set(node, a);
+      a.nodes.push(node);
+      this.#of[this.#placeOf(node)] = a;
     }
     a.first = Math.min(a.first, b.first);
     a.last = Math.max(a.last, b.last);
@@ -81,18 +107,20 @@ class Clusters {
 
   /** Would the two keep many terms of a sum until the last of them is made, as the gradient of a weight from chunk after chunk? */
   #keepsTerms(a: Cluster, b: Cluster): boolean {
-    const nodes = new Set([...a.nodes, ...b.nodes]), terms = new Set([...nodes].flatMap((n) => this.#needs.get(n)!));
-    const others = [...terms].filter((n) => !nodes.has(n));
-    const isWaiting = (n: Node) => !isMappable(n) && this.of(n).at > Math.min(a.at, b.at);
-    return [...nodes].every((n) => opOf(n.op).adds) && others.length > MAX_TERMS && others.some(isWaiting);
+    const isSum = (n: Node) => opOf(n.op).adds === true;
+    if (!a.nodes.every(isSum) || !b.nodes.every(isSum)) return false;
+    const terms = new Set([...this.#sources(a), ...this.#sources(b)]);
+    const others = [...terms].filter((place) => this.#of[place] !== a && this.#of[place] !== b);
+    const isWaiting = (place: number) => !isMappable(this.#nodes[place]) && this.#of[place].at > Math.min(a.at, b.at);
+    return others.length > MAX_TERMS && others.some(isWaiting);
   }
 
   /** Clusters from `start` on that `a` or `b` needs; `undefined` where a path leaves the two and comes back. */
   #between(a: Cluster, b: Cluster, start: number): Set<Cluster> | undefined {
     const found = new Set<Cluster>(), stack = [a, b];
     for (let one; (one = stack.pop());) {
-      for (const source of [...one.nodes].flatMap((n) => this.#needs.get(n)!)) {
-        const next = this.of(source), isOwn = next === a || next === b;
+      for (const source of this.#sources(one)) {
+        const next = this.#of[source], isOwn = next === a || next === b;
         if (isOwn && found.has(one)) return;
         if (isOwn || next.at < start || found.has(next)) continue;
         found.add(next);
@@ -105,23 +133,25 @@ class Clusters {
 
 /** Replaces every cluster of element-wise nodes by one `map`. */
 export function fuseMaps(graph: Graph, { mapSteps }: Target): Graph {
-  const made = producers(graph), order = new Map(graph.nodes.map((n, i) => [n, i]));
-  const clusters = new Clusters(graph, mapSteps);
-  const readers = new Map<Value, Node[]>(), mappable = graph.nodes.filter(isMappable);
+  const made = producers(graph), clusters = new Clusters(graph, mapSteps);
+  const readers = new ValueMap<Node[]>(graph), mappable = graph.nodes.filter(isMappable);
   for (const node of mappable) {
     const sources = node.inputs.map((v) => made.get(v)).filter(isMappable);
     const siblings = node.inputs.flatMap((v) => readers.get(v) ?? []);
     const near = new Set([...sources, ...siblings].map((n) => clusters.of(n)));
     for (const other of [...near].sort((a, b) => b.at - a.at)) clusters.join(clusters.of(node), other);
-    for (const v of new Set(node.inputs)) readers.set(v, [...readers.get(v) ?? [], node]);
+    for (const v of new Set(node.inputs)) {
+      const known = readers.get(v);
+      if (known) known.push(node);
+      else readers.set(v, [node]);
+    }
   }
   const edit = new Editor(graph), stored = new Set(graph.outputs.map((o) => o.value));
-  for (const node of graph.nodes) {
-    for (const v of node.inputs) if (clusters.of(node) !== clusters.of(made.get(v) ?? node)) stored.add(v);
+  for (const [at, node] of graph.nodes.entries()) {
+    for (const v of node.inputs) if (isMappable(made.get(v)) && clusters.leaves(v, at)) stored.add(v);
   }
   for (const cluster of new Set(mappable.map((n) => clusters.of(n)))) {
-    const nodes = [...cluster.nodes].sort((a, b) => order.get(a)! - order.get(b)!);
-    emit(edit, nodes, made, stored);
+    emit(edit, clusters.inOrder(cluster), made, stored);
   }
   return edit.finish();
 }
@@ -130,7 +160,7 @@ export function fuseMaps(graph: Graph, { mapSteps }: Target): Graph {
 function emit(
   edit: Editor,
   nodes: readonly Node[],
-  made: ReadonlyMap<Value, Node>,
+  made: Lookup<Node>,
   stored: ReadonlySet<Value>,
 ): void {
   const inside = new Map(nodes.map((n) => [n.outputs[0], n]));

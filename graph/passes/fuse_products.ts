@@ -5,7 +5,7 @@ import { opOf } from "../builder.ts";
 import { parseDims } from "../dims.ts";
 import { Editor, hasEffect, touchedStates } from "../edit.ts";
 import { isGather, isViewOp, stateUse } from "../facts.ts";
-import { consumers, type Graph, inBackward, type Node, producers, type Value } from "../ir.ts";
+import { consumers, type Graph, inBackward, type Lookup, type Node, producers, type Value } from "../ir.ts";
 import { str } from "../op.ts";
 
 /** Products `contract(x, w_i)` of one x and parameters, by an einsum whose only free label of w is w's dim 0. */
@@ -21,8 +21,8 @@ interface Group {
 
 /** What a graph tells about its values. */
 class Facts {
-  readonly made: Map<Value, Node>;
-  readonly uses: Map<Value, Node[]>;
+  readonly made: Lookup<Node>;
+  readonly uses: Lookup<readonly Node[]>;
   readonly results: ReadonlySet<Value>;
   /** Nodes that touch each state. */
   readonly touching: ReadonlyMap<string, readonly Node[]>;

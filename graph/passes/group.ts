@@ -41,7 +41,7 @@ export function group(graph: Graph): Graph {
     }
   }
   const before = new Map<Node, Node[]>();
-  for (const [node, needs] of dependencies(graph.nodes)) {
+  for (const [node, needs] of dependencies(graph)) {
     before.set(now(node), [...before.get(now(node)) ?? [], ...needs.map(now)]);
   }
   const place = (node: Node): number => at.get(node) ?? position.get(node)!;

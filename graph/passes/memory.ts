@@ -22,6 +22,7 @@ import { scopeText } from "../print.ts";
 import type { Target } from "../target/target.ts";
 import { transfersOf } from "../units.ts";
 import type { View } from "../view.ts";
+import { bestFit } from "./best_fit.ts";
 
 /** One piece of the shared region while it is in use. */
 export interface Block {
@@ -181,7 +182,7 @@ function planSection(
     }
   }
   const list = [...blocks.values(), ...scratch.values()];
-  fit(list, { start, alignment, isSent: (block) => isCollective(graph.nodes[block.first]) });
+  bestFit(list, { start, alignment, isSent: (block) => isCollective(graph.nodes[block.first]) });
   const host = (slots: readonly { name: string; value: Value }[]) => {
     let offset = 0;
     const placed = slots.map(({ name, value }) => {
@@ -382,43 +383,4 @@ function shareMemory(
     }
   }
   return home;
-}
-
-/** Best fit, largest first: each block at the lowest offset where nothing that lives at the same time lies.
- * @param options `start`: lowest offset; `isSent`: is the block first written by a collective? */
-function fit(
-  blocks: readonly Block[],
-  { start, alignment, isSent }: {
-    readonly start: number;
-    readonly alignment: number;
-    readonly isSent: (block: Block) => boolean;
-  },
-): void {
-  const placed: Block[] = []; // by offset
-  const sent = new Set(blocks.filter(isSent));
-  const covers = (a: Block, b: Block): boolean => a.first <= b.first && b.first <= (sent.has(b) ? a.last : a.held);
-  const meet = (a: Block, b: Block): boolean =>
-    a.first <= b.held && b.first <= a.held && (covers(a, b) || covers(b, a));
-  for (const block of [...blocks].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
-    const others = placed.filter((p) => meet(p, block));
-    let best = -1, gapBest = Infinity, end = start;
-    for (const other of others) {
-      const gap = other.offset - end;
-      if (gap >= block.bytes && gap < gapBest) [best, gapBest] = [end, gap];
-      end = Math.max(end, align(other.offset + other.bytes, alignment));
-    }
-    block.offset = best >= 0 ? best : end;
-    placed.splice(firstBehind(placed, block.offset), 0, block);
-  }
-}
-
-/** Index of the first block, of a list by offset, that lies behind an offset; the list's length where none does. */
-function firstBehind(placed: readonly Block[], offset: number): number {
-  let [low, high] = [0, placed.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (placed[middle].offset > offset) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }

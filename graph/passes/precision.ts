@@ -47,8 +47,7 @@ function rewrite(
   graph: Graph,
   replace: (node: Node, context: Context) => readonly Value[] | undefined,
 ): Graph {
-  const builder = Builder.extend(graph), now = new Map<Value, Value>(), current = (v: Value) => now.get(v) ?? v;
-  builder.nodes.length = 0;
+  const builder = Builder.beside(graph), now = new Map<Value, Value>(), current = (v: Value) => now.get(v) ?? v;
   for (const old of graph.nodes) {
     const node = old.inputs.some((v) => now.has(v)) ? withInputs(old, old.inputs.map(current)) : old;
     const emit: Context["emit"] = (op, inputs, attrs) => builder.emit(op, inputs, attrs, node);

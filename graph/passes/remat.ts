@@ -5,7 +5,7 @@
 import { Builder, opOf, withInputs } from "../builder.ts";
 import { hasEffect } from "../edit.ts";
 import { fillOf, isViewOp, stateUse } from "../facts.ts";
-import { type Graph, inBackward, type Node, producers, sizeBytes, type Value, withNodes } from "../ir.ts";
+import { type Graph, inBackward, type Lookup, type Node, producers, sizeBytes, type Value, withNodes } from "../ir.ts";
 import { FlowNetwork } from "../min_cut.ts";
 import { flopsOf } from "../op.ts";
 import { transfersOf } from "../units.ts";
@@ -37,7 +37,7 @@ export class Forward {
   readonly needed: ReadonlySet<Value>;
   /** Nodes that make what leaves their block. */
   readonly leaving: ReadonlySet<Node>;
-  readonly #made: ReadonlyMap<Value, Node>;
+  readonly #made: Lookup<Node>;
 
   constructor(graph: Graph) {
     const made = this.#made = producers(graph), turn = graph.nodes.findIndex(inBackward);
@@ -162,7 +162,7 @@ export function remat(graph: Graph, policy: RematPolicy = { mode: "none" }): Gra
 export function remake(graph: Graph, remade: ReadonlySet<Node>): Graph {
   if (remade.size === 0) return graph;
   const made = producers(graph), position = new Map(graph.nodes.map((n, at) => [n, at]));
-  const builder = Builder.extend(graph), nodes: Node[] = [], copies = new Map<Value, Value>();
+  const builder = Builder.beside(graph), nodes: Node[] = [], copies = new Map<Value, Value>();
   const again = new Map<Node, boolean>();
   for (const node of graph.nodes) {
     const source = isViewOp(node.op) ? made.get(node.inputs[0]) : undefined;

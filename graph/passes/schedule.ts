@@ -40,7 +40,7 @@ export function schedule(graph: Graph, { prefetch = 1 }: ScheduleOptions = {}): 
     const place = (reductions[k + 1]?.start ?? graph.nodes.length) - 0.5;
     for (const node of unit.flatMap((t) => t.links)) at.set(node, place);
   });
-  const place = (node: Node): number => at.get(node) ?? position.get(node)!, before = dependencies(graph.nodes);
+  const place = (node: Node): number => at.get(node) ?? position.get(node)!, before = dependencies(graph);
   for (const { node, links } of transfers.filter((t) => t.kind === "sum")) {
     const added = links.filter((n) => stateUse(n) === "reads").flatMap((n) => before.get(n)!);
     const last = Math.max(place(node), ...added.map((n) => place(n) + 0.25));

@@ -5,7 +5,7 @@
 import { arr } from "../array.ts";
 import { Builder, opOf, withInputs } from "../builder.ts";
 import { parseDims } from "../dims.ts";
-import { hasEffect, touchedStates } from "../edit.ts";
+import { hasEffect, touchedStates, withoutDead } from "../edit.ts";
 import { fillOf, isElementwise, isViewOp } from "../facts.ts";
 import { type Attrs, type Graph, isReal, type Node, numel, type Origin, type Value, withNodes } from "../ir.ts";
 import { num, nums, str } from "../op.ts";
@@ -233,7 +233,7 @@ export const rules: readonly (readonly [name: string, rule: LocalRule])[] = [
 
 /** Applies the rules to every node, and to what they make; returns the same graph where none fits. */
 export function applyRules(graph: Graph, table: typeof rules = rules): Graph {
-  const builder = Builder.extend(graph), nodes: Node[] = [], made = new Map<Value, Node>();
+  const builder = Builder.beside(graph), nodes: Node[] = [], made = new Map<Value, Node>();
   const now = new Map<Value, Value>(), uses = new Map<Value, number>();
   const use = (v: Value, times: number) => uses.set(v, (uses.get(v) ?? 0) + times);
   graph.nodes.forEach((node) => node.inputs.forEach((v) => use(v, 1)));
@@ -307,12 +307,7 @@ export function joinEqualNodes(graph: Graph): Graph {
 
 /** Removes nodes that no effect and no graph output needs. States stay declared. */
 export function removeDeadNodes(graph: Graph): Graph {
-  const live = new Set(graph.outputs.map((o) => o.value));
-  const nodes = graph.nodes.toReversed().filter((node) => {
-    if (!hasEffect(node) && !node.outputs.some((v) => live.has(v))) return false;
-    node.inputs.forEach((v) => live.add(v));
-    return true;
-  }).reverse();
+  const nodes = withoutDead(graph.nodes, graph.outputs.map((o) => o.value));
   return nodes.length === graph.nodes.length ? graph : withNodes(graph, nodes);
 }
 

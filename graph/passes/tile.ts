@@ -4,9 +4,9 @@
  * @module */
 import { Builder, opOf, withInputs } from "../builder.ts";
 import { type Dim, expandDims, type Signature } from "../dims.ts";
-import { dependencies, touchedStates } from "../edit.ts";
+import { placesBefore, touchedStates } from "../edit.ts";
 import { fillOf, rowsOf } from "../facts.ts";
-import { type Graph, type Node, numel, type Origin, producers, type Value, withNodes } from "../ir.ts";
+import { type Graph, type Lookup, type Node, numel, type Origin, producers, type Value, withNodes } from "../ir.ts";
 import { num } from "../op.ts";
 import { nodeText, scopeText } from "../print.ts";
 import type { Chunks } from "../target/target.ts";
@@ -81,13 +81,23 @@ function regionOf(graph: Graph, value: Value): Region | Refusal {
 
 /** The nodes outside of some that need what those make, and that those need. */
 function between(graph: Graph, nodes: ReadonlySet<Node>): Set<Node> {
-  const needs = dependencies(graph.nodes), late = new Set<Node>(), found = new Set<Node>();
-  for (const node of graph.nodes) if (needs.get(node)!.some((n) => nodes.has(n) || late.has(n))) late.add(node);
-  for (const node of graph.nodes.toReversed()) {
+  const needs = placesBefore(graph), found = new Set<Node>();
+  const isLate = lateFlags(graph, nodes);
+  for (let at = graph.nodes.length - 1; at >= 0; at--) {
+    const node = graph.nodes[at];
     if (!nodes.has(node) && !found.has(node)) continue;
-    for (const n of needs.get(node)!) if (late.has(n) && !nodes.has(n)) found.add(n);
+    for (const place of needs[at]) if (isLate[place] && !nodes.has(graph.nodes[place])) found.add(graph.nodes[place]);
   }
   return found;
+}
+
+/** For each place in a graph, 1 if its node needs, over others too, what some nodes make. */
+function lateFlags(graph: Graph, nodes: ReadonlySet<Node>): Uint8Array {
+  const needs = placesBefore(graph), isLate = new Uint8Array(graph.nodes.length);
+  for (let at = graph.nodes.findIndex((n) => nodes.has(n)); at < isLate.length; at++) {
+    for (const place of needs[at]) if (isLate[place] || nodes.has(graph.nodes[place])) isLate[at] = 1;
+  }
+  return isLate;
 }
 
 /** The region of chosen nodes; a choice is told whether the node has an operand with all dims of the value. */
@@ -162,19 +172,17 @@ export function lossRegions(graph: Graph): Value[] {
 /** The nodes outside a region in two parts, each in its old order: what can stand in front of all chunks, and what comes after
  * them since it uses what they make (or was behind everything that the region needs). */
 function split(graph: Graph, region: Region): { before: Node[]; after: Node[] } {
-  const needs = dependencies(graph.nodes),
-    position = new Map(graph.nodes.map((n, at) => [n, at])),
-    late = new Set<Node>();
+  const needs = placesBefore(graph), isLate = lateFlags(graph, region.nodes);
   let last = graph.nodes.findIndex((n) => region.nodes.has(n));
-  for (const node of graph.nodes) {
-    const sources = needs.get(node)!;
-    if (!region.nodes.has(node)) {
-      if (sources.some((n) => late.has(n) || region.nodes.has(n))) late.add(node);
-    } else for (const n of sources) if (!region.nodes.has(n)) last = Math.max(last, position.get(n)!);
+  for (const [at, node] of graph.nodes.entries()) {
+    if (!region.nodes.has(node)) continue;
+    for (const place of needs[at]) if (!region.nodes.has(graph.nodes[place])) last = Math.max(last, place);
   }
-  const outside = graph.nodes.filter((n) => !region.nodes.has(n));
-  const isBefore = (n: Node) => position.get(n)! <= last && !late.has(n);
-  return { before: outside.filter(isBefore), after: outside.filter((n) => !isBefore(n)) };
+  const before: Node[] = [], after: Node[] = [];
+  for (const [at, node] of graph.nodes.entries()) {
+    if (!region.nodes.has(node)) (at <= last && !isLate[at] ? before : after).push(node);
+  }
+  return { before, after };
 }
 
 /** One chunk: a box of rows. */
@@ -212,7 +220,7 @@ export function chunkBoxes(shape: readonly number[], limit: number, most: number
 
 /** Clones a region for one box: its values by the ones that they stand for. Operands from outside are sliced along the rows
  * that they have, once for all nodes of the chunk. */
-function cloneChunk(builder: Builder, region: Region, made: ReadonlyMap<Value, Node>, box: Box): Map<Value, Value> {
+function cloneChunk(builder: Builder, region: Region, made: Lookup<Node>, box: Box): Map<Value, Value> {
   const own = new Map<Value, Value>(), sliced = new Map<string, Value>();
   const sliceOf = (v: Value, dims: readonly number[], origin: Origin): Value => {
     const starts = dims.map((d) => box.starts[d] ?? 0), shape = dims.map((d, i) => box.sizes[d] ?? v.shape[i]);
@@ -246,7 +254,7 @@ function tileRegion(graph: Graph, value: Value, { rows, chunks }: Chunks): Graph
   const { before, after } = split(graph, region), loss = [...region.nodes].find(isLoss);
   const boxes = chunkBoxes(value.shape.slice(0, -1), rows * slicesOf(loss, value), chunks);
   if (boxes.length < 2) return graph;
-  const builder = Builder.extend(graph), made = producers(graph), old = builder.nodes.length;
+  const builder = Builder.beside(graph), made = producers(graph);
   const needed = new Set([...after.flatMap((n) => n.inputs), ...graph.outputs.map((o) => o.value)]);
   const wanted = [...region.nodes].flatMap((n) => n.outputs).filter((v) => needed.has(v));
   const isSum = (v: Value) => !region.carried.get(v)!.some((d) => d >= 0 && d < value.shape.length - 1);
@@ -266,7 +274,7 @@ function tileRegion(graph: Graph, value: Value, { rows, chunks }: Chunks): Graph
   }));
   const replace = (v: Value) => results.get(v) ?? v;
   const renamed = after.map((n) => n.inputs.some((v) => results.has(v)) ? withInputs(n, n.inputs.map(replace)) : n);
-  const nodes = [...before, ...builder.nodes.slice(old), ...renamed];
+  const nodes = [...before, ...builder.nodes, ...renamed];
   // A whole constant that only the region used is dead now.
   return removeDeadNodes(withNodes(graph, nodes, replace));
 }

@@ -6,7 +6,7 @@
  * @module */
 import { parseDims } from "../dims.ts";
 import { Editor } from "../edit.ts";
-import { type Attrs, consumers, type Graph, inBackward, type Node, producers, type Value } from "../ir.ts";
+import { type Attrs, consumers, type Graph, inBackward, type Lookup, type Node, producers, type Value } from "../ir.ts";
 import { num, nums, str } from "../op.ts";
 
 /** Tiles the gathers and scatters over one axis of the mesh that feed products, or are fed by them. The meaning stays the same up to the order of sums. */
@@ -30,8 +30,8 @@ function freeDim({ attrs, inputs }: Node, operand: Value, dim: number): number |
 
 class Overlap {
   readonly edit: Editor;
-  readonly #made: ReadonlyMap<Value, Node>;
-  readonly #uses: ReadonlyMap<Value, Node[]>;
+  readonly #made: Lookup<Node>;
+  readonly #uses: Lookup<readonly Node[]>;
   readonly #results: ReadonlySet<Value>;
 
   constructor(graph: Graph) {

@@ -7,7 +7,17 @@
  * come to rank r in the order r - 1, r - 2, ... of the group's ring, so every sum has one order.
  * @module */
 import { Editor } from "../edit.ts";
-import { type Attr, type Attrs, consumers, type Graph, type Node, type Phase, producers, type Value } from "../ir.ts";
+import {
+  type Attr,
+  type Attrs,
+  consumers,
+  type Graph,
+  type Lookup,
+  type Node,
+  type Phase,
+  producers,
+  type Value,
+} from "../ir.ts";
 import { num } from "../op.ts";
 import { nodeText } from "../print.ts";
 import { isViewOp } from "../facts.ts";
@@ -34,7 +44,7 @@ export function tileRing(graph: Graph): Graph {
 }
 
 /** The gather of rows that makes a value. */
-function gatherOf(made: ReadonlyMap<Value, Node>, value: Value): Node | undefined {
+function gatherOf(made: Lookup<Node>, value: Value): Node | undefined {
   const node = made.get(value);
   return node?.op === "all_gather" && num(node.attrs.dim) === 1 ? node : undefined;
 }
@@ -92,7 +102,7 @@ function forward(ring: Ring): void {
   node.outputs.forEach((v, i) => edit.replace(v, result[i]));
 }
 
-function backward(ring: Ring, made: ReadonlyMap<Value, Node>, uses: ReadonlyMap<Value, Node[]>): void {
+function backward(ring: Ring, made: Lookup<Node>, uses: Lookup<readonly Node[]>): void {
   const { edit, node, size, own } = ring, [q] = node.inputs, rest = node.inputs.slice(3, 6);
   const scatters = node.outputs.slice(1).map((gradient) => {
     const [use, more] = uses.get(gradient) ?? [];
@@ -120,7 +130,7 @@ function backward(ring: Ring, made: ReadonlyMap<Value, Node>, uses: ReadonlyMap<
 }
 
 /** The value whose memory a view shows. */
-function memoryOf(made: ReadonlyMap<Value, Node>, value: Value): Value {
+function memoryOf(made: Lookup<Node>, value: Value): Value {
   const node = made.get(value);
   return node && isViewOp(node.op) ? memoryOf(made, node.inputs[0]) : value;
 }

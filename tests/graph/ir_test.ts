@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { f32, f64, i32 } from "../../graph/builder.ts";
-import { consumers, isReal, numel, producers, sameType, sizeBytes, typeText } from "../../graph/ir.ts";
+import { consumers, isReal, numel, producers, sameType, sizeBytes, typeText, ValueMap } from "../../graph/ir.ts";
 import { trace } from "../../graph/trace.ts";
 
 Deno.test("types have elements, bytes and a text", () => {
@@ -22,4 +22,13 @@ Deno.test("producers and consumers of values: a node that reads a value twice co
   assertEquals(consumers(graph).get(exp.outputs[0]), undefined);
   assertEquals(producers(graph).get(mul.outputs[0]), mul);
   assertEquals(producers(graph).get(x), undefined);
+});
+
+Deno.test("what is known of a value is not known of another graph's value of the same number", () => {
+  const [one, other] = [1, 2].map(() => trace((x) => x.exp(), f64(2))), known = new ValueMap<string>(one);
+  const [value, same] = [one, other].map((g) => g.nodes[0].outputs[0]);
+  known.set(value, "this");
+  assertEquals([known.get(value), known.has(value)], ["this", true]);
+  assertEquals([same.id, known.get(same), known.has(same)], [value.id, undefined, false]);
+  assertEquals(producers(one).get(same), undefined);
 });
