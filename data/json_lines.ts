@@ -45,9 +45,16 @@ export async function* readJsonLines(
       if (text !== undefined) yield { index: line.index, text };
     }
   } catch (error) {
-    if (!(error instanceof DataError) || error.code !== "damaged_shard") throw error;
-    const { what, ...problem } = error.problem;
-    onBad(new DataError({ ...problem, what: what.replace(": ", ` after line ${lines}: `) }, { cause: error.cause }));
+    if (!(error instanceof DataError)) throw error;
+    const { what, ...problem } = error.problem, names = error.code === "bad_document"; // its line
+    const isDamage = names || error.code === "damaged_shard";
+    const again = isDamage && await file.distrust?.() ? { fix: "begin again: what had come of it is removed" } : {};
+    const placed = new DataError(
+      { ...problem, ...again, what: names ? what : what.replace(": ", ` after line ${lines}: `) },
+      { cause: error.cause },
+    );
+    if (error.code !== "damaged_shard") throw placed;
+    onBad(placed);
     return;
   }
   if (lines === 0) onBad(noDocument(file));

@@ -20,14 +20,17 @@ export interface ShardFile {
   readonly location: string;
   /** Tells its bytes from others: what it costs little to know, such as size or hash. */
   identity(): Promise<string>;
-  /** Its bytes as they are stored, in chunks. The caller destroys the stream.
+  /** Its bytes as they are stored, in chunks, from byte `from` on (default 0). The caller destroys the stream.
    * @throws {DataError} when there is no such file, or it cannot be read. */
-  open(): Promise<Readable>;
+  open(from?: number): Promise<Readable>;
   /** The bytes from `start` to `end` (or to where the file ends), for formats that are read by place.
    * @throws {DataError} when there is no such file, or it cannot be read. */
   slice(start: number, end: number): Promise<Uint8Array<ArrayBuffer>>;
   /** How many bytes are stored. @throws {DataError} when there is no such file. */
   size(): Promise<number>;
+  /** Is told that its bytes make no sense. Where they have come over a network and are not known to be right, it forgets them, and gives
+   * true. */
+  distrust?(): Promise<boolean>;
 }
 
 /** The file at a URL as a shard. */
@@ -46,7 +49,7 @@ export function shardFile(url: URL): ShardFile {
   return {
     name: decodeURIComponent(url.pathname.split("/").at(-1)!),
     location,
-    open: async () => there(await openStream(url)),
+    open: async (from) => there(await openStream(url, from)),
     slice: async (start, end) => there(await readSlice(url, start, end)),
     size,
     identity: async () => String(await size()),
@@ -111,11 +114,13 @@ export async function readBytes(url: URL): Promise<Uint8Array<ArrayBuffer> | und
   }
 }
 
-/** The bytes of a file in chunks of CHUNK_BYTES, or undefined where there is none. The caller destroys the stream. */
-export async function openStream(url: URL): Promise<Readable | undefined> {
+/** The bytes of a file from `from` on in chunks of CHUNK_BYTES, or undefined where there is none. The caller destroys the stream. */
+export async function openStream(url: URL, from = 0): Promise<Readable | undefined> {
   if (url.protocol !== "file:") {
-    const response = await request(url);
-    return response && Readable.fromWeb(response.body as ReadableStream);
+    const response = await request(url, from === 0 ? undefined : { headers: { range: `bytes=${from}-` } });
+    if (response === undefined) return undefined;
+    const body = Readable.fromWeb(response.body as ReadableStream);
+    return from === 0 || response.status === 206 ? body : Readable.from(behind(body, from)); // a server may send all of it
   }
   try {
     if (!(await reading(show(url), () => Deno.stat(url))).isFile) return undefined;
@@ -123,7 +128,14 @@ export async function openStream(url: URL): Promise<Readable | undefined> {
     if (isMissing(error)) return undefined;
     throw error;
   }
-  return createReadStream(url, { highWaterMark: CHUNK_BYTES });
+  return createReadStream(url, { start: from, highWaterMark: CHUNK_BYTES });
+}
+
+async function* behind(chunks: AsyncIterable<Uint8Array>, bytes: number): AsyncGenerator<Uint8Array, void> {
+  for await (const chunk of chunks) {
+    if (bytes < chunk.length) yield chunk.subarray(bytes);
+    bytes = Math.max(0, bytes - chunk.length);
+  }
 }
 
 /** Bytes of a file, or undefined where there is none. */

@@ -11,7 +11,7 @@
  * Locks are the system's (flock): they end with the process that has them, however it ends.
  * @module
  */
-import { dirname, join } from "@std/path";
+import { basename, dirname, join } from "@std/path";
 import { isMissing } from "../source.ts";
 import { COMMIT, type HubFile, type Repository } from "./hub.ts";
 
@@ -31,6 +31,18 @@ export class HubCache {
   async find(repository: Repository, commit: string, path: string): Promise<string | undefined> {
     const link = this.snapshot(repository, commit, path);
     return await isFile(link) ? link : undefined;
+  }
+
+  /** What is known of a file that is there whole, or undefined. */
+  async known(repository: Repository, commit: string, path: string): Promise<HubFile | undefined> {
+    const link = this.snapshot(repository, commit, path);
+    try {
+      const { size } = await Deno.stat(link);
+      return { repository, commit, path, size, etag: basename(await Deno.realPath(link)) };
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw error;
+    }
   }
 
   /** The commit that a revision was known to mean, or undefined. */
@@ -64,6 +76,13 @@ export class HubCache {
   /** Where a file is at a commit. */
   snapshot(repository: Repository, commit: string, path: string): string {
     return join(this.#of(repository), "snapshots", commit, ...path.split("/"));
+  }
+
+  /** Removes a content that is not known to be right; false where it is, as all that is whole. */
+  async forget(file: HubFile): Promise<boolean> {
+    if (await isFile(this.blob(file))) return false;
+    await removeIfThere(this.incomplete(file));
+    return true;
   }
 
   /** Has a file's name at its commit lead to its content, and gives that path. */

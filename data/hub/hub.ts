@@ -61,10 +61,12 @@ export class Hub {
   }
 
   /** All files at a commit, in the order of the hub.
+   * @param folder below which they are; "": all of the repository.
    * @throws {DataError} when they cannot be listed, or one lies outside of the repository. */
-  async files(repository: Repository, commit: string): Promise<HubFile[]> {
-    const what = `the files of ${repository.name}`, files: HubFile[] = [];
-    let url: string | undefined = `${this.#api(repository)}/tree/${commit}?recursive=1`;
+  async files(repository: Repository, commit: string, folder = ""): Promise<HubFile[]> {
+    const what = `the files of ${[repository.name, folder].join("/").replace(/\/$/, "")}`, files: HubFile[] = [];
+    const below = folder === "" ? "" : `/${encoded(folder)}`;
+    let url: string | undefined = `${this.#api(repository)}/tree/${commit}${below}?recursive=1`;
     while (url !== undefined) {
       const { page, next }: Page = await this.requests.retrying(what, async () => {
         const response = await this.requests.once(what, url!);
@@ -198,9 +200,8 @@ export class Hub {
   }
 
   #resolve({ kind, name }: Repository, revision: string, path: string): string {
-    const folder = kind === "model" ? name : `${kind}s/${name}`;
-    const encoded = path.split("/").map(encodeURIComponent).join("/");
-    return `${this.requests.settings.endpoint}/${folder}/resolve/${encodeURIComponent(revision)}/${encoded}`;
+    const at = kind === "model" ? name : `${kind}s/${name}`;
+    return `${this.requests.settings.endpoint}/${at}/resolve/${encodeURIComponent(revision)}/${encoded(path)}`;
   }
 }
 
@@ -223,6 +224,10 @@ async function* skip(chunks: AsyncGenerator<Uint8Array<ArrayBuffer>, void>, byte
     if (bytes < chunk.length) yield bytes === 0 ? chunk : chunk.subarray(bytes);
     bytes = Math.max(0, bytes - chunk.length);
   }
+}
+
+function encoded(path: string): string {
+  return path.split("/").map(encodeURIComponent).join("/");
 }
 
 /** What the hub says is the content: of a file that is kept elsewhere, that of the file and not of the pointer to it. */

@@ -20,6 +20,7 @@ class Filling implements AsyncDisposable {
   readonly #stop = new AbortController();
   #more = Promise.withResolvers<void>();
   #at = 0;
+  #over = false;
 
   /** Begins. */
   constructor(hub: Hub, cache: HubCache, file: HubFile, lock: Lock, limit: number) {
@@ -28,16 +29,18 @@ class Filling implements AsyncDisposable {
       await using _room = await makeRoom(cache.folder, cache.incomplete(file), file.size, limit);
       await fill(hub, cache, file, { signal: this.#stop.signal, progress: (bytes) => this.#progress(bytes) });
     })();
-    this.ended.catch(() => {}); // whoever reads is told by `beyond`
+    const over = () => {
+      this.#over = true;
+      this.#more.resolve();
+    };
+    this.ended.then(over, over); // whoever reads is told by `beyond`
   }
 
   /** Waits until there is more than `bytes`, or an end.
    * @throws what the filling ended with. */
   async beyond(bytes: number): Promise<void> {
-    while (this.#at <= bytes) {
-      const ended = Symbol();
-      if (await Promise.race([this.#more.promise, this.ended.then(() => ended)]) === ended) return;
-    }
+    while (this.#at <= bytes && !this.#over) await this.#more.promise;
+    if (this.#over) await this.ended;
   }
 
   /** Stops; what has come stays. */
@@ -53,32 +56,45 @@ class Filling implements AsyncDisposable {
   }
 }
 
-/** Bytes of a file from `from` on, in chunks that are valid until the next one.
- * @param limit bytes that the cache may take.
+/** How a file is read while it comes. */
+export interface SharedOptions {
+  /** Bytes that the cache may take. */
+  readonly limit: number;
+  /** The first byte to give; default 0. */
+  readonly from?: number;
+  /** Ends the reading, also while it waits. */
+  readonly signal?: AbortSignal;
+}
+
+/** Bytes of a file in chunks.
  * @throws {DataError} when they cannot be had, or turn out to be wrong: never later than at their end. */
 export async function* readShared(
   hub: Hub,
   cache: HubCache,
   file: HubFile,
-  limit: number,
-  from = 0,
+  { limit, from = 0, signal }: SharedOptions,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>, void> {
   const buffer = new Uint8Array(CHUNK_BYTES);
+  const { promise: aborted, reject: abort } = Promise.withResolvers<never>();
+  aborted.catch(() => {});
+  const stop = () => abort(signal!.reason);
+  signal?.addEventListener("abort", stop, { once: true });
   let source: Deno.FsFile | undefined, filling: Filling | undefined;
   try {
     for (let at = from; at < file.size;) {
+      signal?.throwIfAborted();
       source ??= await openFirst([cache.blob(file), cache.incomplete(file)]);
       if (source !== undefined) {
         await source.seek(at, Deno.SeekMode.Start);
         const n = await source.read(buffer);
         if (n !== null) {
           at += n;
-          yield buffer.subarray(0, n);
+          yield buffer.slice(0, n);
           continue;
         }
         if ((await source.stat()).nlink === 0) throw replaced(file);
       }
-      filling = await wait(filling, at);
+      await more(at);
     }
     // What was read is right when it has got its name, which the hash decides.
     for (;;) {
@@ -87,22 +103,21 @@ export async function* readShared(
         if (source === undefined || (await whole.stat()).ino === (await source.stat()).ino) break;
         throw replaced(file);
       }
-      filling = await wait(filling, file.size);
+      await more(file.size);
     }
     await cache.link(file);
   } finally {
+    signal?.removeEventListener("abort", stop);
     source?.close();
     await filling?.[Symbol.asyncDispose]();
   }
 
-  /** Waits for more than `bytes`, and brings it where nobody else does. */
-  async function wait(filling: Filling | undefined, bytes: number): Promise<Filling | undefined> {
-    if (filling === undefined) {
-      const lock = await cache.lock(file, { wait: false });
-      if (lock !== undefined) return new Filling(hub, cache, file, lock, limit);
-      await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN));
-    } else await filling.beyond(bytes);
-    return filling;
+  /** Waits until there may be more than `bytes`, and brings it where nobody else does. */
+  async function more(bytes: number): Promise<void> {
+    if (filling !== undefined) return await Promise.race([filling.beyond(bytes), aborted]);
+    const lock = await cache.lock(file, { wait: false });
+    if (lock !== undefined) filling = new Filling(hub, cache, file, lock, limit);
+    else await Promise.race([new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN)), aborted]);
   }
 }
 

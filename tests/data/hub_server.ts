@@ -98,7 +98,7 @@ export class HubServer implements AsyncDisposable {
   ): string {
     const stored = new Map(
       Object.entries(files).sort().map(([path, content]) => {
-        const bytes = typeof content === "string" ? encoder.encode(content) : content;
+        const bytes = typeof content === "string" ? encoder.encode(content) : new Uint8Array(content);
         return [path, { bytes, large: large(path, bytes) }];
       }),
     );
@@ -191,7 +191,7 @@ export class HubServer implements AsyncDisposable {
     if (api) {
       const [what, revision] = rest;
       if (what !== undefined && !knows(revision)) return refused(404, "RevisionNotFound", "Invalid rev id");
-      if (what === "tree") return this.#tree(files, url);
+      if (what === "tree") return this.#tree(files, rest.slice(2).join("/"), url);
       return json({ id: name, sha: commit, siblings: [...files.keys()].map((rfilename) => ({ rfilename })) });
     }
     const [, revision, ...path_] = rest, filePath = path_.join("/"), file = files.get(filePath);
@@ -218,8 +218,10 @@ export class HubServer implements AsyncDisposable {
     return { status: range === null ? 200 : 206, headers: { ...told, "accept-ranges": "bytes" }, body };
   }
 
-  #tree(files: ReadonlyMap<string, Stored>, url: URL): Answer {
-    const first = Number(url.searchParams.get("cursor") ?? 0), all = [...files];
+  #tree(files: ReadonlyMap<string, Stored>, folder: string, url: URL): Answer {
+    const first = Number(url.searchParams.get("cursor") ?? 0);
+    const all = [...files].filter(([path]) => folder === "" || path.startsWith(`${folder}/`));
+    if (all.length === 0) return refused(404, "EntryNotFound", "Entry not found");
     const entries = all.slice(first, first + this.page).map(([path, file]) => ({
       type: "file",
       oid: gitHash(file.bytes),

@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { DataError } from "../../data/error.ts";
 import { openDataset } from "../../data/dataset.ts";
@@ -6,6 +7,7 @@ import { TextDocuments } from "../../data/text_documents.ts";
 import { expand } from "../../data/texts.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { temporaryFolder } from "./fixture.ts";
+import { HubServer } from "./hub_server.ts";
 
 Deno.test("paths become file URLs from the working directory, and URLs stay", () => {
   assertEquals(show(toUrl("a b/c.json")), `${Deno.cwd()}/a b/c.json`);
@@ -98,5 +100,15 @@ Deno.test("a shard is read whole or by place, from a folder and over the network
     for (const ask of [() => file.open(), () => file.size(), () => file.slice(0, 1)]) {
       await assertRejects<DataError>(ask as () => Promise<unknown>, DataError, file.location);
     }
+  }
+});
+
+Deno.test("a file over the network is read from a place on, also where the server sends all of it", async () => {
+  await using server = new HubServer();
+  server.add("org/a", { "a.bin": "0123456789" });
+  const file = shardFile(new URL(`${server.endpoint}/org/a/resolve/main/a.bin`));
+  for (const fault of [undefined, { kind: "whole" }] as const) {
+    server.fault = () => fault;
+    assertEquals(String(Buffer.concat(await Array.fromAsync(await file.open(7)))), "789");
   }
 });

@@ -23,7 +23,7 @@ async function begin() {
 Deno.test("readers of one file get all of it, and it is brought once", async () => {
   await using hub = await begin();
   const { server, client, cache, file } = hub;
-  const read = (from: number) => joined(readShared(client, cache, file, LIMIT, from));
+  const read = (from: number) => joined(readShared(client, cache, file, { limit: LIMIT, from }));
   const [a, b, c] = await Promise.all([read(0), read(0), read(2_000_000)]);
   assertEquals([a, b, c], [BYTES, BYTES, BYTES.subarray(2_000_000)]);
   assertEquals(server.ranges(), [0]);
@@ -35,7 +35,7 @@ Deno.test("the first bytes are read before the last have come", async () => {
   await using hub = await begin();
   const { server, client, cache, file } = hub;
   server.fault = ({ elsewhere }) => elsewhere ? { kind: "stall", after: 100_000 } : undefined;
-  for await (const chunk of readShared(client, cache, file, LIMIT)) {
+  for await (const chunk of readShared(client, cache, file, { limit: LIMIT })) {
     assertEquals(chunk, BYTES.subarray(0, chunk.length));
     break;
   }
@@ -51,9 +51,9 @@ Deno.test("where who brings a file leaves, another goes on", async () => {
     if (elsewhere) first = false;
     return stalls ? { kind: "stall", after: 1_000_000 } : undefined;
   };
-  const bringer = readShared(client, cache, file, LIMIT);
+  const bringer = readShared(client, cache, file, { limit: LIMIT });
   await bringer.next();
-  const follower = joined(readShared(client, cache, file, LIMIT));
+  const follower = joined(readShared(client, cache, file, { limit: LIMIT }));
   await bringer.return();
   assertEquals(await follower, BYTES);
   assertEquals(server.ranges().length, 2);
@@ -65,7 +65,7 @@ Deno.test("wrong bytes are refused at their end at the latest, for all readers",
   const { server, client, cache, file } = hub;
   server.fault = ({ elsewhere }) => elsewhere ? { kind: "flipped", at: 2_999_999 } : undefined;
   const readers = [1, 2].map(() =>
-    assertRejects(() => joined(readShared(client, cache, file, LIMIT)), DataError, "its hash is another")
+    assertRejects(() => joined(readShared(client, cache, file, { limit: LIMIT })), DataError, "its hash is another")
   );
   for (const error of await Promise.all(readers)) assertEquals(error.code, "changed_content");
   assertEquals(await isFile(cache.blob(file)), false);
@@ -76,13 +76,13 @@ Deno.test("what was left damaged by an earlier process is not taken for right", 
   const { client, cache, file } = hub;
   await Deno.mkdir(new URL(".", `file://${cache.incomplete(file)}`), { recursive: true });
   await Deno.writeFile(cache.incomplete(file), new Uint8Array(1_000_000));
-  await assertRejects(() => joined(readShared(client, cache, file, LIMIT)), DataError, "it was removed");
-  assertEquals(await joined(readShared(client, cache, file, LIMIT)), BYTES);
+  await assertRejects(() => joined(readShared(client, cache, file, { limit: LIMIT })), DataError, "it was removed");
+  assertEquals(await joined(readShared(client, cache, file, { limit: LIMIT })), BYTES);
 });
 
 Deno.test("a file that does not fit into the cache is refused", async () => {
   await using hub = await begin();
   const { client, cache, file } = hub;
-  const error = await assertRejects(() => joined(readShared(client, cache, file, 1_000_000)), DataError);
+  const error = await assertRejects(() => joined(readShared(client, cache, file, { limit: 1_000_000 })), DataError);
   assertEquals(error.code, "cache_full");
 });
