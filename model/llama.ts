@@ -60,13 +60,20 @@ const families = {
   llama2: { vocabSize: 32000, ropeTheta: 10000, ropeScaling: null },
 } as const;
 
+const DEBUG = { dim: 256, numLayers: 6, numHeads: 16, multipleOf: 256, vocabSize: 2048 };
+const LLAMA3_8B = { dim: 4096, numLayers: 32, numHeads: 32, numKvHeads: 8, multipleOf: 1024, ffnDimMultiplier: 1.3 };
+
 /** Sizes by family and flavor; where `numKvHeads` is missing it is `numHeads`, and `headDim` is `dim` over `numHeads`. */
 const flavors: Readonly<Record<keyof typeof families, Readonly<Record<string, Flavor>>>> = {
   llama3: {
-    debugmodel: { dim: 256, numLayers: 6, numHeads: 16, multipleOf: 256, vocabSize: 2048 },
-    "8B": { dim: 4096, numLayers: 32, numHeads: 32, numKvHeads: 8, multipleOf: 1024, ffnDimMultiplier: 1.3 },
+    debugmodel: DEBUG,
+    "8B": LLAMA3_8B,
     "70B": { dim: 8192, numLayers: 80, numHeads: 64, numKvHeads: 8, multipleOf: 4096, ffnDimMultiplier: 1.3 },
     "405B": { dim: 16384, numLayers: 126, numHeads: 128, numKvHeads: 8, multipleOf: 4096, ffnDimMultiplier: 1.2 },
+    debugmodel_flex_attn: DEBUG,
+    debugmodel_varlen_attn: DEBUG,
+    "8B_flex": LLAMA3_8B,
+    "8B_varlen": LLAMA3_8B,
   },
   llama2: {
     "271M": { dim: 1024, numLayers: 16, numHeads: 8, multipleOf: 256 },
@@ -82,6 +89,11 @@ const flavors: Readonly<Record<keyof typeof families, Readonly<Record<string, Fl
 export const llamaFlavors: readonly string[] = Object.entries(flavors).flatMap(([family, sizes]) =>
   Object.keys(sizes).map((flavor) => `${family}/${flavor}`)
 );
+
+/** Does attention stay within documents in this flavor, as in those that torchtitan names for its kernels of document masks? */
+export function masksDocuments(flavor: string): boolean {
+  return /_(flex|varlen)(_attn)?$/.test(flavor);
+}
 
 /** The sizes of a flavor, with some of them replaced.
  * @param flavor `8B`, or with its family `llama2/7B`; `debug` is short for `debugmodel`.

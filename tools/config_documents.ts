@@ -65,7 +65,8 @@ function offValues(foreign: ForeignKey): unknown[] | undefined {
 
 function meaning(foreign: ForeignKey): string {
   if (foreign.is === "missing feature") return foreign.why;
-  return foreign.is === "tuning" ? `goes with ${foreign.feature}, which is off` : "has no effect here";
+  if (foreign.is === "renamed") return foreign.fix;
+  return foreign.is === "tuning" ? `goes with ${foreign.feature}, which is off` : `without effect here: ${foreign.why}`;
 }
 
 /** `docs/config.md`. */

@@ -44,7 +44,11 @@ Deno.test("every flavor has torchtitan's number of parameters", () => {
   const counts = Object.fromEntries(llamaFlavors.map((flavor) => [flavor, numParameters(llama(flavor))]));
   assertEquals(counts, {
     "llama3/debugmodel": 6_163_712,
+    "llama3/debugmodel_flex_attn": 6_163_712,
+    "llama3/debugmodel_varlen_attn": 6_163_712,
     "llama3/8B": 8_030_261_248,
+    "llama3/8B_flex": 8_030_261_248,
+    "llama3/8B_varlen": 8_030_261_248,
     "llama3/70B": 70_553_706_496,
     "llama3/405B": 405_853_388_800,
     "llama2/271M": 271_090_688,

@@ -29,7 +29,10 @@ Deno.test("the command line wins over the file, and the file over the defaults",
 
 Deno.test("without a file every key has torchtitan's default", () => {
   const config = makeConfig();
-  assertEquals(config.optimizer, { name: "AdamW", lr: 8e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 });
+  assertEquals(config.optimizer, {
+    ...{ name: "AdamW", lr: 8e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 },
+    early_step_in_backward: false,
+  });
   assertEquals(config.lr_scheduler, {
     warmup_steps: 200,
     total_steps: null,

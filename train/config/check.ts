@@ -6,7 +6,7 @@ import { closest } from "fastest-levenshtein";
 import { llamaConfig, llamaFlavors } from "../../model/llama.ts";
 import { askedDecaySteps } from "../lr_schedule.ts";
 import { isOwnText } from "../../data/dataset.ts";
-import { HUGGING_FACE, lrSchedule, modelSizes } from "./derive.ts";
+import { hasStandIn, HUGGING_FACE, lrSchedule, modelSizes } from "./derive.ts";
 import { type Problem, show } from "./problem.ts";
 import type { Config } from "./schema.ts";
 
@@ -239,7 +239,17 @@ export function surprises(config: Config, typed: ReadonlySet<string>, dryRun: bo
         `the learning rate stays at min_lr_factor = ${config.lr_scheduler.min_lr_factor} of its peak`,
     );
   }
-  const { training, validation, profiling } = config;
+  const { training, validation, profiling, optimizer, model } = config;
+  if (hasStandIn(config)) {
+    lines.push(
+      `model.hf_assets_path = ${show(model.hf_assets_path)} is not here: the tokenizer of the sample stands in`,
+    );
+  }
+  if (optimizer.early_step_in_backward) {
+    lines.push(
+      "optimizer.early_step_in_backward: gradients are not clipped; all parameters are updated behind backward",
+    );
+  }
   if (profiling.enable_profiling && profiling.profile_freq > steps) {
     lines.push(
       `profiling.profile_freq = ${profiling.profile_freq} is beyond the ${steps} steps of the run: none is recorded`,

@@ -102,7 +102,7 @@ function resolve(
   earlier: readonly Problem[],
   onlyPlanned = false,
 ): { config: Config; warnings: string[] } {
-  const given = new Map(entries.map((entry) => [entry.name, entry])), warnings: string[] = [];
+  const given = new Map(entries.map((entry) => [entry.name, entry])), warnings = withoutEffect(given);
   const problems = [...earlier, ...unknownNames(given, onlyPlanned ? (warning) => warnings.push(warning) : undefined)];
   const tree: Record<string, Record<string, unknown>> = {};
   for (const { name, value } of given.values()) {
@@ -140,6 +140,16 @@ function badValue({ name, value, place }: Entry, hidden: Entry | undefined): Pro
     expected: `${key.expected}${unit}`,
     fix: `write such a value${without}`,
   };
+}
+
+/** One notice of all that is asked for and changes nothing here. */
+function withoutEffect(given: ReadonlyMap<string, Entry>): string[] {
+  const notes = [...given.values()].flatMap(({ name, value, place }) => {
+    const foreign = foreignKey(name);
+    if (foreign?.is !== "without effect" || JSON.stringify(foreign.usual) === JSON.stringify(value)) return [];
+    return [`${name} = ${show(value)}${inParentheses(place)}: ${foreign.why}`];
+  });
+  return notes.length === 0 ? [] : [`without effect here: ${notes.join("; ")}`];
 }
 
 /** What is wrong with names that are not ours.

@@ -92,10 +92,9 @@ const schema = z.strictObject({
       "debugmodel",
       'Size within the family, such as debugmodel or 8B; "hf": that of config.json or params.json in the folder of checkpoint.initial_load_in_hf, or of the file of GGUF.',
     ),
-    attn_mask_type: key(
+    attn_mask_type: size(
       z.enum(["causal", "block_causal"]),
-      "causal",
-      "What attention sees: all that came before in the row, or of that the own document alone.",
+      "What attention sees: all that came before in the row, or of that the own document alone; not set, the latter for flavors with flex or varlen in their name.",
     ),
     hf_assets_path: key(
       text.nullable(),
@@ -120,12 +119,17 @@ const schema = z.strictObject({
     rope_original_max_position_embeddings: size(count, "Context length that the scaling starts from.", "tokens"),
   }),
   optimizer: section("AdamW; weight decay applies to all parameters.", {
-    name: key(z.enum(["AdamW"]), "AdamW", "Update rule."),
+    name: key(z.enum(["AdamW"]), "AdamW", "Update rule; Adam, which decays by way of the gradient, is not there."),
     lr: key(positive, 8e-4, "Peak learning rate; the schedule multiplies it."),
     beta1: key(belowOne, 0.9, "Decay of the first moment per step."),
     beta2: key(belowOne, 0.95, "Decay of the second moment per step."),
     eps: key(positive, 1e-8, "Added to the root of the second moment."),
     weight_decay: key(notNegative, 0.1, "Each step shrinks parameters by lr times this."),
+    early_step_in_backward: key(
+      flag,
+      false,
+      "Gradients are not clipped, as with torchtitan's update of each parameter in backward; here all are updated behind it.",
+    ),
   }),
   lr_scheduler: section("Learning rate over the run: linear warm-up, stable phase, decay.", {
     warmup_steps: key(countOrZero, 200, "Length of the linear warm-up.", "steps"),

@@ -14,16 +14,12 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "profiling.enable_memory_snapshot": [false],
   "metrics.enable_wandb": [false],
   "model.converters": [[]],
-  "model.print_after_conversion": [false],
-  "optimizer.early_step_in_backward": [false],
-  "training.enable_cpu_offload": [false],
   "training.dataloader.num_workers": [0],
   "validation.dataloader.num_workers": [0],
   "parallelism.expert_tensor_parallel_degree": [1],
   "parallelism.expert_parallel_comm_backend": ["standard"],
   "checkpoint.initial_load_in_hf_quantized": [false],
   "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns": [["moe.router.gate"], []],
-  "activation_checkpoint.debug": [false],
   "comm.mode": ["default"],
   "memory_estimation.enable": [false],
   "fault_tolerance.enable": [false],
@@ -32,12 +28,28 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "debug.moe_force_load_balance": [false],
 };
 
+const OF_PYTHON = "names a module of Python, and none runs here: a program imports this package instead";
+const OF_EXPERTS = "is for models with experts, and no flavor has any";
+
 /** Why, where there is more to say than that this version does not have it: of a key, or of all keys of a section. */
 const reasons: Readonly<Record<string, string>> = {
+  "job.custom_config_module": OF_PYTHON,
   "profiling.enable_memory_snapshot":
     "makes no sense here: all memory is planned before the run, and none is allocated during it; --dry-run prints the plan",
-  "training.enable_cpu_offload":
-    "makes no sense here: the device is the CPU, and its memory holds parameters and moments already",
+  "metrics.enable_wandb":
+    "needs the library of Weights & Biases, which is of Python: docs/watch.md tells how to send metrics.jsonl there",
+  "parallelism.expert_tensor_parallel_degree": OF_EXPERTS,
+  "parallelism.expert_parallel_comm_backend": OF_EXPERTS,
+  "checkpoint.initial_load_in_hf_quantized":
+    "is for weights in quantized blocks of safetensors, which no Llama has; quantized Llamas are read from files of GGUF",
+  "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns":
+    'is not supported yet by this version; mode "memory_budget" finds what is cheapest to make again',
+  "comm.mode": "imitates ranks for a test; --dry-run --nproc N plans a step for N ranks, and --nproc N starts them",
+  "memory_estimation.enable": "ends before the first step; --dry-run prints what a run takes, to the byte",
+  "fault_tolerance": "is of torchft; here a run that was stopped goes on from its last checkpoint by the same command",
+  "experimental.custom_import": OF_PYTHON,
+  "experimental.custom_args_module": OF_PYTHON,
+  "debug.moe_force_load_balance": OF_EXPERTS,
 };
 
 /** Keys and sections that change what a run writes or reads, but nothing of its plan. */
@@ -99,24 +111,27 @@ const tuned: ReadonlyMap<string, { readonly feature: string; readonly off: reado
   ),
 );
 
-/**
- * Keys that change nothing here whatever they say, with torchtitan's defaults: they tune what has no counterpart (a step
- * is always compiled and always repeatable, it makes no garbage, and its host memory is that of the device).
- */
-const withoutEffect: Readonly<Record<string, unknown>> = {
-  "optimizer.implementation": "fused",
-  "training.gc_freq": 50,
-  "training.gc_debug": false,
-  "training.dataloader.pin_memory": false,
-  "validation.dataloader.pin_memory": false,
-  "activation_checkpoint.early_stop": false,
-  "activation_checkpoint.preserve_rng_state": true,
-  "activation_checkpoint.determinism_check": "default",
-  "compile.enable": false,
-  "compile.components": ["model", "loss"],
-  "compile.backend": "inductor",
-  "debug.deterministic": false,
-  "debug.deterministic_warn_only": false,
+const COMPILED = "every step is compiled, by this library";
+const REPEATS = "every run repeats, bit for bit";
+
+/** Keys that change nothing here, whatever they say: torchtitan's default, and why. */
+const withoutEffect: Readonly<Record<string, { readonly usual: unknown; readonly why: string }>> = {
+  "model.print_after_conversion": { usual: false, why: "TITAN_PRINT shows graphs behind each pass" },
+  "optimizer.implementation": { usual: "fused", why: "AdamW of all parameters is one kernel" },
+  "training.enable_cpu_offload": { usual: false, why: "the device is the CPU, whose memory holds all states" },
+  "training.gc_freq": { usual: 50, why: "a step leaves nothing to collect" },
+  "training.gc_debug": { usual: false, why: "a step leaves nothing to collect" },
+  "training.dataloader.pin_memory": { usual: false, why: "the device reads batches where they are" },
+  "validation.dataloader.pin_memory": { usual: false, why: "the device reads batches where they are" },
+  "activation_checkpoint.early_stop": { usual: false, why: "no more is made again than is needed" },
+  "activation_checkpoint.preserve_rng_state": { usual: true, why: "no op of a step draws random numbers" },
+  "activation_checkpoint.determinism_check": { usual: "default", why: "what is made again has the same bits" },
+  "activation_checkpoint.debug": { usual: false, why: "TITAN_PRINT shows what is made again" },
+  "compile.enable": { usual: false, why: COMPILED },
+  "compile.components": { usual: ["model", "loss"], why: COMPILED },
+  "compile.backend": { usual: "inductor", why: COMPILED },
+  "debug.deterministic": { usual: false, why: REPEATS },
+  "debug.deterministic_warn_only": { usual: false, why: REPEATS },
 };
 
 /** Old name -> what to do, in the imperative. */
@@ -132,30 +147,52 @@ const renamed: Readonly<Record<string, string>> = {
   "optimizer.fused": "write optimizer.implementation",
   "training.batch_size": "write training.local_batch_size",
   "training.warmup_steps": "write lr_scheduler.warmup_steps",
-  "training.seed": "write debug.seed",
-  "training.deterministic": "write debug.deterministic",
   "training.compile": "write compile.enable",
   "training.fp8_linear": "write model.converters",
   "training.data_parallel_type": "write parallelism.data_parallel_shard_degree or data_parallel_replicate_degree",
   "training.data_parallel_degree": "write parallelism.data_parallel_shard_degree",
-  "training.data_parallel_shard_degree": "write parallelism.data_parallel_shard_degree",
-  "training.fsdp_reshard_after_forward": "write parallelism.fsdp_reshard_after_forward",
-  "training.data_parallel_replicate_degree": "write parallelism.data_parallel_replicate_degree",
   "training.sequence_parallel_degree": "write parallelism.tensor_parallel_degree",
-  "training.tensor_parallel_degree": "write parallelism.tensor_parallel_degree",
-  "training.pipeline_parallel_degree": "write parallelism.pipeline_parallel_degree",
   "training.checkpoint_interval": "write checkpoint.interval",
+  "training.checkpoint_interval_type": "delete it: intervals are counted in steps",
   "training.checkpoint_folder": "write checkpoint.folder",
   "lr_scheduler.lr_min": "write lr_scheduler.min_lr_factor",
-  "experimental.pipeline_parallel_degree": "write parallelism.pipeline_parallel_degree",
-  "experimental.context_parallel_degree": "write parallelism.context_parallel_degree",
-  "experimental.enable_async_tensor_parallel": "write parallelism.enable_async_tensor_parallel",
   "experimental.custom_model_path": "write experimental.custom_import",
+  "float8.enable_float8_linear": "write model.converters",
   "checkpoint.enable_checkpoint": "write checkpoint.enable",
   "checkpoint.model_weights_only": "write checkpoint.last_save_model_only",
+  "checkpoint.last_save_model_weights_only": "write checkpoint.last_save_model_only",
+  "checkpoint.initial_load_model_weights_only": "write checkpoint.initial_load_model_only",
   "checkpoint.interval_type": "delete it: intervals are counted in steps",
   "memory_estimation.enabled": "write memory_estimation.enable",
+  ...moved("training", "debug", ["seed", "deterministic"]),
+  ...moved("training", "parallelism", [
+    ...["data_parallel_shard_degree", "data_parallel_replicate_degree", "fsdp_reshard_after_forward"],
+    ...["tensor_parallel_degree", "pipeline_parallel_degree", "disable_loss_parallel"],
+  ]),
+  ...moved("experimental", "parallelism", [
+    ...["pipeline_parallel_degree", "pipeline_parallel_schedule", "pipeline_parallel_schedule_csv"],
+    ...["context_parallel_degree", "context_parallel_rotate_method", "enable_async_tensor_parallel"],
+  ]),
+  ...Object.fromEntries(["experimental", "parallelism"].flatMap((section) => [
+    [`${section}.pipeline_parallel_microbatches`, "write parallelism.pipeline_parallel_microbatch_size, in sequences"],
+    [`${section}.pipeline_parallel_split_points`, "write parallelism.module_fqns_per_model_part"],
+    [`${section}.enable_compiled_autograd`, `delete it: ${COMPILED}`],
+  ])),
+  ...moved("float8", "quantize.linear.float8", [
+    ...["enable_fsdp_float8_all_gather", "precompute_float8_dynamic_scale_for_fsdp", "recipe_name", "filter_fqns"],
+    "emulate",
+  ]),
+  ...Object.fromEntries(
+    ["force_recompute_fp8_weight_in_bwd", "scaling_type_input", "scaling_type_weight", "scaling_type_grad_output"]
+      .map((key) => [`float8.${key}`, "delete it: scales follow from each tensor, and weights are rounded anew"]),
+  ),
+  ...moved("mx", "quantize.linear.mx", ["mxfp8_dim1_cast_kernel_choice", "recipe_name", "filter_fqns"]),
 };
+
+/** Keys that went from one section to another under the same name. */
+function moved(from: string, to: string, keys: readonly string[]): Record<string, string> {
+  return Object.fromEntries(keys.map((key) => [`${from}.${key}`, `write ${to}.${key}`]));
+}
 
 /** What we make of a key that is torchtitan's and not ours. */
 export type ForeignKey =
@@ -170,7 +207,7 @@ export type ForeignKey =
     /** Would it change the plan of a step? */
     readonly planned: boolean;
   }
-  | { readonly is: "without effect" }
+  | { readonly is: "without effect"; /** torchtitan's default. */ readonly usual: unknown; readonly why: string }
   | { readonly is: "renamed"; readonly fix: string };
 
 /** Our keys and sections that torchtitan does not have. */
@@ -201,14 +238,14 @@ export function foreignKey(name: string): ForeignKey | undefined {
   if (Object.hasOwn(offValues, name)) {
     return { is: "missing feature", feature: name, off: offValues[name], why, planned };
   }
-  if (Object.hasOwn(withoutEffect, name)) return { is: "without effect" };
+  if (Object.hasOwn(withoutEffect, name)) return { is: "without effect", ...withoutEffect[name] };
   if (Object.hasOwn(renamed, name)) return { is: "renamed", fix: renamed[name] };
   return undefined;
 }
 
 /** How the command line reads the value of such a key. */
 export function foreignKind(name: string): Kind {
-  const example = (tuned.get(name)?.off ?? offValues[name] ?? [withoutEffect[name]])[0];
+  const example = (tuned.get(name)?.off ?? offValues[name] ?? [withoutEffect[name]?.usual])[0];
   if (Array.isArray(example)) return "list";
   return typeof example === "boolean" || typeof example === "number" ? typeof example as Kind : "string";
 }

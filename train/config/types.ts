@@ -43,7 +43,7 @@ export interface MetricsConfig {
 export interface ModelConfig {
   name: string;
   flavor: string;
-  attn_mask_type: "causal" | "block_causal";
+  attn_mask_type: "causal" | "block_causal" | null;
   hf_assets_path: string | null;
   dim: number | null;
   n_layers: number | null;
@@ -71,6 +71,7 @@ export interface OptimizerConfig {
   beta2: number;
   eps: number;
   weight_decay: number;
+  early_step_in_backward: boolean;
 }
 
 /** `[lr_scheduler]`: warm-up, stable phase, decay; `train/lr_schedule.ts` has the formulas. */

@@ -1,7 +1,8 @@
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { ConfigError, loadConfig, meshChoices, rematPolicy } from "../../../train/config/config.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { ConfigError, loadConfig, meshChoices, rematPolicy, trainOptions } from "../../../train/config/config.ts";
 import { foreignKey, foreignNames } from "../../../train/config/torchtitan.ts";
 import { vocabulary } from "../../../train/config/vocabulary.ts";
+import { TORCHTITAN_KEYS } from "./torchtitan/keys.ts";
 
 const load = (text: string) => loadConfig(["--config", "my.toml"], () => text);
 const set = (name: string, value: unknown) => {
@@ -9,82 +10,87 @@ const set = (name: string, value: unknown) => {
   return load(`[${section}]\n${key} = ${JSON.stringify(value)}`);
 };
 
-/** What torchtitan v0.2.2 sets in the file of its debug model. */
-const debugModel = `
-[job]
-dump_folder = "./outputs"
-description = "Llama 3 debug training"
-print_config = false
-[profiling]
-enable_profiling = false
-save_traces_folder = "profile_trace"
-profile_freq = 10
-enable_memory_snapshot = false
-save_memory_snapshot_folder = "memory_snapshot"
-[metrics]
-log_freq = 1
-disable_color_printing = false
-enable_tensorboard = false
-save_tb_folder = "tb"
-enable_wandb = false
-[model]
-name = "llama3"
-flavor = "debugmodel"
-hf_assets_path = "./tests/assets/tokenizer"
-[optimizer]
-name = "AdamW"
-lr = 8e-4
-eps = 1e-8
-[lr_scheduler]
-warmup_steps = 2
-decay_ratio = 0.8
-decay_type = "linear"
-min_lr_factor = 0.0
-[training]
-local_batch_size = 8
-seq_len = 2048
-max_norm = 1.0
-steps = 10
-dataset = "c4_test"
-[parallelism]
-data_parallel_replicate_degree = 1
-data_parallel_shard_degree = -1
-fsdp_reshard_after_forward = "default"
-tensor_parallel_degree = 1
-enable_async_tensor_parallel = false
-pipeline_parallel_degree = 1
-pipeline_parallel_schedule = "Interleaved1F1B"
-context_parallel_degree = 1
-[checkpoint]
-enable = false
-folder = "checkpoint"
-interval = 10
-last_save_model_only = false
-export_dtype = "float32"
-async_mode = "disabled"
-[activation_checkpoint]
-mode = "selective"
-selective_ac_option = '2'
-[compile]
-enable = false
-components = ["model", "loss"]
-[quantize.linear.float8]
-enable_fsdp_float8_all_gather = false
-precompute_float8_dynamic_scale_for_fsdp = false
-filter_fqns = ["output"]
-[validation]
-enable = false
-dataset = "c4_validation"
-freq = 5
-steps = 10
-`;
+/** Why a key is refused. */
+const whyNot = (name: string) => {
+  const key = foreignKey(name);
+  return key?.is === "missing feature" ? key.why : undefined;
+};
 
-Deno.test("torchtitan's debug model runs as it is", async () => {
-  const { config, warnings } = await load(debugModel);
+/** A file of torchtitan v0.2.2. */
+const preset = (name: string) => Deno.readTextFileSync(new URL(`./torchtitan/${name}.toml`, import.meta.url));
+
+Deno.test("every key of torchtitan works, or changes nothing and one notice says so, or is refused by its name; none is ignored", async (t) => {
+  const page = Deno.readTextFileSync(new URL("../../../docs/config.md", import.meta.url));
+  const rowsOf = new Map(
+    page.split("\n## ").slice(1).map((
+      part,
+    ) => [part.split("\n")[0], part.split("\n").filter((l) => l.startsWith("| "))]),
+  );
+  for (const [name, usual, other] of TORCHTITAN_KEYS) {
+    await t.step(name, async () => {
+      const [section, key] = name.split("."), ours = vocabulary().keys.has(name), foreign = foreignKey(name);
+      if (foreign?.is !== "renamed") {
+        if (usual !== null) {
+          assertEquals((await set(name, usual)).warnings.filter((w) => w.includes("without effect")), []);
+        }
+        const rows = rowsOf.get(ours ? `[${section}]` : "Other keys of torchtitan");
+        const row = rows?.find((line) => line.startsWith(`| \`${ours ? key : name}\` `));
+        assert(
+          row?.includes(
+            ours ? "torchtitan |" : foreign?.is === "tuning" ? `goes with ${foreign.feature}` : foreign!.why,
+          ),
+          `docs/config.md says of ${name}: ${row}`,
+        );
+      }
+      try {
+        const { config, warnings } = await set(name, other);
+        if (ours) assertEquals((config as unknown as Record<string, Record<string, unknown>>)[section][key], other);
+        else assertEquals(warnings.filter((w) => w.startsWith(`without effect here: ${name} = `)).length, 1);
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error;
+        assertEquals([error.problems.length, error.problems[0].what.includes(name)], [1, true], error.message);
+      }
+    });
+  }
+});
+
+Deno.test("what changes nothing is told in one notice, unless it says what torchtitan does without it", async () => {
+  const text =
+    "compile.enable = true\ntraining.gc_freq = 10\ntraining.enable_cpu_offload = true\ndebug.deterministic = false";
+  assertEquals((await load(text)).warnings, [
+    "without effect here: compile.enable = true (my.toml:1): every step is compiled, by this library; " +
+    "training.gc_freq = 10 (my.toml:2): a step leaves nothing to collect; " +
+    "training.enable_cpu_offload = true (my.toml:3): the device is the CPU, whose memory holds all states",
+  ]);
+});
+
+Deno.test("torchtitan's debug model runs as it is, with the sample's tokenizer where its own is not at hand", async () => {
+  const { config, warnings } = await load(preset("debug_model"));
   assertEquals(rematPolicy(config), { mode: "selective", option: 2 });
   assertEquals([config.training.steps, config.optimizer.lr, config.lr_scheduler.decay_ratio], [10, 8e-4, 0.8]);
-  assertEquals([config.validation.freq, config.model.hf_assets_path], [5, "./tests/assets/tokenizer"]);
-  assertEquals(warnings, []);
+  assertEquals([config.validation.freq, trainOptions(config).tokenizer], [5, undefined]);
+  assertEquals(warnings, [
+    'model.hf_assets_path = "./tests/assets/tokenizer" is not here: the tokenizer of the sample stands in',
+  ]);
+  const other = (await load('model.hf_assets_path = "./assets/tokenizer"')).config;
+  assertEquals(trainOptions(other).tokenizer, "./assets/tokenizer");
+});
+
+Deno.test("an early step leaves gradients as long as they are, and says so", async () => {
+  const { config, warnings } = await load("optimizer.early_step_in_backward = true\ntraining.max_norm = 0.1");
+  assert(trainOptions(config).optimizer!.maxNorm! > 1e20);
+  assertEquals(warnings, [
+    "optimizer.early_step_in_backward: gradients are not clipped; all parameters are updated behind backward",
+  ]);
+});
+
+Deno.test("flavors with flex and varlen attention keep attention within documents, unless that is said otherwise", async () => {
+  for (const flavor of ["debugmodel_flex_attn", "debugmodel_varlen_attn", "8B_flex", "8B_varlen"]) {
+    assertEquals(trainOptions((await set("model.flavor", flavor)).config).documents, true, flavor);
+    const causal = await load(`[model]\nflavor = "${flavor}"\nattn_mask_type = "causal"`);
+    assertEquals(trainOptions(causal.config).documents, false);
+  }
+  assertEquals(trainOptions((await set("model.flavor", "debugmodel")).config).documents, false);
 });
 
 Deno.test("a feature that is missing may be off, and nothing else", async (t) => {
@@ -99,13 +105,11 @@ Deno.test("a feature that is missing may be off, and nothing else", async (t) =>
   }
 });
 
-Deno.test("parameters are gathered again for backward unless that is never to be, and CPU offload has nowhere to go", async () => {
+Deno.test("parameters are gathered again for backward unless that is never to be", async () => {
   const choices = async (key: string, value: unknown) => meshChoices((await set(`parallelism.${key}`, value)).config);
   const reshard = (value: string) => choices("fsdp_reshard_after_forward", value).then((c) => c.reshard);
   assertEquals([await reshard("default"), await reshard("always"), await reshard("never")], [true, true, false]);
   assertEquals((await choices("fsdp_prefetch", 2)).prefetch, 2);
-  const error = await assertRejects(() => set("training.enable_cpu_offload", true), ConfigError);
-  assertStringIncludes(error.message, "makes no sense here: the device is the CPU");
 });
 
 Deno.test("memory snapshots are refused with the reason", async () => {
@@ -156,7 +160,7 @@ Deno.test("keys of checkpoints are torchtitan's, with its defaults; what is not 
     ]
   ) {
     const { message } = await assertRejects(() => load(`checkpoint.${missing}`), ConfigError);
-    assertStringIncludes(message, `checkpoint.${missing} (my.toml:1) is not supported yet`);
+    assertStringIncludes(message, `checkpoint.${missing} (my.toml:1) is for weights in quantized blocks`);
   }
   await assertRejects(() => load('checkpoint.exclude_from_loading = ["data_loader"]'), ConfigError, "dataloader");
 });
@@ -177,78 +181,33 @@ Deno.test("a plan is made of what does not change it, and says that a run would 
     "metrics.enable_wandb = true\ncheckpoint.initial_load_in_hf_quantized = true",
   );
   assertEquals(warnings, [
-    "metrics.enable_wandb = true (my.toml:1) is not supported yet by this version; a run is refused for it",
-    "checkpoint.initial_load_in_hf_quantized = true (my.toml:2) is not supported yet by this version; a run is refused for it",
+    `metrics.enable_wandb = true (my.toml:1) ${whyNot("metrics.enable_wandb")}; a run is refused for it`,
+    `checkpoint.initial_load_in_hf_quantized = true (my.toml:2) ${
+      whyNot("checkpoint.initial_load_in_hf_quantized")
+    }; a run is refused for it`,
   ]);
-  for (const text of ['model.converters = ["float8"]', "training.enable_cpu_offload = true", "training.stpes = 1"]) {
+  for (const text of ['model.converters = ["float8"]', "comm.mode = 1", "training.stpes = 1"]) {
     await assertRejects(() => plan(text), ConfigError);
   }
 });
 
-/** What torchtitan's files of larger models have beside the debug model's keys, of 8B here. */
-const large = `
-[profiling]
-enable_profiling = true
-save_traces_folder = "profile_trace"
-profile_freq = 100
-[metrics]
-log_freq = 10
-enable_tensorboard = true
-save_tb_folder = "tb"
-[model]
-name = "llama3"
-flavor = "8B"
-hf_assets_path = "./assets/hf/Llama-3.1-8B"
-[training]
-local_batch_size = 1
-seq_len = 8192
-steps = 1000
-dataset = "c4"
-[parallelism]
-data_parallel_replicate_degree = 1
-data_parallel_shard_degree = -1
-tensor_parallel_degree = 1
-pipeline_parallel_degree = 1
-context_parallel_degree = 1
-[checkpoint]
-enable = false
-folder = "checkpoint"
-interval = 500
-last_save_model_only = true
-export_dtype = "float32"
-async_mode = "disabled"
-[compile]
-enable = false
-components = ["model", "loss"]
-[activation_checkpoint]
-mode = "selective"
-selective_ac_option = "op"
-[quantize.linear.float8]
-enable_fsdp_float8_all_gather = false
-precompute_float8_dynamic_scale_for_fsdp = false
-filter_fqns = ["output"]
-[validation]
-enable = false
-dataset = "c4_validation"
-freq = 500
-steps = 1200
-`;
-
-Deno.test("torchtitan's files of larger models run as they are, with TensorBoard unless a flag turns it off", async () => {
-  const { config, warnings } = await load(large);
-  const { enable_tensorboard, save_tb_folder, save_for_all_ranks } = config.metrics;
-  assertEquals([config.model.flavor, config.training.seq_len, warnings], ["8B", 8192, []]);
-  assertEquals([enable_tensorboard, save_tb_folder, save_for_all_ranks], [true, "tb", false]);
+Deno.test("torchtitan's files of 8B and 70B run as they are, with TensorBoard unless a flag turns it off", async () => {
+  for (const [name, flavor, tp] of [["llama3_8b", "8B", 1], ["llama3_70b", "70B", 8]] as const) {
+    const { config, warnings } = await load(preset(name));
+    const { enable_tensorboard, save_tb_folder, save_for_all_ranks } = config.metrics;
+    assertEquals([config.model.flavor, config.training.seq_len, warnings], [flavor, 8192, []]);
+    assertEquals([enable_tensorboard, save_tb_folder, save_for_all_ranks], [true, "tb", false]);
+    assertEquals(config.parallelism.tensor_parallel_degree, tp);
+  }
   for (const off of ["--metrics.no_enable_tensorboard", "--metrics.enable_tensorboard=false"]) {
-    const { config } = await loadConfig(["--config", "8b.toml", off], () => large);
+    const { config } = await loadConfig(["--config", "8b.toml", off], () => preset("llama3_8b"));
     assertEquals([config.metrics.enable_tensorboard, config.training.seq_len], [false, 8192]);
   }
 });
 
 Deno.test("a key that tunes what has no counterpart is accepted with any value", async () => {
-  assertEquals(foreignKey("compile.enable"), { is: "without effect" });
-  assertEquals((await set("compile.enable", true)).warnings, []);
-  assertEquals((await set("optimizer.implementation", "foreach")).warnings, []);
+  assertEquals((await set("compile.backend", "mine")).config, (await load("")).config);
+  assertEquals((await set("optimizer.implementation", "for-loop")).config, (await load("")).config);
 });
 
 Deno.test("a misspelled key of a missing feature is an unknown key", async () => {
