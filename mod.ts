@@ -111,7 +111,8 @@ export type { OptimizerOptions } from "./train/optimizer.ts";
 export type { InstructionInfo } from "./graph/passes/encode.ts";
 export type { InstructionTime, StepProfile } from "./train/report/profile.ts";
 export type { RealType } from "./train/step.ts";
-export { type DecoderSizes, DivergedError, type StepNumbers } from "./train/step_program.ts";
+export type { DecoderSizes } from "./train/step_plan.ts";
+export { DivergedError, type StepNumbers } from "./train/step_program.ts";
 export type { CompleteOptions, Evaluation, TrainOptions, TrainStep, ValidationOptions } from "./train/options.ts";
 export { train, Trainer } from "./train/trainer.ts";
 

@@ -12,7 +12,7 @@ import { Mesh } from "../parallel/mesh.ts";
 import { passes } from "../train/compile.ts";
 import { complete } from "../train/options.ts";
 import { bindRanks } from "../train/ranks.ts";
-import { stepGraphs } from "../train/step_program.ts";
+import { stepGraphs } from "../train/step_plan.ts";
 import { texts } from "../data/dataset.ts";
 
 const { values } = parseArgs({

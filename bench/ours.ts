@@ -15,7 +15,8 @@ import { loadConfig, meshOf, trainOptions } from "../train/config/config.ts";
 import { precisionOf } from "../train/precision.ts";
 import { ProcessGroup } from "../train/process_group.ts";
 import { dataRankOf } from "../train/ranks.ts";
-import { compileStep, StepProgram } from "../train/step_program.ts";
+import { compileStep } from "../train/step_plan.ts";
+import { StepProgram } from "../train/step_program.ts";
 import { complete } from "../train/options.ts";
 import { median, type Size, sizeNamed } from "./report.ts";
 

@@ -69,7 +69,7 @@ void LoadedProgram::check_action(const titan_action& action, uint64_t i, const H
   };
   if (action.section >= program_.sections.size()) refuse(text("runs section ", action.section, "; expected: below ", program_.sections.size()));
   if (action.slot >= program_.slots) refuse(text("has slot ", action.slot, "; expected: below ", program_.slots));
-  if (action.reserved) refuse(text("has reserved word ", action.reserved, "; expected: 0"));
+  if (action.source >= program_.slots) refuse(text("has source slot ", action.source, "; expected: below ", program_.slots));
   if (action.flags & ~uint32_t{TITAN_FLAG_FIRST | TITAN_FLAG_CHECK_FINITE | TITAN_FLAG_LAST}) refuse(text("has flags ", action.flags, "; expected: a sum of 1 (first), 2 (check finite) and 4 (last)"));
   const Section& section = program_.sections[action.section];
   const auto check_buffer = [&](const char* name, const uint8_t* buffer, uint64_t bytes, uint64_t base, uint64_t needed) {

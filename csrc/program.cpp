@@ -1,17 +1,18 @@
-// Reads binary programs, format 2, little-endian, made by graph/passes/encode.ts. The tables follow the header in this order;
+// Reads binary programs, format 3, little-endian, made by graph/passes/encode.ts. The tables follow the header in this order;
 // each starts at a multiple of 8 bytes, and bytes that are not listed are zero.
 //
 //   header       128  magic "TITANPRG"; u32 format, threads; u64 arena_bytes, input_bytes, output_bytes;
 //                     u64 tensors, sections, instructions, waits, operands, attributes, string_bytes (how many of each); u64 slots, slot_bytes
 //                     (the end of the arena: each is what one microbatch keeps between its actions, and an action says which is its own);
 //                     the name of the device that it is for, as in a backend, in 16 bytes
-//   tensors      128  u32 space (0 arena, without the slots; 1 input; 2 output; 3 the action's slot), dtype (the line of element_types.def);
+//   tensors      128  u32 space (0 arena, without the slots; 1 input; 2 output; 3 the action's slot; 4 its source slot, which is only read), dtype (the line of element_types.def);
 //                     u64 offset; u32 rank, 0; i64 dims[6], strides[6] (elements)
 //   sections      32  u32 name_offset, name_bytes; u64 first_instruction, instructions
 //   instructions  48  u32 kernel, stream (0 kernels, 1 collectives); u64 first_operand; u32 operands, attribute words; u64 first_attribute;
 //                     u32 scope_offset, scope_bytes, first_wait, waits
-//   waits          8  u64 instruction, of a section and on another stream, that must have ended before: one that comes before in the same section
-//                     in this action, any other in the last action of the run that ran it, if one did; in the order of the instructions
+//   waits          8  u32 instruction, of a section and on another stream, that must have ended before: one that comes before in the same section
+//                     in this action, any other in the last action of the run that ran it, if one did; u32 1: in the last of those that were
+//                     given one of this action's slots, as they meet in slots alone; in the order of the instructions
 //   operands       4  u32 tensor, or 0xFFFFFFFF where an optional one is absent; in the order of the instructions
 //   attributes     8  i64, f64, or an array: its length, then its words; in the order of kernels.def
 //   strings        1  UTF-8
@@ -26,12 +27,12 @@ namespace titan {
 namespace {
 
 constexpr char MAGIC[] = "TITANPRG";
-constexpr uint32_t FORMAT = 2, ABSENT = 0xFFFFFFFF;
+constexpr uint32_t FORMAT = 3, ABSENT = 0xFFFFFFFF;
 constexpr uint64_t HEADER_BYTES = 128, TENSOR_BYTES = 128, SECTION_BYTES = 32, INSTRUCTION_BYTES = 48, TARGET = 112, TARGET_BYTES = 16;
 constexpr uint64_t SCRATCH_ALIGNMENT = 64, SLOT_ALIGNMENT = 64;
 constexpr int64_t MAX_ELEMENTS = int64_t{1} << 44;  // that a view may have (repeated ones included) or reach over
 constexpr uint64_t MAX_BYTES = uint64_t{1} << 46;   // of a buffer
-const char* const SPACE_NAMES[NUM_SPACES] = {"the arena without its slots", "the input buffer", "the output buffer", "a slot"};
+const char* const SPACE_NAMES[NUM_SPACES] = {"the arena without its slots", "the input buffer", "the output buffer", "a slot", "a source slot"};
 
 [[noreturn]] void refuse(std::string message) { throw Failure(TITAN_STATUS_INVALID_PROGRAM, std::move(message)); }
 
@@ -117,7 +118,7 @@ class Loader {
     if (program_.slot_bytes && (program_.slot_bytes % SLOT_ALIGNMENT || program_.slots_begin() % SLOT_ALIGNMENT))
       refuse(text("the program has slots of ", program_.slot_bytes, " bytes from ", program_.slots_begin(), " on; expected: multiples of ", SLOT_ALIGNMENT));
     space_bytes_[0] = program_.slots_begin();
-    space_bytes_[3] = program_.slot_bytes;
+    space_bytes_[3] = space_bytes_[4] = program_.slot_bytes;
     uint64_t at = HEADER_BYTES;
     tensors_ = read_table("tensors", header.u64(40), TENSOR_BYTES, &at);
     sections_ = read_table("sections", header.u64(48), SECTION_BYTES, &at);
@@ -145,7 +146,7 @@ class Loader {
     const Entry entry = tensors_[i];
     const std::string what = text("tensor ", i);
     const uint32_t space = entry.u32(0), dtype = entry.u32(4), rank = entry.u32(16);
-    if (space >= NUM_SPACES) refuse(text(what, " is in space ", space, "; expected: 0 arena, 1 input, 2 output or 3 slot"));
+    if (space >= NUM_SPACES) refuse(text(what, " is in space ", space, "; expected: 0 arena, 1 input, 2 output, 3 slot or 4 source slot"));
     if (dtype >= NUM_DTYPES) refuse(text(what, " has dtype ", dtype, "; expected: below ", NUM_DTYPES, "; fix: compile the program with the version of this library"));
     if (rank > MAX_RANK) refuse(text(what, " has ", rank, " dims; expected: at most ", MAX_RANK));
     entry.expect_zero(20, 24, what);
@@ -243,8 +244,9 @@ class Loader {
     }
     if (index >= views_.size()) refuse_call(text(name(), " is tensor ", index, "; expected: below ", views_.size()));
     const auto& [tensor, place] = views_[index];
-    if (program_.instructions.back().stream && (place.space == Space::input || place.space == Space::output)) refuse_call(text(name(), " lies in ", SPACE_NAMES[static_cast<uint32_t>(place.space)], "; expected: the arena, which other ranks see"));
+    if (program_.instructions.back().stream && place.space != Space::arena && place.space != Space::slot) refuse_call(text(name(), " lies in ", SPACE_NAMES[static_cast<uint32_t>(place.space)], "; expected: the arena, which other ranks see"));
     if (is_scratch != (tensor.dtype == DType::bytes)) refuse_call(text(name(), " has the wrong dtype; expected: ", is_scratch ? "bytes" : "f32, f64, bf16 or i32"));
+    if (!is_input && place.space == Space::source) refuse_call(text(name(), " is written in a source slot; expected: the slot of the action"));
     if (!is_input && place.space == Space::input) refuse_call(text(name(), " is written in the input buffer; expected: the arena or the output buffer"));
     program_.operands.push_back(tensor);
     program_.places.push_back(place);
@@ -275,7 +277,7 @@ class Loader {
         const auto operand = static_cast<uint32_t>(call.operands + j - program_.operands.data());
         const Place& place = program_.places[operand];
         if (place.absent) continue;
-        const bool slot = place.space == Space::slot, host = !slot && place.space != Space::arena;
+        const bool slot = place.space == Space::slot || place.space == Space::source, host = !slot && place.space != Space::arena;
         if (slot || host) section.moving[instruction.stream].push_back(operand);
         if (host) {
           uint64_t& bytes = place.space == Space::input ? section.input_bytes : section.output_bytes;
@@ -292,11 +294,12 @@ class Loader {
   void read_waits(uint64_t i) {
     const Instruction& instruction = program_.instructions[i];
     for (uint64_t w = instruction.first_wait; w < instruction.first_wait + instruction.num_waits; w++) {
-      const uint64_t other = waits_[w].u64(0);
+      const uint32_t other = waits_[w].u32(0), in_slot = waits_[w].u32(4);
+      if (in_slot > 1) throw program_.failure(TITAN_STATUS_INVALID_PROGRAM, i, text("instruction ", i, ": waits with word ", in_slot, "; expected: 0, or 1 for what meets in a slot"));
       if (other >= instructions_.size || !runs_at_[other].position || program_.instructions[other].stream == instruction.stream)
         throw program_.failure(TITAN_STATUS_INVALID_PROGRAM, i, text("instruction ", i, ": waits for instruction ", other, "; expected: one of a section, on another stream"));
       const RunsAt at = runs_at_[other];
-      program_.waits.push_back({at.section, program_.instructions[other].stream, other < i && at.section == runs_at_[i].section && runs_at_[i].position, at.position});
+      program_.waits.push_back({at.section, program_.instructions[other].stream, other < i && at.section == runs_at_[i].section && runs_at_[i].position, in_slot == 1, at.position});
     }
   }
 
@@ -325,12 +328,12 @@ void Program::bind(char* arena) {
   for (size_t i = 0; i < operands.size(); i++) {
     if (places[i].absent) continue;
     if (places[i].space == Space::arena) operands[i].data = arena + places[i].offset;
-    if (places[i].space == Space::slot) operands[i].data = arena + slots_begin() + places[i].offset;
+    if (places[i].space == Space::slot || places[i].space == Space::source) operands[i].data = arena + slots_begin() + places[i].offset;
   }
 }
 
-void Program::place(const Section& section, uint32_t stream, const uint8_t* input, uint8_t* output, char* slot) {
-  void* const bases[NUM_SPACES] = {nullptr, const_cast<uint8_t*>(input), output, slot};
+void Program::place(const Section& section, uint32_t stream, const uint8_t* input, uint8_t* output, char* slot, char* source) {
+  void* const bases[NUM_SPACES] = {nullptr, const_cast<uint8_t*>(input), output, slot, source};
   for (const uint32_t operand : section.moving[stream]) operands[operand].data = static_cast<char*>(bases[static_cast<size_t>(places[operand].space)]) + places[operand].offset;
 }
 

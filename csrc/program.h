@@ -11,8 +11,8 @@
 
 namespace titan {
 
-enum class Space : uint32_t { arena = 0, input = 1, output = 2, slot = 3 };
-constexpr uint32_t NUM_SPACES = 4;
+enum class Space : uint32_t { arena = 0, input = 1, output = 2, slot = 3, source = 4 };
+constexpr uint32_t NUM_SPACES = 5;
 
 /// Where a tensor lies: bytes offset to end of a space. `absent` stands for an optional operand that is not there.
 struct Place {
@@ -32,11 +32,12 @@ struct Instruction {
   uint64_t collective = 0;                 // its number among the collectives
 };
 
-/// An instruction of another stream that must have ended: in the same action, or else in the last one before that ran its section.
+/// An instruction of another stream that must have ended: in the same action, or else in the last one before that ran its section, of all or
+/// (`in_slot`) of those with one of the action's slots.
 struct Wait {
   uint64_t section;
   uint32_t stream;
-  bool same_action;
+  bool same_action, in_slot;
   uint64_t position;  // among the section's instructions on its stream, from 1 on
 };
 
@@ -70,7 +71,7 @@ struct Program {
   /// Points the operands in the arena at their memory, those in slots at that of slot 0.
   void bind(char* arena);
   /// Points those of a section that move, on a stream, at their memory in an action.
-  void place(const Section& section, uint32_t stream, const uint8_t* input, uint8_t* output, char* slot);
+  void place(const Section& section, uint32_t stream, const uint8_t* input, uint8_t* output, char* slot, char* source);
   /// Memory of the tables themselves.
   uint64_t table_bytes() const;
   /// "c", or "y[1]" of a repeated operand.

@@ -100,7 +100,7 @@ typedef struct titan_action {
   uint32_t section;
   uint32_t slot; /* below the number of slots of the program: where it has what it keeps of its microbatch */
   uint32_t flags;
-  uint32_t reserved; /* 0 */
+  uint32_t source; /* another of them, which some sections read: what one microbatch hands from stage to stage */
   uint64_t input_base;
   uint64_t output_base;
 } titan_action;

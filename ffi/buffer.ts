@@ -80,6 +80,8 @@ export interface Action {
   readonly flags?: number;
   /** Where it has what it keeps of its microbatch: below the number of the program's slots. */
   readonly slot?: number;
+  /** Another slot, from which some sections read; default: the same. */
+  readonly source?: number;
   /** Where the section's inputs start in the program's input buffer: bytes, a multiple of 8. */
   readonly inputBase?: number;
   /** Where the section's outputs start in the program's output buffer: bytes, a multiple of 8. */
@@ -97,9 +99,10 @@ export class Actions {
    * @throws {RangeError} if a number is no unsigned integer. */
   constructor(list: readonly Action[]) {
     const structs = new Struct("titan_action", list.length);
-    list.forEach(({ section, flags = 0, slot = 0, inputBase = 0, outputBase = 0 }, i) => {
+    list.forEach(({ section, flags = 0, slot = 0, source = slot, inputBase = 0, outputBase = 0 }, i) => {
       structs.set("section", unsigned(section, `section of action ${i}`, U32), i);
       structs.set("slot", unsigned(slot, `slot of action ${i}`, U32), i);
+      structs.set("source", unsigned(source, `source of action ${i}`, U32), i);
       structs.set("flags", unsigned(flags, `flags of action ${i}`, U32), i);
       structs.set("input_base", unsigned(inputBase, `inputBase of action ${i}`), i);
       structs.set("output_base", unsigned(outputBase, `outputBase of action ${i}`), i);

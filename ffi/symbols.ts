@@ -114,7 +114,7 @@ export const structs = {
       section: { offset: 0, type: "u32", length: 1 },
       slot: { offset: 4, type: "u32", length: 1 },
       flags: { offset: 8, type: "u32", length: 1 },
-      reserved: { offset: 12, type: "u32", length: 1 },
+      source: { offset: 12, type: "u32", length: 1 },
       input_base: { offset: 16, type: "u64", length: 1 },
       output_base: { offset: 24, type: "u64", length: 1 },
     },

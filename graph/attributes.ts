@@ -72,6 +72,12 @@ export const RANKS: Schema = {
 /** Of what ranks do together. */
 export const GROUP: Schema = {
   ...RANKS,
+  among: {
+    type: "integers",
+    optional: true,
+    writer: "hold",
+    doc: "of the ranks along the axes, the places of those that take part",
+  },
   group: { type: "integers", optional: true, writer: "rank", doc: "these ranks, in order" },
 };
 

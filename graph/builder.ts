@@ -50,6 +50,8 @@ export class Emitted implements Node {
   readonly phase: Phase;
   /** The block that it is in. */
   readonly block?: string;
+  /** The stage of a pipeline that it is on. */
+  readonly stage?: number;
   /** What `verify` has found out about it: private, so that no copy with other fields has it. */
   #notes: unknown;
 
@@ -63,7 +65,7 @@ export class Emitted implements Node {
   }
 
   /** @ignore */
-  constructor(made: Omit<Node, keyof Origin>, { scope, phase, block }: Origin, inputs = made.inputs) {
+  constructor(made: Omit<Node, keyof Origin>, { scope, phase, block, stage }: Origin, inputs = made.inputs) {
     this.op = made.op;
     this.inputs = inputs;
     this.outputs = made.outputs;
@@ -71,6 +73,7 @@ export class Emitted implements Node {
     this.scope = scope;
     this.phase = phase;
     this.block = block;
+    this.stage = stage;
   }
 }
 
@@ -97,6 +100,8 @@ export class Builder implements Tracer {
   readonly notices: string[] = [];
   /** Declared states by name. */
   readonly states: Map<string, State> = new Map();
+  /** The stage that the graph works for. */
+  slot?: string;
   #next = 0;
 
   /** Begins a graph without inputs and nodes.
@@ -119,6 +124,7 @@ export class Builder implements Tracer {
   /** A builder of nodes that will stand among those of a graph: it has none yet, and its values are new there. */
   static beside(graph: Graph): Builder {
     const builder = new Builder(graph.name, [], graph.level);
+    builder.slot = graph.slot;
     for (const state of graph.states) builder.states.set(state.name, state);
     builder.#next = idCount(graph);
     return builder;
@@ -196,6 +202,7 @@ export class Builder implements Tracer {
     return {
       name: this.name,
       level: this.level,
+      slot: this.slot,
       inputs: [...this.inputs],
       states: [...this.states.values()],
       nodes: [...this.nodes],

@@ -16,11 +16,37 @@ export interface Touch {
   readonly writes: readonly Range[];
 }
 
+/** An instruction, numbered through all sections, that must have ended before another begins. */
+export interface Wait {
+  readonly instruction: number;
+  /** Do they meet in slots alone? Then what it did in another slot does not matter. */
+  readonly inSlot: boolean;
+}
+
+/** What an instruction touches of the arena, and beside that of slots. */
+export interface SlotTouch extends Touch {
+  readonly inSlot: Touch;
+}
+
+/** For each instruction of each section, what it waits for, in the arena and in slots. */
+export function waitsOf(sections: readonly (readonly SlotTouch[])[]): Wait[][][] {
+  const inArena = waitsAmong(sections), inSlots = waitsAmong(sections.map((list) => list.map((t) => t.inSlot)));
+  return inArena.map((list, s) =>
+    list.map((waits, i) => {
+      const slots = inSlots[s][i].filter((instruction) => !waits.includes(instruction));
+      return [
+        ...waits.map((instruction) => ({ instruction, inSlot: false })),
+        ...slots.map((instruction) => ({ instruction, inSlot: true })),
+      ];
+    })
+  );
+}
+
 /** For each instruction of each section, the instructions that must have ended before it begins, numbered through all sections. One
  * that comes before it in its own section stands for what it does in the same action; any other for what it did last in an earlier
  * one. An instruction of a stream ends behind all those before it there. So the last that touches the same memory is enough, and none
  * that an instruction before it on its own stream has waited for already. */
-export function waitsOf(sections: readonly (readonly Touch[])[]): number[][][] {
+function waitsAmong(sections: readonly (readonly Touch[])[]): number[][][] {
   const streams = 1 + Math.max(0, ...sections.flat().map((t) => t.stream));
   if (streams === 1) return sections.map((list) => list.map(() => []));
   const bounds = boundsOf(sections.flat());

@@ -44,6 +44,8 @@ export interface Origin {
   readonly phase: Phase;
   /** The part of the model that is there several times, such as `layers.3`; absent outside of these. */
   readonly block?: string;
+  /** The stage of a pipeline that it is on, from 0: known until the graph is cut into those of stages. */
+  readonly stage?: number;
 }
 
 /** One application of an op. */
@@ -59,8 +61,9 @@ export interface Node extends Origin {
 }
 
 /** What a named state is for; memory is reported by it. A `buffer` is what a model remembers beside its parameters, and checkpoints have
- * it; a `cache` can be made again at any time, and they do not. */
-export type StateKind = "parameter" | "gradient" | "moment" | "sum" | "buffer" | "cache";
+ * it; a `cache` can be made again at any time, and they do not. An `activation` is what the graphs of a pipeline's stage leave for each
+ * other: it is there once for each microbatch that is under way. */
+export type StateKind = "parameter" | "gradient" | "moment" | "sum" | "buffer" | "cache" | "activation";
 
 /** A tensor that outlives a run. Only `read`, `accumulate` and `assign` touch it. */
 export interface State extends Type {
@@ -68,8 +71,10 @@ export interface State extends Type {
   readonly name: string;
   /** What it is for. */
   readonly kind: StateKind;
-  /** Name of the parameter that a gradient or a moment belongs to. */
+  /** Name of the parameter that a gradient or a moment belongs to; of an activation, that of the stage whose slot it lies in. */
   readonly of?: string;
+  /** What each dim of an activation counts. */
+  readonly roles?: readonly DimRole[];
   /** Path of the module that holds the parameter: for people. */
   readonly scope?: string;
   /** The block that the parameter is in, as nodes have it. */
@@ -103,6 +108,8 @@ export interface Graph {
   readonly name: string;
   /** What passes may still do to it, and what it may hold. */
   readonly level: Level;
+  /** The stage that it works for, in the slot that a run is given; absent where nothing is kept for other graphs. */
+  readonly slot?: string;
   /** What the host gives to a run. */
   readonly inputs: readonly Input[];
   /** States that the nodes may touch. */

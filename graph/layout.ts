@@ -16,7 +16,9 @@ export type Reduction = "sum" | "max";
 export type Placement =
   | { readonly kind: "replicate" }
   | { readonly kind: "shard"; readonly dim: number; readonly padded: boolean }
-  | { readonly kind: "partial"; readonly by: Reduction };
+  | { readonly kind: "partial"; readonly by: Reduction }
+  /** Only the ranks at some places along the axis have it: the states of pipeline stages. */
+  | { readonly kind: "held"; readonly places: readonly number[] };
 
 /** Each rank has it all. */
 export const replicate: Placement = { kind: "replicate" };
@@ -70,13 +72,20 @@ export function partialAxes(layout: Layout, by: Reduction): string[] {
 /** Are both the same placement? */
 export function samePlacement(a: Placement, b: Placement): boolean {
   if (a.kind === "shard") return b.kind === "shard" && a.dim === b.dim && a.padded === b.padded;
+  if (a.kind === "held") return b.kind === "held" && String(a.places) === String(b.places);
   return a.kind === "partial" ? b.kind === "partial" && a.by === b.by : b.kind === "replicate";
+}
+
+/** Does a rank have any of it? */
+export function isHeld(layout: Layout, coordinates: Degrees): boolean {
+  return [...layout].every(([axis, p]) => p.kind !== "held" || p.places.includes(coordinates[axis]));
 }
 
 /** `Replicate`, `Shard(0)`, `Partial(sum)`. */
 export function placementText(placement: Placement): string {
   if (placement.kind === "replicate") return "Replicate";
   if (placement.kind === "partial") return `Partial(${placement.by})`;
+  if (placement.kind === "held") return `Held(${placement.places})`;
   return `Shard(${placement.dim}${placement.padded ? ", padded" : ""})`;
 }
 
@@ -87,7 +96,9 @@ export function layoutText(layout: Layout): string {
   const partials = [...layout].flatMap(([axis, p]) => p.kind === "partial" ? [{ axis, p }] : []);
   shards.sort((a, b) => a.p.dim - b.p.dim);
   partials.sort((a, b) => a.axis < b.axis ? -1 : 1);
-  return [...shards, ...partials].map(({ axis, p }) => `${axis}: ${placementText(p)}`).join(", ") || "Replicate";
+  const held = [...layout].flatMap(([axis, p]) => p.kind === "held" ? [{ axis, p }] : []);
+  return [...shards, ...partials, ...held].map(({ axis, p }) => `${axis}: ${placementText(p)}`).join(", ") ||
+    "Replicate";
 }
 
 /** Number of pieces that axes cut something into. */

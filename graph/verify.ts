@@ -145,12 +145,13 @@ export const rules: readonly Rule[] = [
     },
   },
   {
-    name: "a gradient and a moment say which parameter they belong to",
+    name: "a gradient and a moment say which parameter they belong to, an activation which slot",
     among: ({ graph, states }) => ({
       end: () =>
         ownersChecked.get(graph.states) === graph.level
           ? undefined
           : first(graph.states, ({ name, kind, of, block, shape }) => {
+            if (kind === "activation") return of === undefined ? `"${name}" lies in no slot` : undefined;
             if (kind !== "gradient" && kind !== "moment") {
               return of === undefined ? undefined : `"${name}" is a ${kind}, and belongs to "${of}"`;
             }

@@ -1,5 +1,6 @@
 /** What ranks say to each other in a graph: the part of the plan that costs time.
  * @module */
+import { opOf } from "../graph/builder.ts";
 import type { DType, Graph, Node } from "../graph/ir.ts";
 import { num } from "../graph/op.ts";
 import { sentBytes } from "../graph/facts.ts";
@@ -33,10 +34,10 @@ export interface ExchangeOptions {
 export function exchangesOf(graph: Graph, { placeOf = () => "", runs = 1 }: ExchangeOptions = {}): Exchange[] {
   const found = new Map<string, Exchange>();
   for (const node of graph.nodes) {
-    const bytes = sentBytes(node);
-    if (bytes === 0) continue;
-    const { op, attrs, inputs } = node,
-      [{ dtype }] = inputs,
+    if (!opOf(node.op).together) continue;
+    const { op, attrs, inputs, outputs } = node,
+      bytes = sentBytes(node),
+      [{ dtype }] = [...inputs, ...outputs], // who only receives gives nothing
       axes = (attrs.axes ?? []) as string[],
       where = placeOf(node);
     // In one place those of as many tensors are alike.

@@ -59,6 +59,7 @@ class Lowering {
   ) {
     const local = (s: State): State => ({ ...s, shape: this.#localShape(s, layouts.state(s), `state "${s.name}"`) });
     this.#builder = new Builder(graph.name, graph.states.map(local), "ranks");
+    this.#builder.slot = graph.slot;
     this.#states = new Map(graph.states.map((s) => [s.name, s]));
   }
 

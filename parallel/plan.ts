@@ -143,6 +143,7 @@ export class BoundPlan implements Layouts {
 
   state(state: State): Layout {
     const rule = this.#parameters.get(state.of ?? state.name);
+    if (state.kind === "activation") return this.residual(state.roles ?? []);
     if (state.kind === "sum") return this.#layout(SUMMANDS, AXES);
     if (state.kind === "cache") return this.#layout(this.#caches.get(state.name)?.layout ?? {}, AXES);
     const sharded = state.shape.length === 0 ? {} : this.#sharded(state.shape, rule);

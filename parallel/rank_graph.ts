@@ -26,15 +26,17 @@ export function graphOfRank(graph: Graph, mesh: Mesh, rank: number): Graph {
   const builder = Builder.extend({ ...graph, level: "rank", nodes: [], outputs: [] });
   const current = (v: Value): Value => now.get(v) ?? v;
   const groups = new Map<string, readonly number[]>();
-  const groupOf = (axes: readonly string[]): readonly number[] => {
+  const groupOf = (axes: readonly string[], among?: readonly number[]): readonly number[] => {
     if (!groups.has(String(axes))) groups.set(String(axes), mesh.group(rank, axes));
-    return groups.get(String(axes))!;
+    const group = groups.get(String(axes))!;
+    return among ? among.map((place) => group[place]) : group;
   };
   for (const node of graph.nodes) {
     const inputs = node.inputs.map(current), axes = (node.attrs.axes ?? []) as string[];
     const emit = (op: string, operands: readonly Value[], attrs: Node["attrs"]) =>
       builder.emit(op, operands, attrs, node).forEach((v, i) => now.set(node.outputs[i], v));
-    const attrs = resolved(node.attrs, mesh.factors, coordinates) as Node["attrs"], [y] = node.outputs;
+    const { among, ...own } = node.attrs as Node["attrs"] & { readonly among?: readonly number[] };
+    const attrs = resolved(own, mesh.factors, coordinates) as Node["attrs"], [y] = node.outputs;
     if (node.op === "slice_by_rank") {
       const own = pieceOf(axes, mesh.factors, coordinates), { shape } = y, size = num(attrs.size);
       const at = (own + size - num(attrs.back ?? 0)) % size;
@@ -45,7 +47,7 @@ export function graphOfRank(graph: Graph, mesh: Mesh, rank: number): Graph {
     } else if (node.op === "keep_on_first") {
       if (pieceOf(axes, mesh.factors, coordinates) === 0) now.set(y, inputs[0]);
       else emit("constant", [], { value: 0, dtype: y.dtype, shape: y.shape });
-    } else emit(node.op, inputs, axes.length > 0 ? { ...attrs, group: groupOf(axes) } : attrs);
+    } else emit(node.op, inputs, axes.length > 0 ? { ...attrs, group: groupOf(axes, among) } : attrs);
   }
   for (const { name, value } of graph.outputs) builder.output(name, current(value));
   return builder.finish();

@@ -191,6 +191,8 @@ const MAKERS: Readonly<Record<string, string>> = {
   "graph/passes/tile.ts": "slices for chunks, and what puts these together",
   "parallel/partition.ts": "reads of several states, in parts",
   "parallel/reduce_sums.ts": "reductions of sums",
+  "parallel/pipeline/hold_states.ts": "sums over stages, and what stages without a summand add",
+  "parallel/pipeline/transfer_graphs.ts": "exchanges between stages",
   "train/optimizer.ts": "first values and the update",
 };
 

@@ -21,6 +21,7 @@ import { print } from "../graph/print.ts";
 import { cpu } from "../graph/target/cpu.ts";
 import type { Target } from "../graph/target/target.ts";
 import { verify } from "../graph/verify.ts";
+import { cutTurn } from "../parallel/pipeline/cut_turn.ts";
 
 /** What the passes are told. */
 export interface PassOptions {
@@ -38,6 +39,8 @@ export interface PassOptions {
 export interface Ranks {
   /** From a graph over whole values to the one that every rank runs. */
   partition(graph: Graph): Graph;
+  /** What the ranks of a pipeline's stages keep of a graph that is about parameters and sums; default: all of it. */
+  holdStates?(graph: Graph): Graph;
   /** Has the last microbatch reduce what ranks have added up for themselves; default: nothing is. */
   reduceSums?(graph: Graph): Graph;
   /** From that to the graph of the one rank that is planned. */
@@ -75,6 +78,14 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
     { name: "simplify", takes: whole, behind: ["precision"], run: simplify },
     // a rank's parts, collectives
     ranks && { name: "partition", takes: whole, gives: "ranks", behind: ["simplify"], run: (g) => ranks.partition(g) },
+    // of parameters and sums, those of a rank's stages
+    ranks?.holdStates &&
+    {
+      name: "hold",
+      takes: ofRanks,
+      behind: ["partition"],
+      run: (g) => g.slot === undefined ? ranks.holdStates!(g) : g,
+    },
     // head and cross-entropy in chunks: the logits are never whole
     { name: "tile", takes: either, behind: ["simplify", "partition"], run: (g) => tile(g, target.chunks) },
     // attention to one rank's keys after another's
@@ -125,8 +136,14 @@ export interface Compiled extends Planned {
 /** Called after each pass with its name and what it made; `input` comes first. */
 export type Watch = (pass: string, graph: Graph) => void;
 
-/** What a step is compiled with: `threads` that its program will run on; `watch` sees each graph after each pass. */
-export type CompileOptions = PassOptions & { readonly threads: number; readonly watch?: Watch };
+/** What a step is compiled with: `threads` that its program will run on; `watch` sees each graph after each pass. `slots`: microbatches of
+ * which the stages of a pipeline keep something at a time; `halves`: is their backward cut in two? */
+export type CompileOptions = PassOptions & {
+  readonly threads: number;
+  readonly watch?: Watch;
+  readonly slots?: number;
+  readonly halves?: boolean;
+};
 
 /** Compiles the graphs of a step.
  * @throws {MemoryBudgetError} when the memory budget cannot be kept.
@@ -139,18 +156,25 @@ export function compileGraphs(graphs: readonly Graph[], options: CompileOptions)
 /** All of {@linkcode compileGraphs} but the program: what asks for no kernels.
  * @throws {MemoryBudgetError} when the memory budget cannot be kept. */
 export function planGraphs(graphs: readonly Graph[], options: CompileOptions): Planned {
-  const { threads, target = cpu, remat: budget } = options, watch = options.watch ?? printing(fromEnvironment());
+  const { threads, target = cpu, remat: budget, slots, halves = false } = options,
+    watch = options.watch ?? printing(fromEnvironment());
   const search = budget?.mode === "memory_budget" ? rematSearch(graphs, options) : undefined;
   const found = budget?.mode === "memory_budget" ? search?.within(budget) : undefined;
-  const compiled = graphs.map((graph) => {
+  const compiled = graphs.flatMap((graph) => {
     watch("input", verify(graph));
-    return passes(options, found).reduce((before, pass) => {
+    const all = passes(options, found), first = all.findIndex((pass) => pass.takes.includes(graph.level));
+    const made = all.slice(first).reduce((before, pass) => {
       const after = runPass(pass, before);
       watch(pass.name, after);
       return after;
     }, graph);
+    // A stage's forward and backward are runs of their own.
+    if (graph.slot === undefined || graph.level !== "global") return [made];
+    const sections = Object.values(cutTurn(made, { halves }));
+    sections.forEach((section) => watch("cut_turn", verify(section)));
+    return sections;
   });
-  return { graphs: compiled, plan: memory(compiled, { target, threads }), search };
+  return { graphs: compiled, plan: memory(compiled, { target, threads, slots }), search };
 }
 
 /** `remat` within a budget is a search around the passes behind it: what it tries is judged by the memory plan of all graphs.
@@ -179,10 +203,11 @@ const PRINTABLE: readonly string[] = [
   "input",
   ...passes({
     ranks: {
-      ...{ partition: (g) => g, reduceSums: (g) => g, graphOfRank: (g) => g },
+      ...{ partition: (g) => g, holdStates: (g) => g, reduceSums: (g) => g, graphOfRank: (g) => g },
       ...{ ringAttention: true, asyncAxis: "tp" },
     },
   }).map((p) => p.name),
+  "cut_turn",
 ];
 
 /** Prints the graphs that a text asks for: `fuse`, after that pass; `microbatch:fuse`, of that graph alone; `all`.

@@ -3,7 +3,7 @@
 import type { ProcessMemory } from "../ffi/device.ts";
 import type { Planned } from "./compile.ts";
 import { bytesText, memoryText } from "./report/plan_report.ts";
-import type { HostMemory } from "./step_program.ts";
+import type { HostMemory } from "./step_plan.ts";
 
 /** A planned step with what the host holds of it. */
 export type PlannedStep = Pick<Planned, "plan"> & HostMemory;

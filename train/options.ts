@@ -16,7 +16,8 @@ import type { OptimizerOptions } from "./optimizer.ts";
 import type { StepProfile } from "./report/profile.ts";
 import type { MeshChoices } from "./ranks.ts";
 import type { RealType } from "./step.ts";
-import type { DecoderSizes, StepNumbers } from "./step_program.ts";
+import type { DecoderSizes } from "./step_plan.ts";
+import type { StepNumbers } from "./step_program.ts";
 
 /** What to train, on what, and how. Everything but model, data and steps has a default. */
 export interface TrainOptions {

@@ -1,7 +1,7 @@
 /** The values of a run's parameters, whole, wherever ranks store them.
  * @module */
 import { type DType, dtypeBytes, numel, sizeBytes, type State } from "../graph/ir.ts";
-import { boxOf, localShape } from "../graph/layout.ts";
+import { boxOf, isHeld, localShape } from "../graph/layout.ts";
 import { stretches } from "./checkpoint/pieces.ts";
 import type { SpreadStates } from "./checkpoint/save.ts";
 import { numbersOf, type TypedArray, typedArray } from "./typed_array.ts";
@@ -24,17 +24,21 @@ export type Gather = (mine: Uint8Array<ArrayBuffer>) => Promise<readonly Uint8Ar
 /** Reads states one after another; with other ranks, all of them call it at once, and each gets all values.
  * @param gather how they exchange what each has; a process alone has everything. */
 export async function* readWhole(spread: SpreadStates, gather?: Gather): AsyncGenerator<ParameterValues> {
-  const { mesh, states, layoutOf, localOf, memory } = spread;
+  const { mesh, rank, states, layoutOf, localOf, memory } = spread;
   for (const state of states) {
-    const { name, shape, dtype } = state, { offset, box } = localOf(name);
-    const own = new Uint8Array(numel(box.sizes) * dtypeBytes[dtype]);
-    await memory.read(offset, own);
-    const layout = layoutOf(state), sizes = localShape(shape, layout, mesh.factors);
-    const boxes = Array.from({ length: mesh.size }, (_, r) => boxOf(shape, layout, mesh.factors, mesh.coordinates(r)));
-    const isWhole = boxes.every((b) => String(b.sizes) === String(shape)),
+    const { name, shape, dtype } = state, layout = layoutOf(state), sizes = localShape(shape, layout, mesh.factors);
+    const own = new Uint8Array(numel(sizes) * dtypeBytes[dtype]), at = (r: number) => mesh.coordinates(r);
+    if (isHeld(layout, at(rank))) await memory.read(localOf(name).offset, own);
+    const boxes = Array.from({ length: mesh.size }, (_, r) => ({
+      box: boxOf(shape, layout, mesh.factors, at(r)),
+      isHere: isHeld(layout, at(r)),
+    }));
+    const isWhole = boxes.every(({ box, isHere }) => isHere && String(box.sizes) === String(shape)),
       bytes = isWhole ? own : new Uint8Array(sizeBytes(state));
     if (!isWhole) {
-      (await gather!(own)).forEach((part, r) => put(part, { starts: boxes[r].starts, sizes }, bytes, state));
+      (await gather!(own)).forEach((part, r) => {
+        if (boxes[r].isHere) put(part, { starts: boxes[r].box.starts, sizes }, bytes, state);
+      });
     }
     const values = numbersOf(typedArray(dtype, bytes.buffer, 0, numel(shape)), dtype);
     yield { name, shape, dtype, values };

@@ -13,6 +13,7 @@ import { BoundPlan, dataPlan, planOf, type PlanOptions } from "../parallel/plan.
 import { graphOfRank } from "../parallel/rank_graph.ts";
 import { reduceSums, sumsGradients } from "../parallel/reduce_sums.ts";
 import type { Ranks } from "./compile.ts";
+import type { PipelineChoices } from "./pipeline.ts";
 
 /** Choices that a mesh leaves open. */
 export interface MeshChoices extends PlanOptions {
@@ -29,6 +30,8 @@ export interface MeshChoices extends PlanOptions {
   readonly reshard?: boolean;
   /** How many units ahead parameters are gathered; default 1. */
   readonly prefetch?: number;
+  /** The stages of `pp`, and the order in which ranks work on them; default: 1F1B, with a stage on each rank. */
+  readonly pipeline?: PipelineChoices;
 }
 
 /** A mesh, and how a model is spread over it. */

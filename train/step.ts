@@ -9,6 +9,8 @@ import { Tensor } from "../graph/tensor.ts";
 import { traceGraph } from "../graph/trace.ts";
 import type { Batch, LossSum, TrainableModel } from "../model/loss.ts";
 import { bind, namedParameters } from "../model/module.ts";
+import { assignStages } from "../parallel/pipeline/assign_stages.ts";
+import type { Stages } from "../parallel/pipeline/stages.ts";
 
 /** Element type of parameters, gradients, moments and activations. */
 export type RealType = Exclude<DType, "i32">;
@@ -62,11 +64,15 @@ function batchInputs(builder: Builder, { batch, seqLen, documents }: BatchShape)
  * tokens into `token_count`; the first microbatch of a step overwrites them. Inputs `tokens`, `targets`, `positions` and perhaps
  * `documents`, i32 `[batch, seqLen]`.
  * @param options `globalTokens`: tokens of a whole step, batch x sequence length. Gradients are divided by it, which keeps
- * their size apart from the batch's; the update corrects for tokens that were ignored.
+ * their size apart from the batch's; the update corrects for tokens that were ignored. `stages`: of a pipeline, which nodes then have.
  * @throws {TypeError} when a parameter has no influence on the loss. */
-export function traceMicrobatch(model: TrainableModel, options: BatchShape & { readonly globalTokens: number }): Graph {
+export function traceMicrobatch(
+  model: TrainableModel,
+  options: BatchShape & { readonly globalTokens: number; readonly stages?: Stages },
+): Graph {
   const names = [...namedParameters(model).keys()];
-  const forward = traceForward("microbatch", model, options, trainingSums);
+  const whole = traceForward("microbatch", model, options, trainingSums);
+  const forward = options.stages ? assignStages(whole, options.stages) : whole;
   const graph = autodiff(forward, { of: "loss_sum", seed: 1 / options.globalTokens, states: names, keep: false });
   const trained = new Set(graph.states.filter((s) => s.kind === "gradient").map((s) => s.of));
   const idle = names.filter((name) => !trained.has(name));
@@ -83,8 +89,9 @@ export function traceMicrobatch(model: TrainableModel, options: BatchShape & { r
 
 /** Graph `evaluate`: the forward alone, adding into `eval_loss_sum` and `eval_token_count`; the first batch of an evaluation
  * overwrites them. Inputs as those of {@linkcode traceMicrobatch}. */
-export function traceEvaluate(model: TrainableModel, shape: BatchShape): Graph {
-  return { ...traceForward("evaluate", model, shape, evaluationSums), outputs: [] };
+export function traceEvaluate(model: TrainableModel, shape: BatchShape & { readonly stages?: Stages }): Graph {
+  const graph = { ...traceForward("evaluate", model, shape, evaluationSums), outputs: [] };
+  return shape.stages ? assignStages(graph, shape.stages) : graph;
 }
 
 /** Graph `evaluate_result`: outputs `loss`, the mean over the valid tokens of an evaluation, and `token_count`. */

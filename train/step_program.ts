@@ -1,4 +1,4 @@
-/** A training step as one native program: its graphs compiled, its host buffers laid out, its lists of actions made once. A step,
+/** A training step as one native program: its host buffers laid out, its lists of actions made once. A step,
  * an initialisation and an evaluation are different lists over the same sections, and each is one native call.
  * @module */
 import { type Action, Actions, Struct } from "../ffi/buffer.ts";
@@ -6,70 +6,21 @@ import type { Device } from "../ffi/device.ts";
 import { TitanError } from "../ffi/error.ts";
 import { Program, type ProgramMemory } from "../ffi/program.ts";
 import { Flag } from "../ffi/symbols.ts";
-import { prefetchBytes } from "../data/prefetch.ts";
-import { type Graph, numel, type State, type StateKind } from "../graph/ir.ts";
+import { numel, type State, type StateKind } from "../graph/ir.ts";
+import { boxOf, isHeld, localShape } from "../graph/layout.ts";
+import type { EncodedSection } from "../graph/passes/encode.ts";
+import type { HostSlot } from "../graph/passes/memory.ts";
+import { scopeInWords } from "../graph/print.ts";
+import type { GenerativeModel } from "../model/cache.ts";
 import { lastingKinds } from "./checkpoint/manifest.ts";
-import { pieceBytes, shareOf } from "./checkpoint/pieces.ts";
-import { type CheckpointOptions, policyOf } from "./checkpoint/policy.ts";
 import type { Wanted } from "./checkpoint/read.ts";
 import type { SpreadStates } from "./checkpoint/save.ts";
-import { stagingBytesOf } from "./checkpoint/staging.ts";
 import type { LocalState } from "./checkpoint/write.ts";
-import type { EncodedSection } from "../graph/passes/encode.ts";
-import type { RematPolicy } from "../graph/passes/remat.ts";
-import type { RematBudget } from "../graph/passes/remat_search.ts";
-import type { HostSlot, MemoryPlan } from "../graph/passes/memory.ts";
-import type { Precision } from "../graph/passes/precision.ts";
-import { scopeInWords } from "../graph/print.ts";
-import { type GenerativeModel, isGenerative } from "../model/cache.ts";
-import type { TrainableModel } from "../model/loss.ts";
-import { type Compiled, compileGraphs, type CompileOptions, planGraphs, type Planned } from "./compile.ts";
-import { boxOf, type Layout, localShape, replicated } from "../graph/layout.ts";
-import { Mesh } from "../parallel/mesh.ts";
 import { type Decoder, ProgramDecoder } from "./generate/decoder.ts";
-import { generationGraphs } from "./generate/graphs.ts";
-import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
-import { newArray, numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
+import { evaluationActions, microbatchActions, type SectionRun } from "./pipeline.ts";
 import type { InstructionTime } from "./report/profile.ts";
-import { type OptimizerOptions, traceInitialize, traceUpdate } from "./optimizer.ts";
-import { type RealType, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "./step.ts";
-
-/** What decides the program of a step. */
-export interface StepOptions {
-  readonly model: TrainableModel;
-  readonly optimizer: OptimizerOptions;
-  readonly dtype: RealType;
-  /** What is multiplied and stored in bf16; default: nothing. */
-  readonly precision?: Precision;
-  /** Sequences of a microbatch, on each data rank. */
-  readonly batch: number;
-  /** Tokens of a sequence, over all its ranks. */
-  readonly seqLen: number;
-  /** Microbatches of a step. */
-  readonly accumulation: number;
-  /** Does attention stay inside of a document? Default: it sees the whole row. */
-  readonly documents?: boolean;
-  /** Sizes of an evaluation's batches, on each data rank; without them there is no evaluation. */
-  readonly evaluate?: { readonly batch: number; readonly seqLen: number };
-  /** What backward makes again; default: what is nearly free. */
-  readonly remat?: RematPolicy | RematBudget;
-  /** Threads that the program runs on. */
-  readonly threads: number;
-  /** The ranks that share the step; default: one has everything. */
-  readonly ranks?: MeshLayout;
-  /** What it generates between steps; default: nothing. The model is then a {@linkcode GenerativeModel}. */
-  readonly generate?: DecoderSizes;
-  /** Is the run saved, and how? Default: it is not. */
-  readonly checkpoint?: CheckpointOptions;
-}
-
-/** What a decoder has room for. */
-export interface DecoderSizes {
-  /** Sequences side by side. */
-  readonly sequences: number;
-  /** Tokens of a sequence that there is room for. */
-  readonly maxLength: number;
-}
+import { type CompiledStep, type DecoderSizes, lastingStates } from "./step_plan.ts";
+import { newArray, numbersOf, setNumbers, type TypedArray, typedArray } from "./typed_array.ts";
 
 /** Token ids and the like of one microbatch, row-major `[batch, seqLen]`, in the program's input buffer; where ranks share sequences,
  * this rank's part of each. */
@@ -116,122 +67,13 @@ export class DivergedError extends Error {
   }
 }
 
-/** The graphs of a step as they are traced: over whole values, before any pass. */
-export function stepGraphs(
-  options: Omit<StepOptions, "precision" | "remat" | "threads"> & { readonly precision?: Partial<Precision> },
-): Graph[] {
-  const { model, optimizer, dtype, seqLen, accumulation, documents, ranks, generate, precision } = options;
-  const { dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRanks: 1 };
-  const whole = <T extends { readonly batch: number }>(sizes: T): T => ({ ...sizes, batch: sizes.batch * dataRanks });
-  const { batch } = whole(options), evaluate = options.evaluate && whole(options.evaluate);
-  const globalTokens = batch * seqLen * accumulation;
-  return [
-    traceInitialize(model, dtype),
-    traceMicrobatch(model, { batch, seqLen, dtype, documents, globalTokens }),
-    traceUpdate(model, { ...optimizer, dtype, globalTokens }),
-    ...(evaluate ? [traceEvaluate(model, { ...evaluate, dtype, documents }), traceEvaluateResult(dtype)] : []),
-    ...(generate
-      ? generationGraphs(generative(model), { ...generate, dtype, cache: precision?.param === "bf16" ? "bf16" : dtype })
-      : []),
-  ];
-}
-
-/** @throws {TypeError} when the model cannot generate. */
-function generative(model: TrainableModel): TrainableModel & GenerativeModel {
-  if (isGenerative(model)) return model;
-  throw new TypeError(
-    `Cannot generate with ${model.constructor.name}: it has no method next\n  expected: a Llama, or a model with ` +
-      `next(tokens) and vocabSize\n  fix: write them, or generate nothing`,
-  );
-}
-
-/** Compiles the graphs of a step; needs no native library. Sections are named by their graphs.
- * @throws {LayoutError} when the model cannot be cut as the mesh asks. */
-export function compileStep(options: StepOptions): CompiledStep {
-  const { graphs, passes, spread } = bound(options), compiled = compileGraphs(graphs, passes);
-  return { ...compiled, ...hostMemory(compiled.plan, spread, options), spread };
-}
-
-/** All of {@linkcode compileStep} but the program: enough to know what a step takes. */
-export function planStep(options: StepOptions): Planned & HostMemory {
-  const { graphs, passes, spread } = bound(options), planned = planGraphs(graphs, passes);
-  return { ...planned, ...hostMemory(planned.plan, spread, options) };
-}
-
-/** The graphs of a step, and how passes turn them into a program. */
-function bound(options: StepOptions): { graphs: Graph[]; passes: CompileOptions; spread: StateLayouts } {
-  const { model, precision, remat, threads } = options, graphs = stepGraphs(options);
-  const ranks = options.ranks && bindRanks(model, graphs, options.ranks);
-  const states = new Map(graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
-  const { mesh, rank } = options.ranks ?? { mesh: new Mesh({}, 1), rank: 0 };
-  const layoutOf = (state: State) => ranks?.layouts.state(state) ?? replicated;
-  return { graphs, passes: { precision, remat, threads, ranks }, spread: { mesh, rank, states, layoutOf } };
-}
-
-/** A step that is ready to be loaded. */
-export type CompiledStep = Compiled & HostMemory & { readonly spread: StateLayouts };
-
-/** How the states of a step are spread over ranks. */
-export interface StateLayouts {
-  readonly mesh: Mesh;
-  readonly rank: number;
-  /** Whole states, by name. */
-  readonly states: ReadonlyMap<string, State>;
-  /** What each rank stores of one. */
-  layoutOf(state: State): Layout;
-}
-
-/** Bytes that the host holds of a step's batches and results. */
-export interface HostMemory {
-  readonly host: {
-    /** Packed inputs of a run: all microbatches of a step, or a batch of an evaluation. */
-    readonly inputBytes: number;
-    /** Packed results of a run. */
-    readonly outputBytes: number;
-    /** Batches that loaders hold ready. */
-    readonly prefetchBytes: number;
-    /** What this rank writes of a whole checkpoint; 0 where nothing is saved. */
-    readonly shareBytes: number;
-    /** What it copies of that ahead of the disk. */
-    readonly stagingBytes: number;
-  };
-}
-
-function hostMemory(plan: MemoryPlan, spread: StateLayouts, options: StepOptions): HostMemory {
-  const { batch, seqLen, accumulation, evaluate } = options, { sections } = plan;
-  const [microbatch, update] = ["microbatch", "update"].map((name) => sections.find((s) => s.graph.name === name));
-  const step = {
-    inputBytes: accumulation * microbatch!.inputBytes + update!.inputBytes,
-    outputBytes: microbatch!.outputBytes + update!.outputBytes,
-  };
-  // All but steps run one section at a time.
-  const most = (bytes: "inputBytes" | "outputBytes") => Math.max(step[bytes], ...sections.map((s) => s[bytes]));
-  return {
-    host: {
-      inputBytes: most("inputBytes"),
-      outputBytes: most("outputBytes"),
-      prefetchBytes: prefetchBytes(batch, seqLen) + (evaluate ? prefetchBytes(evaluate.batch, evaluate.seqLen) : 0),
-      ...checkpointMemory(plan, spread, options.checkpoint),
-    },
-  };
-}
-
-function checkpointMemory(
-  plan: MemoryPlan,
-  spread: StateLayouts,
-  options: CheckpointOptions | undefined,
-): Pick<HostMemory["host"], "shareBytes" | "stagingBytes"> {
-  if (!options || options.loadOnly) return { shareBytes: 0, stagingBytes: 0 };
-  const states = lastingStates(plan, spread, lastingKinds);
-  const share = shareOf(spread.rank, states, (state) => spread.layoutOf(state), spread.mesh);
-  const shareBytes = share.reduce((sum, piece) => sum + pieceBytes(piece), 0);
-  return { shareBytes, stagingBytes: stagingBytesOf(shareBytes, policyOf(options)) };
-}
-
-/** Whole states of some kinds, in the element types in which they are stored: bf16 since a pass, perhaps. */
-function lastingStates(plan: MemoryPlan, { states }: StateLayouts, kinds: readonly StateKind[]): State[] {
-  return [...states.values()].filter((s) => kinds.includes(s.kind))
-    .map((s) => ({ ...s, dtype: plan.states.get(s.name)!.state.dtype }));
+function actionOf(
+  { slot, source, first, last }: SectionRun,
+  section: number,
+  flags: number,
+  inputBase: number,
+): Action {
+  return { section, slot, source, inputBase, flags: flags | (first ? Flag.FIRST : 0) | (last ? Flag.LAST : 0) };
 }
 
 /** A compiled step in native memory. */
@@ -242,7 +84,7 @@ export class StepProgram implements Disposable {
   /** Where to put the next batch of an evaluation. */
   readonly evaluation: BatchViews | undefined;
   readonly #program: Program;
-  /** `microbatch` and `update`. */
+  /** The sections of a step, in the order in which it runs them. */
   readonly #stepSections: readonly EncodedSection[];
   readonly #seed: TypedArray;
   readonly #lr: TypedArray;
@@ -267,8 +109,14 @@ export class StepProgram implements Disposable {
     this.compiled = compiled;
     this.#program = program;
     const section = (name: string) => compiled.program.sections.find((s) => s.name === name);
-    const [initialize, microbatch, update] = ["initialize", "microbatch", "update"].map((n) => section(n)!);
-    const [evaluate, result] = [section("evaluate"), section("evaluate_result")];
+    const [initialize, update] = ["initialize", "update"].map((n) => section(n)!), result = section("evaluate_result");
+    const { pipeline } = compiled, microbatches = microbatchActions(pipeline, accumulation);
+    const sectionsOf = (list: readonly SectionRun[]) => list.map((run) => section(run.section)!);
+    // Where there are stages, nothing may have to be handed over between two of them.
+    const runs = microbatches.filter((run) => section(run.section) !== undefined);
+    const ofEvaluation = evaluationActions(pipeline).filter((run) => section(run.section) !== undefined);
+    const withInputs = (list: readonly EncodedSection[]) => list.find((s) => s.inputs.length > 0);
+    const microbatch = withInputs(sectionsOf(runs))!, evaluate = withInputs(sectionsOf(ofEvaluation));
     const { input, output } = program;
     const view = (buffer: ArrayBuffer, base: number, slots: readonly HostSlot[], name: string): TypedArray => {
       const { value, offset } = slots.find((s) => s.name === name)!;
@@ -288,35 +136,37 @@ export class StepProgram implements Disposable {
     };
     const bases = Array.from({ length: accumulation }, (_, k) => k * microbatch.inputBytes);
     const last = accumulation * microbatch.inputBytes;
-    this.#stepSections = [microbatch, update];
+    this.#stepSections = [...sectionsOf(runs), update];
     this.microbatches = bases.map((base) => batchViews(microbatch, base));
     this.evaluation = evaluate && batchViews(evaluate, 0);
     this.#seed = view(input.buffer, 0, initialize.inputs, "seed");
     [this.#lr, this.#step] = ["lr", "step"].map((n) => view(input.buffer, last, update.inputs, n));
-    const after = microbatch.outputBytes;
+    const after = Math.max(...sectionsOf(runs).map((s) => s.outputBytes));
     this.#numbers = ["loss", "grad_norm", "token_count"].map((n) => view(output.buffer, after, update.outputs, n));
-    this.#sums = ["loss_sum", "token_count"].map((name) => {
-      const { state, offset } = compiled.plan.states.get(name)!;
-      return { offset, data: newArray(state) };
+    this.#sums = ["loss_sum", "token_count"].flatMap((name) => {
+      const place = compiled.plan.states.get(name); // only where the last stage is
+      return place ? [{ offset: place.offset, data: newArray(place.state) }] : [];
     });
     this.#evaluated = result ? ["loss", "token_count"].map((n) => view(output.buffer, 0, result.outputs, n)) : [];
     const step = (flags: number): Action[] => [
-      ...bases.map((inputBase, k) => ({
-        section: microbatch.index,
-        flags: flags | (k === 0 ? Flag.FIRST : 0) | (k === accumulation - 1 ? Flag.LAST : 0),
-        inputBase,
-      })),
+      ...runs.map((run) => actionOf(run, section(run.section)!.index, flags, bases[run.microbatch])),
       { section: update.index, flags, inputBase: last, outputBase: after },
     ];
     const one = (s: EncodedSection | undefined, flags: number) => new Actions(s ? [{ section: s.index, flags }] : []);
+    const evaluation = (first: number) =>
+      new Actions(
+        ofEvaluation.map((run) =>
+          actionOf({ ...run, first: run.first && first > 0 }, section(run.section)!.index, 0, 0)
+        ),
+      );
     this.#actions = {
       initialize: one(initialize, Flag.FIRST),
       step: new Actions(step(0)),
       microbatches: new Actions(step(0).slice(0, -1)),
       update: new Actions(step(0).slice(-1)),
       check: new Actions(step(Flag.CHECK_FINITE)),
-      evaluateFirst: one(evaluate, Flag.FIRST),
-      evaluateNext: one(evaluate, 0),
+      evaluateFirst: evaluation(1),
+      evaluateNext: evaluation(0),
       evaluateResult: one(result, 0),
     };
   }
@@ -366,16 +216,18 @@ export class StepProgram implements Disposable {
     return numbers;
   }
 
-  /** Mean loss over the valid tokens that this rank alone has seen in the last step; not a number where there were none. */
+  /** Mean loss over the valid tokens that this rank alone has seen in the last step; not a number where there were none, or where the rank
+   * has not the last stage. */
   async ownLoss(): Promise<number> {
+    if (this.#sums.length === 0) return NaN;
     for (const { offset, data } of this.#sums) await this.#program.read(offset, data);
     return this.#sums[0].data[0] / this.#sums[1].data[0];
   }
 
   /** Has the next step's instructions recorded. */
   async recordNext(): Promise<void> {
-    const [microbatch, update] = this.#stepSections.map((s) => s.instructions.length);
-    this.#records ??= new Struct("titan_profile_record", this.microbatches.length * microbatch + update);
+    const instructions = this.#stepSections.reduce((n, s) => n + s.instructions.length, 0);
+    this.#records ??= new Struct("titan_profile_record", instructions);
     await this.#program.profile(this.#records);
   }
 
@@ -472,7 +324,7 @@ export class StepProgram implements Disposable {
       layoutOf,
       localOf,
       memory: this.#program,
-      wanted: states.map((state) => ({ state, ...localOf(state.name) })),
+      wanted: states.filter((state) => isHeld(layoutOf(state), at)).map((state) => ({ state, ...localOf(state.name) })),
     };
   }
 

@@ -27,7 +27,8 @@ import { type ParameterValues, readWhole } from "./parameters.ts";
 import { precisionOf } from "./precision.ts";
 import { ProcessGroup } from "./process_group.ts";
 import { dataRankOf, type MeshLayout } from "./ranks.ts";
-import { compileStep, StepProgram } from "./step_program.ts";
+import { compileStep } from "./step_plan.ts";
+import { StepProgram } from "./step_program.ts";
 
 /** What a trainer is made of. */
 interface Opened {

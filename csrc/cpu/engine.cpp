@@ -100,7 +100,7 @@ class CpuProgram : public DeviceProgram {
   void run_stream(uint32_t stream, const Run& run);
   /// The stream's instructions of an action; false where it cannot go on, as the other has stopped.
   bool run_section(uint32_t stream, const Run& run, uint64_t i, const Before& before, titan_profile_record* records);
-  bool may_begin(uint32_t stream, const Instruction& instruction, const Before& before) const;
+  bool may_begin(uint32_t stream, const Instruction& instruction, const titan_action& action, const Before& before) const;
   void run_collective(const Instruction& instruction, uint64_t slot);
   void check_finite(uint64_t instruction) const;
 
@@ -113,7 +113,8 @@ class CpuProgram : public DeviceProgram {
   uint64_t huge_bytes_ = 0;
   States states_;
   Progress progress_;
-  std::vector<Before> last_[NUM_STREAMS];  // by stream, which looks at its own alone, and section: before the last action that ran it
+  // By stream, which looks at its own alone, and section: before the last action that ran it, and by slot before the last of those that were given it.
+  std::vector<Before> last_[NUM_STREAMS], last_in_slot_[NUM_STREAMS];
   bool together_ = false;                  // has the run collectives?
   bool has_run_ = false;
 };
@@ -124,6 +125,7 @@ CpuProgram::CpuProgram(const CpuEngine& engine, Program& program, comm::World* w
   collectives_ = collectives_of(engine.backend, program_);  // now with their addresses
   states_.prepare(program_);
   for (auto& last : last_) last.resize(program_.sections.size());
+  for (auto& last : last_in_slot_) last.resize(program_.sections.size() * program_.slots);
   engine_.team().use(program_.threads);
   arena_.touch(program_.threads);
   huge_bytes_ = arena_.huge_bytes();
@@ -158,7 +160,8 @@ void CpuProgram::run(const Run& run) {
 }
 
 void CpuProgram::run_stream(uint32_t stream, const Run& run) {
-  for (Before& last : last_[stream]) last.on[0] = NEVER;
+  for (auto* all : {&last_[stream], &last_in_slot_[stream]})
+    for (Before& last : *all) last.on[0] = NEVER;
   Before before{};
   titan_profile_record* records = run.records;
   for (uint64_t i = 0; i < run.num_actions; i++) {
@@ -166,16 +169,19 @@ void CpuProgram::run_stream(uint32_t stream, const Run& run) {
     const Section& section = program_.sections[number];
     if (section.num_on[stream] && !run_section(stream, run, i, before, records)) return;
     last_[stream][number] = before;
+    for (const uint32_t slot : {run.actions[i].slot, run.actions[i].source}) last_in_slot_[stream][number * program_.slots + slot] = before;
     for (uint32_t s = 0; s < NUM_STREAMS; s++) before.on[s] += section.num_on[s];
     if (records) records += section.num_instructions;
   }
 }
 
-bool CpuProgram::may_begin(uint32_t stream, const Instruction& instruction, const Before& before) const {
+bool CpuProgram::may_begin(uint32_t stream, const Instruction& instruction, const titan_action& action, const Before& before) const {
   for (uint64_t w = instruction.first_wait; w < instruction.first_wait + instruction.num_waits; w++) {
     const Wait& wait = program_.waits[w];
-    const Before& then = wait.same_action ? before : last_[stream][wait.section];
-    if (then.on[0] != NEVER && !progress_.wait(wait.stream, then.on[wait.stream] + wait.position)) return false;
+    const auto has_ended = [&](const Before& then) { return then.on[0] == NEVER || progress_.wait(wait.stream, then.on[wait.stream] + wait.position); };
+    const auto in_slot = [&](uint32_t slot) -> const Before& { return last_in_slot_[stream][wait.section * program_.slots + slot]; };
+    if (wait.same_action ? !has_ended(before) : !wait.in_slot ? !has_ended(last_[stream][wait.section]) : !has_ended(in_slot(action.slot)) || !has_ended(in_slot(action.source)))
+      return false;
   }
   return true;
 }
@@ -185,7 +191,7 @@ bool CpuProgram::run_section(uint32_t stream, const Run& run, uint64_t i, const 
   const Section& section = program_.sections[action.section];
   const auto [input, input_bytes, output, output_bytes] = run.host;
   program_.place(section, stream, input ? input + action.input_base : nullptr, output ? output + action.output_base : nullptr,
-                 arena_.data() + program_.slots_begin() + action.slot * program_.slot_bytes);
+                 arena_.data() + program_.slots_begin() + action.slot * program_.slot_bytes, arena_.data() + program_.slots_begin() + action.source * program_.slot_bytes);
   struct Inside {
     Access& access;
     uint32_t stream;
@@ -198,7 +204,7 @@ bool CpuProgram::run_section(uint32_t stream, const Run& run, uint64_t i, const 
     for (; n < section.first_instruction + section.num_instructions; n++) {
       Instruction& instruction = program_.instructions[n];
       if (instruction.stream != stream) continue;
-      if (!may_begin(stream, instruction, before)) return false;
+      if (!may_begin(stream, instruction, action, before)) return false;
       instruction.call.flags = action.flags;
       const uint64_t begin = records ? now_ns() : 0;
       if (stream == 0) {

@@ -22,7 +22,7 @@ constexpr uint32_t ABSENT = 0xFFFFFFFF;
 
 struct TestProgram {
   struct View { uint32_t space, dtype; uint64_t offset; std::vector<int64_t> dims, strides; };
-  struct Step { uint32_t kernel; std::vector<uint32_t> operands; std::vector<int64_t> attributes; uint32_t stream = 0; std::vector<uint64_t> waits = {}; };
+  struct Step { uint32_t kernel; std::vector<uint32_t> operands; std::vector<int64_t> attributes; uint32_t stream = 0; std::vector<uint64_t> waits = {}; };  // a wait in a slot alone has 2^32 on top
   struct Steps { uint64_t first, count; };
   uint32_t threads;
   uint64_t arena_bytes, input_bytes, output_bytes;
@@ -58,7 +58,7 @@ inline Bytes encode(const TestProgram& program) {
     sections.u64({first, count, 0});
   }
   for (char c : std::string("TITANPRG")) file.put(c);
-  file.u32({2, program.threads});
+  file.u32({3, program.threads});
   file.u64({program.arena_bytes, program.input_bytes, program.output_bytes, program.views.size(), program.sections.size(), program.steps.size(),
             waits.data.size() / 8, operands.data.size() / 4, attributes.data.size() / 8, 8, program.slots, program.slot_bytes});
   std::string target = "cpu";

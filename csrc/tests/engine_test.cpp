@@ -134,11 +134,31 @@ void results_are_not_written_over_what_is_read() {
 
 }  // namespace
 
+/// What one microbatch hands from stage to stage: a section reads it from the source slot of its action, and writes into its own.
+void a_section_reads_the_source_slot_and_writes_its_own() {
+  TestProgram program = kept(3), backward = kept(3);
+  program.views.push_back({4, 0, 64, {N}, {1}});
+  program.steps.push_back({COPY, {4, 3}, {}});
+  program.sections.push_back({3, 1});
+  backward.views.push_back({4, 0, 64, {N}, {1}});
+  backward.steps[1] = {COPY, {3, 4}, {}};
+  const Loaded loaded(program);
+  alignas(8) float input[N], output[N] = {};
+  for (uint32_t i = 0; i < N; i++) input[i] = static_cast<float>(i);
+  const titan_action actions[] = {{0, 2, 0, 2, 0, 0}, {3, 1, 0, 2, 0, 0}, {1, 1, 0, 1, 0, 0}};
+  loaded.program->run(actions, 3, {reinterpret_cast<const uint8_t*>(input), sizeof input, reinterpret_cast<uint8_t*>(output), sizeof output});
+  for (uint32_t i = 0; i < N; i++) EXPECT(output[i] == input[i] * input[i]);
+  const titan_action stray = {3, 1, 0, 3, 0, 0};
+  EXPECT(refusal([&] { loaded.program->run(&stray, 1, {}); }) == "action 0 has source slot 3; expected: below 3");
+  EXPECT(refusal([&] { Loaded{backward}; }) == "instruction 1: y is written in a source slot; expected: the slot of the action");
+}
+
 int main() {
   a_kernel_prepares_each_instruction_once_and_finds_it_in_each_run();
   what_actions_keep_in_different_slots_does_not_mix();
   a_section_that_writes_a_slot_keeps_copies_out_of_all();
   what_lies_in_no_slot_is_refused();
+  a_section_reads_the_source_slot_and_writes_its_own();
   results_are_not_written_over_what_is_read();
   return finish("engine");
 }

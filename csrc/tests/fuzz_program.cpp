@@ -284,7 +284,7 @@ void verify(Program& program) {
   demand(!program.slot_bytes || (program.slot_bytes % 64 == 0 && slots_begin % 64 == 0), "slots are not aligned");
   demand(program.threads >= 1 && program.threads <= THREADS, "it wants other threads");
   demand(program.places.size() == program.operands.size(), "places do not match operands");
-  const uint64_t space_bytes[] = {slots_begin, program.input_bytes, program.output_bytes, program.slot_bytes};
+  const uint64_t space_bytes[] = {slots_begin, program.input_bytes, program.output_bytes, program.slot_bytes, program.slot_bytes};
   for (const Instruction& instruction : program.instructions) {
     const Call& call = instruction.call;
     const auto number = static_cast<uint64_t>(&instruction - program.instructions.data());
@@ -315,7 +315,7 @@ void verify(Program& program) {
       demand(place.offset % size_of(tensor.dtype) == 0, "a tensor is not aligned");
       demand(place.space != Space::input || i < instruction.first_output, "the input buffer is written");
       demand(!bound || place.space != Space::arena || tensor.data == arena + place.offset, "a tensor of the arena is not bound to it");
-      demand(!bound || place.space != Space::slot || tensor.data == arena + slots_begin + place.offset, "a tensor of a slot is not bound to slot 0");
+      demand(!bound || (place.space != Space::slot && place.space != Space::source) || tensor.data == arena + slots_begin + place.offset, "a tensor of a slot is not bound to slot 0");
     }
     if (bound && instruction.kernel->prepare) {
       std::vector<Bytes64> state((instruction.kernel->state_bytes(call) + 63) / 64);

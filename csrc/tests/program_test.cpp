@@ -99,7 +99,7 @@ void check_messages(const Bytes& program) {
   expect(16, uint64_t{320}, "tensor 8 takes 32 bytes from 320 on; expected: to end by 320");
   expect(40, uint64_t{1} << 60, "claims 1152921504606846976 tensors");
   expect(72, uint64_t{15}, "; expected: ");
-  expect(tensors, 4u, "tensor 0 is in space 4; expected: 0 arena, 1 input, 2 output or 3 slot");
+  expect(tensors, 5u, "tensor 0 is in space 5; expected: 0 arena, 1 input, 2 output, 3 slot or 4 source slot");
   expect(tensors, 3u, "tensor 0 takes 128 bytes from 0 on; expected: to end by 0, the end of a slot");
   expect(tensors + 4, NUM_DTYPES, ("tensor 0 has dtype " + std::to_string(NUM_DTYPES) + "; expected: below " + std::to_string(NUM_DTYPES)).c_str());
   expect(tensors + 4, static_cast<uint32_t>(DType::f16), "instruction 0: a is f16, which gemm does not take there; expected: f32 or f64");

@@ -2,7 +2,7 @@
  * @module */
 import { opOf } from "../builder.ts";
 import { elementTypes } from "../element_types.ts";
-import { type Range, type Touch, waitsOf } from "../events.ts";
+import { type Range, type SlotTouch, type Wait, waitsOf } from "../events.ts";
 import { stateUse } from "../facts.ts";
 import { type DType, dtypeBytes, type Node, numel, type Origin } from "../ir.ts";
 import { flopsOf } from "../op.ts";
@@ -12,12 +12,10 @@ import { callOf, type KernelCall, type Target } from "../target/target.ts";
 import { packed, type View } from "../view.ts";
 import type { HostSlot, MemoryPlan, SectionMemory } from "./memory.ts";
 
-const FORMAT = 2;
+const FORMAT = 3;
 /** Most bytes of the name of a target. */
 const NAME_BYTES = 16;
-/** Microbatches of which something is kept at a time, and the bytes kept of each. */
-const SLOTS = { count: 1, bytes: 0 };
-const SPACES = { arena: 0, input: 1, output: 2 } as const;
+const SPACES = { arena: 0, input: 1, output: 2, slot: 3, source: 4 } as const;
 const ABSENT = 0xffffffff;
 const MAX_RANK = 6;
 
@@ -80,22 +78,23 @@ function touchedBytes(operand: Operand | undefined): number {
   return dtypeBytes[operand.dtype] * numel(shape.filter((_, d) => strides[d] !== 0));
 }
 
-/** The bytes of the arena from an operand's first to its last. */
+/** The bytes of its space from an operand's first to its last. */
 function rangeOf({ dtype, offset, view: { shape, strides } }: Operand): Range {
   const last = shape.reduce((sum, n, d) => sum + (n - 1) * strides[d], 0),
     size = elementTypes[dtype].bits / 8;
   return { start: offset, end: shape.includes(0) ? offset : offset + (last + 1) * size };
 }
 
-/** What an instruction touches of the arena. What it writes it may read as well. */
-function touchOf(instruction: Instruction): Touch {
-  const ranges = (operands: readonly (Operand | undefined)[]): Range[] =>
-    operands.filter((o): o is Operand => o?.space === "arena").map(rangeOf);
-  return {
-    stream: instruction.stream,
-    reads: ranges(instruction.operands),
-    writes: ranges(instruction.written),
-  };
+/** What an instruction touches of the arena, and of slots. What it writes it may read as well. */
+function touchOf({ stream, operands, written }: Instruction): SlotTouch {
+  const ranges = (list: readonly (Operand | undefined)[], spaces: readonly Operand["space"][]): Range[] =>
+    list.filter((o): o is Operand => o !== undefined && spaces.includes(o.space)).map(rangeOf);
+  const touch = (...spaces: Operand["space"][]) => ({
+    stream,
+    reads: ranges(operands, spaces),
+    writes: ranges(written, spaces),
+  });
+  return { ...touch("arena"), inSlot: touch("slot", "source") };
 }
 
 /** Encodes a memory plan with its graphs, one section a graph.
@@ -128,13 +127,12 @@ export function encode(plan: MemoryPlan): EncodedProgram {
 function instructionsOf(section: SectionMemory, { target, states }: MemoryPlan): Instruction[] {
   const { graph, places } = section;
   const inputAt = new Map(section.inputs.map((s) => [s.name, s.offset]));
-  const operandAt = ({ base, view }: Place, taken: View = view): Operand => ({
-    space: base.kind === "input" ? "input" : "arena",
-    dtype: base.dtype,
-    offset: (base.kind === "input" ? inputAt.get(base.names[0])! : section.offsetOf(base)) +
-      taken.offset * dtypeBytes[base.dtype],
-    view: taken,
-  });
+  const operandAt = ({ base, view }: Place, taken: View = view): Operand => {
+    const { space, offset } = base.kind === "input"
+      ? { space: "input", offset: inputAt.get(base.names[0])! } as const
+      : section.spotOf(base);
+    return { space, dtype: base.dtype, offset: offset + taken.offset * dtypeBytes[base.dtype], view: taken };
+  };
   const copy = (from: From, source: Operand, to: Operand): Instruction => ({
     ...running(target, target.copy),
     ...from,
@@ -236,7 +234,7 @@ class ProgramWriter {
     attrs: [number, number];
     waits: [number, number];
   }[] = [];
-  readonly #waits: number[] = [];
+  readonly #waits: Wait[] = [];
   readonly #operands: number[] = [];
   readonly #attributes: { value: number | bigint; real: boolean }[] = [];
   readonly #strings: number[] = [];
@@ -245,7 +243,7 @@ class ProgramWriter {
   constructor(readonly target: Target) {}
 
   /** @param waits for each instruction, those of the program that it waits for. */
-  section(name: string, instructions: readonly Instruction[], waits: readonly (readonly number[])[]): void {
+  section(name: string, instructions: readonly Instruction[], waits: readonly (readonly Wait[])[]): void {
     this.#sections.push({ name: this.#text(name), first: this.#instructions.length, count: instructions.length });
     for (const [i, at] of instructions.entries()) {
       const operands: [number, number] = [this.#operands.length, at.operands.length];
@@ -326,8 +324,8 @@ class ProgramWriter {
     u64(this.#operands.length);
     u64(this.#attributes.length);
     u64(this.#strings.length);
-    u64(SLOTS.count);
-    u64(SLOTS.bytes);
+    u64(plan.slots.count);
+    u64(plan.slots.bytes);
     for (const c of this.#name()) view.setUint8(at++, c);
     at = 128;
     for (const { operand: { space, dtype, offset, view: v } } of this.#tensors.values()) {
@@ -357,7 +355,10 @@ class ProgramWriter {
       scope.forEach(u32);
       waits.forEach(u32);
     }
-    this.#waits.forEach(u64);
+    for (const { instruction, inSlot } of this.#waits) {
+      u32(instruction);
+      u32(inSlot ? 1 : 0);
+    }
     this.#operands.forEach(u32);
     at = pad(at);
     for (const { value, real } of this.#attributes) real ? f64(Number(value)) : u64(value);

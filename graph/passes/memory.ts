@@ -49,6 +49,12 @@ export interface HostSlot {
   readonly offset: number;
 }
 
+/** Bytes from the start of the arena, of the slot that a run is given, or of the other slot that it may read (`source`). */
+export interface Spot {
+  readonly space: "arena" | "slot" | "source";
+  readonly offset: number;
+}
+
 /** Memory of one graph. */
 export interface SectionMemory {
   readonly graph: Graph;
@@ -58,8 +64,8 @@ export interface SectionMemory {
   readonly outputs: readonly HostSlot[];
   readonly inputBytes: number;
   readonly outputBytes: number;
-  /** Arena offset of a base (not of an input). */
-  offsetOf(base: Base): number;
+  /** Where a base lies that is no input: bytes from the start of the arena, or of a slot. */
+  spotOf(base: Base): Spot;
   /** Arena offset of a node's scratch, with its bytes. */
   scratchOf(node: Node): { offset: number; bytes: number } | undefined;
   /** Assigns whose value is made in the state's own memory: nothing to run. */
@@ -72,6 +78,8 @@ export interface MemoryPlan {
   readonly target: Target;
   readonly threads: number;
   readonly arenaBytes: number;
+  /** Microbatches of which something is kept at a time, and the bytes kept of each, at the end of the arena. */
+  readonly slots: { readonly count: number; readonly bytes: number };
   /** Bytes of states by kind, then of the shared region. */
   readonly categories: Readonly<Record<StateKind | "transient", number>>;
   readonly states: ReadonlyMap<string, { readonly state: State; readonly offset: number }>;
@@ -85,26 +93,31 @@ const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
 export interface MemoryOptions {
   readonly target: Target;
   readonly threads: number;
+  /** Slots of the graphs that keep activations for each other; default 1. */
+  readonly slots?: number;
 }
 
 /** Plans the memory of a step.
  * @param graphs all graphs over the same states. */
-export function memory(graphs: readonly Graph[], { target, threads }: MemoryOptions): MemoryPlan {
-  const { states, bytes: stateBytes, categories } = placeStates(graphs, target.alignment);
+export function memory(graphs: readonly Graph[], { target, threads, slots: count = 1 }: MemoryOptions): MemoryPlan {
+  const { states, bytes: stateBytes, slotBytes, categories } = placeStates(graphs, target.alignment);
   const sections = graphs.map((graph) => planSection(graph, { target, threads, states, start: stateBytes }));
   const end = sections.flatMap((s) => s.blocks).reduce((n, b) => Math.max(n, b.offset + b.bytes), stateBytes);
-  const arenaBytes = align(end, target.page);
+  const slots = { count, bytes: slotBytes }, activation = count * slotBytes;
+  const arenaBytes = align(end + activation, target.page);
   return {
     target,
     threads,
     arenaBytes,
-    categories: { ...categories, transient: arenaBytes - stateBytes },
+    slots,
+    categories: { ...categories, activation, transient: arenaBytes - activation - stateBytes },
     states,
     sections,
   };
 }
 
-/** States by kind; states that some node touches as one are neighbours. */
+/** States by kind; states that some node touches as one are neighbours. Activations have places in their slot, from its start on for each
+ * stage, since a slot is one stage's at a time. */
 function placeStates(graphs: readonly Graph[], alignment: number) {
   const all = new Map(graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
   const groups = new Map<string, readonly string[]>();
@@ -118,12 +131,20 @@ function placeStates(graphs: readonly Graph[], alignment: number) {
     names.forEach((n) => groups.set(n, names));
   }
   const states = new Map<string, { state: State; offset: number }>();
-  const categories: Record<StateKind, number> = { parameter: 0, gradient: 0, moment: 0, sum: 0, buffer: 0, cache: 0 };
+  const categories: Record<StateKind, number> = {
+    parameter: 0,
+    gradient: 0,
+    moment: 0,
+    sum: 0,
+    buffer: 0,
+    cache: 0,
+    activation: 0,
+  };
   let bytes = 0;
   for (const kind of Object.keys(categories) as StateKind[]) {
     const start = bytes;
     for (const { name, kind: own } of all.values()) {
-      if (own !== kind || states.has(name)) continue;
+      if (own !== kind || kind === "activation" || states.has(name)) continue;
       for (const member of groups.get(name) ?? [name]) {
         const state = all.get(member)!;
         states.set(member, { state, offset: bytes });
@@ -133,7 +154,14 @@ function placeStates(graphs: readonly Graph[], alignment: number) {
     }
     categories[kind] = bytes - start;
   }
-  return { states, bytes, categories };
+  const ends = new Map<string, number>();
+  for (const state of all.values()) {
+    if (state.kind !== "activation") continue;
+    const offset = ends.get(state.of!) ?? 0;
+    states.set(state.name, { state, offset });
+    ends.set(state.of!, align(offset + sizeBytes(state), alignment));
+  }
+  return { states, bytes, slotBytes: Math.max(0, ...ends.values()), categories };
 }
 
 interface Life {
@@ -151,13 +179,13 @@ function planSection(
 ): SectionMemory {
   const { alignment, lowerings } = target, places = placeValues(graph, target);
   const lives = lifetimes(graph, places);
-  const assigned = new Map<Base, number>();
-  const inPlaceAssigns = assignInPlace(
-    graph,
-    places,
-    lives,
-    (name, base) => assigned.set(base, states.get(name)!.offset),
-  );
+  /** What is made in a state's own memory, and which. */
+  const assigned = new Map<Base, string>();
+  const inPlaceAssigns = assignInPlace(graph, places, lives, (name, base) => assigned.set(base, name));
+  const stateSpot = (name: string): Spot => {
+    const { state: { kind, of }, offset } = states.get(name)!;
+    return { space: kind !== "activation" ? "arena" : of === graph.slot ? "slot" : "source", offset };
+  };
   const home = shareMemory(graph, places, lives, assigned);
   holdWhileTravelling(graph, places, lives, {
     home,
@@ -201,10 +229,9 @@ function planSection(
     outputs: outputs.placed,
     inputBytes: inputs.bytes,
     outputBytes: outputs.bytes,
-    offsetOf: (base) => {
-      if (base.kind === "state") return states.get(base.names[0])!.offset;
-      const root = home(base);
-      return assigned.get(root) ?? blocks.get(root)!.offset;
+    spotOf: (base) => {
+      const root = home(base), state = base.kind === "state" ? base.names[0] : assigned.get(root);
+      return state === undefined ? { space: "arena", offset: blocks.get(root)!.offset } : stateSpot(state);
     },
     scratchOf: (node) => scratch.get(node),
     inPlaceAssigns,
@@ -346,7 +373,7 @@ function shareMemory(
   graph: Graph,
   places: Places,
   lives: Map<Base, Life>,
-  assigned: ReadonlyMap<Base, number>,
+  assigned: ReadonlyMap<Base, string>,
 ): (base: Base) => Base {
   const parent = new Map<Base, Base>();
   const home = (base: Base): Base => {

@@ -1,7 +1,6 @@
-/** What each rank's program is told to do, in order, with the memory that each action uses: the last form of a schedule. Activations of
- * one stage and microbatch lie in a _slot_ from their forward until their gradients of weights are made. What passes between stages lies
- * in a _place_ from when it is made or received until it is sent, or read for the last time: backward reads what forward read, too.
- * A rank has as many slots and places as are in use at once.
+/** What each rank's program is told to do, in order, with the memory that each action uses: the last form of a schedule. All that a stage
+ * keeps of a microbatch lies in a _slot_, from when it is given the microbatch until its last backward, or until its gradient has been sent.
+ * A rank has as many slots as are in use at once.
  * @module */
 import type { Action, Kind, Schedule } from "./actions.ts";
 import { type ExchangeRow, exchangeRows, isExchange, type Message, placeMessages } from "./messages.ts";
@@ -15,118 +14,126 @@ export interface SectionAction {
   readonly section: Section;
   readonly stage: number;
   readonly microbatch: number;
-  /** Where its activations are. */
   readonly slot: number;
-  /** The place of what the stage before sent; the first stage has none. */
-  readonly activationIn?: number;
-  /** Where forward puts what the stage behind reads. */
-  readonly activationOut?: number;
-  /** The place of the gradient that came from the stage behind. */
-  readonly gradientIn?: number;
-  /** Where backward puts the gradient for the stage before. */
-  readonly gradientOut?: number;
-  /** Nothing of this step has been added yet to what the section adds to: a forward's sum of losses, sums of weights' gradients. */
+  /** Is it the first of this section in the row, so that nothing of this step has been added yet to its sums? */
   readonly first: boolean;
-  /** Nothing more of this step will be added to it. */
+  /** Is it the last one? */
   readonly last: boolean;
 }
 
-/** What a rank gives to another, or is given, when they meet. */
-export interface Transfer {
-  readonly way: "send" | "receive";
+/** What goes from one stage to the next, or to the one before: to another rank (`send`, there `receive`), or to a stage of the same rank
+ * (`pass`). */
+export interface TransferAction {
+  readonly way: "send" | "receive" | "pass";
   readonly message: Message;
-  readonly place: number;
+  /** Of the stage that it is sent from, or else of the one that it goes to. */
+  readonly slot: number;
+  /** Where a `pass` comes from. */
+  readonly source?: number;
 }
 
-/** A meeting with another rank, which has the same list of transfers, each the other way. */
-export interface ExchangeAction {
-  readonly peer: number;
-  readonly transfers: readonly Transfer[];
-}
+/** One thing that a rank's program does. */
+export type RankAction = SectionAction | TransferAction;
 
 /** What a rank does in a step. */
 export interface RankActions {
-  readonly actions: readonly (SectionAction | ExchangeAction)[];
+  readonly actions: readonly RankAction[];
   readonly slots: number;
-  readonly places: number;
 }
 
-const SECTIONS: Readonly<Record<Kind, Section>> = {
-  F: "forward",
-  B: "backward",
-  I: "backward_input",
-  W: "backward_weight",
+/** Is it a transfer? */
+export function isTransfer(action: RankAction): action is TransferAction {
+  return "way" in action;
+}
+
+const SECTIONS: Readonly<Record<Kind, readonly Section[]>> = {
+  F: ["forward"],
+  B: ["backward"],
+  I: ["backward_input"],
+  W: ["backward_weight"],
 };
+
+/** Does any rank do gradients of weights apart? All backwards are then two sections, as a sum is begun by one of them. */
+export function hasHalves({ rows }: Pick<Schedule, "rows">): boolean {
+  return rows.some((row) => row.some((cell) => cell !== null && !Array.isArray(cell) && (cell as Action).kind === "W"));
+}
 
 /** By rank: what it does for a schedule that says what is computed. Messages are placed by the times that are given.
  * @throws {ScheduleError} when the schedule cannot run. */
 export function rankActions(schedule: Schedule, options: SimulateOptions = {}): RankActions[] {
-  return actionsByRank(exchangeRows(placeMessages(schedule, options)), schedule.rankOf);
+  return actionsByRank(exchangeRows(placeMessages(schedule, options)), schedule.rankOf, hasHalves(schedule));
 }
 
-/** By rank: what it does for rows of exchanges. */
-export function actionsByRank(rows: readonly ExchangeRow[], rankOf: readonly number[]): RankActions[] {
+/** By rank: what it does for rows of exchanges.
+ * @param halves is every backward two sections? */
+export function actionsByRank(rows: readonly ExchangeRow[], rankOf: readonly number[], halves = false): RankActions[] {
+  const sectionsOf = (kind: Kind) => kind === "B" && halves ? [...SECTIONS.I, ...SECTIONS.W] : SECTIONS[kind];
   return rows.map((row, rank) => {
-    const places = new Lifetimes(), slots = new Lifetimes();
-    for (const [i, step] of row.entries()) {
-      if (isExchange(step)) {
-        for (const { what, from, microbatch } of step.messages) places.use(value(what, from, microbatch), i);
-      } else {
-        slots.use(slotOf(step), i);
-        for (const used of Object.values(valuesOf(step, rankOf.length))) places.use(used, i);
+    const plain = row.flatMap((step): Plain[] => {
+      if (!isExchange(step)) {
+        return [
+          ...sectionsOf(step.kind).map((section) => ({ section, ...step })),
+          ...passes(step, rankOf).map((message) => ({ way: "pass" as const, message })),
+        ];
       }
-    }
-    const slotAt = slots.assign(), placeAt = places.assign(), ends = endsOf(row);
-    const actions = row.map((step, i): SectionAction | ExchangeAction => {
-      if (isExchange(step)) {
-        const transfers = step.messages.map((message): Transfer => ({
-          way: rankOf[message.from] === rank ? "send" : "receive",
-          message,
-          place: placeAt.get(value(message.what, message.from, message.microbatch))!,
-        }));
-        return { peer: step.ranks[0] === rank ? step.ranks[1] : step.ranks[0], transfers };
-      }
-      const { stage, kind, microbatch } = step;
-      const used = Object.entries(valuesOf(step, rankOf.length)).map(([name, of]) => [name, placeAt.get(of)]);
-      return {
-        section: SECTIONS[kind],
-        stage,
-        microbatch,
-        slot: slotAt.get(slotOf(step))!,
-        ...Object.fromEntries(used),
-        first: ends.get(sumOf(step))?.[0] === i,
-        last: ends.get(sumOf(step))?.[1] === i,
-      };
+      return step.messages.map((message) => ({ way: rankOf[message.from] === rank ? "send" : "receive", message }));
     });
-    return { actions, slots: slots.count, places: places.count };
+    const slots = new Lifetimes(), first = new Set<number>(), last = new Map<string, number>();
+    for (const [i, action] of plain.entries()) {
+      slotsOf(action).forEach((name) => slots.use(name, i));
+      if (!("section" in action)) continue;
+      const key = `${action.section} ${action.stage}`;
+      if (!last.has(key)) first.add(i);
+      last.set(key, i);
+    }
+    const at = slots.assign(), ends = new Set(last.values());
+    const actions = plain.map((action, i): RankAction => {
+      const [slot, source] = slotsOf(action).map((name) => at.get(name)!);
+      if (!("section" in action)) return source === undefined ? { ...action, slot } : { ...action, slot, source };
+      const { section, stage, microbatch } = action;
+      return { section, stage, microbatch, slot, first: first.has(i), last: ends.has(i) };
+    });
+    return { actions, slots: slots.count };
   });
 }
 
-const value = (what: Message["what"], stage: number, microbatch: number) => `${what} of ${stage}, ${microbatch}`;
-const slotOf = ({ stage, microbatch }: Action) => `${stage}, ${microbatch}`;
-
-/** What passes between stages and an action reads or makes, by the name of its field. */
-function valuesOf({ stage, kind, microbatch }: Action, stages: number): Record<string, string> {
-  const first = stage === 0, last = stage === stages - 1, backward = kind !== "F";
-  return {
-    ...!first && { activationIn: value("activation", stage - 1, microbatch) },
-    ...kind === "F" && !last && { activationOut: value("activation", stage, microbatch) },
-    ...backward && !last && { gradientIn: value("gradient", stage + 1, microbatch) },
-    ...backward && kind !== "W" && !first && { gradientOut: value("gradient", stage, microbatch) },
-  };
+/** What a rank does for microbatches that go through all stages forward, one after another; each has one slot. */
+export function forwardActions(rankOf: readonly number[], rank: number, microbatches: number): RankActions {
+  const own = rankOf.flatMap((owner, stage) => owner === rank ? [stage] : []), last = rankOf.length - 1;
+  const actions = Array.from({ length: microbatches }, (_, microbatch) =>
+    own.flatMap((stage): RankAction[] => {
+      const slot = own.indexOf(stage),
+        message = (from: number): Message => ({
+          ...{ what: "activation", from, to: from + 1, microbatch },
+        } as Message);
+      const list: RankAction[] = [];
+      if (stage > 0 && rankOf[stage - 1] !== rank) list.push({ way: "receive", message: message(stage - 1), slot });
+      list.push({ section: "forward", stage, microbatch, slot, first: microbatch === 0, last: false });
+      if (stage === last) return list;
+      if (rankOf[stage + 1] !== rank) list.push({ way: "send", message: message(stage), slot });
+      else list.push({ way: "pass", message: message(stage), slot: slot + 1, source: slot });
+      return list;
+    })).flat();
+  return { actions, slots: own.length };
 }
 
-/** What an action adds to; the gradient of an input is no sum. */
-const sumOf = ({ stage, kind }: Action) => kind === "I" ? "" : `${stage} ${kind === "F" ? "losses" : "gradients"}`;
+/** An action before it has a slot. */
+type Plain =
+  | (Pick<SectionAction, "section" | "stage" | "microbatch">)
+  | Pick<TransferAction, "way" | "message">;
 
-/** The first and the last step of a row that adds to each sum. */
-function endsOf(row: ExchangeRow): Map<string, [number, number]> {
-  const ends = new Map<string, [number, number]>();
-  for (const [i, step] of row.entries()) {
-    if (isExchange(step) || step.kind === "I") continue;
-    ends.set(sumOf(step), [ends.get(sumOf(step))?.[0] ?? i, i]);
-  }
-  return ends;
+/** What an action makes for a stage of the same rank. */
+function passes({ stage, kind, microbatch }: Action, rankOf: readonly number[]): Message[] {
+  const to = stage + (kind === "F" ? 1 : -1);
+  if (kind === "W" || rankOf[to] !== rankOf[stage]) return [];
+  return [{ what: kind === "F" ? "activation" : "gradient", from: stage, to, microbatch }];
+}
+
+/** The stages and microbatches whose slots an action uses: its own, and where it passes on from. */
+function slotsOf(action: Plain): string[] {
+  if ("section" in action) return [`${action.stage}, ${action.microbatch}`];
+  const { way, message: { from, to, microbatch } } = action;
+  return (way === "send" ? [from] : way === "receive" ? [to] : [to, from]).map((stage) => `${stage}, ${microbatch}`);
 }
 
 /** From when to when names are in use, and the fewest numbers that keep apart what is in use at once. */

@@ -63,6 +63,18 @@ export function readSchedule(text: string, { name, rankOf, microbatches }: ReadS
   return { schedule, messages: { ...schedule, rows: rows.map((row) => row.map((c) => c === "fsdp" ? null : c)) } };
 }
 
+/** By stage: the first rank whose line does something with it; ranks that a schedule says more of are for `verifySchedule` to refuse. */
+export function ranksInText(text: string): number[] {
+  const found: number[] = [];
+  for (const [rank, line] of text.replace(/(\r?\n)+$/, "").split(/\r?\n/).entries()) {
+    for (const part of line.split(",").flatMap((cell) => partsOf(cell.trim().replace(/^"(.*)"$/, "$1").trim()))) {
+      const stage = COMPUTE.exec(part)?.[1];
+      if (stage !== undefined) found[Number(stage)] ??= rank;
+    }
+  }
+  return Array.from(found, (rank) => rank ?? 0);
+}
+
 /** Is `B` the gradient of the input alone? */
 function isOlder(texts: readonly (readonly string[])[]): boolean {
   const seen = new Map<string, Set<string>>();

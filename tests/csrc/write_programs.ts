@@ -7,7 +7,7 @@ import type { Attrs } from "../../graph/ir.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { grad, trace, traceGraph } from "../../graph/trace.ts";
 import { compileGraphs } from "../../train/compile.ts";
-import { compileStep, type StepOptions } from "../../train/step_program.ts";
+import { compileStep, type StepOptions } from "../../train/step_plan.ts";
 import { fullPrecision } from "../../graph/passes/precision.ts";
 import { SmallExperts } from "../model/experts.ts";
 import { tinyLlama } from "../model/tiny.ts";

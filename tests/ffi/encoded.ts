@@ -49,7 +49,7 @@ export function encoded(program: TestProgram): Uint8Array<ArrayBuffer> {
     new Words(),
   ];
   for (const { space = "arena", dtype = "f32", offset = 0, dims, strides = rowMajor(dims) } of program.tensors) {
-    tensors.u32(["arena", "input", "output", "slot"].indexOf(space), elementTypes[dtype].number).u64(offset);
+    tensors.u32(["arena", "input", "output", "slot", "source"].indexOf(space), elementTypes[dtype].number).u64(offset);
     tensors.u32(dims.length, 0).u64(...padded(dims), ...padded(strides), 0);
   }
   let count = 0;
@@ -66,7 +66,7 @@ export function encoded(program: TestProgram): Uint8Array<ArrayBuffer> {
   }
   const header = new Words();
   header.bytes.push(...new TextEncoder().encode("TITANPRG"));
-  header.u32(2, program.threads ?? 1).u64(program.arenaBytes ?? 0, program.inputBytes ?? 0, program.outputBytes ?? 0);
+  header.u32(3, program.threads ?? 1).u64(program.arenaBytes ?? 0, program.inputBytes ?? 0, program.outputBytes ?? 0);
   header.u64(program.tensors.length, Object.keys(program.sections).length, count, 0, operands.bytes.length / 4);
   header.u64(attributes.bytes.length / 8, strings.length, program.slots ?? 1, program.slotBytes ?? 0);
   header.bytes.push(...new TextEncoder().encode((program.target ?? "cpu").padEnd(16, "\0")));

@@ -44,7 +44,7 @@ Deno.test("inputs have unique names, and nodes come from where they are made", (
   builder.origin = at("layers.0");
   builder.emit("exp", [x]);
   builder.emit("exp", [x], {}, at("other'"));
-  assertEquals(builder.nodes.map(({ scope, phase, block }) => ({ scope, phase, block })), [
+  assertEquals(builder.nodes.map(({ scope, phase, block, stage }) => ({ scope, phase, block, stage })), [
     at("layers.0"),
     at("other'"),
   ]);

@@ -2,7 +2,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { Flag } from "../../ffi/symbols.ts";
 import { llama } from "../../model/llama.ts";
-import { compileStep } from "../../train/step_program.ts";
+import { compileStep } from "../../train/step_plan.ts";
 
 /** `.ci/run` names the sanitizers' build here: nothing is counted then, but the step runs under them. */
 const build = new URL(`../../${Deno.env.get("TITAN_TEST_BUILD") ?? "build/cmake"}`, import.meta.url).pathname;

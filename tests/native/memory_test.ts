@@ -2,7 +2,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { Device } from "../../ffi/device.ts";
 import { library } from "../../ffi/library.ts";
-import { compileStep, StepProgram } from "../../train/step_program.ts";
+import { compileStep } from "../../train/step_plan.ts";
+import { StepProgram } from "../../train/step_program.ts";
 import { arenaOf, mappingsOf } from "../../tools/process_memory.ts";
 import { tinyLlama } from "../model/tiny.ts";
 

@@ -7,7 +7,7 @@ import type { MeshOptions } from "../../parallel/mesh.ts";
 import { compileGraphs, passes, printing } from "../../train/compile.ts";
 import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
 import type { MeshLayout } from "../../train/ranks.ts";
-import { compileStep } from "../../train/step_program.ts";
+import { compileStep } from "../../train/step_plan.ts";
 import { type RealType, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "../../train/step.ts";
 import { golden } from "../golden.ts";
 import { orderOf, unordered } from "../graph/order.ts";

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { checkMemory, fitText, MemoryError, neededBytes, withStagingThatFits } from "../../train/machine_memory.ts";
 import { bytesText, memoryText } from "../../train/report/plan_report.ts";
-import { compileStep } from "../../train/step_program.ts";
+import { compileStep } from "../../train/step_plan.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
 const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };

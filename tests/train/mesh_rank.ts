@@ -5,7 +5,7 @@ import { Comm } from "../../ffi/comm.ts";
 import { Device } from "../../ffi/device.ts";
 import { arr, forEachIndex, stridesOf } from "../../graph/array.ts";
 import { numel, type State } from "../../graph/ir.ts";
-import { boxOf, type Layout, localShape, placementOn } from "../../graph/layout.ts";
+import { boxOf, isHeld, type Layout, localShape, placementOn } from "../../graph/layout.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { makeBatch } from "../../data/loader.ts";
@@ -13,9 +13,10 @@ import type { LlamaOptions } from "../../model/llama.ts";
 import { exchangesOf } from "../../parallel/exchanges.ts";
 import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
 import { BatchPart } from "../../train/batch_part.ts";
-import type { Compiled } from "../../train/compile.ts";
-import { bindRanks, dataRankOf, type MeshChoices, type MeshLayout } from "../../train/ranks.ts";
-import { compileStep, stepGraphs, type StepOptions, StepProgram } from "../../train/step_program.ts";
+import { dataRankOf, type MeshChoices, type MeshLayout } from "../../train/ranks.ts";
+import { sectionRuns } from "../../train/pipeline.ts";
+import { type CompiledStep, compileStep, type StepOptions } from "../../train/step_plan.ts";
+import { StepProgram } from "../../train/step_program.ts";
 import type { TypedArray } from "../../train/typed_array.ts";
 import { arenaOf, mappingsOf } from "../../tools/process_memory.ts";
 import { SmallExperts } from "../model/experts.ts";
@@ -92,9 +93,9 @@ interface Run {
 }
 
 /** What the graphs of a step say that ranks exchange. */
-function plannedTraffic({ graphs }: Compiled, accumulation: number): Record<string, Sent> {
+function plannedTraffic({ graphs, pipeline }: CompiledStep, accumulation: number): Record<string, Sent> {
   const found: Record<string, Sent> = {};
-  for (const [name, runs] of [["microbatch", accumulation], ["update", 1]] as const) {
+  for (const [name, runs] of sectionRuns(pipeline, accumulation)) {
     for (const { op, count, bytes } of exchangesOf(graphs.find((g) => g.name === name)!, { runs })) {
       const before = found[op] ?? { collectives: 0, bytes: 0 };
       found[op] = { collectives: before.collectives + count, bytes: before.bytes + bytes };
@@ -168,9 +169,14 @@ async function train(device: Device, options: StepOptions, compiled = compileSte
 
 /** A whole value of what each rank holds; copies have to be the same, bit for bit. */
 function whole(state: State, layout: Layout, mesh: Mesh, parts: readonly Float64Array[]): Float64Array {
-  const kept = Object.keys(mesh.factors).filter((axis) => placementOn(layout, axis).kind === "replicate"),
-    copies = new Map<string, Float64Array>();
+  // Stages that share a parameter each have a summand of its gradient, and copies of all else.
+  const isCopy = (axis: string) => {
+    const { kind } = placementOn(layout, axis);
+    return kind === "replicate" || kind === "held" && state.kind !== "gradient";
+  };
+  const kept = Object.keys(mesh.factors).filter(isCopy), copies = new Map<string, Float64Array>();
   parts.forEach((data, rank) => {
+    if (!isHeld(layout, mesh.coordinates(rank))) return;
     const at = mesh.coordinates(rank), key = kept.map((axis) => at[axis]).join();
     if (!copies.has(key)) copies.set(key, arr(state.shape).data);
     const copy = copies.get(key)!, { starts, sizes } = boxOf(state.shape, layout, mesh.factors, at);
@@ -189,13 +195,16 @@ async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshR
   const { rank, size } = comm.info, mesh = new Mesh(run.mesh, size), ranks = { ...run.choices, mesh, rank };
   const options = optionsOf(run, ranks), compiled = compileStep(options);
   const first = await train(device, options, compiled, comm), second = await train(device, options, compiled);
-  const graphs = stepGraphs(options), { layouts } = bindRanks(options.model, graphs, ranks);
-  const gathered = async (state: State, data: TypedArray): Promise<Float64Array> => {
-    const layout = layouts.reduced.state(state),
-      all = await comm.gather(new Uint8Array(Float64Array.from(data).buffer));
-    if (data.length !== numel(localShape(state.shape, layout, mesh.factors))) {
+  const { layoutOf, states } = compiled.spread;
+  const gathered = async (state: State, data: TypedArray | undefined): Promise<Float64Array> => {
+    // Behind a step, sums over copies of the data have been reduced.
+    const layout = new Map([...layoutOf(state)].filter(([, p]) => p.kind !== "partial"));
+    const size = numel(localShape(state.shape, layout, mesh.factors)), isHere = isHeld(layout, mesh.coordinates(rank));
+    if ((data?.length ?? size) !== size || isHere !== (data !== undefined)) {
       throw new Error(`${state.name} has another size`);
     }
+    const own = data ? Float64Array.from(data) : new Float64Array(size);
+    const all = await comm.gather(new Uint8Array(own.buffer));
     return whole(state, layout, mesh, all.map((bytes) => new Float64Array(bytes.buffer)));
   };
   const bits = (r: Run) =>
@@ -207,12 +216,12 @@ async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshR
   // On a device of its own, which has joined nobody.
   const single = rank === 0 ? await train(new Device({ threads: 1 }), optionsOf(run)) : undefined;
   let [sameStart, difference, largest] = [true, 0, 0];
-  for (const state of layouts.states.values()) {
+  for (const state of states.values()) {
     if (state.kind === "parameter") {
-      const value = await gathered(state, first.start.get(state.name)!), alone = single?.start.get(state.name);
+      const value = await gathered(state, first.start.get(state.name)), alone = single?.start.get(state.name);
       sameStart &&= alone?.every((x, i) => Object.is(x, value[i])) ?? true;
     } else if (state.kind === "gradient") {
-      const value = await gathered(state, first.gradients.get(state.name)!);
+      const value = await gathered(state, first.gradients.get(state.name));
       single?.gradients.get(state.name)?.forEach((x, i) => {
         largest = Math.max(largest, Math.abs(x));
         difference = Math.max(difference, Math.abs(x - value[i]));

@@ -6,7 +6,7 @@ import { layoutText } from "../../graph/layout.ts";
 import type { MeshOptions } from "../../parallel/mesh.ts";
 import { generationGraphs } from "../../train/generate/graphs.ts";
 import { bindRanks, dataRankOf } from "../../train/ranks.ts";
-import { stepGraphs } from "../../train/step_program.ts";
+import { stepGraphs } from "../../train/step_plan.ts";
 import { SmallExperts } from "../model/experts.ts";
 import { tinyLlama } from "../model/tiny.ts";
 import { meshOf } from "../parallel/step_graphs.ts";

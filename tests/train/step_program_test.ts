@@ -18,14 +18,8 @@ import { namedParameters } from "../../model/module.ts";
 import { passes } from "../../train/compile.ts";
 import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
 import { traceMicrobatch } from "../../train/step.ts";
-import {
-  type BatchViews,
-  type CompiledStep,
-  compileStep,
-  DivergedError,
-  type StepOptions,
-  StepProgram,
-} from "../../train/step_program.ts";
+import { type CompiledStep, compileStep, type StepOptions } from "../../train/step_plan.ts";
+import { type BatchViews, DivergedError, StepProgram } from "../../train/step_program.ts";
 import { type Rows, someRows, tinyLlama } from "../model/tiny.ts";
 import { errorOf } from "../native/native.ts";
 import { memory } from "../graph/passes/on_cpu.ts";

@@ -1,7 +1,7 @@
 /** Who writes what: each state is cut into the boxes that ranks hold, and each box is written by one of its holders.
  * @module */
 import { numel, type State } from "../../graph/ir.ts";
-import { type Box, boxOf, type Degrees, type Layout, layoutText } from "../../graph/layout.ts";
+import { type Box, boxOf, type Degrees, isHeld, type Layout, layoutText } from "../../graph/layout.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import { storedBytes, type StoredType } from "../typed_array.ts";
 
@@ -66,6 +66,7 @@ function heldBoxes(
 ): HeldBox[][] {
   const held = new Map<string, HeldBox>();
   coordinates.forEach((at, rank) => {
+    if (!isHeld(layout, at)) return;
     const box = boxOf(shape, layout, mesh.factors, at), key = `${box.starts} ${box.sizes}`, known = held.get(key);
     if (known) known.ranks.push(rank);
     else if (numel(box.sizes) > 0) held.set(key, { ...box, ranks: [rank] }); // else nothing but padding

@@ -2,7 +2,7 @@
  * @module */
 import { leaves } from "../agreement.ts";
 import { bytesText } from "../report/plan_report.ts";
-import type { HostMemory } from "../step_program.ts";
+import type { HostMemory } from "../step_plan.ts";
 import type { Saved, Start } from "./checkpoints.ts";
 
 /** Keys that may differ without changing what is trained. */

@@ -26,7 +26,7 @@ import { complete, tokensPerStep } from "../options.ts";
 import { deviceFit, deviceFitText, planText } from "../report/plan_report.ts";
 import { precisionOf, precisionText } from "../precision.ts";
 import { frontierText, rematText } from "../report/remat_report.ts";
-import { compileStep, planStep, type StepOptions } from "../step_program.ts";
+import { compileStep, planStep, type StepOptions } from "../step_plan.ts";
 
 /** The device of this machine; without a native library a plan is made for f32 and says so. */
 export function deviceHere(options: DeviceOptions): { info?: DeviceInfo; memory?: ProcessMemory } {

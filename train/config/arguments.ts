@@ -183,7 +183,17 @@ export function negative(name: string): string {
 /** A text that is not of its kind is passed on as it is, for the schema to refuse. */
 function parseValue(text: string, kind: Kind): unknown {
   if (text === "None") return null;
-  if (kind === "list") return text === "[]" ? [] : text.split(",").filter((item) => item !== "");
+  if (kind === "list") return listIn(text);
   if (kind === "number" && text.trim() !== "" && !Number.isNaN(Number(text))) return Number(text);
   return text;
+}
+
+/** `a,b`, or a list as JSON. */
+function listIn(text: string): unknown {
+  try {
+    if (text.startsWith("[")) return JSON.parse(text);
+  } catch {
+    return text;
+  }
+  return text.split(",").filter((item) => item !== "");
 }

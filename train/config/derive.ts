@@ -20,9 +20,11 @@ import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { MeshChoices } from "../ranks.ts";
 import { bytesOf } from "./bytes.ts";
 import type { TrainOptions } from "../options.ts";
-import type { DecoderSizes } from "../step_program.ts";
+import type { DecoderSizes } from "../step_plan.ts";
 import { profileAction, type ProfileCycle } from "../report/profiler.ts";
+import type { PipelineChoices } from "../pipeline.ts";
 import { meshOf } from "./mesh.ts";
+import { ConfigError } from "./problem.ts";
 import type { Config, ModelConfig } from "./schema.ts";
 
 /** The flavor whose sizes are those of a folder of weights. */
@@ -70,7 +72,9 @@ function ropeScaling(model: ModelConfig, flavor: RopeScaling | null): RopeScalin
  * @param mesh of the ranks that run it. */
 export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): TrainOptions {
   const { training, optimizer, validation, model, data, debug, device, metrics } = config;
-  const batch = training.local_batch_size, once = batch * degreeOf(BATCH_AXES, mesh.degrees);
+  const { local_batch_size: local, global_batch_size: global } = training;
+  const runs = global < 0 ? 1 : global / (local * degreeOf(BATCH_AXES, mesh.degrees));
+  const batch = microbatchSize(config);
   const cycle = profileCycle(config);
   return {
     model: new Llama(modelSizes(config)),
@@ -78,7 +82,7 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
     tokenizer: data.tokenizer ?? (hasStandIn(config) ? undefined : model.hf_assets_path ?? undefined),
     steps: training.steps,
     batch,
-    accumulation: training.global_batch_size < 0 ? 1 : training.global_batch_size / once,
+    accumulation: runs * local / batch,
     mesh: mesh.degrees,
     parallelism: meshChoices(config),
     seqLen: training.seq_len,
@@ -196,9 +200,47 @@ export function profileCycle({ profiling }: Config): ProfileCycle | undefined {
   return { freq, warmup, active };
 }
 
-/** What a configuration leaves to choose within its mesh. */
-export function meshChoices({ parallelism }: Config): MeshChoices {
+/** Sequences of a microbatch on each data rank: a pipeline cuts the local batch into several. */
+export function microbatchSize({ training, parallelism }: Pick<Config, "training" | "parallelism">): number {
+  return parallelism.pipeline_parallel_degree > 1
+    ? parallelism.pipeline_parallel_microbatch_size
+    : training.local_batch_size;
+}
+
+/** How a configuration cuts the model into stages; undefined: it does not.
+ * @throws {ConfigError} when the file of a schedule cannot be read. */
+function pipelineChoices(config: Config): PipelineChoices | undefined {
+  const { parallelism: p, training } = config;
+  if (p.pipeline_parallel_degree === 1) return undefined;
   return {
+    schedule: p.pipeline_parallel_schedule,
+    csv: p.pipeline_parallel_schedule_csv ? readSchedule(p.pipeline_parallel_schedule_csv) : undefined,
+    microbatches: training.local_batch_size / microbatchSize(config),
+    layersPerStage: p.pipeline_parallel_layers_per_stage ?? undefined,
+    firstLess: p.pipeline_parallel_first_stage_less_layers,
+    lastLess: p.pipeline_parallel_last_stage_less_layers,
+    modules: p.module_fqns_per_model_part ?? undefined,
+  };
+}
+
+function readSchedule(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    throw new ConfigError([{
+      code: "no_such_file",
+      what: `parallelism.pipeline_parallel_schedule_csv: cannot read ${path}: ${(error as Error).message}`,
+      expected: "a file with a line for each rank, of cells such as 0F0",
+      fix: "correct the path, or name a schedule in parallelism.pipeline_parallel_schedule",
+    }]);
+  }
+}
+
+/** What a configuration leaves to choose within its mesh. */
+export function meshChoices(config: Config): MeshChoices {
+  const { parallelism } = config;
+  return {
+    pipeline: pipelineChoices(config),
     lossParallel: !parallelism.disable_loss_parallel,
     balancer: parallelism.context_parallel_load_balancer,
     rotateMethod: parallelism.context_parallel_rotate_method,

@@ -3,7 +3,7 @@
  * @module
  */
 import { degreeOf, LayoutError } from "../../graph/layout.ts";
-import { AXES, type Axis, DEGREE_KEYS, Mesh, meshProblems, stepProblems } from "../../parallel/mesh.ts";
+import { AXES, type Axis, Mesh, meshProblems, stepProblems } from "../../parallel/mesh.ts";
 import { ConfigError } from "./problem.ts";
 import type { Config } from "./schema.ts";
 
@@ -19,14 +19,6 @@ export function meshOf({ parallelism: p, training }: Config, nproc?: number): Me
     tp: p.tensor_parallel_degree,
     ep: p.expert_parallel_degree,
   };
-  if (degrees.pp > 1) {
-    throw new ConfigError([{
-      code: "not_supported_yet",
-      what: `${DEGREE_KEYS.pp} = ${degrees.pp} (axis pp) is not planned yet: this version has no pipeline`,
-      expected: "1",
-      fix: "leave pp out, and give its ranks to dp_shard, cp or tp",
-    }]);
-  }
   const ranks = nproc ?? degreeOf(AXES, { ...degrees, dp_shard: Math.max(1, degrees.dp_shard) });
   const refuse = (problems: readonly string[]) => {
     if (problems.length > 0) throw new ConfigError(problems.map(meshProblem));
@@ -37,6 +29,7 @@ export function meshOf({ parallelism: p, training }: Config, nproc?: number): Me
     seqLen: training.seq_len,
     localBatchSize: training.local_batch_size,
     globalBatchSize: training.global_batch_size,
+    pipelineMicrobatchSize: p.pipeline_parallel_microbatch_size,
   }));
   return mesh;
 }

@@ -25,6 +25,7 @@ import {
   text,
   within,
 } from "./key_types.ts";
+import { parallelismKeys } from "./parallelism_keys.ts";
 import type { Config } from "./types.ts";
 
 export type * from "./types.ts";
@@ -175,51 +176,7 @@ const schema = z.strictObject({
       "What a microbatch's gradients are rounded to before they are summed.",
     ),
   }),
-  parallelism: section("The mesh of ranks. --mesh is short for the degrees.", {
-    pipeline_parallel_degree: key(count, 1, "Axis pp: stages of the pipeline; not planned yet, only 1.", "ranks"),
-    data_parallel_replicate_degree: key(count, 1, "Axis dp_replicate: copies of the shards.", "ranks"),
-    data_parallel_shard_degree: key(
-      countOrMinusOne,
-      -1,
-      "Axis dp_shard: ranks that share out batch and parameters; -1: what the other axes leave of --nproc.",
-      "ranks",
-    ),
-    fsdp_reshard_after_forward: key(
-      z.enum(["default", "always", "never"]),
-      "default",
-      "Gather a block's parameters again for backward, or keep them since forward. default: always.",
-    ),
-    fsdp_prefetch: key(
-      countOrZero,
-      1,
-      "How far ahead of their use parameters are gathered; 0: ranks compute and exchange in turns.",
-      "blocks",
-    ),
-    context_parallel_degree: key(count, 1, "Axis cp: ranks that share out the sequence.", "ranks"),
-    context_parallel_load_balancer: key(
-      z.enum(["headtail"]).nullable(),
-      "headtail",
-      "Which tokens a rank of cp gets: chunks r and 2 cp - 1 - r, which is the same work for all; None: the r-th slice.",
-    ),
-    context_parallel_rotate_method: key(
-      z.enum(["allgather", "alltoall"]),
-      "allgather",
-      "How keys and values get to the ranks of cp: gathered; or around a ring, slice by slice, in much less memory.",
-    ),
-    tensor_parallel_degree: key(count, 1, "Axis tp: ranks that share out each layer.", "ranks"),
-    expert_parallel_degree: key(
-      count,
-      1,
-      "Axis ep: ranks that share out experts, of those of dp_shard x cp; for models whose plan has parameters of that role.",
-      "ranks",
-    ),
-    enable_async_tensor_parallel: key(
-      flag,
-      false,
-      "Exchanges of tp go on beside the products that they belong to, which are cut into one for each rank's tokens.",
-    ),
-    disable_loss_parallel: key(flag, false, "Gather the logits before the loss, instead of a loss on slices of them."),
-  }),
+  parallelism: parallelismKeys,
   comm: section(
     "How ranks exchange. One that waits too long for another ends the run, and says for whom and what each did last.",
     {

@@ -69,16 +69,6 @@ const tuning: Readonly<Record<string, Readonly<Record<string, readonly unknown[]
     "validation.dataloader.persistent_workers": [false],
     "validation.dataloader.prefetch_factor": [null],
   },
-  "parallelism.pipeline_parallel_degree": {
-    "parallelism.module_fqns_per_model_part": [null],
-    "parallelism.pipeline_parallel_first_stage_less_layers": [1],
-    "parallelism.pipeline_parallel_last_stage_less_layers": [1],
-    "parallelism.pipeline_parallel_layers_per_stage": [null],
-    "parallelism.pipeline_parallel_schedule": ["1F1B", "Interleaved1F1B"],
-    "parallelism.pipeline_parallel_schedule_csv": ["", null],
-    "parallelism.pipeline_parallel_microbatch_size": [1],
-    "parallelism.pipeline_parallel_expert_parallel_overlap": [true],
-  },
   "model.converters": {
     "quantize.linear.float8.enable_fsdp_float8_all_gather": [false],
     "quantize.linear.float8.precompute_float8_dynamic_scale_for_fsdp": [false],
@@ -127,6 +117,10 @@ const withoutEffect: Readonly<Record<string, { readonly usual: unknown; readonly
   "activation_checkpoint.preserve_rng_state": { usual: true, why: "no op of a step draws random numbers" },
   "activation_checkpoint.determinism_check": { usual: "default", why: "what is made again has the same bits" },
   "activation_checkpoint.debug": { usual: false, why: "TITAN_PRINT shows what is made again" },
+  "parallelism.pipeline_parallel_expert_parallel_overlap": {
+    usual: true,
+    why: "transfers go on beside all that does not need them",
+  },
   "compile.enable": { usual: false, why: COMPILED },
   "compile.components": { usual: ["model", "loss"], why: COMPILED },
   "compile.backend": { usual: "inductor", why: COMPILED },

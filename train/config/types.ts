@@ -5,8 +5,9 @@
  */
 import type { Part } from "../checkpoint/policy.ts";
 import type { DataConfig } from "./data_keys.ts";
+import type { ParallelismConfig } from "./parallelism_keys.ts";
 
-export type { DataConfig };
+export type { DataConfig, ParallelismConfig };
 
 /** `[job]`: the run as a whole. */
 export interface JobConfig {
@@ -95,22 +96,6 @@ export interface TrainingConfig {
   dtype: "float32" | "bfloat16" | "float64";
   mixed_precision_param: "auto" | "float32" | "bfloat16";
   mixed_precision_reduce: "float32" | "bfloat16";
-}
-
-/** `[parallelism]`: the mesh of ranks. */
-export interface ParallelismConfig {
-  pipeline_parallel_degree: number;
-  data_parallel_replicate_degree: number;
-  data_parallel_shard_degree: number;
-  fsdp_reshard_after_forward: "default" | "always" | "never";
-  fsdp_prefetch: number;
-  context_parallel_degree: number;
-  context_parallel_load_balancer: "headtail" | null;
-  context_parallel_rotate_method: "allgather" | "alltoall";
-  tensor_parallel_degree: number;
-  expert_parallel_degree: number;
-  enable_async_tensor_parallel: boolean;
-  disable_loss_parallel: boolean;
 }
 
 /** `[comm]`: how ranks exchange. */

@@ -10,13 +10,17 @@ import type { Llama } from "../../model/llama.ts";
 import { numParameters } from "../../model/module.ts";
 import { type Exchange, exchangesOf } from "../../parallel/exchanges.ts";
 import { layoutTextOn, type Mesh } from "../../parallel/mesh.ts";
+import { stageName } from "../../parallel/pipeline/cut_stages.ts";
+import type { Section } from "../../parallel/pipeline/rank_actions.ts";
+import { simulate, type StageTimes, type Timetable } from "../../parallel/pipeline/timetable.ts";
 import type { BoundPlan } from "../../parallel/plan.ts";
 import { type CheckpointPlan, planCheckpoints } from "../checkpoint/plan.ts";
-import { planGraphs } from "../compile.ts";
 import { type DeviceFit, deviceFit, graphFlops, type MemoryUse, memoryUse } from "./plan_report.ts";
 import { precisionText } from "../precision.ts";
-import { bindRanks, dataRankOf, type MeshLayout } from "../ranks.ts";
-import { stepGraphs, type StepOptions } from "../step_program.ts";
+import type { Pipeline } from "../pipeline.ts";
+import { dataRankOf, type MeshLayout } from "../ranks.ts";
+import { sectionRuns } from "../pipeline.ts";
+import { planPlaces, type StepOptions, type StepPlan } from "../step_plan.ts";
 import type { StoredType } from "../typed_array.ts";
 
 /** A parameter on the mesh. Layouts are text as `layoutText` writes it. */
@@ -89,8 +93,30 @@ export interface MeshPlan {
   readonly sections: readonly SectionPlan[];
   /** What the checkpoints of all ranks take. */
   readonly checkpoint: CheckpointPlan;
+  /** Stages and their timetable; null where the model is in one piece. */
+  readonly pipeline: PipelinePlan | null;
   /** FLOPs of a step. */
   readonly flops: number;
+}
+
+/** A pipeline as plain data. */
+export interface PipelinePlan {
+  /** Name of the schedule. */
+  readonly schedule: string;
+  /** How often a step runs it. */
+  readonly runs: number;
+  /** Of one run. */
+  readonly microbatches: number;
+  readonly stages: readonly { readonly place: number; readonly modules: readonly string[] }[];
+  /** By place along `pp`: what a rank there takes, and its FLOPs in a step. */
+  readonly places: readonly {
+    readonly slots: number;
+    readonly slotBytes: number;
+    readonly arenaBytes: number;
+    readonly flops: number;
+  }[];
+  /** When each action happens, in FLOPs of a rank. */
+  readonly timetable: Timetable;
 }
 
 /** What is planned. */
@@ -107,29 +133,22 @@ export interface MeshPlanOptions extends Omit<StepOptions, "model" | "ranks"> {
   readonly diskSpeed?: number;
 }
 
-/** Plans a step for the first rank of a mesh; the others hold the same sizes. Needs no native library and no processes.
+/** Plans a step on a mesh, for a rank of the stages that take most memory; the others of its place along `pp` hold the same sizes. Needs no native library and no processes.
  * @throws {RangeError} when the model cannot be cut as the mesh asks.
  * @throws {MemoryBudgetError} when the memory budget cannot be kept. */
 export function planMesh(options: MeshPlanOptions): MeshPlan {
-  const { model, name, precision, remat, threads, batch, seqLen, accumulation, dtype } = options,
-    { mesh } = options.ranks;
-  const rank = 0, layout = { ...options.ranks, rank }, { dataRanks } = dataRankOf(mesh, rank);
-  const graphs = stepGraphs({ ...options, ranks: layout }),
-    ranks = bindRanks(model, graphs, layout),
-    { layouts } = ranks;
-  const planned = planGraphs(graphs, { precision, remat, threads, ranks });
-  const { use, largest } = memoryUse(planned.plan);
-  const sections = planned.graphs.map((graph): SectionPlan => ({
-    name: graph.name,
-    runs: graph.name === "microbatch" ? accumulation : graph.name === "update" ? 1 : 0,
-    flops: graphFlops(graph),
-    recomputedFlops: recomputedFlops(graph).recomputed,
-  }));
+  const { model, name, precision, batch, seqLen, accumulation, dtype } = options, { mesh } = options.ranks;
+  const places = planPlaces({ ...options, ranks: { ...options.ranks, rank: 0 } });
+  const planned = places.reduce((a, b) => b.plan.arenaBytes > a.plan.arenaBytes ? b : a);
+  const { spread: { rank }, pipeline } = planned, layouts = planned.layouts!, { dataRanks } = dataRankOf(mesh, rank);
+  const { use, largest } = memoryUse(planned.plan), sections = sectionPlans(planned, accumulation);
   const collectives = planned.graphs.flatMap((graph, i) =>
     exchangesOf(graph, { placeOf: (node) => withoutNumbers(scopeText(node)), runs: sections[i].runs })
       .map((exchange): CollectivePlan => ({ ...exchange, axes: mesh.named(exchange.axes), section: graph.name }))
   );
-  const stored = new Map([...planned.plan.states.values()].map(({ state }) => [state.name, state]));
+  const stored = new Map(
+    places.flatMap(({ plan }) => [...plan.states.values()].map(({ state }) => [state.name, state])),
+  );
   const parameters = [...layouts.states.values()].filter((s) => s.kind === "parameter");
   const { numLayers, dim } = model.config, globalBatchSize = batch * dataRanks * accumulation;
   return {
@@ -155,12 +174,50 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
     sections,
     checkpoint: planCheckpoints({
       states: [...layouts.states.values()].map((s) => ({ ...s, dtype: stored.get(s.name)?.dtype ?? s.dtype })),
-      layoutOf: (s: State) => layouts.state(s),
+      layoutOf: (s: State) => planned.spread.layoutOf(s),
       mesh,
       exportDtype: options.exportDtype,
       diskSpeed: options.diskSpeed,
     }),
-    flops: sections.reduce((n, s) => n + s.flops * s.runs, 0),
+    pipeline: pipeline ? pipelinePlan(places, pipeline, accumulation) : null,
+    flops: stepFlops(sections),
+  };
+}
+
+const stepFlops = (sections: readonly SectionPlan[]): number => sections.reduce((n, s) => n + s.flops * s.runs, 0);
+
+function sectionPlans({ graphs, pipeline }: StepPlan, accumulation: number): SectionPlan[] {
+  const runs = sectionRuns(pipeline, accumulation);
+  return graphs.map((graph) => ({
+    name: graph.name,
+    runs: runs.get(graph.name) ?? 0,
+    flops: graphFlops(graph),
+    recomputedFlops: recomputedFlops(graph).recomputed,
+  }));
+}
+
+function pipelinePlan(all: readonly StepPlan[], pipeline: Pipeline, accumulation: number): PipelinePlan {
+  const { schedule, stages, runs } = pipeline, { rankOf, microbatches } = schedule;
+  const flops = new Map(all.flatMap(({ graphs }) => graphs.map((g) => [g.name, graphFlops(g)] as const)));
+  const times = rankOf.map((_, stage): StageTimes => {
+    // A time is never 0.
+    const of = (section: Section) => Math.max(1, flops.get(`${section} of ${stageName("microbatch", stage)}`) ?? 0);
+    if (pipeline.halves) return { forward: of("forward"), input: of("backward_input"), weight: of("backward_weight") };
+    const backward = of("backward");
+    return { forward: of("forward"), input: backward / 2, weight: backward / 2, backward };
+  });
+  return {
+    schedule: schedule.name,
+    runs,
+    microbatches,
+    stages: rankOf.map((place, stage) => ({ place, modules: stages.names(stage) })),
+    places: all.map((step) => ({
+      slots: step.plan.slots.count,
+      slotBytes: step.plan.slots.bytes,
+      arenaBytes: step.plan.arenaBytes,
+      flops: stepFlops(sectionPlans(step, accumulation)),
+    })),
+    timetable: simulate(schedule, { times }),
   };
 }
 

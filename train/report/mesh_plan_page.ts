@@ -2,9 +2,16 @@
  * @module */
 import { AXES, type OwnAxis } from "../../parallel/mesh.ts";
 import { checkpointRows, diskSpeedText } from "../checkpoint/plan.ts";
-import { collectiveTotals, type MeshPlan, type ParameterGroup, parameterGroups } from "./mesh_plan.ts";
+import {
+  collectiveTotals,
+  type MeshPlan,
+  type ParameterGroup,
+  parameterGroups,
+  type PipelinePlan,
+} from "./mesh_plan.ts";
 import { flopsText, memoryRows, meshText, tensorsText } from "./mesh_plan_text.ts";
 import { bytesText, deviceFitText } from "./plan_report.ts";
+import { timetablePicture } from "./timetable_picture.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
 
@@ -30,6 +37,7 @@ const MEMORY_COLORS = [
   "#d5d8dc",
   "#2e8b8b",
   "#b5a642",
+  "#1f3b57",
 ];
 /** Color of each kind of collective. */
 const OP_COLORS: Readonly<Record<string, string>> = {
@@ -203,6 +211,20 @@ function parameterRow(p: ParameterGroup): string {
     `<td class="n">${bytesText(p.bytes)}</td></tr>`;
 }
 
+/** Stages and their timetable. */
+function pipelineSection({ schedule, microbatches, stages, places, timetable }: PipelinePlan): string {
+  const rows = places.map(({ slots, slotBytes, arenaBytes, flops }, place) => {
+    const own = stages.flatMap((s, i) => s.place === place ? [`stage ${i}: ${s.modules.map(name).join(" ")}`] : []);
+    return `<tr><td>pp ${place}</td><td>${own.join("<br>")}</td><td class="n">${slots} x ${bytesText(slotBytes)}</td>` +
+      `<td class="n">${bytesText(arenaBytes)}</td><td class="n">${flopsText(flops)}</td></tr>`;
+  });
+  return `<section><h2>Pipeline: ${html(schedule)}, ${microbatches} microbatches in ${stages.length} stages</h2>
+${timetablePicture(timetable)}
+<table><tr><th>Place</th><th>Stages</th><th class="n">Slots</th><th class="n">Arena of a rank</th><th class="n">FLOPs of a rank</th></tr>
+${rows.join("\n")}</table></section>
+`;
+}
+
 /** The page. */
 export function meshPlanPage(plan: MeshPlan): string {
   const { model, step, sections } = plan, sent = plan.collectives.reduce((n, c) => n + c.bytes, 0);
@@ -232,7 +254,7 @@ export function meshPlanPage(plan: MeshPlan): string {
 <section><h2>Mesh</h2>${meshPicture(plan)}</section>
 ${memorySection(plan)}
 ${collectivesSection(plan)}
-<section><h2>Parameters by layout</h2>
+${plan.pipeline ? pipelineSection(plan.pipeline) : ""}<section><h2>Parameters by layout</h2>
 <table><colgroup><col style="width:25%"><col style="width:15%"><col><col><col><col style="width:90px"></colgroup>
 <tr><th>parameter</th><th>shape</th><th>stored</th><th>used</th><th>gradient sum</th><th class="n">of a rank</th></tr>
 ${parameterGroups(plan.parameters).map(parameterRow).join("\n")}</table></section>

@@ -2,7 +2,14 @@
  * @module */
 import { degreesText } from "../../parallel/mesh.ts";
 import { checkpointPlanText } from "../checkpoint/plan.ts";
-import { type CollectivePlan, collectiveTotals, type MeshPlan, parameterGroups } from "./mesh_plan.ts";
+import { timetableText } from "../../parallel/pipeline/timetable.ts";
+import {
+  type CollectivePlan,
+  collectiveTotals,
+  type MeshPlan,
+  parameterGroups,
+  type PipelinePlan,
+} from "./mesh_plan.ts";
 import { bytesText, deviceFitText, table } from "./plan_report.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
@@ -34,6 +41,7 @@ export function memoryRows({ memory: m }: MeshPlan): { readonly name: string; re
     { name: "gaps", bytes: m.gaps },
     ...(m.buffers > 0 ? [{ name: "buffers", bytes: m.buffers }] : []),
     ...(m.caches > 0 ? [{ name: "caches", bytes: m.caches }] : []),
+    ...(m.activations > 0 ? [{ name: "activations of stages", bytes: m.activations }] : []),
   ];
 }
 
@@ -57,6 +65,23 @@ function collectiveTable<C extends Omit<CollectivePlan, "where" | "section">>(
     ] as const
   );
   return `${table(rows)}\n`;
+}
+
+/** Stages, what each place along pp takes, and what happens when. */
+export function pipelineText({ schedule, runs, microbatches, stages, places, timetable }: PipelinePlan): string {
+  const modules = stages.map(({ modules, place }, stage) => `  stage ${stage} on pp ${place}: ${modules.join(" ")}\n`);
+  const rows = places.map(({ slots, slotBytes, arenaBytes, flops }, place) =>
+    [`pp ${place}: ${slots} slots of ${bytesText(slotBytes)}, ${flopsText(flops)}`, bytesText(arenaBytes)] as const
+  );
+  const often = runs > 1 ? `, ${runs} times a step` : "";
+  return `Pipeline
+  ${schedule}, ${microbatches} microbatches in ${stages.length} stages${often}; ` +
+    `${(100 * timetable.bubble).toFixed(1)} % idle, if a stage takes as long as its FLOPs say
+${modules.join("")}Arena of a rank, by its place along pp
+${table(rows)}
+Timetable (F forward, B backward, I and W its halves, for inputs and for weights)
+${timetableText(timetable).replaceAll(/^/gm, "  ").trimEnd()}
+`;
 }
 
 /** The whole plan. */
@@ -91,7 +116,7 @@ ${
         ["arena", `${bytesText(memory.arena)} = ${count(memory.arena)} B`],
       ])
     }
-Device
+${plan.pipeline ? pipelineText(plan.pipeline) : ""}Device
   ${deviceFitText(memory.arena, plan.device)}
 Largest values of ${plan.largestIn}
 ${table(plan.largest.map((v) => [v.kept ? `${v.label}, kept` : v.label, bytesText(v.bytes)] as const))}

@@ -98,6 +98,8 @@ export interface MemoryUse {
   readonly buffers: number;
   /** What a run can make again. */
   readonly caches: number;
+  /** What stages keep of all microbatches under way. */
+  readonly activations: number;
   readonly kept: number;
   /** Parameters that other ranks store, while they are here. */
   readonly gathered: number;
@@ -109,14 +111,19 @@ export interface MemoryUse {
 
 /** What memory is for, and the section that needs most of the region that sections share. */
 export function memoryUse(plan: MemoryPlan): { readonly use: MemoryUse; readonly largest: SectionMemory } {
-  const { parameter, gradient, moment, sum, buffer, cache, transient: shared } = plan.categories;
+  const { parameter, gradient, moment, sum, buffer, cache, activation, transient: shared } = plan.categories;
   const end = (s: SectionMemory) => s.blocks.reduce((n, b) => Math.max(n, b.offset + b.bytes), 0);
   // The shared region is as large as the section that needs most of it: mostly that of forward and backward.
   const largest = plan.sections.reduce((a, b) => end(b) > end(a) ? b : a);
   const { kept, gathered, transient, scratch, all } = peakOf(largest.blocks), gaps = shared - all;
-  const others = { sums: sum, buffers: buffer, caches: cache };
+  const others = { sums: sum, buffers: buffer, caches: cache, activations: activation };
   const states = { parameters: parameter, gradientSums: gradient, moments: moment, ...others };
   return { use: { ...states, kept, gathered, transient, scratch, gaps, arena: plan.arenaBytes }, largest };
+}
+
+/** `activations of stages, 4 slots of 1.2 MiB`. */
+export function slotsText({ slots: { count, bytes } }: Pick<MemoryPlan, "slots">): string {
+  return `activations of stages, ${count} slot${count === 1 ? "" : "s"} of ${bytesText(bytes)}`;
 }
 
 /** Planned memory by what it is for, at the moment when most is alive, and the largest values by module path. */
@@ -132,6 +139,7 @@ ${
       ["sums of loss and tokens", bytesText(use.sums)],
       ...(use.buffers > 0 ? [["buffers", bytesText(use.buffers)] as const] : []),
       ...(use.caches > 0 ? [["caches", bytesText(use.caches)] as const] : []),
+      ...(use.activations > 0 ? [[slotsText(plan), bytesText(use.activations)] as const] : []),
       ["kept for backward, at the peak", bytesText(use.kept)],
       ...(use.gathered > 0 ? [["gathered parameters, at the peak", bytesText(use.gathered)] as const] : []),
       ["transient, at the peak", bytesText(use.transient)],

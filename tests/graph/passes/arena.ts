@@ -28,7 +28,7 @@ function cellsOf(start: number, view: View, bytes: number): number[] {
 export function collisions(plan: MemoryPlan, section: SectionMemory): string[] {
   const { graph, places } = section, faults: string[] = [];
   const cells = ({ base, view }: Place) =>
-    base.kind === "input" ? [] : cellsOf(section.offsetOf(base), view, dtypeBytes[base.dtype]);
+    base.kind === "input" ? [] : cellsOf(section.spotOf(base).offset, view, dtypeBytes[base.dtype]);
   const meet = (a: readonly number[], b: readonly number[]) => {
     const set = new Set(a);
     return b.some((c) => set.has(c));
@@ -102,7 +102,7 @@ export class Arena {
   /** Runs one section and returns its outputs. */
   run(section: SectionMemory, inputs: Readonly<Record<string, ArrayLike<number>>>, first = true): Record<string, Arr> {
     const { graph, places } = section;
-    const start = (base: Base): number => section.offsetOf(base);
+    const start = (base: Base): number => section.spotOf(base).offset;
     const bytesOf = (v: Value) => dtypeBytes[v.dtype];
     const load = (v: Value): Arr => {
       const { base, view } = places.of.get(v)!;

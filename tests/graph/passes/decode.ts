@@ -1,13 +1,14 @@
 /** Reads a binary program back, table by table.
  * @module */
 import { type DType, elementTypes } from "../../../graph/element_types.ts";
+import type { Wait } from "../../../graph/events.ts";
 import type { KernelName } from "../../../graph/kernels.ts";
 import { cpu } from "../../../graph/target/cpu.ts";
 import type { Target } from "../../../graph/target/target.ts";
 
 /** One operand of an instruction. */
 export interface DecodedTensor {
-  readonly space: "arena" | "input" | "output";
+  readonly space: (typeof SPACES)[number];
   readonly dtype: DType | "bytes";
   /** Bytes. */
   readonly offset: number;
@@ -22,7 +23,7 @@ export interface DecodedInstruction {
   /** 0 for kernels, 1 for collectives. */
   readonly stream: number;
   /** Instructions of other streams that it waits for, numbered through the program. */
-  readonly waits: readonly number[];
+  readonly waits: readonly Wait[];
   readonly operands: readonly (DecodedTensor | undefined)[];
   readonly attrs: Readonly<Record<string, bigint | number | readonly (bigint | number)[]>>;
 }
@@ -33,10 +34,11 @@ export interface DecodedProgram {
   readonly arenaBytes: number;
   readonly inputBytes: number;
   readonly outputBytes: number;
+  readonly slots: { readonly count: number; readonly bytes: number };
   readonly sections: readonly { readonly name: string; readonly instructions: readonly DecodedInstruction[] }[];
 }
 
-const SPACES = ["arena", "input", "output"] as const;
+const SPACES = ["arena", "input", "output", "slot", "source"] as const;
 const TYPES = Object.keys(elementTypes) as (DType | "bytes")[];
 
 /** Decodes a program.
@@ -49,9 +51,8 @@ export function decode(bytes: Uint8Array, { name, kernels }: Target = cpu): Deco
     if (!ok) throw new Error(`Cannot decode: ${what}`);
   };
   const range = <T>(count: number, make: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => make(i));
-  need(new TextDecoder().decode(bytes.subarray(0, 8)) === "TITANPRG" && u32(8) === 2, "magic or format");
+  need(new TextDecoder().decode(bytes.subarray(0, 8)) === "TITANPRG" && u32(8) === 3, "magic or format");
   const counts = range(7, (i) => u64(40 + 8 * i));
-  need(u64(96) === 1 && u64(104) === 0, "slots");
   need(new TextDecoder().decode(bytes.subarray(112, 128)) === name.padEnd(16, "\0"), "the device");
   // Where each table starts: tensors, sections, instructions, waits, operands, attributes, strings, end.
   const starts = [128];
@@ -89,7 +90,10 @@ export function decode(bytes: Uint8Array, { name, kernels }: Target = cpu): Deco
     const scope = text(u32(at + 32), u32(at + 36));
     const firstWait = u32(at + 40), numWaits = u32(at + 44);
     need(firstWait + numWaits <= counts[3], `waits of instruction ${i}`);
-    const waits = range(numWaits, (w) => u64(starts[3] + 8 * (firstWait + w)));
+    const waits = range(numWaits, (w): Wait => {
+      const at = starts[3] + 8 * (firstWait + w);
+      return { instruction: u32(at), inSlot: u32(at + 4) === 1 };
+    });
     return { kernel: kernel as KernelName, scope, stream: u32(at + 4), waits, operands, attrs };
   };
   let first = 0;
@@ -100,5 +104,6 @@ export function decode(bytes: Uint8Array, { name, kernels }: Target = cpu): Deco
     return { name: text(u32(at), u32(at + 4)), instructions: range(count, (k) => instruction(first - count + k)) };
   });
   need(first === counts[2], "instructions outside of sections");
-  return { threads: u32(12), arenaBytes: u64(16), inputBytes: u64(24), outputBytes: u64(32), sections };
+  const slots = { count: u64(96), bytes: u64(104) };
+  return { threads: u32(12), arenaBytes: u64(16), inputBytes: u64(24), outputBytes: u64(32), slots, sections };
 }

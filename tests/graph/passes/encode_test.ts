@@ -44,7 +44,7 @@ function expected(plan: MemoryPlan, section: SectionMemory): string[] {
   const at = ({ base, view }: Place): string =>
     base.kind === "input"
       ? bytesOf("input", section.inputs.find((s) => s.name === base.names[0])!.offset, view, dtypeBytes[base.dtype])
-      : bytesOf("arena", section.offsetOf(base), view, dtypeBytes[base.dtype]);
+      : bytesOf("arena", section.spotOf(base).offset, view, dtypeBytes[base.dtype]);
   const of = (v: Value): string => at(places.of.get(v)!);
   const add = (kernel: string, scope: string, operands: readonly string[]) =>
     lines.push([kernel, scope, ...operands].join("; "));
@@ -200,7 +200,9 @@ Deno.test("collectives are on a stream of their own, and each stream waits for w
     return { y: sum.add(beside) };
   });
   const plain = { ...graph, name: "before" }, [, section] = decode(encode(planOf(plain, graph)).bytes).sections;
-  const lines = section.instructions.map(({ kernel, stream, waits }) => [kernel, stream, waits]);
+  const lines = section.instructions.map((
+    { kernel, stream, waits },
+  ) => [kernel, stream, waits.map((w) => w.instruction)]);
   // Behind the five instructions of the section before. What a kernel writes, collectives may still read, or write, in an earlier action.
   assertEquals(lines, [["map", 0, [1, 6]], ["all_reduce", 1, [5]], ["map", 0, []], ["map", 0, [6]], ["copy", 0, []]]);
 });

@@ -118,7 +118,7 @@ Deno.test("states lie by kind, and the graphs' values share what is left", () =>
 
 const f = (fn: TensorFunction, ...shapes: number[][]): MemoryPlan => planOf(trace(fn, ...shapes.map((s) => f64(...s))));
 /** Arena offset of the memory that a value lies on. */
-const at = (section: SectionMemory, value: Value): number => section.offsetOf(section.places.of.get(value)!.base);
+const at = (section: SectionMemory, value: Value): number => section.spotOf(section.places.of.get(value)!.base).offset;
 /** Arena offsets of the first results of the nodes of these ops. */
 const offsets = ({ sections: [section] }: MemoryPlan, ...ops: string[]): number[] =>
   section.graph.nodes.filter((n) => ops.includes(n.op)).map((n) => at(section, n.outputs[0]));

@@ -124,7 +124,9 @@ for (
     const { instructions } = program(axes, { model: { numLayers: 4 }, precision });
     // What comes behind is that of an earlier action.
     const awaited = instructions.flatMap((instruction, i) =>
-      instruction.stream === 0 ? instruction.waits.filter((w) => w < i).map((wait) => ({ instruction, wait })) : []
+      instruction.stream === 0
+        ? instruction.waits.map((w) => w.instruction).filter((w) => w < i).map((wait) => ({ instruction, wait }))
+        : []
     );
     for (const { instruction, wait } of awaited) {
       const { operands } = instructions[wait];

@@ -159,7 +159,7 @@ function peakOfKeys(graph: Graph, mesh: Mesh): number {
   const made = producers(local), bytes = local.nodes.map(() => 0), blocks = new Set<Block>();
   const visit = (v: Value): void => {
     const node = made.get(v)!, { base } = section.places.of.get(v)!, at = local.nodes.indexOf(node);
-    const isThere = (b: Block) => b.offset === section.offsetOf(base) && b.first <= at && b.last >= at;
+    const isThere = (b: Block) => b.offset === section.spotOf(base).offset && b.first <= at && b.last >= at;
     blocks.add(section.blocks.find((b) => isThere(b) && b.use !== "scratch")!);
     if (node.op === "all_gather" || node.op === "ring_shift") visit(node.inputs[node.outputs.indexOf(v)]);
   };
@@ -187,10 +187,10 @@ Deno.test("at four ranks, a rank has at most half of the keys and values that it
 Deno.test("what attention gives for one slice takes the place of what it gave for those before", () => {
   const mesh = meshOf({ cp: 4 }), graph = attentionGraph({ B: 1, T: 8, H: 2, G: 1, K: 2 }, bothWays);
   const local = graphOfRank(tileRing(partition(graph, mesh, layouts(mesh))), mesh, 1);
-  const [{ places, offsetOf }] = memory([materialize(local)], { threads: 1 }).sections;
+  const [{ places, spotOf }] = memory([materialize(local)], { threads: 1 }).sections;
   const results = [...places.of.keys()].filter((v) => producers(local).get(v)?.op === "attention");
   assertEquals(results.length, 8);
-  assertEquals(new Set(results.map((v) => offsetOf(places.of.get(v)!.base))).size, 2);
+  assertEquals(new Set(results.map((v) => spotOf(places.of.get(v)!.base).offset)).size, 2);
 });
 
 Deno.test("the slice after the one at work is on its way, forward and backward", () => {

@@ -11,7 +11,7 @@ import { cpu } from "../../../graph/target/cpu.ts";
 import { trace } from "../../../graph/trace.ts";
 import { llama } from "../../../model/llama.ts";
 import { compileGraphs, passes } from "../../../train/compile.ts";
-import { stepGraphs } from "../../../train/step_program.ts";
+import { stepGraphs } from "../../../train/step_plan.ts";
 import { meshGraph } from "../../parallel/step_graphs.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 import { assertRuns, assertSound } from "../passes/arena.ts";

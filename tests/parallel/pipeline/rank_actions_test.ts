@@ -1,138 +1,143 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import type { Schedule } from "../../../parallel/pipeline/actions.ts";
 import {
-  type ExchangeAction,
+  forwardActions,
+  hasHalves,
+  isTransfer,
+  type RankAction,
   type RankActions,
   rankActions,
-  type SectionAction,
+  type TransferAction,
 } from "../../../parallel/pipeline/rank_actions.ts";
 import { namedSchedule, SCHEDULES } from "../../../parallel/pipeline/schedules.ts";
 import { simulate } from "../../../parallel/pipeline/timetable.ts";
 import { below, randomFrom, randomSchedule } from "./random_schedules.ts";
 
-const isSection = (action: SectionAction | ExchangeAction): action is SectionAction => "section" in action;
+/** What lies in a slot, by what it is called: whose it is. */
+type Slot = Map<string, string>;
 
-/** Runs ranks side by side: memory is slots and places with a text in each, which says what somebody wrote there last. Whoever reads
- * finds what it expects there, or the test fails. Ranks meet for exchanges; the order of ranks is random. */
-function run(schedule: Schedule, ranks: readonly RankActions[], random: () => number): void {
-  const last = schedule.rankOf.length - 1, at = ranks.map(() => 0), sums = new Map<string, string[]>();
-  const slots = ranks.map((rank) => new Array<string>(rank.slots)),
-    places = ranks.map((rank) => new Array<string>(rank.places));
-  const next = (rank: number) => ranks[rank].actions[at[rank]];
+/** Runs ranks side by side: whoever reads finds in its slot what it expects, or the test fails. Both sides of a message come to it in the
+ * same order; the order of ranks is random. */
+function run(rankOf: readonly number[], ranks: readonly RankActions[], random: () => number): Map<string, string[]> {
+  const last = rankOf.length - 1, at = ranks.map(() => 0), sums = new Map<string, string[]>();
+  const slots = ranks.map((rank) => Array.from({ length: rank.slots }, (): Slot => new Map()));
+  const next = (rank: number): RankAction | undefined => ranks[rank].actions[at[rank]];
+  const move = (from: Slot, to: Slot, { message: { what, from: stage, microbatch } }: TransferAction) => {
+    assertEquals(from.get(`${what} out`), `${what} of ${stage}, ${microbatch}`);
+    to.set(`${what} in`, `${what} of ${stage}, ${microbatch}`);
+  };
   for (let idle = 0; idle < 50 * ranks.length; idle++) {
     const rank = below(ranks.length, random), action = next(rank);
     if (action === undefined) continue;
-    if (!isSection(action)) {
-      const peer = next(action.peer);
-      if (peer === undefined || isSection(peer) || peer.peer !== rank) continue;
-      assertEquals(peer.transfers.map(({ message }) => message), action.transfers.map(({ message }) => message));
-      for (const [i, mine] of action.transfers.entries()) {
-        const theirs = peer.transfers[i], [from, to] = mine.way === "send" ? [mine, theirs] : [theirs, mine];
-        const [sender, receiver] = mine.way === "send" ? [rank, action.peer] : [action.peer, rank];
-        assertEquals([from.way, to.way], ["send", "receive"]);
-        const { what, from: stage, microbatch } = from.message;
-        assertEquals(places[sender][from.place], `${what} of ${stage}, ${microbatch}`);
-        places[receiver][to.place] = places[sender][from.place];
-      }
-      [at[rank], at[action.peer], idle] = [at[rank] + 1, at[action.peer] + 1, 0];
+    if (isTransfer(action) && action.way !== "pass") {
+      const { way, message } = action, peer = rankOf[way === "send" ? message.to : message.from], other = next(peer);
+      if (!other || !isTransfer(other) || other.way === way || other.way === "pass") continue;
+      if (JSON.stringify(other.message) !== JSON.stringify(message)) continue;
+      const [from, to] = way === "send" ? [rank, peer] : [peer, rank];
+      const [sent, received] = way === "send" ? [action, other] : [other, action];
+      move(slots[from][sent.slot], slots[to][received.slot], sent);
+      [at[rank], at[peer], idle] = [at[rank] + 1, at[peer] + 1, 0];
       continue;
     }
-    const { section, stage, microbatch, slot, first, last: isLast } = action, [own, kept] = [places[rank], slots[rank]];
-    const reads = (place: number | undefined, what: string, there: boolean) => {
-      assertEquals(place === undefined, !there, `${section} of stage ${stage} has a place for ${what}: ${place}`);
-      if (there) assertEquals(own[place!], `${what}, ${microbatch}`);
-    };
-    reads(action.activationIn, `activation of ${stage - 1}`, stage > 0);
-    reads(action.gradientIn, `gradient of ${stage + 1}`, section !== "forward" && stage < last);
-    const made = `activations of ${stage}, ${microbatch}`;
-    if (section === "forward") kept[slot] = made;
-    if (section === "backward_weight") assertEquals(kept[slot], `${made}, and their gradients`);
-    else assertEquals(kept[slot], made);
-    if (section === "backward_input") kept[slot] += ", and their gradients";
-    if (action.activationOut !== undefined) own[action.activationOut] = `activation of ${stage}, ${microbatch}`;
-    if (action.gradientOut !== undefined) own[action.gradientOut] = `gradient of ${stage}, ${microbatch}`;
-    assertEquals(action.activationOut !== undefined, section === "forward" && stage < last);
-    assertEquals(action.gradientOut !== undefined, /^backward(_input)?$/.test(section) && stage > 0);
-    const sum = `${stage} ${section === "forward" ? "losses" : "gradients"}`, before = sums.get(sum) ?? [];
-    if (section === "backward_input") assertEquals([first, isLast], [false, false]);
+    const slot = slots[rank][action.slot];
+    if (isTransfer(action)) move(slots[rank][action.source!], slot, action);
     else {
+      const { section, stage, microbatch, first, last: isLast } = action, own = `${stage}, ${microbatch}`;
+      if (stage > 0) assertEquals(slot.get("activation in"), `activation of ${stage - 1}, ${microbatch}`);
+      if (section === "forward") slot.set("kept", own).set("activation out", `activation of ${own}`);
+      else {
+        assertEquals(slot.get("kept"), own);
+        if (stage < last) assertEquals(slot.get("gradient in"), `gradient of ${stage + 1}, ${microbatch}`);
+        if (section === "backward_weight") assertEquals(slot.get("half"), own);
+        else slot.set("gradient out", `gradient of ${own}`);
+        if (section === "backward_input") slot.set("half", own);
+      }
+      const sum = `${section} of ${stage}`, before = sums.get(sum) ?? [];
       sums.set(sum, [...before, String(microbatch)]);
-      assertEquals([first, isLast], [before.length === 0, before.length === schedule.microbatches - 1]);
+      assertEquals(first, before.length === 0, `${sum} begins its sums once`);
+      if (isLast) sums.get(sum)!.push("end");
     }
     [at[rank], idle] = [at[rank] + 1, 0];
   }
   assertEquals(at, ranks.map(({ actions }) => actions.length), "ranks came to no end");
-  assertEquals([...sums.values()].every((all) => all.length === schedule.microbatches), true);
+  return sums;
 }
 
-Deno.test("with the slots and places that they are given, ranks find what they read, whoever is faster", () => {
+const named = (name: string, ranks: number, needs: string, microbatches: number): Schedule =>
+  namedSchedule(name, { ranks, stagesPerRank: needs === "one" ? 1 : 2, microbatches });
+
+Deno.test("with the slots that they are given, ranks find what they read, whoever is faster", () => {
   const random = randomFrom(31), schedules = Array.from({ length: 150 }, () => randomSchedule(random));
   for (const { name, stagesPerRank: needs } of SCHEDULES) {
-    for (const ranks of [1, 2, 4]) {
-      schedules.push(namedSchedule(name, { ranks, stagesPerRank: needs === "one" ? 1 : 2, microbatches: 3 * ranks }));
-    }
+    for (const ranks of [1, 2, 4]) schedules.push(named(name, ranks, needs, 3 * ranks));
   }
-  for (const schedule of schedules) run(schedule, rankActions(schedule), random);
+  for (const schedule of schedules) {
+    const sums = run(schedule.rankOf, rankActions(schedule), random), { microbatches } = schedule;
+    // Each section of each stage has had each microbatch once, and its last one was told so.
+    for (const all of sums.values()) assertEquals([all.length, all.at(-1)], [microbatches + 1, "end"]);
+    assertEquals(sums.size, schedule.rankOf.length * (hasHalves(schedule) ? 3 : 2));
+  }
 });
 
-Deno.test("a rank has as many slots as activations are in flight on it, and uses all of them", () => {
+Deno.test("microbatches that only go forward find what they read as well", () => {
+  const random = randomFrom(33);
+  for (const rankOf of [[0], [0, 1], [0, 1, 2, 3], [0, 1, 1, 0], [0, 1, 0, 1], [0, 1, 2, 2, 1, 0]]) {
+    const ranks = Array.from({ length: Math.max(...rankOf) + 1 }, (_, rank) => forwardActions(rankOf, rank, 3));
+    const sums = run(rankOf, ranks, random);
+    assertEquals([...sums], rankOf.map((_, stage) => [`forward of ${stage}`, ["0", "1", "2"]]));
+  }
+});
+
+Deno.test("a rank has a slot for each activation in flight, and one for each microbatch that is there early", () => {
   const random = randomFrom(32), schedules = Array.from({ length: 100 }, () => randomSchedule(random));
   schedules.push(namedSchedule("InterleavedZeroBubble", { ranks: 4, stagesPerRank: 2, microbatches: 16 }));
   for (const schedule of schedules) {
-    const ranks = rankActions(schedule);
-    assertEquals(ranks.map(({ slots }) => slots), simulate(schedule).slots);
-    for (const { actions, slots, places } of ranks) {
-      const sections = actions.filter(isSection), transfers = actions.flatMap((a) => isSection(a) ? [] : a.transfers);
-      assertEquals(new Set(sections.map(({ slot }) => slot)).size, slots);
-      const used = sections.flatMap((
-        { activationIn: a, activationOut: b, gradientIn: c, gradientOut: d },
-      ) => [a, b, c, d]);
-      const all = new Set([...used, ...transfers.map(({ place }) => place)].filter((place) => place !== undefined));
-      assertEquals(all.size, places);
-    }
+    const inFlight = simulate(schedule).slots;
+    rankActions(schedule).forEach(({ actions, slots }, rank) => {
+      assertEquals(new Set(actions.map(({ slot }) => slot)).size, slots);
+      assert(slots >= inFlight[rank]);
+    });
   }
+  const slots = (name: string, needs: string) => rankActions(named(name, 4, needs, 16)).map((r) => r.slots);
+  assertEquals(slots("1F1B", "one"), [4, 4, 3, 2]);
+  assertEquals(slots("GPipe", "one"), [16, 16, 16, 16]);
 });
 
 Deno.test("1F1B on two ranks, action by action", () => {
   const [low, high] = rankActions(namedSchedule("1F1B", { ranks: 2, stagesPerRank: 1, microbatches: 2 }));
-  const text = (action: SectionAction | ExchangeAction) => {
-    if (!isSection(action)) {
-      return `rank ${action.peer}: ${action.transfers.map(({ way, place }) => `${way} ${place}`).join(", ")}`;
+  const text = (action: RankAction) => {
+    if (isTransfer(action)) {
+      return `${action.way} ${action.message.what} ${action.message.microbatch} in ${action.slot}`;
     }
-    const { section, microbatch, slot, activationIn, activationOut, gradientIn, gradientOut } = action;
-    const [reads, makes] = [[activationIn, gradientIn], [activationOut, gradientOut]].map((all) =>
-      all.filter((n) => n !== undefined)
-    );
-    return `${section} ${microbatch} in ${slot}, ${reads} to ${makes}${action.first ? ", first" : ""}${
-      action.last ? ", last" : ""
-    }`;
+    const { section, microbatch, slot, first, last } = action;
+    return `${section} ${microbatch} in ${slot}${first ? ", first" : ""}${last ? ", last" : ""}`;
   };
   assertEquals(low.actions.map(text), [
-    "forward 0 in 0,  to 0, first",
-    "rank 1: send 0",
-    "forward 1 in 1,  to 0, last",
-    "rank 1: send 0",
-    "rank 1: receive 0",
-    "backward 0 in 0, 0 to , first",
-    "rank 1: receive 0",
-    "backward 1 in 1, 0 to , last",
+    "forward 0 in 0, first",
+    "send activation 0 in 0",
+    "forward 1 in 1, last",
+    "send activation 1 in 1",
+    "receive gradient 0 in 0",
+    "backward 0 in 0, first",
+    "receive gradient 1 in 1",
+    "backward 1 in 1, last",
   ]);
   assertEquals(high.actions.map(text), [
-    "rank 0: receive 0",
-    "forward 0 in 0, 0 to , first",
-    "rank 0: receive 1",
-    "backward 0 in 0, 0 to 2, first",
-    "rank 0: send 2",
-    "forward 1 in 0, 1 to , last",
-    "backward 1 in 0, 1 to 0, last",
-    "rank 0: send 0",
+    "receive activation 0 in 0",
+    "forward 0 in 0, first",
+    "receive activation 1 in 1",
+    "backward 0 in 0, first",
+    "send gradient 0 in 0",
+    "forward 1 in 1, last",
+    "backward 1 in 1, last",
+    "send gradient 1 in 1",
   ]);
 });
 
-Deno.test("what a stage hands to another of its rank lies in one place from the one to the other, and is no exchange", () => {
+Deno.test("what a stage hands to another of its rank goes from slot to slot, and is no message", () => {
   const [rank] = rankActions(namedSchedule("ZBVZeroBubble", { ranks: 1, stagesPerRank: 2, microbatches: 1 }));
-  assertEquals(rank.actions.every(isSection), true);
-  const [first, second, input] = rank.actions.filter(isSection);
-  assertEquals([first.stage, second.stage, input.section], [0, 1, "backward_input"]);
-  assertEquals([second.activationIn, input.activationIn], [first.activationOut, first.activationOut]);
+  const [first, pass, second] = rank.actions;
+  assert(!isTransfer(first) && isTransfer(pass) && !isTransfer(second));
+  assertEquals([pass.way, pass.source, pass.slot], ["pass", first.slot, second.slot]);
+  assert(rank.actions.every((a) => !isTransfer(a) || a.way === "pass"));
 });

@@ -3,7 +3,7 @@ import type { Batch, LossSum } from "../../../model/loss.ts";
 import { Module, numParameters, parameter } from "../../../model/module.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "../../../train/report/header.ts";
-import { compileStep } from "../../../train/step_program.ts";
+import { compileStep } from "../../../train/step_plan.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 
 const model = tinyLlama();

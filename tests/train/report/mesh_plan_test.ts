@@ -4,7 +4,7 @@ import { collectiveTotals, parameterGroups } from "../../../train/report/mesh_pl
 import { meshPlanPage } from "../../../train/report/mesh_plan_page.ts";
 import { meshPlanText } from "../../../train/report/mesh_plan_text.ts";
 import { memoryUse } from "../../../train/report/plan_report.ts";
-import { compileStep } from "../../../train/step_program.ts";
+import { compileStep } from "../../../train/step_plan.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 import type { MeshChoices } from "../../../train/ranks.ts";
 import { meshOf } from "../../parallel/step_graphs.ts";

@@ -14,7 +14,7 @@ import {
   smallPages,
 } from "../../../train/report/plan_report.ts";
 import { modelText } from "../../../train/report/header.ts";
-import { compileStep } from "../../../train/step_program.ts";
+import { compileStep } from "../../../train/step_plan.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 
 const model = tinyLlama();
@@ -62,7 +62,7 @@ Deno.test("memory is told at the moment when most is alive, and its parts add up
   const plan: MemoryPlan = {
     ...compiled.plan,
     sections: [{ ...section, graph: { ...section.graph, name: "update" }, blocks: [] }, section],
-    categories: { parameter: 1, gradient: 2, moment: 3, sum: 4, buffer: 5, cache: 6, transient: 200 },
+    categories: { parameter: 1, gradient: 2, moment: 3, sum: 4, buffer: 5, cache: 6, activation: 0, transient: 200 },
     arenaBytes: 221,
   };
   assertEquals(memoryText(plan).split("\n").slice(1).map((line) => line.trim().replace(/ {2,}/, ": ")), [

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { frontierText, rematText } from "../../../train/report/remat_report.ts";
-import { compileStep } from "../../../train/step_program.ts";
+import { compileStep } from "../../../train/step_plan.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 
 const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };

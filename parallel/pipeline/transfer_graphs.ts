@@ -1,0 +1,51 @@
+/** Programs that hand over what a stage makes for the next one, or for the one before: one exchange between two ranks, or a copy where both
+ * are on the same rank.
+ * @module */
+import { Builder } from "../../graph/builder.ts";
+import type { Graph, State, Type } from "../../graph/ir.ts";
+import type { Boundary } from "./cut_stages.ts";
+import type { Message } from "./messages.ts";
+
+/** What a transfer is called: `send gradient of microbatch.3`. */
+export function transferName(way: "send" | "receive" | "pass", { what }: Pick<Message, "what">, slot: string): string {
+  return `${way} ${what} of ${slot}`;
+}
+
+/** The graph of one rank that sends or receives, in one exchange with the rank on the other side.
+ * @param boundary with the states as the rank has them. @param ranks both ranks, that which sends first. */
+export function exchangeGraph(
+  way: "send" | "receive",
+  what: Message["what"],
+  { boundary: { sent, received }, ranks }: { readonly boundary: Boundary; readonly ranks: readonly [number, number] },
+): Graph {
+  const own = way === "send" ? sent : received, group = [...ranks].sort((a, b) => a - b);
+  const [from, to] = ranks.map((rank) => group.indexOf(rank));
+  const builder = builderOf(own, transferName(way, { what }, own[0].of!), own[0].of!);
+  builder.origin = {
+    scope: `${what} ${way === "send" ? "to" : "from"} rank ${ranks[way === "send" ? 1 : 0]}`,
+    phase: "forward",
+  };
+  const types = own.map(({ dtype, shape }: Type) => ({ dtype, shape }));
+  const attrs = {
+    ...{ size: 2, group, member: way === "send" ? from : to },
+    ...{ from: own.map(() => from), to: own.map(() => to), types: types as never },
+  };
+  const values = builder.emit("exchange", way === "send" ? own.map((s) => builder.read(s.name)) : [], attrs);
+  values.forEach((value, i) => builder.assign(own[i].name, value));
+  return builder.finish();
+}
+
+/** The graph of a rank that has both sides. */
+export function passGraph(what: Message["what"], { sent, received }: Boundary): Graph {
+  const slot = received[0].of!;
+  const builder = builderOf([...sent, ...received], transferName("pass", { what }, slot), slot);
+  builder.origin = { scope: `${what} on the same rank`, phase: "forward" };
+  sent.forEach(({ name }, i) => builder.assign(received[i].name, builder.read(name)));
+  return builder.finish();
+}
+
+function builderOf(states: readonly State[], name: string, slot: string): Builder {
+  const builder = new Builder(name, states, "rank");
+  builder.slot = slot;
+  return builder;
+}

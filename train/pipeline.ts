@@ -1,0 +1,272 @@
+/** A step in stages: which stages a rank has, what its program runs for them, and in which order.
+ * @module */
+import type { Graph, State } from "../graph/ir.ts";
+import { type Layout, LayoutError, localShape } from "../graph/layout.ts";
+import { parameterStates } from "../model/module.ts";
+import type { TrainableModel } from "../model/loss.ts";
+import type { Mesh } from "../parallel/mesh.ts";
+import type { Schedule } from "../parallel/pipeline/actions.ts";
+import { beginSums, type Boundary, type CutGraph, cutStages, stageName } from "../parallel/pipeline/cut_stages.ts";
+import { holdStates } from "../parallel/pipeline/hold_states.ts";
+import {
+  actionsByRank,
+  forwardActions,
+  hasHalves,
+  isTransfer,
+  type RankAction,
+  type RankActions,
+  rankActions,
+} from "../parallel/pipeline/rank_actions.ts";
+import { exchangeRows, type MessageSchedule } from "../parallel/pipeline/messages.ts";
+import { ranksInText, readSchedule } from "../parallel/pipeline/schedule_csv.ts";
+import { joinHalves, namedSchedule, scheduleKind } from "../parallel/pipeline/schedules.ts";
+import { stageCount, type Stages, stagesOf } from "../parallel/pipeline/stages.ts";
+import { exchangeGraph, passGraph, transferName } from "../parallel/pipeline/transfer_graphs.ts";
+import { verifySchedule } from "../parallel/pipeline/verify_schedule.ts";
+
+/** How a model is cut into stages, and in which order ranks work on them. */
+export interface PipelineChoices {
+  /** A schedule by its name; default `1F1B`. */
+  readonly schedule?: string;
+  /** The text of a schedule as a CSV file, in place of a named one. */
+  readonly csv?: string;
+  /** Microbatches that go through the pipeline in one run of the schedule; a step runs it as often as its microbatches need. Default: all
+   * of the step's. */
+  readonly microbatches?: number;
+  /** Blocks of a stage; default: one stage on each rank, or two where the schedule has several. */
+  readonly layersPerStage?: number;
+  /** Blocks that what comes before the first one counts for; default 1. */
+  readonly firstLess?: number;
+  /** Blocks that what comes behind the last one counts for; default 1. */
+  readonly lastLess?: number;
+  /** By stage, the paths of its modules, in place of an even cut. */
+  readonly modules?: readonly (readonly string[])[];
+}
+
+/** A pipeline, and the place of a rank in it. */
+export interface Pipeline {
+  readonly stages: Stages;
+  readonly schedule: Schedule;
+  /** Runs of the schedule in a step. */
+  readonly runs: number;
+  /** The stages of the rank, upward. */
+  readonly own: readonly number[];
+  /** What its program does in one run of the schedule. */
+  readonly train: RankActions;
+  /** What it does for one batch of an evaluation. */
+  readonly evaluate: RankActions;
+  /** Is every backward two sections? */
+  readonly halves: boolean;
+  /** Slots that the program needs. */
+  readonly slots: number;
+}
+
+/** The pipeline of a mesh with several ranks along `pp`; `undefined` where there is one.
+ * @param accumulation microbatches of a step.
+ * @throws {LayoutError} when the model cannot be cut so, or the schedule does not fit. */
+export function pipelineOf(
+  model: TrainableModel,
+  { mesh, rank, pipeline: choices = {} }: {
+    readonly mesh: Mesh;
+    readonly rank: number;
+    readonly pipeline?: PipelineChoices;
+  },
+  accumulation: number,
+): Pipeline | undefined {
+  const ranks = mesh.degrees.pp;
+  if (ranks === 1) return undefined;
+  const microbatches = choices.microbatches ?? accumulation, runs = accumulation / microbatches;
+  if (!Number.isInteger(runs)) {
+    throw new LayoutError(
+      `A step has ${accumulation} microbatches: expected a multiple of ${microbatches}, which go through the pipeline ` +
+        `together; change accumulation, or pipeline.microbatches`,
+    );
+  }
+  const parameters = parameterStates(model, "f32"), stages = stagesWith(parameters, ranks, choices);
+  const { schedule: read, messages } = scheduleWith(choices, { ranks, stages: stages.count, microbatches });
+  const schedule = messages ? read : joinHalves(read), at = mesh.placeOn("pp", rank), halves = hasHalves(schedule);
+  const train = messages
+    ? actionsByRank(exchangeRows(messages), schedule.rankOf, halves)[at]
+    : rankActions(schedule)[at];
+  const evaluate = forwardActions(schedule.rankOf, at, 1);
+  return {
+    stages,
+    schedule,
+    runs,
+    own: schedule.rankOf.flatMap((owner, stage) => owner === at ? [stage] : []),
+    train,
+    evaluate,
+    halves,
+    slots: Math.max(train.slots, evaluate.slots),
+  };
+}
+
+function stagesWith(parameters: readonly State[], ranks: number, choices: PipelineChoices): Stages {
+  const { schedule = "1F1B", csv, layersPerStage: perStage, firstLess, lastLess, modules } = choices;
+  const blocks = new Set(parameters.flatMap((s) => s.block ?? [])).size, sizes = { firstLess, lastLess };
+  const several = csv === undefined && scheduleKind(schedule).stagesPerRank !== "one";
+  const count = csv === undefined
+    ? stageCount({ ranks, several, blocks, perStage, modules: modules?.length, ...sizes })
+    : ranksInText(csv).length;
+  return stagesOf(parameters, { count, modules, ...sizes });
+}
+
+function scheduleWith(
+  { schedule: name = "1F1B", csv }: PipelineChoices,
+  { ranks, stages, microbatches }: { readonly ranks: number; readonly stages: number; readonly microbatches: number },
+): { readonly schedule: Schedule; readonly messages?: MessageSchedule } {
+  try {
+    const read = csv === undefined
+      ? { schedule: namedSchedule(name, { ranks, stagesPerRank: stages / ranks, microbatches }) }
+      : readSchedule(csv, { name, rankOf: ranksInText(csv), microbatches });
+    if (read.schedule.rows.length !== ranks) {
+      throw new RangeError(
+        `"${name}" has ${read.schedule.rows.length} lines; expected ${ranks}, one for each rank of pp`,
+      );
+    }
+    verifySchedule(read.schedule);
+    return read;
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new LayoutError(
+      `${error.message}; change parallelism.pipeline_parallel_schedule, training.local_batch_size or ` +
+        `parallelism.pipeline_parallel_microbatch_size`,
+      { cause: error },
+    );
+  }
+}
+
+/** The graphs of a rank of a pipeline. */
+export interface StageGraphs {
+  /** In place of `microbatch` and `evaluate`: those of its stages, and what hands over between stages. */
+  readonly graphs: readonly Graph[];
+  /** What the ranks at its place along `pp` keep of a graph about parameters and sums. */
+  holdStates(graph: Graph): Graph;
+  /** Places along `pp` of the ranks that have a state. */
+  holders(state: State): readonly number[];
+}
+
+/** The graphs of a step, those that the model decides in stages. */
+export type CutGraphs = readonly (Graph | CutGraph)[];
+
+/** Cuts the graphs of a step.
+ * @param graphs those that the model decides, with stages, and all others. @param count number of stages. */
+export function cutGraphs(graphs: readonly Graph[], count: number): CutGraphs {
+  return graphs.map((graph) => graph.nodes.some((n) => n.stage !== undefined) ? cutStages(graph, count) : graph);
+}
+
+/** What a rank has of graphs in stages.
+ * @param options `layoutOf`: of a state, but for `pp`. */
+export function stageGraphs(
+  all: CutGraphs,
+  { own, train, evaluate, schedule: { rankOf } }: Pipeline,
+  { mesh, rank, layoutOf }: { readonly mesh: Mesh; readonly rank: number; readonly layoutOf: (state: State) => Layout },
+): StageGraphs {
+  const at = mesh.placeOn("pp", rank), places = new Map<string, Set<number>>();
+  const local = (state: State): State => ({ ...state, shape: localShape(state.shape, layoutOf(state), mesh.factors) });
+  const peer = (stage: number) => mesh.group(rank, mesh.factorsOf("pp"))[rankOf[stage]];
+  const cut = all.flatMap((stages): Graph[] => {
+    if (!("up" in stages)) return [stages];
+    for (const [stage, { states }] of stages.graphs.entries()) {
+      for (const { name, kind } of states) {
+        if (kind === "parameter") places.set(name, (places.get(name) ?? new Set()).add(rankOf[stage]));
+      }
+    }
+    const isTrained = stages.graphs.some((graph) => graph.nodes.some((n) => n.phase !== "forward"));
+    const { actions } = isTrained ? train : evaluate;
+    return [
+      ...beginSums(own.map((stage) => stages.graphs[stage])),
+      ...transfers(actions, stages, { local, peer }),
+    ];
+  });
+  const last = rankOf.at(-1)!, everywhere = Array.from({ length: mesh.degrees.pp }, (_, i) => i);
+  const holders = ({ kind, name, of }: State): readonly number[] =>
+    kind === "sum" ? [last] : everywhere.filter((place) => places.get(of ?? name)?.has(place));
+  return {
+    graphs: cut,
+    holders,
+    holdStates: (graph) => holdStates(graph, { holders, at, size: everywhere.length, axes: mesh.factorsOf("pp") }),
+  };
+}
+
+/** A graph for each kind of transfer that a rank's actions have, in an order that both sides share. */
+function transfers(
+  actions: readonly RankAction[],
+  { up, down }: CutGraph,
+  { local, peer }: { readonly local: (state: State) => State; readonly peer: (stage: number) => number },
+): Graph[] {
+  const kinds = new Map<string, { order: number; make: () => Graph | undefined }>();
+  for (const action of actions) {
+    if (!isTransfer(action)) continue;
+    const { way, message: { what, from, to } } = action, whole = what === "activation" ? up[from] : down[from]!;
+    const boundary: Boundary = { sent: whole.sent.map(local), received: whole.received.map(local) };
+    kinds.set(`${way} ${what} ${from}`, {
+      order: 2 * Math.min(from, to) + (what === "activation" ? 0 : 1),
+      make: () =>
+        whole.sent.length === 0
+          ? undefined
+          : way === "pass"
+          ? passGraph(what, boundary)
+          : exchangeGraph(way, what, { boundary, ranks: [peer(from), peer(to)] }),
+    });
+  }
+  return [...kinds.values()].sort((a, b) => a.order - b.order).flatMap(({ make }) => make() ?? []);
+}
+
+/** The section of a program that an action runs. */
+export function sectionName(graph: "microbatch" | "evaluate", action: RankAction): string {
+  if (!isTransfer(action)) return `${action.section} of ${stageName(graph, action.stage)}`;
+  const { way, message } = action, stage = way === "send" ? message.from : message.to;
+  return transferName(way, message, stageName(graph, stage));
+}
+
+/** One run of a section, by its name. */
+export interface SectionRun {
+  readonly section: string;
+  /** Of the step. */
+  readonly microbatch: number;
+  readonly slot?: number;
+  readonly source?: number;
+  readonly first: boolean;
+  readonly last: boolean;
+}
+
+/** What a step does before its update. */
+export function microbatchActions(pipeline: Pipeline | undefined, accumulation: number): SectionRun[] {
+  if (!pipeline) {
+    return Array.from({ length: accumulation }, (_, microbatch) => ({
+      ...{ section: "microbatch", microbatch, first: microbatch === 0, last: microbatch === accumulation - 1 },
+    }));
+  }
+  const { train, runs } = pipeline, each = accumulation / runs;
+  return Array.from({ length: runs }, (_, run) =>
+    runsOf("microbatch", train).map((action) => ({
+      ...action,
+      microbatch: run * each + action.microbatch,
+      first: action.first && run === 0,
+      last: action.last && run === runs - 1,
+    }))).flat();
+}
+
+/** How often a step runs each section, by name. */
+export function sectionRuns(pipeline: Pipeline | undefined, accumulation: number): Map<string, number> {
+  const runs = new Map([["update", 1]]);
+  for (const { section } of microbatchActions(pipeline, accumulation)) runs.set(section, (runs.get(section) ?? 0) + 1);
+  return runs;
+}
+
+/** What is done with a batch of an evaluation. */
+export function evaluationActions(pipeline: Pipeline | undefined): SectionRun[] {
+  if (pipeline) return runsOf("evaluate", pipeline.evaluate);
+  return [{ section: "evaluate", microbatch: 0, first: true, last: false }];
+}
+
+function runsOf(graph: "microbatch" | "evaluate", { actions }: RankActions): SectionRun[] {
+  return actions.map((action) => {
+    const section = sectionName(graph, action), { slot } = action;
+    if (!isTransfer(action)) {
+      return { section, microbatch: action.microbatch, slot, first: action.first, last: action.last };
+    }
+    return { section, microbatch: action.message.microbatch, slot, source: action.source, first: false, last: false };
+  });
+}
