@@ -4,7 +4,7 @@
 import { Builder } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
 import { stateUse } from "../graph/facts.ts";
-import { type Graph, type Node, withNodes } from "../graph/ir.ts";
+import { type Graph, type Node, type State, withNodes } from "../graph/ir.ts";
 import { degreeOf, type Layout, partialAxes } from "../graph/layout.ts";
 import type { Mesh } from "./mesh.ts";
 
@@ -16,20 +16,20 @@ export function sumsGradients({ nodes, states }: Graph): boolean {
 
 /** Adds the reductions to a graph of all ranks behind pass `fuse`.
  * @param layoutOf layout of a gradient sum before them; behind them it is partial no more. */
-export function reduceSums(graph: Graph, mesh: Mesh, layoutOf: (state: string) => Layout): Graph {
-  const last = new Map<Node, string[]>(), touched = new Map<string, Node>(), builder = Builder.beside(graph);
+export function reduceSums(graph: Graph, mesh: Mesh, layoutOf: (state: State) => Layout): Graph {
+  const last = new Map<Node, State[]>(), touched = new Map<string, Node>(), builder = Builder.beside(graph);
   for (const node of graph.nodes) {
     if (stateUse(node) !== "reads") touchedStates(node).forEach((s) => touched.set(s, node));
   }
-  for (const { name, kind } of graph.states) {
-    const node = kind === "gradient" ? touched.get(name) : undefined;
-    if (node) last.set(node, [...last.get(node) ?? [], name]);
+  for (const state of graph.states) {
+    const node = state.kind === "gradient" ? touched.get(state.name) : undefined;
+    if (node) last.set(node, [...last.get(node) ?? [], state]);
   }
   const nodes = graph.nodes.flatMap((node) => {
     const from = builder.nodes.length;
     builder.origin = node;
-    for (const name of last.get(node) ?? []) {
-      const layout = layoutOf(name), summands = partialAxes(layout, "sum");
+    for (const state of last.get(node) ?? []) {
+      const { name } = state, layout = layoutOf(state), summands = partialAxes(layout, "sum");
       const axes = Object.keys(mesh.factors).filter((axis) => summands.includes(axis));
       if (axes.length === 0) continue;
       const attrs = { axes, size: degreeOf(axes, mesh.factors), by: "sum", last: true };

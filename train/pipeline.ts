@@ -6,7 +6,7 @@ import { parameterStates } from "../model/module.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import type { Mesh } from "../parallel/mesh.ts";
 import type { Schedule } from "../parallel/pipeline/actions.ts";
-import { beginSums, type Boundary, type CutGraph, cutStages, stageName } from "../parallel/pipeline/cut_stages.ts";
+import { type Boundary, type CutGraph, cutStages, separateSums, stageName } from "../parallel/pipeline/cut_stages.ts";
 import { holdStates } from "../parallel/pipeline/hold_states.ts";
 import {
   actionsByRank,
@@ -104,7 +104,7 @@ export function pipelineOf(
 function stagesWith(parameters: readonly State[], ranks: number, choices: PipelineChoices): Stages {
   const { schedule = "1F1B", csv, layersPerStage: perStage, firstLess, lastLess, modules } = choices;
   const blocks = new Set(parameters.flatMap((s) => s.block ?? [])).size, sizes = { firstLess, lastLess };
-  const several = csv === undefined && scheduleKind(schedule).stagesPerRank !== "one";
+  const several = csv === undefined && fitting(() => scheduleKind(schedule)).stagesPerRank !== "one";
   const count = csv === undefined
     ? stageCount({ ranks, several, blocks, perStage, modules: modules?.length, ...sizes })
     : ranksInText(csv).length;
@@ -115,19 +115,26 @@ function scheduleWith(
   { schedule: name = "1F1B", csv }: PipelineChoices,
   { ranks, stages, microbatches }: { readonly ranks: number; readonly stages: number; readonly microbatches: number },
 ): { readonly schedule: Schedule; readonly messages?: MessageSchedule } {
-  try {
+  return fitting(() => {
     const read = csv === undefined
       ? { schedule: namedSchedule(name, { ranks, stagesPerRank: stages / ranks, microbatches }) }
       : readSchedule(csv, { name, rankOf: ranksInText(csv), microbatches });
     if (read.schedule.rows.length !== ranks) {
-      throw new RangeError(
-        `"${name}" has ${read.schedule.rows.length} lines; expected ${ranks}, one for each rank of pp`,
-      );
+      const { length } = read.schedule.rows;
+      throw new RangeError(`"${name}" has ${length} lines; expected ${ranks}, one for each rank of pp`);
     }
     verifySchedule(read.schedule);
     return read;
+  });
+}
+
+/** Runs what asks for a schedule; that there is none which fits is the configuration's fault.
+ * @throws {LayoutError} in place of a RangeError. */
+function fitting<T>(run: () => T): T {
+  try {
+    return run();
   } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
+    if (!(error instanceof RangeError) || error instanceof LayoutError) throw error;
     throw new LayoutError(
       `${error.message}; change parallelism.pipeline_parallel_schedule, training.local_batch_size or ` +
         `parallelism.pipeline_parallel_microbatch_size`,
@@ -165,6 +172,8 @@ export function stageGraphs(
   const at = mesh.placeOn("pp", rank), places = new Map<string, Set<number>>();
   const local = (state: State): State => ({ ...state, shape: localShape(state.shape, layoutOf(state), mesh.factors) });
   const peer = (stage: number) => mesh.group(rank, mesh.factorsOf("pp"))[rankOf[stage]];
+  const parts: State[] = [],
+    known = new Set(all.flatMap((g) => "up" in g ? g.graphs : [g]).flatMap((g) => g.states.map((s) => s.name)));
   const cut = all.flatMap((stages): Graph[] => {
     if (!("up" in stages)) return [stages];
     for (const [stage, { states }] of stages.graphs.entries()) {
@@ -174,8 +183,12 @@ export function stageGraphs(
     }
     const isTrained = stages.graphs.some((graph) => graph.nodes.some((n) => n.phase !== "forward"));
     const { actions } = isTrained ? train : evaluate;
+    const staged = separateSums(own.map((stage) => stages.graphs[stage]));
+    parts.push(
+      ...staged.flatMap((g) => g.states).filter((s) => s.kind === "gradient" && !known.has(s.name)).map(local),
+    );
     return [
-      ...beginSums(own.map((stage) => stages.graphs[stage])),
+      ...staged,
       ...transfers(actions, stages, { local, peer }),
     ];
   });
@@ -185,7 +198,8 @@ export function stageGraphs(
   return {
     graphs: cut,
     holders,
-    holdStates: (graph) => holdStates(graph, { holders, at, size: everywhere.length, axes: mesh.factorsOf("pp") }),
+    holdStates: (graph) =>
+      holdStates(graph, { holders, at, size: everywhere.length, axes: mesh.factorsOf("pp"), parts }),
   };
 }
 

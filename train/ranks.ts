@@ -1,6 +1,6 @@
 /** How the graphs of a step are shared out among the ranks of a mesh.
  * @module */
-import type { Graph } from "../graph/ir.ts";
+import type { Graph, State } from "../graph/ir.ts";
 import { LayoutError } from "../graph/layout.ts";
 import type { ModelPlan } from "../graph/roles.ts";
 import { scopeText } from "../graph/print.ts";
@@ -87,7 +87,9 @@ export function bindRanks(
         `goes by positions; set context_parallel_load_balancer to None (balancer: null), or leave ${DEGREE_KEYS.cp} at 1`,
     );
   }
-  const layouts = new BoundPlan(roles ? planOf(roles, layout) : dataPlan, mesh, graphs);
+  /** A sum of gradients before it was cut: it has the shape of its parameter. */
+  const whole = (state: State): State => ({ ...state, shape: layouts.states.get(state.of!)!.shape });
+  const layouts: BoundPlan = new BoundPlan(roles ? planOf(roles, layout) : dataPlan, mesh, graphs);
   return {
     layouts,
     // What is added up in microbatches is whole, or in shards, when it is read.
@@ -95,7 +97,7 @@ export function bindRanks(
       const { undivided, reduced } = layouts;
       return partition(graph, mesh, keepsTokens(graph) ? undivided : sumsGradients(graph) ? layouts : reduced);
     },
-    reduceSums: (graph) => reduceSums(graph, mesh, (name) => layouts.state(layouts.states.get(name)!)),
+    reduceSums: (graph) => reduceSums(graph, mesh, (state) => layouts.state(whole(state))),
     graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
     ringAttention: layout.rotateMethod === "alltoall",
     asyncAxis: layout.asyncTensorParallel ? "tp" : undefined,

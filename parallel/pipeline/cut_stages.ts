@@ -158,18 +158,22 @@ class StageGraph {
   }
 }
 
-/** Of the stages of one rank: sums that several of them add to are begun by the last of these, whose backward comes first. */
-export function beginSums(graphs: readonly Graph[]): Graph[] {
-  const begun = new Set<string>();
+/** Of the stages of one rank: a gradient that several of them have a part of is summed by each for itself, as each begins and ends its sums
+ * in its own time; the update adds them (`holdStates`). The last stage has the sum of the gradient's own name. */
+export function separateSums(graphs: readonly Graph[]): Graph[] {
+  const taken = new Set<string>();
   return graphs.toReversed().map((graph) => {
-    const own = new Set<string>();
+    const sums = graph.states.filter((s) => s.kind === "gradient");
+    const now = new Map(sums.filter((s) => taken.has(s.name)).map((s) => [s.name, `${s.name} of ${graph.name}`]));
+    sums.forEach((s) => taken.add(s.name));
+    const begun = new Set<string>();
     const nodes = graph.nodes.map((node) => {
-      if (stateUse(node) !== "adds" || node.attrs.begin === undefined) return node;
-      const [name] = touchedStates(node), begin = !begun.has(name) && !own.has(name);
-      own.add(name);
-      return begin === node.attrs.begin ? node : { ...node, attrs: { ...node.attrs, begin } };
+      if (stateUse(node) !== "adds") return node;
+      const [name] = touchedStates(node), own = now.get(name) ?? name, begin = !begun.has(name);
+      begun.add(name);
+      if (own === name && begin === node.attrs.begin) return node;
+      return { ...node, attrs: { ...node.attrs, states: [own], begin } };
     });
-    own.forEach((name) => begun.add(name));
-    return { ...graph, nodes };
+    return { ...graph, nodes, states: graph.states.map((s) => ({ ...s, name: now.get(s.name) ?? s.name })) };
   }).toReversed();
 }

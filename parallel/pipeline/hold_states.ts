@@ -15,8 +15,10 @@ export type Holders = (state: State) => readonly number[];
  * @param graph a graph of all ranks. @param options `at`: their place; `size`: ranks along `pp`; `axes`: what `pp` is called in the graph. */
 export function holdStates(
   graph: Graph,
-  { holders, at, size, axes = ["pp"] }: {
+  { holders, at, size, axes = ["pp"], parts = [] }: {
     readonly holders: Holders;
+    /** Sums of gradients that stages of this rank have beside those of the graph, as each rank has them. */
+    readonly parts?: readonly State[];
     readonly at: number;
     readonly size: number;
     readonly axes?: readonly string[];
@@ -43,7 +45,10 @@ export function holdStates(
       if (state.kind === "sum") {
         now.set(y, sum(isHere ? builder.read(name) : zero(y)));
       } else if (isHere) {
-        const value = builder.read(name);
+        const value = parts.filter((part) => part.kind === state.kind && part.of === state.of).reduce((all, part) => {
+          builder.declare(part);
+          return builder.emit("add", [all, builder.read(part.name)])[0];
+        }, builder.read(name));
         now.set(y, state.kind === "gradient" && own.length > 1 ? sum(value, own) : value);
         counted.set(y, own[0] === at);
       } else now.set(y, undefined);
@@ -64,6 +69,9 @@ export function holdStates(
     if (of !== undefined) node.outputs.forEach((v) => counted.set(v, of));
   }
   const made = withNodes({ ...graph, activations: [] }, builder.nodes, (v) => current(v)!);
-  const held = graph.states.filter((s) => holders(s).includes(at));
+  const held = [
+    ...graph.states.filter((s) => holders(s).includes(at)),
+    ...parts.filter((p) => builder.states.has(p.name)),
+  ];
   return removeDeadNodes({ ...made, states: held });
 }

@@ -92,5 +92,5 @@ Deno.test("graphs that add up no gradients, and sums that no rank has for itself
   const graphs = stepGraphs(llama, { batch: 4, seqLen: 8, dtype: "f32" }), layouts = boundPlan(llama, mesh, graphs);
   assertEquals(Object.values(graphs).filter(sumsGradients).map((g) => g.name), ["microbatch"]);
   const { graph } = meshGraph("microbatch", { dp_shard: 2 }, "fuse");
-  assertEquals(print(reduceSums(graph, mesh, (name) => layouts.state(layouts.states.get(name)!))), print(graph));
+  assertEquals(print(reduceSums(graph, mesh, (state) => layouts.state(layouts.states.get(state.name)!))), print(graph));
 });

@@ -62,7 +62,7 @@ export function meshGraph(
   const layouts = boundPlan(llama, mesh, graphs);
   const ranks: Ranks = {
     partition: (g) => partition(g, mesh, sumsGradients(g) ? layouts : layouts.reduced),
-    reduceSums: (g) => reduceSums(g, mesh, (state) => layouts.state(layouts.states.get(state)!)),
+    reduceSums: (g) => reduceSums(g, mesh, (state) => layouts.state(layouts.states.get(state.name)!)),
     graphOfRank: (g) => graphOfRank(g, mesh, 0),
     reshard,
     prefetch,

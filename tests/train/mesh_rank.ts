@@ -132,11 +132,17 @@ async function train(device: Device, options: StepOptions, compiled = compileSte
   using program = await StepProgram.load(device, compiled, accumulation);
   const part = new BatchPart(SEQ_LEN, ranks), own = makeBatch(batch, SEQ_LEN);
   const read = async (kind: string) => {
-    const names = [...program.compiled.plan.states.values()].filter((s) => s.state.kind === kind).map((s) =>
-      s.state.name
-    );
+    const { states } = program.compiled.plan;
+    const names = [...states.values()].filter((s) => s.state.kind === kind).map((s) => s.state.name);
     const found = new Map<string, TypedArray>();
-    for (const name of names) found.set(name, await program.readState(name));
+    for (const name of names) {
+      // Stages of one rank that share a parameter have a sum of its gradient each.
+      const { of } = states.get(name)!.state,
+        data = await program.readState(name),
+        key = kind === "gradient" ? `gradient/${of}` : name;
+      const before = found.get(key);
+      found.set(key, before ? data.map((x, i) => x + before[i]) : data);
+    }
     return found;
   };
   await program.initialize(42);

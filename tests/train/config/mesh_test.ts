@@ -46,11 +46,11 @@ Deno.test("experts share the ranks of other axes, and are refused where these ca
   );
 });
 
-Deno.test("pipeline stages are refused by name", async () => {
-  assertEquals(
-    await refusal("pp=2,tp=2"),
-    "parallelism.pipeline_parallel_degree = 2 (axis pp) is not planned yet: this version has no pipeline\n" +
-      "  expected: 1\n  fix: leave pp out, and give its ranks to dp_shard, cp or tp   (not_supported_yet)",
+Deno.test("the local batch goes through a pipeline as microbatches, and other batches are refused", async () => {
+  assertEquals((await mesh("pp=2,tp=2")).degrees.pp, 2);
+  assertStringIncludes(
+    await refusal("pp=2", "--parallelism.pipeline_parallel_microbatch_size", "3"),
+    "training.local_batch_size is 8\n  expected: a multiple of parallelism.pipeline_parallel_microbatch_size, which is 3",
   );
 });
 

@@ -1,0 +1,63 @@
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { LayoutError } from "../../graph/layout.ts";
+import { Mesh } from "../../parallel/mesh.ts";
+import { isTransfer } from "../../parallel/pipeline/rank_actions.ts";
+import { namedSchedule } from "../../parallel/pipeline/schedules.ts";
+import { writeSchedule } from "../../parallel/pipeline/schedule_csv.ts";
+import { microbatchActions, type PipelineChoices, pipelineOf, sectionRuns } from "../../train/pipeline.ts";
+import { tinyLlama } from "../model/tiny.ts";
+
+const mesh = new Mesh({ pp: 2, dp_shard: 1 }, 2), model = tinyLlama({ numLayers: 4 });
+const pipeline = (choices: PipelineChoices, accumulation = 4, rank = 0) =>
+  pipelineOf(model, { mesh, rank, pipeline: choices }, accumulation)!;
+
+Deno.test("a mesh without pp has no pipeline", () => {
+  assertEquals(pipelineOf(model, { mesh: new Mesh({ dp_shard: 2 }, 2), rank: 0 }, 4), undefined);
+});
+
+Deno.test("a rank has the stages that its schedule gives it", () => {
+  assertEquals([0, 1].map((rank) => pipeline({}, 4, rank).own), [[0], [1]]);
+  assertEquals([0, 1].map((rank) => pipeline({ schedule: "interleaved1f1b" }, 4, rank).own), [[0, 2], [1, 3]]);
+  assertEquals([0, 1].map((rank) => pipeline({ schedule: "ZBVZeroBubble" }, 4, rank).own), [[0, 3], [1, 2]]);
+});
+
+Deno.test("a step runs the schedule as often as its microbatches need, and begins and ends its sums once", () => {
+  const own = pipeline({ microbatches: 2 }, 6), actions = microbatchActions(own, 6);
+  assertEquals([own.runs, own.schedule.microbatches], [3, 2]);
+  const backward = actions.filter((a) => a.section === "backward of microbatch.0");
+  assertEquals(backward.map((a) => a.microbatch), [0, 1, 2, 3, 4, 5]);
+  assertEquals(backward.map((a) => [a.first, a.last]), [
+    [true, false],
+    ...Array.from({ length: 4 }, () => [false, false]),
+    [false, true],
+  ]);
+  assertEquals(sectionRuns(own, 6).get("forward of microbatch.0"), 6);
+  assertEquals(sectionRuns(undefined, 6), new Map([["update", 1], ["microbatch", 6]]));
+});
+
+Deno.test("a file of a schedule does what the named one does, and may lie on ranks anyhow", () => {
+  const named = namedSchedule("InterleavedZeroBubble", { ranks: 2, stagesPerRank: 2, microbatches: 4 });
+  const [read, known] = [{ csv: writeSchedule(named), schedule: "mine.csv" }, { schedule: named.name }].map((c) =>
+    pipeline(c)
+  );
+  assertEquals([read.train, read.own], [known.train, known.own]);
+  const v = pipeline({ csv: "0F0,3F0,3B0,0B0\n1F0,2F0,2B0,1B0\n" }, 1);
+  assertEquals(v.schedule.rankOf, [0, 1, 1, 0]);
+  assertEquals(v.train.actions.filter(isTransfer).map((a) => a.way), ["send", "receive", "send", "receive"]);
+});
+
+Deno.test("what does not fit is refused, and says which key to change", () => {
+  const refused = (choices: PipelineChoices, accumulation = 4) =>
+    assertThrows(() => pipeline(choices, accumulation), LayoutError).message;
+  assertStringIncludes(refused({ schedule: "2F2B" }), `There is no schedule "2F2B"; expected one of GPipe, 1F1B,`);
+  assertStringIncludes(refused({ microbatches: 3 }), "A step has 4 microbatches: expected a multiple of 3");
+  assertStringIncludes(
+    refused({ schedule: "DualPipeV" }, 2),
+    "2 microbatches are too few; expected one for each of the 4 stages",
+  );
+  assertStringIncludes(refused({ layersPerStage: 1 }), "layers_per_stage 1 makes 3 stages on each rank");
+  const file = refused({ csv: "0F0,0B0\n1F0\n", schedule: "mine.csv" }, 1);
+  assertStringIncludes(file, `"mine.csv"`);
+  assertStringIncludes(file, "change parallelism.pipeline_parallel_schedule");
+  assertStringIncludes(refused({ csv: "0F0,1F0,1B0,0B0\n" }, 1), "has 1 lines; expected 2");
+});

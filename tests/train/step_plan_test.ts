@@ -1,0 +1,108 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { LayoutError } from "../../graph/layout.ts";
+import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
+import { isTransfer } from "../../parallel/pipeline/rank_actions.ts";
+import { evaluationActions, microbatchActions, type PipelineChoices } from "../../train/pipeline.ts";
+import type { MeshChoices } from "../../train/ranks.ts";
+import { compileStep, planPlaces, planStep, type StepOptions } from "../../train/step_plan.ts";
+import { orderOf, unordered } from "../graph/order.ts";
+import { decode } from "../graph/passes/decode.ts";
+import { tinyLlama } from "../model/tiny.ts";
+
+const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+const model = tinyLlama({ numLayers: 4 });
+
+function options(degrees: MeshOptions, pipeline: PipelineChoices = {}, others: MeshChoices = {}) {
+  const size = Object.values(degrees).reduce((n, degree) => n * degree, 1);
+  const mesh = new Mesh({ dp_shard: 1, ...degrees }, size),
+    sizes = { batch: 2, seqLen: 16, accumulation: 4, threads: 1 };
+  const ranks = { mesh, rank: 0, pipeline, ...others };
+  return { model, optimizer, dtype: "f32", ...sizes, evaluate: { batch: 2, seqLen: 16 }, ranks } as const;
+}
+
+/** All that a rank's program runs for a step and two batches of an evaluation, twice. */
+function runsOf(step: StepOptions) {
+  const { program, pipeline } = compileStep(step), sections = program.sections.map((s) => s.name);
+  const update = { section: "update", slot: 0, source: 0 }, result = { ...update, section: "evaluate_result" };
+  const evaluation = evaluationActions(pipeline);
+  const once = [...microbatchActions(pipeline, step.accumulation), update, ...evaluation, ...evaluation, result];
+  const runs = [...once, ...once].map(({ section, slot, source = slot }) => ({
+    section: sections.indexOf(section),
+    slot,
+    source,
+  }));
+  return {
+    runs: runs.filter(({ section }) => section >= 0),
+    sections: orderOf(program.bytes),
+    decoded: decode(program.bytes),
+  };
+}
+
+const pipelines: readonly (readonly [MeshOptions, PipelineChoices, MeshChoices?])[] = [
+  [{ pp: 2 }, {}],
+  [{ pp: 2 }, { schedule: "ZBVZeroBubble" }],
+  [{ pp: 2 }, { schedule: "Interleaved1F1B" }],
+  [{ pp: 2, dp_shard: 2 }, { schedule: "InterleavedZeroBubble" }],
+  [{ pp: 2, tp: 2 }, { schedule: "DualPipeV" }, { asyncTensorParallel: true }],
+  [{ pp: 4, dp_replicate: 2 }, { schedule: "GPipe", microbatches: 2 }],
+];
+
+for (const [degrees, choices, others] of pipelines) {
+  const name = JSON.stringify({ ...degrees, ...choices });
+  Deno.test(`kernels and transfers of a rank never meet in its memory, whatever slots its microbatches have, on ${name}`, () => {
+    for (
+      const rank of [
+        0,
+        new Mesh({ dp_shard: 1, ...degrees }, Object.values(degrees).reduce((a, b) => a * b)).size - 1,
+      ]
+    ) {
+      const step = options(degrees, choices, others),
+        { runs, sections } = runsOf({ ...step, ranks: { ...step.ranks, rank } });
+      assertEquals(unordered(sections, runs), []);
+      const without = sections.map((list) => list.map((i) => ({ ...i, waits: [] })));
+      assert(unordered(without, runs).length > 0, "nothing would ever wait");
+    }
+  });
+}
+
+Deno.test("a program has as many slots as its rank needs, as large as the stage that keeps most", () => {
+  const step = options({ pp: 2 }, { schedule: "GPipe" }), { decoded: { slots, arenaBytes }, sections } = runsOf(step);
+  assertEquals(slots.count, 4);
+  const end = Math.max(...sections.flat().flatMap(({ inSlot }) => inSlot.writes.map((r) => r.end)));
+  assert(slots.bytes >= end && slots.bytes < end + 64, `${slots.bytes} for ${end}`);
+  const { plan: { categories, slots: planned } } = planStep(step);
+  assertEquals([planned, categories.activation], [slots, slots.count * slots.bytes]);
+  assert(categories.activation < arenaBytes);
+});
+
+Deno.test("each place along pp is planned, and all of them together have every parameter", () => {
+  const places = planPlaces(options({ pp: 4, tp: 2 }));
+  assertEquals(places.map(({ spread }) => spread.rank), [0, 2, 4, 6]);
+  const own = places.map(({ plan }) =>
+    [...plan.states.values()].filter(({ state }) => state.kind === "parameter").length
+  );
+  const all = [...places[0].spread.states.values()].filter((s) => s.kind === "parameter").length;
+  assertEquals(own.reduce((a, b) => a + b), all);
+  assert(new Set(places.map(({ plan }) => plan.arenaBytes)).size > 1);
+});
+
+Deno.test("1F1B has fewer slots on later ranks, and no more than it has ranks on the first", () => {
+  const slots = planPlaces({ ...options({ pp: 4 }), accumulation: 16 }).map(({ plan }) => plan.slots.count);
+  assertEquals(slots, [4, 4, 3, 2]);
+});
+
+Deno.test("the first rank of 1F1B sends each microbatch, and receives its gradient", () => {
+  const { pipeline } = planStep(options({ pp: 2 }));
+  assertEquals(pipeline!.train.actions.filter(isTransfer).length, 8);
+});
+
+Deno.test("what stages cannot do is refused by name", () => {
+  const refused = (more: Partial<StepOptions>) =>
+    assertThrows(() => planStep({ ...options({ pp: 2 }), ...more }), LayoutError).message;
+  assertEquals(
+    refused({ remat: { mode: "memory_budget", fraction: 0.5 } }),
+    "Cannot train in stages within a memory budget: expected another mode; change activation_checkpoint.mode, or set " +
+      "parallelism.pipeline_parallel_degree to 1",
+  );
+  assert(refused({ generate: { sequences: 1, maxLength: 8 } }).includes("expected all of the model on each rank"));
+});
