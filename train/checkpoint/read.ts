@@ -75,7 +75,7 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
   /** Goes through stretches of blocks side by side, each from front to back, so that the system reads ahead. */
   const readAll = async (stretches: readonly (readonly Block[])[]) => {
     using reader = (options.reader ?? readerHere)();
-    const room = new Uint8Array(LANES * Math.max(0, ...stretches.flat().map(({ bytes }) => bytes)));
+    let room: Uint8Array<ArrayBuffer> | undefined; // made when a block needs it, as most go straight to their places
     for (let i = 0; i < stretches[0].length || i < stretches[1].length; i++) {
       const blocks = stretches.flatMap((stretch, lane) => stretch[i] ? [{ ...stretch[i], lane }] : []);
       const kind = ({ bytes, hash, stretches }: Block) => `${bytes} ${hash !== undefined} ${stretches !== undefined}`;
@@ -87,6 +87,7 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
           alike.forEach((block, k) => check(block, read[k]));
           continue;
         }
+        room ??= new Uint8Array(LANES * Math.max(...stretches.flat().map(({ bytes }) => bytes)));
         const read = await reader.read(alike, room, hashed);
         for (const [k, block] of alike.entries()) {
           check(block, read[k]);
