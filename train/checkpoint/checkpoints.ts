@@ -155,8 +155,13 @@ export class Checkpoints implements AsyncDisposable {
     const kinds = ([["model", "parameter"], ["model", "buffer"], ["optimizer", "moment"]] as const).filter(([part]) =>
       this.start!.parts.includes(part)
     ).map(([, kind]) => kind);
-    const { wanted, memory } = states(kinds);
-    await readStates(this.#chosen, wanted, { memory, verify: this.#policy.verify, reader: () => nativeReader(memory) });
+    const { wanted, memory, rank } = states(kinds);
+    await readStates(this.#chosen, wanted, {
+      memory,
+      rank,
+      verify: this.#policy.verify,
+      reader: () => nativeReader(memory),
+    });
   }
 
   /** The last that was completed. */

@@ -6,15 +6,8 @@ import { bytesText, table } from "../report/plan_report.ts";
 import { computedType, numbersOf, type TypedArray, typedArray } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { digest } from "./files.ts";
-import {
-  BLOCK_BYTES,
-  type Checkpoint,
-  MANIFEST,
-  type Manifest,
-  namesText,
-  type SavedFile,
-  tensorsIn,
-} from "./manifest.ts";
+import { tensorsIn } from "./headers.ts";
+import { BLOCK_BYTES, type Checkpoint, MANIFEST, type Manifest, namesText, type SavedFile } from "./manifest.ts";
 import { findCheckpoints } from "./open.ts";
 import { type Destination, readStates } from "./read.ts";
 import { STATE_FILE } from "./save.ts";
@@ -92,11 +85,14 @@ export async function* showLines(checkpoint: Checkpoint): AsyncGenerator<string,
   yield "Files";
   yield table(Object.entries(files).map(([name, { bytes }]) => [name, bytesText(bytes)] as const));
   yield "Tensors";
-  const width = Math.max(...entries.map(([name]) => name.length));
-  for (const [name, { dtype, shape, pieces }] of entries) {
+  const width = Math.max(...entries.map(([name]) => name.length)), pieces = new Map<string, number>();
+  for (const { tensor } of Object.keys(files).flatMap((file) => checkpoint.piecesIn(file))) {
+    pieces.set(tensor, (pieces.get(tensor) ?? 0) + 1);
+  }
+  for (const [name, { dtype, shape }] of entries) {
     let squares = 0;
     for (const x of await readTensor(checkpoint, name)) squares += x * x;
-    const parts = pieces.length === 1 ? "1 piece" : `${pieces.length} pieces`;
+    const parts = pieces.get(name) === 1 ? "1 piece" : `${pieces.get(name) ?? 0} pieces`;
     yield `  ${name.padEnd(width)}  ${dtype}[${shape}], ${parts}, norm ${Math.sqrt(squares).toPrecision(6)}`;
   }
 }
@@ -106,9 +102,10 @@ export async function* showLines(checkpoint: Checkpoint): AsyncGenerator<string,
  * @param progress is told the bytes that have been compared, and those of all files.
  * @throws {CheckpointError} when there are no hashes, so that nothing can be said, or a file cannot be read. */
 export async function damages(
-  { path, manifest }: Checkpoint,
+  checkpoint: Checkpoint,
   progress: (done: number, all: number) => void = () => {},
 ): Promise<string[]> {
+  const { path, manifest } = checkpoint;
   const files = Object.entries(manifest.files), all = files.reduce((sum, [, { bytes }]) => sum + bytes, 0);
   if (files.every(([, { sha256 }]) => sha256.length === 0)) {
     throw new CheckpointError(
@@ -135,7 +132,8 @@ export async function damages(
     const bad = damaged.get(name)?.sort((a, b) => a - b);
     if (!bad) return [];
     const range = (block: number) => [block * BLOCK_BYTES, Math.min(bytes, (block + 1) * BLOCK_BYTES)] as const;
-    const hit = new Set(bad.flatMap((block) => tensorsIn(manifest, name, ...range(block)))), [from, to] = range(bad[0]);
+    const hit = new Set(bad.flatMap((block) => tensorsIn(checkpoint, name, ...range(block)))),
+      [from, to] = range(bad[0]);
     const more = bad.length > 1 ? `, and in ${bad.length - 1} more blocks of ${bytesText(BLOCK_BYTES)}` : "";
     return [`${name} is damaged in bytes ${from} to ${to - 1}${more}${namesText([...hit], ", where it has ")}`];
   });

@@ -1,9 +1,10 @@
 /** What makes a folder a checkpoint: `manifest.json`, written last, which names every file with its length and hashes, and every
- * tensor with the pieces that it is made of. A folder without one is no checkpoint, whatever it is called.
+ * tensor with its type and shape. Which pieces of tensors a file has, its own header says. A folder without a manifest is no
+ * checkpoint, whatever it is called.
  * @module */
 import { createHash } from "node:crypto";
-import { numel, type StateKind } from "../../graph/ir.ts";
-import { fileBytes, type FileType } from "../typed_array.ts";
+import type { StateKind } from "../../graph/ir.ts";
+import type { FileType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 
 /** Files are hashed in blocks of so many bytes, so that whoever reads a part of one can check that part. */
@@ -12,11 +13,15 @@ export const BLOCK_BYTES = 8 * 2 ** 20;
 /** Name of the file that makes a checkpoint. */
 export const MANIFEST = "manifest.json";
 
+/** Of the format. Until 2, manifests had all pieces: those of thousands of ranks are too many for one text. */
+export const VERSION = 2;
+
 /** States that a run goes on from. Sums begin anew in every step, caches are made again. */
 export const lastingKinds: readonly StateKind[] = ["parameter", "moment", "buffer"];
 
 /** Where a box of a tensor lies. */
 export interface SavedPiece {
+  readonly tensor: string;
   readonly file: string;
   /** First byte in the file. */
   readonly begin: number;
@@ -31,8 +36,6 @@ export interface SavedTensor {
   readonly dtype: FileType;
   /** Shape of the whole. */
   readonly shape: readonly number[];
-  /** Every element is in one of them. */
-  readonly pieces: readonly SavedPiece[];
 }
 
 /** A file of a checkpoint. */
@@ -40,11 +43,13 @@ export interface SavedFile {
   readonly bytes: number;
   /** SHA-256 of each {@linkcode BLOCK_BYTES} of it; of a smaller file, its own. Empty where nobody has made any. */
   readonly sha256: readonly string[];
+  /** SHA-256 of the header, of a file that has pieces of tensors. */
+  readonly header?: string;
 }
 
 /** A complete checkpoint. */
 export interface Manifest {
-  readonly version: 1;
+  readonly version: typeof VERSION;
   /** Optimizer steps that were made. */
   readonly step: number;
   /** Parameters alone, or all that a run goes on from. */
@@ -59,18 +64,14 @@ export interface Checkpoint {
   readonly manifest: Manifest;
   /** Where its files are, if `path` is no folder but a file. */
   readonly folder?: string;
+  /** The pieces that one of its files has; every element of every tensor is in one piece of one file.
+   * @throws {CheckpointError} when its header is not the one that was written. */
+  piecesIn(file: string): readonly SavedPiece[];
 }
 
 /** Where a file of a checkpoint is. */
 export function fileOf({ path, folder = path }: Checkpoint, name: string): string {
   return `${folder}/${name}`;
-}
-
-/** The tensors that have a piece in a part of a file. */
-export function tensorsIn({ tensors }: Manifest, file: string, begin = 0, end = Infinity): string[] {
-  return Object.entries(tensors).filter(([, { dtype, pieces }]) =>
-    pieces.some((p) => p.file === file && p.begin < end && p.begin + fileBytes(dtype, numel(p.sizes)) > begin)
-  ).map(([name]) => name);
 }
 
 /** Names behind a word, of many the first: `, of "norm.weight", "output.weight" and 5 more tensors`. Nothing where there are none. */
@@ -102,7 +103,11 @@ function decodeManifest(text: string): Manifest {
  * @throws {CheckpointError} when there is none, or it is damaged. */
 export function readManifest(path: string): Manifest {
   const wrong = (what: string, fix: string) => {
-    return new CheckpointError(`${path} is no checkpoint: ${what}`, `a folder with a ${MANIFEST}, version 1`, fix);
+    return new CheckpointError(
+      `${path} is no checkpoint: ${what}`,
+      `a folder with a ${MANIFEST}, version ${VERSION}`,
+      fix,
+    );
   };
   let text: string;
   try {
@@ -112,7 +117,7 @@ export function readManifest(path: string): Manifest {
   }
   try {
     const manifest = decodeManifest(text);
-    if (manifest.version !== 1) throw new Error(`its version is ${manifest.version}`);
+    if (manifest.version !== VERSION) throw new Error(`its version is ${manifest.version}`);
     if (typeof manifest.step !== "number" || !manifest.files || !manifest.tensors) throw new Error("parts are missing");
     return manifest;
   } catch (error) {

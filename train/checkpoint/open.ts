@@ -2,7 +2,8 @@
  * @module */
 import { hasWeights, openWeights } from "../weights/open.ts";
 import { CheckpointError } from "./error.ts";
-import { type Checkpoint, MANIFEST, namesText, readManifest, tensorsIn } from "./manifest.ts";
+import { tensorsIn, withHeaders } from "./headers.ts";
+import { type Checkpoint, MANIFEST, namesText, readManifest } from "./manifest.ts";
 
 /** Reads a checkpoint's manifest, and looks whether its files are there in full length. A last step that was saved as `transformers`
  * has weights has no manifest; it has parameters alone.
@@ -12,18 +13,18 @@ export function openCheckpoint(path: string): Checkpoint {
     const weights = openWeights(path), { manifest } = weights;
     return { ...weights, manifest: { ...manifest, step: Number(/step-(\d+)(\.old)?$/.exec(path)?.[1] ?? 0) } };
   }
-  const manifest = readManifest(path);
+  const manifest = readManifest(path), checkpoint = withHeaders(path, manifest);
   for (const [name, { bytes }] of Object.entries(manifest.files)) {
     const found = sizeOf(`${path}/${name}`);
     if (found === bytes) continue;
     const what = found === undefined ? `${name} is missing` : `${name} has ${found} bytes`;
     throw new CheckpointError(
-      `Cannot use checkpoint ${path}: ${what}${namesText(tensorsIn(manifest, name), ", of ")}`,
+      `Cannot use checkpoint ${path}: ${what}${namesText(tensorsIn(checkpoint, name), ", of ")}`,
       `${name} with the ${bytes} bytes that ${MANIFEST} says`,
       "put the file back, or choose another checkpoint (checkpoint.load_step)",
     );
   }
-  return { path, manifest };
+  return checkpoint;
 }
 
 /** What lies in a folder of checkpoints. */

@@ -1,14 +1,15 @@
 /** Reading states from a checkpoint: each rank takes the bytes that it needs, whatever pieces they were saved in.
  * @module */
-import { type DType, dtypeBytes, type State } from "../../graph/ir.ts";
+import { type DType, dtypeBytes, numel, type State } from "../../graph/ir.ts";
+import type { Box } from "../../graph/layout.ts";
 import { converted, type FileType, unitOf } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { type BlockReader, LANES, type Part, type PartRead, type PlacedPart, readerHere } from "./block_reader.ts";
 import { sha256 } from "./files.ts";
-import { BLOCK_BYTES, type Checkpoint, fileOf, type SavedFile } from "./manifest.ts";
+import { BLOCK_BYTES, type Checkpoint, fileOf, namesText, type SavedFile } from "./manifest.ts";
 import { stretches } from "./pieces.ts";
 import { openToRead, readFully } from "../weights/safetensors.ts";
-import type { LocalState, StateMemory } from "./write.ts";
+import { type LocalState, numberText, type StateMemory } from "./write.ts";
 
 /** A state to be read, and where it goes. */
 export interface Wanted extends LocalState {
@@ -43,6 +44,8 @@ export interface ReadOptions {
   readonly memory: Destination;
   /** Are bytes compared with the manifest's hashes? */
   readonly verify: boolean;
+  /** The rank that reads; default: 0, of one process. */
+  readonly rank?: number;
   /** Default: {@linkcode readerHere}. */
   readonly reader?: () => BlockReader;
 }
@@ -52,23 +55,7 @@ export interface ReadOptions {
  * are in place before their hashes are compared, so whoever asked for them has to give the states up. */
 export async function readStates(from: Checkpoint, wanted: readonly Wanted[], options: ReadOptions): Promise<void> {
   checkStates(from, wanted.map((w) => w.state));
-  const copies = new Map<string, Copy[]>();
-  for (const { state, offset, box } of wanted) {
-    const { dtype: saved, pieces } = from.manifest.tensors[state.name], { elements, bytes } = unitOf(saved);
-    for (const piece of pieces) {
-      const list = copies.get(piece.file) ?? [];
-      copies.set(piece.file, list);
-      for (const { from, to, length } of stretches(piece, box)) {
-        const [first, end] = [Math.floor(from / elements), Math.ceil((from + length) / elements)];
-        list.push({
-          ...{ begin: piece.begin + first * bytes, bytes: (end - first) * bytes },
-          ...{ skip: from - first * elements, length, to: offset + to * dtypeBytes[state.dtype] },
-          ...{ saved, wanted: state.dtype, name: state.name },
-        });
-      }
-    }
-  }
-  const blocks = [...copies].flatMap(([file, list]) =>
+  const blocks = copiesOf(from, wanted, options.rank ?? 0).flatMap(([file, list]) =>
     blocksOf(fileOf(from, file), from.manifest.files[file], list.sort((a, b) => a.begin - b.begin), options.verify)
   );
   let failure: { readonly error: unknown } | undefined;
@@ -105,6 +92,52 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
     return readAll(own).catch((error) => failure ??= { error });
   }));
   if (failure) throw (failure as { readonly error: unknown }).error;
+}
+
+/** What comes from each file. The headers of files are read until all that is wanted is found, beginning with those of the same rank:
+ * where the mesh has not changed, they have most.
+ * @throws {CheckpointError} when elements are nowhere, or a header is not the one that was written. */
+function copiesOf(from: Checkpoint, wanted: readonly Wanted[], rank: number): [string, Copy[]][] {
+  const { files, tensors } = from.manifest, byName = Map.groupBy(wanted, ({ state }) => state.name);
+  const left = new Map(wanted.map((want) => [want, numel(within(want).sizes)])), all: [string, Copy[]][] = [];
+  let elements = [...left.values()].reduce((a, b) => a + b, 0);
+  const own = Object.keys(files).filter((file) => file.includes(`-${numberText(rank + 1)}-of-`));
+  for (const file of new Set([...own, ...Object.keys(files)])) {
+    if (elements === 0) break;
+    const copies: Copy[] = [];
+    for (const piece of from.piecesIn(file)) {
+      const { dtype: saved } = tensors[piece.tensor], { elements: together, bytes } = unitOf(saved);
+      for (const want of byName.get(piece.tensor) ?? []) {
+        const { state: { name, dtype }, offset, box } = want;
+        for (const { from, to, length } of stretches(piece, box)) {
+          const [first, end] = [Math.floor(from / together), Math.ceil((from + length) / together)];
+          copies.push({
+            ...{ begin: piece.begin + first * bytes, bytes: (end - first) * bytes },
+            ...{ skip: from - first * together, length, to: offset + to * dtypeBytes[dtype] },
+            ...{ saved, wanted: dtype, name },
+          });
+          left.set(want, left.get(want)! - length);
+          elements -= length;
+        }
+      }
+    }
+    if (copies.length > 0) all.push([file, copies]);
+  }
+  const missing = [...left].filter(([, elements]) => elements !== 0).map(([{ state }]) => state.name);
+  if (missing.length > 0) {
+    throw new CheckpointError(
+      `Cannot load ${from.path}: no file has all${namesText(missing, " of ")}`,
+      "every element of every tensor in one file",
+      "choose another checkpoint (checkpoint.load_step)",
+    );
+  }
+  return all;
+}
+
+/** What a rank wants of a state, without padding. */
+function within({ state, box }: Wanted): Box {
+  const sizes = box.sizes.map((n, d) => Math.max(0, Math.min(n, state.shape[d] - box.starts[d])));
+  return { starts: box.starts, sizes };
 }
 
 /** The text of a small file of a checkpoint.

@@ -7,14 +7,7 @@ import type { Mesh } from "../../parallel/mesh.ts";
 import type { StoredType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 import { makeEmptyFolder, removeIfThere, syncFolder, writeLasting } from "./files.ts";
-import {
-  encodeManifest,
-  MANIFEST,
-  type Manifest,
-  type SavedFile,
-  type SavedPiece,
-  type SavedTensor,
-} from "./manifest.ts";
+import { encodeManifest, MANIFEST, type Manifest, type SavedFile, type SavedTensor, VERSION } from "./manifest.ts";
 import { shareOf, type StoredState } from "./pieces.ts";
 import type { Staging } from "./staging.ts";
 import { type LocalState, type StateMemory, writeShare } from "./write.ts";
@@ -110,18 +103,17 @@ export async function saveCheckpoint(path: string, spread: SpreadStates, options
     });
     await together(later, async () => {
       if (!isFirst) return;
-      const files: Record<string, SavedFile> = Object.assign({}, ...shares.map((s) => s.files));
+      const files: Record<string, SavedFile> = Object.assign({}, ...shares);
       files[STATE_FILE] = await writeLasting(`${unfinished}/${STATE_FILE}`, `${JSON.stringify(state, null, 2)}\n`);
-      const tensors = Object.fromEntries(states.map((s): [string, SavedTensor] => {
-        const own = shares.flatMap(({ pieces }): SavedPiece[] => s.name in pieces ? [pieces[s.name]] : []);
-        return [s.name, { kind: s.kind, dtype: s.dtype, shape: s.shape, pieces: own }];
+      const tensors = Object.fromEntries(states.map(({ name, kind, dtype, shape }): [string, SavedTensor] => {
+        return [name, { kind, dtype, shape }];
       }));
-      const manifest: Manifest = { version: 1, step, content, files, tensors };
+      const manifest: Manifest = { version: VERSION, step, content, files, tensors };
       await writeLasting(`${unfinished}/${MANIFEST}`, encodeManifest(manifest));
       await syncFolder(unfinished);
       await putInPlace(unfinished, path);
     });
-    return shares.flatMap(({ files }) => Object.values(files)).reduce((sum, { bytes }) => sum + bytes, 0);
+    return shares.flatMap((files) => Object.values(files)).reduce((sum, { bytes }) => sum + bytes, 0);
   };
   const done = finish();
   done.catch(() => {}); // whoever waits for it is told, whenever that is

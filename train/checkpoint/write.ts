@@ -6,7 +6,8 @@ import type { Box } from "../../graph/layout.ts";
 import { storedBytes, type StoredType } from "../typed_array.ts";
 import type { Loadable } from "./block_reader.ts";
 import { sha256, writeFully } from "./files.ts";
-import { BLOCK_BYTES, type SavedFile, type SavedPiece } from "./manifest.ts";
+import { BLOCK_BYTES, type SavedFile } from "./manifest.ts";
+import { placesText } from "./headers.ts";
 import { type Piece, pieceBytes, stretches } from "./pieces.ts";
 import { encodeElements, encodeHeader } from "../weights/safetensors.ts";
 import type { Staging } from "./staging.ts";
@@ -30,11 +31,7 @@ export interface LocalState {
 }
 
 /** What a rank has written. */
-export interface WrittenShare {
-  readonly files: Readonly<Record<string, SavedFile>>;
-  /** By state. */
-  readonly pieces: Readonly<Record<string, SavedPiece>>;
-}
+export type WrittenShare = Readonly<Record<string, SavedFile>>;
 
 /** A share on its way. */
 export interface WritingShare {
@@ -97,13 +94,10 @@ export function writeShare(folder: string, pieces: readonly Piece[], options: Sh
     }
     if (!failure) await output?.sync().catch(failed);
     output?.close();
-    return { bytes: file.bytes, sha256: hashes };
+    return { bytes: file.bytes, sha256: hashes, header: file.header };
   })).then((saved): WrittenShare => {
     if (failure) throw failure.error;
-    return {
-      files: Object.fromEntries(files.map(({ name }, i) => [name, saved[i]])),
-      pieces: Object.assign({}, ...files.map((f) => f.pieces)),
-    };
+    return Object.fromEntries(files.map(({ name }, i) => [name, saved[i]]));
   });
   const copied = Promise.all(Array.from({ length: COPIERS }, copy)).then(() => {});
   return { copied, written };
@@ -135,12 +129,17 @@ interface PlannedFile {
   readonly name: string;
   readonly bytes: number;
   readonly blocks: readonly Block[];
-  readonly pieces: Readonly<Record<string, SavedPiece>>;
+  /** Its hash. */
+  readonly header: string;
+}
+
+/** A number as names of files have it. */
+export function numberText(n: number): string {
+  return String(n).padStart(5, "0");
 }
 
 function planFiles(pieces: readonly Piece[], { rank, ranks, step, localOf }: ShareOptions): PlannedFile[] {
-  const number = (n: number) => String(n).padStart(5, "0");
-  const suffix = ranks === 1 ? "" : `-${number(rank + 1)}-of-${number(ranks)}`;
+  const suffix = ranks === 1 ? "" : `-${numberText(rank + 1)}-of-${numberText(ranks)}`;
   return [...Map.groupBy(pieces, (p) => p.state.kind)].map(([kind, own]): PlannedFile => {
     const name = `${fileOf[kind]!}${suffix}.safetensors`;
     // Larger elements first: each tensor then begins at a multiple of its element's size.
@@ -149,26 +148,14 @@ function planFiles(pieces: readonly Piece[], { rank, ranks, step, localOf }: Sha
       const { state: { name, dtype }, sizes } = piece;
       return { name, dtype, shape: sizes, bytes: pieceBytes(piece) };
     });
-    const { bytes, header } = encodeHeader(tensors, { format: "pt", step: String(step), ...placesOf(ordered) });
+    const { bytes, header } = encodeHeader(tensors, { format: "pt", step: String(step), ...placesText(ordered) });
     const parts: Part[] = [{ begin: 0, end: bytes.length, from: bytes, dtype: "i32", name: "" }];
     for (const piece of ordered) {
       const { begin } = header.tensors.get(piece.state.name)!;
       parts.push(...partsOf(piece, localOf(piece.state.name), begin));
     }
-    const places = ordered.map((piece): [string, SavedPiece] => {
-      const { starts, sizes, state: { name: tensor } } = piece, { begin } = header.tensors.get(tensor)!;
-      return [tensor, { file: name, begin, starts, sizes }];
-    });
-    return { name, bytes: header.fileBytes, blocks: blocksOf(parts), pieces: Object.fromEntries(places) };
+    return { name, bytes: header.fileBytes, blocks: blocksOf(parts), header: sha256(bytes) };
   });
-}
-
-/** In the metadata of a file: of tensors that are parts, the whole shape and where the part begins. */
-function placesOf(pieces: readonly Piece[]): Record<string, string> {
-  const parts = pieces.filter((p) => String(p.sizes) !== String(p.state.shape));
-  if (parts.length === 0) return {};
-  const places = parts.map((p) => [p.state.name, { shape: p.state.shape, starts: p.starts }]);
-  return { pieces: JSON.stringify(Object.fromEntries(places)) };
 }
 
 function* partsOf(piece: Piece, local: LocalState, begin: number): Generator<Part> {

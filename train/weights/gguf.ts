@@ -8,7 +8,7 @@ import { numel } from "../../graph/ir.ts";
 import type { RopeScaling } from "../../model/attention.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
-import type { Checkpoint, SavedTensor } from "../checkpoint/manifest.ts";
+import { type Checkpoint, type SavedPiece, type SavedTensor, VERSION } from "../checkpoint/manifest.ts";
 import { fileBytes, type FileType, unitOf } from "../typed_array.ts";
 import { openToRead, readFully } from "./safetensors.ts";
 
@@ -211,6 +211,7 @@ export function openGguf(path: string): Checkpoint {
       "those tensors alone that the sizes ask for: no biases, experts or adapters",
     );
   }
+  const pieces: SavedPiece[] = [];
   const tensors = [...names].map(([ours, theirs]): [string, SavedTensor] => {
     const tensor = file.tensors.get(theirs);
     if (!tensor) keys.refuse(`it has no tensor "${theirs}"`, "all tensors that its sizes ask for", "fetch it again");
@@ -230,20 +231,17 @@ export function openGguf(path: string): Checkpoint {
         "fetch it again",
       );
     }
-    return [ours, {
-      kind: "parameter",
-      dtype,
-      shape,
-      pieces: [{ file: name, begin, starts: shape.map(() => 0), sizes: shape }],
-    }];
+    pieces.push({ tensor: ours, file: name, begin, starts: shape.map(() => 0), sizes: shape });
+    return [ours, { kind: "parameter", dtype, shape }];
   });
   return {
     path,
     folder: dirname(path),
     manifest: {
-      ...{ version: 1, step: 0, content: "model" },
+      ...{ version: VERSION, step: 0, content: "model" },
       files: { [name]: { bytes: file.fileBytes, sha256: [] } },
       tensors: Object.fromEntries(tensors),
     },
+    piecesIn: () => pieces,
   };
 }

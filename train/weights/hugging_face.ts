@@ -120,9 +120,10 @@ export function rowThere(row: number, headDim: number): number {
 }
 
 /** The rows of heads, each by itself. */
-function rowsInPairs({ file, begin, sizes: [rows, width] }: SavedPiece, headDim: number, bytes: number): SavedPiece[] {
+function rowsInPairs(whole: SavedPiece, headDim: number, bytes: number): SavedPiece[] {
+  const { begin, sizes: [rows, width] } = whole;
   return Array.from({ length: rows }, (_, row) => ({
-    file,
+    ...whole,
     begin: begin + rowThere(row, headDim) * width * bytes,
     starts: [row, 0],
     sizes: [1, width],

@@ -1,6 +1,7 @@
 /** The safetensors format: eight bytes with the length of a JSON header, the header, then the tensors' bytes, little-endian and
  * row-major. Source: https://github.com/huggingface/safetensors, "Format".
  * @module */
+import { createHash } from "node:crypto";
 import { converted, type StoredType } from "../typed_array.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 
@@ -95,8 +96,9 @@ export function encodeElements(
 }
 
 /** Reads the header of a file.
+ * @param hash the SHA-256 that it has to have, its length before it included; default: it is not compared.
  * @throws {CheckpointError} when it is none, or says what cannot be: the file is then no safetensors file, or damaged. */
-export function readHeader(path: string): Header {
+export function readHeader(path: string, hash?: string): Header {
   using file = openToRead(path);
   const fileBytes = file.statSync().size, start = new Uint8Array(8);
   const damaged = (what: string) => notSafetensors(path, what);
@@ -107,6 +109,9 @@ export function readHeader(path: string): Header {
   }
   const json = new Uint8Array(length);
   readFully(file, json);
+  if (hash !== undefined && createHash("sha256").update(start).update(json).digest("hex") !== hash) {
+    throw damaged("its header is not the one that was written");
+  }
   let entries: Record<string, unknown>;
   try {
     entries = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(json));

@@ -3,7 +3,15 @@
  * @module */
 import type { LlamaConfig } from "../../model/llama.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
-import type { Checkpoint, Manifest, SavedFile, SavedPiece, SavedTensor } from "../checkpoint/manifest.ts";
+import {
+  type Checkpoint,
+  type Manifest,
+  type SavedFile,
+  type SavedPiece,
+  type SavedTensor,
+  VERSION,
+} from "../checkpoint/manifest.ts";
+import { storedBytes, type StoredType } from "../typed_array.ts";
 import { elementBytes, type Header, readHeader, typesOfFormat } from "./safetensors.ts";
 
 /** A model's sizes in a JSON file, each checked when it is asked for. */
@@ -82,6 +90,7 @@ export function checkpointOf({ folder, config, files, names, derived, piecesOf }
       "choose a model that is built like a Llama, or merge into its weights what was added to them",
     );
   }
+  const pieces = new Map([...headers.keys()].map((file): [string, SavedPiece[]] => [file, []]));
   const tensors = [...names].map(([ours, theirs]): [string, SavedTensor] => {
     const file = files.get(theirs), header = file === undefined ? undefined : headers.get(file);
     if (!header?.tensors.has(theirs)) {
@@ -93,28 +102,25 @@ export function checkpointOf({ folder, config, files, names, derived, piecesOf }
         "fetch the folder again, with all its safetensors files",
       );
     }
-    return [ours, savedTensor(ours, theirs, `${folder}/${file}`, header, file!, piecesOf)];
+    const { shape, begin } = header!.tensors.get(theirs)!, dtype = typeOf(theirs, `${folder}/${file}`, header!);
+    const whole: SavedPiece = { tensor: ours, file: file!, begin, starts: shape.map(() => 0), sizes: shape };
+    pieces.get(file!)!.push(...piecesOf?.(ours, whole, storedBytes[dtype]) ?? [whole]);
+    return [ours, { kind: "parameter", dtype, shape }];
   });
   const saved = [...headers].map(([name, { fileBytes }]): [string, SavedFile] => {
     return [name, { bytes: fileBytes, sha256: [] }];
   });
   const manifest: Manifest = {
-    ...{ version: 1, step: 0, content: "model" },
+    ...{ version: VERSION, step: 0, content: "model" },
     files: Object.fromEntries(saved),
     tensors: Object.fromEntries(tensors),
   };
-  return { path: folder, manifest };
+  return { path: folder, manifest, piecesIn: (file) => pieces.get(file)! };
 }
 
-function savedTensor(
-  ours: string,
-  theirs: string,
-  path: string,
-  { tensors }: Header,
-  file: string,
-  piecesOf: Weights["piecesOf"],
-): SavedTensor {
-  const { dtype: type, shape, begin } = tensors.get(theirs)!, dtype = typesOfFormat[type];
+/** Element type of a tensor there. */
+function typeOf(theirs: string, path: string, { tensors }: Header): StoredType {
+  const { dtype: type, begin } = tensors.get(theirs)!, dtype = typesOfFormat[type];
   const refuse = (what: string, expected: string): never => {
     throw new CheckpointError(
       `Cannot use "${theirs}" of ${path}: ${what}`,
@@ -124,8 +130,7 @@ function savedTensor(
   };
   if (!dtype || dtype === "i32") refuse(`its type is ${type}`, "F32, F64, F16 or BF16");
   if (begin % elementBytes[type] !== 0) refuse(`it begins at byte ${begin}`, `a multiple of ${elementBytes[type]}`);
-  const whole: SavedPiece = { file, begin, starts: shape.map(() => 0), sizes: shape };
-  return { kind: "parameter", dtype, shape, pieces: piecesOf?.(ours, whole, elementBytes[type]) ?? [whole] };
+  return dtype;
 }
 
 /** What a JSON file of a folder says.

@@ -4,7 +4,9 @@ import { type DType, dtypeBytes, numel, type State, type StateKind } from "../..
 import { boxOf, type Layout, localShape, replicated } from "../../../graph/layout.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { readTensor } from "../../../train/checkpoint/inspect.ts";
-import type { Checkpoint, SavedTensor } from "../../../train/checkpoint/manifest.ts";
+import { sha256 } from "../../../train/checkpoint/files.ts";
+import { withHeaders } from "../../../train/checkpoint/headers.ts";
+import { type Checkpoint, type SavedTensor, VERSION } from "../../../train/checkpoint/manifest.ts";
 import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { saveCheckpoint, type SpreadStates, type Together } from "../../../train/checkpoint/save.ts";
 import { stretches } from "../../../train/checkpoint/pieces.ts";
@@ -190,9 +192,9 @@ export function writeWeights(
     Deno.writeFileSync(`${path}/${file}`, new Uint8Array(numbers.buffer), { append: true });
   }
   const saved = list.map(({ name, shape }): [string, SavedTensor] => {
-    const piece = { file, begin: header.tensors.get(name)!.begin, starts: shape.map(() => 0), sizes: shape };
-    return [name, { kind: "parameter", dtype: "f32", shape, pieces: [piece] }];
+    return [name, { kind: "parameter", dtype: "f32", shape }];
   });
-  const files = { [file]: { bytes: header.fileBytes, sha256: [] } };
-  return { path, manifest: { version: 1, step: 0, content: "model", files, tensors: Object.fromEntries(saved) } };
+  const files = { [file]: { bytes: header.fileBytes, sha256: [], header: sha256(bytes) } };
+  const manifest = { version: VERSION, step: 0, content: "model", files, tensors: Object.fromEntries(saved) } as const;
+  return withHeaders(path, manifest);
 }

@@ -5,6 +5,7 @@ import { Mesh } from "../../../parallel/mesh.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { damages, differences, listText, readTensor, showLines } from "../../../train/checkpoint/inspect.ts";
 import { openFolder } from "../../../train/checkpoint/load.ts";
+import { withHeaders } from "../../../train/checkpoint/headers.ts";
 import { MANIFEST } from "../../../train/checkpoint/manifest.ts";
 import { openCheckpoint } from "../../../train/checkpoint/open.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
@@ -118,7 +119,7 @@ Deno.test("large files are compared block by block, whatever is done first, and 
   }
   const { files } = checkpoint.manifest, short = { ...files[file], sha256: files[file].sha256.slice(0, 3) };
   const manifest = { ...checkpoint.manifest, files: { ...files, [file]: short } };
-  assertEquals(await damages({ path, manifest }), [
+  assertEquals(await damages(withHeaders(path, manifest)), [
     `${file} is damaged in bytes ${24 << 20} to ${bytes - 1}${where}`,
   ]);
 });

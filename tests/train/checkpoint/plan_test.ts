@@ -15,12 +15,11 @@ const GiB = 2 ** 30;
 
 /** Bytes of tensors that each rank has written, and how many files there are. */
 function written(path: string, mesh: Mesh) {
-  const bytes = new Array<number>(mesh.size).fill(0), { tensors, files } = openCheckpoint(path).manifest;
-  for (const tensor of Object.values(tensors)) {
-    for (const { file, sizes } of tensor.pieces) {
-      const rank = mesh.size === 1 ? 0 : Number(/-(\d+)-of-/.exec(file)![1]) - 1;
-      bytes[rank] += numel(sizes) * dtypeBytes[tensor.dtype as DType];
-    }
+  const bytes = new Array<number>(mesh.size).fill(0), checkpoint = openCheckpoint(path);
+  const { tensors, files } = checkpoint.manifest;
+  for (const { file, tensor, sizes } of Object.keys(files).flatMap((file) => checkpoint.piecesIn(file))) {
+    const rank = mesh.size === 1 ? 0 : Number(/-(\d+)-of-/.exec(file)![1]) - 1;
+    bytes[rank] += numel(sizes) * dtypeBytes[tensors[tensor].dtype as DType];
   }
   const least = Math.min(...bytes), most = Math.max(...bytes), sum = bytes.reduce((a, b) => a + b);
   return { bytes: sum, files: Object.keys(files).length + 1, leastOfRank: least, mostOfRank: most };

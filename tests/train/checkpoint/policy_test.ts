@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
-import { MANIFEST, type Manifest } from "../../../train/checkpoint/manifest.ts";
+import { MANIFEST, type Manifest, VERSION } from "../../../train/checkpoint/manifest.ts";
 import {
   type CheckpointOptions,
   chooseStart,
@@ -19,7 +19,7 @@ async function folderWith(steps: Readonly<Record<number, Manifest["content"] | "
     const path = `${folder.path}/step-${step}`;
     await Deno.mkdir(path);
     if (content === "broken") continue;
-    const manifest: Manifest = { version: 1, step: Number(step), content, files: {}, tensors: {} };
+    const manifest: Manifest = { version: VERSION, step: Number(step), content, files: {}, tensors: {} };
     await Deno.writeTextFile(`${path}/${MANIFEST}`, JSON.stringify(manifest));
   }
   return { path: folder.path, [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose]() };

@@ -73,7 +73,8 @@ Deno.test("what is saved in another element type is rounded once, and half as la
   const [rank] = new Spread([weight]).fill(new Map([[weight.name, new Uint8Array(values.buffer)]])).ranks;
   const options = { step: 1, content: "model", state: {}, dtype: "bf16", staging: new Staging() } as const;
   await (await saveCheckpoint(at.path, rank, options)).done;
-  const { dtype, pieces: [{ file, begin }] } = openCheckpoint(at.path).manifest.tensors[weight.name];
+  const { manifest, piecesIn } = openCheckpoint(at.path), { dtype } = manifest.tensors[weight.name];
+  const [{ file, begin }] = piecesIn("model.safetensors");
   assertEquals([dtype, (await Deno.stat(`${at.path}/${file}`)).size], ["bf16", begin + 24]);
   const loaded = new Spread([weight]), nearest = new Uint16Array(12);
   setNumbers(nearest, "bf16", values);
