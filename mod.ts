@@ -65,7 +65,16 @@ export {
   parameter,
   type Target,
 } from "./model/module.ts";
-export { type DatasetSpec, type NamedSpec, type OwnText, texts, type TextsSpec } from "./data/dataset.ts";
+export {
+  type DatasetSpec,
+  type MixtureSpec,
+  type NamedSpec,
+  type OneSpec,
+  type OwnText,
+  type SourceSpec,
+  texts,
+  type TextsSpec,
+} from "./data/dataset.ts";
 export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
 export type { CommOptions, SimulatedLink } from "./ffi/comm.ts";
 export type { DeviceInfo, ProcessMemory } from "./ffi/device.ts";
@@ -113,7 +122,14 @@ export type { InstructionTime, StepProfile } from "./train/report/profile.ts";
 export type { RealType } from "./train/step.ts";
 export type { DecoderSizes } from "./train/step_plan.ts";
 export { DivergedError, type StepNumbers } from "./train/step_program.ts";
-export type { CompleteOptions, Evaluation, TrainOptions, TrainStep, ValidationOptions } from "./train/options.ts";
+export type {
+  CompleteOptions,
+  DataloaderOptions,
+  Evaluation,
+  TrainOptions,
+  TrainStep,
+  ValidationOptions,
+} from "./train/options.ts";
 export { train, Trainer } from "./train/trainer.ts";
 
 import { main } from "./train/command/command.ts";

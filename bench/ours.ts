@@ -6,7 +6,7 @@
 
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { makeBatch } from "../data/loader.ts";
+import { makeBatch } from "../data/batch.ts";
 import { Device } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
 import { worldOf } from "../launch/world.ts";

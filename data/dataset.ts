@@ -1,26 +1,47 @@
 /**
- * Datasets by name. A dataset is a list of shards; a shard yields documents in a fixed order.
+ * Datasets by name, and mixtures of them. A dataset is a list of shards; a shard yields documents in a fixed order.
  *
  * - `c4_test`: the sample that comes with libtitan, or the train shards at `path`.
  * - `c4`: the train shards of C4 at `path`, a folder (or one file) of `c4-train.*.json.gz`.
  * - `c4_validation`: the validation shards at `path`; without one, the held-out part of the *sample*, not of C4.
  * - `text` at `path`, or `texts("notes/")`: files of one's own, `.txt` and `.md`, and `.jsonl` with a document in each line.
+ * - `files` at `path`: a file, a folder or a pattern; each `.jsonl`, `.json`, `.parquet` and `.bin` is a shard ({@linkcode shardsOf}).
  * @module
  */
 import { shardName, type Split } from "./c4.ts";
 import { DataError } from "./error.ts";
-import { readJsonLines } from "./json_lines.ts";
-import type { Shard, Take } from "./shard.ts";
-import { isMissing, reading, shardFile, show, toUrl, within } from "./source.ts";
+import { SHARD_FILES, shardsOf } from "./files.ts";
+import { hashOf } from "./identity.ts";
+import type { Shard, TokenOptions } from "./shard.ts";
+import { isMissing, reading, type ShardFile, shardFile, show, toUrl, within } from "./source.ts";
 import { TextDocuments } from "./text_documents.ts";
 import { expand } from "./texts.ts";
 
 /** What to read; plain data. */
-export type DatasetSpec = NamedSpec | TextsSpec;
+export type DatasetSpec = OneSpec | MixtureSpec;
+
+/** One dataset. */
+export type OneSpec = NamedSpec | TextsSpec;
+
+/** Several datasets, of each of which a share of the rows comes. */
+export interface MixtureSpec {
+  /** Its sources, each with a name of its own. */
+  readonly mixture: readonly SourceSpec[];
+}
+
+/** One dataset of a mixture. */
+export interface SourceSpec {
+  /** What reports call it; default: the dataset's name. */
+  readonly name?: string;
+  /** What is read. */
+  readonly data: OneSpec;
+  /** Share of the rows, and so of the tokens, beside the other weights. */
+  readonly weight: number;
+}
 
 /** What may be said of text files. */
 export interface OwnText {
-  /** Key of a line's text in `.jsonl`; default `text`. */
+  /** Key of a line's text in `.jsonl`, or column of a table; default `text`. */
   readonly field?: string;
   /** All documents, those that are held out for validation, or the others; default: all. */
   readonly part?: "all" | "training" | "held-out";
@@ -28,10 +49,12 @@ export interface OwnText {
 
 /** A dataset of the registry, as in `training.dataset` and `training.dataset_path`. */
 export interface NamedSpec extends OwnText {
-  /** `c4`, `c4_test`, `c4_validation` or `text`; case does not matter. */
+  /** `c4`, `c4_test`, `c4_validation`, `text` or `files`; case does not matter. */
   readonly name: string;
-  /** Where to read it from in place of its own address; for `text` a file, a folder or a pattern. */
+  /** Where to read it from in place of its own address; for `text` and `files` a file, a folder or a pattern. */
   readonly path?: string | null;
+  /** Of `.bin` without a header: bytes of a token; default 2. */
+  readonly tokenBytes?: 2 | 4;
 }
 
 /** Paths, folders and patterns of text files. */
@@ -51,16 +74,23 @@ export interface Dataset {
   readonly documents?: number;
   /** The largest number of lanes, up to `most`, of which each has that many bytes of text, where that is known. */
   lanes?(most: number, bytes: number): number;
-  /** Tells text and order from others; none: the names of shards are enough. */
-  readonly identity?: string;
+  /** Tells text and order from others. */
+  readonly identity: string;
+  /** Seed of the order of shards in each epoch; undefined: as they lie. */
+  readonly shuffle?: number;
 }
 
 /** How to read a dataset. */
-export interface DatasetOptions {
-  /** Seed of the order of documents, another one in each epoch; default: as they lie. Shards of C4 are in no order anyway, and are
-   * read as they lie. */
+export interface DatasetOptions extends Pick<TokenOptions, "maxBytes" | "onBad" | "end"> {
+  /** Seed of the order of documents, another one in each epoch; default: as they lie. */
   readonly shuffle?: number;
+  /** Documents of a shard that are shuffled together, where there is a seed; default: {@linkcode SHUFFLE_WINDOW} of files, and 0 of C4,
+   * which is in no order anyway, and is read as it lies then. */
+  readonly shuffleWindow?: number;
 }
+
+/** Documents of a shard of files that are shuffled together. */
+export const SHUFFLE_WINDOW = 1024;
 
 /** The folder of the sample: its shards and its tokenizer. */
 export const SAMPLE: URL = new URL("./sample/", import.meta.url);
@@ -78,28 +108,90 @@ export function texts(...patterns: string[]): TextsSpec {
   return { texts: patterns };
 }
 
+/** The datasets of a specification, with their weights.
+ * @throws {DataError} when a mixture has none, or a weight is none. */
+export function sourcesOf(spec: DatasetSpec): readonly SourceSpec[] {
+  if (!("mixture" in spec)) return [{ data: spec, weight: 1 }];
+  const { mixture } = spec, wrong = mixture.find(({ weight }) => !(weight > 0 && weight < Infinity));
+  const names = mixture.map(nameOf), twice = names.find((name, n) => names.indexOf(name) !== n);
+  if (mixture.length > 0 && !wrong && twice === undefined) return mixture;
+  throw new DataError({
+    code: "bad_option",
+    what: wrong
+      ? `Cannot mix with weight ${wrong.weight} of ${nameOf(wrong)}`
+      : twice === undefined
+      ? "Cannot mix no sources"
+      : `Cannot tell two sources apart that are named ${JSON.stringify(twice)}`,
+    expected: "sources, each with a weight above 0 and a name of its own",
+    fix: "correct data.sources",
+  });
+}
+
+function nameOf({ name, data }: SourceSpec): string {
+  return name ?? ("texts" in data ? "texts" : data.name.toLowerCase());
+}
+
 /** Is it one's own text, of which a share can be held out? */
-export function isOwnText(spec: DatasetSpec): boolean {
-  return "texts" in spec || spec.name.toLowerCase() === "text";
+export function isOwnText(spec: DatasetSpec): spec is OneSpec {
+  return "texts" in spec || ("name" in spec && spec.name.toLowerCase() === "text");
 }
 
 /** Finds the shards of a dataset.
  * @throws {DataError} when there is no such dataset, or nothing to read. */
-export async function openDataset(spec: DatasetSpec, options: DatasetOptions = {}): Promise<Dataset> {
+export async function openDataset(spec: OneSpec, options: DatasetOptions = {}): Promise<Dataset> {
   if ("texts" in spec) return await openTexts(spec, options);
-  if (!isOwnText(spec)) return await openNamed(spec);
+  const isFiles = spec.name.toLowerCase() === "files";
+  if (!isOwnText(spec) && !isFiles) return await openNamed(spec, options);
   const { path, ...own } = spec;
-  if (path !== undefined && path !== null) return await openTexts({ ...own, texts: [path] }, options);
+  if (path !== undefined && path !== null) {
+    return await (isFiles ? openFiles({ ...spec, path }, options) : openTexts({ ...own, texts: [path] }, options));
+  }
   throw new DataError({
     code: "dataset_needs_path",
-    what: 'Dataset "text" has no path',
-    expected:
-      "training.dataset_path (validation.dataset_path): a file, a folder with .txt, .md or .jsonl, or a pattern",
+    what: `Dataset ${JSON.stringify(spec.name)} has no path`,
+    expected: `training.dataset_path (validation.dataset_path): a file, a folder with ${
+      isFiles ? ".jsonl, .json, .parquet, .bin or .txt" : ".txt, .md or .jsonl"
+    }, or a pattern`,
     fix: "set it, such as --training.dataset_path notes/",
   });
 }
 
-async function openTexts({ texts, field, part }: TextsSpec, { shuffle }: DatasetOptions): Promise<Dataset> {
+/** Files of a path as shards. */
+async function openFiles(spec: NamedSpec & { path: string }, options: DatasetOptions): Promise<Dataset> {
+  const urls = /^https?:/.test(spec.path)
+    ? [new URL(spec.path)]
+    : (await expand([spec.path], { names: SHARD_FILES, kinds: ".jsonl, .json, .parquet, .bin or .txt" })).map(toUrl);
+  const { shuffleWindow = SHUFFLE_WINDOW } = options;
+  return await datasetOf(urls.map(shardFile), { ...options, ...spec, shuffleWindow, description: `in ${spec.path}` });
+}
+
+/** How the files of a dataset are read, and what it is called. */
+export interface FilesSpec extends DatasetOptions, Omit<NamedSpec, "path" | "part"> {
+  /** Where they lie, for people. */
+  readonly description: string;
+}
+
+/** The dataset of some files: what one gets of a folder, or from elsewhere. */
+export async function datasetOf(files: readonly ShardFile[], options: FilesSpec): Promise<Dataset> {
+  const { name, description, field, tokenBytes, shuffle: seed, shuffleWindow: window = 0 } = options;
+  const shuffle = seed === undefined || window === 0 ? undefined : { seed, window };
+  const shards = shardsOf(files, { ...options, shuffle });
+  const sizes = await Promise.all(files.map((file) => file.identity()));
+  return {
+    name: name.toLowerCase(),
+    description: `${shards.length.toLocaleString("en-US")} shard${shards.length === 1 ? "" : "s"} ${description}`,
+    shards,
+    shuffle: shuffle?.seed,
+    identity: hashOf([
+      files.map((file, n) => [file.name, sizes[n]]),
+      field ?? "text",
+      tokenBytes ?? 2,
+      shuffle ?? null,
+    ]),
+  };
+}
+
+async function openTexts({ texts, field, part }: TextsSpec, { shuffle, ...reads }: DatasetOptions): Promise<Dataset> {
   const files = await expand(texts);
   if (files.length === 0) {
     throw new DataError({
@@ -109,7 +201,7 @@ async function openTexts({ texts, field, part }: TextsSpec, { shuffle }: Dataset
       fix: 'name some, such as texts("notes/*.md")',
     });
   }
-  const documents = await TextDocuments.open(files, { field, part, shuffle }), { count, all } = documents;
+  const documents = await TextDocuments.open(files, { field, part, shuffle, ...reads }), { count, all } = documents;
   const number = (n: number, what: string) => `${n.toLocaleString("en-US")} ${what}${n === 1 ? "" : "s"}`;
   const share = part === undefined || part === "all"
     ? number(count, "document")
@@ -128,13 +220,13 @@ async function openTexts({ texts, field, part }: TextsSpec, { shuffle }: Dataset
   };
 }
 
-async function openNamed({ name, path }: NamedSpec): Promise<Dataset> {
+async function openNamed({ name, path, field }: NamedSpec, options: DatasetOptions): Promise<Dataset> {
   const known = Object.hasOwn(REGISTRY, name.toLowerCase()) ? REGISTRY[name.toLowerCase()] : undefined;
   if (known === undefined) {
     throw new DataError({
       code: "unknown_dataset",
       what: `There is no dataset ${JSON.stringify(name)}`,
-      expected: [...Object.keys(REGISTRY), "text"].join(", "),
+      expected: [...Object.keys(REGISTRY), "text", "files"].join(", "),
       fix: "set training.dataset (validation.dataset) to one of them; its path is training.dataset_path",
     });
   }
@@ -156,11 +248,7 @@ async function openNamed({ name, path }: NamedSpec): Promise<Dataset> {
       fix: 'download some shards of allenai/c4 and give their folder, or use the sample: training.dataset = "c4_test"',
     });
   }
-  const shards = urls.map(shardFile).map((file) => ({
-    name: file.name,
-    read: (take: Take) => readJsonLines(file, take),
-  }));
-  return { name: name.toLowerCase(), description, shards };
+  return { ...await datasetOf(urls.map(shardFile), { ...options, name, field, description }), description };
 }
 
 /** The shards of one split in a folder, sorted by name; or the one file or address that is given. */

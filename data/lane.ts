@@ -1,14 +1,12 @@
 /**
- * A lane: one stream of tokens over a part of the documents, with a cursor from which the very same stream goes on. Each
- * document becomes BOS, its tokens, EOS; documents follow one another without padding.
- *
- * Lanes share the shards evenly. With g = gcd(lanes, shards), lane i reads the shards s with s mod g = i mod g, and of
- * each every (lanes / g)-th document: whole shards where there are enough of them, every k-th document of one shard where
- * k lanes have to share it.
+ * A lane: one stream of tokens over a part of a dataset's documents, with a cursor from which the very same stream goes on.
+ * Each text becomes BOS, its tokens, EOS; documents follow one another without padding.
  * @module
  */
 import type { Dataset } from "./dataset.ts";
 import { DataError } from "./error.ts";
+import { type Part, partsOf } from "./share.ts";
+import type { Document } from "./shard.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** The place of the next token: before it, this lane has taken everything. All count from 0. */
@@ -23,14 +21,6 @@ export interface Cursor {
   readonly token: number;
 }
 
-/** What one lane reads, in this order. */
-export interface Share {
-  readonly shards: readonly number[];
-  /** Of each shard: documents whose index modulo `every` is `offset`. */
-  readonly every: number;
-  readonly offset: number;
-}
-
 /** How a lane reads. */
 export interface LaneOptions {
   readonly lane: number;
@@ -41,10 +31,12 @@ export interface LaneOptions {
   readonly infinite: boolean;
   /** Where to begin. */
   readonly from: Cursor;
+  /** Is told of each document before it is read, by its place. */
+  readonly onRead?: (shard: number, document: number) => void;
 }
 
 /** What a lane asks of a tokenizer. */
-export type Encoder = Pick<Tokenizer, "encode">;
+export type Encoder = Pick<Tokenizer, "encode" | "vocabSize">;
 
 /** A document's tokens. */
 interface Piece {
@@ -54,21 +46,9 @@ interface Piece {
   readonly ids: Int32Array;
 }
 
-/** The part of `shards` shards that lane `lane` of `lanes` reads. */
-export function share(lane: number, lanes: number, shards: number): Share {
-  let [groups, rest] = [lanes, shards];
-  while (rest > 0) [groups, rest] = [rest, groups % rest];
-  const group = lane % groups;
-  return {
-    shards: Array.from({ length: shards / groups }, (_, n) => group + n * groups),
-    every: lanes / groups,
-    offset: Math.floor(lane / groups),
-  };
-}
-
 /** Where lane `lane` of `lanes` begins. */
-export function beginning(lane: number, lanes: number, shards: number): Cursor {
-  return { epoch: 0, shard: share(lane, lanes, shards).shards[0], document: 0, token: 0 };
+export function beginning(dataset: Dataset, lane: number, lanes: number): Cursor {
+  return { epoch: 0, shard: partsOf(dataset, lane, lanes, 0)[0].shard, document: 0, token: 0 };
 }
 
 /** A stream of tokens. */
@@ -76,7 +56,8 @@ export class Lane {
   readonly #dataset: Dataset;
   readonly #tokenizer: Encoder;
   readonly #options: LaneOptions;
-  readonly #share: Share;
+  /** What it reads of its first shard: of the only one, where the number of documents is known. */
+  readonly #part: Part;
   readonly #documents: AsyncGenerator<Piece, void>;
   /** Documents of which not all tokens are taken. */
   #pieces: Piece[] = [];
@@ -90,7 +71,7 @@ export class Lane {
     this.#dataset = dataset;
     this.#tokenizer = tokenizer;
     this.#options = options;
-    this.#share = share(options.lane, options.lanes, dataset.shards.length);
+    this.#part = partsOf(dataset, options.lane, options.lanes, 0)[0];
     this.#cursor = options.from;
     this.#documents = this.#read();
   }
@@ -106,7 +87,7 @@ export class Lane {
 
   /** Passes over the documents: complete ones, and where their number is known also the part of the next that is read. */
   get epoch(): number {
-    const { epoch, document, token } = this.#cursor, { every, offset } = this.#share, count = this.#count;
+    const { epoch, document, token } = this.#cursor, { every, offset } = this.#part, count = this.#count;
     if (count === undefined) return epoch;
     const begun = token === 0 ? 0 : token / this.#pieces[0].ids.length;
     return epoch + (Math.max(0, Math.ceil((document - offset) / every)) + begun) / count;
@@ -114,7 +95,7 @@ export class Lane {
 
   /** Number of its documents, where it is known. */
   get #count(): number | undefined {
-    const { documents } = this.#dataset, { every, offset } = this.#share;
+    const { documents } = this.#dataset, { every, offset } = this.#part;
     return documents === undefined ? undefined : Math.ceil((documents - offset) / every);
   }
 
@@ -159,9 +140,9 @@ export class Lane {
 
   /** The place behind a document: the next epoch's first where that is known to be the last. */
   #behind(epoch: number, shard: number, document: number): Cursor {
-    const { documents = Infinity } = this.#dataset, { every, shards } = this.#share;
+    const { documents = Infinity } = this.#dataset, { every } = this.#part;
     return this.#options.infinite && document + every >= documents
-      ? { epoch: epoch + 1, shard: shards[0], document: 0, token: 0 }
+      ? { epoch: epoch + 1, shard, document: 0, token: 0 }
       : { epoch, shard, document: document + 1, token: 0 };
   }
 
@@ -179,34 +160,45 @@ export class Lane {
 
   /** All documents from the first cursor on, without end where the lane is infinite. */
   async *#read(): AsyncGenerator<Piece, void> {
-    const { from, infinite, window } = this.#options;
-    const { shards, every, offset } = this.#share;
-    const encode = { bos: true, eos: true };
-    let n = shards.indexOf(from.shard);
-    let first = from.document;
+    const { lane, lanes, from, infinite, window, onRead } = this.#options;
+    let next: { readonly shard: number; readonly document: number } | undefined = from;
     for (let epoch = from.epoch;; epoch++) {
-      const complete = n === 0 && first === 0;
+      const parts = partsOf(this.#dataset, lane, lanes, epoch);
+      const first = next ? parts.findIndex(({ shard }) => shard === next!.shard) : 0;
+      const complete = first === 0 && !next?.document;
       let [documents, tokens] = [0, 0];
-      for (; n < shards.length; n++, first = 0) {
-        const shard = shards[n];
-        for await (const document of this.#dataset.shards[shard].read({ from: first, every, offset }, epoch)) {
-          const { index } = document,
-            ids = "ids" in document ? document.ids : this.#tokenizer.encode(document.text, encode);
+      for (const { shard, every, offset } of parts.slice(first)) {
+        const start = next?.document ?? 0;
+        next = undefined;
+        onRead?.(shard, start);
+        for await (const document of this.#dataset.shards[shard].read({ from: start, every, offset }, epoch)) {
+          const { index } = document, ids = this.#idsOf(document, shard);
           documents++;
           tokens += ids.length;
           if (ids.length > 0) yield { epoch, shard, document: index, ids };
+          onRead?.(shard, index + every);
         }
       }
       if (complete && documents === 0) throw this.#noDocument();
       if (complete && tokens < window) throw this.#tooShort(documents, tokens);
       if (!infinite) return;
-      [n, first] = [0, 0];
     }
   }
 
+  #idsOf(document: Document, shard: number): Int32Array {
+    if ("text" in document) return this.#tokenizer.encode(document.text, { bos: true, eos: true });
+    const { vocabSize } = this.#tokenizer, wrong = document.ids.find((id) => id >= vocabSize);
+    if (wrong === undefined) return document.ids;
+    throw new DataError({
+      code: "bad_token",
+      what: `Document ${document.index} of ${this.#dataset.shards[shard].name} has token ${wrong}`,
+      expected: `ids from 0 to ${vocabSize - 1}`,
+      fix: "read it with the tokenizer that its tokens were made with (model.hf_assets_path)",
+    });
+  }
+
   #noDocument(): DataError {
-    const { lane, lanes } = this.#options;
-    const { every, offset } = this.#share;
+    const { lane, lanes } = this.#options, { every, offset } = this.#part;
     return new DataError({
       code: "too_many_lanes",
       what: `Lane ${lane} of ${lanes} finds no document in ${this.#dataset.description}: ` +

@@ -3,12 +3,26 @@
  * n mod lanes, so the batch size does not change what is read. A row is a window of seq_len + 1 tokens, `w`: its tokens
  * are w[0 .. T-1], its targets w[1 .. T]; windows do not overlap.
  *
+ * Data ranks have consecutive rows of each batch, and read the lanes of these alone; of several workers of a rank each reads
+ * some of them. A loader that is not infinite leaves lanes out as they end, which only who reads them knows: its lanes are dealt
+ * to groups of data ranks, each of which is on its own.
+ *
  * Shapes: B rows, T tokens of a row.
  * @module
  */
-import { type Dataset, type DatasetSpec, openDataset, SAMPLE } from "./dataset.ts";
+import { type Batch, IGNORE_INDEX, makeBatch } from "./batch.ts";
+import { type DatasetSpec, openDataset, SAMPLE, sourcesOf } from "./dataset.ts";
 import { DataError } from "./error.ts";
-import { beginning, type Cursor, Lane, share } from "./lane.ts";
+import { Lane } from "./lane.ts";
+import {
+  beginState,
+  checkState,
+  identityOf,
+  type LoaderIdentity,
+  type LoaderState,
+  type OpenedSource,
+} from "./loader_state.ts";
+import { MixedLane } from "./mixture.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
 /** What to load, and how. */
@@ -16,204 +30,206 @@ export interface LoaderOptions {
   readonly dataset: DatasetSpec;
   /** Folder of the tokenizer, or `bytes`; default: the sample's. */
   readonly tokenizer?: string | URL;
-  /** Seed of the order of text files' documents, another one in each epoch; default: as they lie. */
+  /** Seed of the order of documents, another one in each epoch; default: as they lie. */
   readonly shuffle?: number;
+  /** Documents of a shard that are shuffled together; default: 0 of C4, of which nothing is shuffled then, and 1,024 of files. */
+  readonly shuffleWindow?: number;
+  /** The largest document, in bytes of text; default 256 MiB. */
+  readonly maxDocumentBytes?: number;
+  /** Are documents that cannot be used left out? Default: they are an error. */
+  readonly skipBad?: boolean;
   /** B, rows of a batch: of this data rank's part, where there are several. */
   readonly batchSize: number;
   /** Which of `dataRanks` loaders this is: each has its B consecutive rows of every batch of dataRanks * B. Default: the only one. */
   readonly dataRank?: number;
   /** Number of loaders that share the rows of a batch. */
   readonly dataRanks?: number;
+  /** Which of the data rank's `workers` this is: each fills the rows of its own lanes. Default: the only one. */
+  readonly worker?: number;
+  /** Number of workers of a data rank; more than one only where the loader is infinite. */
+  readonly workers?: number;
   /** T, tokens of a row. */
   readonly seqLen: number;
-  /** Independent streams of documents. Default: those of `state`, else 8, or as many as text files of one's own are enough for. */
+  /** Independent streams of documents. Default: those of `state`; else 8, or the next multiple of the rows of a batch of all data ranks;
+   * fewer where text files of one's own are not enough for; where the loader is not infinite, as many as there are shards, up to 64. */
   readonly lanes?: number;
   /** Whether to begin again after the last document; default: true. */
   readonly infinite?: boolean;
   /** Where to go on, from `state()`; default: at the beginning. */
   readonly state?: LoaderState;
+  /** Is told of each document before it is read: numbers of source and shard, and its place there. */
+  readonly onRead?: (source: number, shard: number, document: number) => void;
+  /** Is told of each document, or rest of a shard, that is left out. */
+  readonly onSkip?: (error: DataError) => void;
 }
-
-/** Inputs of one step, each [B, T] in row-major order. */
-export interface Batch {
-  readonly tokens: Int32Array;
-  /** The token after each; IGNORE_INDEX in rows that pad the last batch. */
-  readonly targets: Int32Array;
-  /** 0 .. T-1 in each row. */
-  readonly positions: Int32Array;
-  /** Number of EOS tokens before each token in its row: tokens with one number belong to one document. */
-  readonly documents: Int32Array;
-  /** Rows that hold text: B, but in the last batch of a loader that is not infinite, where other data ranks may have all of them. */
-  rows: number;
-  /** Batches before this one; goes on after a restore. */
-  step: number;
-  /** Passes over the text before the next token: of the lanes that are read here, all have made as many. With a fraction where the
-   * number of documents is known, else complete ones. */
-  epoch: number;
-}
-
-/** Where a loader stands; plain JSON. */
-export interface LoaderState {
-  readonly version: 1;
-  /** Name of the dataset. */
-  readonly dataset: string;
-  /** Number of its shards. */
-  readonly shards: number;
-  /** Tells its text and order from others, where shards do not. */
-  readonly identity?: string;
-  /** Batches that were delivered. */
-  readonly step: number;
-  /** The lane that the next row comes from. */
-  readonly nextLane: number;
-  /** Of lanes that give rows to other data ranks alone, the place where this loader began. */
-  readonly lanes: readonly Cursor[];
-}
-
-/** Target of tokens that do not count. */
-export const IGNORE_INDEX = -100;
 
 /** Enough that a batch mixes documents; it divides C4's 1,024 shards and most batch sizes. */
 const DEFAULT_LANES = 8;
 
+/** Of a loader that is not infinite: a lane has a file open. */
+const MOST_FINITE_LANES = 64;
+
 /** What a token of text takes, about; the default number of lanes is made with it. */
 const TOKEN_BYTES = 4;
 
-/** Bytes of the arrays of a batch: 4 * B * T words of four bytes. */
-export function batchBytes(batchSize: number, seqLen: number): number {
-  return 16 * batchSize * seqLen;
-}
-
-/** Makes a batch of zeros, over `buffer` where given, of {@linkcode batchBytes}. */
-export function makeBatch(batchSize: number, seqLen: number, buffer?: ArrayBufferLike, byteOffset = 0): Batch {
-  const size = batchSize * seqLen;
-  const memory = buffer ?? new ArrayBuffer(batchBytes(batchSize, seqLen));
-  const [tokens, targets, positions, documents] = [0, 1, 2, 3].map((n) =>
-    new Int32Array(memory, byteOffset + 4 * size * n, size)
-  );
-  for (let i = 0; i < size; i++) positions[i] = i % seqLen;
-  return { tokens, targets, positions, documents, rows: 0, step: 0, epoch: 0 };
-}
-
-/** Reads, tokenises and packs in the calling thread; `prefetch` does the same ahead of time in a worker. */
+/** Reads, tokenises and packs in the calling thread; `prefetch` does the same ahead of time in workers. */
 export class Loader {
-  readonly dataset: Dataset;
+  /** What is read, one of each source. */
+  readonly sources: readonly OpenedSource[];
   readonly tokenizer: Tokenizer;
+  /** Number of lanes, over all data ranks. */
+  readonly lanes: number;
+  readonly #options: LoaderOptions;
   readonly #infinite: boolean;
+  readonly #identity: LoaderIdentity;
+  /** Numbers of the lanes that rows come from in turn: all, or those of this data rank's group. */
+  readonly #turn: readonly number[];
+  /** Which of the data ranks that share these lanes this is, and how many they are. */
   readonly #dataRank: number;
   readonly #dataRanks: number;
   readonly #window: Int32Array;
-  readonly #batchSize: number;
+  readonly #skipped: { count: number };
   /** What `next` gives; who fills batches of its own needs none. */
   #batch: Batch | undefined;
-  #lanes: Lane[] = [];
+  #lanes: MixedLane[] = [];
   /** Lanes of a finite loader that have no window left. */
-  #ended = new Set<Lane>();
-  /** Lanes whose windows all go to other data ranks: nothing is read of them. */
-  #foreign = new Set<Lane>();
+  #ended = new Set<number>();
+  /** Lanes that are read here. */
+  #own: readonly number[] = [];
   #nextLane = 0;
   #step = 0;
 
-  private constructor(dataset: Dataset, tokenizer: Tokenizer, options: LoaderOptions) {
-    this.dataset = dataset;
+  private constructor(sources: readonly OpenedSource[], tokenizer: Tokenizer, options: LoaderOptions, opened: Opening) {
+    const { dataRank = 0, dataRanks = 1 } = options, { lanes } = opened;
+    this.sources = sources;
     this.tokenizer = tokenizer;
+    this.lanes = lanes;
+    this.#options = options;
     this.#infinite = options.infinite ?? true;
-    this.#dataRank = options.dataRank ?? 0;
-    this.#dataRanks = options.dataRanks ?? 1;
+    this.#identity = opened.identity;
+    this.#skipped = opened.skipped;
+    const groups = this.#infinite ? 1 : divisor(lanes, dataRanks), group = dataRank % groups;
+    this.#turn = Array.from({ length: lanes / groups }, (_, n) => group + n * groups);
+    [this.#dataRank, this.#dataRanks] = [Math.floor(dataRank / groups), dataRanks / groups];
     this.#window = new Int32Array(options.seqLen + 1);
-    this.#batchSize = options.batchSize;
   }
 
   /** Opens the tokenizer and finds the dataset's shards.
    * @throws {DataError} when there is something wrong with either, with a size, or with the state. */
   static async open(options: LoaderOptions): Promise<Loader> {
-    for (const name of ["batchSize", "seqLen", "lanes", "dataRanks"] as const) {
+    for (const name of ["batchSize", "seqLen", "lanes", "dataRanks", "workers"] as const) {
       const value = options[name];
       if (value !== undefined && !(Number.isSafeInteger(value) && value > 0)) throw notACount(name, value);
     }
-    const dataset = await openDataset(options.dataset, options);
-    const loader = new Loader(dataset, await Tokenizer.open(options.tokenizer ?? SAMPLE), options);
-    const lanes = options.lanes ?? options.state?.lanes.length ??
-      dataset.lanes?.(DEFAULT_LANES, TOKEN_BYTES * (options.seqLen + 1)) ?? DEFAULT_LANES;
-    if (lanes > (dataset.documents ?? Infinity)) throw tooManyLanes(lanes, dataset);
-    await loader.restore(options.state ?? start(dataset, lanes), lanes);
+    const { infinite = true, state, shuffle, shuffleWindow, maxDocumentBytes: maxBytes } = options;
+    const skipped = { count: 0 },
+      onBad = (error: DataError) => {
+        if (!options.skipBad) throw error;
+        skipped.count++;
+        options.onSkip?.(error);
+      };
+    const specs = sourcesOf(options.dataset);
+    if (!infinite && specs.length > 1) throw finiteMixture();
+    const tokenizer = await Tokenizer.open(options.tokenizer ?? SAMPLE), end = tokenizer.eosId;
+    const sources = await Promise.all(specs.map(async ({ name, data, weight }) => {
+      const dataset = await openDataset(data, { shuffle, shuffleWindow, maxBytes, onBad, end });
+      return { name: name ?? dataset.name, dataset, weight };
+    }));
+    const lanes = options.lanes ?? state?.lanes.length ?? defaultLanes(sources, options);
+    for (const { dataset } of sources) if (lanes > (dataset.documents ?? Infinity)) throw tooManyLanes(lanes, dataset);
+    const identity = identityOf(sources, tokenizer);
+    const loader = new Loader(sources, tokenizer, options, { lanes, identity, skipped });
+    await loader.restore(state ?? beginState(identity, sources, lanes));
     return loader;
+  }
+
+  /** Numbers of the lanes that are read here. */
+  get own(): readonly number[] {
+    return this.#own;
   }
 
   /** Sees to it that every lane has a row, so that one without is found before the first batch and not in the middle of a run.
    * @throws {DataError} when the data cannot be read, or is too little. */
   async checkLanes(): Promise<void> {
-    for (const lane of this.#lanes) if (!this.#foreign.has(lane)) await lane.readAhead(this.#window.length);
+    for (const n of this.#own) await this.#lanes[n].readAhead(this.#window.length);
   }
 
   /** The next batch, or undefined at the end of a loader that is not infinite. It is valid until the next call. */
   async next(): Promise<Batch | undefined> {
-    this.#batch ??= makeBatch(this.#batchSize, this.#window.length - 1);
+    this.#batch ??= makeBatch(this.#options.batchSize, this.#options.seqLen);
     return await this.fill(this.#batch) ? this.#batch : undefined;
   }
 
-  /** Puts the next batch where `batch` has its arrays (of the loader's B and T); false at the end.
+  /** Puts the next batch where `batch` has its arrays (of the loader's B and T), but for rows of other workers; false at the end.
    * @throws {DataError} when the data cannot be read, or is too little. */
   async fill(batch: Batch): Promise<boolean> {
-    const seqLen = this.#window.length - 1, batchSize = batch.tokens.length / seqLen;
-    const first = this.#dataRank * batchSize;
-    /** Rows of all data ranks, and of this one. */
+    const { batchSize } = this.#options, first = this.#dataRank * batchSize, own = new Set(this.#own);
+    /** Rows of all data ranks, and of this worker. */
     let [all, rows] = [0, 0];
-    while (all < batchSize * this.#dataRanks && this.#ended.size < this.#lanes.length) {
-      const lane = this.#lanes[this.#nextLane];
-      if (!this.#ended.has(lane)) {
-        if (this.#foreign.has(lane) || await lane.take(this.#window)) {
-          if (all >= first && all < first + batchSize) this.#pack(batch, rows++);
+    while (all < batchSize * this.#dataRanks && this.#ended.size < this.#turn.length) {
+      const n = this.#turn[this.#nextLane];
+      if (!this.#ended.has(n)) {
+        if (!own.has(n)) all++;
+        else if (await this.#lanes[n].take(this.#window)) {
+          if (all >= first && all < first + batchSize) {
+            this.#pack(batch, all - first);
+            rows++;
+          }
           all++;
-        } else this.#ended.add(lane);
+        } else this.#ended.add(n);
       }
-      this.#nextLane = (this.#nextLane + 1) % this.#lanes.length;
+      this.#nextLane = (this.#nextLane + 1) % this.#turn.length;
     }
     if (all === 0) return false;
-    batch.tokens.fill(0, rows * seqLen);
-    batch.documents.fill(0, rows * seqLen);
-    batch.targets.fill(IGNORE_INDEX, rows * seqLen);
+    if (!this.#infinite) this.#blank(batch, rows);
     batch.rows = rows;
     batch.step = this.#step++;
-    for (const lane of this.#lanes) if (!this.#foreign.has(lane)) await lane.begin();
-    batch.epoch = this.#lanes.reduce(
-      (n, lane) => this.#foreign.has(lane) ? n : Math.min(n, lane.epoch),
-      Infinity,
-    );
+    batch.skipped = this.#skipped.count;
+    for (const n of this.#own) await this.#lanes[n].begin();
+    batch.epochs = this.sources.map((_, source) => Math.min(...this.#own.map((n) => this.#lanes[n].epochs[source])));
     return true;
   }
 
   /** Where the loader stands: what it delivers from here on depends on nothing else. */
   state(): LoaderState {
     return {
-      version: 1,
-      dataset: this.dataset.name,
-      shards: this.dataset.shards.length,
-      ...identityOf(this.dataset),
+      ...this.#identity,
       step: this.#step,
       nextLane: this.#nextLane,
-      lanes: this.#lanes.map(({ cursor }) => cursor),
+      lanes: this.#lanes.map(({ place }) => place),
     };
   }
 
-  /** Goes to where a loader stood, of the same dataset; the batch size and the sequence length may differ.
-   * @throws {DataError} when the state is not one of this dataset, or has another number of lanes. */
-  async restore(state: LoaderState, lanes: number = this.#lanes.length): Promise<void> {
-    check(state, this.dataset, lanes);
+  /** Goes to where a loader stood, of the same data; the batch size and the sequence length may differ.
+   * @throws {DataError} when the state is not one of this data, or has another number of lanes. */
+  async restore(state: LoaderState): Promise<void> {
+    checkState(state, this.#identity, this.lanes);
     await this[Symbol.asyncDispose]();
-    const options = { lanes, window: this.#window.length, infinite: this.#infinite };
-    this.#lanes = state.lanes.map((from, lane) => new Lane(this.dataset, this.tokenizer, { ...options, lane, from }));
+    const { onRead } = this.#options, weights = this.sources.map(({ weight }) => weight);
+    const common = { lanes: this.lanes, window: this.#window.length, infinite: this.#infinite };
+    this.#lanes = state.lanes.map(({ rows, cursors }, number) => {
+      const lanes = this.sources.map(({ dataset }, n) =>
+        new Lane(dataset, this.tokenizer, {
+          ...common,
+          lane: number,
+          from: cursors[n],
+          onRead: onRead && ((shard, document) => onRead(n, shard, document)),
+        })
+      );
+      return new MixedLane(lanes, weights, { number, rows });
+    });
     this.#ended.clear();
     this.#nextLane = state.nextLane;
     this.#step = state.step;
-    this.#foreign = new Set(this.#infinite ? this.#lanes.filter((_, lane) => !this.#isOwn(lane)) : []);
+    const { worker = 0, workers = 1 } = this.#options;
+    this.#own = this.#turn.filter((n) => this.#isOwn(n)).filter((_, place) => place % workers === worker);
   }
 
   /** Does any row of this data rank ever come from the lane? Row r of any batch comes from lanes that are r + nextLane modulo `cycle`. A
-   * finite loader has to know when the lanes of others end. */
+   * finite loader has to know when the lanes of its group end. */
   #isOwn(lane: number): boolean {
-    const batchSize = this.#batchSize;
-    let [cycle, rest] = [batchSize * this.#dataRanks, this.#lanes.length];
-    while (rest > 0) [cycle, rest] = [rest, cycle % rest];
+    if (!this.#infinite) return true;
+    const { batchSize } = this.#options, cycle = divisor(batchSize * this.#dataRanks, this.lanes);
     const row = (((lane - this.#nextLane) % cycle) + cycle) % cycle, first = this.#dataRank * batchSize;
     // The first row at or behind this rank's first that is `row` modulo `cycle`.
     return Math.ceil((first - row) / cycle) * cycle + row < first + batchSize;
@@ -236,70 +252,55 @@ export class Loader {
       if (this.#window[t] === this.tokenizer.eosId) document++;
     }
   }
+
+  /** Rows from `row` on hold no text. */
+  #blank(batch: Batch, row: number): void {
+    const at = row * this.#options.seqLen;
+    batch.tokens.fill(0, at);
+    batch.documents.fill(0, at);
+    batch.targets.fill(IGNORE_INDEX, at);
+  }
 }
 
-/** The state of all data ranks, out of what each of them says: a lane is where the rank is that reads it, as others leave it behind.
- * @throws {RangeError} when they are not of one loader. */
-export function mergeStates(states: readonly LoaderState[]): LoaderState {
-  const [first] = states, { shards } = first, count = first.lanes.length;
-  const same = (s: LoaderState) => s.step === first.step && s.nextLane === first.nextLane && s.lanes.length === count;
-  if (!states.every(same)) {
-    throw new RangeError("Cannot merge states of loaders that do not stand at one step: expected those of one run");
-  }
-  const lanes = first.lanes.map((_, lane) => {
-    const order = share(lane, count, shards).shards;
-    const place = ({ epoch, shard, document, token }: Cursor) => [epoch, order.indexOf(shard), document, token];
-    return states.map((s) => s.lanes[lane]).reduce((a, b) => {
-      const [x, y] = [place(a), place(b)], at = x.findIndex((n, i) => n !== y[i]);
-      return at >= 0 && y[at] > x[at] ? b : a;
-    });
+/** What a loader has found out before it is made. */
+interface Opening {
+  readonly lanes: number;
+  readonly identity: LoaderIdentity;
+  readonly skipped: { count: number };
+}
+
+function defaultLanes(sources: readonly OpenedSource[], options: LoaderOptions): number {
+  const { batchSize, dataRanks = 1, seqLen, infinite = true } = options;
+  if (!infinite) return Math.min(MOST_FINITE_LANES, sources[0].dataset.shards.length);
+  const rows = batchSize * dataRanks,
+    most = DEFAULT_LANES % rows === 0 ? DEFAULT_LANES : Math.ceil(DEFAULT_LANES / rows) * rows;
+  const enough = sources.map(({ dataset }) => dataset.lanes?.(most, TOKEN_BYTES * (seqLen + 1)) ?? most);
+  const least = Math.min(...enough);
+  return least > rows ? least - least % rows : least;
+}
+
+/** How often the text is read and tokenised, over all data ranks, for a row that is used once; 1 where lanes and rows fit. */
+export function timesRead(
+  lanes: number,
+  { batchSize, dataRanks = 1 }: Pick<LoaderOptions, "batchSize" | "dataRanks">,
+): number {
+  const cycle = divisor(batchSize * dataRanks, lanes);
+  return dataRanks * Math.min(1, batchSize / cycle);
+}
+
+/** The greatest common divisor. */
+function divisor(a: number, b: number): number {
+  while (b > 0) [a, b] = [b, a % b];
+  return a;
+}
+
+function finiteMixture(): DataError {
+  return new DataError({
+    code: "bad_option",
+    what: "Cannot read a mixture to its end",
+    expected: "one dataset, as the sources of a mixture end at different rows",
+    fix: "name one for validation (validation.dataset)",
   });
-  return { ...first, lanes };
-}
-
-function start(dataset: Dataset, lanes: number): LoaderState {
-  const shards = dataset.shards.length;
-  const cursors = Array.from({ length: lanes }, (_, lane) => beginning(lane, lanes, shards));
-  return {
-    ...{ version: 1, dataset: dataset.name, shards, ...identityOf(dataset) },
-    ...{ step: 0, nextLane: 0, lanes: cursors },
-  };
-}
-
-function identityOf({ identity }: Dataset): Pick<LoaderState, "identity"> {
-  return identity === undefined ? {} : { identity };
-}
-
-function check(state: LoaderState, dataset: Dataset, lanes: number): void {
-  const wrong = (what: string, expected: string, fix: string) =>
-    new DataError({ code: "bad_state", what: `Cannot use the loader's state: ${what}`, expected, fix });
-  const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
-  const count = dataset.shards.length;
-  if (state?.version !== 1 || !Array.isArray(state.lanes)) {
-    throw wrong("it is not one", "what state() gives, version 1", "pass on the state unchanged");
-  }
-  if (state.dataset !== dataset.name || state.shards !== count) {
-    throw wrong(
-      `it belongs to ${JSON.stringify(state.dataset)} with ${state.shards} shards`,
-      `${JSON.stringify(dataset.name)} with ${count} shards`,
-      "use the same dataset, with all its shards, or start without the state",
-    );
-  }
-  if (state.identity !== dataset.identity) {
-    throw wrong(
-      "it belongs to other text, or to another order of it",
-      "the same files, held-out share, data.text_field, data.shuffle and debug.seed (options field, shuffle and seed)",
-      'restore them, or begin the text anew: checkpoint.exclude_from_loading = ["dataloader"]',
-    );
-  }
-  if (state.lanes.length !== lanes) {
-    throw wrong(`it has ${state.lanes.length} lanes`, `${lanes} lanes`, `set data.lanes to ${state.lanes.length}`);
-  }
-  const sound = isCount(state.step) && isCount(state.nextLane) && state.nextLane < lanes &&
-    state.lanes.every(({ epoch, shard, document, token }, lane) =>
-      [epoch, document, token].every(isCount) && share(lane, lanes, count).shards.includes(shard)
-    );
-  if (!sound) throw wrong("a number in it is impossible", "what state() gives", "pass on the state unchanged");
 }
 
 function notACount(name: string, value: number): DataError {
@@ -311,11 +312,11 @@ function notACount(name: string, value: number): DataError {
   });
 }
 
-function tooManyLanes(lanes: number, dataset: Dataset): DataError {
+function tooManyLanes(lanes: number, { documents, description }: OpenedSource["dataset"]): DataError {
   return new DataError({
     code: "too_many_lanes",
-    what: `Cannot share ${dataset.documents} documents among ${lanes} lanes (${dataset.description})`,
+    what: `Cannot share ${documents} documents among ${lanes} lanes (${description})`,
     expected: "at least one document for each lane",
-    fix: `set data.lanes to at most ${dataset.documents}`,
+    fix: `set data.lanes to at most ${documents}`,
   });
 }

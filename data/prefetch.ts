@@ -1,48 +1,78 @@
 /**
- * The loader in a worker: reads, inflates, parses and tokenises ahead of the step, into shared memory. `next` gives views
+ * The loader in workers: they read, inflate, parse and tokenise ahead of the step, into shared memory. `next` gives views
  * of it, so the training thread neither tokenises nor makes buffers.
  * @module
  */
+import { type Batch, batchBytes } from "./batch.ts";
 import { DataError, type DataProblem } from "./error.ts";
-import { type Batch, batchBytes, type LoaderOptions, type LoaderState } from "./loader.ts";
+import { type LoaderOptions, timesRead } from "./loader.ts";
+import type { LoaderState } from "./loader_state.ts";
 import { Ring, type RingSpec } from "./ring.ts";
 
 /** Batches that are ready beside the one in use. */
 export const AHEAD = 3;
 
-/** Bytes of the batches that a loader holds ready, where {@linkcode AHEAD} is left alone. */
-export function prefetchBytes(batchSize: number, seqLen: number): number {
-  return (AHEAD + 1) * batchBytes(batchSize, seqLen);
+/** How long a batch may take before it is told where the loader is, and how long until it is told again. */
+const STALL_MS = 10_000;
+
+/** Most documents that are left out of which each is told. */
+const TOLD = 10;
+
+/** Bytes of the batches that a loader holds ready.
+ * @param ahead beside the one in use. */
+export function prefetchBytes(batchSize: number, seqLen: number, ahead: number = AHEAD): number {
+  return (ahead + 1) * batchBytes(batchSize, seqLen);
 }
 
 /** What to load, and how far ahead. */
-export interface PrefetchOptions extends LoaderOptions {
+export interface PrefetchOptions extends Omit<LoaderOptions, "onRead" | "onSkip" | "worker"> {
   /** Batches that are ready beside the one in use; default: {@linkcode AHEAD}. */
   readonly ahead?: number;
+  /** Threads that read and tokenise, each lanes of its own; default 1. */
+  readonly workers?: number;
 }
 
-/** What the worker says once it is open. */
+/** What is told beside the batches. */
+export interface PrefetchListener {
+  /** Receives, every 10 seconds while a batch is waited for, where the loader is; what is left out; and what lanes that do not fit the
+   * rows cost. Default: nobody does. */
+  readonly notice?: (text: string) => void;
+  /** Milliseconds in place of the 10 seconds. */
+  readonly stallMs?: number;
+}
+
+/** What a worker says once it is open. */
 export interface Opened {
-  readonly ring: RingSpec;
+  readonly state: LoaderState;
   /** Where the data comes from, for people. */
   readonly description: string;
   /** Number of its documents, where it is known. */
   readonly documents: number | undefined;
+  /** Names of the shards of each source. */
+  readonly shards: readonly (readonly string[])[];
   readonly vocabSize: number;
   readonly bosId: number | null;
   readonly eosId: number | null;
 }
 
-/** From the worker: that it is open, or why it stopped. */
+/** To a worker: what to load, and then where to. */
+export type Order =
+  | { readonly open: LoaderOptions }
+  | { readonly ring: RingSpec };
+
+/** From a worker: that it is open, that something is left out, or why it stopped. */
 export type Message =
   | { readonly opened: Opened }
+  | { readonly skipped: string }
   | { readonly problem: DataProblem }
   | { readonly error: { readonly name: string; readonly message: string; readonly stack?: string } };
 
-/** A loader that works ahead. Dispose of it with `await using`, or its worker keeps the process alive. */
-export interface Prefetcher extends Omit<Opened, "ring">, AsyncDisposable {
+/** A loader that works ahead. Dispose of it with `await using`, or its workers keep the process alive. */
+export interface Prefetcher extends Omit<Opened, "state" | "shards">, AsyncDisposable {
   /** Number of lanes. */
   readonly lanes: number;
+  /** Names of the sources. */
+  readonly sources: readonly string[];
   /** The next batch, or undefined at the end of a loader that is not infinite. It is valid until the next call; do not
    * call again before that has settled.
    * @throws {DataError} as `Loader` does, after the batches before it were delivered. */
@@ -51,68 +81,123 @@ export interface Prefetcher extends Omit<Opened, "ring">, AsyncDisposable {
   state(): LoaderState;
 }
 
-/** Starts a loader in a worker.
+/** Starts a loader in workers.
  * @throws {DataError} as `Loader.open` does. */
-export async function prefetch(options: PrefetchOptions): Promise<Prefetcher> {
-  const ahead = options.ahead ?? AHEAD;
+export async function prefetch(options: PrefetchOptions, listener: PrefetchListener = {}): Promise<Prefetcher> {
+  const { ahead = AHEAD, workers: count = 1, ...load } = options, { notice = () => {}, stallMs = STALL_MS } = listener;
   if (!(Number.isSafeInteger(ahead) && ahead > 0)) {
     throw new DataError({
       code: "bad_option",
       what: `Cannot read ${ahead} batches ahead`,
       expected: "a whole number from 1 on",
-      fix: "correct ahead; 2 to 4 is usual",
+      fix: "correct ahead (training.dataloader.prefetch_factor); 2 to 4 is usual",
     });
   }
-  let ring: Ring | undefined;
-  let failure: Error | undefined;
-  const { promise, resolve, reject } = Promise.withResolvers<Opened>();
-  const fail = (error: Error) => {
-    failure ??= error;
-    ring?.wake();
-    reject(failure);
-  };
-  promise.catch(() => {}); // a failure after opening is told by next() alone
-  const worker = new Worker(new URL("./prefetch_worker.ts", import.meta.url), { type: "module" });
-  worker.onmessage = ({ data }: MessageEvent<Message>) => {
-    if ("opened" in data) resolve(data.opened);
-    else {fail(
-        "problem" in data ? new DataError(data.problem) : Object.assign(new Error(data.error.message), data.error),
-      );}
-  };
-  worker.onerror = (event) => {
-    event.preventDefault();
-    fail(new Error(`The loader's worker failed: ${event.message}`));
-  };
-  const tokenizer = options.tokenizer instanceof URL ? options.tokenizer.href : options.tokenizer;
-  worker.postMessage({ ...options, tokenizer, ahead });
-
+  const crew = new Crew(load, count, notice);
   let opened: Opened;
   try {
-    opened = await promise;
+    opened = await crew.opened;
   } catch (error) {
-    worker.terminate();
+    crew.close();
     throw error;
   }
-  const stopped = () => failure !== undefined;
-  const open = ring = new Ring(opened.ring);
-  const { description, documents, vocabSize, bosId, eosId } = opened;
+  const { state, shards, ...facts } = opened, { batchSize, seqLen } = options;
+  const ring = Ring.make({ batchSize, seqLen, slots: ahead + 1, workers: count, state });
+  crew.fill(ring);
+  const lanes = state.lanes.length, times = load.infinite === false ? 1 : timesRead(lanes, load);
+  if (times > 1 && (load.dataRank ?? 0) === 0) notice(unfortunate(lanes, times, load));
+  const where = () => {
+    const { source, shard, document } = ring.reading()!;
+    return `shard ${shards[source][shard]}, document ${document + 1}`;
+  };
   return {
-    description,
-    documents,
-    vocabSize,
-    bosId,
-    eosId,
-    lanes: opened.ring.state.lanes.length,
+    ...facts,
+    lanes,
+    sources: state.sources.map(({ name }) => name),
     async next(): Promise<Batch | undefined> {
-      const batch = await open.next(stopped);
-      if (batch === undefined && failure !== undefined) throw failure;
-      return batch;
+      const since = performance.now(), isReady = ring.reading() === undefined;
+      const timer = isReady ? undefined : setInterval(() => {
+        const seconds = Math.round((performance.now() - since) / 1000);
+        if (ring.reading()) notice(`waiting for data: ${where()}, since ${seconds} s`);
+      }, stallMs);
+      try {
+        const batch = await ring.next(() => crew.failure !== undefined);
+        if (batch === undefined && crew.failure !== undefined) throw crew.failure;
+        return batch;
+      } finally {
+        clearInterval(timer);
+      }
     },
-    state: () => open.state(),
+    state: () => ring.state(),
     [Symbol.asyncDispose](): Promise<void> {
-      worker.terminate();
-      fail(new Error("The loader is closed"));
+      crew.close();
       return Promise.resolve();
     },
   };
+}
+
+/** The workers of a loader. */
+class Crew {
+  /** What the first of them says once all are open. */
+  readonly opened: Promise<Opened>;
+  /** Why no more batches come. */
+  failure: Error | undefined;
+  readonly #workers: readonly Worker[];
+  #ring: Ring | undefined;
+  #told = 0;
+
+  constructor(load: LoaderOptions, count: number, notice: (text: string) => void) {
+    const tokenizer = load.tokenizer instanceof URL ? load.tokenizer.href : load.tokenizer;
+    const openings = Array.from({ length: count }, () => Promise.withResolvers<Opened>());
+    this.#workers = openings.map(({ resolve, reject }, n) => {
+      const worker = new Worker(new URL("./prefetch_worker.ts", import.meta.url), { type: "module" });
+      const fail = (error: Error) => {
+        this.#fail(error);
+        reject(error);
+      };
+      worker.onmessage = ({ data }: MessageEvent<Message>) => {
+        if ("opened" in data) resolve(data.opened);
+        else if ("skipped" in data) this.#tell(data.skipped, notice);
+        else if ("problem" in data) fail(new DataError(data.problem));
+        else fail(Object.assign(new Error(data.error.message), data.error));
+      };
+      worker.onerror = (event) => {
+        event.preventDefault();
+        fail(new Error(`The loader's worker failed: ${event.message}`));
+      };
+      worker.postMessage({ open: { ...load, tokenizer, worker: n, workers: count } } satisfies Order);
+      return worker;
+    });
+    this.opened = Promise.all(openings.map(({ promise }) => promise)).then(([first]) => first);
+    this.opened.catch(() => {}); // it is awaited by who opens
+  }
+
+  /** Lets the workers fill a ring. */
+  fill(ring: Ring): void {
+    this.#ring = ring;
+    for (const worker of this.#workers) worker.postMessage({ ring: ring.spec } satisfies Order);
+  }
+
+  close(): void {
+    for (const worker of this.#workers) worker.terminate();
+    this.#fail(new Error("The loader is closed"));
+  }
+
+  #fail(error: Error): void {
+    this.failure ??= error;
+    this.#ring?.wake();
+  }
+
+  #tell(skipped: string, notice: (text: string) => void): void {
+    this.#told++;
+    if (this.#told <= TOLD) notice(`left out: ${skipped}`);
+    if (this.#told === TOLD) notice("left out: more is counted, and no longer told one by one");
+  }
+}
+
+/** What it costs that lanes and rows do not fit. */
+function unfortunate(lanes: number, times: number, { batchSize, dataRanks = 1 }: LoaderOptions): string {
+  const rows = batchSize * dataRanks, shown = Number(times.toFixed(2));
+  return `data: ${lanes} lanes for ${rows} rows of ${dataRanks} data ranks: all text is read and tokenised ${shown} times, as ranks share ` +
+    `lanes; with data.lanes = ${rows * Math.max(1, Math.round(lanes / rows))} it is once`;
 }

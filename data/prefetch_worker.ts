@@ -1,30 +1,50 @@
-/** The worker of `prefetch.ts`: fills the ring until the data ends, fails, or the worker is terminated. @module */
+/** A worker of `prefetch.ts`: opens a loader, then fills its rows of the ring until the data ends, fails, or the worker is terminated.
+ * @module */
 import { DataError } from "./error.ts";
 import { Loader, type LoaderOptions } from "./loader.ts";
-import type { Message } from "./prefetch.ts";
-import { Ring } from "./ring.ts";
-
-/** Opens a loader, tells the other side, and fills the ring. */
-async function run(
-  options: LoaderOptions & { readonly ahead: number },
-  tell: (message: Message) => void,
-): Promise<void> {
-  await using loader = await Loader.open(options);
-  const { batchSize, seqLen, ahead } = options;
-  const ring = Ring.make({ batchSize, seqLen, slots: ahead + 1, state: loader.state() });
-  const { vocabSize, bosId, eosId } = loader.tokenizer;
-  await loader.checkLanes();
-  const { description, documents } = loader.dataset;
-  tell({ opened: { ring: ring.spec, description, documents, vocabSize, bosId, eosId } });
-  while (await loader.fill(await ring.free())) ring.publish(loader.state());
-  ring.end();
-}
+import type { Message, Opened, Order } from "./prefetch.ts";
+import { Ring, type RingSpec } from "./ring.ts";
 
 const scope = self as unknown as Worker;
-scope.onmessage = async ({ data }) => {
-  const tell = (message: Message) => scope.postMessage(message);
+const tell = (message: Message) => scope.postMessage(message);
+
+/** Opens a loader and tells the other side; once that sends a ring, fills it. */
+async function run(options: LoaderOptions, ringOf: Promise<RingSpec>): Promise<void> {
+  const { worker = 0 } = options, filled: { ring?: Ring } = {};
+  await using loader = await Loader.open({
+    ...options,
+    onRead: (...place) => filled.ring?.tellReading(worker, ...place),
+    onSkip: ({ problem }) => tell({ skipped: problem.what }),
+  });
+  await loader.checkLanes();
+  tell({ opened: factsOf(loader) });
+  const ring = filled.ring = new Ring(await ringOf);
+  while (await loader.fill(await ring.free())) ring.publish(worker, loader.state(), loader.own);
+  ring.end(worker);
+}
+
+function factsOf(loader: Loader): Opened {
+  const { sources, tokenizer: { vocabSize, bosId, eosId } } = loader, [{ dataset }] = sources;
+  const total = sources.reduce((sum, { weight }) => sum + weight, 0);
+  const parts = sources.map(({ name, dataset: { description }, weight }) =>
+    `${Number((100 * weight / total).toFixed(1))} % ${name}: ${description}`
+  );
+  return {
+    state: loader.state(),
+    description: sources.length === 1 ? dataset.description : parts.join("; "),
+    documents: sources.length === 1 ? dataset.documents : undefined,
+    shards: sources.map(({ dataset: { shards } }) => shards.map(({ name }) => name)),
+    vocabSize,
+    bosId,
+    eosId,
+  };
+}
+
+const ring = Promise.withResolvers<RingSpec>();
+scope.onmessage = async ({ data }: MessageEvent<Order>) => {
+  if ("ring" in data) return ring.resolve(data.ring);
   try {
-    await run(data, tell);
+    await run(data.open, ring.promise);
   } catch (error) {
     if (error instanceof DataError) return tell({ problem: error.problem });
     const { name, message, stack } = error as Error;

@@ -1,65 +1,94 @@
 /**
- * A ring of batches in shared memory: one thread fills slots, another uses them, neither waits in a loop or copies. The
- * state of the loader after each batch travels in its slot, so that the user's position is known whatever the filler
- * has read ahead.
+ * A ring of batches in shared memory: worker threads fill slots, each its own rows of every batch, another thread uses them;
+ * neither waits in a loop or copies. The state of the loader after each batch travels in its slot, so that the user's position
+ * is known whatever the workers have read ahead.
  *
- * The memory: a few control words, then for each slot four [B, T] arrays of i32 and the state as f64.
+ * The memory: a few control words; where each worker reads; then for each slot four [B, T] arrays of i32 and, as f64, what each
+ * worker tells of the batch, and the state.
  * @module
  */
-import { type Batch, batchBytes, type LoaderState, makeBatch } from "./loader.ts";
+import { type Batch, batchBytes, makeBatch } from "./batch.ts";
+import type { LoaderState } from "./loader_state.ts";
 
-/** Sizes of a ring, and its memory: all that the other thread needs to see the same ring. */
+/** Sizes of a ring, and its memory: all that another thread needs to see the same ring. */
 export interface RingSpec {
   readonly batchSize: number;
   readonly seqLen: number;
   readonly slots: number;
-  /** The first state: gives the number of lanes, and what does not change. */
+  /** Threads that fill it. */
+  readonly workers: number;
+  /** The first state: gives the numbers of sources and lanes, and what does not change. */
   readonly state: LoaderState;
   readonly memory: SharedArrayBuffer;
 }
 
-/** Control words, i32. `CHANGES` counts every event that a user of batches may wait for. */
-const [FILLED, RELEASED, CHANGES, ENDED] = [0, 1, 2, 3];
-const CONTROL_BYTES = 64;
-/** Words of a state: step, next lane, rows and epoch of the batch, then a cursor for each lane. */
-const HEAD_WORDS = 4;
+/** Where a worker reads. */
+export interface Reading {
+  readonly worker: number;
+  readonly source: number;
+  readonly shard: number;
+  /** Place of the document in the shard. */
+  readonly document: number;
+}
+
+/** Control words, i32: those of all, then for each worker how many batches it has filled. `CHANGES` counts every event that a user of
+ * batches may wait for. */
+const [RELEASED, CHANGES, FILLED] = [0, 1, 2];
+/** What a worker tells of a batch: whether it has ended, its rows, documents left out; then its epoch of each source. */
+const [OVER, ROWS, SKIPPED, EPOCHS] = [0, 1, 2, 3];
+/** Words of a state: step and next lane; then for each lane its rows, and a cursor for each source. */
+const STATE_WORDS = 2;
 const CURSOR_WORDS = 4;
+const READING_WORDS = 3;
 
 interface Slot {
   readonly batch: Batch;
-  readonly words: Float64Array;
+  /** What each worker tells. */
+  readonly told: Float64Array;
+  readonly state: Float64Array;
 }
 
 /** One thread's view of the ring. */
 export class Ring {
   readonly spec: RingSpec;
   readonly #control: Int32Array;
+  readonly #reading: Float64Array;
   readonly #slots: readonly Slot[];
+  /** Words of what a worker tells, and of a lane. */
+  readonly #toldWords: number;
+  readonly #laneWords: number;
   /** Batches that this thread has filled or used. */
   #count = 0;
 
   constructor(spec: RingSpec) {
+    const { batchSize, seqLen, workers, memory, state } = spec, sizes = sizesOf(spec), sources = state.sources.length;
     this.spec = spec;
-    this.#control = new Int32Array(spec.memory, 0, CONTROL_BYTES / 4);
-    const stateAt = batchBytes(spec.batchSize, spec.seqLen), bytes = slotBytes(spec);
+    this.#control = new Int32Array(memory, 0, FILLED + workers);
+    this.#reading = new Float64Array(memory, sizes.control, READING_WORDS * workers);
+    this.#toldWords = EPOCHS + sources;
+    this.#laneWords = 1 + CURSOR_WORDS * sources;
+    const told = this.#toldWords * workers, words = STATE_WORDS + this.#laneWords * state.lanes.length;
     this.#slots = Array.from({ length: spec.slots }, (_, n) => {
-      const at = CONTROL_BYTES + n * bytes;
+      const at = sizes.head + n * sizes.slot, toldAt = at + batchBytes(batchSize, seqLen);
       return {
-        batch: makeBatch(spec.batchSize, spec.seqLen, spec.memory, at),
-        words: new Float64Array(spec.memory, at + stateAt, (bytes - stateAt) / 8),
+        batch: makeBatch(batchSize, seqLen, memory, at),
+        told: new Float64Array(memory, toldAt, told),
+        state: new Float64Array(memory, toldAt + 8 * told, words),
       };
     });
   }
 
   /** Makes the memory of a ring. */
   static make(spec: Omit<RingSpec, "memory">): Ring {
-    return new Ring({
-      ...spec,
-      memory: new SharedArrayBuffer(CONTROL_BYTES + spec.slots * slotBytes(spec)),
-    });
+    const { head, slot } = sizesOf(spec);
+    const ring = new Ring({ ...spec, memory: new SharedArrayBuffer(head + spec.slots * slot) });
+    for (const { state } of ring.#slots) {
+      spec.state.lanes.forEach((_, lane) => ring.#writeLane(state, spec.state, lane));
+    }
+    return ring;
   }
 
-  /** Filler: the next slot's batch, once it is free. */
+  /** Worker: the next slot's batch, once it is free. */
   async free(): Promise<Batch> {
     const slots = this.spec.slots;
     for (;;) {
@@ -69,28 +98,45 @@ export class Ring {
     }
   }
 
-  /** Filler: hands on the batch that `free` gave, with the state after it. */
-  publish(state: LoaderState): void {
-    const { batch, words } = this.#slots[this.#count % this.spec.slots];
-    words[0] = state.step;
-    words[1] = state.nextLane;
-    words[2] = batch.rows;
-    words[3] = batch.epoch;
-    state.lanes.forEach(({ epoch, shard, document, token }, lane) => {
-      const at = HEAD_WORDS + CURSOR_WORDS * lane;
-      words[at] = epoch;
-      words[at + 1] = shard;
-      words[at + 2] = document;
-      words[at + 3] = token;
-    });
-    Atomics.store(this.#control, FILLED, ++this.#count);
+  /** Worker: hands on its rows of the batch that `free` gave, with the state after it.
+   * @param own numbers of its lanes. */
+  publish(worker: number, state: LoaderState, own: readonly number[]): void {
+    const { batch, told, state: words } = this.#slots[this.#count % this.spec.slots], at = worker * this.#toldWords;
+    told[at + OVER] = 0;
+    told[at + ROWS] = batch.rows;
+    told[at + SKIPPED] = batch.skipped;
+    batch.epochs.forEach((epoch, source) => told[at + EPOCHS + source] = epoch);
+    if (worker === 0) [words[0], words[1]] = [state.step, state.nextLane];
+    for (const lane of own) this.#writeLane(words, state, lane);
+    this.#filled(worker);
+  }
+
+  /** Worker: it has no rows in the slot that `free` gave, nor later. */
+  end(worker: number): void {
+    this.#slots[this.#count % this.spec.slots].told[worker * this.#toldWords + OVER] = 1;
+    this.#filled(worker);
+  }
+
+  /** Worker: tells where it reads. */
+  tellReading(worker: number, source: number, shard: number, document: number): void {
+    this.#reading.set([source, shard, document], READING_WORDS * worker);
+  }
+
+  #filled(worker: number): void {
+    Atomics.store(this.#control, FILLED + worker, ++this.#count);
     this.wake();
   }
 
-  /** Filler: there is no batch after those published. */
-  end(): void {
-    Atomics.store(this.#control, ENDED, 1);
-    this.wake();
+  #writeLane(words: Float64Array, state: LoaderState, lane: number): void {
+    let at = STATE_WORDS + this.#laneWords * lane;
+    const { rows, cursors } = state.lanes[lane];
+    words[at++] = rows;
+    for (const { epoch, shard, document, token } of cursors) {
+      words[at++] = epoch;
+      words[at++] = shard;
+      words[at++] = document;
+      words[at++] = token;
+    }
   }
 
   /** Lets the user of batches look again. */
@@ -108,34 +154,60 @@ export class Ring {
     }
     for (;;) {
       const changes = Atomics.load(this.#control, CHANGES);
-      // whether it has ended is read first: what was published before that is then surely seen
-      const over = stopped() || Atomics.load(this.#control, ENDED) === 1;
-      if (Atomics.load(this.#control, FILLED) > this.#count) break;
+      const over = stopped(); // it is asked first: what was published before that is then surely seen
+      if (this.#waiting() === undefined) break;
       if (over) return undefined;
       await wait(this.#control, CHANGES, changes);
     }
-    const { batch, words } = this.#slots[this.#count++ % this.spec.slots];
-    batch.step = words[0] - 1;
-    batch.rows = words[2];
-    batch.epoch = words[3];
+    const { batch, told, state } = this.#slots[this.#count % this.spec.slots], { workers } = this.spec;
+    const of = (word: number) => Array.from({ length: workers }, (_, n) => told[n * this.#toldWords + word]);
+    if (of(OVER).some((over) => over === 1)) return undefined; // the slot is kept: all later calls end here
+    this.#count++;
+    batch.step = state[0] - 1;
+    batch.rows = of(ROWS).reduce((sum, rows) => sum + rows, 0);
+    batch.skipped = of(SKIPPED).reduce((sum, skipped) => sum + skipped, 0);
+    batch.epochs = this.spec.state.sources.map((_, source) => Math.min(...of(EPOCHS + source)));
     return batch;
+  }
+
+  /** The first worker that has not filled its rows of the next batch. */
+  #waiting(): number | undefined {
+    for (let worker = 0; worker < this.spec.workers; worker++) {
+      if (Atomics.load(this.#control, FILLED + worker) <= this.#count) return worker;
+    }
+  }
+
+  /** User: where the worker reads that it waits for; undefined: for none, or it has not begun. */
+  reading(): Reading | undefined {
+    const worker = this.#waiting();
+    if (worker === undefined) return undefined;
+    const [source, shard, document] = this.#reading.subarray(READING_WORDS * worker);
+    return { worker, source, shard, document };
   }
 
   /** User: the state after the last batch that `next` gave. */
   state(): LoaderState {
     if (this.#count === 0) return this.spec.state;
-    const { words } = this.#slots[(this.#count - 1) % this.spec.slots];
-    const lanes = this.spec.state.lanes.map((_, lane) => {
-      const at = HEAD_WORDS + CURSOR_WORDS * lane;
-      return { epoch: words[at], shard: words[at + 1], document: words[at + 2], token: words[at + 3] };
+    const words = this.#slots[(this.#count - 1) % this.spec.slots].state;
+    const lanes = this.spec.state.lanes.map(({ cursors }, lane) => {
+      const at = STATE_WORDS + this.#laneWords * lane;
+      return {
+        rows: words[at],
+        cursors: cursors.map((_, source) => {
+          const [epoch, shard, document, token] = words.subarray(at + 1 + CURSOR_WORDS * source);
+          return { epoch, shard, document, token };
+        }),
+      };
     });
     return { ...this.spec.state, step: words[0], nextLane: words[1], lanes };
   }
 }
 
-/** Bytes of a batch with the state after it. */
-function slotBytes({ batchSize, seqLen, state }: Omit<RingSpec, "memory">): number {
-  return batchBytes(batchSize, seqLen) + 8 * (HEAD_WORDS + CURSOR_WORDS * state.lanes.length);
+/** Bytes of the control words, of what stands in front of the slots, and of a slot. */
+function sizesOf({ batchSize, seqLen, workers, state }: Omit<RingSpec, "memory">) {
+  const control = 64 * Math.ceil(4 * (FILLED + workers) / 64), sources = state.sources.length;
+  const words = workers * (EPOCHS + sources) + STATE_WORDS + state.lanes.length * (1 + CURSOR_WORDS * sources);
+  return { control, head: control + 8 * READING_WORDS * workers, slot: batchBytes(batchSize, seqLen) + 8 * words };
 }
 
 async function wait(control: Int32Array, word: number, value: number): Promise<void> {

@@ -32,7 +32,7 @@ export interface Shard {
   read(take: Take, epoch: number): AsyncGenerator<Document, void>;
 }
 
-/** How documents are found in a file. */
+/** How documents are found in a file, and in what order. */
 export interface ReadOptions {
   /** Key of the text in a line or a column; default `text`. */
   readonly field?: string;
@@ -40,6 +40,14 @@ export interface ReadOptions {
   readonly maxBytes?: number;
   /** Is told of each document, or rest of a shard, that cannot be used; reading goes on behind it, unless it throws. Default: it throws. */
   readonly onBad?: (error: DataError) => void;
+}
+
+/** How files of tokens are read. */
+export interface TokenOptions extends ReadOptions {
+  /** The token that ends a document; null: there is none. */
+  readonly end?: number | null;
+  /** Bytes of a token where the file does not say; default 2. */
+  readonly tokenBytes?: 2 | 4;
 }
 
 /** The largest document, where nothing else is said: far above any text, and below what a string can hold. */

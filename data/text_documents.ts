@@ -3,10 +3,11 @@
  * lies, so that they can be read in any order, and a share can be held out.
  * @module
  */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { DataError } from "./error.ts";
+import { hashOf } from "./identity.ts";
 import { shuffled } from "./order.ts";
-import type { Take, TextDocument } from "./shard.ts";
+import { attempt, MAX_DOCUMENT_BYTES, type ReadOptions, refuse, type Take, type TextDocument } from "./shard.ts";
 import { CHUNK_BYTES, isMissing, reading } from "./source.ts";
 import { nothing } from "./texts.ts";
 
@@ -14,9 +15,7 @@ import { nothing } from "./texts.ts";
 export type Part = "all" | "training" | "held-out";
 
 /** What the documents of files are. */
-export interface TextDocumentsOptions {
-  /** Key of a line's text in `.jsonl`; default `text`. */
-  readonly field?: string;
+export interface TextDocumentsOptions extends ReadOptions {
   /** Default: all. */
   readonly part?: Part;
   /** Seed of the order, another one in each epoch; default: as they lie. */
@@ -48,31 +47,27 @@ export class TextDocuments {
   /** Tells these documents in this order from others. */
   readonly identity: string;
   readonly #places: readonly Place[];
-  readonly #field: string;
-  readonly #shuffle: number | undefined;
+  readonly #options: TextDocumentsOptions;
 
-  private constructor(places: readonly Place[], all: number, options: TextDocumentsOptions) {
+  private constructor(places: readonly Place[], all: number, options: TextDocumentsOptions, content: string) {
     const { field = "text", part = "all", shuffle } = options;
     this.#places = places;
-    this.#field = field;
-    this.#shuffle = shuffle;
+    this.#options = options;
     this.all = all;
-    const sizes = places.map(({ start, end }) => end - start);
-    const said = JSON.stringify([field, part, shuffle ?? null, sizes]);
-    this.identity = createHash("sha256").update(said).digest("hex").slice(0, 16);
+    this.identity = hashOf([field, part, shuffle ?? null, places.map(({ start, end }) => end - start), content]);
   }
 
   /** Finds the documents of files.
    * @throws {DataError} when a file cannot be read, or there is no document for a part. */
   static async open(files: readonly string[], options: TextDocumentsOptions = {}): Promise<TextDocuments> {
-    const places: Place[] = [];
+    const places: Place[] = [], hash = createHash("sha256");
     for (const file of files) {
-      if (isLines(file)) { for await (const place of lines(file)) places.push(place); }
-      else places.push({ file, start: 0, end: await sizeOf(file) });
+      if (isLines(file)) { for await (const place of lines(file, hash)) places.push(place); }
+      else places.push({ file, start: 0, end: await hashed(file, hash) });
     }
     if (places.length === 0) throw noDocument(files);
-    const { part = "all" } = options;
-    return new TextDocuments(part === "all" ? places : await partOf(places, part), places.length, options);
+    const { part = "all" } = options, own = part === "all" ? places : await partOf(places, part);
+    return new TextDocuments(own, places.length, options, hash.digest("hex"));
   }
 
   /** Number of documents. */
@@ -94,11 +89,13 @@ export class TextDocuments {
   /** Reads those documents at the places of an epoch's order. A lane has the same documents in every epoch, so that it never
    * has fewer tokens than before. */
   async *read({ from, every, offset }: Take, epoch: number): AsyncGenerator<TextDocument, void> {
-    const own: number[] = [];
+    const own: number[] = [], { shuffle, onBad = refuse } = this.#options;
     for (let n = offset; n < this.count; n += every) own.push(n);
-    const order = this.#shuffle === undefined ? own : shuffled(own, this.#shuffle, epoch);
+    const order = shuffle === undefined ? own : shuffled(own, shuffle, epoch);
     for (let n = Math.max(0, Math.ceil((from - offset) / every)); n < order.length; n++) {
-      yield { index: own[n], text: await readText(this.#places[order[n]], this.#field) };
+      const place = this.#places[order[n]];
+      const text = await readText(place, this.#options).catch((error) => attempt(() => refuse(error), onBad));
+      if (text !== undefined) yield { index: own[n], text };
     }
   }
 }
@@ -134,18 +131,30 @@ async function cut(place: Place): Promise<[Place, Place]> {
   return [{ file, start, end: start + at }, { file, start: start + at, end }];
 }
 
-async function sizeOf(file: string): Promise<number> {
-  return (await found(file, () => Deno.stat(file))).size;
+/** Bytes of a file, all of which go into a hash. */
+async function hashed(file: string, hash: Hash): Promise<number> {
+  let bytes = 0;
+  for await (const chunk of chunksOf(file, hash)) bytes += chunk.length;
+  return bytes;
+}
+
+/** A file in chunks, each valid until the next. */
+async function* chunksOf(file: string, hash: Hash): AsyncGenerator<Uint8Array, void> {
+  using open = await found(file, () => Deno.open(file));
+  const chunk = new Uint8Array(CHUNK_BYTES);
+  for (let count; (count = await reading(file, () => open.read(chunk))) !== null;) {
+    const bytes = chunk.subarray(0, count);
+    hash.update(bytes);
+    yield bytes;
+  }
 }
 
 /** The lines of a file that are not empty. */
-async function* lines(file: string): AsyncGenerator<Place, void> {
-  using open = await found(file, () => Deno.open(file));
-  const chunk = new Uint8Array(CHUNK_BYTES);
+async function* lines(file: string, hash: Hash): AsyncGenerator<Place, void> {
   let [at, start, line, isEmpty] = [0, 0, 1, true];
-  for (let count; (count = await reading(file, () => open.read(chunk))) !== null;) {
-    for (let n = 0; n < count;) {
-      const newline = chunk.subarray(0, count).indexOf(NEWLINE, n), end = newline < 0 ? count : newline;
+  for await (const chunk of chunksOf(file, hash)) {
+    for (let n = 0; n < chunk.length;) {
+      const newline = chunk.indexOf(NEWLINE, n), end = newline < 0 ? chunk.length : newline;
       for (; n < end && isEmpty; n++) isEmpty = chunk[n] === 0x20 || chunk[n] === 0x0d || chunk[n] === 0x09;
       n = end;
       if (newline < 0) break;
@@ -153,7 +162,7 @@ async function* lines(file: string): AsyncGenerator<Place, void> {
       [start, line, isEmpty] = [at + newline + 1, line + 1, true];
       n++;
     }
-    at += count;
+    at += chunk.length;
   }
   if (!isEmpty) yield { file, start, end: at, line };
 }
@@ -172,8 +181,13 @@ async function bytesOf({ file, start, end }: Place): Promise<Uint8Array> {
 }
 
 /** The text of a document. */
-async function readText(place: Place, field: string): Promise<string> {
-  const bytes = await bytesOf(place), { file, line } = place;
+async function readText(place: Place, options: ReadOptions): Promise<string> {
+  const { file, line, start, end } = place, { field = "text", maxBytes = MAX_DOCUMENT_BYTES } = options;
+  if (end - start > maxBytes) {
+    const why = `it has more than ${maxBytes} bytes`;
+    throw badDocument(file, line ?? 1, why, "a shorter document", "raise data.max_document_bytes");
+  }
+  const bytes = await bytesOf(place);
   let text: string;
   try {
     text = decoder.decode(bytes);

@@ -5,22 +5,32 @@ import { isMissing, reading } from "./source.ts";
 /** Names of the files that are taken of a folder. */
 const TEXT_FILES = /\.(txt|md|jsonl)$/i;
 
-/** The files that paths and patterns name, each once and sorted; of a folder, those of `.txt`, `.md` and `.jsonl` in it and
- * below. In a pattern `*` and `?` stand for anything but `/`, and `**` for any folders; names that begin with a dot are left
+/** Which files of a folder are taken. */
+export interface Taken {
+  readonly names: RegExp;
+  /** The same for people. */
+  readonly kinds: string;
+}
+
+/** Those of one's own text. */
+const TEXTS: Taken = { names: TEXT_FILES, kinds: ".txt, .md or .jsonl" };
+
+/** The files that paths and patterns name, each once and sorted; of a folder, those of `taken` (by default `.txt`, `.md` and `.jsonl`) in
+ * it and below. In a pattern `*` and `?` stand for anything but `/`, and `**` for any folders; names that begin with a dot are left
  * out unless the pattern spells the dot.
  * @throws {DataError} when a path or a pattern names no file. */
-export async function expand(patterns: readonly string[]): Promise<string[]> {
+export async function expand(patterns: readonly string[], taken: Taken = TEXTS): Promise<string[]> {
   const files = new Set<string>();
   for (const pattern of patterns) {
-    const found = /[*?]/.test(pattern) ? await matches(pattern) : await named(pattern);
-    if (found.length === 0) throw nothing(pattern);
+    const found = /[*?]/.test(pattern) ? await matches(pattern) : await named(pattern, taken.names);
+    if (found.length === 0) throw nothing(pattern, taken);
     for (const file of found) files.add(file);
   }
   return [...files].sort();
 }
 
 /** The file of a path, or those of a folder. */
-async function named(path: string): Promise<string[]> {
+async function named(path: string, names: RegExp): Promise<string[]> {
   let info: Deno.FileInfo;
   try {
     info = await reading(path, () => Deno.stat(path));
@@ -30,7 +40,7 @@ async function named(path: string): Promise<string[]> {
   }
   if (!info.isDirectory) return info.isFile ? [path] : [];
   const files = await walk(path.endsWith("/") ? path : `${path}/`, ["**"]);
-  return files.filter((file) => TEXT_FILES.test(file));
+  return files.filter((file) => names.test(file));
 }
 
 async function matches(pattern: string): Promise<string[]> {
@@ -81,11 +91,11 @@ function fits(name: string, part: string): boolean {
 }
 
 /** The error of what names no file. */
-export function nothing(pattern: string): DataError {
+export function nothing(pattern: string, { kinds }: Taken = TEXTS): DataError {
   return new DataError({
     code: "no_such_file",
-    what: `Cannot find a text file at ${JSON.stringify(pattern)}`,
-    expected: "a file, a folder with .txt, .md or .jsonl, or a pattern such as notes/*.md or notes/**/*.txt",
+    what: `Cannot find ${kinds === TEXTS.kinds ? "a text file" : "a file"} at ${JSON.stringify(pattern)}`,
+    expected: `a file, a folder with ${kinds}, or a pattern such as notes/*.md or notes/**/*.txt`,
     fix: `correct the path, which is taken from ${Deno.cwd()}`,
   });
 }

@@ -12,10 +12,7 @@ type Schema = { [key: string]: unknown; properties?: Record<string, Schema>; any
 export function configSchemaText(): string {
   const { properties } = z.toJSONSchema(configSchema, { io: "input", target: "draft-7" }) as Schema;
   const root: Schema = { $schema: "http://json-schema.org/draft-07/schema#", type: "object", properties: {} };
-  for (const [section, table] of Object.entries(properties!)) {
-    const keys = Object.entries(table.properties!).map(([key, schema]) => [key, keySchema(schema)]);
-    root.properties![section] = { ...tableOf(table.description as string), properties: Object.fromEntries(keys) };
-  }
+  for (const [section, table] of Object.entries(properties!)) root.properties![section] = sectionSchema(table);
   for (const name of foreignNames()) {
     const parts = name.split("."), key = parts.pop()!;
     let table = root;
@@ -24,6 +21,14 @@ export function configSchemaText(): string {
     table.properties![key] = { description: `Of torchtitan: ${meaning(foreign)}.`, ...only(values) };
   }
   return JSON.stringify({ ...root, additionalProperties: false }, null, 2) + "\n";
+}
+
+/** The keys of a section, and the sections in it. */
+function sectionSchema({ description, properties }: Schema): Schema {
+  const keys = Object.entries(properties!).map(([key, schema]) =>
+    [key, schema.properties ? sectionSchema(schema) : keySchema(schema)] as const
+  );
+  return { ...tableOf(description as string), properties: Object.fromEntries(keys) };
 }
 
 const tableOf = (description: string): Schema => ({

@@ -1,6 +1,6 @@
 /** A rank's part of a batch: where sequences are shared out, some of their tokens, in the order that balances the work.
  * @module */
-import type { Batch } from "../data/loader.ts";
+import type { Batch } from "../data/batch.ts";
 import { sequenceOrder } from "../parallel/balance.ts";
 import type { MeshLayout } from "./ranks.ts";
 import type { BatchViews } from "./step_program.ts";

@@ -49,10 +49,13 @@ export interface TrainOptions {
   readonly remat?: RematPolicy | RematBudget;
   /** Does attention stay inside of a document? Default: it sees the whole row, across documents. */
   readonly documents?: boolean;
-  /** Independent streams of documents. Default: 8, or as many as text files of one's own are enough for. */
+  /** Independent streams of documents. Default: 8, or the next multiple of the rows of a microbatch of all data ranks; fewer where
+   * text files of one's own are not enough for as many. */
   readonly lanes?: number;
-  /** Are the documents of text files read in another order in each epoch? Default: yes; no: as they lie. */
+  /** Are documents read in another order in each epoch? Default: yes, but for C4, which is in no order; no: as they lie. */
   readonly shuffle?: boolean;
+  /** How data is read. */
+  readonly dataloader?: DataloaderOptions;
   /** Seed of the initial values, and of the order of documents; default 0. */
   readonly seed?: number;
   /** CPU threads; default 0: one per core, as far as the CPU quota keeps them busy, in equal shares for the ranks of a host. */
@@ -75,6 +78,20 @@ export interface TrainOptions {
   readonly profile?: (step: number) => boolean;
   /** Receives what is worth knowing while the run goes on: that the text is read again. Default: it is printed. */
   readonly notice?: (text: string) => void;
+}
+
+/** How data is read. */
+export interface DataloaderOptions {
+  /** Threads that read and tokenise on each rank, each lanes of its own; default 1. */
+  readonly workers?: number;
+  /** Batches that are ready beside the one in use; default 3. */
+  readonly ahead?: number;
+  /** Documents of a shard that are shuffled together; default: 0 of C4, of which nothing is shuffled then, and 1,024 of files. */
+  readonly shuffleWindow?: number;
+  /** The largest document, in bytes of text; default 256 MiB. */
+  readonly maxDocumentBytes?: number;
+  /** Are documents that cannot be used counted and left out? Default: they are an error. */
+  readonly skipBad?: boolean;
 }
 
 /** What `evaluate` runs on. */
@@ -102,6 +119,10 @@ export interface TrainStep extends StepNumbers {
   /** How often the text has been read: of the streams of documents, the slowest counts. Of text files with a fraction, else only how
    * often all of it has. */
   readonly epoch: number;
+  /** The same of each source of a mixture, by its name. */
+  readonly epochs: Readonly<Record<string, number>>;
+  /** Documents that were left out since the run was opened, as they could not be used, on all ranks. */
+  readonly skippedDocuments: number;
   /** Wait for the data, in milliseconds. */
   readonly loadingMs: number;
   /** Time in the native call, in milliseconds. */
@@ -159,6 +180,7 @@ export function complete(options: TrainOptions): CompleteOptions {
     precision: options.precision ?? {},
     remat: options.remat ?? { mode: "none" },
     shuffle: options.shuffle ?? true,
+    dataloader: options.dataloader ?? {},
     seed: options.seed ?? 0,
     threads: options.threads ?? 0,
     mesh: options.mesh ?? {},

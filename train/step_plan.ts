@@ -41,6 +41,8 @@ export interface StepOptions {
   readonly documents?: boolean;
   /** Sizes of an evaluation's batches, on each data rank; without them there is no evaluation. */
   readonly evaluate?: { readonly batch: number; readonly seqLen: number };
+  /** How many batches loaders hold ready beside the one in use. */
+  readonly dataloader?: { readonly ahead?: number };
   /** What backward makes again; default: what is nearly free. */
   readonly remat?: RematPolicy | RematBudget;
   /** Threads that the program runs on. */
@@ -214,7 +216,7 @@ export interface HostMemory {
 }
 
 function hostMemory(plan: MemoryPlan, spread: StateLayouts, options: StepOptions): HostMemory {
-  const { batch, seqLen, accumulation, evaluate } = options, { sections } = plan;
+  const { batch, seqLen, accumulation, evaluate, dataloader } = options, { sections } = plan;
   const update = sections.find((s) => s.graph.name === "update")!, microbatch = sections.find(isOfMicrobatch)!;
   const step = {
     inputBytes: accumulation * microbatch.inputBytes + update.inputBytes,
@@ -226,7 +228,8 @@ function hostMemory(plan: MemoryPlan, spread: StateLayouts, options: StepOptions
     host: {
       inputBytes: most("inputBytes"),
       outputBytes: most("outputBytes"),
-      prefetchBytes: prefetchBytes(batch, seqLen) + (evaluate ? prefetchBytes(evaluate.batch, evaluate.seqLen) : 0),
+      prefetchBytes: prefetchBytes(batch, seqLen, dataloader?.ahead) +
+        (evaluate ? prefetchBytes(evaluate.batch, evaluate.seqLen) : 0),
       ...checkpointMemory(plan, spread, options.checkpoint),
     },
   };

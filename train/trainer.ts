@@ -3,7 +3,8 @@
  * @module */
 import { DataError } from "../data/error.ts";
 import { Unigrams } from "../data/dataset.ts";
-import { mergeStates } from "../data/loader.ts";
+import { makeBatch } from "../data/batch.ts";
+import { mergeStates } from "../data/loader_state.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
@@ -41,6 +42,13 @@ interface Opened {
   readonly owned: AsyncDisposable;
 }
 
+/** What ranks have told each other behind a step. */
+interface Told {
+  readonly maxLoss: number;
+  readonly epochs: readonly number[];
+  readonly skipped: number;
+}
+
 /** A run in progress. Iterate over it for its steps; dispose of it with `await using`. */
 export class Trainer implements AsyncDisposable {
   /** What the run was opened with, and the defaults of the rest. */
@@ -68,7 +76,8 @@ export class Trainer implements AsyncDisposable {
   readonly #owned: AsyncDisposable;
   #step = 0;
   #tokensSeen = 0;
-  #epoch = 0;
+  /** Complete passes over each source. */
+  #epochs: readonly number[];
   #unsaved: unknown;
   #stopping = false;
   #stopped = false;
@@ -84,9 +93,11 @@ export class Trainer implements AsyncDisposable {
     this.group = group;
     this.#checkpoints = checkpoints;
     [this.#step, this.#tokensSeen] = [this.start?.step ?? 0, this.start?.tokensSeen ?? 0];
-    this.#epoch = Math.min(...this.start?.loader?.lanes.map((lane) => lane.epoch) ?? [0]);
     this.#native = native;
     this.#loader = loader;
+    this.#epochs = loader.sources.map((_, source) =>
+      Math.min(...this.start?.loader?.lanes.map(({ cursors }) => cursors[source].epoch) ?? [0])
+    );
     this.#part = new BatchPart(options.seqLen, ranks);
     this.#owned = owned;
   }
@@ -107,9 +118,17 @@ export class Trainer implements AsyncDisposable {
     let group: ProcessGroup | undefined;
     await using stack = new AsyncDisposableStack();
     try {
-      const data = { dataset: full.data, tokenizer: full.tokenizer, batchSize: batch, seqLen, lanes };
-      const shuffle = full.shuffle ? full.seed : undefined;
-      const opening = prefetch({ ...data, ...share, shuffle, state: start?.loader }), checking = checkValidation(full);
+      const data = {
+        dataset: full.data,
+        tokenizer: full.tokenizer,
+        batchSize: batch,
+        seqLen,
+        lanes,
+        ...full.dataloader,
+      };
+      const shuffle = full.shuffle ? full.seed : undefined, listener = { notice: full.notice ?? console.log };
+      const opening = prefetch({ ...data, ...share, shuffle, state: start?.loader }, listener),
+        checking = checkValidation(full);
       const checked = checking.catch(() => {}); // it is awaited below, behind what is of more use
       stack.defer(() => checked);
       const compiling = attempt(() => {
@@ -227,11 +246,11 @@ export class Trainer implements AsyncDisposable {
       await this.program.recordNext();
     }
     const start = performance.now();
-    let read = this.#epoch;
+    let [read, skipped] = [this.#epochs, 0];
     for (const views of this.program.microbatches) {
       const batch = (await this.#loader.next())!;
       this.#part.put(views, batch);
-      read = batch.epoch;
+      [read, skipped] = [batch.epochs, batch.skipped];
     }
     const loaded = performance.now();
     const numbers = await this.program.step(step, lr, {
@@ -240,17 +259,19 @@ export class Trainer implements AsyncDisposable {
     });
     this.#step = step;
     this.#tokensSeen += numbers.tokenCount;
-    const ended = performance.now(), { maxLoss, epoch } = await this.#agree(numbers.loss, read);
-    this.#count(epoch);
+    const ended = performance.now(), told = await this.#agree(numbers.loss, read, skipped);
+    this.#count(told.epochs);
     const before = this.saves.length;
     await this.#saveIfDue(false).catch((error) => this.#unsaved = error);
     return {
       step,
       lr,
       ...numbers,
-      maxLoss,
+      maxLoss: told.maxLoss,
       tokensSeen: this.#tokensSeen,
-      epoch,
+      epoch: Math.min(...told.epochs),
+      epochs: Object.fromEntries(this.#loader.sources.map((name, source) => [name, told.epochs[source]])),
+      skippedDocuments: told.skipped,
       loadingMs: loaded - start,
       nativeMs: ended - loaded,
       ...(recorded ? { profile: this.#profile(step, [start, loaded, ended]) } : {}),
@@ -294,31 +315,43 @@ export class Trainer implements AsyncDisposable {
     await this.#checkpoints?.after(place, (...what) => this.#begin(...what), this.group);
   }
 
-  /** Tells once a pass that the text is read again, on the first rank. */
-  #count(read: number): void {
-    const epoch = Math.floor(read), { notice = console.log } = this.options;
-    if (epoch > this.#epoch && (this.ranks?.rank ?? 0) === 0) {
-      notice(`epoch ${epoch + 1}: all of the text has been read by step ${this.#step}, and is read again`);
-    }
-    this.#epoch = epoch;
+  /** Tells once a pass that the text, or that of a source, is read again, on the first rank. */
+  #count(read: readonly number[]): void {
+    const { notice = console.log } = this.options, { sources } = this.#loader;
+    read.forEach((passes, source) => {
+      const epoch = Math.floor(passes), what = sources.length === 1 ? "the text" : sources[source];
+      if (epoch > this.#epochs[source] && (this.ranks?.rank ?? 0) === 0) {
+        notice(`epoch ${epoch + 1}: all of ${what} has been read by step ${this.#step}, and is read again`);
+      }
+    });
+    this.#epochs = read.map(Math.floor);
   }
 
-  /** What ranks tell each other behind a step: whether to stop, their own losses, of which it returns the largest, and the passes that
-   * they have made over the text, of which it returns the fewest. What is saved meanwhile goes on when all ranks have come as far. */
-  async #agree(loss: number, epoch: number): Promise<{ maxLoss: number; epoch: number }> {
-    if (!this.group) return { maxLoss: loss, epoch };
-    const isReady = this.#checkpoints?.isReady ?? false;
-    const mine = [this.#stopping ? 1 : 0, await this.program.ownLoss(), epoch, isReady ? 1 : 0];
-    const all = await this.group.exchange(mine);
-    let [maxLoss, fewest, ready] = [-Infinity, Infinity, true];
+  /** What ranks tell each other behind a step: whether to stop, their own losses, of which it returns the largest, the passes that they
+   * have made over each source, of which it returns the fewest, and the documents that they have left out, of which it returns the sum.
+   * What is saved meanwhile goes on when all ranks have come as far. */
+  async #agree(loss: number, epochs: readonly number[], skipped: number): Promise<Told> {
+    if (!this.group || !this.ranks) return { maxLoss: loss, epochs, skipped };
+    const isReady = this.#checkpoints?.isReady ?? false, { mesh, rank } = this.ranks;
+    const counts = mesh.group(rank, BATCH_AXES.flatMap((axis) => mesh.factorsOf(axis))).includes(0); // others read the same
+    const mine = [
+      this.#stopping ? 1 : 0,
+      await this.program.ownLoss(),
+      isReady ? 1 : 0,
+      counts ? skipped : 0,
+      ...epochs,
+    ];
+    const all = await this.group.exchange(mine), fewest = epochs.map(() => Infinity);
+    let [maxLoss, ready, sum] = [-Infinity, true, 0];
     for (let i = 0; i < all.length; i += mine.length) {
       this.#stopped ||= all[i] > 0;
       if (all[i + 1] > maxLoss) maxLoss = all[i + 1]; // not a number where all of a rank's tokens are ignored
-      fewest = Math.min(fewest, all[i + 2]);
-      ready &&= all[i + 3] > 0;
+      ready &&= all[i + 2] > 0;
+      sum += all[i + 3];
+      fewest.forEach((few, source) => fewest[source] = Math.min(few, all[i + 4 + source]));
     }
     if (ready) await this.#checkpoints?.hold();
-    return { maxLoss, epoch: fewest };
+    return { maxLoss, epochs: fewest, skipped: sum };
   }
 
   /** Does what ranks do together; one that fails does not wait for the others when it is disposed of. */
@@ -342,23 +375,30 @@ export class Trainer implements AsyncDisposable {
   }
 
   async #evaluate(): Promise<Evaluation> {
-    const { validation, tokenizer } = this.options, views = this.program.evaluation;
+    const { validation } = this.options, views = this.program.evaluation;
     if (!validation || !views) {
       throw new RangeError("Cannot evaluate: the run has no validation data; give the option `validation`");
     }
     const start = performance.now(), { seqLen, steps } = validation, part = new BatchPart(seqLen, this.ranks);
     const share = this.ranks && dataRankOf(this.ranks.mesh, this.ranks.rank);
-    await using loader = await prefetch({ ...wholeText(validation, tokenizer), ...share });
-    const unigrams = new Unigrams(loader.vocabSize);
+    await using loader = await prefetch({ ...wholeText({ ...this.options, validation }), ...share });
+    const unigrams = new Unigrams(loader.vocabSize), nothing = makeBatch(validation.batch, seqLen);
     let batches = 0;
-    for (let batch; batches !== steps && (batch = await loader.next()); batches++) {
-      part.put(views, batch);
-      unigrams.add(batch.targets);
+    for (; batches !== steps; batches++) {
+      const batch = await loader.next();
+      if (!await this.#hasAny(batch !== undefined)) break;
+      part.put(views, batch ?? nothing); // others may have more
+      unigrams.add((batch ?? nothing).targets);
       await this.program.evaluate(batches === 0);
     }
     const { loss, tokenCount } = await this.program.evaluated();
     await this.#addUnigrams(unigrams);
     return { loss, tokens: tokenCount, unigramEntropy: unigrams.entropy(), ms: performance.now() - start };
+  }
+
+  /** Does any rank have a batch? */
+  async #hasAny(mine: boolean): Promise<boolean> {
+    return this.group ? (await this.group.exchange([mine ? 1 : 0])).some((has) => has > 0) : mine;
   }
 
   /** Adds what the other data ranks have counted. */
@@ -415,16 +455,18 @@ function factsOf({ model: _, comm: _comm, agreed, ...options }: CompleteOptions)
 
 type Validation = NonNullable<CompleteOptions["validation"]>;
 
-/** The held-out text once, from its beginning: one lane, as there is no order of lanes to keep, and several would each need a document. */
-function wholeText({ data: dataset, batch: batchSize, seqLen }: Validation, tokenizer?: string | URL) {
-  return { dataset, tokenizer, batchSize, seqLen, lanes: 1, infinite: false };
+/** The held-out text once, from its beginning. */
+function wholeText({ validation, tokenizer, dataloader }: CompleteOptions & { validation: Validation }) {
+  const { data: dataset, batch: batchSize, seqLen } = validation, { maxDocumentBytes, skipBad } = dataloader;
+  return { dataset, tokenizer, batchSize, seqLen, infinite: false, maxDocumentBytes, skipBad };
 }
 
 /** Reads the first row of the held-out text, so that what is wrong with it is told before the first step. */
-async function checkValidation({ validation, tokenizer }: CompleteOptions): Promise<void> {
-  if (!validation) return;
+async function checkValidation(options: CompleteOptions): Promise<void> {
+  if (!options.validation) return;
+  const validation = { ...options.validation, batch: 1 };
   try {
-    await using _loader = await prefetch({ ...wholeText({ ...validation, batch: 1 }, tokenizer), ahead: 1 });
+    await using _loader = await prefetch({ ...wholeText({ ...options, validation }), ahead: 1 });
   } catch (error) {
     if (!(error instanceof DataError)) throw error;
     const { what, ...problem } = error.problem;

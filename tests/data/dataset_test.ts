@@ -1,10 +1,10 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { type DatasetSpec, openDataset, SAMPLE, texts, Unigrams } from "../../data/dataset.ts";
+import { type OneSpec, openDataset, SAMPLE, texts, Unigrams } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { temporaryFolder, writeShards } from "./fixture.ts";
 
-async function allTexts(spec: DatasetSpec): Promise<string[]> {
+async function allTexts(spec: OneSpec): Promise<string[]> {
   const { shards } = await openDataset(spec);
   const documents = await Promise.all(
     shards.map((shard) => Array.fromAsync(shard.read({ from: 0, every: 1, offset: 0 }, 0))),

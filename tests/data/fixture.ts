@@ -1,7 +1,7 @@
 /** Small corpora for the tests of `data/`. @module */
 import { gzipSync } from "node:zlib";
 import { shardName, type Split } from "../../data/c4.ts";
-import type { Batch } from "../../data/loader.ts";
+import type { Batch } from "../../data/batch.ts";
 
 /** A folder that is removed at the end of its block. */
 export async function temporaryFolder(): Promise<AsyncDisposable & { readonly path: string }> {
@@ -39,7 +39,7 @@ export function isOpen(path: string): boolean {
 
 /** A copy of a batch as plain data. */
 export function plain(batch: Batch): Record<string, unknown> {
-  const { tokens, targets, positions, documents, rows, step, epoch } = batch;
+  const { tokens, targets, positions, documents, rows, step, epochs, skipped } = batch;
   return {
     tokens: [...tokens],
     targets: [...targets],
@@ -47,7 +47,8 @@ export function plain(batch: Batch): Record<string, unknown> {
     documents: [...documents],
     rows,
     step,
-    epoch,
+    epochs: [...epochs],
+    skipped,
   };
 }
 

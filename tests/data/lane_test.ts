@@ -1,8 +1,7 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
-import fc from "fast-check";
+import { assertEquals, assertRejects } from "@std/assert";
 import type { Dataset } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
-import { beginning, type Cursor, Lane, type LaneOptions, share } from "../../data/lane.ts";
+import { beginning, type Cursor, Lane, type LaneOptions } from "../../data/lane.ts";
 import type { Take } from "../../data/shard.ts";
 
 /** Shards of documents whose text names them; notes what is read. */
@@ -17,12 +16,13 @@ function fakeDataset(sizes: readonly number[], asked: Take[] = []): Dataset {
       await Promise.resolve();
     },
   }));
-  return { name: "fake", description: "a fake", shards };
+  return { name: "fake", description: "a fake", shards, identity: "" };
 }
 
 /** Document 2.7 becomes 20070, 20071, ...: as many tokens as its index modulo 4, and one more. */
 const encoder = {
   encoded: [] as string[],
+  vocabSize: 1e6,
   encode(text: string): Int32Array {
     this.encoded.push(text);
     const [shard, index] = text.split(".").map(Number);
@@ -32,8 +32,8 @@ const encoder = {
 
 function makeLane(sizes: readonly number[], options: Partial<LaneOptions> = {}, asked?: Take[]): Lane {
   const { lane = 0, lanes = 1 } = options;
-  const from = beginning(lane, lanes, sizes.length);
-  return new Lane(fakeDataset(sizes, asked), encoder, { lane, lanes, window: 1, infinite: false, from, ...options });
+  const dataset = fakeDataset(sizes, asked), from = beginning(dataset, lane, lanes);
+  return new Lane(dataset, encoder, { lane, lanes, window: 1, infinite: false, from, ...options });
 }
 
 /** All tokens of a lane, or the first `count`. */
@@ -43,27 +43,6 @@ async function tokens(lane: Lane, count = Infinity): Promise<number[]> {
   while (taken.length < count && await lane.take(window)) taken.push(window[0]);
   return taken;
 }
-
-Deno.test("lanes share the shards so that each document has one lane, and each lane as many as the others", () => {
-  const count = fc.integer({ min: 1, max: 40 });
-  fc.assert(fc.property(count, count, (lanes, shards) => {
-    const shares = Array.from({ length: lanes }, (_, lane) => share(lane, lanes, shards));
-    const { every } = shares[0];
-    const owners = new Map<string, number>();
-    for (const { shards, offset } of shares) {
-      for (const shard of shards) owners.set(`${shard} ${offset}`, (owners.get(`${shard} ${offset}`) ?? 0) + 1);
-    }
-    assertEquals(owners.size, shards * every);
-    assert([...owners.values()].every((n) => n === 1));
-    assert(shares.every((one) => one.shards.length === shares[0].shards.length && one.every === every));
-  }));
-});
-
-Deno.test("lanes take whole shards where there are enough, and every k-th document where k share one", () => {
-  assertEquals(share(1, 4, 8), { shards: [1, 5], every: 1, offset: 0 });
-  assertEquals(share(5, 8, 4), { shards: [1], every: 2, offset: 1 });
-  assertEquals(share(3, 4, 6), { shards: [1, 3, 5], every: 2, offset: 1 });
-});
 
 Deno.test("in one pass no document is read twice and none is lost", async () => {
   for (
@@ -128,7 +107,7 @@ Deno.test("going on does not tokenise the past", async () => {
 
 Deno.test("what is read ahead is not taken, and tells whether there is as much", async () => {
   const lane = makeLane([6], { window: 4 }), window = new Int32Array(4); // 13 tokens
-  assertEquals([await lane.readAhead(4), lane.cursor], [true, beginning(0, 1, 1)]);
+  assertEquals([await lane.readAhead(4), lane.cursor], [true, { epoch: 0, shard: 0, document: 0, token: 0 }]);
   await lane.take(window);
   assertEquals([...window], [0, 10, 11, 20]);
   assertEquals([await lane.readAhead(9), await lane.readAhead(10)], [true, false]);

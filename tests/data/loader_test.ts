@@ -2,7 +2,10 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { texts } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
-import { IGNORE_INDEX, Loader, type LoaderOptions, type LoaderState, mergeStates } from "../../data/loader.ts";
+import { IGNORE_INDEX, makeBatch } from "../../data/batch.ts";
+import { Loader, type LoaderOptions, timesRead } from "../../data/loader.ts";
+import { type LoaderState, mergeStates } from "../../data/loader_state.ts";
+import { share } from "../../data/share.ts";
 import { isOpen, someTexts, take, temporaryFolder, writeShards } from "./fixture.ts";
 
 /** Three shards, of 11, 12 and 13 documents. */
@@ -13,6 +16,9 @@ async function corpus() {
 }
 
 const json = <T>(value: T): T => JSON.parse(JSON.stringify(value));
+
+/** Complete passes of each lane over the only source. */
+const passesOf = ({ lanes }: LoaderState) => lanes.map(({ cursors: [{ epoch }] }) => epoch);
 
 /** Rows of batches one below the other. */
 function rows(batches: Record<string, unknown>[], seqLen: number): number[][] {
@@ -90,7 +96,10 @@ Deno.test("a loader that goes on from any state gives the same batches and state
     batches.push(...await take(loader, 1));
     states.push(json(loader.state()));
   }
-  assert(states[60].lanes.every(({ epoch }) => epoch > 0), "the test is meant to pass the end of the corpus");
+  assert(
+    states[60].lanes.every(({ cursors: [{ epoch }] }) => epoch > 0),
+    "the test is meant to pass the end of the corpus",
+  );
   for (const at of [0, 1, 2, 7, 19, 23, 40]) {
     await using other = await Loader.open({ ...options, state: states[at] });
     for (let n = at; n < at + 20; n++) {
@@ -105,7 +114,7 @@ Deno.test("on the sample, a loader that goes on in mid-shard gives the same 20 b
   await using loader = await Loader.open(options);
   await take(loader, 37);
   const state = json(loader.state());
-  assert(state.lanes.every(({ document }) => document > 10));
+  assert(state.lanes.every(({ cursors: [{ document }] }) => document > 10));
   const expected = await take(loader, 20);
   await using other = await Loader.open({ ...options, state });
   assertEquals(await take(other, 20), expected);
@@ -225,7 +234,7 @@ Deno.test("a batch counts the passes that all lanes of its loader have made", as
   let last = 0;
   const [first, second] = [new Set<number>(), new Set<number>()];
   for (let n = 0; n < 500 && last < 2; n++) {
-    const { epoch } = (await loader.next())!, passes = loader.state().lanes.map((lane) => lane.epoch);
+    const { epochs: [epoch] } = (await loader.next())!, passes = passesOf(loader.state());
     assertEquals(epoch, Math.min(...passes));
     assert(epoch >= last);
     last = epoch;
@@ -235,7 +244,7 @@ Deno.test("a batch counts the passes that all lanes of its loader have made", as
   assert(first.size > 3);
   // A data rank that reads the longer lane alone knows nothing of the other.
   await using own = await Loader.open({ ...common, batchSize: 1, dataRank: 1, dataRanks: 2 });
-  for (let n = 0; n < 500 && last > 0; n++) last = (await own.next())!.epoch === 1 ? 0 : last;
+  for (let n = 0; n < 500 && last > 0; n++) last = (await own.next())!.epochs[0] === 1 ? 0 : last;
   assertEquals(last, 0);
 });
 
@@ -267,34 +276,6 @@ Deno.test("a corpus shorter than one window is an error with both numbers", asyn
   await using loader = await Loader.open(options);
   const error = await assertRejects(() => loader.next(), DataError, "Lane 0 of 1 has 3 tokens in its 1 documents");
   assert(error.message.includes("at least 65 tokens"));
-});
-
-Deno.test("a state of something else is an error that says what to change", async (t) => {
-  await using folder = await corpus();
-  const options = { dataset: { name: "c4", path: folder.path }, batchSize: 1, seqLen: 8, lanes: 3 };
-  await using loader = await Loader.open(options);
-  const state = loader.state();
-  const lane = state.lanes[0];
-  const cases: [string, unknown, string][] = [
-    ["another dataset", { ...state, dataset: "c4_test" }, 'it belongs to "c4_test" with 3 shards'],
-    ["other shards", { ...state, shards: 4 }, 'it belongs to "c4" with 4 shards'],
-    [
-      "another number of lanes",
-      { ...state, lanes: [lane] },
-      "it has 1 lanes\n  expected: 3 lanes\n  fix: set data.lanes to 1",
-    ],
-    ["another version", { ...state, version: 2 }, "it is not one"],
-    ["null", null, "it is not one"],
-    ["a shard of another lane", { ...state, lanes: state.lanes.toReversed() }, "a number in it is impossible"],
-    ["a fraction", { ...state, lanes: state.lanes.with(0, { ...lane, token: 0.5 }) }, "a number in it is impossible"],
-    ["a lane that is not there", { ...state, nextLane: 3 }, "a number in it is impossible"],
-  ];
-  for (const [name, wrong, message] of cases) {
-    await t.step(name, async () => {
-      const error = await assertRejects(() => loader.restore(wrong as LoaderState), DataError, message);
-      assertEquals(error.code, "bad_state");
-    });
-  }
 });
 
 Deno.test("sizes that are no whole number from 1 on are errors", async () => {
@@ -354,9 +335,9 @@ Deno.test("the epoch of one's own text has a fraction, which never falls, and is
   await using loader = await Loader.open(options);
   const states = [json(loader.state())], epochs = [];
   for (let n = 0, epoch = 0; epoch < 2.5; n++) {
-    epochs.push(epoch = (await loader.next())!.epoch);
+    epochs.push(epoch = (await loader.next())!.epochs[0]);
     states.push(json(loader.state()));
-    assertEquals(Math.floor(epoch), Math.min(...loader.state().lanes.map((lane) => lane.epoch)));
+    assertEquals(Math.floor(epoch), Math.min(...passesOf(loader.state())));
   }
   assertEquals(epochs, epochs.toSorted((a, b) => a - b));
   assert(
@@ -365,7 +346,7 @@ Deno.test("the epoch of one's own text has a fraction, which never falls, and is
   );
   for (const at of [1, 20, epochs.length - 10]) {
     await using other = await Loader.open({ ...options, state: states[at] });
-    assertEquals((await take(other, 9)).map(({ epoch }) => epoch), epochs.slice(at, at + 9));
+    assertEquals((await take(other, 9)).map(({ epochs }) => (epochs as number[])[0]), epochs.slice(at, at + 9));
   }
 });
 
@@ -374,50 +355,75 @@ Deno.test("an only document has an epoch with a fraction, too", async () => {
   await Deno.writeTextFile(`${folder.path}/book.txt`, "x".repeat(98)); // 100 tokens
   const options = { dataset: texts(folder.path), tokenizer: "bytes", batchSize: 1, seqLen: 9 };
   await using loader = await Loader.open(options);
-  assertEquals((await take(loader, 12)).map(({ epoch }) => Math.round(10 * (epoch as number))), [
+  assertEquals((await take(loader, 12)).map(({ epochs }) => Math.round(10 * (epochs as number[])[0])), [
     ...[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
   ]);
-});
-
-Deno.test("a state is refused where its text or the order of it is another", async () => {
-  await using folder = await ownText();
-  const options = { dataset: texts(folder.path), batchSize: 1, seqLen: 9, lanes: 2, shuffle: 1 };
-  const state = json(await Loader.open(options).then((loader) => loader.state()));
-  const refused = async (other: Partial<LoaderOptions>) => {
-    const message = "it belongs to other text, or to another order of it";
-    assertEquals(
-      (await assertRejects(() => Loader.open({ ...options, state, ...other }), DataError, message)).code,
-      "bad_state",
-    );
-  };
-  await refused({ shuffle: undefined });
-  await refused({ shuffle: 2 });
-  await refused({ dataset: { ...texts(folder.path), part: "training" } });
-  await Deno.writeTextFile(`${folder.path}/more.md`, "more");
-  await refused({});
 });
 
 Deno.test("data ranks have the rows of one loader between them, whatever divides what", async () => {
   await using folder = await corpus();
   const dataset = { name: "c4", path: folder.path };
   for (const [lanes, batchSize, dataRanks] of [[8, 2, 2], [3, 2, 2], [4, 1, 3], [6, 3, 4], [12, 2, 3]]) {
-    for (const infinite of [true, false]) {
-      const common = { dataset, seqLen: 9, lanes, infinite }, steps = infinite ? 5 : 1000;
-      await using whole = await Loader.open({ ...common, batchSize: batchSize * dataRanks });
-      const expected = await take(whole, steps), parts: typeof expected[] = [];
-      for (let dataRank = 0; dataRank < dataRanks; dataRank++) {
-        await using loader = await Loader.open({ ...common, batchSize, dataRank, dataRanks });
-        parts.push(await take(loader, steps));
-      }
-      const where = `${lanes} lanes, ${dataRanks} x ${batchSize}, ${infinite ? "infinite" : "finite"}`;
-      assertEquals(parts.map((p) => p.length), parts.map(() => expected.length), where);
-      expected.forEach((batch, n) => {
-        for (const name of ["tokens", "targets", "documents"]) {
-          assertEquals(parts.flatMap((p) => p[n][name] as number[]), batch[name], `${name} of batch ${n}, ${where}`);
-        }
-      });
+    const common = { dataset, seqLen: 9, lanes };
+    await using whole = await Loader.open({ ...common, batchSize: batchSize * dataRanks });
+    const expected = await take(whole, 5), parts: typeof expected[] = [];
+    for (let dataRank = 0; dataRank < dataRanks; dataRank++) {
+      await using loader = await Loader.open({ ...common, batchSize, dataRank, dataRanks });
+      parts.push(await take(loader, 5));
     }
+    expected.forEach((batch, n) => {
+      for (const name of ["tokens", "targets", "documents"]) {
+        const where = `${name} of batch ${n}, ${lanes} lanes, ${dataRanks} x ${batchSize}`;
+        assertEquals(parts.flatMap((p) => p[n][name] as number[]), batch[name], where);
+      }
+    });
   }
+});
+
+Deno.test("data ranks of a finite loader have all its rows between them, once each, and read no lane of other groups", async () => {
+  await using folder = await corpus();
+  const dataset = { name: "c4", path: folder.path };
+  for (
+    const [lanes, batchSize, dataRanks, own] of [[8, 2, 2, 4], [3, 2, 2, 3], [1, 1, 3, 1], [6, 3, 4, 3], [3, 2, 6, 1]]
+  ) {
+    const common = { dataset, seqLen: 9, lanes, infinite: false };
+    await using whole = await Loader.open({ ...common, batchSize: 1 });
+    const expected = rows(await take(whole), 9).map(String).sort(), read: string[] = [];
+    for (let dataRank = 0; dataRank < dataRanks; dataRank++) {
+      await using loader = await Loader.open({ ...common, batchSize, dataRank, dataRanks });
+      assertEquals(loader.own.length, own);
+      read.push(...rows(await take(loader), 9).map(String));
+    }
+    assertEquals(read.sort(), expected, `${lanes} lanes, ${dataRanks} x ${batchSize}`);
+  }
+});
+
+Deno.test("workers of a data rank fill the rows of its loader between them, and its state", async () => {
+  await using folder = await corpus();
+  const options = {
+    dataset: { name: "c4", path: folder.path },
+    seqLen: 9,
+    lanes: 12,
+    batchSize: 3,
+    dataRank: 1,
+    dataRanks: 2,
+  };
+  await using whole = await Loader.open(options);
+  const batch = makeBatch(3, 9), workers = 4, crew: Loader[] = [];
+  for (let worker = 0; worker < workers; worker++) crew.push(await Loader.open({ ...options, worker, workers }));
+  assertEquals(crew.flatMap(({ own }) => own).sort((a, b) => a - b), whole.own);
+  for (let n = 0; n < 9; n++) {
+    let filled = 0;
+    for (const loader of crew) {
+      await loader.fill(batch);
+      filled += batch.rows;
+    }
+    const expected = (await whole.next())!;
+    for (const name of ["tokens", "targets", "documents"] as const) assertEquals(batch[name], expected[name]);
+    assertEquals(filled, 3);
+    assertEquals(mergeStates(crew.map((loader) => loader.state())), whole.state());
+  }
+  for (const loader of crew) await loader[Symbol.asyncDispose]();
 });
 
 Deno.test("a data rank reads no lane that gives it no rows", async () => {
@@ -426,7 +432,7 @@ Deno.test("a data rank reads no lane that gives it no rows", async () => {
   await using loader = await Loader.open({ ...options, dataRank: 1, dataRanks: 4 });
   const before = loader.state();
   await take(loader, 3);
-  const moved = loader.state().lanes.map((cursor, i) => JSON.stringify(cursor) !== JSON.stringify(before.lanes[i]));
+  const moved = loader.state().lanes.map((place, i) => JSON.stringify(place) !== JSON.stringify(before.lanes[i]));
   assertEquals(moved, [false, false, true, true, false, false, false, false]);
 });
 
@@ -441,5 +447,80 @@ Deno.test("a loader reads one's own text in another order in the next epoch, and
     await using loader = await Loader.open({ ...options, shuffle });
     const [first, second] = rows(await take(loader, 2), 23);
     assertEquals(String(first) === String(second), isSame);
+  }
+});
+
+Deno.test("lanes default to a multiple of the rows of all data ranks, of which each lane is then read once", async () => {
+  for (const [batchSize, dataRanks, lanes] of [[8, 1, 8], [2, 2, 8], [8, 2, 16], [3, 1, 9], [5, 4, 20], [1, 7, 14]]) {
+    const options = { dataset: { name: "c4_test" }, batchSize, dataRanks, seqLen: 8 };
+    await using loader = await Loader.open(options);
+    assertEquals([loader.lanes, timesRead(loader.lanes, options)], [lanes, 1]);
+  }
+  const times = [[8, 8, 16], [8, 8, 2], [12, 4, 3], [8, 2, 3]].map(([lanes, batchSize, dataRanks]) =>
+    timesRead(lanes, { batchSize, dataRanks })
+  );
+  assertEquals(times, [16, 2, 1, 3]);
+});
+
+Deno.test("of 16 data ranks each reads a sixteenth of the shards and one, whatever their number", async () => {
+  const whole = (shards: number, dataRank: number) => {
+    const read = new Map<number, Set<number>>();
+    for (let lane = 8 * dataRank; lane < 8 * dataRank + 8; lane++) {
+      for (const { shard, offset } of share(lane, 128, shards)) {
+        read.set(shard, (read.get(shard) ?? new Set()).add(offset));
+      }
+    }
+    return read.size;
+  };
+  for (const shards of [128, 129, 200, 255, 1000, 1024, 1029]) {
+    for (let rank = 0; rank < 16; rank++) {
+      assert(whole(shards, rank) <= shards / 16 + 1, `rank ${rank} reads ${whole(shards, rank)} of ${shards}`);
+    }
+  }
+  // and the loader opens no other file than those of its lanes
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, Array.from({ length: 33 }, (_, n) => someTexts(40, 100 * n)));
+  const options = { dataset: { name: "c4", path: folder.path }, batchSize: 2, seqLen: 8, dataRanks: 16 };
+  for (const dataRank of [0, 7, 15]) {
+    const read = new Set<number>();
+    await using loader = await Loader.open({ ...options, dataRank, onRead: (_, shard) => read.add(shard) });
+    for (let epoch = 0; epoch < 1;) epoch = (await loader.next())!.epochs[0];
+    assert(read.size <= 33 / 16 + 1, `rank ${dataRank} read ${[...read]}`);
+  }
+});
+
+Deno.test("a mixture gives each source its share of the rows, and goes on to the token", async () => {
+  await using folder = await temporaryFolder();
+  for (const [n, name] of ["a", "b", "c"].entries()) {
+    await Deno.mkdir(`${folder.path}/${name}`);
+    writeShards(`${folder.path}/${name}`, [someTexts(30, 300 * n), someTexts(20, 300 * n + 100)]);
+  }
+  const source = (name: string, weight: number) => ({
+    name,
+    data: { name: "c4", path: `${folder.path}/${name}` },
+    weight,
+  });
+  const dataset = { mixture: [source("a", 5), source("b", 3), source("c", 2)] };
+  const options = { dataset, batchSize: 4, seqLen: 32, lanes: 4 };
+  await using loader = await Loader.open(options);
+  const states = [json(loader.state())], batches: Record<string, unknown>[] = [];
+  for (let n = 0; n < 100; n++) {
+    batches.push(...await take(loader, 1));
+    states.push(json(loader.state()));
+  }
+  const alone = async (name: string) => {
+    await using one = await Loader.open({ ...options, dataset: dataset.mixture.find((s) => s.name === name)!.data });
+    return new Set(rows(await take(one, 130), 32).map(String));
+  };
+  const all = rows(batches, 32).map(String);
+  for (const [name, share] of [["a", 200], ["b", 120], ["c", 80]] as const) {
+    const own = await alone(name), count = all.filter((row) => own.has(row)).length;
+    assert(Math.abs(count - share) <= 8, `${count} rows of ${name}`);
+  }
+  const [a, b, c] = batches.at(-1)!.epochs as number[];
+  assert(a > b && b >= c, `each source has epochs of its own: ${a}, ${b}, ${c}`);
+  for (const at of [0, 1, 37, 80]) {
+    await using other = await Loader.open({ ...options, batchSize: 2, state: states[at] });
+    assertEquals(rows(await take(other, 30), 32), rows(batches.slice(at, at + 15), 32));
   }
 });

@@ -20,7 +20,7 @@ Deno.test("the worker gives the batches and the states of the loader", async () 
   }
   const { vocabSize, bosId, eosId } = loader.tokenizer;
   assertEquals([ahead.vocabSize, ahead.bosId, ahead.eosId, ahead.lanes], [vocabSize, bosId, eosId, 8]);
-  assertEquals(ahead.description, loader.dataset.description);
+  assertEquals(ahead.description, loader.sources[0].dataset.description);
 });
 
 Deno.test("the worker goes on from a state in mid-shard", async () => {
@@ -135,6 +135,95 @@ Deno.test("a lane that has no document, or too little text, is told before any b
     const long = { ...options, lanes: 1, seqLen: 5000, infinite };
     await assertRejects(() => prefetch(long), DataError, "expected: at least 5001 tokens");
     await using loader = await prefetch({ ...options, lanes: 3, infinite });
-    assertEquals(loader.state().lanes.map(({ document, token }) => [document, token]), [[0, 0], [0, 0], [0, 0]]);
+    assertEquals(loader.state().lanes.map(({ cursors: [{ document, token }] }) => [document, token]), [[0, 0], [0, 0], [
+      0,
+      0,
+    ]]);
   }
+});
+
+Deno.test("several workers give the batches and the states of one, a mixture's too", async () => {
+  await using folder = await temporaryFolder();
+  for (const [n, text] of someTexts(40).entries()) await Deno.writeTextFile(`${folder.path}/${n}.txt`, text);
+  const mixture = [
+    { data: { name: "c4_test" }, weight: 2 },
+    { data: { name: "files", path: folder.path }, weight: 1 },
+  ];
+  for (const dataset of [SAMPLE_OPTIONS.dataset, { mixture }]) {
+    const options = { ...SAMPLE_OPTIONS, dataset, shuffle: 3 };
+    await using loader = await Loader.open(options);
+    await using ahead = await prefetch({ ...options, workers: 3 });
+    for (let n = 0; n < 20; n++) {
+      assertEquals(plain((await ahead.next())!), plain((await loader.next())!));
+      assertEquals(ahead.state(), loader.state());
+    }
+    await using again = await prefetch({ ...options, workers: 2, state: JSON.parse(JSON.stringify(ahead.state())) });
+    assertEquals(await take(again, 10), await take(loader, 10));
+    assertEquals(ahead.sources, "mixture" in dataset ? ["c4_test", "files"] : ["c4_test"]);
+  }
+});
+
+Deno.test("a loader that stalls tells where and since when, and goes on", async () => {
+  const gate = Promise.withResolvers<void>(), lines = c4Lines(someTexts(6)), half = lines.indexOf("\n", 600) + 1;
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () =>
+    new Response(
+      new ReadableStream({
+        async start(stream) {
+          stream.enqueue(new TextEncoder().encode(lines.slice(0, half)));
+          await gate.promise;
+          stream.enqueue(new TextEncoder().encode(lines.slice(half)));
+          stream.close();
+        },
+      }),
+    ));
+  const path = `http://127.0.0.1:${server.addr.port}/slow.jsonl`, told: string[] = [];
+  const notice = (text: string) => {
+    told.push(text);
+    if (told.length === 2) gate.resolve();
+  };
+  const options = {
+    dataset: { name: "files", path },
+    tokenizer: "bytes",
+    batchSize: 1,
+    seqLen: 99,
+    lanes: 1,
+    infinite: false,
+  };
+  await using loader = await prefetch(options, { notice, stallMs: 30 });
+  assert((await take(loader)).length > 3);
+  assert(told.length >= 2);
+  for (const text of told) {
+    assert(/^waiting for data: shard slow\.jsonl, document [2-6], since \d+ s$/.test(text), text);
+  }
+});
+
+Deno.test("what cannot be used is left out, counted and told where that is asked for", async () => {
+  await using folder = await temporaryFolder();
+  const lines = someTexts(60).map((text, n) => JSON.stringify(n % 4 === 1 ? { url: "" } : { text })).join("\n");
+  await Deno.writeTextFile(`${folder.path}/a.jsonl`, lines);
+  const told: string[] = [],
+    options = { dataset: { name: "files", path: folder.path }, batchSize: 2, seqLen: 16, lanes: 2 };
+  await using loader = await prefetch({ ...options, skipBad: true }, { notice: (text) => told.push(text) });
+  let [skipped, epoch] = [0, 0];
+  while (epoch === 0) ({ skipped, epochs: [epoch] } = (await loader.next())!);
+  assert(skipped >= 15, `${skipped}`);
+  assertEquals(told.length, 11);
+  assert(
+    told.every((text) =>
+      /^left out: (Cannot read line \d+ \(byte \d+\) of shard .* it has no "text"|more is counted)/.test(text)
+    ),
+    told.join("\n"),
+  );
+  await assertRejects(() => prefetch({ ...options, seqLen: 900 }), DataError, "Cannot read line 2");
+});
+
+Deno.test("lanes that do not fit the rows are told with what they cost", async () => {
+  const told: string[] = [], notice = (text: string) => void told.push(text);
+  const common = { dataset: { name: "c4_test" }, batchSize: 4, seqLen: 16, dataRanks: 4 };
+  for (const [lanes, dataRank] of [[16, 0], [12, 1], [12, 0]]) {
+    await using _loader = await prefetch({ ...common, lanes, dataRank }, { notice });
+  }
+  assertEquals(told, [
+    "data: 12 lanes for 16 rows of 4 data ranks: all text is read and tokenised 4 times, as ranks share lanes; with data.lanes = 16 it is once",
+  ]);
 });

@@ -5,33 +5,35 @@ import { Ring } from "../../data/ring.ts";
 import { plain } from "./fixture.ts";
 
 /** Starts a worker and gives its first message. */
-async function start(options: unknown): Promise<Disposable & { message: Message }> {
+async function start(open: unknown) {
   const worker = new Worker(new URL("../../data/prefetch_worker.ts", import.meta.url), { type: "module" });
-  worker.postMessage(options);
+  worker.postMessage({ open });
   const message = await new Promise<Message>((resolve) => worker.onmessage = ({ data }) => resolve(data));
-  return { message, [Symbol.dispose]: () => worker.terminate() };
+  return { worker, message, [Symbol.dispose]: () => worker.terminate() };
 }
 
-Deno.test("the worker tells of its ring and fills it", async () => {
-  const options = { dataset: { name: "c4_test" }, batchSize: 2, seqLen: 32, ahead: 2 };
-  using worker = await start(options);
-  assert("opened" in worker.message, JSON.stringify(worker.message));
-  const ring = new Ring(worker.message.opened.ring);
-  assertEquals(ring.spec.slots, 3);
+Deno.test("a worker tells what it has opened, and fills its rows of the ring that it is given", async () => {
+  const options = { dataset: { name: "c4_test" }, batchSize: 2, seqLen: 32 };
+  using first = await start({ ...options, worker: 0, workers: 2 });
+  using second = await start({ ...options, worker: 1, workers: 2 });
+  assert("opened" in first.message, JSON.stringify(first.message));
+  const ring = Ring.make({ batchSize: 2, seqLen: 32, slots: 3, workers: 2, state: first.message.opened.state });
+  for (const { worker } of [first, second]) worker.postMessage({ ring: ring.spec });
   await using loader = await Loader.open(options);
   for (let n = 0; n < 5; n++) {
     assertEquals(plain((await ring.next(() => false))!), plain((await loader.next())!));
+    assertEquals(ring.state(), loader.state());
   }
 });
 
 Deno.test("the worker tells of a problem with the data as plain data", async () => {
-  using worker = await start({ dataset: { name: "c5" }, batchSize: 1, seqLen: 8, ahead: 1 });
+  using worker = await start({ dataset: { name: "c5" }, batchSize: 1, seqLen: 8 });
   assert("problem" in worker.message);
   assertEquals(worker.message.problem.code, "unknown_dataset");
 });
 
 Deno.test("the worker tells of any other error with its name and message", async () => {
-  using worker = await start({ dataset: null, batchSize: 1, seqLen: 8, ahead: 1 });
+  using worker = await start({ dataset: null, batchSize: 1, seqLen: 8 });
   assert("error" in worker.message);
   assertEquals(worker.message.error.name, "TypeError");
   assert(worker.message.error.message.length > 0);

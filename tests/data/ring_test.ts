@@ -1,33 +1,43 @@
 import { assert, assertEquals } from "@std/assert";
-import type { LoaderState } from "../../data/loader.ts";
+import type { LoaderState } from "../../data/loader_state.ts";
 import { Ring } from "../../data/ring.ts";
 
 const state: LoaderState = {
-  version: 1,
-  dataset: "fake",
-  shards: 5,
+  version: 2,
+  sources: [{ name: "a", shards: 5, identity: "" }, { name: "b", shards: 1, identity: "" }],
+  tokenizer: "",
   step: 0,
   nextLane: 0,
-  lanes: [{ epoch: 0, shard: 0, document: 0, token: 0 }, { epoch: 0, shard: 1, document: 0, token: 0 }],
+  lanes: [place(0, 0), place(1, 0)],
 };
+
+/** A lane's place after batch `n`. */
+function place(lane: number, n: number) {
+  const cursors = [0, 1].map((source) => ({
+    epoch: n,
+    shard: lane,
+    document: 2 ** 40 + n,
+    token: lane + n + 7 * source,
+  }));
+  return { rows: n, cursors };
+}
 
 /** Two views of one ring: the filler's and the user's. */
 function makeRings(slots = 3): [Ring, Ring] {
-  const filler = Ring.make({ batchSize: 2, seqLen: 4, slots, state });
+  const filler = Ring.make({ batchSize: 2, seqLen: 4, slots, workers: 1, state });
   return [filler, new Ring(structuredClone({ ...filler.spec }))];
 }
 
 /** The state after batch `n`. */
 function after(n: number): LoaderState {
-  const lanes = state.lanes.map(({ shard }, lane) => ({ epoch: n, shard, document: 2 ** 40 + n, token: lane + n }));
-  return { ...state, step: n + 1, nextLane: n % 2, lanes };
+  return { ...state, step: n + 1, nextLane: n % 2, lanes: [place(0, n), place(1, n)] };
 }
 
 async function fill(ring: Ring, n: number): Promise<void> {
   const batch = await ring.free();
   batch.tokens.fill(n);
-  batch.rows = n % 2 + 1;
-  ring.publish(after(n));
+  [batch.rows, batch.skipped, batch.epochs] = [n % 2 + 1, n, [n, 2 * n]];
+  ring.publish(0, after(n), [0, 1]);
 }
 
 const never = () => false;
@@ -49,13 +59,14 @@ ringTest("batches arrive in order with the state after each", async () => {
   assertEquals(user.state(), state);
   const filling = (async () => {
     for (let n = 0; n < 10; n++) await fill(filler, n);
-    filler.end();
+    await filler.free();
+    filler.end(0);
   })();
   for (let n = 0; n < 10; n++) {
     const batch = (await user.next(never))!;
     assertEquals([...batch.tokens], new Array(8).fill(n));
     assertEquals([...batch.positions], [0, 1, 2, 3, 0, 1, 2, 3]);
-    assertEquals([batch.step, batch.rows], [n, n % 2 + 1]);
+    assertEquals([batch.step, batch.rows, batch.skipped, batch.epochs], [n, n % 2 + 1, n, [n, 2 * n]]);
     assertEquals(user.state(), after(n));
   }
   await filling;
@@ -83,7 +94,8 @@ ringTest("the user waits for a batch, and for the end", async () => {
   await fill(filler, 0);
   assertEquals((await first)!.step, 0);
   const second = user.next(never);
-  filler.end();
+  await filler.free();
+  filler.end(0);
   assertEquals(await second, undefined);
 });
 
@@ -103,6 +115,35 @@ ringTest("who stops a waiting user lets it use first what was published", async 
   user.wake();
   assertEquals(await waiting, undefined);
 });
+
+ringTest(
+  "a batch is whole when all workers have filled their rows of it, and its state is of what each reads",
+  async () => {
+    const { spec } = Ring.make({ batchSize: 2, seqLen: 4, slots: 2, workers: 2, state });
+    const [first, second, user] = [new Ring(spec), new Ring(spec), new Ring(spec)];
+    const fillRow = async (ring: Ring, worker: number, n: number) => {
+      const batch = await ring.free();
+      batch.tokens.fill(10 * n + worker, 4 * worker, 4 * worker + 4);
+      [batch.rows, batch.skipped, batch.epochs] = [1, worker + 1, [worker === 0 ? 3 : 5, Infinity]];
+      const nowhere = place(0, 999); // of lanes that a worker does not read it knows nothing
+      const lanes = [0, 1].map((lane) => lane === worker ? place(lane, n) : nowhere);
+      ring.publish(worker, { ...after(n), lanes }, [worker]);
+    };
+    await fillRow(first, 0, 0);
+    await fillRow(first, 0, 1);
+    let isThere = false;
+    const next = user.next(never).then((batch) => (isThere = true, batch!));
+    await new Promise((done) => setTimeout(done, 20));
+    assertEquals(isThere, false);
+    second.tellReading(1, 1, 0, 2 ** 33);
+    assertEquals(user.reading(), { worker: 1, source: 1, shard: 0, document: 2 ** 33 });
+    await fillRow(second, 1, 0);
+    const batch = await next;
+    assertEquals([...batch.tokens], [0, 0, 0, 0, 1, 1, 1, 1]);
+    assertEquals([batch.rows, batch.skipped, batch.epochs], [2, 3, [3, Infinity]]);
+    assertEquals(user.state(), after(0));
+  },
+);
 
 ringTest("no memory is made after the ring", async () => {
   const [filler, user] = makeRings();

@@ -90,7 +90,11 @@ Deno.test("a shard is read whole or by place, from a folder and over the network
   const served = (name: string) => new URL(`http://127.0.0.1:${server.addr.port}/${name}`);
   for (const url of [toUrl(`${folder.path}/a b.json`), served("a%20b.json"), served("a%20b.json?whole")]) {
     const file = shardFile(url);
-    assertEquals([file.name, await file.size(), await file.identity()], ["a b.json", 10, "10"]);
+    assertEquals([file.name, await file.size(), await file.identity()], [
+      "a b.json",
+      10,
+      url.protocol === "file:" ? "10" : "",
+    ]);
     assertEquals(new TextDecoder().decode(await file.slice(2, 5)), "234");
     const chunks = await Array.fromAsync(await file.open());
     assertEquals(chunks.map((chunk) => new TextDecoder().decode(chunk)).join(""), "0123456789");

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { makeBatch } from "../../data/loader.ts";
+import { makeBatch } from "../../data/batch.ts";
 import { BatchPart } from "../../train/batch_part.ts";
 import type { BatchViews } from "../../train/step_program.ts";
 import { meshOf } from "../parallel/step_graphs.ts";

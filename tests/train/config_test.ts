@@ -51,6 +51,7 @@ Deno.test("without a file every key has torchtitan's default", () => {
     dtype: "float32",
     mixed_precision_param: "auto",
     mixed_precision_reduce: "float32",
+    dataloader: { num_workers: 0, prefetch_factor: null },
   });
   assertEquals([config.model.name, config.model.flavor, config.model.dim], ["llama3", "debugmodel", null]);
   assertEquals(config.job.dump_folder, "./outputs");
@@ -536,4 +537,27 @@ Deno.test("the flavor hf takes its sizes from the folder that the run begins fro
       'model.flavor = "hf" (command line) without a folder',
     );
   }
+});
+
+Deno.test("a mixture is trained on in place of a dataset, each source with its weight, name and field", async () => {
+  const sources =
+    '[data]\ntext_field = "body"\ntoken_bytes = 4\n[[data.sources]]\ndataset = "files"\ndataset_path = "wiki"\nweight = 3\n' +
+    '[[data.sources]]\ndataset = "text"\ndataset_path = "notes"\nweight = 1\nname = "mine"\ntext_field = "t"\n';
+  const { data, dataloader } = trainOptions((await load(sources, "--training.dataloader.num_workers=2")).config);
+  assertEquals(data, {
+    mixture: [
+      { name: "files", data: { name: "files", path: "wiki", field: "body", tokenBytes: 4 }, weight: 3 },
+      { name: "mine", data: { name: "text", path: "notes", field: "t" }, weight: 1 },
+    ],
+  });
+  assertEquals([dataloader?.workers, dataloader?.ahead], [2, undefined]);
+  assertStringIncludes(await problem("[[data.sources]]\nweight = -1"), "data.sources = ");
+  assertStringIncludes(
+    await problem("[training.dataloader]\nnum_workers = -1"),
+    "training.dataloader.num_workers = -1 (my.toml:2)",
+  );
+  assertStringIncludes(
+    await problem("[training.dataloader]\nnum_wrokers = 1"),
+    "write training.dataloader.num_workers",
+  );
 });

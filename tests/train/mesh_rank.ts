@@ -8,7 +8,7 @@ import { numel, type State } from "../../graph/ir.ts";
 import { boxOf, isHeld, type Layout, localShape, placementOn } from "../../graph/layout.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
-import { makeBatch } from "../../data/loader.ts";
+import { makeBatch } from "../../data/batch.ts";
 import type { LlamaOptions } from "../../model/llama.ts";
 import { exchangesOf } from "../../parallel/exchanges.ts";
 import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";

@@ -4,7 +4,7 @@ import { ABI_VERSION } from "../../ffi/symbols.ts";
 import { library } from "../../ffi/library.ts";
 import { fromFileUrl } from "@std/path";
 import { SAMPLE } from "../../data/dataset.ts";
-import type { LoaderState } from "../../data/loader.ts";
+import type { LoaderState } from "../../data/loader_state.ts";
 import type { StateKind } from "../../graph/ir.ts";
 import { tokenizerName } from "../../data/tokenizer.ts";
 import type { TrainableModel } from "../../model/loss.ts";

@@ -104,15 +104,17 @@ function resolve(
 ): { config: Config; warnings: string[] } {
   const given = new Map(entries.map((entry) => [entry.name, entry])), warnings = withoutEffect(given);
   const problems = [...earlier, ...unknownNames(given, onlyPlanned ? (warning) => warnings.push(warning) : undefined)];
-  const tree: Record<string, Record<string, unknown>> = {};
+  const tree: Tree = {};
   for (const { name, value } of given.values()) {
     if (!vocabulary().keys.has(name)) continue;
-    const [section, key] = name.split(".");
-    (tree[section] ??= {})[key] = value;
+    const sections = name.split("."), key = sections.pop()!;
+    let table = tree;
+    for (const section of sections) table = (table[section] ??= {}) as Tree;
+    table[key] = value;
   }
   const result = configSchema.safeParse(tree);
   if (!result.success) {
-    const names = new Set(result.error.issues.map((issue) => issue.path.slice(0, 2).join(".")));
+    const names = new Set(result.error.issues.map(({ path }) => keyAt(path)));
     problems.push(...[...names].map((name) => {
       const bad = given.get(name)!;
       return badValue(bad, entries.findLast((entry) => entry.name === name && entry !== bad));
@@ -123,6 +125,14 @@ function resolve(
   problems.push(...contradictions(result.data, place));
   if (problems.length > 0) throw new ConfigError(problems);
   return { config: result.data, warnings };
+}
+
+type Tree = { [name: string]: unknown };
+
+/** The key that the path of a value begins with. */
+function keyAt(path: readonly PropertyKey[]): string {
+  const names = path.map((_, n) => path.slice(0, n + 1).join("."));
+  return names.find((name) => vocabulary().keys.has(name))!;
 }
 
 /** @param hidden what the key has where the bad value is left out, if it is not the default. */

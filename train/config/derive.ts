@@ -7,7 +7,7 @@ import type { CommOptions } from "../../ffi/comm.ts";
 import { LLAMA3_ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
 import { Llama, type LlamaConfig, llamaConfig, type LlamaOptions, masksDocuments } from "../../model/llama.ts";
 import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
-import { type DatasetSpec, isOwnText } from "../../data/dataset.ts";
+import { type DatasetSpec, isOwnText, type OneSpec } from "../../data/dataset.ts";
 import { degreeOf } from "../../graph/layout.ts";
 import { BATCH_AXES, type Mesh } from "../../parallel/mesh.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
@@ -78,7 +78,7 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
   const cycle = profileCycle(config);
   return {
     model: new Llama(modelSizes(config)),
-    data: datasetSpec(config, training.dataset, training.dataset_path),
+    data: trainingData(config),
     tokenizer: data.tokenizer ?? (hasStandIn(config) ? undefined : model.hf_assets_path ?? undefined),
     steps: training.steps,
     batch,
@@ -101,6 +101,13 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
     documents: (model.attn_mask_type ?? (masksDocuments(model.flavor) ? "block_causal" : "causal")) === "block_causal",
     lanes: data.lanes ?? undefined,
     shuffle: data.shuffle,
+    dataloader: {
+      workers: Math.max(1, training.dataloader.num_workers),
+      ahead: training.dataloader.prefetch_factor ?? undefined,
+      shuffleWindow: data.shuffle_window ?? undefined,
+      maxDocumentBytes: bytesOf(data.max_document_bytes),
+      skipBad: data.on_error === "skip",
+    },
     seed: debug.seed,
     threads: device.threads,
     validation: validation.enable
@@ -127,14 +134,30 @@ export function hasStandIn({ model: { hf_assets_path: path } }: Config): boolean
   return path !== null && normalize(path) === "tests/assets/tokenizer" && !hasTokenizer(path);
 }
 
-function datasetSpec({ data: { text_field } }: Config, name: string, path: string | null): DatasetSpec {
-  return isOwnText({ name }) ? { name, path, field: text_field } : { name, path };
+/** What is trained on: a dataset, or a mixture. */
+function trainingData(config: Config): DatasetSpec {
+  const { training, data: { sources } } = config;
+  if (sources.length === 0) return datasetSpec(config, training.dataset, training.dataset_path);
+  return {
+    mixture: sources.map(({ dataset, dataset_path, weight, name, text_field }) => ({
+      name: name ?? dataset,
+      data: datasetSpec(config, dataset, dataset_path, text_field),
+      weight,
+    })),
+  };
+}
+
+function datasetSpec({ data }: Config, name: string, path: string | null, ownField?: string | null): OneSpec {
+  const field = ownField ?? data.text_field;
+  if (isOwnText({ name })) return { name, path, field };
+  return name === "files" ? { name, path, field, tokenBytes: data.token_bytes } : { name, path };
 }
 
 /** Text that is named for validation; undefined: a share of the text that is trained on. */
 function validationSpec(config: Config): DatasetSpec | undefined {
-  const { training, validation: { dataset, dataset_path: path } } = config;
+  const { training, validation: { dataset, dataset_path: path }, data: { sources } } = config;
   if (dataset !== null) return datasetSpec(config, dataset, path);
+  if (sources.length > 0) return datasetSpec(config, "c4_validation", path);
   if (!isOwnText({ name: training.dataset })) return datasetSpec(config, "c4_validation", path);
   return path === null ? undefined : datasetSpec(config, training.dataset, path);
 }

@@ -9,7 +9,7 @@
 import { z } from "zod";
 import { PARTS } from "../checkpoint/policy.ts";
 import { BYTES } from "./bytes.ts";
-import { dataKeys } from "./data_keys.ts";
+import { dataKeys, dataloaderKeys } from "./data_keys.ts";
 import {
   belowOne,
   count,
@@ -143,7 +143,7 @@ const schema = z.strictObject({
     dataset: key(
       text,
       "c4_test",
-      "Dataset by name: c4_test is a sample that comes along, c4 shards of C4, text one's own .txt, .md and .jsonl.",
+      "Dataset by name: c4_test is a sample that comes along, c4 shards of C4, text one's own .txt, .md and .jsonl, files any number of .jsonl, .json, .parquet, .bin and .txt as shards.",
     ),
     dataset_path: key(
       text.nullable(),
@@ -175,6 +175,7 @@ const schema = z.strictObject({
       "float32",
       "What a microbatch's gradients are rounded to before they are summed.",
     ),
+    dataloader: dataloaderKeys,
   }),
   parallelism: parallelismKeys,
   comm: section(

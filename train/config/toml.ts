@@ -33,14 +33,26 @@ const NONE = "None";
 /** A TOML text with all keys, but for those that are not set by default and not set; it loads to the same configuration.
  * The name of the file that was read is left out: read again, it is another. */
 export function tomlText(config: Config): string {
-  const tables = Object.entries(config).map(([section, table]) => {
-    const said = Object.entries(table).filter(([key, value]) => {
-      const { name, default: usual } = vocabulary().keys.get(`${section}.${key}`)!;
-      return name !== "job.config_file" && !(value === null && usual === null);
-    });
-    return [section, Object.fromEntries(said.map(([key, value]) => [key, value ?? NONE]))];
+  return stringify(
+    Object.fromEntries(Object.entries(config).map(([section, table]) => [section, said(section, table)])),
+  );
+}
+
+/** What a section's table says: all keys but those that are not set by default and not set. */
+function said(section: string, table: object): object {
+  const entries = Object.entries(table).flatMap(([key, value]): [string, unknown][] => {
+    const found = vocabulary().keys.get(`${section}.${key}`);
+    if (!found) return [[key, said(`${section}.${key}`, value)]]; // a section in the section
+    if (found.name === "job.config_file" || (value === null && found.default === null)) return [];
+    return [[key, Array.isArray(value) ? value.map(withoutNull) : value ?? NONE]];
   });
-  return stringify(Object.fromEntries(tables));
+  return Object.fromEntries(entries);
+}
+
+/** A table of a list, such as one of `[[data.sources]]`: what is not set in it is left out. */
+function withoutNull(item: unknown): unknown {
+  if (typeof item !== "object" || item === null) return item;
+  return Object.fromEntries(Object.entries(item).filter(([, value]) => value !== null));
 }
 
 /** The line, from 1, on which each table and key of a well-formed TOML text is. The parser itself does not tell. */

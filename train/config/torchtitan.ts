@@ -14,7 +14,6 @@ const offValues: Readonly<Record<string, readonly unknown[]>> = {
   "profiling.enable_memory_snapshot": [false],
   "metrics.enable_wandb": [false],
   "model.converters": [[]],
-  "training.dataloader.num_workers": [0],
   "validation.dataloader.num_workers": [0],
   "parallelism.expert_tensor_parallel_degree": [1],
   "parallelism.expert_parallel_comm_backend": ["standard"],
@@ -55,16 +54,12 @@ const reasons: Readonly<Record<string, string>> = {
 /** Keys and sections that change what a run writes or reads, but nothing of its plan. */
 const notPlanned: readonly string[] = [
   ...["profiling", "metrics", "checkpoint", "memory_estimation"],
-  ...["training.dataloader", "validation.dataloader"],
+  "validation.dataloader",
 ];
 
 /** Keys that tune a missing feature, by the key that would switch it on: the values of torchtitan's defaults and files. */
 const tuning: Readonly<Record<string, Readonly<Record<string, readonly unknown[]>>>> = {
   "profiling.enable_memory_snapshot": { "profiling.save_memory_snapshot_folder": ["memory_snapshot"] },
-  "training.dataloader.num_workers": {
-    "training.dataloader.persistent_workers": [false],
-    "training.dataloader.prefetch_factor": [null],
-  },
   "validation.dataloader.num_workers": {
     "validation.dataloader.persistent_workers": [false],
     "validation.dataloader.prefetch_factor": [null],
@@ -111,6 +106,7 @@ const withoutEffect: Readonly<Record<string, { readonly usual: unknown; readonly
   "training.enable_cpu_offload": { usual: false, why: "the device is the CPU, whose memory holds all states" },
   "training.gc_freq": { usual: 50, why: "a step leaves nothing to collect" },
   "training.gc_debug": { usual: false, why: "a step leaves nothing to collect" },
+  "training.dataloader.persistent_workers": { usual: false, why: "workers stay for the whole run" },
   "training.dataloader.pin_memory": { usual: false, why: "the device reads batches where they are" },
   "validation.dataloader.pin_memory": { usual: false, why: "the device reads batches where they are" },
   "activation_checkpoint.early_stop": { usual: false, why: "no more is made again than is needed" },

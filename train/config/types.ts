@@ -4,10 +4,10 @@
  * @module
  */
 import type { Part } from "../checkpoint/policy.ts";
-import type { DataConfig } from "./data_keys.ts";
+import type { DataConfig, DataloaderConfig } from "./data_keys.ts";
 import type { ParallelismConfig } from "./parallelism_keys.ts";
 
-export type { DataConfig, ParallelismConfig };
+export type { DataConfig, DataloaderConfig, ParallelismConfig };
 
 /** `[job]`: the run as a whole. */
 export interface JobConfig {
@@ -96,6 +96,7 @@ export interface TrainingConfig {
   dtype: "float32" | "bfloat16" | "float64";
   mixed_precision_param: "auto" | "float32" | "bfloat16";
   mixed_precision_reduce: "float32" | "bfloat16";
+  dataloader: Readonly<DataloaderConfig>;
 }
 
 /** `[comm]`: how ranks exchange. */

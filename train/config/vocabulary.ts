@@ -11,7 +11,7 @@ import { foreignNames, type Kind } from "./torchtitan.ts";
 
 /** One key of the schema. */
 export interface Key {
-  /** `section.key`. */
+  /** `section.key`; a section may stand in another, as `training.dataloader` does. */
   readonly name: string;
   readonly section: string;
   readonly kind: Kind;
@@ -59,9 +59,13 @@ function makeVocabulary(): Vocabulary {
   const root = z.toJSONSchema(configSchema, { io: "input" }) as JsonSchema;
   const sections = new Map<string, string>();
   const keys = new Map<string, Key>();
-  for (const [section, table] of Object.entries(root.properties ?? {})) {
+  const add = (section: string, table: JsonSchema) => {
     sections.set(section, table.description ?? "");
     for (const [key, schema] of Object.entries(table.properties ?? {})) {
+      if (schema.properties) {
+        add(`${section}.${key}`, schema);
+        continue;
+      }
       const options = schema.anyOf ?? [schema.type].flat().map((type): JsonSchema => ({ ...schema, type }));
       keys.set(`${section}.${key}`, {
         name: `${section}.${key}`,
@@ -74,7 +78,8 @@ function makeVocabulary(): Vocabulary {
         default: schema.default,
       });
     }
-  }
+  };
+  for (const [section, table] of Object.entries(root.properties ?? {})) add(section, table);
   return { sections, keys };
 }
 
@@ -124,7 +129,7 @@ export function sectionNames(): Set<string> {
   return new Set([...vocabulary().sections.keys(), ...foreignNames().map(sectionOf)]);
 }
 
-/** "training" of "training.steps". */
+/** "training" of "training.steps", and of "training.dataloader.num_workers". */
 export function sectionOf(name: string): string {
   return name.split(".")[0];
 }

@@ -99,6 +99,10 @@ export interface StepResult {
   readonly tokensSeen: number;
   /** How often the text has been read, with a fraction where its documents are counted. */
   readonly epoch: number;
+  /** The same of each source of a mixture. */
+  readonly epochs: Readonly<Record<string, number>>;
+  /** Documents that were left out, as they could not be used. */
+  readonly skippedDocuments: number;
 }
 
 /** What a validation has to tell. */
@@ -182,6 +186,7 @@ export function colorsWanted(disableColorPrinting: boolean): boolean {
 
 /** A report of training under torchtitan's TensorBoard tags. */
 export function trainTags(report: TrainReport): Record<string, number | null> {
+  const sources = Object.entries(report.epochs);
   return {
     "step": report.step,
     "loss_metrics/global_avg_loss": report.loss,
@@ -196,6 +201,8 @@ export function trainTags(report: TrainReport): Record<string, number | null> {
     ...memoryTags("memory/", report.memory),
     "n_tokens_seen": report.tokensSeen,
     "epoch": report.epoch,
+    ...(sources.length > 1 ? Object.fromEntries(sources.map(([name, epoch]) => [`epoch/${name}`, epoch])) : {}),
+    "skipped_documents": report.skippedDocuments,
     "lr": report.lr,
   };
 }

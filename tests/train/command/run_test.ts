@@ -243,7 +243,7 @@ Deno.test("a shard that is cut off is named", async () => {
 
 Deno.test("a line that is not JSON is named", async () => {
   const shard = gzipSync(c4Lines(someTexts(2)) + "{broken\n");
-  assertRefused(await onShard(shard), "line 3 of", "c4-train.00000-of-00001.json.gz");
+  assertRefused(await onShard(shard), "line 3 (byte 305) of", "c4-train.00000-of-00001.json.gz");
 });
 
 Deno.test("a corpus shorter than one sequence is refused", async () => {

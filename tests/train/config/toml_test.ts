@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { ConfigError } from "../../../train/config/problem.ts";
 import { tomlEntries, tomlText } from "../../../train/config/toml.ts";
-import { type Config, loadConfig, makeConfig } from "../../../train/config/config.ts";
+import { type Config, loadConfig, makeConfig, type PartialConfig } from "../../../train/config/config.ts";
 import { type Key, vocabulary } from "../../../train/config/vocabulary.ts";
 
 const places = (text: string) => Object.fromEntries(tomlEntries(text, "f").map(({ name, place }) => [name, place]));
@@ -72,6 +72,8 @@ Deno.test("a configuration is written as TOML that loads to the same, whatever i
     "model.flavor": ["8B"],
     "model.dim": [128],
     "training.global_batch_size": [16],
+    "data.sources": [[{ dataset: "files", dataset_path: "a", weight: 0.5, name: null, text_field: null }]],
+    "data.token_bytes": [4],
   };
   const values = (key: Key): unknown[] => [
     ...own[key.name] ?? [],
@@ -85,12 +87,13 @@ Deno.test("a configuration is written as TOML that loads to the same, whatever i
   const single = new Set(["model.name", "optimizer.name"]); // have one value, with the others as they are
   for (const key of vocabulary().keys.values()) {
     await t.step(key.name, async () => {
-      const [section, name] = key.name.split(".");
       let others = 0;
       for (const value of values(key)) {
         let config: Config;
         try {
-          config = makeConfig({ [section]: { [name]: value } });
+          config = makeConfig(
+            key.name.split(".").reduceRight<unknown>((inner, name) => ({ [name]: inner }), value) as PartialConfig,
+          );
         } catch (error) {
           if (error instanceof ConfigError) continue; // a value that this key cannot have
           throw error;

@@ -23,6 +23,8 @@ const report: TrainReport = {
   lr: 0.002,
   tokensSeen: 14336,
   epoch: 1.999,
+  epochs: {},
+  skippedDocuments: 0,
   tps: 4095.6,
   stepSeconds: 0.5,
   loadingSeconds: 0.01,
@@ -115,7 +117,17 @@ function run(logFreq: number, sinks: readonly MetricsSink[] = [], flopsPerToken:
   const step = (n: number) => {
     clock.ms += 1000;
     metrics.batch(2000, 10);
-    return metrics.step({ step: n, loss: 7, maxLoss: 7, gradNorm: 1, lr: 1e-3, tokensSeen: 2000 * n, epoch: 0 });
+    return metrics.step({
+      step: n,
+      loss: 7,
+      maxLoss: 7,
+      gradNorm: 1,
+      lr: 1e-3,
+      tokensSeen: 2000 * n,
+      epoch: 0,
+      epochs: {},
+      skippedDocuments: 0,
+    });
   };
   return { clock, peaks, lines, metrics, step };
 }
@@ -204,6 +216,7 @@ Deno.test("JSON lines carry torchtitan's tags", async () => {
     "memory/max_reserved(%)": 9.375,
     "n_tokens_seen": 2000,
     "epoch": 0,
+    "skipped_documents": 0,
     "lr": 0.001,
   });
   assertEquals(validation, {

@@ -1,0 +1,100 @@
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { texts } from "../../data/dataset.ts";
+import { DataError } from "../../data/error.ts";
+import { Loader, type LoaderOptions } from "../../data/loader.ts";
+import { type LoaderState, mergeStates } from "../../data/loader_state.ts";
+import { someTexts, take, temporaryFolder, writeShards } from "./fixture.ts";
+
+const json = <T>(value: T): T => JSON.parse(JSON.stringify(value));
+
+Deno.test("a state of something else is an error that says what to change", async (t) => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [someTexts(11), someTexts(12, 100), someTexts(13, 200)]);
+  const options = { dataset: { name: "c4", path: folder.path }, batchSize: 1, seqLen: 8, lanes: 3 };
+  await using loader = await Loader.open(options);
+  const state = loader.state(), [lane] = state.lanes, [cursor] = lane.cursors, [source] = state.sources;
+  const at = (place: unknown) => ({ ...state, lanes: [place, ...state.lanes.slice(1)] });
+  const cases: [string, unknown, string][] = [
+    [
+      "another dataset",
+      { ...state, sources: [{ ...source, name: "c4_test" }] },
+      'it belongs to "c4_test" with 3 shards',
+    ],
+    ["other shards", { ...state, sources: [{ ...source, shards: 4 }] }, 'it belongs to "c4" with 4 shards'],
+    ["a mixture", { ...state, sources: [source, source] }, 'it belongs to "c4" with 3 shards and "c4" with 3 shards'],
+    ["other text", { ...state, sources: [{ ...source, identity: "x" }] }, "it belongs to other text"],
+    ["another tokenizer", { ...state, tokenizer: "x" }, "it belongs to another tokenizer"],
+    [
+      "another number of lanes",
+      { ...state, lanes: [lane] },
+      "it has 1 lanes\n  expected: 3 lanes\n  fix: set data.lanes to 1",
+    ],
+    ["another version", { ...state, version: 1 }, "it is not one"],
+    ["null", null, "it is not one"],
+    ["a shard of another lane", { ...state, lanes: state.lanes.toReversed() }, "a number in it is impossible"],
+    ["a fraction", at({ ...lane, cursors: [{ ...cursor, token: 0.5 }] }), "a number in it is impossible"],
+    ["no cursor", at({ ...lane, cursors: [] }), "a number in it is impossible"],
+    ["rows below zero", at({ ...lane, rows: -1 }), "a number in it is impossible"],
+    ["a lane that is not there", { ...state, nextLane: 3 }, "a number in it is impossible"],
+  ];
+  for (const [name, wrong, message] of cases) {
+    await t.step(name, async () => {
+      const error = await assertRejects(() => loader.restore(wrong as LoaderState), DataError, message);
+      assertEquals(error.code, "bad_state");
+    });
+  }
+});
+
+Deno.test("a state is refused where files have changed in size, and where another tokenizer reads them", async () => {
+  await using folder = await temporaryFolder();
+  writeShards(folder.path, [someTexts(30)]);
+  const options = { dataset: { name: "c4", path: folder.path }, batchSize: 1, seqLen: 8, lanes: 1 };
+  const state = json(await Loader.open(options).then((loader) => loader.state()));
+  await assertRejects(() => Loader.open({ ...options, tokenizer: "bytes", state }), DataError, "another tokenizer");
+  await Loader.open({ ...options, state });
+  writeShards(folder.path, [someTexts(31)]);
+  await assertRejects(() => Loader.open({ ...options, state }), DataError, "it belongs to other text");
+});
+
+Deno.test("a lane is merged from who reads it, and states of two steps are refused", async () => {
+  await using loader = await Loader.open({
+    dataset: { name: "c4_test" },
+    batchSize: 2,
+    dataRanks: 2,
+    seqLen: 8,
+    lanes: 4,
+  });
+  const begun = json(loader.state());
+  await take(loader, 3);
+  const mine = json(loader.state());
+  assertEquals(mergeStates([{ ...begun, step: 3, nextLane: 0 }, mine]).lanes, mine.lanes);
+  assertThrows(() => mergeStates([begun, mine]), RangeError, "do not stand at one step");
+});
+
+/** One's own text: files of one document, and of many. */
+async function ownText() {
+  const folder = await temporaryFolder();
+  for (const [n, text] of someTexts(9).entries()) await Deno.writeTextFile(`${folder.path}/${n}.md`, text);
+  return folder;
+}
+
+Deno.test("a state is refused where its text or the order of it is another", async () => {
+  await using folder = await ownText();
+  const options = { dataset: texts(folder.path), batchSize: 1, seqLen: 9, lanes: 2, shuffle: 1 };
+  const state = json(await Loader.open(options).then((loader) => loader.state()));
+  const refused = async (other: Partial<LoaderOptions>) => {
+    const message = 'it belongs to other text, or to another order of it, than "texts" has';
+    assertEquals(
+      (await assertRejects(() => Loader.open({ ...options, state, ...other }), DataError, message)).code,
+      "bad_state",
+    );
+  };
+  await refused({ shuffle: undefined });
+  await refused({ shuffle: 2 });
+  await refused({ dataset: { ...texts(folder.path), part: "training" } });
+  await Deno.writeTextFile(`${folder.path}/more.md`, "more");
+  await refused({});
+  await Deno.remove(`${folder.path}/more.md`);
+  await Deno.writeTextFile(`${folder.path}/0.md`, someTexts(1)[0].toUpperCase()); // as long as before
+  await refused({});
+});
