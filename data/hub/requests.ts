@@ -240,7 +240,7 @@ function gaveUp(what: string, error: Passing, tries: number, tooLong: boolean): 
         ? `, and wants to be left alone for ${Math.round(error.wait! / 1000)} s`
         : `, at the last of ${tries} tries`),
     expected: "an answer over the network",
-    fix: "try again later (what has come is kept), or read a local copy: deno task download",
+    fix: "try again later (what has come is kept), or give the path of a local copy",
   }, { cause: error });
 }
 
@@ -266,5 +266,5 @@ function notAllowed(what: string, cause: Error): DataError {
 function innermost(error: unknown): string {
   let at = error as Error;
   while (at.cause instanceof Error) at = at.cause;
-  return at.message;
+  return at.message.replace(/^error sending request for url \(.*?\): /, "");
 }

@@ -54,6 +54,8 @@ export interface RepositoryOptions {
   /** Is a file kept elsewhere? Default: from 1000 bytes on. */
   readonly large?: (path: string, bytes: Uint8Array) => boolean;
   readonly token?: string;
+  /** Default: one that follows from the files. */
+  readonly commit?: string;
 }
 
 interface Answer {
@@ -94,7 +96,7 @@ export class HubServer implements AsyncDisposable {
   add(
     name: string,
     files: Readonly<Record<string, Uint8Array | string>>,
-    { large = (_, bytes) => bytes.length >= 1000, token }: RepositoryOptions = {},
+    { large = (_, bytes) => bytes.length >= 1000, token, commit: given }: RepositoryOptions = {},
   ): string {
     const stored = new Map(
       Object.entries(files).sort().map(([path, content]) => {
@@ -102,8 +104,9 @@ export class HubServer implements AsyncDisposable {
         return [path, { bytes, large: large(path, bytes) }];
       }),
     );
-    const commit = createHash("sha1").update(JSON.stringify([...stored].map(([path, file]) => [path, etagOf(file)])))
-      .digest("hex");
+    const commit = given ??
+      createHash("sha1").update(JSON.stringify([...stored].map(([path, file]) => [path, etagOf(file)])))
+        .digest("hex");
     this.#repositories.set(name, { commit, files: stored, token });
     return commit;
   }
