@@ -2,15 +2,21 @@
  * Datasets by name, and mixtures of them. A dataset is a list of shards; a shard yields documents in a fixed order.
  *
  * - `c4_test`: the sample that comes with libtitan, or the train shards at `path`.
- * - `c4`: the train shards of C4 at `path`, a folder (or one file) of `c4-train.*.json.gz`.
- * - `c4_validation`: the validation shards at `path`; without one, the held-out part of the *sample*, not of C4.
+ * - `c4`: the train shards of C4 at `path`, a folder (or one file) of `c4-train.*.json.gz`; without one, those of the hub, which are
+ *   streamed: of configuration `en`, or of another as `c4/realnewslike`.
+ * - `c4_validation`: the validation shards at `path`; without one, the held-out part of the *sample*, not of C4; `c4_validation/en` and
+ *   the like: those of the hub.
  * - `text` at `path`, or `texts("notes/")`: files of one's own, `.txt` and `.md`, and `.jsonl` with a document in each line.
  * - `files` at `path`: a file, a folder or a pattern; each `.jsonl`, `.json`, `.parquet` and `.bin` is a shard ({@linkcode shardsOf}).
+ *
+ * The path of C4 and of `files` may be an address on the hub, `hf://datasets/ORG/NAME@REVISION/PATH`: its files are streamed.
  * @module
  */
-import { shardName, type Split } from "./c4.ts";
+import { C4_CONFIGURATIONS, C4_REPOSITORY, c4Paths, shardName, type Split } from "./c4.ts";
 import { DataError } from "./error.ts";
 import { SHARD_FILES, shardsOf } from "./files.ts";
+import { isHubAddress, parseAddress } from "./hub/address.ts";
+import { HubShards, type StreamCache } from "./hub/shards.ts";
 import { hashOf } from "./identity.ts";
 import type { Shard, TokenOptions } from "./shard.ts";
 import { isMissing, reading, type ShardFile, shardFile, show, toUrl, within } from "./source.ts";
@@ -55,6 +61,8 @@ export interface NamedSpec extends OwnText {
   readonly path?: string | null;
   /** Of `.bin` without a header: bytes of a token; default 2. */
   readonly tokenBytes?: 2 | 4;
+  /** Where files of the hub are kept that are streamed. */
+  readonly cache?: StreamCache;
 }
 
 /** Paths, folders and patterns of text files. */
@@ -158,15 +166,18 @@ export async function openDataset(spec: OneSpec, options: DatasetOptions = {}): 
 
 /** Files of a path as shards. */
 async function openFiles(spec: NamedSpec & { path: string }, options: DatasetOptions): Promise<Dataset> {
-  const urls = /^https?:/.test(spec.path)
-    ? [new URL(spec.path)]
-    : (await expand([spec.path], { names: SHARD_FILES, kinds: ".jsonl, .json, .parquet, .bin or .txt" })).map(toUrl);
-  const { shuffleWindow = SHUFFLE_WINDOW } = options;
-  return await datasetOf(urls.map(shardFile), { ...options, ...spec, shuffleWindow, description: `in ${spec.path}` });
+  const { path } = spec, { shuffleWindow = SHUFFLE_WINDOW } = options;
+  const files = isHubAddress(path)
+    ? await new HubShards(spec.cache).find(parseAddress(path), (file) => SHARD_FILES.test(file) && !/\.md$/i.test(file))
+    : /^https?:/.test(path)
+    ? [shardFile(new URL(path))]
+    : (await expand([path], { names: SHARD_FILES, kinds: ".jsonl, .json, .parquet, .bin or .txt" }))
+      .map((file) => shardFile(toUrl(file)));
+  return await datasetOf(files, { ...options, ...spec, shuffleWindow, description: `in ${path}` });
 }
 
 /** How the files of a dataset are read, and what it is called. */
-export interface FilesSpec extends DatasetOptions, Omit<NamedSpec, "path" | "part"> {
+export interface FilesSpec extends DatasetOptions, Omit<NamedSpec, "path" | "part" | "cache"> {
   /** Where they lie, for people. */
   readonly description: string;
 }
@@ -220,35 +231,71 @@ async function openTexts({ texts, field, part }: TextsSpec, { shuffle, ...reads 
   };
 }
 
-async function openNamed({ name, path, field }: NamedSpec, options: DatasetOptions): Promise<Dataset> {
-  const known = Object.hasOwn(REGISTRY, name.toLowerCase()) ? REGISTRY[name.toLowerCase()] : undefined;
-  if (known === undefined) {
+/** Part of a name behind its stroke: the configuration of C4, where one is named. */
+function configurationOf(name: string): string | undefined {
+  return name.includes("/") ? name.slice(name.indexOf("/") + 1) : undefined;
+}
+
+/** Does C4 come from the hub? It does where it has no path, unless it is the sample. */
+function isStreamed({ name, path }: NamedSpec): boolean {
+  if (path !== undefined && path !== null) return isHubAddress(path);
+  return configurationOf(name) !== undefined || REGISTRY[name.toLowerCase()]?.sample === false;
+}
+
+async function openNamed(spec: NamedSpec, options: DatasetOptions): Promise<Dataset> {
+  const name = spec.name.toLowerCase(), path = spec.path ?? undefined;
+  const base = name.split("/")[0], configuration = configurationOf(name) ?? "en";
+  const known = Object.hasOwn(REGISTRY, base) && (base === name || base !== "c4_test") ? REGISTRY[base] : undefined;
+  if (known === undefined || !Object.hasOwn(C4_CONFIGURATIONS, configuration)) {
     throw new DataError({
       code: "unknown_dataset",
-      what: `There is no dataset ${JSON.stringify(name)}`,
-      expected: [...Object.keys(REGISTRY), "text", "files"].join(", "),
+      what: `There is no dataset ${JSON.stringify(spec.name)}`,
+      expected: [...Object.keys(REGISTRY), "text", "files"].join(", ") +
+        `; of c4 and c4_validation also ${Object.keys(C4_CONFIGURATIONS).map((name) => `/${name}`).join(", ")}`,
       fix: "set training.dataset (validation.dataset) to one of them; its path is training.dataset_path",
     });
   }
-  const { split, sample } = known;
-  let urls: URL[];
-  let description: string;
+  const { split } = known;
+  const { files, description } = isStreamed(spec)
+    ? await streamed(spec, configuration, split)
+    : path !== undefined
+    ? local(path, split, await findShards(toUrl(path), split))
+    : sample(split);
+  return { ...await datasetOf(files, { ...options, name, field: spec.field, description }), description };
+}
+
+/** Shards, and what they are for people. */
+interface Found {
+  readonly files: readonly ShardFile[];
+  readonly description: string;
+}
+
+/** C4's shards on the hub: those of an address, or of C4 itself, whose names are known without a question. */
+async function streamed({ path, cache }: NamedSpec, configuration: string, split: Split): Promise<Found> {
+  const hub = new HubShards(cache);
   if (path !== undefined && path !== null) {
-    urls = await findShards(toUrl(path), split);
-    description = `${urls.length} ${split} shards in ${path}`;
-  } else if (sample) {
-    const count = SAMPLE_SHARDS[split];
-    urls = Array.from({ length: count }, (_, n) => within(SAMPLE, shardName(split, n, count)));
-    description = `the ${split} part of the sample that comes with libtitan`;
-  } else {
-    throw new DataError({
-      code: "dataset_needs_path",
-      what: `Dataset ${JSON.stringify(name)} has no path`,
-      expected: "training.dataset_path, a folder of c4-train.*.json.gz shards",
-      fix: 'download some shards of allenai/c4 and give their folder, or use the sample: training.dataset = "c4_test"',
-    });
+    const files = await hub.find(parseAddress(path), (file) => isShard(file.split("/").at(-1)!, split));
+    return { files, description: `${files.length} ${split} shards in ${path}, streamed from the hub` };
   }
-  return { ...await datasetOf(urls.map(shardFile), { ...options, name, field, description }), description };
+  const { repository, revision } = parseAddress(C4_REPOSITORY);
+  const files = c4Paths(configuration, split).map((path) => hub.shard(repository, revision, path));
+  return { files, description: `${files.length} ${split} shards of ${configuration} of C4, streamed from the hub` };
+}
+
+function local(path: string, split: Split, urls: readonly URL[]): Found {
+  return { files: urls.map(shardFile), description: `${urls.length} ${split} shards in ${path}` };
+}
+
+function sample(split: Split): Found {
+  const count = SAMPLE_SHARDS[split];
+  return {
+    files: Array.from({ length: count }, (_, n) => shardFile(within(SAMPLE, shardName(split, n, count)))),
+    description: `the ${split} part of the sample that comes with libtitan`,
+  };
+}
+
+function isShard(name: string, split: Split): boolean {
+  return name.startsWith(`c4-${split}.`) && name.endsWith(".json.gz");
 }
 
 /** The shards of one split in a folder, sorted by name; or the one file or address that is given. */
@@ -268,7 +315,7 @@ async function findShards(url: URL, split: Split): Promise<URL[]> {
       fix: "correct the dataset's path",
     });
   }
-  const shards = names.filter((name) => name.startsWith(`c4-${split}.`) && name.endsWith(".json.gz")).sort();
+  const shards = names.filter((name) => isShard(name, split)).sort();
   if (shards.length > 0) return shards.map((name) => within(url, name));
   throw new DataError({
     code: "empty_dataset",

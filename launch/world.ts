@@ -78,6 +78,16 @@ export const LAUNCHED = "TITAN_LAUNCHED";
 /** The variables that a rank looks at: what `--allow-env` has to name. */
 export const VARIABLES: readonly string[] = [
   ...["TITAN_LIB", "TITAN_PRINT", "TITAN_DEBUG", "NO_COLOR", "LOG_RANK", LAUNCHED],
+  ...[
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "HF_TOKEN_PATH",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "XDG_CACHE_HOME",
+    "HOME",
+  ],
   ...new Set(LAUNCHERS.flatMap(variablesOf)),
 ];
 

@@ -139,6 +139,6 @@ function full(folder: string, bytes: number, used: number, limit: number): DataE
     code: "cache_full",
     what: `There is no room for a file of ${gb(bytes)} in ${folder}: of ${gb(limit)}, ${gb(used)} are being read`,
     expected: "room for all files that the ranks of this host read at once",
-    fix: `set data.cache_size to at least ${Math.ceil((used + bytes) / 1e9)}, or lower data.lanes`,
+    fix: `set data.cache_size to at least "${Math.ceil((used + bytes) / 1e9)}GB", or lower data.lanes`,
   });
 }

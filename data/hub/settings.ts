@@ -4,6 +4,7 @@
  * @module
  */
 import { join } from "@std/path";
+import { DataError } from "../error.ts";
 
 /** The variables that {@linkcode hubSettings} reads. */
 export const HUB_VARIABLES = [
@@ -31,13 +32,24 @@ export interface HubSettings {
   readonly offline: boolean;
 }
 
+/** A variable of {@linkcode HUB_VARIABLES}. */
+export type HubVariable = typeof HUB_VARIABLES[number];
+
 /** The settings of this process.
- * @param variable gives the value of an environment variable. */
-export function hubSettings(
-  variable: (name: typeof HUB_VARIABLES[number]) => string | undefined = (name) => Deno.env.get(name),
-): HubSettings {
-  const set = (name: typeof HUB_VARIABLES[number]) => variable(name)?.trim() || undefined;
-  const home = set("HF_HOME") ?? join(set("XDG_CACHE_HOME") ?? join(set("HOME") ?? ".", ".cache"), "huggingface");
+ * @param variable gives the value of an environment variable.
+ * @throws {DataError} where they cannot be read, or say no folder. */
+export function hubSettings(variable: (name: HubVariable) => string | undefined = ofProcess): HubSettings {
+  const set = (name: HubVariable) => variable(name)?.trim() || undefined;
+  const below = (folder: string | undefined, name: string) => folder === undefined ? undefined : join(folder, name);
+  const home = set("HF_HOME") ?? below(set("XDG_CACHE_HOME") ?? below(set("HOME"), ".cache"), "huggingface");
+  if (home === undefined) {
+    throw new DataError({
+      code: "bad_option",
+      what: "Cannot tell where files of the hub are kept: neither HF_HOME nor HOME is set",
+      expected: "a folder in HF_HOME",
+      fix: "set it",
+    });
+  }
   return {
     endpoint: (set("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, ""),
     token: set("HF_TOKEN") ?? keptToken(set("HF_TOKEN_PATH") ?? join(home, "token")),
@@ -45,6 +57,19 @@ export function hubSettings(
     own: join(home, "libtitan"),
     offline: /^(1|on|yes|true)$/i.test(set("HF_HUB_OFFLINE") ?? ""),
   };
+}
+
+function ofProcess(name: HubVariable): string | undefined {
+  try {
+    return Deno.env.get(name);
+  } catch (error) {
+    throw new DataError({
+      code: "unreadable",
+      what: `Cannot read the environment variable ${name}: ${(error as Error).message}`,
+      expected: "a process that may read what tells where the hub and its files are",
+      fix: `run it with --allow-env=${HUB_VARIABLES.join(",")}`,
+    }, { cause: error });
+  }
 }
 
 /** What `hf auth login` has written. */

@@ -1,8 +1,10 @@
-import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { gzipSync } from "node:zlib";
+import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { type OneSpec, openDataset, SAMPLE, texts, Unigrams } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
-import { temporaryFolder, writeShards } from "./fixture.ts";
+import { c4Lines, temporaryFolder, writeShards } from "./fixture.ts";
+import { HubServer } from "./hub_server.ts";
 
 async function allTexts(spec: OneSpec): Promise<string[]> {
   const { shards } = await openDataset(spec);
@@ -34,9 +36,44 @@ Deno.test("names are known in any case, and an unknown one is an error even with
   await assertRejects(() => openDataset({ name: "constructor" }), DataError, 'There is no dataset "constructor"');
 });
 
-Deno.test("c4 asks for a path", async () => {
-  const error = await assertRejects(() => openDataset({ name: "c4" }), DataError, "training.dataset_path");
-  assertEquals(error.code, "dataset_needs_path");
+Deno.test("c4 without a path is that of the hub, and its shards are known without a question", async () => {
+  for (
+    const [name, count, first] of [
+      ["c4", 1024, "c4-train.00000-of-01024"],
+      ["C4/realnewslike", 512, "c4-train.00000-of-00512"],
+      ["c4_validation/en", 8, "c4-validation.00000-of-00008"],
+    ] as const
+  ) {
+    const { shards } = await openDataset({ name });
+    assertEquals([shards.length, shards[0].name], [count, `${first}.json.gz`]);
+  }
+  for (const name of ["c4/de", "c4_test/en", "text/en", "c4/"]) {
+    assertEquals((await assertRejects(() => openDataset({ name }), DataError)).code, "unknown_dataset");
+  }
+});
+
+Deno.test("shards of a repository on the hub are read by their address, at the commit that it has", async () => {
+  await using folder = await temporaryFolder();
+  await using server = new HubServer();
+  const shard = (text: string) => gzipSync(c4Lines([text]));
+  const [first, second] = ["en/c4-train.00000-of-00002.json.gz", "en/c4-train.00001-of-00002.json.gz"];
+  const validation = "en/c4-validation.00000-of-00001.json.gz";
+  server.add("datasets/org/mine", { [first]: shard("a"), [second]: shard("b"), [validation]: shard("v") });
+  const before = ["HF_ENDPOINT", "HF_HOME"].map((name) => [name, Deno.env.get(name)] as const);
+  Deno.env.set("HF_ENDPOINT", server.endpoint);
+  Deno.env.set("HF_HOME", folder.path);
+  try {
+    const cache = { folder: `${folder.path}/streamed`, bytes: 1e6 }, path = "hf://datasets/org/mine/en";
+    assertEquals(await allTexts({ name: "c4", path, cache }), ["a", "b"]);
+    assertEquals(await allTexts({ name: "c4_validation", path, cache }), ["v"]);
+    assertEquals(await allTexts({ name: "files", path: `${path}/*validation*`, cache }), ["v"]);
+    assertEquals((await Array.fromAsync(Deno.readDir(cache.folder))).length, 3);
+    const { identity } = await openDataset({ name: "c4", path, cache });
+    server.add("datasets/org/mine", { [first]: shard("c"), [second]: shard("b") }); // of the same names and sizes
+    assertNotEquals((await openDataset({ name: "c4", path, cache })).identity, identity);
+  } finally {
+    for (const [name, value] of before) value === undefined ? Deno.env.delete(name) : Deno.env.set(name, value);
+  }
 });
 
 Deno.test("a path replaces the place of any dataset: a folder's shards of its split, or one file", async () => {

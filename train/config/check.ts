@@ -256,8 +256,8 @@ export function surprises(config: Config, typed: ReadonlySet<string>, dryRun: bo
     );
   }
   if (
-    validation.enable && training.dataset === "c4" && (validation.dataset ?? "c4_validation") === "c4_validation" &&
-    validation.dataset_path === null
+    validation.enable && training.dataset === "c4" && validation.dataset_path === null &&
+    (validation.dataset ?? (training.dataset_path === null ? "" : "c4_validation")) === "c4_validation"
   ) {
     lines.push("validation reads held-out text of the sample, not of C4: set validation.dataset_path");
   }

@@ -14,6 +14,8 @@ export interface DataConfig {
   on_error: "refuse" | "skip";
   max_document_bytes: string;
   token_bytes: 2 | 4;
+  cache_dir: string | null;
+  cache_size: string;
 }
 
 /** `[[data.sources]]`: one source of a mixture. */
@@ -90,6 +92,16 @@ export const dataKeys = section("How documents become rows of a batch.", {
     2,
     "Of files of tokens, .bin, without a header of llm.c: bytes of a token.",
     "bytes",
+  ),
+  cache_dir: key(
+    text.nullable(),
+    null,
+    "Folder for files of the hub that are streamed, shared by the ranks of a host; not set, libtitan in HF_HOME. What was not read for the longest time is removed from it.",
+  ),
+  cache_size: key(
+    z.string().regex(BYTES).meta({ expected: 'bytes such as "20GiB"' }),
+    "20GiB",
+    "What that folder may take: more than the files of the hub that the ranks of a host read at once.",
   ),
 });
 

@@ -150,7 +150,8 @@ function trainingData(config: Config): DatasetSpec {
 function datasetSpec({ data }: Config, name: string, path: string | null, ownField?: string | null): OneSpec {
   const field = ownField ?? data.text_field;
   if (isOwnText({ name })) return { name, path, field };
-  return name === "files" ? { name, path, field, tokenBytes: data.token_bytes } : { name, path };
+  const cache = { folder: data.cache_dir ?? undefined, bytes: bytesOf(data.cache_size) };
+  return name === "files" ? { name, path, field, tokenBytes: data.token_bytes, cache } : { name, path, cache };
 }
 
 /** Text that is named for validation; undefined: a share of the text that is trained on. */
@@ -158,7 +159,12 @@ function validationSpec(config: Config): DatasetSpec | undefined {
   const { training, validation: { dataset, dataset_path: path }, data: { sources } } = config;
   if (dataset !== null) return datasetSpec(config, dataset, path);
   if (sources.length > 0) return datasetSpec(config, "c4_validation", path);
-  if (!isOwnText({ name: training.dataset })) return datasetSpec(config, "c4_validation", path);
+  if (!isOwnText({ name: training.dataset })) {
+    // Who trains on C4 of the hub validates on C4 of the hub.
+    const c4 = /^c4(?:\/(.+))?$/i.exec(training.dataset),
+      isHubs = c4 && training.dataset_path === null && path === null;
+    return datasetSpec(config, isHubs ? `c4_validation/${c4[1] ?? "en"}` : "c4_validation", path);
+  }
   return path === null ? undefined : datasetSpec(config, training.dataset, path);
 }
 

@@ -143,12 +143,12 @@ const schema = z.strictObject({
     dataset: key(
       text,
       "c4_test",
-      "Dataset by name: c4_test is a sample that comes along, c4 shards of C4, text one's own .txt, .md and .jsonl, files any number of .jsonl, .json, .parquet, .bin and .txt as shards.",
+      "Dataset by name: c4_test is a sample that comes along, c4 shards of C4, which without a path are streamed from the hub, text one's own .txt, .md and .jsonl, files any number of .jsonl, .json, .parquet, .bin and .txt as shards.",
     ),
     dataset_path: key(
       text.nullable(),
       null,
-      "Folder or file to read the dataset from, in place of its own address; of text also a pattern, such as notes/*.md.",
+      "Folder or file to read the dataset from, in place of its own address; of text and files also a pattern, such as notes/*.md; of c4 and files also hf://datasets/ORG/NAME.",
     ),
     local_batch_size: key(count, 8, "Sequences that go through the model at once.", "sequences"),
     global_batch_size: key(
@@ -308,7 +308,7 @@ const schema = z.strictObject({
     dataset: key(
       text.nullable(),
       null,
-      "Dataset by name; not set, c4_validation, or where text is trained on, that of validation.dataset_path, or else a share of 5 % of its documents, which is not trained on.",
+      "Dataset by name; not set, c4_validation, which is the hub's where C4 is streamed, or where text is trained on, that of validation.dataset_path, or else a share of 5 % of its documents, which is not trained on.",
     ),
     dataset_path: key(
       text.nullable(),

@@ -1,5 +1,7 @@
-import { assertEquals } from "@std/assert";
-import { hubSettings } from "../../../data/hub/settings.ts";
+import { assertEquals, assertThrows } from "@std/assert";
+import { DataError } from "../../../data/error.ts";
+import { HUB_VARIABLES, hubSettings } from "../../../data/hub/settings.ts";
+import { VARIABLES } from "../../../launch/world.ts";
 import { temporaryFolder } from "../fixture.ts";
 
 const of = (variables: Record<string, string>) => hubSettings((name) => variables[name]);
@@ -30,4 +32,18 @@ Deno.test("the token is that of HF_TOKEN, else the one that logging in has kept"
   assertEquals(of({ HF_HOME: folder.path }).token, "kept");
   assertEquals(of({ HF_HOME: folder.path, HF_TOKEN_PATH: `${folder.path}/other` }).token, "other");
   assertEquals(of({ HF_HOME: folder.path, HF_TOKEN: " own " }).token, "own");
+});
+
+Deno.test("without a home there is no folder to guess", () => {
+  assertThrows(() => of({ HF_ENDPOINT: "http://mirror" }), DataError, "neither HF_HOME nor HOME is set");
+});
+
+Deno.test("ranks that are started may read the variables too, and so may the tasks that use the hub", async () => {
+  const { tasks } = JSON.parse(await Deno.readTextFile(new URL("../../../deno.json", import.meta.url)));
+  for (const variable of HUB_VARIABLES) {
+    assertEquals(VARIABLES.includes(variable), true, variable);
+    for (const task of ["train", "download"]) {
+      assertEquals(/--allow-env=(\S+)/.exec(tasks[task].command)![1].split(",").includes(variable), true, variable);
+    }
+  }
 });
