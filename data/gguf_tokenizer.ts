@@ -3,56 +3,8 @@
  * scores are put in order as merges. Sources: llama.cpp's `llama-vocab.cpp`, transformers' `convert_slow_tokenizer.py`.
  * @module */
 import { type Gguf, ggufError, type GgufValue, readGguf } from "./gguf.ts";
-
-/** What a tokenizer's files say. */
-export interface TokenizerFiles {
-  /** `tokenizer.json` */
-  readonly json: TokenizerJson;
-  /** `tokenizer_config.json` */
-  readonly config: Readonly<Record<string, unknown>>;
-}
-
-/** What is asked of `tokenizer.json`. */
-export interface TokenizerJson {
-  readonly model: TokenizerModel;
-  readonly added_tokens?: readonly AddedToken[] | null;
-  readonly normalizer?: unknown;
-  readonly pre_tokenizer?: unknown;
-  readonly post_processor?: unknown;
-  readonly decoder?: unknown;
-}
-
-/** The field `model` of `tokenizer.json`. */
-export interface TokenizerModel {
-  readonly type?: string;
-  readonly vocab: Readonly<Record<string, number>> | readonly (readonly [string, number])[];
-  readonly merges?: readonly (string | readonly [string, string])[];
-  readonly ignore_merges?: boolean;
-  readonly byte_fallback?: boolean;
-  readonly unk_token?: string | null;
-  readonly fuse_unk?: boolean;
-}
-
-/** A token that is taken out of a text before the model sees it. */
-export interface AddedToken {
-  readonly id: number;
-  readonly content: string;
-  readonly special?: boolean;
-}
-
-/** Kinds of tokens in `tokenizer.ggml.token_type`. */
-const Kind = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
-
-const BYTE_LEVEL = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true };
-
-/** Splits by a pattern; what it finds goes into the vocabulary as bytes. */
-const splitBy = (pattern: string) => [
-  { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false },
-  { ...BYTE_LEVEL, use_regex: false },
-];
-
-const LLAMA3 = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}" +
-  "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+import { addedTokens, Kind, sentencePieceJson } from "./sentencepiece.ts";
+import { BYTE_LEVEL, byteLevelJson, LLAMA3, splitBy, type TokenizerFiles, tokenText } from "./tokenizer_json.ts";
 
 /** Ways to split a text, each with the names that llama.cpp has for it; the first is written. */
 const SPLITS: readonly {
@@ -92,25 +44,6 @@ function splitsText(pre: unknown): string {
   return parts.map((part) => splitText(part)).join("; ");
 }
 
-/** Does a text begin with a token of its own (true, false, or not said)? In `tokenizer_config.json`, else what is put around a text. */
-export function addsBos({ json, config }: TokenizerFiles): boolean | undefined {
-  if (typeof config.add_bos_token === "boolean") return config.add_bos_token;
-  const { post_processor: around } = json, bos = tokenText(config.bos_token);
-  if (!around || bos === undefined) return undefined;
-  type Part = { type?: string; processors?: Part[]; single?: { SpecialToken?: { id: string } }[] };
-  const first = (part: Part): string | undefined =>
-    part.type === "Sequence"
-      ? part.processors?.map(first).find((token) => token !== undefined)
-      : part.single?.[0]?.SpecialToken?.id;
-  return first(around as Part) === bos;
-}
-
-/** A token as a configuration spells it. */
-export function tokenText(value: unknown): string | undefined {
-  const text = typeof value === "object" && value !== null ? (value as { content?: unknown }).content : value;
-  return typeof text === "string" ? text : undefined;
-}
-
 /** The ids that end what a model says: the tokenizer's, and those of GGUF that end a turn or a message. */
 export function ggufEndIds({ metadata }: Gguf): number[] {
   const ids = ["eos", "eot", "eom"].map((key) => metadata.get(`tokenizer.ggml.${key}_token_id`));
@@ -141,23 +74,7 @@ export function ggufTokenizer(path: string): TokenizerFiles {
     ...(typeof template === "string" ? { chat_template: template } : {}),
     tokenizer_class: "PreTrainedTokenizerFast",
   };
-  const { bos_token: bos } = config, around = config.add_bos_token && bos !== null ? beginningWith(bos, texts) : null;
-  const isAdded = (id: number) => ([Kind.control, Kind.userDefined, Kind.unknown] as number[]).includes(kinds[id]);
-  const added = texts.flatMap((content, id) => {
-    if (!isAdded(id)) return [];
-    const never = { single_word: false, lstrip: false, rstrip: false, normalized: false };
-    return [{ id, content, ...never, special: kinds[id] !== Kind.userDefined }];
-  });
-  const vocab = Object.fromEntries(texts.map((text, id) => [text, id]));
-  const common = { dropout: null, continuing_subword_prefix: null, end_of_word_suffix: null };
-  const form = (rest: Omit<TokenizerJson, "added_tokens">): TokenizerJson => {
-    return {
-      ...{ version: "1.0", truncation: null, padding: null },
-      added_tokens: added,
-      post_processor: around,
-      ...rest,
-    };
-  };
+  const { bos_token } = config, bos = config.add_bos_token ? bos_token : null;
   if (model === "gpt2") {
     const pre = key("pre"), split = SPLITS.find(({ names }) => names.includes(pre as string)), merges = key("merges");
     if (!split) {
@@ -168,87 +85,26 @@ export function ggufTokenizer(path: string): TokenizerFiles {
       );
     }
     if (!isListOf(merges, "string")) return refuse("its tokenizer has no merges", "byte-level BPE");
-    const json = form({
-      model: {
-        ...{ type: "BPE", ...common, unk_token: null, fuse_unk: false, byte_fallback: false },
-        ...{ ignore_merges: split.ignoreMerges ?? false, vocab },
-        merges: (merges as string[]).map((merge) => merge.split(" ") as [string, string]),
-      },
-      normalizer: null,
-      pre_tokenizer: { type: "Sequence", pretokenizers: split.parts },
-      decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
+    const json = byteLevelJson({
+      ...{ tokens: texts, added: addedTokens(texts, kinds), bos, parts: split.parts },
+      merges: (merges as string[]).map((merge) => merge.split(" ") as [string, string]),
+      ignoreMerges: split.ignoreMerges,
     });
     return { json, config };
   }
   if (model !== "llama") return refuse(`its tokenizer is ${JSON.stringify(model)}`, '"gpt2" or "llama"');
   const scores = key("scores");
   if (!isListOf(scores, "number")) return refuse("its tokenizer has no scores", "SentencePiece's BPE");
-  const space = key("add_space_prefix") !== false, unknown = kinds.indexOf(Kind.unknown);
-  const json = form({
-    model: {
-      ...{
-        type: "BPE",
-        ...common,
-        unk_token: unknown < 0 ? null : texts[unknown],
-        fuse_unk: true,
-        byte_fallback: true,
-      },
-      ...{ ignore_merges: false, vocab },
-      merges: mergesByScore(texts, scores as number[], (id) => kinds[id] === Kind.normal),
-    },
-    normalizer: {
-      type: "Sequence",
-      normalizers: [
-        ...(space ? [{ type: "Prepend", prepend: "▁" }] : []),
-        { type: "Replace", pattern: { String: " " }, content: "▁" },
-      ],
-    },
-    pre_tokenizer: null,
-    decoder: {
-      type: "Sequence",
-      decoders: [
-        { type: "Replace", pattern: { String: "▁" }, content: " " },
-        ...[{ type: "ByteFallback" }, { type: "Fuse" }],
-        ...(space ? [{ type: "Strip", content: " ", start: 1, stop: 0 }] : []),
-      ],
-    },
+  const json = sentencePieceJson({
+    pieces: texts.map((text, id) => ({ text, score: (scores as number[])[id], kind: kinds[id] })),
+    bos,
+    addPrefix: key("add_space_prefix") !== false,
   });
   return { json, config };
 }
 
-/** What `tokenizer.json` says of texts that begin with a token of their own. */
-function beginningWith(token: string, texts: readonly string[]): unknown {
-  const begin = { SpecialToken: { id: token, type_id: 0 } };
-  const sequence = (id: string, type_id: number) => ({ Sequence: { id, type_id } });
-  return {
-    type: "TemplateProcessing",
-    single: [begin, sequence("A", 0)],
-    pair: [begin, sequence("A", 0), sequence("B", 1)],
-    special_tokens: { [token]: { id: token, ids: [texts.indexOf(token)], tokens: [token] } },
-  };
-}
-
 function isListOf(value: GgufValue | undefined, type: "string" | "number"): boolean {
   return Array.isArray(value) && value.every((x) => typeof x === type);
-}
-
-/** All pairs of tokens that make a token, the best one's first; those of one token by the numbers of their parts. */
-function mergesByScore(
-  texts: readonly string[],
-  scores: readonly number[],
-  isNormal: (id: number) => boolean,
-): [string, string][] {
-  const ids = new Map(texts.map((text, id) => [text, id]));
-  const pairs = texts.flatMap((text, id) => {
-    if (!isNormal(id)) return [];
-    const characters = [...text], found: { first: number; second: number; score: number }[] = [];
-    for (let cut = 1; cut < characters.length; cut++) {
-      const first = ids.get(characters.slice(0, cut).join("")), second = ids.get(characters.slice(cut).join(""));
-      if (first !== undefined && second !== undefined) found.push({ first, second, score: scores[id] });
-    }
-    return found.sort((a, b) => a.first - b.first || a.second - b.second);
-  });
-  return pairs.sort((a, b) => b.score - a.score).map(({ first, second }) => [texts[first], texts[second]]);
 }
 
 /** A list of values, all of one type, or a value; as a writer needs it. */

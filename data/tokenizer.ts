@@ -1,6 +1,7 @@
 /**
- * Tokenizers as Hugging Face models ship them: `tokenizer.json` (any kind: byte-level BPE, SentencePiece, ...) and
- * `tokenizer_config.json`, which names the tokens that begin and end a document. A file of GGUF has the same in its header.
+ * Tokenizers as models ship them: `tokenizer.json` of Hugging Face (any kind: byte-level BPE, SentencePiece, ...) with
+ * `tokenizer_config.json`, which names the tokens that begin and end a document; `tokenizer.model` of Llama 2 (SentencePiece) and of
+ * Llama 3 (ranks of tiktoken); and the header of a file of GGUF.
  * @module
  */
 import { fromFileUrl } from "@std/path";
@@ -8,8 +9,12 @@ import { Kitoken } from "kitoken/full";
 import { BYTES, byteTokenizer } from "./byte_tokenizer.ts";
 import { DataError } from "./error.ts";
 import { isGgufName } from "./gguf.ts";
-import { addsBos, ggufTokenizer, type TokenizerFiles, tokenText } from "./gguf_tokenizer.ts";
+import { ggufTokenizer } from "./gguf_tokenizer.ts";
+import { addsBos, type TokenizerFiles, tokenText } from "./tokenizer_json.ts";
+import { cutsOf, partsOf } from "./long_text.ts";
+import { readSentencePiece, unigramIds } from "./sentencepiece.ts";
 import { readBytes, show, toUrl, within } from "./source.ts";
+import { isTiktoken, readTiktoken } from "./tiktoken.ts";
 
 /** Which special tokens to put around a text; those that the tokenizer lacks are left out. */
 export interface EncodeOptions {
@@ -32,7 +37,16 @@ export class Tokenizer {
   /** What its files say.
    * @internal */
   readonly files: TokenizerFiles;
+  readonly #name: string;
   readonly #kitoken: Kitoken;
+  /** Special tokens as a text may spell them; null: there are none. */
+  readonly #spelled: RegExp | null;
+  /** Where long texts are cut. */
+  readonly #cuts: RegExp | undefined;
+  /** Knows no special token. It is made when a text spells one: Kitoken splits at them, even where they are text. */
+  #plain: Kitoken | undefined;
+  /** Of SentencePiece's unigrams: their own way. */
+  readonly #unigrams: ReturnType<typeof unigramIds> | undefined;
 
   private constructor(files: TokenizerFiles, kitoken: Kitoken, names: FileNames) {
     const { json, config } = files, { vocab } = json.model, added = json.added_tokens ?? [];
@@ -55,14 +69,21 @@ export class Tokenizer {
       last = Math.max(last, id);
     }
     this.files = files;
+    this.#name = names.json;
     this.#kitoken = kitoken;
+    const spelled = added.filter(({ special }) => special).map(({ content }) =>
+      content.replace(/[^\p{L}\p{N}]/gu, "\\$&")
+    );
+    this.#spelled = spelled.length > 0 ? new RegExp(spelled.join("|")) : null;
+    this.#unigrams = names.unigrams ? unigramIds(kitoken, json) : undefined;
+    this.#cuts = cutsOf(json);
     this.vocabSize = last + 1;
     this.bosId = special("bos_token");
     this.eosId = special("eos_token");
   }
 
-  /** Opens a folder that holds `tokenizer.json` and `tokenizer_config.json` (`model.hf_assets_path`), or the former, or a file of GGUF;
-   * `"bytes"` is a tokenizer without files, whose tokens are bytes.
+  /** Opens a folder (`model.hf_assets_path`) with `tokenizer.json` and `tokenizer_config.json`, or else with `tokenizer.model`; or one of
+   * these files, or a file of GGUF. `"bytes"` is a tokenizer without files, whose tokens are bytes.
    * @throws {DataError} when one is missing or cannot be used. */
   static async open(location: string | URL): Promise<Tokenizer> {
     if (location === BYTES) return Tokenizer.#of(byteTokenizer(), BYTES);
@@ -71,17 +92,31 @@ export class Tokenizer {
       const path = fromFileUrl(url);
       return Tokenizer.#of(ggufTokenizer(path), path);
     }
-    const file = url.pathname.endsWith(".json") ? url : within(url, "tokenizer.json");
-    const bytes = await read(file), json = parse<TokenizerFiles["json"]>(bytes, file);
-    const kitoken = kitokenOf(bytes, show(file)), configFile = new URL("tokenizer_config.json", file);
-    const config = parse<TokenizerFiles["config"]>(await read(configFile), configFile);
-    return new Tokenizer({ json, config }, kitoken, { json: show(file), config: show(configFile) });
+    const isFile = /\.(json|model)$/.test(url.pathname), file = isFile ? url : within(url, "tokenizer.json");
+    const bytes = await readBytes(file), configFile = new URL("tokenizer_config.json", file);
+    const config = await readBytes(configFile), said = config && parse<TokenizerFiles["config"]>(config, configFile);
+    const model = bytes === undefined && !isFile ? new URL("tokenizer.model", file) : file;
+    if (model.pathname.endsWith(".model")) {
+      const content = bytes ?? await readBytes(model), name = show(model);
+      if (content === undefined) throw await missing(file);
+      const files = isTiktoken(content) ? readTiktoken(content, name, said) : readSentencePiece(content, name, said);
+      return files.json.model.type === "Unigram"
+        ? new Tokenizer(files, Kitoken.from_sentencepiece(content), {
+          json: name,
+          config: show(configFile),
+          unigrams: true,
+        })
+        : Tokenizer.#of(files, name, show(configFile));
+    }
+    if (bytes === undefined) throw await missing(file);
+    if (said === undefined) throw await missing(configFile);
+    const json = parse<TokenizerFiles["json"]>(bytes, file), kitoken = kitokenOf(bytes, show(file));
+    return new Tokenizer({ json, config: said }, kitoken, { json: show(file), config: show(configFile) });
   }
 
   /** One whose files are made. */
-  static #of(files: TokenizerFiles, name: string): Tokenizer {
-    const bytes = new TextEncoder().encode(JSON.stringify(files.json));
-    return new Tokenizer(files, kitokenOf(bytes, name), { json: name, config: name });
+  static #of(files: TokenizerFiles, name: string, config: string = name): Tokenizer {
+    return new Tokenizer(files, kitokenOf(bytesOf(files.json), name), { json: name, config });
   }
 
   /** Does its model expect a text to begin with the token that begins a document? Undefined where its files do not say. */
@@ -91,14 +126,29 @@ export class Tokenizer {
 
   /** The ids of a text. */
   encode(text: string, { bos = false, eos = false, special = false }: EncodeOptions = {}): Int32Array {
-    const plain = this.#kitoken.encode(text, special);
-    const begin = bos && this.bosId !== null ? 1 : 0;
-    const end = eos && this.eosId !== null ? 1 : 0;
-    const ids = new Int32Array(begin + plain.length + end);
+    const parts = [...partsOf(text, this.#cuts)].map((part) => this.#encode(part, special));
+    const begin = bos && this.bosId !== null ? 1 : 0, end = eos && this.eosId !== null ? 1 : 0;
+    const ids = new Int32Array(begin + parts.reduce((sum, part) => sum + part.length, 0) + end);
     if (begin) ids[0] = this.bosId!;
-    ids.set(plain, begin);
-    if (end) ids[ids.length - 1] = this.eosId!;
+    let at = begin;
+    for (const part of parts) {
+      ids.set(part, at);
+      at += part.length;
+    }
+    if (end) ids[at] = this.eosId!;
     return ids;
+  }
+
+  #encode(text: string, special: boolean): Uint32Array {
+    if (this.#unigrams && special) {
+      const what = "its special tokens cannot be taken out of a text, as it is a model of unigrams";
+      throw bad(this.#name, what, "BPE, as Llama's tokenizers are", "choose another tokenizer for chats");
+    }
+    if (this.#unigrams) return this.#unigrams(text);
+    const isSpelled = !special && this.#spelled?.test(text);
+    return isSpelled
+      ? (this.#plain ??= withoutSpecials(this.files.json)).encode(text)
+      : this.#kitoken.encode(text, special);
   }
 
   /** The text of ids, special tokens included.
@@ -138,6 +188,8 @@ export function tokenizerPath(name: string): string {
 interface FileNames {
   readonly json: string;
   readonly config: string;
+  /** Is the former a model of SentencePiece's unigrams? */
+  readonly unigrams?: boolean;
 }
 
 function kitokenOf(bytes: Uint8Array, name: string): Kitoken {
@@ -148,13 +200,25 @@ function kitokenOf(bytes: Uint8Array, name: string): Kitoken {
   }
 }
 
-async function read(file: URL): Promise<Uint8Array> {
-  const bytes = await readBytes(file);
-  if (bytes !== undefined) return bytes;
-  throw new DataError({
+const bytesOf = (json: TokenizerFiles["json"]) => new TextEncoder().encode(JSON.stringify(json));
+
+/** The same without special tokens. An unknown one is kept only where it is needed: with tokens for all bytes it never is. */
+function withoutSpecials(json: TokenizerFiles["json"]): Kitoken {
+  const { model } = json, unknown = model.byte_fallback ? null : model.unk_token ?? null;
+  const added = (json.added_tokens ?? []).filter(({ special, content }) => !special || content === unknown);
+  return kitokenOf(
+    bytesOf({ ...json, added_tokens: added, model: { ...model, unk_token: unknown } }),
+    "tokenizer.json",
+  );
+}
+
+/** The error of a file that there is not. */
+async function missing(file: URL): Promise<DataError> {
+  return new DataError({
     code: "no_such_file",
     what: `Cannot open tokenizer: there is no ${show(file)}${await besides(file)}`,
-    expected: "a folder with tokenizer.json and tokenizer_config.json, such as data/sample or that of a model",
+    expected:
+      "a folder with tokenizer.json and tokenizer_config.json, such as data/sample or that of a model, or with tokenizer.model",
     fix:
       'set model.hf_assets_path (--model.hf_assets_path) to such a folder, or data.tokenizer = "bytes", which needs none',
   });
@@ -180,11 +244,11 @@ function parse<T>(bytes: Uint8Array, file: URL): T {
   }
 }
 
-function bad(name: string, why: string, expected: string): DataError {
+function bad(name: string, why: string, expected: string, fix = "download it again, or correct it"): DataError {
   return new DataError({
     code: "bad_tokenizer",
     what: `Cannot use ${name}: ${why}`,
     expected,
-    fix: "download it again, or correct it",
+    fix,
   });
 }

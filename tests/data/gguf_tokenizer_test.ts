@@ -3,7 +3,8 @@ import { Tokenizer as HuggingFace } from "@huggingface/tokenizers";
 import fc from "fast-check";
 import { SAMPLE } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
-import { addsBos, toGgufTokenizer, type TokenizerFiles, type TokenizerJson } from "../../data/gguf_tokenizer.ts";
+import { toGgufTokenizer } from "../../data/gguf_tokenizer.ts";
+import type { TokenizerJson } from "../../data/tokenizer_json.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 
 const golden = new URL("../goldens/gguf/", import.meta.url).pathname;
@@ -56,16 +57,6 @@ Deno.test("rows of a model without a token get names that no text has", () => {
   const tokens = made.get("tokenizer.ggml.tokens")!.value as string[];
   assertEquals(tokens.slice(2046), ["<|begin_of_text|>", "<|end_of_text|>", "[PAD2048]", "[PAD2049]"]);
   assertEquals((made.get("tokenizer.ggml.token_type")!.value as number[]).slice(2045), [1, 3, 3, 5, 5]);
-});
-
-Deno.test("whether a text begins with a token of its own is what the configuration says, else what is put around it", () => {
-  const around = { type: "TemplateProcessing", single: [{ SpecialToken: { id: "<s>" } }, { Sequence: {} }] };
-  const of = (config: TokenizerFiles["config"], post_processor: unknown = null) =>
-    addsBos({ json: { ...files.json, post_processor }, config: { bos_token: "<s>", ...config } });
-  assertEquals(of({}), undefined);
-  assertEquals([of({ add_bos_token: true }), of({ add_bos_token: false }, around)], [true, false]);
-  assertEquals([of({}, around), of({ bos_token: "<a>" }, around)], [true, false]);
-  assertEquals(of({}, { type: "Sequence", processors: [{ type: "ByteLevel" }, around] }), true);
 });
 
 Deno.test("a GGUF file without a tokenizer says so, and what to do", async () => {

@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Tokenizer as HuggingFace } from "@huggingface/tokenizers";
 import fc from "fast-check";
@@ -8,16 +9,18 @@ import { readJsonLines } from "../../data/json_lines.ts";
 import { shardFile } from "../../data/source.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { temporaryFolder } from "./fixture.ts";
+import { hashIds, hashTexts, unicodeLines } from "./unicode_lines.ts";
 
 const tokenizer = await Tokenizer.open(SAMPLE);
 const json = JSON.parse(await Deno.readTextFile(new URL("tokenizer.json", SAMPLE)));
 const config = JSON.parse(await Deno.readTextFile(new URL("tokenizer_config.json", SAMPLE)));
 
-async function sampleTexts(): Promise<string[]> {
-  const shard = new URL(shardName("validation", 0, 1), SAMPLE);
-  return (await Array.fromAsync(readJsonLines(shardFile(shard), { from: 0, every: 1, offset: 0 }))).map(({ text }) =>
-    text
-  );
+async function sampleTexts(...shards: [split: "train" | "validation", count: number][]): Promise<string[]> {
+  const read = ([split, count]: [split: "train" | "validation", count: number]) =>
+    Array.fromAsync(
+      readJsonLines(shardFile(new URL(shardName(split, 0, count), SAMPLE)), { from: 0, every: 1, offset: 0 }),
+    );
+  return (await Promise.all(shards.map(read))).flat().map(({ text }) => text);
 }
 
 /** A folder with a changed copy of the sample's tokenizer. */
@@ -36,7 +39,7 @@ Deno.test("the sample's tokenizer has 2,048 ids, the last two special", () => {
 
 Deno.test("Hugging Face's own tokenizer gives the same ids on the sample", async () => {
   const other = new HuggingFace(json, config);
-  for (const text of await sampleTexts()) {
+  for (const text of await sampleTexts(["validation", 1])) {
     assertEquals([...tokenizer.encode(text)], other.encode(text, { add_special_tokens: false }).ids);
   }
 });
@@ -49,7 +52,7 @@ Deno.test("Hugging Face's own tokenizer gives the same ids on any text", () => {
 });
 
 Deno.test("decoding gives the text back", async () => {
-  for (const text of await sampleTexts()) assertEquals(tokenizer.decode(tokenizer.encode(text)), text);
+  for (const text of await sampleTexts(["validation", 1])) assertEquals(tokenizer.decode(tokenizer.encode(text)), text);
   fc.assert(fc.property(fc.string({ unit: "binary", maxLength: 60 }), (text) => {
     assertEquals(tokenizer.decode(tokenizer.encode(text)), text);
   }));
@@ -85,8 +88,8 @@ Deno.test("a missing tokenizer is told with its path, its neighbours and what to
   const error = await assertRejects(open, DataError, `there is no ${folder.path}/tokenizer.json (its folder is empty)`);
   assertEquals(error.code, "no_such_file");
   assert(error.message.includes("set model.hf_assets_path"));
-  await Deno.writeTextFile(`${folder.path}/tokenizer.model`, "");
-  await assertRejects(open, DataError, "(its folder holds tokenizer.model)");
+  await Deno.writeTextFile(`${folder.path}/tokenizer.txt`, "");
+  await assertRejects(open, DataError, "(its folder holds tokenizer.txt)");
   await assertRejects(() => Tokenizer.open(`${folder.path}/none`), DataError, "(nor its folder)");
 });
 
@@ -94,6 +97,30 @@ Deno.test("a missing tokenizer_config.json is told", async () => {
   await using folder = await changed({});
   await Deno.remove(`${folder.path}/tokenizer_config.json`);
   await assertRejects(() => Tokenizer.open(folder.path), DataError, "/tokenizer_config.json (its folder holds");
+});
+
+Deno.test("a damaged tokenizer.model is told, be it SentencePiece's or tiktoken's", async (t) => {
+  const goldens = new URL("../goldens/tokenizers/", import.meta.url);
+  const model = await Deno.readFile(new URL("sentencepiece_bpe/tokenizer.model", goldens));
+  const ranks = await Deno.readTextFile(new URL("tiktoken/tokenizer.model", goldens));
+  const cases: [string, Uint8Array | string, string][] = [
+    ["nothing", "", "it has no pieces"],
+    ["other text", "tokens\n", "tokenizer.model: "],
+    ["half a model", model.subarray(0, 5000), "tokenizer.model: "],
+    ["ranks with a line that is none", ranks.replace("\n", "\nnone\n"), 'line 2 is no token: "none"'],
+    ["ranks with a line of no base64", ranks.replace("\n", "\n? 1\n"), 'line 2 is no token: "? 1"'],
+    ["ranks with one twice", ranks.replace("\n", "\nAA== 0\n"), "line 2 has rank 0 again"],
+    ["ranks without the first", ranks.slice(ranks.indexOf("\n") + 1), "it has no token of rank 0"],
+    ["half the ranks", ranks.split("\n").slice(0, 200).join("\n") + "\n", "it has no token of the byte 2"],
+  ];
+  for (const [name, content, message] of cases) {
+    await t.step(name, async () => {
+      await using folder = await temporaryFolder();
+      await Deno.writeFile(`${folder.path}/tokenizer.model`, new Uint8Array(Buffer.from(content)));
+      const error = await assertRejects(() => Tokenizer.open(folder.path), DataError, message);
+      assertEquals(error.code, "bad_tokenizer");
+    });
+  }
 });
 
 Deno.test("a damaged tokenizer is told", async (t) => {
@@ -121,4 +148,18 @@ Deno.test("ids outside the vocabulary do not decode", () => {
     "Cannot decode token 2048\n  expected: ids from 0 to 2047",
   );
   assertThrows(() => tokenizer.decode([-1]), DataError, "Cannot decode token -1");
+});
+
+Deno.test("tokenizers give the ids of Python's on 10,000 lines out of all planes of Unicode, and on the sample", async (t) => {
+  const folder = new URL("../goldens/tokenizers/", import.meta.url), lines = unicodeLines(10_000);
+  const { text, ...goldens } = JSON.parse(await Deno.readTextFile(new URL("hashes.json", folder)));
+  const documents = await sampleTexts(["train", 4], ["validation", 1]);
+  assertEquals([hashTexts(lines), hashTexts(documents)], [text.lines, text.documents], "the texts differ, not the ids");
+  for (const [name, hashes] of Object.entries<Record<string, string>>(goldens)) {
+    await t.step(name, async () => {
+      const tokenizer = await Tokenizer.open(name === "sample" ? SAMPLE : new URL(`${name}/`, folder));
+      const ids = (texts: string[]) => hashIds(texts, (text) => tokenizer.encode(text));
+      assertEquals({ lines: ids(lines), documents: ids(documents) }, hashes);
+    });
+  }
 });

@@ -100,7 +100,7 @@ const schema = z.strictObject({
     hf_assets_path: key(
       text.nullable(),
       null,
-      "Folder with tokenizer.json, or a file of GGUF; not set, the tokenizer that comes along.",
+      "Folder with tokenizer.json or tokenizer.model (SentencePiece's or tiktoken's), or a file of GGUF; not set, the tokenizer that comes along.",
     ),
     dim: size(count, "Width of the residual stream."),
     n_layers: size(count, "Number of transformer blocks."),

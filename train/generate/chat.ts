@@ -1,7 +1,7 @@
 /** Conversations as the text that a model was trained on, by the template that its tokenizer comes with.
  * @module */
 import { Template } from "@huggingface/jinja";
-import { tokenText } from "../../data/gguf_tokenizer.ts";
+import { tokenText } from "../../data/tokenizer_json.ts";
 import type { ModelSource } from "../weights/model_source.ts";
 import { GenerateError } from "./error.ts";
 

@@ -23,7 +23,9 @@ export interface SpecialTokens {
 
 /** Does a folder, or a file of GGUF, have a tokenizer? */
 export function hasTokenizer(path: string): boolean {
-  return isGgufName(path) ? isFile(path) : isFile(`${path}/tokenizer.json`);
+  return isGgufName(path)
+    ? isFile(path)
+    : ["tokenizer.json", "tokenizer.model"].some((name) => isFile(`${path}/${name}`));
 }
 
 /** Copies a tokenizer's files into a folder of weights. `generation_config.json` is made where the tokenizer's folder has none.
@@ -34,15 +36,20 @@ export async function copyTokenizer(from: string, to: string): Promise<SpecialTo
   const found = FILES.filter((file) => isFile(`${from}/${file}`));
   if (!found.includes("tokenizer.json") && !found.includes("tokenizer.model")) {
     throw new CheckpointError(
-      `Cannot copy a tokenizer: ${from} has no tokenizer.json`,
-      "a folder with tokenizer.json and tokenizer_config.json, such as data/sample",
+      `Cannot copy a tokenizer: ${from} has no tokenizer.json or tokenizer.model`,
+      "a folder with tokenizer.json and tokenizer_config.json, such as data/sample, or with tokenizer.model",
       "name the tokenizer's folder, or leave it out",
     );
   }
   for (const file of found) Deno.copyFileSync(`${from}/${file}`, `${to}/${file}`);
+  if (!found.includes("tokenizer.json")) { // a tokenizer.model alone, which not every program reads
+    const { files: { json, config } } = await Tokenizer.open(from);
+    await writeJson(`${to}/tokenizer.json`, json);
+    await writeJson(`${to}/tokenizer_config.json`, config);
+  }
   const special = await specialTokens(from);
   if (!found.includes("generation_config.json") && Object.keys(special).length > 0) {
-    await writeLasting(`${to}/generation_config.json`, `${JSON.stringify(special, null, 2)}\n`);
+    await writeJson(`${to}/generation_config.json`, special);
   }
   return special;
 }
@@ -52,11 +59,11 @@ async function writeFiles(from: string, to: string): Promise<SpecialTokens> {
   const { files: { json, config }, bosId } = await Tokenizer.open(from);
   const special = given(bosId, endTokens(await endIdsOf(from)));
   const files = { "tokenizer.json": json, "tokenizer_config.json": config, "generation_config.json": special };
-  for (const [name, content] of Object.entries(files)) {
-    await writeLasting(`${to}/${name}`, `${JSON.stringify(content, null, 2)}\n`);
-  }
+  for (const [name, content] of Object.entries(files)) await writeJson(`${to}/${name}`, content);
   return special;
 }
+
+const writeJson = (path: string, content: unknown) => writeLasting(path, `${JSON.stringify(content, null, 2)}\n`);
 
 /** As configurations spell them: none, one, or several. */
 const endTokens = (ids: readonly number[]): unknown => ids.length > 1 ? ids : ids[0];
@@ -88,7 +95,8 @@ async function specialTokens(folder: string): Promise<SpecialTokens> {
     const { bos_token_id: bos, eos_token_id: eos } = readJson(`${folder}/${file}`);
     if (bos != null || eos != null) return given(bos, eos);
   }
-  if (!["tokenizer.json", "tokenizer_config.json"].every((file) => isFile(`${folder}/${file}`))) return {};
+  const has = (file: string) => isFile(`${folder}/${file}`);
+  if (has("tokenizer.json") ? !has("tokenizer_config.json") : !has("tokenizer.model")) return {};
   const { bosId, eosId } = await Tokenizer.open(folder);
   return given(bosId, eosId);
 }

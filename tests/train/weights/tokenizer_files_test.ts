@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
+import { Tokenizer } from "../../../data/tokenizer.ts";
 import { copyTokenizer } from "../../../train/weights/tokenizer_files.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 
@@ -38,6 +39,15 @@ Deno.test("the tokens that begin and end a text come from how the model generate
   assertEquals([special, generation], [{ bos_token_id: 3, eos_token_id: [4, 5] }, full]);
   assertEquals(await Deno.readTextFile(`${to}/chat_template.jinja`), "{{ messages }}");
   assertEquals([...Deno.readDirSync(to)].some(({ name }) => name === "config.json"), false);
+});
+
+Deno.test("beside a tokenizer.model comes the tokenizer.json that says the same", async () => {
+  const golden = new URL("../../goldens/tokenizers/sentencepiece_bpe", import.meta.url).pathname;
+  await using folder = await temporaryFolder();
+  assertEquals(await copyTokenizer(golden, folder.path), { bos_token_id: 1, eos_token_id: 2 });
+  const [own, copy] = [await Tokenizer.open(golden), await Tokenizer.open(`${folder.path}/tokenizer.json`)];
+  assertEquals(Deno.readFileSync(`${folder.path}/tokenizer.model`), Deno.readFileSync(`${golden}/tokenizer.model`));
+  assertEquals([...copy.encode("Fellow citizens, \u{1f600}")], [...own.encode("Fellow citizens, \u{1f600}")]);
 });
 
 Deno.test("a folder without a tokenizer is refused", async () => {
