@@ -107,7 +107,7 @@ export {
   type ModelWeights,
   openDecoder,
 } from "./train/generate/decoder.ts";
-export type { ChatMessage } from "./train/generate/chat.ts";
+export type { ChatMessage } from "./data/chat_template.ts";
 export { GenerateError } from "./train/generate/error.ts";
 export { generate, type GenerateOptions } from "./train/generate/generate.ts";
 export type { SamplingOptions } from "./train/generate/sampler.ts";

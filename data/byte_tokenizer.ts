@@ -3,7 +3,7 @@
  * byte-level BPE without merges, so whatever reads a `tokenizer.json` or GGUF reads it, too.
  * @module
  */
-import { addedToken, BYTE_LEVEL, byteLevelJson, type TokenizerFiles } from "./tokenizer_json.ts";
+import { addedToken, BYTE_LEVEL, byteCharacters, byteLevelJson, type TokenizerFiles } from "./tokenizer_json.ts";
 
 /** What stands for it in place of a tokenizer's folder; a folder of that name is `./bytes`. */
 export const BYTES = "bytes";
@@ -22,11 +22,4 @@ export function byteTokenizer(): TokenizerFiles {
     added: [addedToken(256, BEGIN), addedToken(257, END)],
   });
   return { json, config: { bos_token: BEGIN, eos_token: END, tokenizer_class: "PreTrainedTokenizerFast" } };
-}
-
-/** How byte-level BPE writes each byte, as GPT-2 does: itself where it prints, else the next character from U+0100 on. */
-export function byteCharacters(): string[] {
-  let next = 0x100;
-  const prints = (byte: number) => byte > 0x20 && byte < 0x7f || byte > 0xa0 && byte !== 0xad;
-  return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(prints(byte) ? byte : next++));
 }

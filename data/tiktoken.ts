@@ -1,9 +1,8 @@
 /** Llama 3's `tokenizer.model`: a line for each token with its bytes in base64 and its rank, as tiktoken reads it. How text is split, and
  * which tokens are special, the file does not say: Meta's code does (`llama3/tokenizer.py`), from which torchtitan has taken it.
  * @module */
-import { byteCharacters } from "./byte_tokenizer.ts";
 import { DataError } from "./error.ts";
-import { addedToken, byteLevelJson, LLAMA3, splitBy, type TokenizerFiles } from "./tokenizer_json.ts";
+import { addedToken, byteCharacters, byteLevelJson, LLAMA3, splitBy, type TokenizerFiles } from "./tokenizer_json.ts";
 
 const [BEGIN, END] = ["<|begin_of_text|>", "<|end_of_text|>"];
 

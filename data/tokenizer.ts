@@ -10,7 +10,7 @@ import { BYTES, byteTokenizer } from "./byte_tokenizer.ts";
 import { DataError } from "./error.ts";
 import { isGgufName } from "./gguf.ts";
 import { ggufTokenizer } from "./gguf_tokenizer.ts";
-import { addsBos, type TokenizerFiles, tokenText } from "./tokenizer_json.ts";
+import { addsBos, tokenBytes, type TokenizerFiles, tokenText } from "./tokenizer_json.ts";
 import { cutsOf, partsOf } from "./long_text.ts";
 import { readSentencePiece, unigramIds } from "./sentencepiece.ts";
 import { readBytes, show, toUrl, within } from "./source.ts";
@@ -45,6 +45,8 @@ export class Tokenizer {
   readonly #cuts: RegExp | undefined;
   /** Knows no special token. It is made when a text spells one: Kitoken splits at them, even where they are text. */
   #plain: Kitoken | undefined;
+  /** What each token stands for. */
+  #tokens: readonly Uint8Array[] | undefined;
   /** Of SentencePiece's unigrams: their own way. */
   readonly #unigrams: ReturnType<typeof unigramIds> | undefined;
 
@@ -149,6 +151,12 @@ export class Tokenizer {
     return isSpelled
       ? (this.#plain ??= withoutSpecials(this.files.json)).encode(text)
       : this.#kitoken.encode(text, special);
+  }
+
+  /** The bytes that a token stands for; SentencePiece's ▁ is a space.
+   * @internal */
+  bytesOf(id: number): Uint8Array {
+    return (this.#tokens ??= tokenBytes(this.files.json))[id];
   }
 
   /** The text of ids, special tokens included.

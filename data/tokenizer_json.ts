@@ -123,3 +123,26 @@ export function byteLevelJson(
 export function addedToken(id: number, content: string, special = true): AddedToken {
   return { id, content, ...{ single_word: false, lstrip: false, rstrip: false, normalized: false }, special };
 }
+
+/** How byte-level BPE writes each byte, as GPT-2 does: itself where it prints, else the next character from U+0100 on. */
+export function byteCharacters(): string[] {
+  let next = 0x100;
+  const prints = (byte: number) => byte > 0x20 && byte < 0x7f || byte > 0xa0 && byte !== 0xad;
+  return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(prints(byte) ? byte : next++));
+}
+
+/** The bytes that each token stands for, by its id. */
+export function tokenBytes({ model: { vocab }, pre_tokenizer, decoder, added_tokens }: TokenizerJson): Uint8Array[] {
+  const utf8 = new TextEncoder(), bytes: Uint8Array[] = [];
+  const isByteLevel = JSON.stringify([pre_tokenizer, decoder]).includes('"ByteLevel"');
+  const byteOf = new Map(byteCharacters().map((character, byte) => [character, byte]));
+  const plain = (text: string): Uint8Array => {
+    if (isByteLevel) return Uint8Array.from(text, (character) => byteOf.get(character) ?? 0);
+    const byte = /^<0x([0-9A-F]{2})>$/.exec(text)?.[1];
+    return byte === undefined ? utf8.encode(text.replaceAll("▁", " ")) : Uint8Array.of(parseInt(byte, 16));
+  };
+  if (Array.isArray(vocab)) vocab.forEach(([text], id) => bytes[id] = plain(text));
+  else for (const [text, id] of Object.entries(vocab)) bytes[id] = plain(text);
+  for (const { id, content } of added_tokens ?? []) bytes[id] = utf8.encode(content);
+  return bytes;
+}

@@ -11,7 +11,7 @@ import { Mesh } from "../../parallel/mesh.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { writeFullySync } from "../checkpoint/files.ts";
 import { findCheckpoints } from "../checkpoint/open.ts";
-import type { ChatMessage } from "../generate/chat.ts";
+import type { ChatMessage } from "../../data/chat_template.ts";
 import { type Decoder, type DecoderRanks, openDecoder } from "../generate/decoder.ts";
 import { GenerateError } from "../generate/error.ts";
 import { chatTokens, promptTokens, roomFor } from "../generate/generate.ts";

@@ -1,17 +1,8 @@
-/** Conversations as the text that a model was trained on, by the template that its tokenizer comes with.
+/** Conversations as the text that a model was trained on, up to where it is to speak.
  * @module */
-import { Template } from "@huggingface/jinja";
-import { tokenText } from "../../data/tokenizer_json.ts";
+import { type ChatMessage, ChatTemplate } from "../../data/chat_template.ts";
 import type { ModelSource } from "../weights/model_source.ts";
 import { GenerateError } from "./error.ts";
-
-/** What somebody has said. */
-export interface ChatMessage {
-  /** Who: `system`, `user` or `assistant`; some templates know others. */
-  readonly role: string;
-  /** What. */
-  readonly content: string;
-}
 
 /** The text of a conversation, up to where the model is to speak.
  * @throws {GenerateError} when the tokenizer has no template, or refuses the conversation. */
@@ -26,14 +17,8 @@ export function chatText(
       "choose such a model, or have it continue a text: --prompt TEXT without --chat",
     );
   }
-  const { config } = tokenizer.files, special = (key: string) => tokenText(config[key]) ?? "";
   try {
-    return new Template(chatTemplate).render({
-      messages: messages.map(({ role, content }) => ({ role, content })),
-      add_generation_prompt: true,
-      bos_token: special("bos_token"),
-      eos_token: special("eos_token"),
-    });
+    return new ChatTemplate(chatTemplate, tokenizer.files.config).render(messages, { ask: true });
   } catch (error) {
     throw new GenerateError(
       `The chat template of ${tokenizerPath} refuses the conversation: ${(error as Error).message}`,

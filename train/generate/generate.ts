@@ -1,6 +1,7 @@
 /** `generate()`: a model continues a text, or answers in a conversation.
  * @module */
-import { type ChatMessage, chatText } from "./chat.ts";
+import type { ChatMessage } from "../../data/chat_template.ts";
+import { chatText } from "./chat.ts";
 import { openDecoder } from "./decoder.ts";
 import { GenerateError } from "./error.ts";
 import { samplingOf, type SamplingOptions } from "./sampler.ts";

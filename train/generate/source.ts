@@ -1,13 +1,14 @@
 /** What text is generated from: weights with their tokenizer, of a checkpoint, a folder, a file of GGUF, or a run under way.
  * @module */
 import { SAMPLE } from "../../data/dataset.ts";
+import { chatTemplateOf } from "../../data/chat_template.ts";
 import { Tokenizer, tokenizerName, tokenizerPath } from "../../data/tokenizer.ts";
 import { type GenerativeModel, isGenerative } from "../../model/cache.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import { load } from "../checkpoint/load.ts";
 import type { ParameterValues } from "../parameters.ts";
 import { type ModelSource, openModel } from "../weights/model_source.ts";
-import { chatTemplateOf, endIdsOf } from "../weights/tokenizer_files.ts";
+import { endIdsOf } from "../weights/tokenizer_files.ts";
 import type { ModelWeights } from "./decoder.ts";
 import { GenerateError } from "./error.ts";
 

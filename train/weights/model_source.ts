@@ -2,6 +2,7 @@
  * @module */
 import { SAMPLE } from "../../data/dataset.ts";
 import { isGgufName, readGguf } from "../../data/gguf.ts";
+import { chatTemplateOf } from "../../data/chat_template.ts";
 import { Tokenizer, tokenizerPath } from "../../data/tokenizer.ts";
 import type { LlamaConfig } from "../../model/llama.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
@@ -9,7 +10,7 @@ import { llamaOf, openFolder } from "../checkpoint/load.ts";
 import type { Checkpoint } from "../checkpoint/manifest.ts";
 import { readSmall } from "../checkpoint/read.ts";
 import { STATE_FILE } from "../checkpoint/save.ts";
-import { chatTemplateOf, endIdsOf, hasTokenizer } from "./tokenizer_files.ts";
+import { endIdsOf, hasTokenizer } from "./tokenizer_files.ts";
 import { isFile, readJson } from "./weight_files.ts";
 
 /** A Llama, and what belongs to it. */

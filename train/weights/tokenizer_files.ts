@@ -76,18 +76,6 @@ export async function endIdsOf(from: string): Promise<readonly number[]> {
   return (Array.isArray(eos) ? eos : [eos]).filter((id) => typeof id === "number");
 }
 
-/** The template of a tokenizer's chats, in Jinja; null where there is none.
- * @param config what its `tokenizer_config.json` says, or the header of its file of GGUF. */
-export function chatTemplateOf(from: string, config: Readonly<Record<string, unknown>>): string | null {
-  const file = `${from}/chat_template.jinja`;
-  if (from !== BYTES && !isGgufName(from) && isFile(file)) return Deno.readTextFileSync(file);
-  const { chat_template: template } = config;
-  if (typeof template === "string") return template;
-  if (!Array.isArray(template)) return null;
-  const named = template.find((t) => t.name === "default") ?? template[0];
-  return typeof named?.template === "string" ? named.template : null;
-}
-
 /** What a folder says of them: how its model generates, else its model, else its tokenizer. */
 async function specialTokens(folder: string): Promise<SpecialTokens> {
   for (const file of ["generation_config.json", "config.json"]) {

@@ -1,0 +1,53 @@
+/** How documents become rows of T + 1 tokens, without one that fits being cut. On the way a token is a word: its id, with flags above it.
+ * @module */
+
+/** Of a token that is not learned: it is the target of none. */
+export const MASKED: number = 1 << 28;
+
+/** Of a document's first token, where rows hold whole documents. */
+export const BEGINS: number = 1 << 29;
+
+/** Of a place that no document takes. */
+export const PADDING: number = 1 << 30;
+
+/** What is left of a word without its flags. */
+export const ID: number = MASKED - 1;
+
+/** Puts documents into rows of `length` words, each into the fullest row that has room for it, long ones first. What is longer than a row
+ * is cut, and goes on with its last token, which is not learned again. Rows come by their first documents. */
+export function bestFit(documents: readonly Int32Array[], length: number): Int32Array[] {
+  const pieces = documents.flatMap((document) => cut(document, length));
+  const byLength = pieces.map((_, n) => n).sort((a, b) => pieces[b].length - pieces[a].length || a - b);
+  const rows: number[][] = [];
+  /** Numbers of rows by the room that they have. */
+  const byRoom: number[][] = Array.from({ length: length + 1 }, () => []);
+  for (const n of byLength) {
+    let room = pieces[n].length;
+    while (room < length && byRoom[room].length === 0) room++;
+    const row = room < length ? byRoom[room].pop()! : rows.push([]) - 1;
+    rows[row].push(n);
+    byRoom[room - pieces[n].length].push(row);
+  }
+  for (const row of rows) row.sort((a, b) => a - b);
+  return rows.sort(([a], [b]) => a - b).map((row) => {
+    const words = new Int32Array(length).fill(PADDING | MASKED);
+    let at = 0;
+    for (const n of row) {
+      words.set(pieces[n], at);
+      words[at] |= BEGINS | MASKED;
+      at += pieces[n].length;
+    }
+    if (at < length) words[at] |= BEGINS;
+    return words;
+  });
+}
+
+/** A document in pieces of at most `length`, the last token of each being the first of the next. */
+function cut(document: Int32Array, length: number): Int32Array[] {
+  const pieces: Int32Array[] = [];
+  for (let start = 0, end = 0; end < document.length; start = end - 1) {
+    end = Math.min(document.length, start + length);
+    pieces.push(document.subarray(start, end));
+  }
+  return pieces;
+}
