@@ -10,7 +10,7 @@ import { BYTES, byteTokenizer } from "./byte_tokenizer.ts";
 import { DataError } from "./error.ts";
 import { isGgufName } from "./gguf.ts";
 import { ggufTokenizer } from "./gguf_tokenizer.ts";
-import { addsBos, tokenBytes, type TokenizerFiles, tokenText } from "./tokenizer_json.ts";
+import { addsBos, spellOutSplits, tokenBytes, type TokenizerFiles, tokenText } from "./tokenizer_json.ts";
 import { cutsOf, partsOf } from "./long_text.ts";
 import { readSentencePiece, unigramIds } from "./sentencepiece.ts";
 import { readBytes, show, toUrl, within } from "./source.ts";
@@ -112,13 +112,13 @@ export class Tokenizer {
     }
     if (bytes === undefined) throw await missing(file);
     if (said === undefined) throw await missing(configFile);
-    const json = parse<TokenizerFiles["json"]>(bytes, file), kitoken = kitokenOf(bytes, show(file));
+    const json = parse<TokenizerFiles["json"]>(bytes, file), kitoken = kitokenOf(json, show(file));
     return new Tokenizer({ json, config: said }, kitoken, { json: show(file), config: show(configFile) });
   }
 
   /** One whose files are made. */
   static #of(files: TokenizerFiles, name: string, config: string = name): Tokenizer {
-    return new Tokenizer(files, kitokenOf(bytesOf(files.json), name), { json: name, config });
+    return new Tokenizer(files, kitokenOf(files.json, name), { json: name, config });
   }
 
   /** Does its model expect a text to begin with the token that begins a document? Undefined where its files do not say. */
@@ -200,24 +200,19 @@ interface FileNames {
   readonly unigrams?: boolean;
 }
 
-function kitokenOf(bytes: Uint8Array, name: string): Kitoken {
+function kitokenOf(json: TokenizerFiles["json"], name: string): Kitoken {
   try {
-    return Kitoken.from_tokenizers(bytes);
+    return Kitoken.from_tokenizers(new TextEncoder().encode(JSON.stringify(spellOutSplits(json))));
   } catch (error) {
     throw bad(name, String(error), "a tokenizer.json as Hugging Face's tokenizers library writes it");
   }
 }
 
-const bytesOf = (json: TokenizerFiles["json"]) => new TextEncoder().encode(JSON.stringify(json));
-
 /** The same without special tokens. An unknown one is kept only where it is needed: with tokens for all bytes it never is. */
 function withoutSpecials(json: TokenizerFiles["json"]): Kitoken {
   const { model } = json, unknown = model.byte_fallback ? null : model.unk_token ?? null;
   const added = (json.added_tokens ?? []).filter(({ special, content }) => !special || content === unknown);
-  return kitokenOf(
-    bytesOf({ ...json, added_tokens: added, model: { ...model, unk_token: unknown } }),
-    "tokenizer.json",
-  );
+  return kitokenOf({ ...json, added_tokens: added, model: { ...model, unk_token: unknown } }, "tokenizer.json");
 }
 
 /** The error of a file that there is not. */

@@ -51,6 +51,24 @@ export const splitBy = (pattern: string): readonly object[] => [
 export const LLAMA3: string = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}" +
   "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
+/** How GPT-2 splits a text, and `ByteLevel` with `use_regex`. */
+const GPT2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
+/** The same tokenizer with the way of GPT-2 to split a text spelled out: Kitoken has one of its own for it, which splits otherwise at the
+ * ends of lines. */
+export function spellOutSplits(json: TokenizerJson): TokenizerJson {
+  type Part = { readonly type?: string; readonly use_regex?: boolean; readonly pretokenizers?: readonly Part[] };
+  const spelled = (part: Part): readonly object[] => {
+    if (part.type === "Sequence") return [{ ...part, pretokenizers: (part.pretokenizers ?? []).flatMap(spelled) }];
+    if (part.type !== "ByteLevel" || part.use_regex === false) return [part];
+    return [{ ...(splitBy(GPT2)[0]) }, { ...part, use_regex: false }];
+  };
+  const { pre_tokenizer: pre } = json;
+  if (!pre) return json;
+  const parts = spelled(pre as Part);
+  return { ...json, pre_tokenizer: parts.length === 1 ? parts[0] : { type: "Sequence", pretokenizers: parts } };
+}
+
 /** Does a text begin with a token of its own (true, false, or not said)? In `tokenizer_config.json`, else what is put around a text. */
 export function addsBos({ json, config }: TokenizerFiles): boolean | undefined {
   if (typeof config.add_bos_token === "boolean") return config.add_bos_token;

@@ -9,16 +9,16 @@ Unicode. `tests/data/unicode_lines.ts` makes the same lines.
 import base64
 import gzip
 import hashlib
+import io
 import json
 import pathlib
-import tempfile
 
 import sentencepiece
 import tiktoken
 import tokenizers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence, Split
 from tokenizers.trainers import BpeTrainer
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -72,12 +72,11 @@ def hashed(encode, texts: list[str]) -> str:
 
 
 def sentence_piece(name: str, text: str, **options) -> sentencepiece.SentencePieceProcessor:
-    with tempfile.TemporaryDirectory() as folder:
-        (pathlib.Path(folder) / "text").write_text(text)
-        sentencepiece.SentencePieceTrainer.train(
-            input=f"{folder}/text", model_prefix=f"{folder}/m", byte_fallback=True, minloglevel=2, max_sentence_length=400_000,
-            num_threads=1, **options)
-        data = (pathlib.Path(folder) / "m.model").read_bytes()
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text.split("\n")), model_writer=model, byte_fallback=True, minloglevel=2,
+        max_sentence_length=400_000, num_threads=1, **options)
+    data = model.getvalue()
     (OUT / name).mkdir(exist_ok=True)
     (OUT / name / "tokenizer.model").write_bytes(data)
     return sentencepiece.SentencePieceProcessor(model_proto=data)
@@ -109,6 +108,16 @@ def rank_file(made: tokenizers.Tokenizer) -> tiktoken.Encoding:
     return tiktoken.Encoding("small", pat_str=LLAMA3, mergeable_ranks=ranks, special_tokens={})
 
 
+def smollm(made: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The same tokens, with text split as SmolLM2 and GPT-2 do it."""
+    other = tokenizers.Tokenizer.from_str(made.to_str())
+    other.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)])
+    (OUT / "smollm").mkdir(exist_ok=True)
+    other.save(str(OUT / "smollm/tokenizer.json"), pretty=False)
+    (OUT / "smollm/tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n')
+    return other
+
+
 OUT.mkdir(exist_ok=True)
 texts, unicode = documents(), lines()
 corpus = "\n".join(texts[:400])
@@ -119,9 +128,11 @@ bpe = sentence_piece("sentencepiece_bpe", corpus, vocab_size=1024, model_type="b
 unigram = sentence_piece("sentencepiece_unigram", corpus, vocab_size=1024, model_type="unigram", character_coverage=0.999,
                          normalization_rule_name="identity")
 rank = rank_file(trained)
+split = smollm(trained)
 sample.encode_special_tokens = True
 encoders = {
     "sample": lambda text: sample.encode(text, add_special_tokens=False).ids,
+    "smollm": lambda text: split.encode(text, add_special_tokens=False).ids,
     "tiktoken": rank.encode_ordinary,
     "sentencepiece_bpe": bpe.encode,
     "sentencepiece_unigram": unigram.encode,
