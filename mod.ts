@@ -66,6 +66,7 @@ export {
   type Target,
 } from "./model/module.ts";
 export {
+  chats,
   type DatasetSpec,
   type MixtureSpec,
   type NamedSpec,
@@ -75,6 +76,8 @@ export {
   texts,
   type TextsSpec,
 } from "./data/dataset.ts";
+export type { ChatOptions } from "./data/chat.ts";
+export type { Packing } from "./data/packing.ts";
 export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
 export type { CommOptions, SimulatedLink } from "./ffi/comm.ts";
 export type { DeviceInfo, ProcessMemory } from "./ffi/device.ts";

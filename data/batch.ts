@@ -5,9 +5,9 @@ export interface Batch {
   readonly tokens: Int32Array;
   /** The token after each; IGNORE_INDEX in rows that hold no text. */
   readonly targets: Int32Array;
-  /** 0 .. T-1 in each row. */
+  /** 0 .. T-1 in each row, or where documents are told apart from 0 on in each of them. */
   readonly positions: Int32Array;
-  /** Number of EOS tokens before each token in its row: tokens with one number belong to one document. */
+  /** Number of documents that have ended before each token in its row: tokens with one number belong to one document. Padding, -1. */
   readonly documents: Int32Array;
   /** Rows that hold text: B, but near the end of a loader that is not infinite, where other data ranks may have all of them. */
   rows: number;
@@ -18,6 +18,8 @@ export interface Batch {
   epochs: number[];
   /** Documents that were left out, as they could not be used, since this loader was opened, whether or not they were to come already. */
   skipped: number;
+  /** Conversations that were cut since this loader was opened, as they were too long, whether or not they were to come already. */
+  cut: number;
 }
 
 /** Target of tokens that do not count. */
@@ -37,5 +39,5 @@ export function makeBatch(batchSize: number, seqLen: number, buffer?: ArrayBuffe
   );
   for (let i = 0; i < size; i++) positions[i] = i % seqLen;
   if (!buffer) targets.fill(IGNORE_INDEX); // else another thread may have filled rows of it
-  return { tokens, targets, positions, documents, rows: 0, step: 0, epochs: [], skipped: 0 };
+  return { tokens, targets, positions, documents, rows: 0, step: 0, epochs: [], skipped: 0, cut: 0 };
 }

@@ -47,7 +47,7 @@ export interface SourceSpec {
 
 /** What may be said of text files. */
 export interface OwnText {
-  /** Key of a line's text in `.jsonl`, or column of a table; default `text`. */
+  /** Key of a line's text in `.jsonl`, or column of a table; default `text`, of conversations `messages`. */
   readonly field?: string;
   /** All documents, those that are held out for validation, or the others; default: all. */
   readonly part?: "all" | "training" | "held-out";
@@ -55,9 +55,9 @@ export interface OwnText {
 
 /** A dataset of the registry, as in `training.dataset` and `training.dataset_path`. */
 export interface NamedSpec extends OwnText {
-  /** `c4`, `c4_test`, `c4_validation`, `text` or `files`; case does not matter. */
+  /** `c4`, `c4_test`, `c4_validation`, `text`, `files` or `chat`; case does not matter. */
   readonly name: string;
-  /** Where to read it from in place of its own address; for `text` and `files` a file, a folder or a pattern. */
+  /** Where to read it from in place of its own address; for `text`, `files` and `chat` a file, a folder or a pattern. */
   readonly path?: string | null;
   /** Of `.bin` without a header: bytes of a token; default 2. */
   readonly tokenBytes?: 2 | 4;
@@ -69,6 +69,8 @@ export interface NamedSpec extends OwnText {
 export interface TextsSpec extends OwnText {
   /** They are taken from the working directory. */
   readonly texts: readonly string[];
+  /** Are they conversations, `{"messages": [...]}` in each line? */
+  readonly chat?: boolean;
 }
 
 /** An opened dataset. */
@@ -89,7 +91,7 @@ export interface Dataset {
 }
 
 /** How to read a dataset. */
-export interface DatasetOptions extends Pick<TokenOptions, "maxBytes" | "onBad" | "end"> {
+export interface DatasetOptions extends Pick<TokenOptions, "maxBytes" | "onBad" | "end" | "textOf"> {
   /** Seed of the order of documents, another one in each epoch; default: as they lie. */
   readonly shuffle?: number;
   /** Documents of a shard that are shuffled together, where there is a seed; default: {@linkcode SHUFFLE_WINDOW} of files, and 0 of C4,
@@ -114,6 +116,22 @@ const REGISTRY: Readonly<Record<string, { readonly split: Split; readonly sample
 /** A dataset of text files: `texts("notes/", "more/*.md", "book.txt")`. Each is a document, but of a `.jsonl` each line. */
 export function texts(...patterns: string[]): TextsSpec {
   return { texts: patterns };
+}
+
+/** A dataset of conversations: `chats("chats.jsonl")`, with `{"messages": [{"role": "user", "content": "..."}, ...]}` in each line. */
+export function chats(...patterns: string[]): TextsSpec {
+  return { texts: patterns, chat: true };
+}
+
+/** Files of conversations whose lines or rows are read from the first one on. */
+const CHAT_STREAMS = /\.(json|parquet|gz|zst)$/i;
+
+/** Names of files that have conversations. */
+const CHAT_FILES = { names: /\.(jsonl?(\.(gz|zst))?|parquet)$/i, kinds: ".jsonl, .json or .parquet" };
+
+/** Are its documents conversations? */
+export function isChat(spec: DatasetSpec): boolean {
+  return "texts" in spec ? spec.chat === true : "name" in spec && spec.name.toLowerCase() === "chat";
 }
 
 /** The datasets of a specification, with their weights.
@@ -141,15 +159,21 @@ function nameOf({ name, data }: SourceSpec): string {
 
 /** Is it one's own text, of which a share can be held out? */
 export function isOwnText(spec: DatasetSpec): spec is OneSpec {
-  return "texts" in spec || ("name" in spec && spec.name.toLowerCase() === "text");
+  if ("texts" in spec) return !spec.texts.some((path) => spec.chat && CHAT_STREAMS.test(path));
+  if (!("name" in spec)) return false;
+  return spec.name.toLowerCase() === "text" || isChat(spec) && !CHAT_STREAMS.test(spec.path ?? "");
 }
 
 /** Finds the shards of a dataset.
  * @throws {DataError} when there is no such dataset, or nothing to read. */
 export async function openDataset(spec: OneSpec, options: DatasetOptions = {}): Promise<Dataset> {
+  if (isChat(spec) && ("texts" in spec || spec.path !== undefined && spec.path !== null)) {
+    const { name: _, path: __, tokenBytes: ___, ...own } = { name: "", path: "", tokenBytes: 2, ...spec };
+    return await openChats("texts" in spec ? spec : { ...own, texts: [spec.path!] }, options);
+  }
   if ("texts" in spec) return await openTexts(spec, options);
   const isFiles = spec.name.toLowerCase() === "files";
-  if (!isOwnText(spec) && !isFiles) return await openNamed(spec, options);
+  if (!isOwnText(spec) && !isFiles && !isChat(spec)) return await openNamed(spec, options);
   const { path, ...own } = spec;
   if (path !== undefined && path !== null) {
     return await (isFiles ? openFiles({ ...spec, path }, options) : openTexts({ ...own, texts: [path] }, options));
@@ -158,9 +182,31 @@ export async function openDataset(spec: OneSpec, options: DatasetOptions = {}): 
     code: "dataset_needs_path",
     what: `Dataset ${JSON.stringify(spec.name)} has no path`,
     expected: `training.dataset_path (validation.dataset_path): a file, a folder with ${
-      isFiles ? ".jsonl, .json, .parquet, .bin or .txt" : ".txt, .md or .jsonl"
+      isFiles ? ".jsonl, .json, .parquet, .bin or .txt" : isChat(spec) ? CHAT_FILES.kinds : ".txt, .md or .jsonl"
     }, or a pattern`,
     fix: "set it, such as --training.dataset_path notes/",
+  });
+}
+
+/** Conversations: lines of `.jsonl` as text has them, other files as shards. */
+async function openChats({ texts, field = "messages", part }: TextsSpec, options: DatasetOptions): Promise<Dataset> {
+  const files = await expand(texts, CHAT_FILES), where = texts.join(", ");
+  if (!files.some((file) => CHAT_STREAMS.test(file))) return await openTexts({ texts: files, field, part }, options);
+  if (part !== undefined && part !== "all") {
+    throw new DataError({
+      code: "bad_option",
+      what: `Cannot hold out a part of ${where} for validation`,
+      expected: "plain .jsonl, whose lines are counted before the first is read",
+      fix: 'name other conversations for it: validation.dataset = "chat" and validation.dataset_path',
+    });
+  }
+  const shuffleWindow = options.shuffleWindow ?? SHUFFLE_WINDOW;
+  return await datasetOf(files.map(toUrl).map(shardFile), {
+    ...options,
+    name: "chat",
+    field,
+    shuffleWindow,
+    description: `in ${where}`,
   });
 }
 
@@ -250,7 +296,7 @@ async function openNamed(spec: NamedSpec, options: DatasetOptions): Promise<Data
     throw new DataError({
       code: "unknown_dataset",
       what: `There is no dataset ${JSON.stringify(spec.name)}`,
-      expected: [...Object.keys(REGISTRY), "text", "files"].join(", ") +
+      expected: [...Object.keys(REGISTRY), "text", "files", "chat"].join(", ") +
         `; of c4 and c4_validation also ${Object.keys(C4_CONFIGURATIONS).map((name) => `/${name}`).join(", ")}`,
       fix: "set training.dataset (validation.dataset) to one of them; its path is training.dataset_path",
     });

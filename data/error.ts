@@ -15,6 +15,7 @@ export type DataErrorCode =
   | "empty_dataset"
   | "no_access"
   | "no_such_file"
+  | "too_long"
   | "too_many_lanes"
   | "too_short"
   | "unknown_dataset"

@@ -13,6 +13,7 @@ import {
   refuse,
   type Take,
   type TextDocument,
+  textMade,
 } from "./shard.ts";
 import type { ShardFile } from "./source.ts";
 
@@ -41,7 +42,7 @@ export async function* readJsonLines(
   try {
     for await (const line of readLines(file, take, maxBytes, (passed) => lines = passed)) {
       if (line.bytes !== undefined && isBlank(line.bytes)) continue;
-      const text = attempt(() => parse(file, line, field, maxBytes), onBad);
+      const text = attempt(() => parse(file, line, { ...options, field, maxBytes }), onBad);
       if (text !== undefined) yield { index: line.index, text };
     }
   } catch (error) {
@@ -107,12 +108,16 @@ function isBlank(bytes: Uint8Array): boolean {
   return bytes.every((byte) => byte === 0x20 || byte === 0x0d || byte === 0x09);
 }
 
-function parse(file: ShardFile, { index, byte, bytes }: Line, field: string, maxBytes: number): string {
+function parse(
+  file: ShardFile,
+  { index, byte, bytes }: Line,
+  { field, maxBytes, textOf }: ReadOptions & { readonly field: string },
+): string {
   const bad = (why: string, fix = "correct the line, or download the shard again") =>
     new DataError({
       code: "bad_document",
       what: `Cannot read line ${index + 1} (byte ${byte}) of shard ${file.location}: ${why}`,
-      expected: `one JSON object per line with its text as ${JSON.stringify(field)}`,
+      expected: `one JSON object per line with its ${textOf ? "messages" : "text"} as ${JSON.stringify(field)}`,
       fix,
     });
   if (bytes === undefined) throw bad(`it has more than ${maxBytes} bytes`, "raise data.max_document_bytes");
@@ -124,6 +129,7 @@ function parse(file: ShardFile, { index, byte, bytes }: Line, field: string, max
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw bad("it is no object");
   const found = Object.hasOwn(value, field) ? (value as Record<string, unknown>)[field] : undefined;
+  if (textOf && found !== undefined) return textMade(textOf, found, bad);
   if (typeof found === "string") return found;
   throw bad(
     `it has ${found === undefined ? `no ${JSON.stringify(field)}` : `a ${JSON.stringify(field)} that is no string`} ` +

@@ -5,6 +5,7 @@
  */
 import type { Dataset } from "./dataset.ts";
 import { DataError } from "./error.ts";
+import { bestFit } from "./packing.ts";
 import { type Part, partsOf } from "./share.ts";
 import type { Document } from "./shard.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -17,7 +18,8 @@ export interface Cursor {
   readonly shard: number;
   /** Place of the document in the order that the shard has in this epoch. */
   readonly document: number;
-  /** Place of the token in the document, whose BOS is token 0. */
+  /** Place of the token in the document, whose BOS is token 0; where rows hold whole documents, the row among those that the documents from
+   * there on are packed into together. */
   readonly token: number;
 }
 
@@ -31,12 +33,17 @@ export interface LaneOptions {
   readonly infinite: boolean;
   /** Where to begin. */
   readonly from: Cursor;
+  /** Are documents put into rows whole? */
+  readonly bestFit?: boolean;
   /** Is told of each document before it is read, by its place. */
   readonly onRead?: (shard: number, document: number) => void;
 }
 
 /** What a lane asks of a tokenizer. */
 export type Encoder = Pick<Tokenizer, "encode" | "vocabSize">;
+
+/** Rows that documents are packed into together, about: with more of them less is padding, and a run that goes on reads more again. */
+const GROUP_ROWS = 64;
 
 /** A document's tokens. */
 interface Piece {
@@ -65,6 +72,10 @@ export class Lane {
   #available = 0;
   /** The next token to take, in the first piece where there is one. */
   #cursor: Cursor;
+  /** Where documents are whole: the rows of `pieces`. */
+  #rows: Int32Array[] = [];
+  /** A document that is not among them any more. */
+  #next: Piece | undefined;
 
   /** Nothing is opened before the first `take`. */
   constructor(dataset: Dataset, tokenizer: Encoder, options: LaneOptions) {
@@ -82,6 +93,7 @@ export class Lane {
 
   /** Sees to it that `epoch` is known: how much of a document is read needs all of it. */
   async begin(): Promise<void> {
+    if (this.#options.bestFit) return;
     if (this.#count !== undefined && this.#cursor.token > 0 && this.#pieces.length === 0) await this.readAhead(1);
   }
 
@@ -89,7 +101,11 @@ export class Lane {
   get epoch(): number {
     const { epoch, document, token } = this.#cursor, { every, offset } = this.#part, count = this.#count;
     if (count === undefined) return epoch;
-    const begun = token === 0 ? 0 : token / this.#pieces[0].ids.length;
+    const begun = token === 0 || count === undefined
+      ? 0
+      : this.#options.bestFit
+      ? this.#pieces.length * token / this.#rows.length
+      : token / this.#pieces[0].ids.length;
     return epoch + (Math.max(0, Math.ceil((document - offset) / every)) + begun) / count;
   }
 
@@ -102,6 +118,7 @@ export class Lane {
   /** Reads what the next so many tokens take, but takes none; false where a lane that is not infinite has fewer.
    * @throws {DataError} when the data cannot be read, or is too little. */
   async readAhead(tokens: number): Promise<boolean> {
+    if (this.#options.bestFit) return await this.#readGroup();
     while (this.#available < tokens) {
       const next = await this.#documents.next();
       if (next.done) return false;
@@ -114,6 +131,7 @@ export class Lane {
    * @throws {DataError} when the data cannot be read, or is too little. */
   async take(window: Int32Array): Promise<boolean> {
     if (!await this.readAhead(window.length)) return false;
+    if (this.#options.bestFit) return this.#takeRow(window);
     for (let filled = 0; filled < window.length;) {
       const { ids, epoch, shard, document } = this.#pieces[0];
       const { token } = this.#cursor;
@@ -130,6 +148,37 @@ export class Lane {
       }
     }
     this.#available -= window.length;
+    return true;
+  }
+
+  /** Packs the next documents, until they fill some rows or the pass ends, unless rows are left. */
+  async #readGroup(): Promise<boolean> {
+    if (this.#rows.length > this.#cursor.token) return true;
+    const { window } = this.#options, pieces: Piece[] = [];
+    for (let tokens = 0; tokens < GROUP_ROWS * window;) {
+      const next = this.#next ?? (await this.#documents.next()).value;
+      this.#next = next ?? undefined;
+      if (!next || pieces.length > 0 && next.epoch !== pieces[0].epoch) break;
+      this.#next = undefined;
+      pieces.push(next);
+      tokens += next.ids.length;
+    }
+    if (pieces.length === 0) return false;
+    const [{ epoch, shard, document }] = pieces, { token } = this.#cursor;
+    [this.#pieces, this.#rows] = [pieces, bestFit(pieces.map(({ ids }) => ids), window)];
+    if (token >= this.#rows.length) throw this.#changed();
+    this.#cursor = { epoch, shard, document, token };
+    return true;
+  }
+
+  #takeRow(window: Int32Array): boolean {
+    const { token } = this.#cursor, last = this.#pieces.at(-1)!;
+    window.set(this.#rows[token]);
+    if (token + 1 < this.#rows.length) this.#cursor = { ...this.#cursor, token: token + 1 };
+    else {
+      [this.#pieces, this.#rows] = [[], []];
+      this.#cursor = this.#behind(last.epoch, last.shard, last.document);
+    }
     return true;
   }
 
@@ -160,7 +209,7 @@ export class Lane {
 
   /** All documents from the first cursor on, without end where the lane is infinite. */
   async *#read(): AsyncGenerator<Piece, void> {
-    const { lane, lanes, from, infinite, window, onRead } = this.#options;
+    const { lane, lanes, from, infinite, window, onRead, bestFit } = this.#options;
     let next: { readonly shard: number; readonly document: number } | undefined = from;
     for (let epoch = from.epoch;; epoch++) {
       const parts = partsOf(this.#dataset, lane, lanes, epoch);
@@ -180,7 +229,7 @@ export class Lane {
         }
       }
       if (complete && documents === 0) throw this.#noDocument();
-      if (complete && tokens < window) throw this.#tooShort(documents, tokens);
+      if (complete && tokens < (bestFit ? 2 : window)) throw this.#tooShort(documents, tokens);
       if (!infinite) return;
     }
   }

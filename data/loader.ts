@@ -1,7 +1,7 @@
 /**
  * The loader: lanes side by side become rows of a batch. The rows of a run are numbered through; row n comes from lane
  * n mod lanes, so the batch size does not change what is read. A row is a window of seq_len + 1 tokens, `w`: its tokens
- * are w[0 .. T-1], its targets w[1 .. T]; windows do not overlap.
+ * are w[0 .. T-1], its targets w[1 .. T]; windows do not overlap. `packing.ts` has other ways.
  *
  * Data ranks have consecutive rows of each batch, and read the lanes of these alone; of several workers of a rank each reads
  * some of them. A loader that is not infinite leaves lanes out as they end, which only who reads them knows: its lanes are dealt
@@ -11,7 +11,8 @@
  * @module
  */
 import { type Batch, IGNORE_INDEX, makeBatch } from "./batch.ts";
-import { type DatasetSpec, openDataset, SAMPLE, sourcesOf } from "./dataset.ts";
+import { type ChatOptions, Chats } from "./chat.ts";
+import { type DatasetSpec, isChat, openDataset, SAMPLE, sourcesOf } from "./dataset.ts";
 import { DataError } from "./error.ts";
 import { Lane } from "./lane.ts";
 import {
@@ -23,6 +24,8 @@ import {
   type OpenedSource,
 } from "./loader_state.ts";
 import { MixedLane } from "./mixture.ts";
+import { type Packing, putRow } from "./packing.ts";
+import { refuse } from "./shard.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
 /** What to load, and how. */
@@ -57,6 +60,10 @@ export interface LoaderOptions {
   readonly infinite?: boolean;
   /** Where to go on, from `state()`; default: at the beginning. */
   readonly state?: LoaderState;
+  /** How documents become rows; default: `windows`, but of chats `best-fit`. */
+  readonly packing?: Packing;
+  /** How conversations are read. */
+  readonly chat?: ChatOptions;
   /** Is told of each document before it is read: numbers of source and shard, and its place there. */
   readonly onRead?: (source: number, shard: number, document: number) => void;
   /** Is told of each document, or rest of a shard, that is left out. */
@@ -68,6 +75,9 @@ const DEFAULT_LANES = 8;
 
 /** Of a loader that is not infinite: a lane has a file open. */
 const MOST_FINITE_LANES = 64;
+
+/** Rows of a lane in which documents are whole: the last one of a pass is not full. */
+const FEWEST_ROWS = 16;
 
 /** What a token of text takes, about; the default number of lanes is made with it. */
 const TOKEN_BYTES = 4;
@@ -89,6 +99,7 @@ export class Loader {
   readonly #dataRanks: number;
   readonly #window: Int32Array;
   readonly #skipped: { count: number };
+  readonly #packing: Packing;
   /** What `next` gives; who fills batches of its own needs none. */
   #batch: Batch | undefined;
   #lanes: MixedLane[] = [];
@@ -108,6 +119,7 @@ export class Loader {
     this.#infinite = options.infinite ?? true;
     this.#identity = opened.identity;
     this.#skipped = opened.skipped;
+    this.#packing = opened.packing;
     const groups = this.#infinite ? 1 : divisor(lanes, dataRanks), group = dataRank % groups;
     this.#turn = Array.from({ length: lanes / groups }, (_, n) => group + n * groups);
     [this.#dataRank, this.#dataRanks] = [Math.floor(dataRank / groups), dataRanks / groups];
@@ -123,22 +135,26 @@ export class Loader {
     }
     const { infinite = true, state, shuffle, shuffleWindow, maxDocumentBytes: maxBytes } = options;
     const skipped = { count: 0 },
-      onBad = (error: DataError) => {
-        if (!options.skipBad) throw error;
+      leaveOut = (error: DataError) => {
         skipped.count++;
         options.onSkip?.(error);
-      };
+      },
+      onBad = options.skipBad ? leaveOut : refuse;
     const specs = sourcesOf(options.dataset);
     if (!infinite && specs.length > 1) throw finiteMixture();
     const tokenizer = await Tokenizer.open(options.tokenizer ?? SAMPLE), end = tokenizer.eosId;
+    const packing = options.packing ?? (specs.some(({ data }) => isChat(data)) ? "best-fit" : "windows");
     const sources = await Promise.all(specs.map(async ({ name, data, weight }) => {
-      const dataset = await openDataset(data, { shuffle, shuffleWindow, maxBytes, onBad, end });
-      return { name: name ?? dataset.name, dataset, weight };
+      const chats = isChat(data) ? new Chats(tokenizer, { ...options, leaveOut }) : undefined;
+      const dataset = await openDataset(data, { shuffle, shuffleWindow, maxBytes, onBad, end, textOf: chats?.textOf });
+      return { name: name ?? dataset.name, dataset, weight, encoder: chats ?? tokenizer };
     }));
-    const lanes = options.lanes ?? state?.lanes.length ?? defaultLanes(sources, options);
+    const lanes = options.lanes ?? state?.lanes.length ?? defaultLanes(sources, packing, options);
     for (const { dataset } of sources) if (lanes > (dataset.documents ?? Infinity)) throw tooManyLanes(lanes, dataset);
-    const identity = identityOf(sources, tokenizer);
-    const loader = new Loader(sources, tokenizer, options, { lanes, identity, skipped });
+    const chats = sources.map(({ encoder }) => encoder).find((encoder) => encoder instanceof Chats);
+    const how = packing === "best-fit" ? { seqLen: options.seqLen, chats: chats?.identity } : undefined;
+    const identity = identityOf(sources, tokenizer, how);
+    const loader = new Loader(sources, tokenizer, options, { lanes, identity, skipped, packing });
     await loader.restore(state ?? beginState(identity, sources, lanes));
     return loader;
   }
@@ -172,7 +188,7 @@ export class Loader {
         if (!own.has(n)) all++;
         else if (await this.#lanes[n].take(this.#window)) {
           if (all >= first && all < first + batchSize) {
-            this.#pack(batch, all - first);
+            putRow(batch, all - first, this.#window, { packing: this.#packing, eosId: this.tokenizer.eosId });
             rows++;
           }
           all++;
@@ -185,6 +201,7 @@ export class Loader {
     batch.rows = rows;
     batch.step = this.#step++;
     batch.skipped = this.#skipped.count;
+    batch.cut = this.sources.reduce((sum, { encoder }) => sum + (encoder instanceof Chats ? encoder.cut : 0), 0);
     for (const n of this.#own) await this.#lanes[n].begin();
     batch.epochs = this.sources.map((_, source) => Math.min(...this.#own.map((n) => this.#lanes[n].epochs[source])));
     return true;
@@ -206,10 +223,11 @@ export class Loader {
     checkState(state, this.#identity, this.lanes);
     await this[Symbol.asyncDispose]();
     const { onRead } = this.#options, weights = this.sources.map(({ weight }) => weight);
-    const common = { lanes: this.lanes, window: this.#window.length, infinite: this.#infinite };
+    const bestFit = this.#packing === "best-fit", window = this.#window.length;
+    const common = { lanes: this.lanes, window, infinite: this.#infinite, bestFit };
     this.#lanes = state.lanes.map(({ rows, cursors }, number) => {
-      const lanes = this.sources.map(({ dataset }, n) =>
-        new Lane(dataset, this.tokenizer, {
+      const lanes = this.sources.map(({ dataset, encoder }, n) =>
+        new Lane(dataset, encoder, {
           ...common,
           lane: number,
           from: cursors[n],
@@ -240,19 +258,6 @@ export class Loader {
     await Promise.all(this.#lanes.map((lane) => lane[Symbol.asyncDispose]()));
   }
 
-  /** Cuts the window into row `row`. */
-  #pack(batch: Batch, row: number): void {
-    const seqLen = this.#window.length - 1;
-    const at = row * seqLen;
-    batch.tokens.set(this.#window.subarray(0, seqLen), at);
-    batch.targets.set(this.#window.subarray(1), at);
-    let document = 0;
-    for (let t = 0; t < seqLen; t++) {
-      batch.documents[at + t] = document;
-      if (this.#window[t] === this.tokenizer.eosId) document++;
-    }
-  }
-
   /** Rows from `row` on hold no text. */
   #blank(batch: Batch, row: number): void {
     const at = row * this.#options.seqLen;
@@ -267,14 +272,16 @@ interface Opening {
   readonly lanes: number;
   readonly identity: LoaderIdentity;
   readonly skipped: { count: number };
+  readonly packing: Packing;
 }
 
-function defaultLanes(sources: readonly OpenedSource[], options: LoaderOptions): number {
+function defaultLanes(sources: readonly OpenedSource[], packing: Packing, options: LoaderOptions): number {
   const { batchSize, dataRanks = 1, seqLen, infinite = true } = options;
   if (!infinite) return Math.min(MOST_FINITE_LANES, sources[0].dataset.shards.length);
   const rows = batchSize * dataRanks,
     most = DEFAULT_LANES % rows === 0 ? DEFAULT_LANES : Math.ceil(DEFAULT_LANES / rows) * rows;
-  const enough = sources.map(({ dataset }) => dataset.lanes?.(most, TOKEN_BYTES * (seqLen + 1)) ?? most);
+  const rowsOfLane = packing === "best-fit" ? FEWEST_ROWS : 1, bytes = TOKEN_BYTES * (seqLen + 1) * rowsOfLane;
+  const enough = sources.map(({ dataset }) => dataset.lanes?.(most, bytes) ?? most);
   const least = Math.min(...enough);
   return least > rows ? least - least % rows : least;
 }

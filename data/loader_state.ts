@@ -3,7 +3,7 @@
 import type { Dataset } from "./dataset.ts";
 import { DataError } from "./error.ts";
 import { hashOf } from "./identity.ts";
-import { beginning } from "./lane.ts";
+import { beginning, type Encoder } from "./lane.ts";
 import type { LanePlace } from "./mixture.ts";
 import { share } from "./share.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -37,17 +37,24 @@ export interface OpenedSource {
   readonly name: string;
   readonly dataset: Dataset;
   readonly weight: number;
+  /** Makes tokens of its documents. */
+  readonly encoder: Encoder;
 }
 
 /** Parts of a state that tell what is read. */
 export type LoaderIdentity = Pick<LoaderState, "version" | "sources" | "tokenizer">;
 
-/** What a loader of these sources reads. */
-export function identityOf(sources: readonly OpenedSource[], tokenizer: Tokenizer): LoaderIdentity {
+/** What a loader of these sources reads.
+ * @param how documents become rows, where places in the data depend on it. */
+export function identityOf(sources: readonly OpenedSource[], tokenizer: Tokenizer, how?: unknown): LoaderIdentity {
   const { files, bosId, eosId } = tokenizer;
   return {
     version: 2,
-    sources: sources.map(({ name, dataset: { shards, identity } }) => ({ name, shards: shards.length, identity })),
+    sources: sources.map(({ name, dataset: { shards, identity } }) => ({
+      name,
+      shards: shards.length,
+      identity: how === undefined ? identity : hashOf([identity, how]),
+    })),
     tokenizer: hashOf([files.json, bosId, eosId]),
   };
 }
@@ -98,8 +105,8 @@ export function checkState(state: LoaderState, now: LoaderIdentity, lanes: numbe
   if (other >= 0) {
     throw wrong(
       `it belongs to other text, or to another order of it, than ${JSON.stringify(now.sources[other].name)} has`,
-      "the same files, held-out share, data.text_field, data.shuffle, data.shuffle_window and debug.seed (options field, shuffle, " +
-        "shuffleWindow and seed)",
+      "the same files, held-out share, data.text_field, data.shuffle, data.shuffle_window, data.packing and debug.seed (options field, " +
+        "shuffle, shuffleWindow, packing and seed); where documents are whole or conversations, also seq_len and their template",
       `restore them, or ${anew}`,
     );
   }

@@ -14,6 +14,7 @@ import {
   refuse,
   type Take,
   type TextDocument,
+  textMade,
 } from "./shard.ts";
 import type { ShardFile } from "./source.ts";
 
@@ -33,7 +34,7 @@ export async function* readParquet(
   let row = 0;
   try {
     const buffer = await bufferOf(file), metadata = await parquetMetadataAsync(buffer);
-    checkColumn(file, metadata, field);
+    if (!options.textOf) checkColumn(file, metadata, field);
     if (metadata.num_rows === 0n) onBad(noDocument(file));
     for (const group of metadata.row_groups) {
       const rows = Number(group.num_rows), [rowStart, rowEnd] = [row, row + rows];
@@ -44,7 +45,8 @@ export async function* readParquet(
       const read = { file: buffer, metadata, columns: [field], rowStart, rowEnd, compressors, parsers };
       for (const value of await parquetReadObjects(read)) {
         if (isTaken(take, row)) {
-          const index = row, text = attempt(() => textOf(file, index, value[field], { field, maxBytes }), onBad);
+          const index = row,
+            text = attempt(() => textOf(file, index, value[field], { ...options, field, maxBytes }), onBad);
           if (text !== undefined) yield { index, text };
         }
         row++;
@@ -104,18 +106,19 @@ function textOf(
   { location }: ShardFile,
   row: number,
   value: unknown,
-  limits: { field: string; maxBytes: number },
+  { field, maxBytes, textOf: make }: ReadOptions & { field: string; maxBytes: number },
 ): string {
   const bad = (why: string, fix: string) =>
     new DataError({
       code: "bad_document",
       what: `Cannot read row ${row + 1} of shard ${location}: ${why}`,
-      expected: `a text in column ${JSON.stringify(limits.field)}`,
+      expected: `${make ? "messages" : "a text"} in column ${JSON.stringify(field)}`,
       fix,
     });
+  if (make) return textMade(make, withTexts(value), bad);
   if (!(value instanceof Uint8Array)) throw bad("it has none", "correct the row, or leave it out: data.on_error");
-  if (value.length > limits.maxBytes) {
-    throw bad(`it has more than ${limits.maxBytes} bytes`, "raise data.max_document_bytes");
+  if (value.length > maxBytes) {
+    throw bad(`it has more than ${maxBytes} bytes`, "raise data.max_document_bytes");
   }
   try {
     return decoder.decode(value);
@@ -140,4 +143,12 @@ function noDocument({ location }: ShardFile): DataError {
     expected: "at least one row",
     fix: "remove the shard, or download it again",
   });
+}
+
+/** The same with texts in place of their bytes. */
+function withTexts(value: unknown): unknown {
+  if (value instanceof Uint8Array) return decoder.decode(value);
+  if (Array.isArray(value)) return value.map(withTexts);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, withTexts(part)]));
 }

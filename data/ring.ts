@@ -34,8 +34,8 @@ export interface Reading {
 /** Control words, i32: those of all, then for each worker how many batches it has filled. `CHANGES` counts every event that a user of
  * batches may wait for. */
 const [RELEASED, CHANGES, FILLED] = [0, 1, 2];
-/** What a worker tells of a batch: whether it has ended, its rows, documents left out; then its epoch of each source. */
-const [OVER, ROWS, SKIPPED, EPOCHS] = [0, 1, 2, 3];
+/** What a worker tells of a batch: whether it has ended, its rows, documents left out, those cut; then its epoch of each source. */
+const [OVER, ROWS, SKIPPED, CUT, EPOCHS] = [0, 1, 2, 3, 4];
 /** Words of a state: step and next lane; then for each lane its rows, and a cursor for each source. */
 const STATE_WORDS = 2;
 const CURSOR_WORDS = 4;
@@ -105,6 +105,7 @@ export class Ring {
     told[at + OVER] = 0;
     told[at + ROWS] = batch.rows;
     told[at + SKIPPED] = batch.skipped;
+    told[at + CUT] = batch.cut;
     batch.epochs.forEach((epoch, source) => told[at + EPOCHS + source] = epoch);
     if (worker === 0) [words[0], words[1]] = [state.step, state.nextLane];
     for (const lane of own) this.#writeLane(words, state, lane);
@@ -166,6 +167,7 @@ export class Ring {
     batch.step = state[0] - 1;
     batch.rows = of(ROWS).reduce((sum, rows) => sum + rows, 0);
     batch.skipped = of(SKIPPED).reduce((sum, skipped) => sum + skipped, 0);
+    batch.cut = of(CUT).reduce((sum, cut) => sum + cut, 0);
     batch.epochs = this.spec.state.sources.map((_, source) => Math.min(...of(EPOCHS + source)));
     return batch;
   }

@@ -36,6 +36,9 @@ export interface Shard {
 export interface ReadOptions {
   /** Key of the text in a line or a column; default `text`. */
   readonly field?: string;
+  /** Makes the text of a document of what its field has, where that is no text; throws an Error that says what is wrong. Default: it has to
+   * be a text. */
+  readonly textOf?: (value: unknown) => string;
   /** A longer document is bad, and never held in memory whole; default {@linkcode MAX_DOCUMENT_BYTES}. */
   readonly maxBytes?: number;
   /** Is told of each document, or rest of a shard, that cannot be used; reading goes on behind it, unless it throws. Default: it throws. */
@@ -56,6 +59,20 @@ export const MAX_DOCUMENT_BYTES: number = 256 << 20;
 /** Is document `index` one of those that are taken? */
 export function isTaken({ from, every, offset }: Take, index: number): boolean {
   return index >= from && index % every === offset;
+}
+
+/** The text that `textOf` makes of what a field has.
+ * @param bad makes the error that says where it is, and what to do. */
+export function textMade(
+  textOf: NonNullable<ReadOptions["textOf"]>,
+  value: unknown,
+  bad: (why: string, fix: string) => DataError,
+): string {
+  try {
+    return textOf(value);
+  } catch (error) {
+    throw bad((error as Error).message, "correct it, or leave it out: data.on_error");
+  }
 }
 
 /** Refuses what cannot be used. */

@@ -7,7 +7,15 @@ import { createHash, type Hash } from "node:crypto";
 import { DataError } from "./error.ts";
 import { hashOf } from "./identity.ts";
 import { shuffled } from "./order.ts";
-import { attempt, MAX_DOCUMENT_BYTES, type ReadOptions, refuse, type Take, type TextDocument } from "./shard.ts";
+import {
+  attempt,
+  MAX_DOCUMENT_BYTES,
+  type ReadOptions,
+  refuse,
+  type Take,
+  type TextDocument,
+  textMade,
+} from "./shard.ts";
 import { CHUNK_BYTES, isMissing, reading } from "./source.ts";
 import { nothing } from "./texts.ts";
 
@@ -182,7 +190,7 @@ async function bytesOf({ file, start, end }: Place): Promise<Uint8Array> {
 
 /** The text of a document. */
 async function readText(place: Place, options: ReadOptions): Promise<string> {
-  const { file, line, start, end } = place, { field = "text", maxBytes = MAX_DOCUMENT_BYTES } = options;
+  const { file, line, start, end } = place, { field = "text", maxBytes = MAX_DOCUMENT_BYTES, textOf } = options;
   if (end - start > maxBytes) {
     const why = `it has more than ${maxBytes} bytes`;
     throw badDocument(file, line ?? 1, why, "a shorter document", "raise data.max_document_bytes");
@@ -202,7 +210,13 @@ async function readText(place: Place, options: ReadOptions): Promise<string> {
   }
   if (line === undefined) return text;
   const bad = (why: string, fix: string) =>
-    badDocument(file, line, why, `one JSON object per line with its text as ${JSON.stringify(field)}`, fix);
+    badDocument(
+      file,
+      line,
+      why,
+      `one JSON object per line with its ${textOf ? "messages" : "text"} as ${JSON.stringify(field)}`,
+      fix,
+    );
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -213,6 +227,7 @@ async function readText(place: Place, options: ReadOptions): Promise<string> {
     throw bad("it is no object", "correct the line");
   }
   const found = Object.hasOwn(value, field) ? (value as Record<string, unknown>)[field] : undefined;
+  if (textOf && found !== undefined) return textMade(textOf, found, bad);
   if (typeof found === "string") return found;
   throw bad(
     `it has ${found === undefined ? `no ${JSON.stringify(field)}` : `a ${JSON.stringify(field)} that is no string`} ` +

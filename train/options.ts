@@ -1,7 +1,9 @@
 /** What a run is asked for, with its defaults, and what its steps and evaluations have to tell.
  * @module */
-import { type DatasetSpec, isOwnText } from "../data/dataset.ts";
+import type { ChatOptions } from "../data/chat.ts";
+import { type DatasetSpec, isChat, isOwnText, sourcesOf } from "../data/dataset.ts";
 import { DataError } from "../data/error.ts";
+import type { Packing } from "../data/packing.ts";
 import type { CommOptions } from "../ffi/comm.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
@@ -47,7 +49,8 @@ export interface TrainOptions {
   readonly precision?: Partial<Precision>;
   /** What backward makes again to save memory; default: what is nearly free. */
   readonly remat?: RematPolicy | RematBudget;
-  /** Does attention stay inside of a document? Default: it sees the whole row, across documents. */
+  /** Does attention stay inside of a document? Default: where positions restart with each (`dataloader.packing`); else it sees the whole
+   * row, across documents. */
   readonly documents?: boolean;
   /** Independent streams of documents. Default: 8, or the next multiple of the rows of a microbatch of all data ranks; fewer where
    * text files of one's own are not enough for as many. */
@@ -92,6 +95,10 @@ export interface DataloaderOptions {
   readonly maxDocumentBytes?: number;
   /** Are documents that cannot be used counted and left out? Default: they are an error. */
   readonly skipBad?: boolean;
+  /** How documents become rows; default: `windows`, but of conversations `best-fit`. */
+  readonly packing?: Packing;
+  /** How conversations are read. */
+  readonly chat?: ChatOptions;
 }
 
 /** What `evaluate` runs on. */
@@ -123,6 +130,10 @@ export interface TrainStep extends StepNumbers {
   readonly epochs: Readonly<Record<string, number>>;
   /** Documents that were left out since the run was opened, as they could not be used, on all ranks. */
   readonly skippedDocuments: number;
+  /** Conversations that were cut since the run was opened, as they were longer than a row, on all ranks. */
+  readonly cutDocuments: number;
+  /** Share of the step's places that no document takes. */
+  readonly padding: number;
   /** Wait for the data, in milliseconds. */
   readonly loadingMs: number;
   /** Time in the native call, in milliseconds. */
@@ -164,13 +175,21 @@ export type CompleteOptions =
 /** Fills in defaults.
  * @throws {DataError} when there is no text to validate with. */
 export function complete(options: TrainOptions): CompleteOptions {
-  const { steps } = options;
+  const { steps } = options, apart = tellsApart(options);
+  if (apart && options.documents === false) {
+    throw new DataError({
+      code: "bad_option",
+      what: "Cannot let attention see across documents whose positions restart",
+      expected: "documents: true where packing is documents or best-fit, as it is of conversations",
+      fix: "leave documents out",
+    });
+  }
   return {
     ...options,
     ...heldOut(options),
     batch: options.batch ?? 8,
     accumulation: options.accumulation ?? 1,
-    documents: options.documents ?? false,
+    documents: options.documents ?? apart,
     seqLen: options.seqLen ?? 256,
     lr: options.lr ?? 2e-3,
     lrSchedule: options.lrSchedule ??
@@ -187,6 +206,11 @@ export function complete(options: TrainOptions): CompleteOptions {
     parallelism: options.parallelism ?? {},
     comm: options.comm ?? {},
   };
+}
+
+/** Do positions restart with each document? */
+function tellsApart({ data, dataloader: { packing } = {} }: TrainOptions): boolean {
+  return packing === undefined ? sourcesOf(data).some((source) => isChat(source.data)) : packing !== "windows";
 }
 
 /** What is trained on, and what is held out: where no other text is named for that, a share of one's own. */

@@ -4,6 +4,7 @@
 import { DataError } from "../data/error.ts";
 import { Unigrams } from "../data/dataset.ts";
 import { makeBatch } from "../data/batch.ts";
+import { NO_DOCUMENT } from "../data/packing.ts";
 import { mergeStates } from "../data/loader_state.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
 import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
@@ -22,7 +23,14 @@ import { Staging } from "./checkpoint/staging.ts";
 import type { Decoder } from "./generate/decoder.ts";
 import { lrFactor } from "./lr_schedule.ts";
 import { checkMemory, withStagingThatFits } from "./machine_memory.ts";
-import { complete, type CompleteOptions, type Evaluation, type TrainOptions, type TrainStep } from "./options.ts";
+import {
+  complete,
+  type CompleteOptions,
+  type Evaluation,
+  tokensPerStep,
+  type TrainOptions,
+  type TrainStep,
+} from "./options.ts";
 import type { StepProfile } from "./report/profile.ts";
 import { type ParameterValues, readWhole } from "./parameters.ts";
 import { precisionOf } from "./precision.ts";
@@ -46,8 +54,11 @@ interface Opened {
 interface Told {
   readonly maxLoss: number;
   readonly epochs: readonly number[];
-  readonly skipped: number;
+  readonly counts: Counts;
 }
+
+/** What a rank counts of its data: documents left out, those cut, and places of padding in a step. */
+type Counts = readonly [skipped: number, cut: number, padding: number];
 
 /** A run in progress. Iterate over it for its steps; dispose of it with `await using`. */
 export class Trainer implements AsyncDisposable {
@@ -246,11 +257,12 @@ export class Trainer implements AsyncDisposable {
       await this.program.recordNext();
     }
     const start = performance.now();
-    let [read, skipped] = [this.#epochs, 0];
+    let [read, skipped, cut, padding] = [this.#epochs, 0, 0, 0];
     for (const views of this.program.microbatches) {
       const batch = (await this.#loader.next())!;
       this.#part.put(views, batch);
-      [read, skipped] = [batch.epochs, batch.skipped];
+      [read, skipped, cut] = [batch.epochs, batch.skipped, batch.cut];
+      for (const document of batch.documents) if (document === NO_DOCUMENT) padding++;
     }
     const loaded = performance.now();
     const numbers = await this.program.step(step, lr, {
@@ -259,7 +271,7 @@ export class Trainer implements AsyncDisposable {
     });
     this.#step = step;
     this.#tokensSeen += numbers.tokenCount;
-    const ended = performance.now(), told = await this.#agree(numbers.loss, read, skipped);
+    const ended = performance.now(), told = await this.#agree(numbers.loss, read, [skipped, cut, padding]);
     this.#count(told.epochs);
     const before = this.saves.length;
     await this.#saveIfDue(false).catch((error) => this.#unsaved = error);
@@ -271,7 +283,9 @@ export class Trainer implements AsyncDisposable {
       tokensSeen: this.#tokensSeen,
       epoch: Math.min(...told.epochs),
       epochs: Object.fromEntries(this.#loader.sources.map((name, source) => [name, told.epochs[source]])),
-      skippedDocuments: told.skipped,
+      skippedDocuments: told.counts[0],
+      cutDocuments: told.counts[1],
+      padding: told.counts[2] / tokensPerStep(this.options, this.ranks?.mesh),
       loadingMs: loaded - start,
       nativeMs: ended - loaded,
       ...(recorded ? { profile: this.#profile(step, [start, loaded, ended]) } : {}),
@@ -328,30 +342,31 @@ export class Trainer implements AsyncDisposable {
   }
 
   /** What ranks tell each other behind a step: whether to stop, their own losses, of which it returns the largest, the passes that they
-   * have made over each source, of which it returns the fewest, and the documents that they have left out, of which it returns the sum.
+   * have made over each source, of which it returns the fewest, and what they have counted of the data, of which it returns the sums.
    * What is saved meanwhile goes on when all ranks have come as far. */
-  async #agree(loss: number, epochs: readonly number[], skipped: number): Promise<Told> {
-    if (!this.group || !this.ranks) return { maxLoss: loss, epochs, skipped };
+  async #agree(loss: number, epochs: readonly number[], own: Counts): Promise<Told> {
+    if (!this.group || !this.ranks) return { maxLoss: loss, epochs, counts: own };
     const isReady = this.#checkpoints?.isReady ?? false, { mesh, rank } = this.ranks;
     const counts = mesh.group(rank, BATCH_AXES.flatMap((axis) => mesh.factorsOf(axis))).includes(0); // others read the same
     const mine = [
       this.#stopping ? 1 : 0,
       await this.program.ownLoss(),
       isReady ? 1 : 0,
-      counts ? skipped : 0,
+      ...own.map((count) => counts ? count : 0),
       ...epochs,
     ];
     const all = await this.group.exchange(mine), fewest = epochs.map(() => Infinity);
-    let [maxLoss, ready, sum] = [-Infinity, true, 0];
+    const sums: [number, number, number] = [0, 0, 0];
+    let [maxLoss, ready] = [-Infinity, true];
     for (let i = 0; i < all.length; i += mine.length) {
       this.#stopped ||= all[i] > 0;
       if (all[i + 1] > maxLoss) maxLoss = all[i + 1]; // not a number where all of a rank's tokens are ignored
       ready &&= all[i + 2] > 0;
-      sum += all[i + 3];
-      fewest.forEach((few, source) => fewest[source] = Math.min(few, all[i + 4 + source]));
+      sums.forEach((_, n) => sums[n] += all[i + 3 + n]);
+      fewest.forEach((few, source) => fewest[source] = Math.min(few, all[i + 3 + sums.length + source]));
     }
     if (ready) await this.#checkpoints?.hold();
-    return { maxLoss, epochs: fewest, skipped: sum };
+    return { maxLoss, epochs: fewest, counts: sums };
   }
 
   /** Does what ranks do together; one that fails does not wait for the others when it is disposed of. */
@@ -457,8 +472,9 @@ type Validation = NonNullable<CompleteOptions["validation"]>;
 
 /** The held-out text once, from its beginning. */
 function wholeText({ validation, tokenizer, dataloader }: CompleteOptions & { validation: Validation }) {
-  const { data: dataset, batch: batchSize, seqLen } = validation, { maxDocumentBytes, skipBad } = dataloader;
-  return { dataset, tokenizer, batchSize, seqLen, infinite: false, maxDocumentBytes, skipBad };
+  const { data: dataset, batch: batchSize, seqLen } = validation,
+    { maxDocumentBytes, skipBad, packing, chat } = dataloader;
+  return { dataset, tokenizer, batchSize, seqLen, infinite: false, maxDocumentBytes, skipBad, packing, chat };
 }
 
 /** Reads the first row of the held-out text, so that what is wrong with it is told before the first step. */

@@ -39,7 +39,7 @@ export function isOpen(path: string): boolean {
 
 /** A copy of a batch as plain data. */
 export function plain(batch: Batch): Record<string, unknown> {
-  const { tokens, targets, positions, documents, rows, step, epochs, skipped } = batch;
+  const { tokens, targets, positions, documents, rows, step, epochs, skipped, cut } = batch;
   return {
     tokens: [...tokens],
     targets: [...targets],
@@ -49,6 +49,7 @@ export function plain(batch: Batch): Record<string, unknown> {
     step,
     epochs: [...epochs],
     skipped,
+    cut,
   };
 }
 

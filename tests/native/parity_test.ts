@@ -1,11 +1,17 @@
-import { assert } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { chats } from "../../data/dataset.ts";
+import { Loader } from "../../data/loader.ts";
 import { arr } from "../../graph/array.ts";
 import { interpret, type Memory } from "../../graph/interpret.ts";
-import { Llama } from "../../model/llama.ts";
+import { numel } from "../../graph/ir.ts";
+import { Llama, llama } from "../../model/llama.ts";
 import { namedParameters } from "../../model/module.ts";
 import { openHuggingFace, readHuggingFaceConfig } from "../../train/weights/hugging_face.ts";
 import { readTensor } from "../../train/checkpoint/inspect.ts";
 import { type RealType, traceMicrobatch } from "../../train/step.ts";
+import { chatsFolder, goldens, templateText, tokenizerFolder } from "../data/chats.ts";
+import { temporaryFolder } from "../data/fixture.ts";
+import { parityFolder } from "../goldens.ts";
 import { type Runner, testParity, traceLogits } from "../model/parity.ts";
 import { NativeSession } from "./native.ts";
 
@@ -60,3 +66,55 @@ for (const name of ["plain", "grouped", "tied", "scaled", "head_dim", "odd"]) {
 
 testParity(runner("f64", 1e-10, 1e-10));
 testParity(runner("f32", 1e-5, 3e-4));
+
+/** The parameters of `tools/make_goldens.py`, with more tokens. */
+function goldenStates(model: Llama): Memory {
+  return new Map([...namedParameters(model)].map(([name, { shape }], p) => {
+    const scale = name.includes("norm") ? 0.25 : name.includes("embeddings") ? 0.9 : 1.5 / Math.sqrt(shape.at(-1)!);
+    const mean = name.includes("norm") ? 1 : 0, wave = (i: number) => Math.sin(1 + 0.7 * i + 1.3 * p + 0.011 * i * i);
+    const data = Float64Array.from({ length: numel(shape) }, (_, i) => mean + scale * wave(i));
+    return [name, arr(shape, data)];
+  }));
+}
+
+for (const [name, golden] of Object.entries(goldens)) {
+  Deno.test(`packed conversations have the loss that PyTorch gives each in a row of its own, the assistant's tokens alone: ${name}`, async () => {
+    await using files = await temporaryFolder();
+    for (const file of ["tokenizer.json", "tokenizer.model", "tokenizer_config.json"]) {
+      await Deno.copyFile(`${tokenizerFolder(name)}/${file}`, `${files.path}/${file}`).catch(() => {});
+    }
+    await Deno.writeTextFile(`${files.path}/chat_template.jinja`, templateText(name));
+    const seqLen = 255, dataset = { ...chats(new URL("chats.jsonl", chatsFolder).pathname) };
+    await using loader = await Loader.open({
+      dataset,
+      tokenizer: files.path,
+      batchSize: 1,
+      seqLen,
+      lanes: 1,
+      infinite: false,
+    });
+    const { model: m } = JSON.parse(await Deno.readTextFile(new URL("parity.json", parityFolder)));
+    const model = llama("debug", {
+      ...{
+        dim: m.dim,
+        numLayers: m.n_layers,
+        numHeads: m.n_heads,
+        numKvHeads: m.n_kv_heads,
+        ffnHiddenDim: m.ffn_hidden,
+      },
+      ...{ vocabSize: golden.vocab_size, normEps: m.norm_eps, ropeTheta: m.rope_theta, ropeScaling: null },
+    });
+    const graph = traceMicrobatch(model, { batch: 1, seqLen, dtype: "f32", globalTokens: seqLen, documents: true });
+    using session = await NativeSession.open([graph], { threads: 2, memory: goldenStates(model) });
+    let [sum, count, rows] = [0, 0, 0];
+    for (let batch; (batch = await loader.next()); rows++) {
+      const { tokens, targets, positions, documents } = batch;
+      await session.run("microbatch", { tokens, targets, positions, documents });
+      sum += (await session.read("loss_sum")).data[0];
+      count += (await session.read("token_count")).data[0];
+    }
+    assert(rows < golden.chats.length, `${rows} rows: nothing was packed`);
+    assertEquals(count, golden.count);
+    assertAlmostEquals(sum / count, golden.loss, 1e-6 * golden.loss);
+  });
+}

@@ -414,6 +414,35 @@ Deno.test("the tokenizer of bytes needs no folder, and makes the vocabulary its 
   );
 });
 
+Deno.test("chats are packed whole, with attention that stays inside of each; other packing is refused", async () => {
+  const chat = ["--training.dataset=chat", "--training.dataset_path=c.jsonl"];
+  const causal = "--model.attn_mask_type=causal";
+  const options = trainOptions((await load("", ...chat, "--data.no_mask_prompt", "--data.too_long=drop")).config);
+  assertEquals(options.data, { name: "chat", path: "c.jsonl", field: "messages" });
+  assertEquals([options.dataloader?.packing, options.documents], [undefined, true]);
+  assertEquals(options.dataloader?.chat, { maskPrompt: false, tooLong: "drop" });
+  assertEquals(
+    await problem("", ...chat, causal),
+    'training.dataset = "chat" (command line) with model.attn_mask_type = "causal" (command line)\n' +
+      "  expected: attention that stays inside of a document, as positions restart in each\n" +
+      "  fix: leave model.attn_mask_type out   (packing_without_mask)",
+  );
+  assertStringIncludes(
+    await problem("", "--data.packing=documents", causal),
+    'data.packing = "documents" (command line) with model',
+  );
+  assertStringIncludes(
+    await problem("", ...chat, "--data.packing=windows"),
+    "leave data.packing out   (chat_packing)",
+  );
+  assertEquals(trainOptions((await load("", "--data.packing=best-fit")).config).dataloader?.packing, "best-fit");
+});
+
+Deno.test("keys of chats that are not read are announced", async () => {
+  const { warnings } = await load("", "--data.too_long=drop", "--data.messages_field=talk");
+  assertEquals(warnings.map((line) => line.split(" has")[0]), ["data.too_long", "data.messages_field"]);
+});
+
 Deno.test("order and key of text that is not read are announced", async () => {
   const keys = ["--data.no_shuffle", "--data.text_field=body"], text = ["--training.dataset=text"];
   assertEquals(

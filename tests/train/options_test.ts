@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { texts } from "../../data/dataset.ts";
+import { chats, texts } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { complete } from "../../train/options.ts";
 import { tinyLlama } from "../model/tiny.ts";
@@ -35,4 +35,14 @@ Deno.test("where no text is named for validation, a share of text files is, and 
   assertEquals([complete(common).data, complete(common).validation], [common.data, undefined]);
   const c4 = { ...common, data: { name: "c4_test" }, validation: sizes };
   assertThrows(() => complete(c4), DataError, "no text is named for it");
+});
+
+Deno.test("attention stays inside of a document where positions restart, and cannot be told to see across", () => {
+  const common = { model: tinyLlama(), data: texts("a.txt"), steps: 1 };
+  const documents = (more: object) => complete({ ...common, ...more }).documents;
+  assertEquals([documents({}), documents({ documents: true })], [false, true]);
+  assertEquals(documents({ dataloader: { packing: "best-fit" } }), true);
+  assertEquals(documents({ data: chats("a.jsonl") }), true);
+  assertEquals(documents({ data: { mixture: [{ data: { name: "chat", path: "a.jsonl" }, weight: 1 }] } }), true);
+  assertThrows(() => documents({ data: chats("a.jsonl"), documents: false }), DataError, "positions restart");
 });

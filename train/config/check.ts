@@ -5,14 +5,14 @@
 import { closest } from "fastest-levenshtein";
 import { llamaConfig, llamaFlavors } from "../../model/llama.ts";
 import { askedDecaySteps } from "../lr_schedule.ts";
-import { isOwnText } from "../../data/dataset.ts";
-import { hasStandIn, HUGGING_FACE, lrSchedule, modelSizes } from "./derive.ts";
+import { isChat, isOwnText } from "../../data/dataset.ts";
+import { hasStandIn, HUGGING_FACE, lrSchedule, modelSizes, packingOf, trainsOnChats } from "./derive.ts";
 import { type Problem, show } from "./problem.ts";
 import type { Config } from "./schema.ts";
 
 /** What makes the keys contradict each other; `place` tells where a key was set. */
 export function contradictions(config: Config, place: (name: string) => string): Problem[] {
-  const groups = [batchProblems, precisionProblems, modelProblems, profileProblems, tokenizerProblems];
+  const groups = [batchProblems, precisionProblems, modelProblems, profileProblems, tokenizerProblems, packingProblems];
   return groups.flatMap((problems) => problems(config, place));
 }
 
@@ -42,6 +42,32 @@ function tokenizerProblems({ data, model }: Config, place: (name: string) => str
     }${place("model.hf_assets_path")}`,
     expected: "one tokenizer",
     fix: "leave one of them out; weights to begin from are checkpoint.initial_load_path",
+  }];
+}
+
+/** Conversations are told apart by where they lie, and attention must not see across positions that restart. */
+function packingProblems(config: Config, place: (name: string) => string): Problem[] {
+  const { data, model: { attn_mask_type: mask } } = config,
+    packing = packingOf(config),
+    hasChats = trainsOnChats(config);
+  const what = data.packing === null
+    ? `training.dataset = "chat"${place("training.dataset")}`
+    : `data.packing = ${show(packing)}${place("data.packing")}`;
+  if (hasChats && packing !== "best-fit") {
+    const expected = '"best-fit", as the end of a chat is known by where it lies';
+    return [{
+      code: "chat_packing",
+      what: `${what} with training.dataset = "chat"`,
+      expected,
+      fix: "leave data.packing out",
+    }];
+  }
+  if (packing === "windows" || mask !== "causal") return [];
+  return [{
+    code: "packing_without_mask",
+    what: `${what} with model.attn_mask_type = ${show(mask)}${place("model.attn_mask_type")}`,
+    expected: "attention that stays inside of a document, as positions restart in each",
+    fix: "leave model.attn_mask_type out",
   }];
 }
 
@@ -169,6 +195,11 @@ const dependent: readonly {
     keys: ["data.text_field", "data.shuffle"],
     needs: 'training.dataset = "text"',
     isMet: (c) => isOwnText({ name: c.training.dataset }) || isOwnText({ name: c.validation.dataset ?? "" }),
+  },
+  {
+    keys: ["data.messages_field", "data.mask_prompt", "data.too_long"],
+    needs: 'training.dataset = "chat"',
+    isMet: (c) => trainsOnChats(c) || isChat({ name: c.validation.dataset ?? "" }),
   },
   { keys: ["profiling"], needs: "profiling.enable_profiling", isMet: (c) => c.profiling.enable_profiling },
   {

@@ -16,6 +16,10 @@ export interface DataConfig {
   token_bytes: 2 | 4;
   cache_dir: string | null;
   cache_size: string;
+  packing: "windows" | "documents" | "best-fit" | null;
+  messages_field: string;
+  mask_prompt: boolean;
+  too_long: "cut" | "drop";
 }
 
 /** `[[data.sources]]`: one source of a mixture. */
@@ -102,6 +106,22 @@ export const dataKeys = section("How documents become rows of a batch.", {
     z.string().regex(BYTES).meta({ expected: 'bytes such as "20GiB"' }),
     "20GiB",
     "What that folder may take: more than the files of the hub that the ranks of a host read at once.",
+  ),
+  packing: key(
+    z.enum(["windows", "documents", "best-fit"]).nullable(),
+    null,
+    'How documents become rows: "windows" cuts the stream of all every seq_len tokens; "documents" does too, with positions that restart in each; "best-fit" cuts no document that fits, and pads. With the last two attention stays inside of a document. Not set: "windows", but of chat "best-fit".',
+  ),
+  messages_field: key(text, "messages", "Of chat: the key that has the messages, each with role and content."),
+  mask_prompt: key(
+    flag,
+    true,
+    "Of chat: the tokens that the assistant says are learned, and no others; off: all are.",
+  ),
+  too_long: key(
+    z.enum(["cut", "drop"]),
+    "cut",
+    "Of chat: a conversation longer than training.seq_len + 1 tokens keeps its beginning, or is left out; both are counted.",
   ),
 });
 

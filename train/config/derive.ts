@@ -7,7 +7,8 @@ import type { CommOptions } from "../../ffi/comm.ts";
 import { LLAMA3_ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
 import { Llama, type LlamaConfig, llamaConfig, type LlamaOptions, masksDocuments } from "../../model/llama.ts";
 import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
-import { type DatasetSpec, isOwnText, type OneSpec } from "../../data/dataset.ts";
+import { type DatasetSpec, isChat, isOwnText, type OneSpec } from "../../data/dataset.ts";
+import type { Packing } from "../../data/packing.ts";
 import { degreeOf } from "../../graph/layout.ts";
 import { BATCH_AXES, type Mesh } from "../../parallel/mesh.ts";
 import type { Precision } from "../../graph/passes/precision.ts";
@@ -98,7 +99,9 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
     dtype: training.dtype === "float64" ? "f64" : "f32",
     precision: askedPrecision(config),
     remat: rematPolicy(config),
-    documents: (model.attn_mask_type ?? (masksDocuments(model.flavor) ? "block_causal" : "causal")) === "block_causal",
+    documents: model.attn_mask_type === null
+      ? masksDocuments(model.flavor) || packingOf(config) !== "windows"
+      : model.attn_mask_type === "block_causal",
     lanes: data.lanes ?? undefined,
     shuffle: data.shuffle,
     dataloader: {
@@ -107,6 +110,8 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
       shuffleWindow: data.shuffle_window ?? undefined,
       maxDocumentBytes: bytesOf(data.max_document_bytes),
       skipBad: data.on_error === "skip",
+      packing: data.packing ?? undefined,
+      chat: { maskPrompt: data.mask_prompt, tooLong: data.too_long },
     },
     seed: debug.seed,
     threads: device.threads,
@@ -134,6 +139,18 @@ export function hasStandIn({ model: { hf_assets_path: path } }: Config): boolean
   return path !== null && normalize(path) === "tests/assets/tokenizer" && !hasTokenizer(path);
 }
 
+/** Is a dataset of chats trained on? */
+export function trainsOnChats({ training, data: { sources } }: Config): boolean {
+  return (sources.length > 0 ? sources.map(({ dataset }) => dataset) : [training.dataset]).some((name) =>
+    isChat({ name })
+  );
+}
+
+/** How documents become rows. */
+export function packingOf(config: Config): Packing {
+  return config.data.packing ?? (trainsOnChats(config) ? "best-fit" : "windows");
+}
+
 /** What is trained on: a dataset, or a mixture. */
 function trainingData(config: Config): DatasetSpec {
   const { training, data: { sources } } = config;
@@ -148,6 +165,7 @@ function trainingData(config: Config): DatasetSpec {
 }
 
 function datasetSpec({ data }: Config, name: string, path: string | null, ownField?: string | null): OneSpec {
+  if (isChat({ name })) return { name, path, field: ownField ?? data.messages_field };
   const field = ownField ?? data.text_field;
   if (isOwnText({ name })) return { name, path, field };
   const cache = { folder: data.cache_dir ?? undefined, bytes: bytesOf(data.cache_size) };

@@ -95,7 +95,7 @@ const schema = z.strictObject({
     ),
     attn_mask_type: size(
       z.enum(["causal", "block_causal"]),
-      "What attention sees: all that came before in the row, or of that the own document alone; not set, the latter for flavors with flex or varlen in their name.",
+      "What attention sees: all that came before in the row, or of that the own document alone; not set, the latter where data.packing is documents or best-fit, or the data chat, and for flavors with flex or varlen in their name.",
     ),
     hf_assets_path: key(
       text.nullable(),

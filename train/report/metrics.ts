@@ -103,6 +103,10 @@ export interface StepResult {
   readonly epochs: Readonly<Record<string, number>>;
   /** Documents that were left out, as they could not be used. */
   readonly skippedDocuments: number;
+  /** Conversations that were cut, as they were longer than a row. */
+  readonly cutDocuments: number;
+  /** Share of the step's places that no document takes. */
+  readonly padding: number;
 }
 
 /** What a validation has to tell. */
@@ -203,6 +207,8 @@ export function trainTags(report: TrainReport): Record<string, number | null> {
     "epoch": report.epoch,
     ...(sources.length > 1 ? Object.fromEntries(sources.map(([name, epoch]) => [`epoch/${name}`, epoch])) : {}),
     "skipped_documents": report.skippedDocuments,
+    "cut_documents": report.cutDocuments,
+    "padding(%)": 100 * report.padding,
     "lr": report.lr,
   };
 }

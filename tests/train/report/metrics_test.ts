@@ -25,6 +25,8 @@ const report: TrainReport = {
   epoch: 1.999,
   epochs: {},
   skippedDocuments: 0,
+  cutDocuments: 0,
+  padding: 0.25,
   tps: 4095.6,
   stepSeconds: 0.5,
   loadingSeconds: 0.01,
@@ -127,6 +129,8 @@ function run(logFreq: number, sinks: readonly MetricsSink[] = [], flopsPerToken:
       epoch: 0,
       epochs: {},
       skippedDocuments: 0,
+      cutDocuments: 0,
+      padding: 0.25,
     });
   };
   return { clock, peaks, lines, metrics, step };
@@ -217,6 +221,8 @@ Deno.test("JSON lines carry torchtitan's tags", async () => {
     "n_tokens_seen": 2000,
     "epoch": 0,
     "skipped_documents": 0,
+    "cut_documents": 0,
+    "padding(%)": 25,
     "lr": 0.001,
   });
   assertEquals(validation, {
