@@ -132,9 +132,8 @@ export function chatText(
 }
 
 function messagesOf(value: unknown): ChatMessage[] {
-  if (!Array.isArray(value)) {
-    throw new Error(`its messages are ${value === null ? "null" : `a ${typeof value}`}, no list`);
-  }
+  if (value === undefined || value === null) throw new Error("it has no messages");
+  if (!Array.isArray(value)) throw new Error(`its messages are no list, but a ${typeof value}`);
   if (value.length === 0) throw new Error("it has no message");
   return value.map((message, n) => {
     const { role, content } = (message ?? {}) as Record<string, unknown>;

@@ -1,7 +1,7 @@
 """Makes tests/goldens/chats/goldens.json: ids and masks that `transformers` gives the conversations of chats.jsonl by each template, and
 the loss that PyTorch computes of the tokens that the assistant has said, each conversation in a row of its own.
 
-    python3 -m venv /tmp/goldens && /tmp/goldens/bin/pip install torch numpy transformers jinja2 sentencepiece
+    python3 -m venv /tmp/goldens && /tmp/goldens/bin/pip install torch numpy transformers jinja2 sentencepiece pyarrow
     /tmp/goldens/bin/python tools/make_chat_goldens.py
 """
 
@@ -9,6 +9,8 @@ import base64
 import json
 import pathlib
 
+import pyarrow
+import pyarrow.parquet
 import sentencepiece
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer
@@ -97,6 +99,7 @@ for name, (kind, bos, eos) in CASES.items():
         assert ids == other["input_ids"]
         rows.append({"text": text, "ids": ids, "mask": other["assistant_masks"]})
     goldens[name] = {"chats": rows, **loss([(row["ids"], row["mask"]) for row in rows], made[kind].get_vocab_size())}
+pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"messages": chat} for chat in CHATS]), ROOT / "chats/chats.parquet")
 (ROOT / "chats/byte_level").mkdir(exist_ok=True)
 made["byte_level"].save(str(ROOT / "chats/byte_level/tokenizer.json"), pretty=False)
 config = {"bos_token": CHATML[0], "eos_token": CHATML[1], "tokenizer_class": "PreTrainedTokenizerFast"}

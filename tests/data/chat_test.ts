@@ -1,3 +1,4 @@
+import { gzipSync } from "node:zlib";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { chatText, encodeMarked } from "../../data/chat.ts";
 import { BEGIN_MARK, END_MARK } from "../../data/chat_template.ts";
@@ -5,7 +6,7 @@ import { chats, SAMPLE } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { Loader } from "../../data/loader.ts";
 import { ID, MASKED } from "../../data/packing.ts";
-import { chats as conversations, goldens, open, templateText, tokenizerFolder } from "./chats.ts";
+import { chats as conversations, chatsFolder, goldens, open, templateText, tokenizerFolder } from "./chats.ts";
 import { take, temporaryFolder } from "./fixture.ts";
 
 Deno.test("conversations have the ids and the mask that transformers gives them", async (t) => {
@@ -33,8 +34,8 @@ Deno.test("what is no conversation is refused with what is wrong about it", asyn
   const { template } = await open("chatml");
   const user = { role: "user", content: "Hi" };
   const cases: [unknown, string][] = [
-    ["Hi", "its messages are a string, no list"],
-    [null, "its messages are null, no list"],
+    ["Hi", "its messages are no list, but a string"],
+    [null, "it has no messages"],
     [[], "it has no message"],
     [[user, "Ho"], "message 2 has no role"],
     [[{ role: "user" }], "message 1 (user) has no content"],
@@ -137,4 +138,21 @@ Deno.test("conversations need a template, and rows that hold them whole", async 
   );
   await Deno.writeTextFile(`${folder.path}/chat_template.jinja`, "{% if %}");
   await assertRejects(() => Loader.open(options), DataError, "Cannot use the chat template");
+});
+
+Deno.test("conversations in .parquet and in compressed lines are those in plain lines", async () => {
+  const { folder, options } = await chatFiles();
+  await using _ = folder;
+  const plain = await Deno.readFile(new URL("chats.jsonl", chatsFolder));
+  await Deno.writeFile(`${folder.path}/chats.jsonl.gz`, gzipSync(plain));
+  const paths = [new URL("chats.jsonl", chatsFolder).pathname, new URL("chats.parquet", chatsFolder).pathname];
+  const rows = async (path: string) => {
+    await using loader = await Loader.open({ ...options, seqLen: 127, dataset: chats(path) });
+    return (await take(loader)).map(({ tokens, targets }) => [tokens, targets]);
+  };
+  const [lines, table, zipped] = await Promise.all([...paths, `${folder.path}/chats.jsonl.gz`].map(rows));
+  assertEquals(lines.length > 1, true);
+  assertEquals([table, zipped], [lines, lines]);
+  const held = { dataset: { ...chats(paths[1]), part: "held-out" as const } };
+  await assertRejects(() => Loader.open({ ...options, ...held }), DataError, "Cannot hold out a part of");
 });
