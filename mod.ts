@@ -54,6 +54,9 @@ export {
   type LlamaOptions,
   TransformerBlock,
 } from "./model/llama.ts";
+export { buildModel } from "./model/families.ts";
+export type { FamilyModel } from "./model/family.ts";
+export type { TransformerOptions, TransformerSizes } from "./model/sizes.ts";
 export { type Batch, CrossEntropy, type Family, type LossSum, type TrainableModel } from "./model/loss.ts";
 export {
   bind,

@@ -21,7 +21,7 @@ export interface RopeScaling {
 }
 
 /** Llama 3.1's own. */
-export const LLAMA3_ROPE_SCALING: RopeScaling = {
+export const ROPE_SCALING: RopeScaling = {
   factor: 8,
   lowFreqFactor: 1,
   highFreqFactor: 4,
@@ -52,7 +52,7 @@ export class RotaryEmbedding extends Module {
   /** positions i32 `[B,T]` to a table `[B,T,K]` of the given element type */
   forward(positions_BT: Tensor, dtype: DType): Tensor {
     const { factor, lowFreqFactor, highFreqFactor, originalContext } = this.scaling ??
-      { ...LLAMA3_ROPE_SCALING, factor: 1 };
+      { ...ROPE_SCALING, factor: 1 };
     return positions_BT.apply("rope_table", [], {
       size: this.headDim,
       dtype,

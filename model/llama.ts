@@ -4,59 +4,26 @@
 import type { ModelPlan } from "../graph/roles.ts";
 import { llamaPlan } from "./llama_plan.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import {
-  Attention,
-  type AttentionContext,
-  LLAMA3_ROPE_SCALING,
-  type RopeScaling,
-  RotaryEmbedding,
-} from "./attention.ts";
+import { Attention, type AttentionContext, ROPE_SCALING, RotaryEmbedding } from "./attention.ts";
 import type { GenerativeModel, NewTokens } from "./cache.ts";
 import { FeedForward, feedForwardHiddenDim } from "./feed_forward.ts";
 import { Embedding, Linear, RMSNorm } from "./layers.ts";
 import { type Batch, CrossEntropy, type Family, type LossSum, type TrainableModel } from "./loss.ts";
 import { Module, numParameters } from "./module.ts";
+import type { TransformerOptions, TransformerSizes } from "./sizes.ts";
 
 /** Every size of a Llama. */
-export interface LlamaConfig {
-  /** Width of the residual stream. */
-  readonly dim: number;
-  /** Number of transformer blocks. */
-  readonly numLayers: number;
-  /** Query heads. */
-  readonly numHeads: number;
-  /** Key and value heads. */
-  readonly numKvHeads: number;
-  /** Size of a head: queries are `numHeads` times this wide, keys and values `numKvHeads` times. */
-  readonly headDim: number;
-  /** Rows of the embedding and of the output layer. */
-  readonly vocabSize: number;
-  /** Width inside of the feed-forward blocks. */
-  readonly ffnHiddenDim: number;
-  /** Added to the mean square in RMSNorm. */
-  readonly normEps: number;
-  /** Base of the rotary frequencies. */
-  readonly ropeTheta: number;
-  /** Llama 3.1's stretching of the rotary wavelengths; null is off. */
-  readonly ropeScaling: RopeScaling | null;
-  /** Is the output layer's weight that of the embedding? One parameter then has both uses. */
-  readonly tiedEmbeddings: boolean;
-}
+export type LlamaConfig = TransformerSizes;
 
 /** What can be chosen: any size, or the rule that makes the feed-forward width from `dim`. */
-export interface LlamaOptions extends Partial<LlamaConfig> {
-  /** The feed-forward width is rounded up to a multiple of this. */
-  readonly multipleOf?: number;
-  /** Scales the feed-forward width, 8/3 `dim`, before rounding. */
-  readonly ffnDimMultiplier?: number;
-}
+export type LlamaOptions = TransformerOptions;
 
 type Flavor = LlamaOptions & Pick<LlamaConfig, "dim" | "numLayers" | "numHeads"> & { readonly multipleOf: number };
 
 /** What the flavors of a family share. Llama 3 scales its rotary frequencies at every size and length, as torchtitan does;
  * weights of Llama 3.0, and torchtitan's before October 2025, want `ropeScaling: null`. */
 const families = {
-  llama3: { vocabSize: 128256, ropeTheta: 500000, ropeScaling: LLAMA3_ROPE_SCALING },
+  llama3: { vocabSize: 128256, ropeTheta: 500000, ropeScaling: ROPE_SCALING },
   llama2: { vocabSize: 32000, ropeTheta: 10000, ropeScaling: null },
 } as const;
 
@@ -89,11 +56,6 @@ const flavors: Readonly<Record<keyof typeof families, Readonly<Record<string, Fl
 export const llamaFlavors: readonly string[] = Object.entries(flavors).flatMap(([family, sizes]) =>
   Object.keys(sizes).map((flavor) => `${family}/${flavor}`)
 );
-
-/** Does attention stay within documents in this flavor, as in those that torchtitan names for its kernels of document masks? */
-export function masksDocuments(flavor: string): boolean {
-  return /_(flex|varlen)(_attn)?$/.test(flavor);
-}
 
 /** The sizes of a flavor, with some of them replaced.
  * @param flavor `8B`, or with its family `llama2/7B`; `debug` is short for `debugmodel`.
@@ -244,7 +206,7 @@ export class Llama extends Module implements TrainableModel, GenerativeModel {
   }
 
   /** The sizes, for {@linkcode Llama}'s constructor. */
-  get family(): Family {
+  get family(): Family<LlamaConfig> {
     return { name: "llama", sizes: this.config };
   }
 

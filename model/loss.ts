@@ -43,11 +43,11 @@ export interface TrainableModel extends Module {
 }
 
 /** A kind of models that differ in sizes alone. */
-export interface Family {
+export interface Family<Sizes extends object = object> {
   /** As `state.json` of a checkpoint names it: `llama`. */
   readonly name: string;
   /** All that JSON has to keep. */
-  readonly sizes: object;
+  readonly sizes: Sizes;
 }
 
 /** Cross-entropy between logits and target ids, summed over the valid targets. */

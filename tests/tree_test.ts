@@ -8,7 +8,7 @@ const SENTENCES: Record<keyof typeof RULES, string> = {
   layers: "imports point down only",
   circles: "no imports go in a circle",
   browser: "graph, model and parallel run in a browser",
-  models: "parallel names no model",
+  models: "train and parallel name no model",
   targets: "ops and passes know no target",
   mirror: "tests mirror the tree",
   size: "files are short",

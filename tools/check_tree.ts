@@ -80,14 +80,16 @@ export function browser(tree: Tree): string[] {
   });
 }
 
-/** What spreads models over ranks names none: a model says what may be cut in `model/NAME_plan.ts`. */
+/** What trains models and spreads them over ranks names none: a model says in `model/NAME_plan.ts` what may be cut, and its family in
+ * `model/NAME_family.ts` what it is called elsewhere. In `train/` examples in comments may; llama.cpp is a program. */
 export function models(tree: Tree): string[] {
-  const names = [...tree.keys()].flatMap((path) => /^model\/(\w+)_plan\.ts$/.exec(path)?.[1] ?? []);
-  return sources(tree).filter(([path]) => path.startsWith("parallel/")).flatMap(([path, text]) =>
-    names.filter((name) => text.toLowerCase().includes(name)).map((name) =>
-      `${path} names "${name}": let model/${name}_plan.ts say what it needs to know`
-    )
-  );
+  const names = [...tree.keys()].flatMap((path) => /^model\/(\w+)_(?:plan|family)\.ts$/.exec(path)?.[1] ?? []);
+  return sources(tree).filter(([path]) => /^(parallel|train)\//.test(path)).flatMap(([path, text]) => {
+    const read = path.startsWith("train/") ? withoutComments(text) : text;
+    return [...new Set(names)].filter((name) => new RegExp(`${name}(?!\\.cpp|-gguf)`, "i").test(read)).map((name) =>
+      `${path} names "${name}": let model/${name}_plan.ts or model/${name}_family.ts say what it needs to know`
+    );
+  });
 }
 
 /** Ops are meaning, passes ask whatever target they are given: neither knows one. They name none, no kernel that is no op, and take

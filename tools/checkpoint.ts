@@ -1,10 +1,11 @@
 /** Looks into checkpoints, and exports them: `deno task checkpoint ls|show|verify|export|diff`.
  * @module */
 import { DataError } from "../data/error.ts";
+import { familyNames } from "../model/families.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
 import { EXPORT_TYPES, exportHuggingFace, type ExportType } from "../train/weights/export.ts";
 import { damages, differences, listText, showLines } from "../train/checkpoint/inspect.ts";
-import { llamaOf, openFolder } from "../train/checkpoint/load.ts";
+import { familyOf, openFolder } from "../train/checkpoint/load.ts";
 import { contextLengthOf } from "../train/weights/model_source.ts";
 import { enterWorkingFolder } from "../train/command/working_folder.ts";
 import { byteProgress } from "./tool.ts";
@@ -18,7 +19,7 @@ const USAGE = `Usage: npx -y deno task checkpoint COMMAND ...
                    files of a tokenizer's folder; without a type, in f32
   diff STEP STEP   the tensors in which two differ, whatever meshes have saved them; exit code 1 where there are some
 
-STEP may also be a folder with a Llama as transformers saves it or under Meta's names, or a file of GGUF, but for verify: these have
+STEP may also be a folder with a model as transformers saves it or under Meta's names, or a file of GGUF, but for verify: these have
 no hashes. "deno task convert" writes files of GGUF.`;
 
 /** Milliseconds from one line about the progress to the next. */
@@ -55,11 +56,15 @@ export async function run(
     }
     case "export 2":
     case "export 3": {
-      const checkpoint = openFolder(paths[0]), llama = llamaOf(checkpoint);
-      if (!llama) {
-        throw new CheckpointError(`Cannot export ${paths[0]}: it is of no Llama`, "a Llama", "export one of a Llama");
+      const checkpoint = openFolder(paths[0]), model = familyOf(checkpoint);
+      if (!model) {
+        throw new CheckpointError(
+          `Cannot export ${paths[0]}: its model is of no known family`,
+          `a model of one: ${familyNames}`,
+          "export another checkpoint",
+        );
       }
-      await exportHuggingFace(checkpoint, llama, paths[1], {
+      await exportHuggingFace(checkpoint, model, paths[1], {
         dtype,
         tokenizer: paths[2],
         contextLength: contextLengthOf(checkpoint),

@@ -11,7 +11,7 @@ const TYPES = Object.keys(GGUF_TYPES);
 
 const USAGE = `Usage: npx -y deno task convert [--dtype ${TYPES.join("|")}] [--tokenizer FOLDER] IN OUT
 
-  IN       a checkpoint such as outputs/checkpoint/step-100, a folder with a Llama as transformers saves it or under Meta's
+  IN       a checkpoint such as outputs/checkpoint/step-100, a folder with a model as transformers saves it or under Meta's
            names, or a file of GGUF
   OUT      a file that is to be made, if its name ends with .gguf; else a folder for transformers that is to be made
   --dtype  type of the matrices; f32 where it is not given. q8_0 is for files of GGUF alone

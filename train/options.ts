@@ -23,7 +23,7 @@ import type { StepNumbers } from "./step_program.ts";
 
 /** What to train, on what, and how. Everything but model, data and steps has a default. */
 export interface TrainOptions {
-  /** What is trained: a `Llama`, or any module with a loss. */
+  /** What is trained: any module with a loss. */
   readonly model: TrainableModel;
   /** What it is trained on. */
   readonly data: DatasetSpec;

@@ -90,7 +90,7 @@ export function stepGraphs(
 function generative(model: TrainableModel): TrainableModel & GenerativeModel {
   if (isGenerative(model)) return model;
   throw new TypeError(
-    `Cannot generate with ${model.constructor.name}: it has no method next\n  expected: a Llama, or a model with ` +
+    `Cannot generate with ${model.constructor.name}: it has no method next\n  expected: a model with ` +
       `next(tokens) and vocabSize\n  fix: write them, or generate nothing`,
   );
 }

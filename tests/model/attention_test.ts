@@ -3,7 +3,7 @@ import { i32 } from "../../graph/builder.ts";
 import { interpret } from "../../graph/interpret.ts";
 import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
-import { Attention, LLAMA3_ROPE_SCALING, RotaryEmbedding } from "../../model/attention.ts";
+import { Attention, ROPE_SCALING, RotaryEmbedding } from "../../model/attention.ts";
 import { type Linear, RMSNorm } from "../../model/layers.ts";
 import { initialized, logitsOf, someRows, tinyLlama } from "./tiny.ts";
 
@@ -21,7 +21,7 @@ const relative = (actual: number, expected: number) => assertAlmostEquals(actual
 
 Deno.test("rotary frequencies of head size 128 equal the check values, scaled and not", () => {
   const plain = frequencies(new RotaryEmbedding(128, 500000, null));
-  const scaled = frequencies(new RotaryEmbedding(128, 500000, LLAMA3_ROPE_SCALING));
+  const scaled = frequencies(new RotaryEmbedding(128, 500000, ROPE_SCALING));
   const table: [number, number, number][] = [
     [1, 0.8146172339, 0.8146172339],
     [28, 3.2114459948e-3, 3.2114459948e-3],

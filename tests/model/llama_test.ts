@@ -3,7 +3,7 @@ import { interpret } from "../../graph/interpret.ts";
 import { numel } from "../../graph/ir.ts";
 import { print } from "../../graph/print.ts";
 import { verify } from "../../graph/verify.ts";
-import { LLAMA3_ROPE_SCALING } from "../../model/attention.ts";
+import { ROPE_SCALING } from "../../model/attention.ts";
 import { llama, llamaConfig, llamaFlavors } from "../../model/llama.ts";
 import { namedParameters, numParameters } from "../../model/module.ts";
 import { traceMicrobatch } from "../../train/step.ts";
@@ -74,10 +74,10 @@ Deno.test("a flavor is found by name, with or without its family", () => {
 
 Deno.test("Llama 3 scales rotary frequencies at every size, Llama 2 never, and both can be told", () => {
   for (const flavor of llamaFlavors) {
-    assertEquals(llamaConfig(flavor).ropeScaling, flavor.startsWith("llama3") ? LLAMA3_ROPE_SCALING : null);
+    assertEquals(llamaConfig(flavor).ropeScaling, flavor.startsWith("llama3") ? ROPE_SCALING : null);
   }
   assertEquals(llamaConfig("8B", { ropeScaling: null }).ropeScaling, null);
-  assertEquals(llamaConfig("llama2/7B", { ropeScaling: LLAMA3_ROPE_SCALING }).ropeScaling, LLAMA3_ROPE_SCALING);
+  assertEquals(llamaConfig("llama2/7B", { ropeScaling: ROPE_SCALING }).ropeScaling, ROPE_SCALING);
 });
 
 Deno.test("any size can be replaced, and what follows from it follows", () => {

@@ -40,7 +40,7 @@ function runner(dtype: RealType, tolerance: number, trainedTolerance: number): R
 for (const name of ["plain", "grouped", "tied", "scaled", "head_dim", "odd"]) {
   Deno.test(`the native library in f32 gives the logits of transformers, and the interpreter's gradients: ${name}`, async () => {
     const folder = new URL(`../goldens/hf/${name}`, import.meta.url).pathname, checkpoint = openHuggingFace(folder);
-    const model = new Llama(readHuggingFaceConfig(folder)), memory: Memory = new Map();
+    const model = new Llama(readHuggingFaceConfig(folder).sizes), memory: Memory = new Map();
     for (const [name, { shape }] of namedParameters(model)) {
       memory.set(name, arr(shape, [...await readTensor(checkpoint, name)]));
     }

@@ -182,14 +182,25 @@ Deno.test("words that are names of ops elsewhere are no ops, and a listed file t
   );
 });
 
-Deno.test("parallel names no model that has a plan, not even in a comment", () => {
+Deno.test("train and parallel name no model that has a plan or a family, parallel not even in a comment", () => {
   const files = {
     "model/llama_plan.ts": "",
+    "model/llama_family.ts": "",
+    "model/gpt_family.ts": "",
     "model/other.ts": "",
     "parallel/a.ts": "// other, Llama",
-    "train/b.ts": "llama",
+    "train/b.ts": '// gpt\nconst model = new Llama(sizes), fix = "llama-gguf-split";',
+    "train/c.ts": 'if (name === "gpt") open(); /* other */',
+    "data/d.ts": "llama",
+    "train/e.ts": '/** With `llama("debug")`. */\nconst from = "llama.cpp";',
   };
-  assertEquals(models(tree(files)), [`parallel/a.ts names "llama": let model/llama_plan.ts say what it needs to know`]);
+  const named = [["parallel/a.ts", "llama"], ["train/b.ts", "llama"], ["train/c.ts", "gpt"]];
+  assertEquals(
+    models(tree(files)),
+    named.map(([path, name]) =>
+      `${path} names "${name}": let model/${name}_plan.ts or model/${name}_family.ts say what it needs to know`
+    ),
+  );
 });
 
 Deno.test("ops and passes may ask a target, but name none and none of its kernels", () => {

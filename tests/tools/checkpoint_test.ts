@@ -19,7 +19,7 @@ Deno.test("each command prints what it says, and ends with 1 where something is 
   assertStringIncludes((await command("show", at.path)).text, "Tensors\n");
   assertEquals(await command("verify", at.path), { code: 0, text: "all bytes of 3 files are those that were written" });
   assertEquals(await command("diff", at.path, at.path), { code: 0, text: "all tensors are the same, bit for bit" });
-  await assertRejects(() => command("export", at.path, `${at.folder}/out`), CheckpointError, "it is of no Llama");
+  await assertRejects(() => command("export", at.path, `${at.folder}/out`), CheckpointError, "of no known family");
   assertMatch((await command("show", new URL("../goldens/hf/tied", import.meta.url).pathname)).text, /transformers/);
   const file = `${at.path}/model.safetensors`, bytes = await Deno.readFile(file);
   bytes[bytes.length - 1] ^= 1;
@@ -33,7 +33,7 @@ Deno.test("a checkpoint is exported in the type that is asked for, also one from
   await using folder = await temporaryFolder();
   const golden = new URL("../goldens/hf/grouped", import.meta.url).pathname, step = `${folder.path}/step-1`;
   const tensors = await tensorsOf(openHuggingFace(golden)), { manifest } = writeWeights(step, tensors);
-  const { headDim: _, ...llama } = readHuggingFaceConfig(golden);
+  const { headDim: _, ...llama } = readHuggingFaceConfig(golden).sizes;
   const files = {
     ...manifest.files,
     "state.json": await writeLasting(`${step}/state.json`, JSON.stringify({ llama })),

@@ -1,13 +1,14 @@
 /** Checkpoints and weights of others, opened by programs: what they hold, and the values of a tensor by its name.
  * @module */
 import { isGgufName } from "../../data/gguf.ts";
-import type { LlamaConfig } from "../../model/llama.ts";
+import type { Family } from "../../model/loss.ts";
+import type { TransformerSizes } from "../../model/sizes.ts";
 import type { FileType, TypedArray } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
+import { familyOfState } from "./family.ts";
 import { readTensor } from "./inspect.ts";
 import { type Checkpoint, MANIFEST } from "./manifest.ts";
 import { findCheckpoints, openCheckpoint } from "./open.ts";
-import { readSmall } from "./read.ts";
 import { STATE_FILE } from "./save.ts";
 import { hasWeights, openWeights, readWeightsConfig } from "../weights/open.ts";
 
@@ -27,8 +28,8 @@ export interface LoadedCheckpoint {
   readonly step: number | undefined;
   /** Parameters alone, or all that a run goes on from. */
   readonly content: "model" | "full";
-  /** Sizes of the model, for `new Llama(llama)`; undefined where it is no Llama. */
-  readonly llama: LlamaConfig | undefined;
+  /** Of which family, and of what sizes, the model is, for `buildModel(family)`; undefined where it is of none that is known here. */
+  readonly family: Family<TransformerSizes> | undefined;
   /** Its tensors by name: parameters as the model names them, moments as `moment1/NAME` and `moment2/NAME`. */
   readonly tensors: ReadonlyMap<string, LoadableTensor>;
   /** Reads a whole tensor, row-major, whatever pieces it was saved in; bf16, f16 and blocks of GGUF as f32. Bytes are compared with
@@ -37,16 +38,16 @@ export interface LoadedCheckpoint {
   read(name: string): Promise<TypedArray>;
 }
 
-/** Opens a checkpoint, such as `outputs/checkpoint/step-100`, a folder with a Llama as `transformers` saves it or under Meta's names, or a
+/** Opens a checkpoint, such as `outputs/checkpoint/step-100`, a folder with a model as `transformers` saves it or under Meta's names, or a
  * file of GGUF, whose tensors get the names and the order of rows that they have here. It reads no tensor yet, and needs no native library.
  * @throws {CheckpointError} when it is neither, or its files are not all there.
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
- * import { Llama, load, namedParameters } from "@libtitan/titan";
+ * import { buildModel, load, namedParameters } from "@libtitan/titan";
  *
  * const weights = load("tests/goldens/hf/plain");
- * for (const [name, { shape }] of namedParameters(new Llama(weights.llama!))) {
+ * for (const [name, { shape }] of namedParameters(buildModel(weights.family!))) {
  *   const values = await weights.read(name);
  *   assertEquals(values.length, shape.reduce((a, b) => a * b, 1));
  * }
@@ -57,7 +58,7 @@ export function load(path: string): LoadedCheckpoint {
     path: checkpoint.path,
     step: STATE_FILE in files ? step : undefined,
     content,
-    llama: llamaOf(checkpoint),
+    family: familyOf(checkpoint),
     tensors: new Map(Object.entries(tensors).map(([name, { shape, dtype }]) => [name, { shape, dtype }])),
     async read(name) {
       if (Object.hasOwn(tensors, name)) return await readTensor(checkpoint, name);
@@ -80,15 +81,11 @@ export function openFolder(folder: string): Checkpoint {
   throw neither(path);
 }
 
-/** Sizes of the Llama that a folder is of; undefined where it is of another model.
+/** Family and sizes of the model that a folder, or a file, is of; undefined where it is of none that is known here.
  * @throws {CheckpointError} when the file that says it is damaged. */
-export function llamaOf(checkpoint: Checkpoint): LlamaConfig | undefined {
-  if (!(STATE_FILE in checkpoint.manifest.files)) {
-    return hasWeights(checkpoint.path) ? readWeightsConfig(checkpoint.path) : undefined;
-  }
-  const { llama } = JSON.parse(readSmall(checkpoint, STATE_FILE));
-  // Checkpoints from before heads had a size of their own do not say it.
-  return llama && { headDim: llama.dim / llama.numHeads, ...llama };
+export function familyOf(checkpoint: Checkpoint): Family<TransformerSizes> | undefined {
+  if (STATE_FILE in checkpoint.manifest.files) return familyOfState(checkpoint);
+  return hasWeights(checkpoint.path) ? readWeightsConfig(checkpoint.path) : undefined;
 }
 
 /** Says what a folder is instead, as far as that can be seen. */

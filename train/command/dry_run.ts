@@ -2,7 +2,6 @@
  * @module */
 import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../../ffi/device.ts";
 import { LibraryError } from "../../ffi/library.ts";
-import { Llama } from "../../model/llama.ts";
 import { numParameters } from "../../model/module.ts";
 import { Mesh } from "../../parallel/mesh.ts";
 import { alternativeLines, alternatives, type Need } from "../report/alternatives.ts";
@@ -13,7 +12,7 @@ import {
   exportDtype,
   meshChoices,
   meshOf,
-  modelSizes,
+  modelOf,
   type PlanArguments,
   trainOptions,
   writing,
@@ -92,7 +91,7 @@ export function printMeshPlan(config: Config, mesh: Mesh, asked: PlanArguments):
   const plan = cut(() =>
     planMesh({
       ...stepOptions(config, info, mesh),
-      model: new Llama(modelSizes(config)),
+      model: modelOf(config),
       name: `${model.name}/${model.flavor}`,
       ranks: { mesh, ...meshChoices(config) },
       deviceMemory,
@@ -131,6 +130,6 @@ export function whatFits(
     const isSpread = changed.parallelism.data_parallel_shard_degree > 0;
     return needOf(planStep(stepOptions(changed, info, meshOf(changed, isSpread ? undefined : mesh.size))));
   };
-  const parameters = numParameters(new Llama(modelSizes(config)));
+  const parameters = numParameters(modelOf(config));
   return alternativeLines(alternatives(config, { limit, parameters, mesh, now: needOf(planned), plan }), limit);
 }

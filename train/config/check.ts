@@ -3,7 +3,7 @@
  * @module
  */
 import { closest } from "fastest-levenshtein";
-import { llamaConfig, llamaFlavors } from "../../model/llama.ts";
+import { flavorNamed, flavors } from "../../model/families.ts";
 import { askedDecaySteps } from "../lr_schedule.ts";
 import { isChat, isOwnText } from "../../data/dataset.ts";
 import { hasStandIn, HUGGING_FACE, lrSchedule, modelSizes, packingOf, trainsOnChats } from "./derive.ts";
@@ -113,16 +113,16 @@ function modelProblems({ model, checkpoint }: Config, place: (name: string) => s
       fix: "set them, or another flavor",
     }];
   }
-  if (!llamaFlavors.includes(flavor)) {
+  if (!flavors.includes(flavor)) {
     return [{
       code: "unknown_model",
       what: `model.flavor = ${show(model.flavor)}${place("model.flavor")} of model.name = ${show(model.name)}` +
         `${place("model.name")} is not a known model`,
-      expected: llamaFlavors.join(", "),
+      expected: flavors.join(", "),
       fix: `write ${nearestModel(model.name, model.flavor).replace("/", " as name, ")} as flavor`,
     }];
   }
-  const sizes = llamaConfig(flavor);
+  const sizes = flavorNamed(flavor).sizes;
   const dim = model.dim ?? sizes.dim;
   const heads = model.n_heads ?? sizes.numHeads;
   const groups = model.n_kv_heads ?? (sizes.numKvHeads === sizes.numHeads ? heads : sizes.numKvHeads);
@@ -159,8 +159,8 @@ function modelProblems({ model, checkpoint }: Config, place: (name: string) => s
 
 /** The model that was probably meant: the size of another family rather than a size that merely looks alike. */
 function nearestModel(name: string, flavor: string): string {
-  const sameSize = llamaFlavors.filter((known) => known.split("/")[1].toLowerCase() === flavor.toLowerCase());
-  return closest(`${name}/${flavor}`, sameSize.length > 0 ? sameSize : llamaFlavors);
+  const sameSize = flavors.filter((known) => known.split("/")[1].toLowerCase() === flavor.toLowerCase());
+  return closest(`${name}/${flavor}`, sameSize.length > 0 ? sameSize : flavors);
 }
 
 /** Keys that do something only beside others; a section's name stands for all its keys but the one that `needs` names. */

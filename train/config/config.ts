@@ -26,6 +26,7 @@ export {
   exportDtype,
   lrSchedule,
   meshChoices,
+  modelOf,
   modelSizes,
   profileCycle,
   rematPolicy,

@@ -4,8 +4,11 @@
  */
 import { normalize } from "@std/path";
 import type { CommOptions } from "../../ffi/comm.ts";
-import { LLAMA3_ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
-import { Llama, type LlamaConfig, llamaConfig, type LlamaOptions, masksDocuments } from "../../model/llama.ts";
+import { ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
+import { buildModel, flavorNamed, masksDocuments } from "../../model/families.ts";
+import type { FamilyModel } from "../../model/family.ts";
+import type { Family } from "../../model/loss.ts";
+import type { TransformerOptions, TransformerSizes } from "../../model/sizes.ts";
 import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
 import { type DatasetSpec, isChat, isOwnText, type OneSpec } from "../../data/dataset.ts";
 import type { Packing } from "../../data/packing.ts";
@@ -31,14 +34,23 @@ import type { Config, ModelConfig } from "./schema.ts";
 /** The flavor whose sizes are those of a folder of weights. */
 export const HUGGING_FACE = "hf";
 
-/** The sizes of the model that a configuration asks for: the flavor's, where `[model]` does not replace them. Of flavor `hf`, those of
- * the folder that the run begins from.
- * @throws {CheckpointError} when that says none of a Llama. */
-export function modelSizes(config: Config): LlamaConfig {
+/** The model that a configuration asks for.
+ * @throws {CheckpointError} as {@linkcode modelSizes} does. */
+export function modelOf(config: Config): FamilyModel {
+  return buildModel(familyOf(config));
+}
+
+/** Its sizes: the flavor's, where `[model]` does not replace them. Of flavor `hf`, those of the folder that the run begins from.
+ * @throws {CheckpointError} when that says none of a known family. */
+export function modelSizes(config: Config): TransformerSizes {
+  return familyOf(config).sizes;
+}
+
+function familyOf(config: Config): Family<TransformerSizes> {
   const { model, data } = config;
   if (model.flavor === HUGGING_FACE) return readWeightsConfig(initialFolder(config)!);
   const flavor = `${model.name}/${model.flavor}`;
-  const options: LlamaOptions = {
+  const options: TransformerOptions = {
     dim: model.dim ?? undefined,
     numLayers: model.n_layers ?? undefined,
     numHeads: model.n_heads ?? undefined,
@@ -51,16 +63,16 @@ export function modelSizes(config: Config): LlamaConfig {
     normEps: model.norm_eps ?? undefined,
     ropeTheta: model.rope_theta ?? undefined,
     tiedEmbeddings: model.enable_weight_tying ?? undefined,
-    ropeScaling: ropeScaling(model, llamaConfig(flavor).ropeScaling),
+    ropeScaling: ropeScaling(model, flavorNamed(flavor).sizes.ropeScaling),
   };
-  return llamaConfig(flavor, options);
+  return flavorNamed(flavor, options);
 }
 
 /** Scaling is off where its factor is 1, and where neither the flavor nor `[model]` asks for it. */
 function ropeScaling(model: ModelConfig, flavor: RopeScaling | null): RopeScaling | null {
   const factor = model.rope_scaling_factor ?? flavor?.factor ?? 1;
   if (factor === 1) return null;
-  const base = flavor ?? LLAMA3_ROPE_SCALING;
+  const base = flavor ?? ROPE_SCALING;
   return {
     factor,
     lowFreqFactor: model.rope_low_freq_factor ?? base.lowFreqFactor,
@@ -78,7 +90,7 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
   const batch = microbatchSize(config);
   const cycle = profileCycle(config);
   return {
-    model: new Llama(modelSizes(config)),
+    model: modelOf(config),
     data: trainingData(config),
     tokenizer: data.tokenizer ?? (hasStandIn(config) ? undefined : model.hf_assets_path ?? undefined),
     steps: training.steps,

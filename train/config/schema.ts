@@ -7,6 +7,7 @@
  * @module
  */
 import { z } from "zod";
+import { DEFAULT_FLAVOR } from "../../model/families.ts";
 import { PARTS } from "../checkpoint/policy.ts";
 import { BYTES } from "./bytes.ts";
 import { dataKeys, dataloaderKeys } from "./data_keys.ts";
@@ -87,10 +88,10 @@ const schema = z.strictObject({
     sample_tokens: key(count, 40, "Length of such a text, unless it ends by itself.", "tokens"),
   }),
   model: section("Which model is trained. A size that is not set comes from the flavor.", {
-    name: key(text, "llama3", "Model family."),
+    name: key(text, DEFAULT_FLAVOR.name, "Model family."),
     flavor: key(
       text,
-      "debugmodel",
+      DEFAULT_FLAVOR.flavor,
       'Size within the family, such as debugmodel or 8B; "hf": that of config.json or params.json in the folder of checkpoint.initial_load_in_hf, or of the file of GGUF.',
     ),
     attn_mask_type: size(
@@ -114,7 +115,7 @@ const schema = z.strictObject({
     norm_eps: size(positive, "Added to the mean square in RMSNorm."),
     rope_theta: size(positive, "Base of the rotary frequencies."),
     enable_weight_tying: size(flag, "The output layer's weight is the embedding's: one parameter has both uses."),
-    rope_scaling_factor: size(z.number().min(1), "Llama 3.1 stretches low rotary frequencies by this; 1 is off."),
+    rope_scaling_factor: size(z.number().min(1), "Low rotary frequencies are stretched by this; 1 is off."),
     rope_low_freq_factor: size(positive, "Wavelengths above original / this are stretched in full."),
     rope_high_freq_factor: size(positive, "Wavelengths below original / this are left alone."),
     rope_original_max_position_embeddings: size(count, "Context length that the scaling starts from.", "tokens"),
@@ -297,7 +298,7 @@ const schema = z.strictObject({
     initial_load_in_hf: key(
       flag,
       false,
-      "That is a folder of a Llama in safetensors, as transformers saves it or under Meta's names, or a file of GGUF; not set, it is model.hf_assets_path.",
+      "That is a folder of a model in safetensors, as transformers saves it or under Meta's names, or a file of GGUF; not set, it is model.hf_assets_path.",
     ),
     initial_load_model_only: key(flag, true, "Take parameters alone from there."),
     verify: key(flag, true, "Compare what is read with the hashes that it was written with."),

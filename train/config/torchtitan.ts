@@ -40,7 +40,7 @@ const reasons: Readonly<Record<string, string>> = {
   "parallelism.expert_tensor_parallel_degree": OF_EXPERTS,
   "parallelism.expert_parallel_comm_backend": OF_EXPERTS,
   "checkpoint.initial_load_in_hf_quantized":
-    "is for weights in quantized blocks of safetensors, which no Llama has; quantized Llamas are read from files of GGUF",
+    "is for weights in quantized blocks of safetensors, which no model here has; quantized weights are read from files of GGUF",
   "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns":
     'is not supported yet by this version; mode "memory_budget" finds what is cheapest to make again',
   "comm.mode": "imitates ranks for a test; --dry-run --nproc N plans a step for N ranks, and --nproc N starts them",

@@ -8,7 +8,8 @@ import { boxOf, replicated } from "../../graph/layout.ts";
 import type { EncodedSection } from "../../graph/passes/encode.ts";
 import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
 import type { GenerativeModel } from "../../model/cache.ts";
-import { Llama } from "../../model/llama.ts";
+import { buildModel, familyNames } from "../../model/families.ts";
+import type { FamilyModel } from "../../model/family.ts";
 import { Mesh } from "../../parallel/mesh.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import type { LoadedCheckpoint } from "../checkpoint/load.ts";
@@ -48,7 +49,7 @@ export interface DecoderOptions {
   readonly dtype?: "f32" | "bf16" | "f64";
   /** CPU threads; default 0: one for each core that the process may use. */
   readonly threads?: number;
-  /** What is decoded; default: the Llama of the weights' sizes. */
+  /** What is decoded; default: that of the weights' family and sizes. */
   readonly model?: GenerativeModel;
   /** The ranks of a mesh, which all open a decoder and then read the same tokens; default: this process does it alone.
    * @internal */
@@ -68,7 +69,7 @@ export interface DecoderRanks {
 }
 
 /** What a decoder needs of a checkpoint, or of weights that another program has saved: {@linkcode load} gives it. */
-export type ModelWeights = Pick<LoadedCheckpoint, "path" | "llama" | "tensors" | "read">;
+export type ModelWeights = Pick<LoadedCheckpoint, "path" | "family" | "tensors" | "read">;
 
 const inBf16: Precision = { ...fullPrecision, param: "bf16", stored: "bf16" };
 
@@ -94,7 +95,7 @@ export async function openDecoder(weights: ModelWeights, options: DecoderOptions
       );
     }
   }
-  const model = options.model ?? llamaOf(weights), isBf16 = dtype === "bf16";
+  const model = options.model ?? modelOf(weights), isBf16 = dtype === "bf16";
   const shape = { sequences, maxLength, dtype: isBf16 ? "f32" : dtype, cache: dtype } as const;
   using stack = new DisposableStack();
   const device = options.ranks?.device ?? stack.use(new Device({ threads }));
@@ -112,11 +113,11 @@ export async function openDecoder(weights: ModelWeights, options: DecoderOptions
   return new ProgramDecoder(program, encoded.sections, { ...sizes, owned: stack.move() });
 }
 
-function llamaOf({ path, llama }: ModelWeights): Llama {
-  if (llama) return new Llama(llama);
+function modelOf({ path, family }: ModelWeights): FamilyModel {
+  if (family) return buildModel(family);
   throw new CheckpointError(
-    `Cannot generate from ${path}: it does not say the sizes of a Llama`,
-    "a checkpoint of a Llama, or its weights",
+    `Cannot generate from ${path}: it does not say the family and sizes of its model`,
+    `a checkpoint of a model of a known family, or its weights: ${familyNames}`,
     "give openDecoder the model that was trained",
   );
 }

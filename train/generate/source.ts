@@ -28,9 +28,9 @@ export interface RunUnderWay {
 }
 
 /** What text is generated from. */
-export interface TextSource extends Omit<ModelSource, "checkpoint" | "llama"> {
+export interface TextSource extends Omit<ModelSource, "checkpoint" | "family"> {
   readonly weights: ModelWeights;
-  /** The model, where it is no Llama by its weights' own word. */
+  /** The model, where the weights do not say it. */
   readonly model?: GenerativeModel;
 }
 
@@ -42,7 +42,7 @@ export async function openSource(
   options: { readonly tokenizer?: string } = {},
 ): Promise<TextSource> {
   if (typeof from !== "string") return await sourceOfRun(from, options.tokenizer);
-  const { checkpoint: _c, llama: _l, ...model } = await openModel(from, options);
+  const { checkpoint: _c, family: _f, ...model } = await openModel(from, options);
   return { ...model, weights: load(from) };
 }
 
@@ -60,8 +60,8 @@ export async function describeRun(
   if (!isGenerative(model)) {
     throw new GenerateError(
       `A ${model.constructor.name} says nothing of the token that comes next`,
-      "a model with next(tokens) and vocabSize, as Llama has",
-      "give it that method, or train a Llama",
+      "a model with next(tokens) and vocabSize",
+      "give it that method, or train a model that has it",
     );
   }
   const path = tokenizerPath(tokenizerName(given));
@@ -80,7 +80,7 @@ export async function weightsOfRun(run: RunUnderWay): Promise<ModelWeights> {
   const values = new Map((await Array.fromAsync(run.parameters())).map((p) => [p.name, p]));
   return {
     path: "the run",
-    llama: undefined, // the model is there
+    family: undefined, // the model is there
     tensors: values,
     read: (name) => Promise.resolve(values.get(name)!.values),
   };

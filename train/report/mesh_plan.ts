@@ -6,7 +6,7 @@ import { type Degrees, localShape, paddedAxes } from "../../graph/layout.ts";
 import { recomputedFlops } from "../../graph/passes/remat.ts";
 import { fullPrecision } from "../../graph/passes/precision.ts";
 import { scopeText, withoutNumbers } from "../../graph/print.ts";
-import type { Llama } from "../../model/llama.ts";
+import type { FamilyModel } from "../../model/family.ts";
 import { numParameters } from "../../model/module.ts";
 import { type Exchange, exchangesOf } from "../../parallel/exchanges.ts";
 import { layoutTextOn, type Mesh } from "../../parallel/mesh.ts";
@@ -121,7 +121,7 @@ export interface PipelinePlan {
 
 /** What is planned. */
 export interface MeshPlanOptions extends Omit<StepOptions, "model" | "ranks"> {
-  readonly model: Llama;
+  readonly model: FamilyModel;
   /** The model's name, for people. */
   readonly name: string;
   readonly ranks: Omit<MeshLayout, "rank">;
@@ -150,7 +150,7 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
     places.flatMap(({ plan }) => [...plan.states.values()].map(({ state }) => [state.name, state])),
   );
   const parameters = [...layouts.states.values()].filter((s) => s.kind === "parameter");
-  const { numLayers, dim } = model.config, globalBatchSize = batch * dataRanks * accumulation;
+  const { numLayers, dim } = model.family.sizes, globalBatchSize = batch * dataRanks * accumulation;
   return {
     mesh: mesh.degrees,
     ranks: mesh.size,

@@ -30,7 +30,7 @@ export async function convertWeights(
   to: string,
   { dtype = "f32", tokenizer: folder, progress }: ConvertOptions = {},
 ): Promise<void> {
-  const model = await openModel(from, { tokenizer: folder }), { checkpoint, llama, tokenizerPath } = model;
+  const model = await openModel(from, { tokenizer: folder }), { checkpoint, family, tokenizerPath } = model;
   if (!isGgufName(to)) {
     if (!isExportType(dtype)) {
       const types = Object.keys(EXPORT_TYPES).join(", ");
@@ -41,12 +41,17 @@ export async function convertWeights(
       );
     }
     const { contextLength } = model;
-    return await exportHuggingFace(checkpoint, llama, to, { dtype, tokenizer: tokenizerPath, contextLength, progress });
+    return await exportHuggingFace(checkpoint, family, to, {
+      dtype,
+      tokenizer: tokenizerPath,
+      contextLength,
+      progress,
+    });
   }
   const { tokenizer, addsBos: bos, chatTemplate: template, contextLength = CONTEXT_LENGTH } = model;
-  await exportGguf(checkpoint, llama, to, {
+  await exportGguf(checkpoint, family, to, {
     ...{ dtype, contextLength, progress },
-    tokenizer: toGgufTokenizer(tokenizer.files, { size: llama.vocabSize, from: tokenizerPath, bos, template }),
+    tokenizer: toGgufTokenizer(tokenizer.files, { size: family.sizes.vocabSize, from: tokenizerPath, bos, template }),
     name: basename(to).replace(/\.gguf$/i, ""),
   });
 }

@@ -2,7 +2,10 @@
  * with `config.json`. A block of 8 MiB at a time is in memory.
  * @module */
 import { numel, type State } from "../../graph/ir.ts";
-import type { LlamaConfig } from "../../model/llama.ts";
+import { familyNamed, familyNames } from "../../model/families.ts";
+import type { ModelFamily } from "../../model/family.ts";
+import type { Family } from "../../model/loss.ts";
+import type { TransformerSizes } from "../../model/sizes.ts";
 import { storedBytes } from "../typed_array.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import {
@@ -13,11 +16,12 @@ import {
   writeFullySync,
   writeLasting,
 } from "../checkpoint/files.ts";
-import { hasTurnedRows, parameterNames, rowThere } from "./hugging_face.ts";
+import { rowThere } from "./hugging_face.ts";
 import type { Checkpoint } from "../checkpoint/manifest.ts";
 import { openCheckpoint } from "../checkpoint/open.ts";
-import { type Destination, readSmall, readStates, type Wanted } from "../checkpoint/read.ts";
-import { putInPlace, STATE_FILE } from "../checkpoint/save.ts";
+import { familyOfState } from "../checkpoint/family.ts";
+import { type Destination, readStates, type Wanted } from "../checkpoint/read.ts";
+import { putInPlace } from "../checkpoint/save.ts";
 import { encodeElements, encodeHeader, type NewTensor, type TensorEntry } from "./safetensors.ts";
 import { contextLengthOf } from "./model_source.ts";
 import { copyTokenizer, type SpecialTokens } from "./tokenizer_files.ts";
@@ -49,11 +53,11 @@ interface Exported extends NewTensor {
 }
 
 /** Writes a folder; it gets its name when all of it is written.
- * @param config of the Llama whose checkpoint it is. @param folder must not be there yet.
+ * @param model whose checkpoint it is. @param folder must not be there yet.
  * @throws {CheckpointError} when it is, or a tensor is missing, damaged, or beyond what the element type has. */
 export async function exportHuggingFace(
   checkpoint: Checkpoint,
-  config: LlamaConfig,
+  model: Family<TransformerSizes>,
   folder: string,
   { dtype = "f32", tokenizer, contextLength, progress = () => {} }: ExportOptions = {},
 ): Promise<void> {
@@ -61,17 +65,18 @@ export async function exportHuggingFace(
     throw new CheckpointError(`Cannot export ${checkpoint.path}: ${what}`, expected, fix);
   };
   if (exists(folder)) refuse(`${folder} is there already`, "a folder that is to be made", "name another, or remove it");
-  const tensors = [...parameterNames(config)].map(([ours, name]): Exported => {
+  const { sizes } = model, family = familyNamed(model.name);
+  const tensors = [...family.huggingFace.names(sizes)].map(([ours, name]): Exported => {
     const saved = checkpoint.manifest.tensors[ours];
-    if (!saved) refuse(`it has no tensor "${ours}"`, "all parameters of a Llama", "export a checkpoint of a Llama");
+    if (!saved) refuse(`it has no tensor "${ours}"`, "all parameters of the model", "export another checkpoint");
     return { ours, name, dtype, shape: saved.shape, bytes: numel(saved.shape) * storedBytes[dtype] };
   });
   const unfinished = `${folder}.tmp`;
   await makeEmptyFolder(unfinished);
   try {
     const special = tokenizer === undefined ? {} : await copyTokenizer(tokenizer, unfinished);
-    await writeLasting(`${unfinished}/config.json`, json(configJson(config, { dtype, contextLength, special })));
-    await writeWeights(unfinished, tensors, { checkpoint, config, progress });
+    await writeLasting(`${unfinished}/config.json`, json(configJson(model, { dtype, contextLength, special })));
+    await writeWeights(unfinished, tensors, { checkpoint, sizes, family, progress });
     await syncFolder(unfinished);
     Deno.renameSync(unfinished, folder);
   } catch (error) {
@@ -82,19 +87,19 @@ export async function exportHuggingFace(
 
 /** Puts a folder as `transformers` has them in place of a checkpoint of parameters, in the element type that these have, f32 for f64.
  * @param path of the checkpoint: it is there until the folder is complete.
- * @throws {CheckpointError} when it is of no Llama, or the folder cannot be written. */
+ * @throws {CheckpointError} when it is of no known family, or the folder cannot be written. */
 export async function replaceByExport(path: string, tokenizer: string): Promise<void> {
-  const checkpoint = openCheckpoint(path), { llama } = JSON.parse(readSmall(checkpoint, STATE_FILE));
-  if (!llama) {
+  const checkpoint = openCheckpoint(path), model = familyOfState(checkpoint);
+  if (!model) {
     throw new CheckpointError(
-      `Cannot save ${path} as transformers has it: its model is no Llama`,
-      "a Llama",
+      `Cannot save ${path} as transformers has it: its model is of no known family`,
+      `a model of one: ${familyNames}`,
       "leave checkpoint.last_save_in_hf out",
     );
   }
   const [{ dtype }] = Object.values(checkpoint.manifest.tensors), exported = `${path}.hf`;
   await removeIfThere(exported);
-  await exportHuggingFace(checkpoint, llama, exported, {
+  await exportHuggingFace(checkpoint, model, exported, {
     dtype: dtype in EXPORT_TYPES ? dtype as ExportType : "f32",
     tokenizer,
     contextLength: contextLengthOf(checkpoint),
@@ -108,7 +113,8 @@ async function writeWeights(
   tensors: readonly Exported[],
   { progress, ...from }: {
     readonly checkpoint: Checkpoint;
-    readonly config: LlamaConfig;
+    readonly sizes: TransformerSizes;
+    readonly family: ModelFamily;
     readonly progress: NonNullable<ExportOptions["progress"]>;
   },
 ): Promise<void> {
@@ -154,7 +160,12 @@ function filesOf(tensors: readonly Exported[]): Exported[][] {
 async function writeTensor(
   file: Deno.FsFile,
   { begin }: TensorEntry,
-  { checkpoint, config, tensor }: { checkpoint: Checkpoint; config: LlamaConfig; tensor: Exported },
+  { checkpoint, sizes, family, tensor }: {
+    readonly checkpoint: Checkpoint;
+    readonly sizes: TransformerSizes;
+    readonly family: ModelFamily;
+    readonly tensor: Exported;
+  },
 ): Promise<void> {
   const { ours, name, dtype: to, shape } = tensor, { kind, dtype: saved } = checkpoint.manifest.tensors[ours];
   // Never rounded twice.
@@ -163,11 +174,11 @@ async function writeTensor(
   const wanted: Wanted = { state, dtype, box: { starts: shape.map(() => 0), sizes: shape }, offset: 0 };
   const write = (offset: number, from: Uint8Array<ArrayBuffer>) => {
     const bytes = encodeElements(from, { name, from: dtype, to }), first = offset / size;
-    if (!hasTurnedRows(ours)) return writeAt(file, begin + first * bytesOfOne, bytes);
+    if (!family.hasTurnedRows(ours)) return writeAt(file, begin + first * bytesOfOne, bytes);
     for (let at = 0; at < bytes.length;) {
       const element = first + at / bytesOfOne, row = Math.floor(element / width), column = element % width;
       const end = Math.min(bytes.length, at + (width - column) * bytesOfOne);
-      const there = rowThere(row, config.headDim) * width + column;
+      const there = rowThere(row, sizes.headDim) * width + column;
       writeAt(file, begin + there * bytesOfOne, bytes.subarray(at, end));
       at = end;
     }
@@ -183,18 +194,18 @@ function writeAt(file: Deno.FsFile, offset: number, bytes: Uint8Array): void {
 
 /** What `config.json` says. */
 function configJson(
-  config: LlamaConfig,
+  { name, sizes }: Family<TransformerSizes>,
   { dtype, contextLength, special }: {
     readonly dtype: ExportType;
     readonly contextLength: number | undefined;
     readonly special: SpecialTokens;
   },
 ): Record<string, unknown> {
-  const { ropeTheta, ropeScaling } = config;
+  const { ropeTheta, ropeScaling } = sizes, { huggingFace } = familyNamed(name);
   const context = contextLength ?? (ropeScaling ? ropeScaling.originalContext * ropeScaling.factor : undefined);
   const rope = ropeScaling
     ? {
-      rope_type: "llama3",
+      rope_type: huggingFace.ropeScaling,
       factor: ropeScaling.factor,
       low_freq_factor: ropeScaling.lowFreqFactor,
       high_freq_factor: ropeScaling.highFreqFactor,
@@ -202,20 +213,20 @@ function configJson(
     }
     : null;
   return {
-    architectures: ["LlamaForCausalLM"],
-    model_type: "llama",
-    hidden_size: config.dim,
-    num_hidden_layers: config.numLayers,
-    num_attention_heads: config.numHeads,
-    num_key_value_heads: config.numKvHeads,
-    head_dim: config.headDim,
-    intermediate_size: config.ffnHiddenDim,
-    vocab_size: config.vocabSize,
+    architectures: [huggingFace.architecture],
+    model_type: huggingFace.name,
+    hidden_size: sizes.dim,
+    num_hidden_layers: sizes.numLayers,
+    num_attention_heads: sizes.numHeads,
+    num_key_value_heads: sizes.numKvHeads,
+    head_dim: sizes.headDim,
+    intermediate_size: sizes.ffnHiddenDim,
+    vocab_size: sizes.vocabSize,
     hidden_act: "silu",
-    rms_norm_eps: config.normEps,
+    rms_norm_eps: sizes.normEps,
     attention_bias: false,
     mlp_bias: false,
-    tie_word_embeddings: config.tiedEmbeddings,
+    tie_word_embeddings: sizes.tiedEmbeddings,
     ...(context === undefined ? {} : { max_position_embeddings: context }),
     // Read by transformers of version 4, and by that of version 5.
     rope_theta: ropeTheta,

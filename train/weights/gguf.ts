@@ -1,16 +1,19 @@
-/** Llamas in GGUF files: sizes from the keys `llama.*`, and tensors under llama.cpp's names. Rows of wq and wk lie as they do here: RoPE
- * turns pairs of neighbours. The scaling of Llama 3.1's RoPE lies there as a factor for each pair, in `rope_freqs.weight`.
+/** Models in GGUF files: sizes from keys that begin with the name of the family, and tensors under llama.cpp's names. Rows that RoPE turns
+ * lie as they do here, as pairs of neighbours. The scaling of RoPE lies there as a factor for each pair, in `rope_freqs.weight`.
  * Sources: llama.cpp's `convert_hf_to_gguf.py`, `gguf/constants.py`.
  * @module */
 import { basename, dirname } from "@std/path";
 import { type Gguf, type GgufTensor, readGguf } from "../../data/gguf.ts";
 import { numel } from "../../graph/ir.ts";
 import type { RopeScaling } from "../../model/attention.ts";
-import type { LlamaConfig } from "../../model/llama.ts";
+import { families, familyNamed } from "../../model/families.ts";
+import type { Family } from "../../model/loss.ts";
+import type { TransformerSizes } from "../../model/sizes.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { type Checkpoint, type SavedPiece, type SavedTensor, VERSION } from "../checkpoint/manifest.ts";
 import { fileBytes, type FileType, unitOf } from "../typed_array.ts";
 import { openToRead, readFully } from "./safetensors.ts";
+import { KNOWN_FAMILY } from "./weight_files.ts";
 
 /** ggml's numbers of the types that are read. */
 export const ggmlTypes: Readonly<Record<Exclude<FileType, "i32">, number>> = {
@@ -30,66 +33,30 @@ const OTHER_TYPES: Readonly<Record<number, string>> = {
 /** Name of the tensor with what each pair's frequency is divided by. */
 export const ROPE_FACTORS = "rope_freqs.weight";
 
-/** The parts of a block, ours and theirs. */
-const PARTS: readonly (readonly [ours: string, theirs: string])[] = [
-  ["attention.wq", "attn_q"],
-  ["attention.wk", "attn_k"],
-  ["attention.wv", "attn_v"],
-  ["attention.wo", "attn_output"],
-  ["feed_forward.w1", "ffn_gate"],
-  ["feed_forward.w3", "ffn_up"],
-  ["feed_forward.w2", "ffn_down"],
-  ["attention_norm", "attn_norm"],
-  ["ffn_norm", "ffn_norm"],
-];
-
-/** The names of a Llama's parameters there, by ours. */
-export function ggufNames({ numLayers, tiedEmbeddings }: LlamaConfig): ReadonlyMap<string, string> {
-  const blocks = Array.from(
-    { length: numLayers },
-    (_, n) => PARTS.map(([ours, theirs]) => [`layers.${n}.${ours}.weight`, `blk.${n}.${theirs}.weight`] as const),
-  ).flat();
-  return new Map([
-    ["tok_embeddings.weight", "token_embd.weight"],
-    ...blocks,
-    ["norm.weight", "output_norm.weight"],
-    ...(tiedEmbeddings ? [] : [["output.weight", "output.weight"]] as const),
-  ]);
+/** Family and sizes that a file gives.
+ * @throws {CheckpointError} when it is of no known family, or asks for what models here do not have. @throws {DataError} when it is
+ * damaged. */
+export function readGgufConfig(path: string): Family<TransformerSizes> {
+  return familyOf(readGguf(path));
 }
 
-/** Keys whose other values change what a model computes, each with the ones that a Llama here has. */
-const ASSUMED: Readonly<Record<string, readonly unknown[]>> = {
-  "expert_count": [0],
-  "use_parallel_residual": [false],
-  "attention.sliding_window": [0],
-  "attention.causal": [true],
-  "attention.scale": [0],
-  "rope.scaling.type": ["none", ""],
-  "rope.scale_linear": [1],
-  "rope.scaling.factor": [1, 0],
-  "logit_scale": [1, 0],
-  "embedding_scale": [1, 0],
-  "residual_scale": [1, 0],
-};
+/** The key of a file's header with the name of its family, with which the keys of sizes begin. */
+export const ARCHITECTURE = "general.architecture";
 
-/** Sizes that a file gives.
- * @throws {CheckpointError} when it is no Llama's, or asks for what a Llama here does not have. @throws {DataError} when it is damaged. */
-export function readGgufConfig(path: string): LlamaConfig {
-  return configOf(readGguf(path));
-}
-
-function configOf(file: Gguf): LlamaConfig {
-  const keys = new Keys(file), { metadata, tensors } = file, architecture = metadata.get("general.architecture");
-  if (architecture !== "llama") {
-    keys.refuse(`general.architecture is ${JSON.stringify(architecture)}`, '"llama"');
-  }
+function familyOf(file: Gguf): Family<TransformerSizes> {
+  const keys = new Keys(file), { metadata, tensors } = file, architecture = metadata.get(ARCHITECTURE);
+  const family = families.find((f) => f.gguf.name === architecture) ??
+    keys.refuse(
+      `${ARCHITECTURE} is ${JSON.stringify(architecture)}`,
+      families.map((f) => JSON.stringify(f.gguf.name)).join(" or "),
+    );
   if (keys.number("split.count", 1, "") > 1) {
     keys.refuse("it is one of several files of a model", "a model in one file", "join them: llama-gguf-split --merge");
   }
-  for (const [key, values] of Object.entries(ASSUMED)) {
-    const value = metadata.get(`llama.${key}`);
+  for (const [key, values] of Object.entries(family.gguf.assumed)) {
+    const value = metadata.get(`${architecture}.${key}`);
     if (value === undefined || values.includes(value)) continue;
-    keys.refuse(`llama.${key} is ${JSON.stringify(value)}`, `${values[0]}, as in a Llama here`);
+    keys.refuse(`${architecture}.${key} is ${JSON.stringify(value)}`, `${values[0]}, as in models here`);
   }
   const table = tensors.get("token_embd.weight");
   if (!table) keys.refuse('it has no tensor "token_embd.weight"', "weights of a whole model", "fetch it again");
@@ -97,9 +64,10 @@ function configOf(file: Gguf): LlamaConfig {
   const headDim = keys.number("attention.key_length", dim / numHeads);
   for (const key of ["attention.value_length", "rope.dimension_count"]) {
     const size = keys.number(key, headDim);
-    if (size !== headDim) keys.refuse(`llama.${key} is ${size}`, `${headDim}, the size of a head, as in a Llama here`);
+    if (size === headDim) continue;
+    keys.refuse(`${architecture}.${key} is ${size}`, `${headDim}, the size of a head, as in models here`);
   }
-  const config: LlamaConfig = {
+  const sizes: TransformerSizes = {
     ...{ dim, numHeads, headDim },
     numLayers: keys.number("block_count"),
     numKvHeads: keys.number("attention.head_count_kv", numHeads),
@@ -110,14 +78,17 @@ function configOf(file: Gguf): LlamaConfig {
     ropeScaling: null,
     tiedEmbeddings: !tensors.has("output.weight"),
   };
-  if (headDim % 2 !== 0 || numHeads % config.numKvHeads !== 0) {
+  if (headDim % 2 !== 0 || numHeads % sizes.numKvHeads !== 0) {
     keys.refuse(
-      `it has ${numHeads} query heads, ${config.numKvHeads} key and value heads, of size ${headDim}`,
+      `it has ${numHeads} query heads, ${sizes.numKvHeads} key and value heads, of size ${headDim}`,
       "as many query heads to each key and value head, of an even size",
     );
   }
   const factors = tensors.get(ROPE_FACTORS);
-  return factors ? { ...config, ropeScaling: scalingOf(keys, factors, config) } : config;
+  return {
+    name: family.name,
+    sizes: factors ? { ...sizes, ropeScaling: scalingOf(keys, factors, sizes) } : sizes,
+  };
 }
 
 /** The values of a header. */
@@ -125,12 +96,12 @@ class Keys {
   constructor(readonly file: Gguf) {}
 
   /** @throws {CheckpointError} always. */
-  refuse(what: string, expected: string, fix = "choose a model that is built like a Llama"): never {
+  refuse(what: string, expected: string, fix = KNOWN_FAMILY): never {
     throw new CheckpointError(`Cannot use ${this.file.path}: ${what}`, expected, fix);
   }
 
   /** A number above 0. f32 numbers are taken for the shortest decimals that they are nearest to: 1e-5 is then 1e-5. */
-  number(key: string, fallback?: number, prefix = "llama."): number {
+  number(key: string, fallback?: number, prefix = `${this.file.metadata.get(ARCHITECTURE)}.`): number {
     const value = this.file.metadata.get(prefix + key) ?? fallback;
     if (typeof value !== "number" || !(value > 0)) {
       return this.refuse(
@@ -152,7 +123,7 @@ function shortest(value: number): number {
 }
 
 /** What the frequency of each pair of a head is divided by. */
-export function ropeFactors({ headDim, ropeTheta }: LlamaConfig, scaling: RopeScaling): Float32Array<ArrayBuffer> {
+export function ropeFactors({ headDim, ropeTheta }: TransformerSizes, scaling: RopeScaling): Float32Array<ArrayBuffer> {
   const { factor, lowFreqFactor: low, highFreqFactor: high, originalContext: context } = scaling;
   return Float32Array.from({ length: headDim / 2 }, (_, pair) => {
     const wavelength = 2 * Math.PI * ropeTheta ** (2 * pair / headDim);
@@ -163,7 +134,7 @@ export function ropeFactors({ headDim, ropeTheta }: LlamaConfig, scaling: RopeSc
   });
 }
 
-/** Keys that say how the factors were made. llama.cpp has the first alone; without the others they are as in Llama 3.1. */
+/** Keys that say how the factors were made. llama.cpp has the first alone; without the others they are the usual ones. */
 export const SCALING_KEYS = {
   originalContext: "rope.scaling.original_context_length",
   lowFreqFactor: "rope.scaling.low_freq_factor",
@@ -172,8 +143,8 @@ export const SCALING_KEYS = {
 
 /** The scaling that gives a file's factors. The largest is that of the slowest pairs.
  * @throws {CheckpointError} when no scaling of that kind does. */
-function scalingOf(keys: Keys, tensor: GgufTensor, config: LlamaConfig): RopeScaling {
-  const { headDim } = config, count = headDim / 2;
+function scalingOf(keys: Keys, tensor: GgufTensor, sizes: TransformerSizes): RopeScaling {
+  const { headDim } = sizes, count = headDim / 2;
   if (tensor.type !== ggmlTypes.f32 || String(tensor.shape) !== String([count])) {
     keys.refuse(`"${ROPE_FACTORS}" has shape [${tensor.shape}], type ${tensor.type}`, `f32[${count}]`);
   }
@@ -189,25 +160,26 @@ function scalingOf(keys: Keys, tensor: GgufTensor, config: LlamaConfig): RopeSca
     highFreqFactor: keys.number(SCALING_KEYS.highFreqFactor, 4),
     originalContext: keys.number(SCALING_KEYS.originalContext, 8192),
   };
-  const made = ropeFactors(config, scaling), wrong = found.findIndex((x, i) => !(Math.abs(x / made[i] - 1) < 1e-4));
+  const made = ropeFactors(sizes, scaling), wrong = found.findIndex((x, i) => !(Math.abs(x / made[i] - 1) < 1e-4));
   if (wrong >= 0) {
     keys.refuse(
       `factor ${wrong} of "${ROPE_FACTORS}" is ${found[wrong]}`,
-      `${made[wrong]}, as of Llama 3.1's scaling by ${scaling.factor} from ${scaling.originalContext} tokens`,
+      `${made[wrong]}, as of scaling by ${scaling.factor} from ${scaling.originalContext} tokens`,
     );
   }
   return scaling;
 }
 
 /** A file as a checkpoint of parameters alone, under our names. It has no hashes to compare with.
- * @throws {CheckpointError} when a tensor is missing, is of a type that cannot be read, or is no parameter of a Llama. */
+ * @throws {CheckpointError} when a tensor is missing, is of a type that cannot be read, or is no parameter of the model. */
 export function openGguf(path: string): Checkpoint {
-  const file = readGguf(path), keys = new Keys(file), config = configOf(file), names = ggufNames(config);
+  const file = readGguf(path), keys = new Keys(file), { name: family, sizes } = familyOf(file);
+  const names = familyNamed(family).gguf.names(sizes);
   const known = new Set([...names.values(), ROPE_FACTORS]), name = basename(path);
   for (const theirs of file.tensors.keys()) {
     if (known.has(theirs)) continue;
     keys.refuse(
-      `"${theirs}" is no parameter of a Llama of ${config.numLayers} layers`,
+      `"${theirs}" is no parameter of a model of these sizes, with ${sizes.numLayers} layers`,
       "those tensors alone that the sizes ask for: no biases, experts or adapters",
     );
   }

@@ -1,17 +1,19 @@
-/** Writing a Llama as a file of GGUF: sizes and tokenizer in its header, matrices in one type, norms in f32, as llama.cpp has them. A part
+/** Writing a model as a file of GGUF: sizes and tokenizer in its header, matrices in one type, norms in f32, as llama.cpp has them. A part
  * of a tensor at a time is in memory.
  * @module */
 import { dirname } from "@std/path";
 import type { NewGgufValue } from "../../data/gguf_tokenizer.ts";
 import { GGUF_ALIGNMENT, GGUF_MAGIC, ggufTypes } from "../../data/gguf.ts";
 import { numel, type State } from "../../graph/ir.ts";
-import type { LlamaConfig } from "../../model/llama.ts";
+import { familyNamed } from "../../model/families.ts";
+import type { Family } from "../../model/loss.ts";
+import type { TransformerSizes } from "../../model/sizes.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { exists, removeIfThere, syncFolder, writeFullySync } from "../checkpoint/files.ts";
 import type { Checkpoint } from "../checkpoint/manifest.ts";
 import { readStates } from "../checkpoint/read.ts";
 import { fileBytes, unitOf } from "../typed_array.ts";
-import { ggmlTypes, ggufNames, ROPE_FACTORS, ropeFactors, SCALING_KEYS } from "./gguf.ts";
+import { ARCHITECTURE, ggmlTypes, ROPE_FACTORS, ropeFactors, SCALING_KEYS } from "./gguf.ts";
 import { encodeQ8 } from "./gguf_blocks.ts";
 import { encodeElements } from "./safetensors.ts";
 
@@ -52,7 +54,7 @@ interface Written {
  * @throws {CheckpointError} when it is, or a tensor is missing, damaged, or nothing that the type can have. */
 export async function exportGguf(
   checkpoint: Checkpoint,
-  config: LlamaConfig,
+  { name: family, sizes }: Family<TransformerSizes>,
   path: string,
   options: GgufOptions,
 ): Promise<void> {
@@ -64,23 +66,23 @@ export async function exportGguf(
     if (exists(path)) refuse("it is there already", "a file that is to be made", "name another, or remove it");
   };
   refuseIfThere();
-  const tensors = [...ggufNames(config)].map(([ours, name]): Written => {
+  const tensors = [...familyNamed(family).gguf.names(sizes)].map(([ours, name]): Written => {
     const saved = checkpoint.manifest.tensors[ours];
-    if (!saved) refuse(`${checkpoint.path} has no tensor "${ours}"`, "all parameters of a Llama", "convert another");
+    if (!saved) refuse(`${checkpoint.path} has no tensor "${ours}"`, "all parameters of the model", "convert another");
     const { shape } = saved, own = shape.length === 1 ? "f32" : dtype, width = shape.at(-1)!;
     if (width % unitOf(own).elements !== 0) {
       refuse(`"${name}" has rows of ${width} numbers`, "multiples of 32 for q8_0", "write f16, bf16 or f32");
     }
     return { name, dtype: own, shape, bytes: fileBytes(own, numel(shape)), parts: () => partsOf(checkpoint, ours) };
   });
-  if (config.ropeScaling) {
-    const factors = ropeFactors(config, config.ropeScaling), { length, byteLength: bytes } = factors;
+  if (sizes.ropeScaling) {
+    const factors = ropeFactors(sizes, sizes.ropeScaling), { length, byteLength: bytes } = factors;
     const parts = async function* () {
       yield await Promise.resolve(factors);
     };
     tensors.push({ name: ROPE_FACTORS, dtype: "f32", shape: [length], bytes, parts });
   }
-  const header = encodeHeader(headerOf(config, options), tensors), unfinished = `${path}.tmp`;
+  const header = encodeHeader(headerOf({ name: family, sizes }, options), tensors), unfinished = `${path}.tmp`;
   const all = header.length + tensors.reduce((sum, { bytes }) => sum + aligned(bytes), 0);
   try {
     {
@@ -133,26 +135,26 @@ function encoded(numbers: Float32Array<ArrayBuffer>, name: string, to: GgufType)
 
 /** What a file says of a model. */
 function headerOf(
-  config: LlamaConfig,
+  { name: family, sizes }: Family<TransformerSizes>,
   { dtype, contextLength, tokenizer, name }: GgufOptions,
 ): ReadonlyMap<string, NewGgufValue> {
-  const { headDim, ropeScaling } = config;
+  const { headDim, ropeScaling } = sizes, architecture = familyNamed(family).gguf.name;
   const u32 = (value: number): NewGgufValue => ({ type: "u32", value });
   const f32 = (value: number): NewGgufValue => ({ type: "f32", value });
   const text = (value: string): NewGgufValue => ({ type: "string", value });
-  const llama: Record<string, NewGgufValue> = {
-    "block_count": u32(config.numLayers),
+  const values: Record<string, NewGgufValue> = {
+    "block_count": u32(sizes.numLayers),
     "context_length": u32(contextLength),
-    "embedding_length": u32(config.dim),
-    "feed_forward_length": u32(config.ffnHiddenDim),
-    "attention.head_count": u32(config.numHeads),
-    "attention.head_count_kv": u32(config.numKvHeads),
+    "embedding_length": u32(sizes.dim),
+    "feed_forward_length": u32(sizes.ffnHiddenDim),
+    "attention.head_count": u32(sizes.numHeads),
+    "attention.head_count_kv": u32(sizes.numKvHeads),
     "attention.key_length": u32(headDim),
     "attention.value_length": u32(headDim),
-    "attention.layer_norm_rms_epsilon": f32(config.normEps),
+    "attention.layer_norm_rms_epsilon": f32(sizes.normEps),
     "rope.dimension_count": u32(headDim),
-    "rope.freq_base": f32(config.ropeTheta),
-    "vocab_size": u32(config.vocabSize),
+    "rope.freq_base": f32(sizes.ropeTheta),
+    "vocab_size": u32(sizes.vocabSize),
     ...(ropeScaling
       ? {
         [SCALING_KEYS.originalContext]: u32(ropeScaling.originalContext),
@@ -162,13 +164,13 @@ function headerOf(
       : {}),
   };
   return new Map([
-    ["general.architecture", text("llama")],
+    [ARCHITECTURE, text(architecture)],
     ["general.type", text("model")],
     ["general.name", text(name)],
     ["general.file_type", u32(GGUF_TYPES[dtype])],
     ["general.quantization_version", u32(2)],
     ["general.alignment", u32(GGUF_ALIGNMENT)],
-    ...Object.entries(llama).map(([key, value]) => [`llama.${key}`, value] as const),
+    ...Object.entries(values).map(([key, value]) => [`${architecture}.${key}`, value] as const),
     ...tokenizer,
   ]);
 }

@@ -1,11 +1,12 @@
-/** Folders of Llama models under Meta's own names, which are ours: `params.json`, and `consolidated*.safetensors`. Rows of wq and wk
- * lie as they do here.
+/** Folders of models under Meta's own names, which are ours: `params.json`, and `consolidated*.safetensors`. Rows that RoPE turns lie as
+ * they do here.
  * @module */
-import { LLAMA3_ROPE_SCALING } from "../../model/attention.ts";
+import { ROPE_SCALING } from "../../model/attention.ts";
 import { feedForwardHiddenDim } from "../../model/feed_forward.ts";
-import type { LlamaConfig } from "../../model/llama.ts";
+import { families } from "../../model/families.ts";
+import type { Family } from "../../model/loss.ts";
+import type { TransformerSizes } from "../../model/sizes.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
-import { parameterNames } from "./hugging_face.ts";
 import type { Checkpoint } from "../checkpoint/manifest.ts";
 import { readHeader, type TensorEntry } from "./safetensors.ts";
 import { checkpointOf, SizesFile } from "./weight_files.ts";
@@ -25,14 +26,17 @@ interface Placed extends TensorEntry {
   readonly file: string;
 }
 
+/** `params.json` does not say its family. */
+const [FAMILY] = families;
+
 /** Sizes that a folder's `params.json` gives; those of the vocabulary where it says -1, and whether embeddings are tied, follow from
- * the tensors. `use_scaled_rope` is Llama 3.1's scaling, by 8 unless `rope_scaling_factor` says otherwise.
- * @throws {CheckpointError} when it is missing, or asks for what a Llama here does not have. */
-export function readMetaParams(folder: string): LlamaConfig {
-  return sizesOf(folder, tensorsOf(folder));
+ * the tensors. `use_scaled_rope` is scaling by 8, unless `rope_scaling_factor` says otherwise.
+ * @throws {CheckpointError} when it is missing, or asks for what models here do not have. */
+export function readMetaParams(folder: string): Family<TransformerSizes> {
+  return { name: FAMILY.name, sizes: sizesOf(folder, tensorsOf(folder)) };
 }
 
-function sizesOf(folder: string, tensors: ReadonlyMap<string, Placed>): LlamaConfig {
+function sizesOf(folder: string, tensors: ReadonlyMap<string, Placed>): TransformerSizes {
   const file = new SizesFile(`${folder}/${PARAMS_FILE}`), { json } = file;
   for (const [key, value] of Object.entries(json)) {
     if (!KEYS.has(key) && value !== null && value !== false) {
@@ -53,20 +57,20 @@ function sizesOf(folder: string, tensors: ReadonlyMap<string, Placed>): LlamaCon
     ffnHiddenDim: file.count("hidden_dim", feedForwardHiddenDim(dim, { multipleOf, multiplier })),
     normEps: file.number("norm_eps", 1e-5),
     ropeTheta: file.number("rope_theta", 10000),
-    ropeScaling: json.use_scaled_rope === true ? { ...LLAMA3_ROPE_SCALING, factor } : null,
+    ropeScaling: json.use_scaled_rope === true ? { ...ROPE_SCALING, factor } : null,
     tiedEmbeddings: !tensors.has("output.weight"),
   });
 }
 
 /** A folder as a checkpoint of parameters alone.
- * @throws {CheckpointError} when a file or a tensor is missing, or is nothing of a Llama. */
+ * @throws {CheckpointError} when a file or a tensor is missing, or is nothing of the family. */
 export function openMeta(folder: string): Checkpoint {
-  const tensors = tensorsOf(folder), config = sizesOf(folder, tensors);
+  const tensors = tensorsOf(folder), sizes = sizesOf(folder, tensors);
   return checkpointOf({
     folder,
-    config,
+    sizes,
     files: new Map([...tensors].map(([name, { file }]) => [name, file])),
-    names: new Map([...parameterNames(config).keys()].map((name) => [name, name])),
+    names: new Map([...FAMILY.huggingFace.names(sizes).keys()].map((name) => [name, name])),
     derived: /^rope\.freqs$/,
   });
 }

@@ -2,7 +2,8 @@
  * it has `params.json`; or a file of GGUF.
  * @module */
 import { isGgufName } from "../../data/gguf.ts";
-import type { LlamaConfig } from "../../model/llama.ts";
+import type { Family } from "../../model/loss.ts";
+import type { TransformerSizes } from "../../model/sizes.ts";
 import { openHuggingFace, readHuggingFaceConfig } from "./hugging_face.ts";
 import type { Checkpoint } from "../checkpoint/manifest.ts";
 import { openGguf, readGgufConfig } from "./gguf.ts";
@@ -18,15 +19,15 @@ export function hasWeights(path: string): boolean {
   return isGguf(path) || isFile(`${path}/config.json`) || isMeta(path);
 }
 
-/** Sizes of the Llama in a folder or a file.
- * @throws {CheckpointError} when it says none, or asks for what a Llama here does not have. */
-export function readWeightsConfig(path: string): LlamaConfig {
+/** Family and sizes of the model in a folder or a file.
+ * @throws {CheckpointError} when it says none, or asks for what models here do not have. */
+export function readWeightsConfig(path: string): Family<TransformerSizes> {
   if (isGguf(path)) return readGgufConfig(path);
   return isMeta(path) ? readMetaParams(path) : readHuggingFaceConfig(path);
 }
 
 /** A folder or a file as a checkpoint of parameters alone, under our names.
- * @throws {CheckpointError} when a file or a tensor is missing, or is nothing of a Llama. */
+ * @throws {CheckpointError} when a file or a tensor is missing, or is nothing of the family. */
 export function openWeights(path: string): Checkpoint {
   if (isGguf(path)) return openGguf(path);
   return isMeta(path) ? openMeta(path) : openHuggingFace(path);

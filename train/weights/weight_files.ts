@@ -1,7 +1,8 @@
 /** What folders of weights from elsewhere have in common: sizes in a JSON file, and safetensors files whose tensors become a checkpoint
  * of parameters alone, under our names.
  * @module */
-import type { LlamaConfig } from "../../model/llama.ts";
+import { familyNames } from "../../model/families.ts";
+import type { TransformerSizes } from "../../model/sizes.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import {
   type Checkpoint,
@@ -14,6 +15,9 @@ import {
 import { storedBytes, type StoredType } from "../typed_array.ts";
 import { elementBytes, type Header, readHeader, typesOfFormat } from "./safetensors.ts";
 
+/** What to do about weights of another kind. */
+export const KNOWN_FAMILY = `choose a model of a family that is known here: ${familyNames}`;
+
 /** A model's sizes in a JSON file, each checked when it is asked for. */
 export class SizesFile {
   /** All that the file says. */
@@ -25,7 +29,7 @@ export class SizesFile {
   }
 
   /** @throws {CheckpointError} always. */
-  refuse(what: string, expected: string, fix = "choose a model that is built like a Llama"): never {
+  refuse(what: string, expected: string, fix = KNOWN_FAMILY): never {
     throw new CheckpointError(`Cannot use ${this.path}: ${what}`, expected, fix);
   }
 
@@ -50,8 +54,8 @@ export class SizesFile {
   }
 
   /** Sizes, when its heads fit each other. */
-  checked(config: LlamaConfig): LlamaConfig {
-    const { numHeads, numKvHeads, headDim } = config;
+  checked(sizes: TransformerSizes): TransformerSizes {
+    const { numHeads, numKvHeads, headDim } = sizes;
     if (headDim % 2 !== 0) this.refuse(`its heads have size ${headDim}`, "an even whole size: RoPE turns pairs");
     if (numHeads % numKvHeads !== 0) {
       this.refuse(
@@ -59,14 +63,14 @@ export class SizesFile {
         "as many query heads to each key and value head",
       );
     }
-    return config;
+    return sizes;
   }
 }
 
-/** Which tensors of which files are the parameters of a Llama. */
+/** Which tensors of which files are the parameters of a model. */
 export interface Weights {
   readonly folder: string;
-  readonly config: LlamaConfig;
+  readonly sizes: TransformerSizes;
   /** File by tensor, all under their names there. */
   readonly files: ReadonlyMap<string, string>;
   /** Names there by ours. */
@@ -78,16 +82,16 @@ export interface Weights {
 }
 
 /** A folder as a checkpoint. Its files have no hashes to compare with.
- * @throws {CheckpointError} when a tensor is missing, is of a type that cannot be read, or is no parameter of a Llama. */
-export function checkpointOf({ folder, config, files, names, derived, piecesOf }: Weights): Checkpoint {
+ * @throws {CheckpointError} when a tensor is missing, is of a type that cannot be read, or is no parameter of the model. */
+export function checkpointOf({ folder, sizes, files, names, derived, piecesOf }: Weights): Checkpoint {
   const headers = new Map([...new Set(files.values())].map((file) => [file, readHeader(`${folder}/${file}`)]));
   const known = new Set(names.values());
   for (const [theirs, file] of files) {
     if (known.has(theirs) || derived.test(theirs)) continue;
     throw new CheckpointError(
-      `Cannot use ${folder}: "${theirs}" of ${file} is no parameter of a Llama of ${config.numLayers} layers`,
+      `Cannot use ${folder}: "${theirs}" of ${file} is no parameter of a model of these sizes, with ${sizes.numLayers} layers`,
       "those tensors alone that the sizes ask for: no biases, scales of quantized values, adapters or further layers",
-      "choose a model that is built like a Llama, or merge into its weights what was added to them",
+      `${KNOWN_FAMILY}; or merge into its weights what was added to them`,
     );
   }
   const pieces = new Map([...headers.keys()].map((file): [string, SavedPiece[]] => [file, []]));
@@ -96,8 +100,8 @@ export function checkpointOf({ folder, config, files, names, derived, piecesOf }
     if (!header?.tensors.has(theirs)) {
       throw new CheckpointError(
         `Cannot use ${folder}: no file has the tensor "${theirs}"`,
-        `all tensors of a Llama of ${config.numLayers} layers${
-          config.tiedEmbeddings ? "" : ` whose output layer has weights of its own: ${names.get("output.weight")}`
+        `all tensors of a model of ${sizes.numLayers} layers${
+          sizes.tiedEmbeddings ? "" : ` whose output layer has weights of its own: ${names.get("output.weight")}`
         }`,
         "fetch the folder again, with all its safetensors files",
       );

@@ -178,7 +178,7 @@ for (const tiedEmbeddings of [false, true]) {
     const first = await trained({ ...tiny.options, model, checkpoint: { folder: tiny.folder, interval: 100 } });
     const [checkpoint] = findCheckpoints(tiny.folder).complete;
     const { llama } = JSON.parse(await Deno.readTextFile(`${checkpoint.path}/state.json`));
-    await exportHuggingFace(checkpoint, llama, exported);
+    await exportHuggingFace(checkpoint, { name: "llama", sizes: llama }, exported);
     const folder = { folder: `${tiny.folder}2`, initialLoadPath: exported, initialLoadInHf: true };
     await using tuned = await Trainer.open({ ...tiny.options, model: new Llama(llama), checkpoint: folder });
     assertEquals(tuned.start?.parts, ["model"]);

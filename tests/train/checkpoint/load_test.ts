@@ -2,7 +2,7 @@ import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from 
 import { texts } from "../../../data/dataset.ts";
 import { shard } from "../../../graph/layout.ts";
 import { library } from "../../../ffi/library.ts";
-import { Llama } from "../../../model/llama.ts";
+import { buildModel } from "../../../model/families.ts";
 import { namedParameters } from "../../../model/module.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
@@ -27,26 +27,27 @@ Deno.test("a checkpoint of several ranks is opened, and its tensors are read who
   for (const { name } of [weight, moment]) {
     assertEquals(new Uint8Array((await checkpoint.read(name)).buffer), whole.get(name));
   }
-  assertEquals(checkpoint.llama, undefined);
+  assertEquals(checkpoint.family, undefined);
 });
 
-Deno.test("a run's checkpoint tells the sizes of its Llama, and holds the values of its parameters", async () => {
+Deno.test("a run's checkpoint tells family and sizes of its model, and holds the values of its parameters", async () => {
   await using folder = await temporaryFolder();
   await Deno.writeTextFile(`${folder.path}/a.txt`, "The quick brown fox jumps over the lazy dog. ".repeat(40));
   const model = tinyLlama({ vocabSize: 2048 }), data = texts(`${folder.path}/a.txt`), path = `${folder.path}/step-2`;
   await using trainer = await Trainer.open({ model, data, steps: 2, batch: 1, seqLen: 16, lanes: 1, threads: 1 });
   await Array.fromAsync(trainer);
   await trainer.save(path, "model");
-  const { llama, step, content, read, tensors } = load(path);
-  assertEquals([llama, step, content], [model.config, 2, "model"]);
-  assertEquals([...namedParameters(new Llama(llama!)).keys()].sort(), [...tensors.keys()].sort());
+  const { family, step, content, read, tensors } = load(path);
+  assertEquals([family, step, content], [model.family, 2, "model"]);
+  assertEquals([...namedParameters(buildModel(family!)).keys()].sort(), [...tensors.keys()].sort());
   for (const name of tensors.keys()) assertEquals([...await read(name)], [...await trainer.program.readState(name)]);
 });
 
 Deno.test("a folder of transformers has our names, and rows in our order", async () => {
-  const { step, content, llama, tensors, read } = load(golden("plain"));
+  const { step, content, family, tensors, read } = load(golden("plain"));
+  const { dim, numHeads } = family!.sizes;
   assertEquals([step, content], [undefined, "model"]);
-  const parameters = namedParameters(new Llama(llama!));
+  const parameters = namedParameters(buildModel(family!));
   assertEquals(
     [...tensors].map(([name, { shape }]) => [name, shape]).sort(),
     [...parameters].map(([name, p]) => [
@@ -55,7 +56,7 @@ Deno.test("a folder of transformers has our names, and rows in our order", async
     ]).sort(),
   );
   // The second of a pair of rows is there in the second half of its head.
-  const wq = "layers.0.attention.wq.weight", values = await read(wq), half = llama!.dim / llama!.numHeads / 2;
+  const wq = "layers.0.attention.wq.weight", values = await read(wq), half = dim / numHeads / 2;
   const file = `${golden("plain")}/model.safetensors`, [, width] = tensors.get(wq)!.shape;
   const { dtype, begin } = readHeader(file).tensors.get("model.layers.0.self_attn.q_proj.weight")!;
   assertEquals(dtype, "F32");
@@ -68,17 +69,18 @@ Deno.test("a folder of transformers has our names, and rows in our order", async
 
 Deno.test("a folder under Meta's names is opened too, with the sizes of its params.json", async () => {
   await using folder = await temporaryFolder();
-  const { llama, tensors } = load(golden("head_dim")), { dim, numLayers, numHeads, numKvHeads, headDim } = llama!;
+  const { family, tensors } = load(golden("head_dim"));
+  const { dim, numLayers, numHeads, numKvHeads, headDim, ffnHiddenDim } = family!.sizes;
   const numbers = new Map<string, Numbers>();
   for (const [name, { shape }] of tensors) {
     numbers.set(name, { shape, numbers: Float32Array.from(await load(golden("head_dim")).read(name)) });
   }
   writeWeights(folder.path, numbers, "consolidated.safetensors");
   const sizes = { dim, n_layers: numLayers, n_heads: numHeads, n_kv_heads: numKvHeads, head_dim: headDim };
-  const params = { ...sizes, hidden_dim: llama!.ffnHiddenDim, vocab_size: -1 };
+  const params = { ...sizes, hidden_dim: ffnHiddenDim, vocab_size: -1 };
   await Deno.writeTextFile(`${folder.path}/params.json`, JSON.stringify(params));
   const meta = load(folder.path);
-  assertEquals(meta.llama, llama);
+  assertEquals(meta.family, family);
   for (const [name, { numbers: own }] of numbers) assertEquals([...await meta.read(name)], [...own], name);
 });
 

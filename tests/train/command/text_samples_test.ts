@@ -5,7 +5,7 @@ import { type SampledRun, type TextSampleOptions, TextSamples } from "../../../t
 import { type Decoder, openDecoder } from "../../../train/generate/decoder.ts";
 import { GenerateError } from "../../../train/generate/error.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
-import { sample, smallConfig, weightsOf } from "../weights/fixture.ts";
+import { sample, smallConfig, smallFamily, weightsOf } from "../weights/fixture.ts";
 
 library(); // opened here: inside a test the sanitizer would call it a leak
 
@@ -14,7 +14,7 @@ async function decoderOf(scale = 1): Promise<Decoder> {
   const values = weightsOf(smallConfig);
   return await openDecoder({
     path: "the run",
-    llama: smallConfig,
+    family: smallFamily,
     tensors: new Map([...values].map(([name, { shape }]) => [name, { shape, dtype: "f32" as const }])),
     read: (name) => Promise.resolve(values.get(name)!.numbers.map((x) => x * scale)),
   }, { maxLength: 64, threads: 1 });

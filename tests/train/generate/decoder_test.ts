@@ -108,8 +108,12 @@ Deno.test("weights of another model, and numbers that are no sizes, are refused"
   await assertRejects(() => openDecoder(weights, { maxLength: 0 }), RangeError, "maxLength is 0");
   await assertRejects(() => openDecoder(weights, { maxLength: 4, sequences: 1.5 }), RangeError, "sequences is 1.5");
   await assertRejects(() => openDecoder(weights, { maxLength: 4, model }), CheckpointError, "is [48,16]");
-  const unsized = { ...weights, llama: undefined };
-  await assertRejects(() => openDecoder(unsized, { maxLength: 4 }), CheckpointError, "does not say the sizes");
+  const unsized = { ...weights, family: undefined };
+  await assertRejects(
+    () => openDecoder(unsized, { maxLength: 4 }),
+    CheckpointError,
+    "does not say the family and sizes",
+  );
 });
 
 testRanks("ranks that share weights and caches continue as one process does", async () => {

@@ -25,7 +25,7 @@ Deno.test("a checkpoint and a run of the same values are the same to generate fr
   const saved = await openSource(await smallCheckpoint(`${folder.path}/step-3`));
   const run = runOf(new Llama(smallConfig)), live = await openSource(run);
   for (const source of [saved, live]) {
-    assertEquals(source.weights.llama ?? (source.model as Llama).config, smallConfig);
+    assertEquals(source.weights.family?.sizes ?? (source.model as Llama).config, smallConfig);
     assertEquals([...source.weights.tensors.keys()], [...run.values.keys()]);
     const name = "layers.1.attention.wk.weight";
     assertEquals(await source.weights.read(name), run.values.get(name)!.numbers);

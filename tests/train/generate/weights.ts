@@ -31,7 +31,7 @@ export function randomLlama(options: LlamaOptions = {}): { model: Llama; memory:
   const parameters = new Map([...memory].filter(([name]) => !/^moment/.test(name)));
   const weights: ModelWeights = {
     path: "random",
-    llama: model.config,
+    family: model.family,
     tensors: new Map([...parameters].map(([name, { shape }]) => [name, { shape, dtype: "f64" as const }])),
     read: (name) => Promise.resolve(Float64Array.from(parameters.get(name)!.data)),
   };

@@ -10,7 +10,7 @@ import { convertWeights } from "../../../train/weights/convert.ts";
 import { exportGguf } from "../../../train/weights/gguf_export.ts";
 import { openModel } from "../../../train/weights/model_source.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
-import { sample, smallCheckpoint, smallConfig } from "./fixture.ts";
+import { sample, smallCheckpoint, smallConfig, smallFamily } from "./fixture.ts";
 
 const TEXT = "Fellow citizens,\n  in 1829 we 've  seen <|end_of_text|> é 日本";
 
@@ -21,10 +21,10 @@ Deno.test("a checkpoint, a folder and a file of GGUF become each other, with wei
   const first = await openModel(steps[0]);
   for (let n = 1; n < steps.length; n++) {
     await convertWeights(steps[n - 1], steps[n]);
-    const model = await openModel(steps[n]), { llama, contextLength, endIds, tokenizer } = model;
+    const model = await openModel(steps[n]), { family, contextLength, endIds, tokenizer } = model;
     assertEquals(
-      { llama, contextLength, endIds },
-      { llama: first.llama, contextLength: 256, endIds: [2047] },
+      { family, contextLength, endIds },
+      { family: first.family, contextLength: 256, endIds: [2047] },
       steps[n],
     );
     assertEquals(await differences(first.checkpoint, openFolder(steps[n])), []);
@@ -95,7 +95,7 @@ Deno.test("the scores of a SentencePiece vocabulary say what is joined first, no
     ["tokenizer.ggml.scores", { type: "array", of: "f32", value: turned("scores") }],
     ["tokenizer.ggml.token_type", { type: "array", of: "i32", value: turned("token_type") }],
   ]);
-  await exportGguf(checkpoint, smallConfig, path, { dtype: "f32", contextLength: 1, name: "a", tokenizer });
+  await exportGguf(checkpoint, smallFamily, path, { dtype: "f32", contextLength: 1, name: "a", tokenizer });
   const [here, there] = [await Tokenizer.open(path), await Tokenizer.open(golden)];
   const text = "in order to form a more perfect union, this nation shall not perish", ids = [...there.encode(text)];
   assertEquals([...here.encode(text)], ids.map((id) => id < begin ? id : length - 1 - (id - begin)));

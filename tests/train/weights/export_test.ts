@@ -44,7 +44,9 @@ for (const name of ["plain", "grouped", "tied", "scaled", "head_dim", "odd"]) {
     } = ours;
     assertEquals([bos, eos], [null, null]); // no tokenizer was given
     const { max_position_embeddings: most, ...same } = now;
-    if (most !== undefined) assertEquals(most, config.ropeScaling!.factor * config.ropeScaling!.originalContext);
+    if (most !== undefined) {
+      assertEquals(most, config.sizes.ropeScaling!.factor * config.sizes.ropeScaling!.originalContext);
+    }
     assertEquals(same, Object.fromEntries(Object.keys(same).map((key) => [key, theirs[key]])));
   });
 }
@@ -66,7 +68,7 @@ Deno.test("an export may be in bf16 or f16, takes a tokenizer's files along, and
   assertEquals({ bos_token_id: bos, eos_token_id: eos }, jsonOf(`${path}/generation_config.json`));
   const error = await assertRejects(() => exportHuggingFace(checkpoint, config, path), CheckpointError);
   assertStringIncludes(error.message, `${path} is there already`);
-  const larger = { ...config, numLayers: 3 };
+  const larger = { ...config, sizes: { ...config.sizes, numLayers: 3 } };
   await assertRejects(() => exportHuggingFace(checkpoint, larger, `${path}2`), CheckpointError, "no tensor");
   const [f16, name] = [`${folder.path}/f16`, "layers.1.attention.wq.weight"];
   await exportHuggingFace(checkpoint, config, f16, { dtype: "f16" });
@@ -95,12 +97,13 @@ Deno.test("a weight that f16 has not is refused with its tensor, and leaves no f
 
 Deno.test("an export never holds a tensor whole: no write is longer than a block", async () => {
   await using folder = await temporaryFolder();
-  const config = { ...readHuggingFaceConfig(`${goldens}tied`), numLayers: 0, vocabSize: 150_000 }, { dim } = config;
-  const table = Float32Array.from({ length: config.vocabSize * dim }, (_, i) => Math.sin(i));
+  const { name, sizes } = readHuggingFaceConfig(`${goldens}tied`), { dim } = sizes;
+  const config = { name, sizes: { ...sizes, numLayers: 0, vocabSize: 150_000 } };
+  const table = Float32Array.from({ length: config.sizes.vocabSize * dim }, (_, i) => Math.sin(i));
   const checkpoint = writeWeights(
     `${folder.path}/own`,
     new Map([
-      ["tok_embeddings.weight", { shape: [config.vocabSize, dim], numbers: table }],
+      ["tok_embeddings.weight", { shape: [config.sizes.vocabSize, dim], numbers: table }],
       ["norm.weight", { shape: [dim], numbers: new Float32Array(dim) }],
     ]),
   );

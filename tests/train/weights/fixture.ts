@@ -1,6 +1,7 @@
 /** A small Llama of random numbers, as a checkpoint of this program. @module */
 import { SAMPLE } from "../../../data/dataset.ts";
 import { Llama, type LlamaConfig, llamaConfig } from "../../../model/llama.ts";
+import type { Family } from "../../../model/loss.ts";
 import { namedParameters } from "../../../model/module.ts";
 import { writeLasting } from "../../../train/checkpoint/files.ts";
 import { encodeManifest, MANIFEST } from "../../../train/checkpoint/manifest.ts";
@@ -15,6 +16,9 @@ export const smallConfig: LlamaConfig = {
   ...llamaConfig("llama3/debugmodel"),
   ...{ dim: 64, numLayers: 2, numHeads: 4, numKvHeads: 2, headDim: 16, ffnHiddenDim: 96, vocabSize: 2048 },
 };
+
+/** The family that they belong to. */
+export const smallFamily: Family<LlamaConfig> = { name: "llama", sizes: smallConfig };
 
 /** Numbers like weights, the same for the same model: those of norms are about 1. */
 export function weightsOf(config: LlamaConfig) {

@@ -9,7 +9,7 @@ import { openGguf, readGgufConfig } from "../../../train/weights/gguf.ts";
 import { openHuggingFace, readHuggingFaceConfig } from "../../../train/weights/hugging_face.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { tensorsOf, writeWeights } from "../checkpoint/fixture.ts";
-import { smallCheckpoint, smallConfig, weightsOf } from "./fixture.ts";
+import { smallCheckpoint, smallConfig, smallFamily, weightsOf } from "./fixture.ts";
 
 const goldens = new URL("../../goldens/", import.meta.url).pathname;
 const namesIn = (folder: string): string[] => [...Deno.readDirSync(folder)].map((e) => e.name).sort();
@@ -61,7 +61,7 @@ Deno.test("matrices are in the type that is asked for, and norms in f32", async 
   };
   for (const dtype of Object.keys(GGUF_TYPES) as GgufType[]) {
     const path = `${folder.path}/${dtype}.gguf`;
-    await exportGguf(from, smallConfig, path, options(dtype));
+    await exportGguf(from, smallFamily, path, options(dtype));
     const file = openGguf(path), { tensors } = file.manifest;
     assertEquals([tensors[matrix].dtype, tensors[norm].dtype], [dtype, "f32"]);
     assertEquals([...await readTensor(file, matrix)], [...Array.from(expected[dtype])], dtype);
@@ -78,7 +78,10 @@ Deno.test("rows that are no whole blocks, numbers that a type has not, and a nam
     assertStringIncludes(error.message, what);
   };
   await refused("q8_0", '"token_embd.weight" has rows of 16 numbers');
-  await refused("f32", 'has no tensor "layers.2.attention.wq.weight"', undefined, { ...config, numLayers: 3 });
+  await refused("f32", 'has no tensor "layers.2.attention.wq.weight"', undefined, {
+    ...config,
+    sizes: { ...config.sizes, numLayers: 3 },
+  });
   const tensors = await tensorsOf(openHuggingFace(golden));
   tensors.get("layers.1.attention.wo.weight")!.numbers[7] = 66000;
   const large = writeWeights(`${folder.path}/own`, tensors);
@@ -108,7 +111,7 @@ Deno.test("a tensor is written in parts: none is longer than 16 MiB of f32", asy
   };
   const checkpoint = writeWeights(`${folder.path}/own`, tensors), path = `${folder.path}/a.gguf`;
   try {
-    await exportGguf(checkpoint, config, path, options("f32"));
+    await exportGguf(checkpoint, { name: "llama", sizes: config }, path, options("f32"));
   } finally {
     Deno.FsFile.prototype.writeSync = writeSync;
   }

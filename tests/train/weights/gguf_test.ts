@@ -8,7 +8,7 @@ import { exportGguf } from "../../../train/weights/gguf_export.ts";
 import { openGguf, readGgufConfig } from "../../../train/weights/gguf.ts";
 import { openHuggingFace, readHuggingFaceConfig } from "../../../train/weights/hugging_face.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
-import { smallCheckpoint, smallConfig } from "./fixture.ts";
+import { smallCheckpoint, smallFamily } from "./fixture.ts";
 
 const goldens = new URL("../../goldens/", import.meta.url).pathname;
 const golden = `${goldens}gguf/scaled.gguf`;
@@ -16,7 +16,7 @@ const golden = `${goldens}gguf/scaled.gguf`;
 Deno.test("a Llama that llama.cpp's converter has written is the one that transformers had saved, scaled rotations included", async () => {
   assertEquals(readGgufConfig(golden), readHuggingFaceConfig(`${goldens}hf/scaled`));
   assertEquals(await differences(openHuggingFace(`${goldens}hf/scaled`), openGguf(golden)), []);
-  assertEquals(load(golden).llama, readGgufConfig(golden));
+  assertEquals(load(golden).family, readGgufConfig(golden));
   assertEquals([load(golden).step, load(golden).content], [undefined, "model"]);
   const [one, other] = [openCheckpoint(golden), openGguf(golden)];
   assertEquals(one.manifest.tensors, other.manifest.tensors);
@@ -34,7 +34,7 @@ Deno.test("other architectures, other tensors and missing ones are refused by na
   await refused(
     "blk.1.attn_q.weight",
     "blk.1.attn_q.biased",
-    '"blk.1.attn_q.biased" is no parameter of a Llama of 2 layers',
+    '"blk.1.attn_q.biased" is no parameter of a model of these sizes, with 2 layers',
   );
   await refused("llama.block_count", "llama.blockcount_", "llama.block_count is missing");
 });
@@ -60,7 +60,7 @@ Deno.test("a box whose columns begin within a block of a quantized tensor has th
   await using folder = await temporaryFolder();
   const from = openCheckpoint(await smallCheckpoint(`${folder.path}/step-3`)), path = `${folder.path}/q.gguf`;
   const options = { dtype: "q8_0", contextLength: 1, tokenizer: new Map(), name: "q" } as const;
-  await exportGguf(from, smallConfig, path, options);
+  await exportGguf(from, smallFamily, path, options);
   const checkpoint = openGguf(path), name = "layers.0.feed_forward.w2.weight", [rows, width] = [64, 96];
   assertEquals(checkpoint.manifest.tensors[name], { kind: "parameter", dtype: "q8_0", shape: [rows, width] });
   const all = await readTensor(checkpoint, name);

@@ -14,7 +14,7 @@ const goldens = new URL("../../goldens/hf/", import.meta.url).pathname;
 
 for (const name of ["plain", "grouped", "tied", "scaled", "head_dim", "odd"]) {
   Deno.test(`a Llama that transformers has saved gives its logits: ${name}`, async () => {
-    const folder = goldens + name, config = readHuggingFaceConfig(folder), model = new Llama(config);
+    const folder = goldens + name, config = readHuggingFaceConfig(folder).sizes, model = new Llama(config);
     const checkpoint = openHuggingFace(folder), memory: Memory = new Map();
     assertEquals(Object.keys(checkpoint.manifest.tensors).sort(), [...namedParameters(model).keys()].sort());
     for (const [name, { shape }] of namedParameters(model)) {
@@ -42,7 +42,7 @@ Deno.test("sizes come from config.json, as transformers writes it since version 
   const write = (more: Record<string, unknown>) =>
     Deno.writeTextFileSync(`${folder.path}/config.json`, JSON.stringify({ ...old, ...more }));
   write({});
-  assertEquals(readHuggingFaceConfig(folder.path), {
+  assertEquals(readHuggingFaceConfig(folder.path).sizes, {
     ...{
       dim: 64,
       numLayers: 3,
@@ -58,14 +58,14 @@ Deno.test("sizes come from config.json, as transformers writes it since version 
   });
   const refused = (more: Record<string, unknown>, says: string) => {
     write(more);
-    assertThrows(() => readHuggingFaceConfig(folder.path), CheckpointError, says);
+    assertThrows(() => readHuggingFaceConfig(folder.path).sizes, CheckpointError, says);
   };
   refused({ vocab_size: "many" }, 'vocab_size is "many"');
   refused({ num_hidden_layers: 2.5 }, "num_hidden_layers is 2.5");
   refused({ head_dim: 7 }, "its heads have size 7");
   refused({ num_key_value_heads: 3 }, "3 key and value heads do not divide 4 query heads");
   write({ head_dim: 32 });
-  assertEquals(readHuggingFaceConfig(folder.path).headDim, 32);
+  assertEquals(readHuggingFaceConfig(folder.path).sizes.headDim, 32);
 });
 
 Deno.test("what a Llama here does not compute is refused by name, and what says that it is off is not", async () => {
@@ -73,7 +73,7 @@ Deno.test("what a Llama here does not compute is refused by name, and what says 
   const plain = JSON.parse(await Deno.readTextFile(`${goldens}plain/config.json`));
   const open = (more: Record<string, unknown>) => {
     Deno.writeTextFileSync(`${folder.path}/config.json`, JSON.stringify({ ...plain, ...more }));
-    return readHuggingFaceConfig(folder.path);
+    return readHuggingFaceConfig(folder.path).sizes;
   };
   for (
     const [more, says] of [
@@ -95,7 +95,7 @@ Deno.test("what a Llama here does not compute is refused by name, and what says 
     ] as const
   ) assertThrows(() => open(more), CheckpointError, says);
   const off = { sliding_window: null, num_local_experts: 1, quantization_config: null, partial_rotary_factor: 1 };
-  assertEquals(open(off), readHuggingFaceConfig(`${goldens}plain`));
+  assertEquals(open(off), readHuggingFaceConfig(`${goldens}plain`).sizes);
 });
 
 Deno.test("a tensor that is no parameter is named: biases, adapters, scales; one that only repeats another is not", async () => {

@@ -32,7 +32,7 @@ function goldenTensors(): Map<string, Numbers> {
 Deno.test("a Llama under Meta's names gives PyTorch's logits, its rows as they lie", async () => {
   const freqs = { shape: [4], numbers: new Float32Array(4) };
   await using folder = await metaFolder(PARAMS, goldenTensors().set("rope.freqs", freqs));
-  const config = readMetaParams(folder.path), model = new Llama(config), checkpoint = openMeta(folder.path);
+  const config = readMetaParams(folder.path).sizes, model = new Llama(config), checkpoint = openMeta(folder.path);
   assertEquals(config, {
     ...{ dim: 32, numLayers: 2, numHeads: 4, numKvHeads: 2, headDim: 8, ffnHiddenDim: 48, vocabSize: 61 },
     ...{ normEps: 1e-5, ropeTheta: 500000, ropeScaling: null, tiedEmbeddings: false },
@@ -55,7 +55,7 @@ Deno.test("sizes come from params.json: the feed-forward width by its rule, scal
   await using folder = await metaFolder(PARAMS);
   const sizes = (more: Record<string, unknown>) => {
     folder.write({ hidden_dim: undefined, ...more });
-    return readMetaParams(folder.path);
+    return readMetaParams(folder.path).sizes;
   };
   // As in Llama 3.2 1B.
   const small = { dim: 2048, n_heads: 32, n_kv_heads: 8, multiple_of: 256, ffn_dim_multiplier: 1.5 };
@@ -77,7 +77,7 @@ Deno.test("embeddings are tied where there is no output layer, and any other mis
   const tensors = goldenTensors();
   tensors.delete("output.weight");
   await using tied = await metaFolder(PARAMS, tensors);
-  assertEquals(readMetaParams(tied.path).tiedEmbeddings, true);
+  assertEquals(readMetaParams(tied.path).sizes.tiedEmbeddings, true);
   assertEquals("output.weight" in openMeta(tied.path).manifest.tensors, false);
   tensors.set("layers.0.attention.wq.bias", { shape: [1], numbers: new Float32Array(1) });
   await using biased = await metaFolder(PARAMS, tensors);

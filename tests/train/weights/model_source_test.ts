@@ -3,14 +3,14 @@ import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { DataError } from "../../../data/error.ts";
 import { openModel } from "../../../train/weights/model_source.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
-import { sample, smallCheckpoint, smallConfig } from "./fixture.ts";
+import { sample, smallCheckpoint, smallConfig, smallFamily } from "./fixture.ts";
 
 const goldens = new URL("../../goldens/", import.meta.url).pathname;
 
 Deno.test("a checkpoint knows its tokenizer and the length of its texts, which begin as documents did", async () => {
   await using folder = await temporaryFolder();
   const model = await openModel(await smallCheckpoint(`${folder.path}/step-3`));
-  assertEquals(model.llama, smallConfig);
+  assertEquals(model.family, smallFamily);
   const { tokenizer, ...facts } = model, { tokenizerPath, addsBos, endIds, contextLength, chatTemplate } = facts;
   assertEquals(tokenizerPath, sample);
   assertEquals({ addsBos, endIds, contextLength, chatTemplate }, {

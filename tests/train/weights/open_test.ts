@@ -15,13 +15,13 @@ const golden = new URL("../../goldens/hf/tied", import.meta.url).pathname;
 
 Deno.test("config.json makes a folder Hugging Face's, params.json alone Meta's, and a folder with neither is refused", async () => {
   await using folder = await temporaryFolder();
-  const { path } = folder, { dim, numLayers, numHeads } = readHuggingFaceConfig(golden);
-  assertThrows(() => readWeightsConfig(path), CheckpointError, "config.json");
+  const { path } = folder, { dim, numLayers, numHeads } = readHuggingFaceConfig(golden).sizes;
+  assertThrows(() => readWeightsConfig(path).sizes, CheckpointError, "config.json");
   assertThrows(() => openWeights(path), CheckpointError, "params.json");
   writeWeights(path, await tensorsOf(openHuggingFace(golden)));
   const params = { dim, n_layers: numLayers, n_heads: numHeads, vocab_size: -1, hidden_dim: 24 };
   await Deno.writeTextFile(`${path}/params.json`, JSON.stringify(params));
-  assertEquals(readWeightsConfig(path).normEps, 1e-5);
+  assertEquals(readWeightsConfig(path).sizes.normEps, 1e-5);
   assertEquals(piecesOf(path, "layers.0.attention.wq.weight"), 1);
   for (const file of ["config.json", "model.safetensors"]) await Deno.copyFile(`${golden}/${file}`, `${path}/${file}`);
   assertEquals(readWeightsConfig(path), readHuggingFaceConfig(golden));

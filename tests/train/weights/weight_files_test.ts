@@ -29,7 +29,7 @@ Deno.test("a tensor of a type that is no float, or that lies across its elements
     bytes.set(new TextEncoder().encode(header), 8);
     Deno.writeFileSync(`${folder.path}/one.safetensors`, bytes);
     return checkpointOf({
-      ...{ folder: folder.path, config, derived: /^$/ },
+      ...{ folder: folder.path, sizes: config, derived: /^$/ },
       files: new Map([["a", "one.safetensors"]]),
       names: new Map([["norm.weight", "a"]]),
     });
