@@ -16,7 +16,7 @@ export interface Library {
 }
 
 /** Somewhere the library may be: a path, or why there is none. */
-export interface Place {
+export interface Candidate {
   /** What the message calls it. */
   readonly name: string;
   /** Path of a library, which may not be there. */
@@ -25,7 +25,7 @@ export interface Place {
   readonly reason?: string;
 }
 
-/** No place holds a library that can be used; the message lists each and why. */
+/** No candidate is a library that can be used; the message lists each and why. */
 export class LibraryError extends Error {
   /** Tells it from other errors. */
   override readonly name = "LibraryError";
@@ -36,11 +36,11 @@ let opened: Library | undefined;
 /** The native library, opened at the first call and kept.
  * @throws {LibraryError} if there is none, or only one of another version. */
 export function library(): Library {
-  return opened ??= openFirst(places());
+  return opened ??= openFirst(candidates());
 }
 
 /** Where to look, in order. A TITAN_LIB that is set is the only place: what it names is used or refused. */
-export function places(): Place[] {
+export function candidates(): Candidate[] {
   const name = "TITAN_LIB";
   const readable = Deno.permissions.querySync({ name: "env", variable: name }).state === "granted";
   const path = readable ? Deno.env.get(name) : undefined;
@@ -48,7 +48,7 @@ export function places(): Place[] {
   return [{ name, reason: readable ? "not set" : "not looked at, for want of --allow-env=TITAN_LIB" }, checkout()];
 }
 
-function checkout(): Place {
+function checkout(): Candidate {
   const name = "the checkout's build folder";
   const url = new URL(`../build/libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`, import.meta.url);
   if (url.protocol !== "file:") return { name, reason: `none, this module comes from ${url.origin}` };
@@ -57,9 +57,9 @@ function checkout(): Place {
 
 /** Opens the library at the first place that has one.
  * @throws {LibraryError} that lists every place and why it is not used. */
-export function openFirst(places: readonly Place[]): Library {
+export function openFirst(candidates: readonly Candidate[]): Library {
   const reasons: string[] = [];
-  for (const { name, path, reason } of places) {
+  for (const { name, path, reason } of candidates) {
     if (path === undefined) {
       reasons.push(`${name}: ${reason}`);
       continue;

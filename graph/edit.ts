@@ -1,4 +1,4 @@
-/** Editing a copy of a graph: replace values, add and drop nodes anywhere; `finish` puts the nodes in order again, drops what
+/** Editing a graph: replace values, add and drop nodes anywhere; `finish` puts the nodes in order again, drops what
  * nothing needs, and leaves the original untouched. Passes that match patterns are written on it.
  * @module */
 import { Builder, opOf, withInputs } from "./builder.ts";
@@ -27,39 +27,41 @@ export function hasEffect(node: Node): boolean {
   return effect === true || node.attrs.into !== undefined || (together !== undefined && node.attrs.group !== undefined);
 }
 
-/** The place in the graph of the node that makes each value, by the value's number; -1 for inputs. */
-export const placeOfMaker: (graph: Pick<Graph, "nodes">) => Int32Array = remembered(({ nodes }) => {
-  const places = new Int32Array(idCount({ nodes })).fill(-1);
-  for (let at = 0; at < nodes.length; at++) for (const value of nodes[at].outputs) places[value.id] = at;
-  return places;
+/** The position in the graph of the node that makes each value, by the value's number; -1 for inputs. */
+export const makerPositions: (graph: Pick<Graph, "nodes">) => Int32Array = remembered(({ nodes }) => {
+  const positions = new Int32Array(idCount({ nodes })).fill(-1);
+  for (let at = 0; at < nodes.length; at++) for (const value of nodes[at].outputs) positions[value.id] = at;
+  return positions;
 });
 
-/** What each node waits for, by its place in the graph: the places of the nodes that make its inputs, and of those that touch its
+/** What each node waits for, by its position in the graph: the positions of the nodes that make its inputs, and of those that touch its
  * states before it does. */
-export const placesBefore: (graph: Pick<Graph, "nodes">) => readonly (readonly number[])[] = remembered(({ nodes }) => {
-  const maker = placeOfMaker({ nodes }), lastWrite = new Map<string, number>();
-  const readsSince = new Map<string, number[]>();
-  return nodes.map((node, at) => {
-    const before: number[] = [];
-    for (const value of node.inputs) if (maker[value.id] >= 0) before.push(maker[value.id]);
-    for (const state of touchedStates(node)) {
-      const write = lastWrite.get(state), reads = readsSince.get(state);
-      if (write !== undefined) before.push(write);
-      if (hasEffect(node)) {
-        for (const read of reads ?? []) before.push(read); // too many for the arguments of one call
-        lastWrite.set(state, at);
-        readsSince.delete(state);
-      } else if (reads) reads.push(at);
-      else readsSince.set(state, [at]);
-    }
-    return before;
-  });
-});
+export const positionsBefore: (graph: Pick<Graph, "nodes">) => readonly (readonly number[])[] = remembered(
+  ({ nodes }) => {
+    const maker = makerPositions({ nodes }), lastWrite = new Map<string, number>();
+    const readsSince = new Map<string, number[]>();
+    return nodes.map((node, at) => {
+      const before: number[] = [];
+      for (const value of node.inputs) if (maker[value.id] >= 0) before.push(maker[value.id]);
+      for (const state of touchedStates(node)) {
+        const write = lastWrite.get(state), reads = readsSince.get(state);
+        if (write !== undefined) before.push(write);
+        if (hasEffect(node)) {
+          for (const read of reads ?? []) before.push(read); // too many for the arguments of one call
+          lastWrite.set(state, at);
+          readsSince.delete(state);
+        } else if (reads) reads.push(at);
+        else readsSince.set(state, [at]);
+      }
+      return before;
+    });
+  },
+);
 
 /** What each node waits for: the nodes that make its inputs, and those that touch its states before it does. */
 export function dependencies({ nodes }: Pick<Graph, "nodes">): Map<Node, readonly Node[]> {
-  const before = placesBefore({ nodes });
-  return new Map(nodes.map((node, at) => [node, before[at].map((place) => nodes[place])]));
+  const before = positionsBefore({ nodes });
+  return new Map(nodes.map((node, at) => [node, before[at].map((position) => nodes[position])]));
 }
 
 /** Nodes in an order in which each comes after what it waits for, its {@linkcode dependencies} unless others are given; otherwise as
@@ -67,7 +69,7 @@ export function dependencies({ nodes }: Pick<Graph, "nodes">): Map<Node, readonl
  * @throws {Error} when a node needs itself. */
 export function inOrder(nodes: readonly Node[], before?: ReadonlyMap<Node, readonly Node[]>): readonly Node[] {
   if (!before && isInOrder(nodes)) return nodes;
-  const waits: readonly (readonly number[])[] = before ? placesOf(nodes, before) : placesBefore({ nodes });
+  const waits: readonly (readonly number[])[] = before ? positionsOf(nodes, before) : positionsBefore({ nodes });
   const order: Node[] = [], done = new Uint8Array(nodes.length), open = new Uint8Array(nodes.length);
   /** How many nodes that a node waits for are done already, from the first. */
   const next = new Int32Array(nodes.length);
@@ -94,13 +96,13 @@ export function inOrder(nodes: readonly Node[], before?: ReadonlyMap<Node, reado
 
 /** Does each node come after those that make its inputs? It comes after those that touched its states before in any case. */
 function isInOrder(nodes: readonly Node[]): boolean {
-  const maker = placeOfMaker({ nodes });
+  const maker = makerPositions({ nodes });
   return nodes.every(({ inputs }, at) => inputs.every((v) => !(maker[v.id] >= at)));
 }
 
-function placesOf(nodes: readonly Node[], before: ReadonlyMap<Node, readonly Node[]>): number[][] {
-  const place = new Map(nodes.map((n, at) => [n, at]));
-  return nodes.map((n) => before.get(n)!.map((b) => place.get(b)!));
+function positionsOf(nodes: readonly Node[], before: ReadonlyMap<Node, readonly Node[]>): number[][] {
+  const position = new Map(nodes.map((n, at) => [n, at]));
+  return nodes.map((n) => before.get(n)!.map((b) => position.get(b)!));
 }
 
 /** The nodes that some effect or one of these results needs. */
@@ -123,7 +125,7 @@ export class Editor {
   readonly #dropped = new Set<Node>();
   readonly #replaced = new Map<Value, Value>();
   /** Nodes to be put in front of a node: where a new node stands if nothing forces it elsewhere. */
-  readonly #position = new Map<Node, Node>();
+  readonly #anchors = new Map<Node, Node>();
 
   constructor(graph: Graph) {
     this.#graph = graph;
@@ -139,13 +141,13 @@ export class Editor {
   add(at: Node, op: string, inputs: readonly Value[], attrs: Attrs = {}, origin: Origin = at): Node {
     this.#builder.emit(op, inputs.map((v) => this.current(v)), attrs, origin);
     const node = this.#builder.nodes.at(-1)!;
-    this.#position.set(node, this.#position.get(at) ?? at);
+    this.#anchors.set(node, this.#anchors.get(at) ?? at);
     return node;
   }
 
   /** Lets a new node stand where `at` stands instead (or later, once its inputs are made). */
   move(node: Node, at: Node): void {
-    this.#position.set(node, this.#position.get(at) ?? at);
+    this.#anchors.set(node, this.#anchors.get(at) ?? at);
   }
 
   /** Reads states; see {@linkcode Builder.read}. */
@@ -183,10 +185,10 @@ export class Editor {
 
   /** The edited graph; the original where nothing was edited. */
   finish(): Graph {
-    const isSame = this.#position.size === 0 && this.#replaced.size === 0 && this.#dropped.size === 0;
+    const isSame = this.#anchors.size === 0 && this.#replaced.size === 0 && this.#dropped.size === 0;
     if (isSame && this.#builder.states.size === this.#graph.states.length) return this.#graph;
     const behind = new Map<Node, Node[]>(), placed: Node[] = [];
-    for (const [node, at] of this.#position) {
+    for (const [node, at] of this.#anchors) {
       const nodes = behind.get(at);
       if (nodes) nodes.push(node);
       else behind.set(at, [node]);

@@ -141,9 +141,9 @@ export function boxOf(shape: readonly number[], layout: Layout, degrees: Degrees
   const local = localShape(shape, layout, degrees);
   const ranges = shape.map((size, dim) => {
     const padded = paddedAxes(layout, dim), even = axesOfDim(layout, dim).filter((axis) => !padded.includes(axis));
-    const whole = size / degreeOf(even, degrees), start = pieceOf(padded, degrees, coordinates) * local[dim];
-    const from = Math.min(start, whole), to = Math.min(start + local[dim], whole);
-    return { start: pieceOf(even, degrees, coordinates) * whole + from, size: to - from };
+    const evenSize = size / degreeOf(even, degrees), start = pieceOf(padded, degrees, coordinates) * local[dim];
+    const from = Math.min(start, evenSize), to = Math.min(start + local[dim], evenSize);
+    return { start: pieceOf(even, degrees, coordinates) * evenSize + from, size: to - from };
   });
   return { starts: ranges.map((r) => r.start), sizes: ranges.map((r) => r.size) };
 }

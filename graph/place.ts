@@ -90,13 +90,13 @@ export function placeValues(graph: Graph, target: Target): Places {
   const pieces = new Map<Node, { value: Value; place: Place }[]>();
   for (const node of graph.nodes.toReversed()) {
     if (!opOf(node.op).joins) continue;
-    const whole = places.get(node.outputs[0]) ?? own(node.outputs[0]);
-    places.set(node.outputs[0], whole);
+    const joined = places.get(node.outputs[0]) ?? own(node.outputs[0]);
+    places.set(node.outputs[0], joined);
     const dim = num(node.attrs.dim), copied: { value: Value; place: Place }[] = [];
     let at = 0;
     for (const value of node.inputs) {
-      const view = sliceView(whole.view, value.shape.map((_, d) => d === dim ? at : 0), value.shape);
-      const place = { base: whole.base, view };
+      const view = sliceView(joined.view, value.shape.map((_, d) => d === dim ? at : 0), value.shape);
+      const place = { base: joined.base, view };
       if (!absorb(value, place)) copied.push({ value, place });
       at += value.shape[dim];
     }

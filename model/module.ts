@@ -74,7 +74,7 @@ export abstract class Module {
 }
 
 /** Where a module is in a model. */
-interface Place {
+interface Position {
   readonly path: string;
   /** The block that it is in, or is. */
   readonly block?: string;
@@ -82,8 +82,8 @@ interface Place {
 
 /** What a model is made of, each under the first path that leads to it. */
 interface Contents {
-  readonly modules: Map<Module, Place>;
-  readonly parameters: Map<Parameter, { readonly name: string; readonly holder: Place }>;
+  readonly modules: Map<Module, Position>;
+  readonly parameters: Map<Parameter, { readonly name: string; readonly holder: Position }>;
 }
 
 /** Does a module hold lists of modules, and nothing else that is part of a model? */
@@ -99,7 +99,7 @@ const snakeCase = (name: string): string => name.replace(/([a-z0-9])([A-Z])/g, "
 function contentsOf(root: Module): Contents {
   const contents: Contents = { modules: new Map(), parameters: new Map() };
   const names = new Set<string>();
-  const visit = (value: unknown, path: string, holder: Place, isElement = false): void => {
+  const visit = (value: unknown, path: string, holder: Position, isElement = false): void => {
     if (isParameter(value)) {
       if (contents.parameters.has(value)) return;
       if (names.has(path)) {
@@ -110,13 +110,13 @@ function contentsOf(root: Module): Contents {
     } else if (Array.isArray(value)) value.forEach((item, i) => visit(item, `${path}.${i}`, holder, true));
     else if (value instanceof Module && !contents.modules.has(value)) {
       const isBlock = isElement && holder.block === undefined && !holdsListsAlone(value);
-      const place: Place = { path, block: isBlock ? path : holder.block };
-      contents.modules.set(value, place);
+      const position: Position = { path, block: isBlock ? path : holder.block };
+      contents.modules.set(value, position);
       for (const [key, property] of Object.entries(value)) {
         if (key === "forward") {
           throw new TypeError(`Cannot use ${value.constructor.name}: its "forward" is a property, expected a method`);
         }
-        visit(property, path === "" ? snakeCase(key) : `${path}.${snakeCase(key)}`, place);
+        visit(property, path === "" ? snakeCase(key) : `${path}.${snakeCase(key)}`, position);
       }
     }
   };
@@ -184,26 +184,26 @@ export function bind<T>(root: Module, target: Target, body: () => T): T {
 function read(parameter: Parameter): Tensor {
   const what = `Cannot read a parameter of shape [${parameter.shape}]`;
   if (!binding) throw new Error(`${what}: no graph is being traced; call the module inside of bind(model, ...)`);
-  const place = binding.parameters.get(parameter);
-  if (!place) {
+  const known = binding.parameters.get(parameter);
+  if (!known) {
     throw new Error(
       `${what}: ${binding.root.constructor.name} does not hold it; expected it in a property of a module or in an array ` +
         `there (a "#private" field or a Map cannot be searched)`,
     );
   }
-  return new Tensor(binding.builder, binding.builder.read(place.name));
+  return new Tensor(binding.builder, binding.builder.read(known.name));
 }
 
 /** Runs a module's `forward`: what it makes comes from there, and what it gives is known by the module's path. */
 function called<T>(module: Module, body: () => T): T {
-  const place = binding?.modules.get(module);
-  if (!place) return body();
+  const position = binding?.modules.get(module);
+  if (!position) return body();
   const { builder } = binding!, outer = builder.origin;
-  builder.origin = { ...outer, scope: place.path, block: place.block };
+  builder.origin = { ...outer, scope: position.path, block: position.block };
   try {
     const result = body();
-    if (result instanceof Tensor && place.path !== "") {
-      builder.activations.push({ name: place.path, value: result.value });
+    if (result instanceof Tensor && position.path !== "") {
+      builder.activations.push({ name: position.path, value: result.value });
     }
     return result;
   } finally {

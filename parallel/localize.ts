@@ -36,10 +36,10 @@ import { type Decisions, labelsOf } from "./strategy.ts";
 
 /** The graph of every rank. */
 export function localize(graph: Graph, mesh: Mesh, layouts: Layouts, decisions: Decisions): Graph {
-  return new Lowering(graph, mesh, layouts, decisions).run();
+  return new Localizer(graph, mesh, layouts, decisions).run();
 }
 
-class Lowering {
+class Localizer {
   readonly #builder: Builder;
   readonly #states: ReadonlyMap<string, State>;
   /** Layout of each value once it is made. */

@@ -1,5 +1,5 @@
 /** The mesh: every rank has a coordinate on each of some axes, and the ranks that differ on some axes alone are a group. Degrees and
- * their rules are torchtitan's, so errors name its keys. One rule is not needed here: copies without shards (`dp_replicate` alone)
+ * their rules are torchtitan's, so errors name its keys. One rule is not needed here: replicas without shards (`dp_replicate` alone)
  * go together with all other axes.
  *
  * Axes are names. Five of them share out the ranks among themselves; others, such as `ep`, are made of ranks of these. So an axis that
@@ -19,7 +19,7 @@ import {
 /** Axes that have ranks of their own, outermost first: ranks that differ on the last one alone are neighbours. */
 export const AXES: readonly OwnAxis[] = ["pp", "dp_replicate", "dp_shard", "cp", "tp"];
 
-/** An axis: pipeline stages, copies of the data-parallel group, its shards, parts of the sequence, parts of the tensors, parts of the
+/** An axis: pipeline stages, replicas of the data-parallel group, its shards, parts of the sequence, parts of the tensors, parts of the
  * experts. */
 export type Axis = "pp" | "dp_replicate" | "dp_shard" | "cp" | "tp" | "ep";
 

@@ -193,7 +193,8 @@ function rematSearch(
   const judge: Judge = (tried) => {
     const judged = run(tried, list.slice(at + 1)), all = before.map((g) => g === graph ? judged : others.get(g)!);
     const { arenaBytes, sections } = memory(all, { target, threads });
-    return { graph: judged, blocks: sections.find((s) => s.graph === judged)!.blocks, arenaBytes };
+    const { allocations } = sections.find((s) => s.graph === judged)!;
+    return { graph: judged, allocations, arenaBytes };
   };
   return new RematSearch(graph, { judge, costs: target.costs });
 }

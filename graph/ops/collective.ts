@@ -24,7 +24,7 @@ function piece({ dtype, shape }: Type, attrs: Attrs): Type {
   return { dtype, shape: withDim(shape, dim, shape[dim] / size) };
 }
 
-function whole({ dtype, shape }: Type, attrs: Attrs): Type {
+function joinedType({ dtype, shape }: Type, attrs: Attrs): Type {
   const dim = num(attrs.dim);
   if (!(dim in shape)) throw new TypeError(`[${shape}] has no dim ${dim}`);
   return { dtype, shape: withDim(shape, dim, shape[dim] * num(attrs.size)) };
@@ -39,7 +39,7 @@ const cutOf = ({ split, size }: Attrs): Attrs => ({ dim: split, size });
 const joinOf = ({ join, size }: Attrs): Attrs => ({ dim: join, size });
 
 function joined(parts: readonly Arr[], attrs: Attrs): Arr {
-  return concat.reference!(parts, attrs, [whole({ dtype: "f64", shape: parts[0].shape }, attrs)])[0];
+  return concat.reference!(parts, attrs, [joinedType({ dtype: "f64", shape: parts[0].shape }, attrs)])[0];
 }
 
 function pieceAt(x: Arr, attrs: Attrs, at: number): Arr {
@@ -72,7 +72,7 @@ export const allGather: Op = defineOp({
   exchange: "gather",
   rowwise: "dims",
   attrs: { ...GROUP, ...DIM },
-  infer: (inputs, attrs) => eachType(inputs, (x) => whole(x, attrs)),
+  infer: (inputs, attrs) => eachType(inputs, (x) => joinedType(x, attrs)),
   together: each(joined),
   sends: sends((given, n) => given * (n - 1)),
   bf16: "kept",
@@ -136,7 +136,7 @@ export const allToAll: Op = defineOp({
   },
   infer: (inputs, attrs) => {
     if (attrs.split === attrs.join) throw new TypeError(`dim ${attrs.split} is cut and joined; expected two dims`);
-    return eachType(inputs, (x) => whole(piece(x, cutOf(attrs)), joinOf(attrs)));
+    return eachType(inputs, (x) => joinedType(piece(x, cutOf(attrs)), joinOf(attrs)));
   },
   together: each((parts, attrs, at) => joined(parts.map((x) => pieceAt(x, cutOf(attrs), at)), joinOf(attrs))),
   vjp: ({ cotangents, attrs }) => {
@@ -217,7 +217,7 @@ export const concatByRank: Op = defineOp({
     if (1 + others.length !== num(attrs.size)) {
       throw new TypeError(`${1 + others.length} pieces for ${attrs.size} ranks`);
     }
-    return [whole(x, attrs)];
+    return [joinedType(x, attrs)];
   },
   bf16: "kept",
   recompute: "cheap",

@@ -129,8 +129,8 @@ export const cast: Op = defineOp({
   },
   reference: ([x], { dtype }) => {
     if (dtype !== "i32") return [x];
-    const whole = (v: number) => Number.isNaN(v) ? 0 : Math.min(HIGHEST, Math.max(LOWEST, Math.trunc(v)));
-    return [zip([x], (v) => whole(v) + 0)]; // there is no -0 among integers
+    const toInteger = (v: number) => Number.isNaN(v) ? 0 : Math.min(HIGHEST, Math.max(LOWEST, Math.trunc(v)));
+    return [zip([x], (v) => toInteger(v) + 0)]; // there is no -0 among integers
   },
   // A sum of fractions is not that of what is left without them.
   split: { dims: () => "... -> ...", linear: ({ dtype }) => dtype === "i32" ? [] : "all", padded: true },

@@ -51,7 +51,7 @@ export function bestFit<T extends Placed>(
   }
 }
 
-/** Place of the first of some numbers of which something holds that holds of all behind it; `count` where it holds of none. */
+/** Index of the first of some numbers of which something holds that holds of all behind it; `count` where it holds of none. */
 function firstBehind(numbers: Int32Array, count: number, isBehind: (number: number) => boolean): number {
   let [low, high] = [0, count];
   while (low < high) {

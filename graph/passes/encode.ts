@@ -209,8 +209,8 @@ function statePieces(
   return (node.attrs.states as string[]).map((name) => {
     const { state } = states.get(name)!;
     const rows = state.shape[0] ?? 1;
-    const whole = (node.attrs.states as string[]).length === 1;
-    const view: View = whole ? place.view : {
+    const isOne = (node.attrs.states as string[]).length === 1;
+    const view: View = isOne ? place.view : {
       offset: place.view.offset + row * place.view.strides[0],
       shape: state.shape,
       strides: place.view.strides,

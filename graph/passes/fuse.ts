@@ -1,7 +1,7 @@
 /** Pass `fuse`: fewer passes over memory. Each rule is a small pure pass of its own, in the order of {@linkcode fusions}.
  * @module */
 import { opOf } from "../builder.ts";
-import { Editor, hasEffect, placeOfMaker, touchedStates } from "../edit.ts";
+import { Editor, hasEffect, makerPositions, touchedStates } from "../edit.ts";
 import { isGather, stateUse } from "../facts.ts";
 import { consumers, type Graph, type Lookup, type Node, producers, type Value } from "../ir.ts";
 import { nums } from "../op.ts";
@@ -44,15 +44,16 @@ export function ropeIntoAttention(graph: Graph): Graph {
 /** Answers whether a value is there when a node runs: it is made before the node stands, or is a read that may stand earlier, with
  * what gathers it from other ranks. */
 function availability(graph: Graph): (value: Value, at: Node) => boolean {
-  const made = producers(graph), places = placeOfMaker(graph), placeOf = (node: Node) => places[node.outputs[0].id];
+  const made = producers(graph), positions = makerPositions(graph);
+  const positionOf = (node: Node) => positions[node.outputs[0].id];
   const firstChange = new Map<string, number>();
   for (const [at, node] of graph.nodes.entries()) {
     if (hasEffect(node)) { for (const s of touchedStates(node)) if (!firstChange.has(s)) firstChange.set(s, at); }
   }
-  const isOld = (read: Node) => touchedStates(read).every((s) => placeOf(read) < (firstChange.get(s) ?? Infinity));
+  const isOld = (read: Node) => touchedStates(read).every((s) => positionOf(read) < (firstChange.get(s) ?? Infinity));
   const isThere = (value: Value, at: Node): boolean => {
     const node = made.get(value);
-    if (node === undefined || placeOf(node) < placeOf(at)) return true;
+    if (node === undefined || positionOf(node) < positionOf(at)) return true;
     return stateUse(node) === "reads" ? isOld(node) : isGather(node) && node.inputs.every((v) => isThere(v, at));
   };
   return isThere;
@@ -97,26 +98,27 @@ function touchedOnce(graph: Graph): (states: readonly string[]) => boolean {
  * made, and an op whose kernel can add its output into memory gets the attribute `into`. */
 export function accumulateInPlace(graph: Graph, { lowerings }: Target): Graph {
   const made = producers(graph), uses = consumers(graph), outputs = results(graph), edit = new Editor(graph);
-  const places = placeOfMaker(graph), isFree = touchedOnce(graph);
+  const positions = makerPositions(graph), isFree = touchedOnce(graph);
   /** Terms of a sum that is there for one accumulation alone, each with the node where it can be added. A sum may be as long as the
    * graph, so this is no recursion. */
-  const termsOf = (sum: Value, sink: Node, sinkPlace: number): { value: Value; at: Node; place: number }[] => {
-    const open = [{ value: sum, at: sink, place: sinkPlace }], terms: typeof open = [];
+  const termsOf = (sum: Value, sink: Node, sinkPosition: number): { value: Value; at: Node; position: number }[] => {
+    const open = [{ value: sum, at: sink, position: sinkPosition }], terms: typeof open = [];
     for (let term; (term = open.pop());) {
-      const { value } = term, node = made.get(value), place = places[value.id];
+      const { value } = term, node = made.get(value), position = positions[value.id];
       if (!node || !soleUse(uses, outputs, value)) terms.push(term);
-      else if (opOf(node.op).adds) open.push(...node.inputs.toReversed().map((v) => ({ value: v, at: node, place })));
-      else {
+      else if (opOf(node.op).adds) {
+        open.push(...node.inputs.toReversed().map((v) => ({ value: v, at: node, position })));
+      } else {
         const isAdded = lowerings[node.op]?.accumulates && opOf(node.op).into === node.outputs.indexOf(value);
-        terms.push(isAdded ? { value, at: node, place } : term);
+        terms.push(isAdded ? { value, at: node, position } : term);
       }
     }
     return terms;
   };
-  for (const [place, sink] of graph.nodes.entries()) {
+  for (const [position, sink] of graph.nodes.entries()) {
     if (stateUse(sink) !== "adds" || !isFree(touchedStates(sink))) continue;
     edit.drop(sink);
-    const terms = termsOf(sink.inputs[0], sink, place).sort((a, b) => a.place - b.place);
+    const terms = termsOf(sink.inputs[0], sink, position).sort((a, b) => a.position - b.position);
     terms.forEach(({ value, at }, i) => {
       const begin = i === 0 && sink.attrs.begin === true, states = [...touchedStates(sink)];
       if (at !== made.get(value)) edit.add(at, sink.op, [value], { states, begin });
@@ -134,11 +136,11 @@ function joinSlices(graph: Graph): Graph {
   const uses = consumers(graph), outputs = results(graph), edit = new Editor(graph), isFree = touchedOnce(graph);
   for (const node of graph.nodes) {
     if (node.op !== "contract" || node.attrs.into || outputs.has(node.outputs[0])) continue;
-    const [whole] = node.outputs, rowOf = (s: Node) => nums(s.attrs.starts ?? [0])[0];
-    const slices = (uses.get(whole) ?? []).toSorted((a, b) => rowOf(a) - rowOf(b));
+    const [product] = node.outputs, rowOf = (s: Node) => nums(s.attrs.starts ?? [0])[0];
+    const slices = (uses.get(product) ?? []).toSorted((a, b) => rowOf(a) - rowOf(b));
     const sinks = slices.map((s) => s.op === "slice" ? soleUse(uses, outputs, s.outputs[0]) : undefined)
       .filter((n): n is Node => n !== undefined && stateUse(n) === "adds" && isFree(touchedStates(n)));
-    const isRow = (s: Node) => s.outputs[0].shape.slice(1).every((d, i) => d === whole.shape[i + 1]);
+    const isRow = (s: Node) => s.outputs[0].shape.slice(1).every((d, i) => d === product.shape[i + 1]);
     if (slices.length < 2 || sinks.length < slices.length || !slices.every(isRow)) continue;
     let row = 0;
     const covers = slices.every((s) => {
@@ -147,7 +149,7 @@ function joinSlices(graph: Graph): Graph {
       return rowOf(s) === start;
     });
     const { begin } = sinks[0].attrs;
-    if (!covers || row !== whole.shape[0] || sinks.some((s) => s.attrs.begin !== begin)) continue;
+    if (!covers || row !== product.shape[0] || sinks.some((s) => s.attrs.begin !== begin)) continue;
     sinks.forEach((s) => edit.drop(s));
     edit.add(node, "contract", node.inputs, { ...node.attrs, into: sinks.flatMap(touchedStates), begin });
   }
@@ -172,15 +174,15 @@ export function joinUpdates(graph: Graph): Graph {
     const operands = [...[0, 1, 2, 3].flatMap(part), ...nodes[0].inputs.slice(-3)];
     const total = nodes.reduce((sum, node) => sum + sizeOf(node), 0);
     let at = 0;
-    const places = nodes.map((node) => {
+    const indices = nodes.map((node) => {
       const n = sizeOf(node), first = at;
       at += n;
       return node.outputs.map((_, i) => Math.floor(i / n) * total + first + i % n);
     });
     const { bf16, ...attrs } = nodes[0].attrs;
-    const stored = bf16 && { bf16: places.flatMap((p) => nums(bf16).map((i) => p[i])).sort((a, b) => a - b) };
+    const stored = bf16 && { bf16: indices.flatMap((p) => nums(bf16).map((i) => p[i])).sort((a, b) => a - b) };
     const joined = edit.add(nodes.at(-1)!, "adamw", operands, { ...attrs, ...stored });
-    nodes.forEach((node, j) => node.outputs.forEach((v, i) => edit.replace(v, joined.outputs[places[j][i]])));
+    nodes.forEach((node, j) => node.outputs.forEach((v, i) => edit.replace(v, joined.outputs[indices[j][i]])));
   }
   return edit.finish();
 }

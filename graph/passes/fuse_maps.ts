@@ -2,7 +2,7 @@
  * leaves a cluster and comes back.
  * @module */
 import { opOf } from "../builder.ts";
-import { Editor, placeOfMaker, placesBefore } from "../edit.ts";
+import { Editor, makerPositions, positionsBefore } from "../edit.ts";
 import { fillOf, isElementwise } from "../facts.ts";
 import {
   type Attrs,
@@ -31,7 +31,7 @@ interface Cluster {
   /** First and last of its nodes in the graph. */
   first: number;
   last: number;
-  /** Its place in an order of clusters in which each comes after those that it needs. */
+  /** Its position in an order of clusters in which each comes after those that it needs. */
   at: number;
 }
 
@@ -41,26 +41,26 @@ const isMappable = (node: Node | undefined): node is Node =>
 /** The clusters of a graph. They never need each other in a circle. */
 class Clusters {
   readonly #nodes: readonly Node[];
-  readonly #needs: ReturnType<typeof placesBefore>;
+  readonly #needs: ReturnType<typeof positionsBefore>;
   readonly #makers: Int32Array;
-  /** The cluster of each node, by its place in the graph. */
+  /** The cluster of each node, by its position in the graph. */
   readonly #of: Cluster[];
   readonly #order: (Cluster | undefined)[];
 
   /** @param maxSteps longest program. */
   constructor(graph: Graph, readonly maxSteps: number) {
     this.#nodes = graph.nodes;
-    this.#needs = placesBefore(graph);
-    this.#makers = placeOfMaker(graph);
+    this.#needs = positionsBefore(graph);
+    this.#makers = makerPositions(graph);
     this.#of = graph.nodes.map((node, at): Cluster => ({ nodes: [node], first: at, last: at, at }));
     this.#order = [...this.#of];
   }
 
   of(node: Node): Cluster {
-    return this.#of[this.#placeOf(node)];
+    return this.#of[this.#positionOf(node)];
   }
 
-  /** Is the value made in another cluster than that of a reader, which stands at a place in the graph? */
+  /** Is the value made in another cluster than that of a reader, which stands at a position in the graph? */
   leaves(value: Value, reader: number): boolean {
     const maker = this.#makers[value.id];
     return maker >= 0 && this.#of[maker] !== this.#of[reader];
@@ -68,16 +68,16 @@ class Clusters {
 
   /** The nodes of a cluster in the order of the graph. */
   inOrder({ nodes }: Cluster): Node[] {
-    return nodes.toSorted((a, b) => this.#placeOf(a) - this.#placeOf(b));
+    return nodes.toSorted((a, b) => this.#positionOf(a) - this.#positionOf(b));
   }
 
-  #placeOf({ outputs }: Node): number {
+  #positionOf({ outputs }: Node): number {
     return this.#makers[outputs[0].id];
   }
 
-  /** Places of all that the nodes of a cluster wait for. */
+  /** Positions of all that the nodes of a cluster wait for. */
   #sources({ nodes, first }: Cluster): readonly number[] {
-    return nodes.length === 1 ? this.#needs[first] : nodes.flatMap((n) => this.#needs[this.#placeOf(n)]);
+    return nodes.length === 1 ? this.#needs[first] : nodes.flatMap((n) => this.#needs[this.#positionOf(n)]);
   }
 
   /** Puts the nodes of `b` into `a`, if both can run at once. */
@@ -99,7 +99,7 @@ class Clusters {
     }
     for (const node of b.nodes) {
       a.nodes.push(node);
-      this.#of[this.#placeOf(node)] = a;
+      this.#of[this.#positionOf(node)] = a;
     }
     a.first = Math.min(a.first, b.first);
     a.last = Math.max(a.last, b.last);
@@ -110,8 +110,9 @@ class Clusters {
     const isSum = (n: Node) => opOf(n.op).adds === true;
     if (!a.nodes.every(isSum) || !b.nodes.every(isSum)) return false;
     const terms = new Set([...this.#sources(a), ...this.#sources(b)]);
-    const others = [...terms].filter((place) => this.#of[place] !== a && this.#of[place] !== b);
-    const isWaiting = (place: number) => !isMappable(this.#nodes[place]) && this.#of[place].at > Math.min(a.at, b.at);
+    const others = [...terms].filter((position) => this.#of[position] !== a && this.#of[position] !== b);
+    const isWaiting = (position: number) =>
+      !isMappable(this.#nodes[position]) && this.#of[position].at > Math.min(a.at, b.at);
     return others.length > MAX_TERMS && others.some(isWaiting);
   }
 

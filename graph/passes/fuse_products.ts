@@ -12,7 +12,7 @@ import { str } from "../op.ts";
 interface Group {
   readonly members: readonly Node[];
   /** What backward makes again of each. */
-  readonly copies: readonly (Node | undefined)[];
+  readonly remade: readonly (Node | undefined)[];
   /** The parameters. */
   readonly states: readonly string[];
   /** Output dim that holds the free label. */
@@ -83,12 +83,12 @@ const label = (dims: string, term: number, dim: number): string => {
 };
 
 function findGroups(facts: Facts): Group[] {
-  const { graph, made } = facts, byKey = new Map<string, Node[]>(), copies = new Map<string, Node>();
+  const { graph, made } = facts, byKey = new Map<string, Node[]>(), remade = new Map<string, Node>();
   for (const node of graph.nodes) {
     if (node.op !== "contract") continue;
     const weight = made.get(node.inputs[1]), state = facts.parameterOf(node.inputs[1]);
     if (state === undefined || !weight) continue;
-    if (node.phase === "remade") copies.set(state, node);
+    if (node.phase === "remade") remade.set(state, node);
     if (inBackward(node) || facts.isSent(node.outputs[0])) continue;
     const dims = str(node.attrs.dims), { inputs: [x, w], outputs: [y] } = parseDims(dims);
     const free = w.filter((d) => !x.some((e) => e[0] === d[0]));
@@ -104,7 +104,7 @@ function findGroups(facts: Facts): Group[] {
     states.forEach((s) => taken.add(s));
     const dims = str(members[0].attrs.dims), free = label(dims, 1, 0);
     const dim = parseDims(dims).outputs[0].findIndex((d) => d[0] === free);
-    groups.push({ members, copies: states.map((s) => copies.get(s)), states, dim });
+    groups.push({ members, remade: states.map((s) => remade.get(s)), states, dim });
   }
   return groups;
 }
@@ -120,8 +120,8 @@ export function joinProducts(graph: Graph): Graph {
   for (const group of findGroups(facts)) {
     const weights = new Weights(edit, facts, group), backward = gradients(group, facts);
     joinMembers(edit, group, group.members, weights);
-    // A copy is made by the same product as what it is a copy of, so that it has the same bits.
-    joinMembers(edit, group, group.copies, weights);
+    // What is made again is made by the same product, so that it has the same bits.
+    joinMembers(edit, group, group.remade, weights);
     if (backward) joinGradients(edit, backward, weights);
   }
   return edit.finish();

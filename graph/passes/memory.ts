@@ -24,8 +24,8 @@ import { transfersOf } from "../units.ts";
 import type { View } from "../view.ts";
 import { bestFit } from "./best_fit.ts";
 
-/** One piece of the shared region while it is in use. */
-export interface Block {
+/** A part of the shared region while it is in use. */
+export interface Allocation {
   /** Bytes from the start of the arena. */
   offset: number;
   readonly bytes: number;
@@ -59,7 +59,7 @@ export interface Spot {
 export interface SectionMemory {
   readonly graph: Graph;
   readonly places: Places;
-  readonly blocks: readonly Block[];
+  readonly allocations: readonly Allocation[];
   readonly inputs: readonly HostSlot[];
   readonly outputs: readonly HostSlot[];
   readonly inputBytes: number;
@@ -102,7 +102,7 @@ export interface MemoryOptions {
 export function memory(graphs: readonly Graph[], { target, threads, slots: count = 1 }: MemoryOptions): MemoryPlan {
   const { states, bytes: stateBytes, slotBytes, categories } = placeStates(graphs, target.alignment);
   const sections = graphs.map((graph) => planSection(graph, { target, threads, states, start: stateBytes }));
-  const end = sections.flatMap((s) => s.blocks).reduce((n, b) => Math.max(n, b.offset + b.bytes), stateBytes);
+  const end = sections.flatMap((s) => s.allocations).reduce((n, b) => Math.max(n, b.offset + b.bytes), stateBytes);
   const slots = { count, bytes: slotBytes }, activation = count * slotBytes;
   const arenaBytes = align(end + activation, target.page);
   return {
@@ -191,7 +191,7 @@ function planSection(
     home,
     isIdle: (node) => places.isView(node) || inPlaceAssigns.has(node),
   });
-  const blocks = new Map<Base, Block>();
+  const allocations = new Map<Base, Allocation>();
   // What is gathered ahead for backward does not begin it.
   const gradient = graph.nodes.findIndex((n) => n.phase === "backward");
   const gathers = transfersOf(graph).filter((t) => t.kind === "gather").flatMap((t) => t.node.outputs);
@@ -199,9 +199,9 @@ function planSection(
   for (const [base, { first, last, held, bytes, label }] of lives) {
     const isKept = gradient > 0 && first < gradient && last >= gradient;
     const use = gathered.has(base) ? "gathered" : isKept ? "kept" : "transient";
-    blocks.set(base, { offset: 0, bytes, first, last, held, use, label });
+    allocations.set(base, { offset: 0, bytes, first, last, held, use, label });
   }
-  const scratch = new Map<Node, Block>();
+  const scratch = new Map<Node, Allocation>();
   for (const [i, node] of graph.nodes.entries()) {
     const bytes = lowerings[node.op]?.scratch?.(node, threads) ?? 0;
     if (bytes > 0) {
@@ -209,8 +209,8 @@ function planSection(
       scratch.set(node, { offset: 0, bytes, ...life, use: "scratch", label: `scratch of ${label(node)}` });
     }
   }
-  const list = [...blocks.values(), ...scratch.values()];
-  bestFit(list, { start, alignment, isSent: (block) => isCollective(graph.nodes[block.first]) });
+  const list = [...allocations.values(), ...scratch.values()];
+  bestFit(list, { start, alignment, isSent: ({ first }) => isCollective(graph.nodes[first]) });
   const host = (slots: readonly { name: string; value: Value }[]) => {
     let offset = 0;
     const placed = slots.map(({ name, value }) => {
@@ -224,14 +224,14 @@ function planSection(
   return {
     graph,
     places,
-    blocks: list,
+    allocations: list,
     inputs: inputs.placed,
     outputs: outputs.placed,
     inputBytes: inputs.bytes,
     outputBytes: outputs.bytes,
     spotOf: (base) => {
       const root = home(base), state = base.kind === "state" ? base.names[0] : assigned.get(root);
-      return state === undefined ? { space: "arena", offset: blocks.get(root)!.offset } : stateSpot(state);
+      return state === undefined ? { space: "arena", offset: allocations.get(root)!.offset } : stateSpot(state);
     },
     scratchOf: (node) => scratch.get(node),
     inPlaceAssigns,
@@ -401,8 +401,8 @@ function shareMemory(
         pairs.some(([x, y]) => node.outputs[x] === out && node.inputs[y] === input);
       const safe = written.every((w) => read.some((r) => match(w, r))) &&
         read.every((r) => written.some((w) => match(w, r)));
-      const whole = written.reduce((n, v) => n + sizeBytes(v), 0) === fresh.bytes;
-      if (!safe || !whole) continue;
+      const covers = written.reduce((n, v) => n + sizeBytes(v), 0) === fresh.bytes;
+      if (!safe || !covers) continue;
       parent.set(b, a);
       old.last = fresh.last;
       lives.delete(b);

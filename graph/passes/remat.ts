@@ -1,5 +1,5 @@
-/** Pass `remat`: which forward values are kept for backward, and which are made again there by copies of the nodes that made
- * them: activation checkpointing (Chen et al. 2016). A copy is its node in the phase `remade`; it computes the same numbers, so
+/** Pass `remat`: which forward values are kept for backward, and which are made again there by the nodes that made
+ * them: activation checkpointing (Chen et al. 2016). Such a node is there twice, in the phase `remade` too; it computes the same numbers, so
  * gradients keep every bit. What leaves a block is always kept. The _turn_ is where backward begins.
  * @module */
 import { Builder, opOf, withInputs } from "../builder.ts";
@@ -80,7 +80,7 @@ export class Forward {
     return this.nodes.filter((n) => n.block !== undefined && blocks.has(n.block) && !this.leaving.has(n));
   }
 
-  /** Values that are kept when some nodes are made again: what gradients read, or those copies. */
+  /** Values that are kept when some nodes are made again: what gradients read, or what is made again. */
   keptWith(remade: ReadonlySet<Node>): Set<Value> {
     const kept = new Set(this.needed);
     for (const node of this.nodes.toReversed()) {
@@ -157,42 +157,42 @@ export function remat(graph: Graph, policy: RematPolicy = { mode: "none" }): Gra
   return remake(graph, leastKept(forward, new Set(allowedBy(graph, forward, policy))));
 }
 
-/** Lets backward read copies of some forward nodes, made right before the first of them is read, instead of what forward made.
- * @param remade nodes before the turn, without effect; views need not be named. Those that backward does not need are not copied. */
+/** Lets backward make what some forward nodes make again, right before the first of it is read, instead of reading what forward made.
+ * @param remade nodes before the turn, without effect; views need not be named. Those that backward does not need are not repeated. */
 export function remake(graph: Graph, remade: ReadonlySet<Node>): Graph {
   if (remade.size === 0) return graph;
   const made = producers(graph), position = new Map(graph.nodes.map((n, at) => [n, at]));
-  const builder = Builder.beside(graph), nodes: Node[] = [], copies = new Map<Value, Value>();
-  const again = new Map<Node, boolean>();
+  const builder = Builder.beside(graph), nodes: Node[] = [], again = new Map<Value, Value>();
+  const isRepeated = new Map<Node, boolean>();
   for (const node of graph.nodes) {
     const source = isViewOp(node.op) ? made.get(node.inputs[0]) : undefined;
-    again.set(node, remade.has(node) || source !== undefined && again.get(source)!);
+    isRepeated.set(node, remade.has(node) || source !== undefined && isRepeated.get(source)!);
   }
-  /** Nodes to copy for a node of backward, in their old order. */
+  /** Nodes to repeat for a node of backward, in their old order. */
   const missing = (reader: Node): Node[] => {
     const found = new Set<Node>(), stack = [reader];
     for (let node; (node = stack.pop());) {
       for (const v of node.inputs) {
         const source = made.get(v);
-        if (!source || !again.get(source) || copies.has(v) || found.has(source)) continue;
+        if (!source || !isRepeated.get(source) || again.has(v) || found.has(source)) continue;
         found.add(source);
         stack.push(source);
       }
     }
     return [...found].sort((a, b) => position.get(a)! - position.get(b)!);
   };
-  const now = (v: Value): Value => copies.get(v) ?? v;
+  const now = (v: Value): Value => again.get(v) ?? v;
   for (const node of graph.nodes) {
     if (!inBackward(node)) {
       nodes.push(node);
       continue;
     }
     for (const source of missing(node)) {
-      const again = builder.emit(source.op, source.inputs.map(now), source.attrs, { ...source, phase: "remade" });
-      again.forEach((v, i) => copies.set(source.outputs[i], v));
+      const made = builder.emit(source.op, source.inputs.map(now), source.attrs, { ...source, phase: "remade" });
+      made.forEach((v, i) => again.set(source.outputs[i], v));
       nodes.push(builder.nodes.at(-1)!);
     }
-    nodes.push(node.inputs.some((v) => copies.has(v)) ? withInputs(node, node.inputs.map(now)) : node);
+    nodes.push(node.inputs.some((v) => again.has(v)) ? withInputs(node, node.inputs.map(now)) : node);
   }
   return removeDeadNodes(withNodes(graph, nodes));
 }

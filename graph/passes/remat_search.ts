@@ -8,7 +8,7 @@ import { type Graph, inBackward, type Node, numel, producers, sizeBytes, type Va
 import { flopsOf } from "../op.ts";
 import type { Costs } from "../target/target.ts";
 import { joinedProducts } from "./fuse_products.ts";
-import type { Block } from "./memory.ts";
+import type { Allocation } from "./memory.ts";
 import { Forward, leastKept, recomputedFlops, remake } from "./remat.ts";
 
 /** What the search shall do. */
@@ -21,7 +21,7 @@ export type RematBudget =
 /** More sets than these are not looked at closely. */
 const MOST_ATOMS = 12, MOST_CHOICES = 16;
 /** How many assignments of choices to the first blocks are carried on to the next. */
-const MOST_PARTIALS = 1000;
+const MOST_ASSIGNMENTS = 1000;
 /** How many plans are made to find the cheapest one that fits. */
 const MOST_JUDGED = 16;
 /** Part of the arena that an estimate may be off by. */
@@ -32,7 +32,7 @@ export interface Judged {
   /** After all passes. */
   readonly graph: Graph;
   /** The pieces of the shared region that this graph uses. */
-  readonly blocks: readonly Block[];
+  readonly allocations: readonly Allocation[];
   /** Of all graphs of the step. */
   readonly arenaBytes: number;
 }
@@ -105,8 +105,8 @@ interface BlockChoices {
   readonly choices: Choice[];
 }
 
-/** A partial assignment of choices to blocks, from the first block on. */
-interface Partial {
+/** An assignment of choices to blocks, from the first block on. */
+interface Assignment {
   readonly kept: number;
   readonly peak: number;
   readonly seconds: number;
@@ -121,7 +121,7 @@ export class RematSearch {
   readonly #costs: Costs;
   readonly #points = new Map<string, EvaluatedPoint>();
   readonly #indices: ReadonlyMap<Node, number>;
-  #assignments: (Partial & { readonly bytes: number })[] | undefined;
+  #assignments: (Assignment & { readonly bytes: number })[] | undefined;
   /** Blocks and what in them could be kept or made again. */
   readonly blocks: readonly { readonly name: string; readonly atoms: readonly Atom[] }[];
 
@@ -175,26 +175,26 @@ export class RematSearch {
   }
 
   /** Assignments that are worth a look, the fastest first and each smaller than those before it, by estimate. */
-  #estimates(): readonly (Partial & { readonly bytes: number })[] {
+  #estimates(): readonly (Assignment & { readonly bytes: number })[] {
     if (this.#assignments) return this.#assignments;
     const all = this.#evaluate(this.#all), outside = this.#outside(all.judged);
-    let partials: Partial[] = [{ kept: 0, peak: 0, seconds: 0, choices: [] }], grid = 1;
+    let assignments: Assignment[] = [{ kept: 0, peak: 0, seconds: 0, choices: [] }], grid = 1;
     for (const { choices } of this.#analyse()) {
-      partials = partials.flatMap((before) =>
-        choices.map((choice): Partial => ({
+      assignments = assignments.flatMap((before) =>
+        choices.map((choice): Assignment => ({
           kept: before.kept + choice.kept,
           peak: Math.max(before.peak, before.kept + choice.peak),
           seconds: before.seconds + choice.seconds,
           choices: [...before.choices, choice],
         }))
       );
-      for (partials = fastestOf(partials, grid); partials.length > MOST_PARTIALS; grid *= 2) {
-        partials = fastestOf(partials, grid);
+      for (assignments = fastestOf(assignments, grid); assignments.length > MOST_ASSIGNMENTS; grid *= 2) {
+        assignments = fastestOf(assignments, grid);
       }
     }
-    const whole = partials.map((p) => ({ ...p, bytes: Math.max(p.peak, p.kept + outside) }));
+    const complete = assignments.map((p) => ({ ...p, bytes: Math.max(p.peak, p.kept + outside) }));
     let least = Infinity;
-    this.#assignments = whole.sort((a, b) => a.seconds - b.seconds || a.bytes - b.bytes).filter(({ bytes }) => {
+    this.#assignments = complete.sort((a, b) => a.seconds - b.seconds || a.bytes - b.bytes).filter(({ bytes }) => {
       const isSmaller = bytes < least;
       least = Math.min(least, bytes);
       return isSmaller;
@@ -286,7 +286,7 @@ export class RematSearch {
     return points.filter((p, i) => points.slice(0, i).every((q) => q.arenaBytes > p.arenaBytes));
   }
 
-  #pointOf({ choices }: Partial): RematPoint {
+  #pointOf({ choices }: Assignment): RematPoint {
     return this.#evaluate(new Set(choices.flatMap((c) => [...c.keep])));
   }
 
@@ -336,13 +336,13 @@ export class RematSearch {
 }
 
 /** Of assignments whose bytes are alike, on a grid of so many bytes, the fastest. */
-function fastestOf(partials: readonly Partial[], grid: number): Partial[] {
-  const best = new Map<string, Partial>();
-  for (const partial of partials) {
-    const key = `${Math.round(partial.kept / grid)} ${Math.round(partial.peak / grid)}`, known = best.get(key);
-    const isBetter = !known || partial.seconds < known.seconds ||
-      partial.seconds === known.seconds && partial.kept < known.kept;
-    if (isBetter) best.set(key, partial);
+function fastestOf(assignments: readonly Assignment[], grid: number): Assignment[] {
+  const best = new Map<string, Assignment>();
+  for (const assignment of assignments) {
+    const key = `${Math.round(assignment.kept / grid)} ${Math.round(assignment.peak / grid)}`, known = best.get(key);
+    const isBetter = !known || assignment.seconds < known.seconds ||
+      assignment.seconds === known.seconds && assignment.kept < known.kept;
+    if (isBetter) best.set(key, assignment);
   }
   return [...best.values()];
 }
@@ -356,10 +356,10 @@ function smallestJoined(atoms: readonly Atom[]): Atom[] {
 }
 
 /** Bytes alive at each node, the block that it belongs to, and what each block keeps for its backward. */
-function profile({ graph, blocks }: Judged) {
+function profile({ graph, allocations }: Judged) {
   const changes = new Float64Array(graph.nodes.length + 2), kept = new Map<string, number>();
   const blockAt = graph.nodes.map((n) => n.block);
-  for (const { first, last, bytes, use } of blocks) {
+  for (const { first, last, bytes, use } of allocations) {
     changes[first] += bytes;
     changes[last + 1] -= bytes;
     const block = blockAt[first];

@@ -1,5 +1,5 @@
 /** Pass `reshard`: parameters are gathered for forward, and again for backward, instead of being kept in between (ZeRO-3; FSDP's
- * "reshard after forward"). What backward reads, also to make activations again, are copies of the gathers. The last unit stays as it
+ * "reshard after forward"). What backward reads, also to make activations again, are gathers again. The last unit stays as it
  * is: backward begins with it.
  * @module */
 import type { Graph } from "../ir.ts";

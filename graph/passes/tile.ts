@@ -4,7 +4,7 @@
  * @module */
 import { Builder, opOf, withInputs } from "../builder.ts";
 import { type Dim, expandDims, type Signature } from "../dims.ts";
-import { placesBefore, touchedStates } from "../edit.ts";
+import { positionsBefore, touchedStates } from "../edit.ts";
 import { fillOf, rowsOf } from "../facts.ts";
 import { type Graph, type Lookup, type Node, numel, type Origin, producers, type Value, withNodes } from "../ir.ts";
 import { num } from "../op.ts";
@@ -81,21 +81,23 @@ function regionOf(graph: Graph, value: Value): Region | Refusal {
 
 /** The nodes outside of some that need what those make, and that those need. */
 function between(graph: Graph, nodes: ReadonlySet<Node>): Set<Node> {
-  const needs = placesBefore(graph), found = new Set<Node>();
+  const needs = positionsBefore(graph), found = new Set<Node>();
   const isLate = lateFlags(graph, nodes);
   for (let at = graph.nodes.length - 1; at >= 0; at--) {
     const node = graph.nodes[at];
     if (!nodes.has(node) && !found.has(node)) continue;
-    for (const place of needs[at]) if (isLate[place] && !nodes.has(graph.nodes[place])) found.add(graph.nodes[place]);
+    for (const position of needs[at]) {
+      if (isLate[position] && !nodes.has(graph.nodes[position])) found.add(graph.nodes[position]);
+    }
   }
   return found;
 }
 
-/** For each place in a graph, 1 if its node needs, over others too, what some nodes make. */
+/** For each position in a graph, 1 if its node needs, over others too, what some nodes make. */
 function lateFlags(graph: Graph, nodes: ReadonlySet<Node>): Uint8Array {
-  const needs = placesBefore(graph), isLate = new Uint8Array(graph.nodes.length);
+  const needs = positionsBefore(graph), isLate = new Uint8Array(graph.nodes.length);
   for (let at = graph.nodes.findIndex((n) => nodes.has(n)); at < isLate.length; at++) {
-    for (const place of needs[at]) if (isLate[place] || nodes.has(graph.nodes[place])) isLate[at] = 1;
+    for (const position of needs[at]) if (isLate[position] || nodes.has(graph.nodes[position])) isLate[at] = 1;
   }
   return isLate;
 }
@@ -137,7 +139,7 @@ interface Loss {
   readonly node: Node;
   readonly logits: Value;
   /** Why they cannot be made in chunks, where that is so. */
-  readonly whole?: Refusal;
+  readonly refusal?: Refusal;
 }
 
 const isLoss = ({ op }: Node): boolean => opOf(op).logits !== undefined;
@@ -149,34 +151,34 @@ function lossesOf(graph: Graph): Loss[] {
     while (source && rowsOf(source.op) === "dims") {
       const inputs = source.inputs.filter((v) => fillOf(made.get(v)) === undefined);
       if (inputs.length !== 1) {
-        return { node, logits, whole: refusal(source, "they come of several values, not of one product") };
+        return { node, logits, refusal: refusal(source, "they come of several values, not of one product") };
       }
       logits = inputs[0];
       source = made.get(logits);
     }
-    if (!source || opOf(source.op).recompute !== "matmul") return { node, logits, whole: "no product makes them" };
+    if (!source || opOf(source.op).recompute !== "matmul") return { node, logits, refusal: "no product makes them" };
     const region = regionOf(graph, logits);
-    if (typeof region === "string") return { node, logits, whole: region };
+    if (typeof region === "string") return { node, logits, refusal: region };
     const isResult = [...region.carried].some(([v, dims]) =>
       results.has(v) && logits.shape.every((_, d) => dims.includes(d))
     );
-    return isResult ? { node, logits, whole: "they are a result of the graph" } : { node, logits };
+    return isResult ? { node, logits, refusal: "they are a result of the graph" } : { node, logits };
   });
 }
 
 /** The logits of each cross-entropy that a product makes and that can be tiled. */
 export function lossRegions(graph: Graph): Value[] {
-  return [...new Set(lossesOf(graph).filter((l) => l.whole === undefined).map((l) => l.logits))];
+  return [...new Set(lossesOf(graph).filter((l) => l.refusal === undefined).map((l) => l.logits))];
 }
 
 /** The nodes outside a region in two parts, each in its old order: what can stand in front of all chunks, and what comes after
  * them since it uses what they make (or was behind everything that the region needs). */
 function split(graph: Graph, region: Region): { before: Node[]; after: Node[] } {
-  const needs = placesBefore(graph), isLate = lateFlags(graph, region.nodes);
+  const needs = positionsBefore(graph), isLate = lateFlags(graph, region.nodes);
   let last = graph.nodes.findIndex((n) => region.nodes.has(n));
   for (const [at, node] of graph.nodes.entries()) {
     if (!region.nodes.has(node)) continue;
-    for (const place of needs[at]) if (!region.nodes.has(graph.nodes[place])) last = Math.max(last, place);
+    for (const position of needs[at]) if (!region.nodes.has(graph.nodes[position])) last = Math.max(last, position);
   }
   const before: Node[] = [], after: Node[] = [];
   for (const [at, node] of graph.nodes.entries()) {
@@ -311,11 +313,11 @@ export function tile(graph: Graph, options: TileOptions): Graph {
   const { rows, chunks } = options;
   if (!(rows >= 1)) throw new RangeError(`Cannot tile by ${rows} rows: expected at least 1`);
   if (!(chunks >= 1)) throw new RangeError(`Cannot tile into ${chunks} chunks: expected at least 1`);
-  const losses = options.values ? [] : lossesOf(graph), isWhole = (l: Loss) => l.whole !== undefined;
+  const losses = options.values ? [] : lossesOf(graph), isWhole = (l: Loss) => l.refusal !== undefined;
   const values = options.values ?? new Set(losses.filter((l) => !isWhole(l)).map((l) => l.logits));
   const tiled = [...values].reduce((g, value) => tileRegion(g, value, { rows, chunks }), graph);
   const notices = losses.filter(isWhole)
     .filter(({ node, logits }) => numel(logits.shape.slice(0, -1)) > rows * slicesOf(node, logits))
-    .map(({ node, whole }) => `holds all logits of ${scopeText(node) || "its loss"} at once, since ${whole}`);
+    .map(({ node, refusal }) => `holds all logits of ${scopeText(node) || "its loss"} at once, since ${refusal}`);
   return notices.length === 0 ? tiled : { ...tiled, notices: [...tiled.notices, ...notices] };
 }

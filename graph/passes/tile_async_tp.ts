@@ -43,11 +43,11 @@ class Overlap {
 
   /** A gather whose rows are multiplied right away. */
   gather(node: Node): void {
-    const { edit } = this, [whole] = node.outputs, dim = num(node.attrs.dim), group = groupOf(node);
-    const products = (this.#uses.get(whole) ?? []).flatMap((product) => {
+    const { edit } = this, [gathered] = node.outputs, dim = num(node.attrs.dim), group = groupOf(node);
+    const products = (this.#uses.get(gathered) ?? []).flatMap((product) => {
       // A product of the other direction finds all rows there.
       const isHere = product.op === "contract" && !product.attrs.into && inBackward(product) === inBackward(node);
-      const free = isHere ? freeDim(product, whole, dim) : undefined;
+      const free = isHere ? freeDim(product, gathered, dim) : undefined;
       return free === undefined ? [] : [{ product, free, parts: [] as Value[] }];
     });
     if (products.length === 0) return;
@@ -58,13 +58,13 @@ class Overlap {
       const place = back === 0 ? node : at;
       if (back < group.size - 1) slices.push(edit.add(place, "ring_shift", [slice], group).outputs[0]);
       for (const { product, parts } of products) {
-        const inputs = product.inputs.map((v) => v === whole ? slice : v);
+        const inputs = product.inputs.map((v) => v === gathered ? slice : v);
         parts.push(edit.add(at, "contract", inputs, product.attrs).outputs[0]);
       }
     }
     const join = (parts: Value[], dim: number) => edit.add(at, "concat_by_rank", parts, { ...group, dim }).outputs[0];
     products.forEach(({ product, free, parts }) => edit.replace(product.outputs[0], join(parts, free)));
-    edit.replace(whole, join(slices, dim));
+    edit.replace(gathered, join(slices, dim));
   }
 
   /** A scatter of a sum that products make. What is rounded to bf16 is summed in f32 by the scatter, and stays as it is. */

@@ -180,8 +180,8 @@ Deno.test("in the memory of a rank there are no more logits than those of a chun
     const chunk = 4 * cpu.chunks.rows * vocabSize;
     const [rows, columns] = localShape([batch, seqLen], layouts.input(graphs.microbatch.inputs[0]), mesh.degrees);
     assert(4 * rows * columns * vocabSize / mesh.degrees.tp > chunk, "the logits would be larger than a chunk");
-    for (const { graph, blocks } of sections) {
-      const large = blocks.filter((b) => b.bytes > chunk).map((b) => `${graph.name}: ${b.label}`);
+    for (const { graph, allocations } of sections) {
+      const large = allocations.filter((b) => b.bytes > chunk).map((b) => `${graph.name}: ${b.label}`);
       assertEquals(large, [], JSON.stringify([options, plan]));
     }
   }

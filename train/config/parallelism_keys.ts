@@ -71,11 +71,11 @@ export const parallelismKeys = section("The mesh of ranks. --mesh is short for t
     "sequences",
   ),
   module_fqns_per_model_part: key(
-    z.array(z.array(text)).nullable(),
+    z.array(z.array(text)).nullable().meta({ expected: "lists of paths, one for each stage, or None" }),
     null,
     'By stage, the paths of its modules: [["tok_embeddings", "layers.0"], ["layers.1", "norm", "output"]]; None: an even cut.',
   ),
-  data_parallel_replicate_degree: key(count, 1, "Axis dp_replicate: copies of the shards.", "ranks"),
+  data_parallel_replicate_degree: key(count, 1, "Axis dp_replicate: replicas of the shards.", "ranks"),
   data_parallel_shard_degree: key(
     countOrMinusOne,
     -1,

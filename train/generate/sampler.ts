@@ -166,12 +166,12 @@ function largest(logits: Float32Array, count: number): Uint32Array {
 
 /** The fewest of the likeliest tokens whose weights make up a part of all weights. */
 function nucleus(all: Candidates, part: number): Candidates {
-  const whole = sumOf(all.weights);
+  const total = sumOf(all.weights);
   // Tokens below this have less than the rest together, so that they need not be sorted.
-  const { tokens, weights } = filtered(all, (1 - part) * whole / all.tokens.length);
+  const { tokens, weights } = filtered(all, (1 - part) * total / all.tokens.length);
   const order = Uint32Array.from(tokens.keys()).sort((a, b) => weights[b] - weights[a] || tokens[a] - tokens[b]);
   let sum = 0, count = 0;
-  while (count < order.length && sum < part * whole) sum += weights[order[count++]];
+  while (count < order.length && sum < part * total) sum += weights[order[count++]];
   const kept = order.subarray(0, count);
   return { tokens: kept.map((i) => tokens[i]), weights: Float64Array.from(kept, (i) => weights[i]) };
 }

@@ -48,10 +48,11 @@ function divisors(from: number): number[] {
 /** The same steps in smaller pieces. @param dataRanks ranks that share out a step's sequences. */
 const batch = (dataRanks: number): Knob => (config) => {
   const { local_batch_size: from, global_batch_size: global } = config.training;
-  const whole = global < 0 ? from * dataRanks : global;
+  const sequences = global < 0 ? from * dataRanks : global;
   return divisors(from).map((to) => ({
-    text: `training.local_batch_size ${to} instead of ${from} (training.global_batch_size ${whole}: the same steps)`,
-    config: replaced(replaced(config, "training.local_batch_size", to), "training.global_batch_size", whole),
+    text:
+      `training.local_batch_size ${to} instead of ${from} (training.global_batch_size ${sequences}: the same steps)`,
+    config: replaced(replaced(config, "training.local_batch_size", to), "training.global_batch_size", sequences),
   }));
 };
 

@@ -169,7 +169,7 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
     memory: use,
     device: deviceFit(use.arena, options.deviceMemory),
     largestIn: largest.graph.name,
-    largest: largest.blocks.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10)
+    largest: largest.allocations.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10)
       .map(({ label, bytes, use }) => ({ label, bytes, kept: use === "kept" })),
     sections,
     checkpoint: planCheckpoints({

@@ -98,19 +98,21 @@ const bar = (share: number, color: string): string =>
 /** Most ranks that are drawn along each axis: beyond, a picture says no more. */
 const DRAWN: Readonly<Record<OwnAxis, number>> = { pp: 1, dp_replicate: 4, dp_shard: 64, cp: 16, tp: 32 };
 
-/** The mesh: a block for each copy, in it a box for each shard, in it a column for each rank of `tp` and a line for each of `cp`. */
+/** The mesh: a frame for each replica, in it a box for each shard, in it a column for each rank of `tp` and a line for each of `cp`. */
 function meshPicture({ mesh }: MeshPlan): string {
   const drawn = (axis: OwnAxis) => Math.min(mesh[axis], DRAWN[axis]);
-  const [copies, shards, lines, columns] = [drawn("dp_replicate"), drawn("dp_shard"), drawn("cp"), drawn("tp")];
+  const [replicas, shards, lines, columns] = [drawn("dp_replicate"), drawn("dp_shard"), drawn("cp"), drawn("tp")];
   const cell = 12, pad = 4, gap = 6, left = mesh.dp_replicate > 1 ? 110 : 0;
   const width = columns * cell + 2 * pad, height = lines * cell + 2 * pad;
   const fitting = Math.max(1, Math.floor((1040 - left) / (width + gap)));
-  const rows = Math.ceil(shards / fitting), perRow = Math.ceil(shards / rows), copyHeight = rows * (height + gap) + 10;
+  const rows = Math.ceil(shards / fitting),
+    perRow = Math.ceil(shards / rows),
+    replicaHeight = rows * (height + gap) + 10;
   const parts: string[] = [];
-  for (let r = 0; r < copies; r++) {
-    if (left > 0) parts.push(`<text x="0" y="${r * copyHeight + 16}">dp_replicate ${r}</text>`);
+  for (let r = 0; r < replicas; r++) {
+    if (left > 0) parts.push(`<text x="0" y="${r * replicaHeight + 16}">dp_replicate ${r}</text>`);
     for (let s = 0; s < shards; s++) {
-      const x = left + s % perRow * (width + gap), y = r * copyHeight + Math.floor(s / perRow) * (height + gap);
+      const x = left + s % perRow * (width + gap), y = r * replicaHeight + Math.floor(s / perRow) * (height + gap);
       parts.push(`<rect x="${x}" y="${y}" width="${width}" height="${height}" rx="3" class="box"/>`);
       for (let c = 0; c < lines; c++) {
         for (let t = 0; t < columns; t++) {
@@ -123,13 +125,13 @@ function meshPicture({ mesh }: MeshPlan): string {
       }
     }
   }
-  const size = [left + perRow * (width + gap), copies * copyHeight];
+  const size = [left + perRow * (width + gap), replicas * replicaHeight];
   const cut = AXES.filter((axis) => axis !== "pp" && mesh[axis] > DRAWN[axis]);
   const more = cut.length === 0
     ? ""
     : ` Drawn are the first ${cut.map((a) => `${DRAWN[a]} of ${mesh[a]} along ${a}`).join(", ")}.`;
   const words = [
-    ...(mesh.dp_replicate > 1 ? ["a block of boxes for each copy (dp_replicate)"] : []),
+    ...(mesh.dp_replicate > 1 ? ["a frame of boxes for each replica (dp_replicate)"] : []),
     "a box for each data-parallel shard (dp_shard)",
     ...(mesh.cp > 1 ? ["a line in it for each part of the sequence (cp)"] : []),
     ...(mesh.tp > 1 ? ["a column in it for each part of the tensors (tp)"] : []),

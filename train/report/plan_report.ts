@@ -5,7 +5,7 @@ import type { ProgramMemory } from "../../ffi/program.ts";
 import { opOf } from "../../graph/builder.ts";
 import type { Graph } from "../../graph/ir.ts";
 import { flopsOf } from "../../graph/op.ts";
-import type { Block, MemoryPlan, SectionMemory } from "../../graph/passes/memory.ts";
+import type { Allocation, MemoryPlan, SectionMemory } from "../../graph/passes/memory.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import type { Compiled } from "../compile.ts";
 import { modelText, slowPaths } from "./header.ts";
@@ -62,14 +62,14 @@ export function graphFlops(graph: Graph): number {
 }
 
 /** Most bytes that a section has alive at once in the region that sections share, by what they are for. */
-function peakOf(blocks: readonly Block[]): Record<Block["use"] | "all", number> {
-  let peak = { kept: 0, gathered: 0, transient: 0, scratch: 0, all: 0 }, there: Block[] = [];
-  const meet = (a: Block, b: Block) => a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
-  for (const block of blocks.toSorted((a, b) => a.first - b.first)) {
-    there = [...there.filter((b) => b.held >= block.first), block];
-    const alive = there.filter((b) => b.last >= block.first);
+function peakOf(allocations: readonly Allocation[]): Record<Allocation["use"] | "all", number> {
+  let peak = { kept: 0, gathered: 0, transient: 0, scratch: 0, all: 0 }, there: Allocation[] = [];
+  const meet = (a: Allocation, b: Allocation) => a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+  for (const own of allocations.toSorted((a, b) => a.first - b.first)) {
+    there = [...there.filter((b) => b.held >= own.first), own];
+    const alive = there.filter((b) => b.last >= own.first);
     // What is still on its way counts, unless the next to travel lies there already.
-    const held = there.filter((b) => b.last < block.first && !alive.some((a) => meet(a, b)));
+    const held = there.filter((b) => b.last < own.first && !alive.some((a) => meet(a, b)));
     const now = { kept: 0, gathered: 0, transient: 0, scratch: 0, all: 0 };
     for (const { use, bytes } of [...alive, ...held]) {
       now[use] += bytes;
@@ -112,10 +112,10 @@ export interface MemoryUse {
 /** What memory is for, and the section that needs most of the region that sections share. */
 export function memoryUse(plan: MemoryPlan): { readonly use: MemoryUse; readonly largest: SectionMemory } {
   const { parameter, gradient, moment, sum, buffer, cache, activation, transient: shared } = plan.categories;
-  const end = (s: SectionMemory) => s.blocks.reduce((n, b) => Math.max(n, b.offset + b.bytes), 0);
+  const end = (s: SectionMemory) => s.allocations.reduce((n, b) => Math.max(n, b.offset + b.bytes), 0);
   // The shared region is as large as the section that needs most of it: mostly that of forward and backward.
   const largest = plan.sections.reduce((a, b) => end(b) > end(a) ? b : a);
-  const { kept, gathered, transient, scratch, all } = peakOf(largest.blocks), gaps = shared - all;
+  const { kept, gathered, transient, scratch, all } = peakOf(largest.allocations), gaps = shared - all;
   const others = { sums: sum, buffers: buffer, caches: cache, activations: activation };
   const states = { parameters: parameter, gradientSums: gradient, moments: moment, ...others };
   return { use: { ...states, kept, gathered, transient, scratch, gaps, arena: plan.arenaBytes }, largest };
@@ -129,7 +129,7 @@ export function slotsText({ slots: { count, bytes } }: Pick<MemoryPlan, "slots">
 /** Planned memory by what it is for, at the moment when most is alive, and the largest values by module path. */
 export function memoryText(plan: MemoryPlan): string {
   const { use, largest } = memoryUse(plan);
-  const values = largest.blocks.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10);
+  const values = largest.allocations.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10);
   return `Memory (bytes are planned; nothing else is allocated while training)
 ${
     table([

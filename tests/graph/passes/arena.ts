@@ -174,7 +174,7 @@ export function assertSound(plan: MemoryPlan): void {
   }
   for (const section of plan.sections) {
     assertEquals(collisions(plan, section), []);
-    for (const { offset, bytes } of section.blocks) {
+    for (const { offset, bytes } of section.allocations) {
       assert(offset % alignment === 0 && offset >= stateBytes && offset + bytes <= arenaBytes);
     }
   }

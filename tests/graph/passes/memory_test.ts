@@ -73,7 +73,7 @@ Deno.test("AdamW moves parameters and moments where they are", () => {
   const { inputs, outputs } = lowered[2].nodes.find((n) => n.op === "adamw")!;
   for (let i = 0; i < 3 * parameters; i++) assertEquals(at(update, outputs[i]), at(update, inputs[i]));
   // What is left is a handful of scalars, and the partial sums of the norm.
-  assert(update.blocks.every((b) => b.bytes <= 8 || b.label.startsWith("scratch of sum_squares")));
+  assert(update.allocations.every((b) => b.bytes <= 8 || b.label.startsWith("scratch of sum_squares")));
 });
 
 Deno.test("random first values are made in the parameters' own memory", () => {
@@ -126,12 +126,12 @@ const offsets = ({ sections: [section] }: MemoryPlan, ...ops: string[]): number[
 Deno.test("a chain of element-wise work stays in one place", () => {
   const plan = f((x) => x.exp().tanh().neg().sum(), [16]);
   assertEquals(offsets(plan, "exp", "tanh", "neg"), [0, 0, 0]);
-  assertEquals(plan.sections[0].blocks.map((b) => [b.bytes, b.first, b.last]), [[128, 0, 3], [8, 3, 4]]);
+  assertEquals(plan.sections[0].allocations.map((b) => [b.bytes, b.first, b.last]), [[128, 0, 3], [8, 3, 4]]);
 });
 
 Deno.test("a small value does not keep the memory of a large one", () => {
   const { sections: [section] } = f((x) => x.exp().slice([0], [4]).tanh(), [16]);
-  assertEquals(section.blocks.map((b) => [b.bytes, b.last]), [[128, 2], [32, 3]]);
+  assertEquals(section.allocations.map((b) => [b.bytes, b.last]), [[128, 2], [32, 3]]);
 });
 
 Deno.test("what is needed later is not written over", () => {
@@ -146,7 +146,7 @@ Deno.test("what is needed later is not written over", () => {
 Deno.test("a result lives to the end, and what only the next node reads makes room for the one after", () => {
   const square = (t: Tensor): Tensor => t.contract("a b, b c -> a c", t);
   const used = ({ sections }: MemoryPlan) =>
-    Math.max(...sections.flatMap((s) => s.blocks).map((b) => b.offset + b.bytes));
+    Math.max(...sections.flatMap((s) => s.allocations).map((b) => b.offset + b.bytes));
   assertEquals(used(f((x) => Array.from({ length: 6 }).reduce<Tensor>(square, x), [4, 4])), 2 * 128);
   const all = (x: Tensor) =>
     Array.from({ length: 5 }).reduce<Tensor[]>((list) => [...list, square(list.at(-1)!)], [x]).slice(1);
@@ -162,12 +162,12 @@ Deno.test("scratch is there while its node runs", () => {
   const graph = trace((x) => x.apply("sum_squares")[0], f64(9000)), { sections: [section] } = planOf(graph);
   const scratch = section.scratchOf(graph.nodes[0])!;
   assertEquals(scratch.bytes, 8 * 3);
-  assertEquals(section.blocks.map((b) => b.label).toSorted(), ["scratch of sum_squares", "sum_squares"]);
+  assertEquals(section.allocations.map((b) => b.label).toSorted(), ["scratch of sum_squares", "sum_squares"]);
 });
 
 Deno.test("what backward needs of forward is marked as kept", () => {
   const { sections: [section] } = planOf(lower(llamaBlock()));
-  const kept = section.blocks.filter((b) => b.use === "kept").map((b) => b.label).toSorted();
+  const kept = section.allocations.filter((b) => b.use === "kept").map((b) => b.label).toSorted();
   assertEquals([...new Set(kept)], [
     "add_rmsnorm ffn_norm",
     "attention attention",

@@ -17,8 +17,9 @@ import { assertSameMeaning, forSeeds, randomGraph } from "../random_graphs.ts";
 import { fuse, materialize, memory, predictedSeconds, rematSearch, tile } from "./on_cpu.ts";
 
 const judge: Judge = (graph) => {
-  const judged = materialize(fuse(graph)), { arenaBytes, sections: [{ blocks }] } = memory([judged], { threads: 2 });
-  return { graph: judged, blocks, arenaBytes };
+  const judged = materialize(fuse(graph)),
+    { arenaBytes, sections: [{ allocations }] } = memory([judged], { threads: 2 });
+  return { graph: judged, allocations, arenaBytes };
 };
 
 function microbatch(sizes: LlamaOptions, batch: number, seqLen: number): Graph {
@@ -123,7 +124,7 @@ Deno.test("the frontier of a model has twenty points and more, each smaller and 
 Deno.test("the search works on any graph, blocks or not, and its points mean the same to the last bit", () => {
   /** An arena has whole pages, in which all of a small graph may lie; its end tells more. */
   const finely: Judge = (graph) => {
-    const judged = judge(graph), ends = judged.blocks.map((b) => b.offset + b.bytes);
+    const judged = judge(graph), ends = judged.allocations.map((b) => b.offset + b.bytes);
     return { ...judged, arenaBytes: Math.max(0, ...ends) };
   };
   let smaller = 0;

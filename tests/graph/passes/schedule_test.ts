@@ -91,7 +91,7 @@ Deno.test("sums of copies are reduced as soon as their last summand is there, an
     assert(graph.nodes.slice(Math.max(...added(unit)) + 1, reduced).every((n) => n.op === "read"), scope);
   }
   const [section] = memory([graphOfRank(graph, mesh, 0)], { threads: 1 }).sections;
-  assertEquals(section.blocks.filter((b) => b.label.startsWith("all_reduce")), []);
+  assertEquals(section.allocations.filter((b) => b.label.startsWith("all_reduce")), []);
   assertEquals(section.inPlaceAssigns.size, 21);
 });
 
@@ -144,9 +144,9 @@ for (
 Deno.test("a rank holds its part of the parameters, and as many gathered units as are prefetched and one more", () => {
   const model = { numLayers: 4 }, unit = 4 * (16 * (16 + 8 + 8 + 16 + 3 * 24) + 2 * 16), edge = 4 * (32 * 16 + 16);
   const held = (options: Parameters<typeof meshGraph>[3]) => {
-    const { plan } = program({ dp_shard: 2 }, { model, ...options }), [{ blocks }] = plan.sections;
-    const gathered = blocks.filter((b) => b.label.startsWith("all_gather"));
-    const most = blocks.map(({ first }) =>
+    const { plan } = program({ dp_shard: 2 }, { model, ...options }), [{ allocations }] = plan.sections;
+    const gathered = allocations.filter((b) => b.label.startsWith("all_gather"));
+    const most = allocations.map(({ first }) =>
       gathered.filter((b) => b.first <= first && first <= b.last).reduce((n, b) => n + b.bytes, 0)
     );
     const states = [...plan.states.values()].map((s) => s.state).filter((s) => s.kind === "parameter");

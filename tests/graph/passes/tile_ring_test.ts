@@ -8,7 +8,7 @@ import { interpret, type Memory } from "../../../graph/interpret.ts";
 import { type Graph, type Node, producers, type Value } from "../../../graph/ir.ts";
 import { type Layout, shard } from "../../../graph/layout.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
-import type { Block } from "../../../graph/passes/memory.ts";
+import type { Allocation } from "../../../graph/passes/memory.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { tileRing } from "../../../graph/passes/tile_ring.ts";
 import { print, scopeText } from "../../../graph/print.ts";
@@ -156,16 +156,16 @@ Deno.test("keys in bf16 go around as bf16, and their gradients as f32", () => {
 /** Most bytes of keys and values that a rank has at a time. */
 function peakOfKeys(graph: Graph, mesh: Mesh): number {
   const local = graphOfRank(graph, mesh, 0), [section] = memory([local], { threads: 1 }).sections;
-  const made = producers(local), bytes = local.nodes.map(() => 0), blocks = new Set<Block>();
+  const made = producers(local), bytes = local.nodes.map(() => 0), allocations = new Set<Allocation>();
   const visit = (v: Value): void => {
     const node = made.get(v)!, { base } = section.places.of.get(v)!, at = local.nodes.indexOf(node);
-    const isThere = (b: Block) => b.offset === section.spotOf(base).offset && b.first <= at && b.last >= at;
-    blocks.add(section.blocks.find((b) => isThere(b) && b.use !== "scratch")!);
+    const isThere = (b: Allocation) => b.offset === section.spotOf(base).offset && b.first <= at && b.last >= at;
+    allocations.add(section.allocations.find((b) => isThere(b) && b.use !== "scratch")!);
     if (node.op === "all_gather" || node.op === "ring_shift") visit(node.inputs[node.outputs.indexOf(v)]);
   };
   for (const node of local.nodes) if (node.op.startsWith("attention")) node.inputs.slice(1, 3).forEach(visit);
-  for (const block of blocks) {
-    for (let at = block.first; at <= Math.min(block.last, bytes.length - 1); at++) bytes[at] += block.bytes;
+  for (const one of allocations) {
+    for (let at = one.first; at <= Math.min(one.last, bytes.length - 1); at++) bytes[at] += one.bytes;
   }
   return Math.max(...bytes);
 }

@@ -84,9 +84,9 @@ Deno.test("heads are cut into the target's chunks, and maps are as long as its k
 
 Deno.test("memory has the target's alignment, pages and scratch", () => {
   const { plan } = compiled;
-  assertEquals(plan.sections.flatMap((s) => s.blocks).filter((b) => b.offset % 256 !== 0), []);
+  assertEquals(plan.sections.flatMap((s) => s.allocations).filter((b) => b.offset % 256 !== 0), []);
   assertEquals([plan.arenaBytes % dryCuda.page, plan.target.name], [0, "cuda"]);
-  const scratch = plan.sections.flatMap((s) => s.blocks).filter((b) => b.use === "scratch");
+  const scratch = plan.sections.flatMap((s) => s.allocations).filter((b) => b.use === "scratch");
   assertEquals(new Set(scratch.map((b) => b.bytes)), new Set([WORKSPACE]));
 });
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { opOf } from "../../../graph/builder.ts";
 import { flopsOf } from "../../../graph/op.ts";
-import type { Block, MemoryPlan } from "../../../graph/passes/memory.ts";
+import type { Allocation, MemoryPlan } from "../../../graph/passes/memory.ts";
 import { numParameters } from "../../../model/module.ts";
 import {
   bytesText,
@@ -46,22 +46,28 @@ Deno.test("a graph's FLOPs are those of its nodes", () => {
 });
 
 Deno.test("memory is told at the moment when most is alive, and its parts add up to the arena", () => {
-  const block = (label: string, bytes: number, first: number, last: number, use: Block["use"]): Block => ({
+  const allocation = (
+    label: string,
+    bytes: number,
+    first: number,
+    last: number,
+    use: Allocation["use"],
+  ): Allocation => ({
     ...{ label, bytes, first, last, use },
     offset: 0,
     held: last,
   });
-  const blocks = [
-    block("a", 100, 0, 5, "kept"),
-    block("b", 50, 1, 2, "transient"),
-    block("c", 80, 3, 4, "transient"),
-    block("d", 60, 5, 9, "kept"),
-    block("scratch of e", 7, 4, 4, "scratch"),
+  const allocations = [
+    allocation("a", 100, 0, 5, "kept"),
+    allocation("b", 50, 1, 2, "transient"),
+    allocation("c", 80, 3, 4, "transient"),
+    allocation("d", 60, 5, 9, "kept"),
+    allocation("scratch of e", 7, 4, 4, "scratch"),
   ];
-  const section = { ...compiled.plan.sections[0], graph: { ...compiled.graphs[0], name: "microbatch" }, blocks };
+  const section = { ...compiled.plan.sections[0], graph: { ...compiled.graphs[0], name: "microbatch" }, allocations };
   const plan: MemoryPlan = {
     ...compiled.plan,
-    sections: [{ ...section, graph: { ...section.graph, name: "update" }, blocks: [] }, section],
+    sections: [{ ...section, graph: { ...section.graph, name: "update" }, allocations: [] }, section],
     categories: { parameter: 1, gradient: 2, moment: 3, sum: 4, buffer: 5, cache: 6, activation: 0, transient: 200 },
     arenaBytes: 221,
   };
@@ -87,24 +93,24 @@ Deno.test("memory is told at the moment when most is alive, and its parts add up
 });
 
 Deno.test("what a collective still reads counts, unless what travels next lies there already", () => {
-  const block = (offset: number, first: number, last: number, held: number): Block => ({
+  const allocation = (offset: number, first: number, last: number, held: number): Allocation => ({
     ...{ label: "x", bytes: 10, offset, first, last, held },
     use: "transient",
   });
-  const transient = (...blocks: Block[]) => {
-    const section = { ...compiled.plan.sections[0], blocks };
+  const transient = (...allocations: Allocation[]) => {
+    const section = { ...compiled.plan.sections[0], allocations };
     return memoryUse({ ...compiled.plan, sections: [section] }).use.transient;
   };
-  assertEquals(transient(block(0, 0, 1, 3), block(10, 2, 4, 4)), 20);
-  assertEquals(transient(block(0, 0, 1, 3), block(0, 2, 4, 4)), 10);
-  assertEquals(transient(block(0, 0, 1, 1), block(10, 2, 4, 4)), 10);
+  assertEquals(transient(allocation(0, 0, 1, 3), allocation(10, 2, 4, 4)), 20);
+  assertEquals(transient(allocation(0, 0, 1, 3), allocation(0, 2, 4, 4)), 10);
+  assertEquals(transient(allocation(0, 0, 1, 1), allocation(10, 2, 4, 4)), 10);
 });
 
 Deno.test("where another section needs most of the shared region, the table is about that one", () => {
   const at = (name: string, bytes: number) => ({
     ...compiled.plan.sections[0],
     graph: { ...compiled.graphs[0], name },
-    blocks: [{ label: `of ${name}`, bytes, offset: 0, first: 0, last: 0, held: 0, use: "transient" as const }],
+    allocations: [{ label: `of ${name}`, bytes, offset: 0, first: 0, last: 0, held: 0, use: "transient" as const }],
   });
   const text = memoryText({ ...compiled.plan, sections: [at("microbatch", 10), at("evaluate", 20)] });
   assertStringIncludes(text, "Largest values of evaluate\n  of evaluate  20 B");
