@@ -31,14 +31,14 @@ export function gemmLabels(dims: string): GemmLabels {
 }
 
 /** The product of views as one (batched) matrix product; a reason (text) when strides cannot say it.
- * @param operands as the einsum has them. @param options `blockRows`: fewest rows of a block that are worth a product of their own,
+ * @param operands as the einsum has them. @param options `fewestRows`: fewest rows of a slice that are worth a product of their own,
  * rather than a copy of all. */
-export function gemmOf(dims: string, operands: Gemm, { blockRows }: { readonly blockRows: number }): Gemm | string {
+export function gemmOf(dims: string, operands: Gemm, { fewestRows }: { readonly fewestRows: number }): Gemm | string {
   const labels = gemmLabels(dims), product = productOf(dims, labels, operands), [outer, ...inner] = labels.m;
   if (typeof product !== "string" || labels.batch.length > 0 || inner.length === 0) return product;
-  // Blocks of rows that lie apart, such as a slice of every sequence, are a batch with one right side for all.
+  // Slices of rows that lie apart, such as a slice of every sequence, are a batch with one right side for all.
   const { inputs: [term] } = parseDims(dims), sizes = bindDims(dims, [operands.a.shape, operands.b.shape]);
-  const isSlice = term[0][0] === outer && inner.reduce((n, l) => n * sizes.get(l)!, 1) >= blockRows;
+  const isSlice = term[0][0] === outer && inner.reduce((n, l) => n * sizes.get(l)!, 1) >= fewestRows;
   if (!isSlice) return product;
   const batched = productOf(dims, { ...labels, batch: [outer], m: inner }, operands);
   return typeof batched === "string" ? product : batched;

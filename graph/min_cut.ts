@@ -24,7 +24,7 @@ export class FlowNetwork {
   /** Fills the network with flow and returns the nodes behind the last minimum cut: those that could still reach the sink.
    * @throws {Error} when no cut is finite. */
   behindCut(source: number, sink: number): Set<number> {
-    for (let levels; (levels = this.#levels(source)).has(sink);) this.#block(source, sink, levels);
+    for (let levels; (levels = this.#levels(source)).has(sink);) this.#saturate(source, sink, levels);
     const behind = new Set([sink]);
     for (const node of behind) {
       for (const e of this.#edges[node]) if (this.#capacity[e ^ 1] > 0) behind.add(this.#to[e]);
@@ -44,7 +44,7 @@ export class FlowNetwork {
   }
 
   /** Sends flow along paths that climb level by level, until there is no such path. */
-  #block(source: number, sink: number, levels: ReadonlyMap<number, number>): void {
+  #saturate(source: number, sink: number, levels: ReadonlyMap<number, number>): void {
     const next = new Map<number, number>(), path: number[] = [];
     for (let node = source;;) {
       if (node === sink) {

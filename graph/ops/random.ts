@@ -7,7 +7,7 @@ import { defineOp, num, nums, type Op, str } from "../op.ts";
 
 const MASK = 0xffffffffn;
 
-/** One Philox 4x32-10 block: four 32-bit words from a counter of four and a key of two. */
+/** One draw of Philox 4x32-10: four 32-bit words from a counter of four and a key of two. */
 export function philox(counter: readonly number[], key: readonly number[]): number[] {
   let [c0, c1, c2, c3] = counter.map(BigInt), [k0, k1] = key.map(BigInt);
   for (let round = 0; round < 10; round++) {

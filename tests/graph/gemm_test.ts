@@ -45,7 +45,7 @@ function randomEinsum(random: Random): { dims: string; sizes: Record<string, num
   return { dims: `${term(batch, m, k)}, ${term(batch, k, n)} -> ${term(batch, m, n)}`, sizes };
 }
 
-const options = { blockRows: 64 };
+const options = { fewestRows: 64 };
 
 Deno.test("the matrix product of views is the einsum", () => {
   let products = 0;

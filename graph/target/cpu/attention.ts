@@ -5,17 +5,21 @@ import { num } from "../../op.ts";
 import { numFirst, operandsBehind } from "../../ops/attention.ts";
 import type { Lowerings } from "../target.ts";
 
-/** Queries and keys go through attention in blocks of this many. */
-const BLOCK = 64;
+/** Queries and keys go through attention in tiles of this many. */
+const TILE = 64;
 
 const padded = (n: number, to: number): number => Math.ceil(n / to) * to;
 
-/** Bytes per thread, as csrc/cpu/ops/attention*.cpp lay them out: `whole` tensors of a head's padded keys, `blocks` of a block of
- * queries, `tiles` of scores, all in f32 or f64 however q is stored, and the range of positions and documents of each block of keys. */
-function scratchBytes({ inputs: [{ dtype }, k] }: Node, threads: number, whole: number, blocks: number, tiles: number) {
-  const [, s, , size] = k.shape, p = padded(size, 16), keys = padded(s, BLOCK);
-  const elements = whole * keys * p + blocks * BLOCK * p + tiles * BLOCK * BLOCK;
-  return threads * padded(elements * dtypeBytes[wide(dtype)] + keys / BLOCK * 16, 64);
+/** How many tensors of each kind a thread has in scratch. */
+type Tensors = Readonly<Record<"keys" | "queries" | "scores", number>>;
+
+/** Bytes per thread, as csrc/cpu/ops/attention*.cpp lay them out: so many tensors of all of a head's padded `keys`, of a
+ * tile of `queries`, and of a tile of `scores`, all in f32 or f64 however q is stored, and the range of positions and documents of each
+ * tile of keys. */
+function scratchBytes({ inputs: [{ dtype }, k] }: Node, threads: number, { keys, queries, scores }: Tensors) {
+  const [, s, , size] = k.shape, p = padded(size, 16), length = padded(s, TILE);
+  const elements = keys * length * p + queries * TILE * p + scores * TILE * TILE;
+  return threads * padded(elements * dtypeBytes[wide(dtype)] + length / TILE * 16, 64);
 }
 
 /** Tables, positions and documents in the order of the kernels. */
@@ -37,8 +41,8 @@ export const attention: Lowerings = {
         return [...inputs.slice(0, 3), ...inKernelOrder(inputs.slice(first), attrs), o, lse, ...outputs];
       },
     }),
-    scratch: (node, threads) => scratchBytes(node, threads, 2, 2, 1),
-    // A block of queries is read before it is written.
+    scratch: (node, threads) => scratchBytes(node, threads, { keys: 2, queries: 2, scores: 1 }),
+    // A tile of queries is read before it is written.
     inPlace: ({ attrs }) => attrs.others ? [[0, 3], [1, 4]] : [],
   },
   attention_backward: {
@@ -47,7 +51,7 @@ export const attention: Lowerings = {
       attrs: constants(attrs),
       operands: (inputs, outputs) => [...inputs.slice(0, 6), ...inKernelOrder(inputs.slice(6), attrs), ...outputs],
     }),
-    scratch: (node, threads) => scratchBytes(node, threads, 4, 5, 2),
+    scratch: (node, threads) => scratchBytes(node, threads, { keys: 4, queries: 5, scores: 2 }),
   },
   rope_table: {
     kernel: ({ attrs }) => ({

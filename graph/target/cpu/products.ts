@@ -5,8 +5,8 @@ import { str } from "../../op.ts";
 import type { Lowerings } from "../target.ts";
 import { accumulateMode } from "./copies.ts";
 
-/** Fewest rows of a block that are worth a product of their own, rather than a copy of all. */
-const BLOCK_ROWS = 64;
+/** Fewest rows of a slice that are worth a product of their own, rather than a copy of all. */
+const FEWEST_ROWS = 64;
 
 /** How products run. */
 export const products: Lowerings = {
@@ -18,7 +18,7 @@ export const products: Lowerings = {
     accumulates: true,
     castsOperands: true,
     views: (node, [a, b, c]) => {
-      const gemm = gemmOf(str(node.attrs.dims), { a, b, c }, { blockRows: BLOCK_ROWS });
+      const gemm = gemmOf(str(node.attrs.dims), { a, b, c }, { fewestRows: FEWEST_ROWS });
       return typeof gemm === "string" ? gemm : [gemm.a, gemm.b, gemm.c];
     },
   },

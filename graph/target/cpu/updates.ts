@@ -26,7 +26,7 @@ export const updates: Lowerings = {
     }),
     views: anyViews,
   },
-  // Squares are summed in blocks of 4096 elements, whatever the number of threads.
+  // Squares are summed 4096 elements at a time, whatever the number of threads.
   sum_squares: { scratch: ({ inputs }) => 8 * inputs.reduce((n, v) => n + Math.ceil(numel(v.shape) / 4096), 0) },
   adamw: {
     kernel: (node) => ({

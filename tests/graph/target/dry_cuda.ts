@@ -72,7 +72,7 @@ export const dryCuda: Target = {
       scratch: () => WORKSPACE,
       castsOperands: true,
       views: ({ attrs }, [a, b, c]) => {
-        const gemm = gemmOf(str(attrs.dims), { a, b, c }, { blockRows: 1 });
+        const gemm = gemmOf(str(attrs.dims), { a, b, c }, { fewestRows: 1 });
         return typeof gemm === "string" ? gemm : [gemm.a, gemm.b, gemm.c];
       },
     },
