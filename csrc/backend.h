@@ -20,6 +20,38 @@ struct bf16 {
   __attribute__((always_inline)) operator float() const { return __builtin_bit_cast(float, uint32_t{bits} << 16); }
 };
 
+/// A real stored in 8 bits, by the OCP's format of 8-bit floating point: EXPONENT bits of exponent, the rest mantissa. What is too large becomes the
+/// largest number where there are no infinities (SATURATES), else an infinity. Like bf16, it is only a way to store.
+template <int EXPONENT, bool SATURATES>
+struct Float8 {
+  static constexpr int BIAS = (1 << (EXPONENT - 1)) - 1, MANTISSA = 7 - EXPONENT, SHIFT = 23 - MANTISSA;
+  /// Bits of f32: the least number that is too large after rounding, the least normal number, and a power of two whose last place is the
+  /// distance of the subnormal numbers.
+  static constexpr uint32_t TOO_LARGE = SATURATES ? 0x43e80000 : 0x47700000, NORMAL = (128 - BIAS) << 23, SUBNORMAL = (151 - BIAS - MANTISSA) << 23;
+  static constexpr uint32_t LARGEST = SATURATES ? 0x7e : 0x7c, NOT_A_NUMBER = 0x7f;
+
+  uint8_t bits;
+  Float8() = default;
+  /// Rounds to nearest even; NaN keeps its sign alone.
+  __attribute__((always_inline)) explicit Float8(float x) {
+    const uint32_t u = __builtin_bit_cast(uint32_t, x), size = u & 0x7fffffff;
+    uint32_t rounded = (size - ((127 - BIAS) << 23) + (1 << (SHIFT - 1)) - 1 + (size >> SHIFT & 1)) >> SHIFT;
+    if (size < NORMAL) rounded = __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, size) + __builtin_bit_cast(float, SUBNORMAL)) - SUBNORMAL;
+    if (size >= TOO_LARGE) rounded = x != x ? NOT_A_NUMBER : LARGEST;
+    bits = uint8_t((u >> 24 & 0x80) | rounded);
+  }
+  __attribute__((always_inline)) operator float() const {
+    const uint32_t size = bits & 0x7f, sign = uint32_t{bits} >> 7 << 31;
+    uint32_t wide = (size << SHIFT) + ((127 - BIAS) << 23);
+    if (size < 1u << MANTISSA) wide = __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, SUBNORMAL | size) - __builtin_bit_cast(float, SUBNORMAL));
+    if (size > LARGEST) wide = 0x7fc00000;
+    else if (!SATURATES && size == LARGEST) wide = 0x7f800000;
+    return __builtin_bit_cast(float, sign | wide);
+  }
+};
+using f8e4m3 = Float8<4, true>;
+using f8e5m2 = Float8<5, false>;
+
 constexpr int MAX_RANK = 6;
 
 struct Tensor {

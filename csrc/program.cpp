@@ -219,10 +219,10 @@ class Loader {
       if (!operand_stored(signature, split, j, tensor.dtype))
         refuse_call(text(operand_name(signature, split, j), " is ", name_of(tensor.dtype), ", which ", signature.name, " does not take there; expected: ", signature.dtypes_text));
       // What ranks do together moves elements, or says itself what it takes.
-      if (stream || (tensor.dtype != DType::f32 && tensor.dtype != DType::f64 && tensor.dtype != DType::bf16)) continue;
+      if (stream || (kind_of(tensor.dtype) != ElementKind::real && kind_of(tensor.dtype) != ElementKind::stored_real)) continue;
       if (!first_real) first_real = &tensor;
       if ((tensor.dtype == DType::f64) != (first_real->dtype == DType::f64))
-        refuse_call(text(operand_name(signature, split, j), " mixes f64 with f32 or bf16; expected: one real dtype in a call, bf16 only beside f32"));
+        refuse_call(text(operand_name(signature, split, j), " mixes f64 with f32, bf16 or float8; expected: one real dtype in a call, bf16 and float8 only beside f32"));
     }
     Instruction& instruction = program_.instructions.back();
     instruction.call = {program_.operands.data() + first_operand, static_cast<int>(num_operands), attributes, static_cast<int>(num_attributes), 0, program_.threads};
@@ -245,7 +245,7 @@ class Loader {
     if (index >= views_.size()) refuse_call(text(name(), " is tensor ", index, "; expected: below ", views_.size()));
     const auto& [tensor, place] = views_[index];
     if (program_.instructions.back().stream && place.space != Space::arena && place.space != Space::slot) refuse_call(text(name(), " lies in ", SPACE_NAMES[static_cast<uint32_t>(place.space)], "; expected: the arena, which other ranks see"));
-    if (is_scratch != (tensor.dtype == DType::bytes)) refuse_call(text(name(), " has the wrong dtype; expected: ", is_scratch ? "bytes" : "f32, f64, bf16 or i32"));
+    if (is_scratch != (tensor.dtype == DType::bytes)) refuse_call(text(name(), " has the wrong dtype; expected: ", is_scratch ? "bytes" : "f32, f64, bf16, float8 or i32"));
     if (!is_input && place.space == Space::source) refuse_call(text(name(), " is written in a source slot; expected: the slot of the action"));
     if (!is_input && place.space == Space::input) refuse_call(text(name(), " is written in the input buffer; expected: the arena or the output buffer"));
     program_.operands.push_back(tensor);

@@ -21,9 +21,9 @@ Signature parse(const char* name, const char* operands, const char* attributes, 
       if (optional) word.pop_back();
       const bool variadic = word.back() == '*';
       if (variadic) word.pop_back();
-      const bool bf16 = word.back() == '~';
+      const bool float8 = word.back() == '^', bf16 = float8 || word.back() == '~';
       if (bf16) word.pop_back();
-      (after_arrow ? signature.outputs : signature.inputs).push_back({word, variadic, optional, bf16});
+      (after_arrow ? signature.outputs : signature.inputs).push_back({word, variadic, optional, bf16, float8});
     }
   }
   for (std::string word; attribute_words >> word;) {
@@ -124,6 +124,7 @@ bool operand_stored(const Signature& signature, Split split, int i, DType dtype)
   if (std::count(signature.dtypes.begin(), signature.dtypes.end(), dtype)) return true;
   int member = 0;
   const auto* operand = find_operand(signature, split, i, &member);
+  if (dtype == DType::f8e4m3 || dtype == DType::f8e5m2) return operand && operand->float8;
   return dtype == DType::bf16 && operand && operand->bf16;
 }
 

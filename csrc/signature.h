@@ -10,7 +10,7 @@ namespace titan {
 struct Signature {
   struct Operand {
     std::string name;
-    bool variadic, optional, bf16;  // optional: may be absent, or (variadic) have no members; bf16: may be stored as that where the call's reals are f32
+    bool variadic, optional, bf16, float8;  // optional: may be absent, or (variadic) have no members; the others: may be stored so where the call's reals are f32
   };
   struct Attribute {
     std::string name;

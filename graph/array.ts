@@ -35,15 +35,42 @@ export function roundBf16(x: number): number {
   return float[0];
 }
 
-/** The nearest number of each type that is narrower than f32. */
-const nearest: Readonly<Record<string, (x: number) => number>> = { bf16: roundBf16 };
+/** The nearest float8 (ties to even) of a number that is first an f32: `least` is the distance of the smallest numbers, `normal` the least
+ * that has all bits of `mantissa`. From `tooLarge` on, it is `largest`. */
+function float8(mantissa: number, normal: number, tooLarge: number, largest: number): (x: number) => number {
+  const least = normal * 2 ** -mantissa;
+  return (x) => {
+    float[0] = x;
+    const size = Math.abs(float[0]);
+    if (Number.isNaN(size)) return NaN;
+    if (size >= tooLarge) return float[0] < 0 ? -largest : largest;
+    // The exponent of an f32 lies in its bits from 23 on.
+    const step = size < normal ? least : 2 ** ((bits[0] >>> 23 & 0xff) - 127 - mantissa);
+    const whole = size / step, floor = Math.floor(whole), rest = whole - floor;
+    const rounded = (rest > 0.5 || rest === 0.5 && floor % 2 === 1 ? floor + 1 : floor) * step;
+    return bits[0] >>> 31 ? -rounded : rounded;
+  };
+}
+
+/** The nearest number of each type that is narrower than f32: f8e4m3 has no infinities, so that what is too large becomes its largest. */
+const nearest: Readonly<Record<string, (x: number) => number>> = {
+  bf16: roundBf16,
+  f8e4m3: float8(3, 2 ** -6, 464, 448),
+  f8e5m2: float8(2, 2 ** -14, 61440, Infinity),
+};
+
+/** The nearest number of a type that is narrower than f32.
+ * @throws {RangeError} when there is none of that name. */
+export function nearestOf(dtype: string): (x: number) => number {
+  const round = nearest[dtype];
+  if (!round) throw new RangeError(`Cannot round to "${dtype}": expected ${Object.keys(nearest).join(" or ")}`);
+  return round;
+}
 
 /** An array whose elements are rounded to a type narrower than f32.
  * @throws {RangeError} when there is none of that name. */
 export function roundedTo(dtype: string, { shape, data }: Arr): Arr {
-  const round = nearest[dtype];
-  if (!round) throw new RangeError(`Cannot round to "${dtype}": expected ${Object.keys(nearest).join(" or ")}`);
-  return { shape, data: data.map(round) };
+  return { shape, data: data.map(nearestOf(dtype)) };
 }
 
 /** Calls `visit` with the flat offset of each index of `shape` in every stride system, in row-major order. */

@@ -52,6 +52,12 @@ export const STORED: Schema = {
   bf16: { type: "integers", optional: true, writer: "precision, fuse", doc: "the outputs that are stored as bf16" },
 };
 
+/** Of ops that may store what they make as float8. */
+export const STORED_FLOAT8: Schema = {
+  f8e4m3: { type: "integers", optional: true, writer: "fuse", doc: "the outputs that are stored as f8e4m3" },
+  f8e5m2: { type: "integers", optional: true, writer: "fuse", doc: "the outputs that are stored as f8e5m2" },
+};
+
 /** Of ops whose kernel can add into state. */
 export const ADDED: Schema = {
   into: { type: "texts", optional: true, writer: "fuse", doc: "the states that it is added into" },

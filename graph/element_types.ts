@@ -44,7 +44,9 @@ export type DType =
   | "f32"
   | "f64"
   | "i32"
-  | "bf16";
+  | "bf16"
+  | "f8e4m3"
+  | "f8e5m2";
 
 /** All of these. */
-export const dtypes: readonly DType[] = ["f32", "f64", "i32", "bf16"];
+export const dtypes: readonly DType[] = ["f32", "f64", "i32", "bf16", "f8e4m3", "f8e5m2"];

@@ -1,10 +1,10 @@
 /** The meaning of a graph: runs any graph in f64 with the ops' reference meanings, and the graphs of many ranks in lockstep; what is
- * stored as bf16 is rounded to it. Slow, and right: passes and kernels are tested against it.
+ * stored as bf16 or float8 is rounded to it. Slow, and right: passes and kernels are tested against it.
  * @module */
 import { type Arr, arr, roundBf16, roundedTo } from "./array.ts";
 import { opOf } from "./builder.ts";
 import { stateUse } from "./facts.ts";
-import { type Graph, type Node, numel, typeText } from "./ir.ts";
+import { type Graph, isStored, type Node, numel, typeText } from "./ir.ts";
 import { nums } from "./op.ts";
 import { nodeText } from "./print.ts";
 
@@ -131,7 +131,7 @@ function* execute(graph: Graph, options: RunOptions): Generator<Meeting, Record<
         : together
         ? yield { node, operands: args }
         : reference!(args, node.attrs, node.outputs);
-      outputs = results.map((x, i) => node.outputs[i].dtype === "bf16" ? roundedTo("bf16", x) : x);
+      outputs = results.map((x, i) => isStored(node.outputs[i].dtype) ? roundedTo(node.outputs[i].dtype, x) : x);
       if (node.attrs.into) store(names, outputs[opOf(node.op).into!], put);
     }
     node.outputs.forEach((v, i) => values.set(v.id, outputs[i]));

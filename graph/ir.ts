@@ -5,8 +5,13 @@
 import { type DType, dtypes, elementTypes } from "./element_types.ts";
 
 /** Element types. `i32` holds tokens, positions, document ids and indices; only the real types are differentiable. `bf16` (the upper half of
- * an `f32`) is a way to store: whoever reads it computes in `f32`. */
+ * an `f32`) and float8 are ways to store: whoever reads them computes in `f32`. */
 export type { DType } from "./element_types.ts";
+
+/** Types that are only a way to store `f32`. */
+export type StoredReal = Extract<DType, "bf16" | Float8>;
+/** Float8: 4 bits of exponent and 3 of mantissa, or 5 and 2. */
+export type Float8 = "f8e4m3" | "f8e5m2";
 
 /** Bytes of one element. */
 export const dtypeBytes: Readonly<Record<DType, number>> = Object.fromEntries(
@@ -150,9 +155,14 @@ export function isReal(dtype: DType): boolean {
   return kind === "real" || kind === "stored_real";
 }
 
-/** The type that is computed in: `f32` for what is stored as `bf16`. */
-export function wide<T extends DType>(dtype: T): Exclude<T, "bf16"> | "f32" {
-  return elementTypes[dtype].kind === "stored_real" ? "f32" : dtype as Exclude<T, "bf16">;
+/** Is the type only a way to store `f32`? */
+export function isStored(dtype: DType): dtype is StoredReal {
+  return elementTypes[dtype].kind === "stored_real";
+}
+
+/** The type that is computed in: `f32` for what is stored in fewer bits. */
+export function wide<T extends DType>(dtype: T): Exclude<T, StoredReal> | "f32" {
+  return isStored(dtype) ? "f32" : dtype as Exclude<T, StoredReal>;
 }
 
 /** Does a node run in backward? */

@@ -14,6 +14,8 @@ export interface KernelOperand {
   readonly optional: boolean;
   /** May be stored as bf16 where the call's reals are f32. */
   readonly bf16: boolean;
+  /** May it be stored as float8, too? */
+  readonly float8: boolean;
 }
 
 /** A kernel. The operands of a call are its inputs, its outputs, then the scratch. */
@@ -77,11 +79,11 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 0,
     collective: false,
     inputs: [
-      { name: "a", variadic: false, optional: false, bf16: true },
-      { name: "b", variadic: false, optional: false, bf16: true },
+      { name: "a", variadic: false, optional: false, bf16: true, float8: true },
+      { name: "b", variadic: false, optional: false, bf16: true, float8: true },
     ],
     outputs: [
-      { name: "c", variadic: false, optional: false, bf16: true },
+      { name: "c", variadic: false, optional: false, bf16: true, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -94,10 +96,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 1,
     collective: false,
     inputs: [
-      { name: "x", variadic: true, optional: false, bf16: true },
+      { name: "x", variadic: true, optional: false, bf16: true, float8: true },
     ],
     outputs: [
-      { name: "y", variadic: true, optional: false, bf16: true },
+      { name: "y", variadic: true, optional: false, bf16: true, float8: true },
     ],
     scratch: false,
     attributes: [
@@ -112,10 +114,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 2,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: false },
+      { name: "x", variadic: false, optional: false, bf16: true, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -127,23 +129,23 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 3,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: false },
+      { name: "x", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [],
-    dtypes: ["f32", "f64", "i32", "bf16"],
+    dtypes: ["f32", "f64", "i32", "bf16", "f8e4m3", "f8e5m2"],
   },
   accumulate: {
     index: 4,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: true },
+      { name: "x", variadic: false, optional: false, bf16: true, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: true },
+      { name: "y", variadic: false, optional: false, bf16: true, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -155,11 +157,11 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 5,
     collective: false,
     inputs: [
-      { name: "ids", variadic: false, optional: false, bf16: false },
-      { name: "table", variadic: false, optional: false, bf16: true },
+      { name: "ids", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "table", variadic: false, optional: false, bf16: true, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: true },
+      { name: "y", variadic: false, optional: false, bf16: true, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -172,11 +174,11 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 6,
     collective: false,
     inputs: [
-      { name: "ids", variadic: false, optional: false, bf16: false },
-      { name: "dy", variadic: false, optional: false, bf16: true },
+      { name: "ids", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "dy", variadic: false, optional: false, bf16: true, float8: false },
     ],
     outputs: [
-      { name: "dtable", variadic: false, optional: false, bf16: true },
+      { name: "dtable", variadic: false, optional: false, bf16: true, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -189,12 +191,12 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 7,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: true },
-      { name: "w", variadic: false, optional: false, bf16: true },
+      { name: "x", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "w", variadic: false, optional: false, bf16: true, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: true },
-      { name: "rstd", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "rstd", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -206,14 +208,14 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 8,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: true },
-      { name: "r", variadic: false, optional: false, bf16: true },
-      { name: "w", variadic: false, optional: false, bf16: true },
+      { name: "x", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "r", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "w", variadic: false, optional: false, bf16: true, float8: false },
     ],
     outputs: [
-      { name: "s", variadic: false, optional: false, bf16: true },
-      { name: "y", variadic: false, optional: false, bf16: true },
-      { name: "rstd", variadic: false, optional: false, bf16: false },
+      { name: "s", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "y", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "rstd", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -225,15 +227,15 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 9,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: true },
-      { name: "rstd", variadic: false, optional: false, bf16: false },
-      { name: "w", variadic: false, optional: false, bf16: true },
-      { name: "dy", variadic: false, optional: false, bf16: true },
-      { name: "residual", variadic: false, optional: true, bf16: true },
+      { name: "x", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "rstd", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "w", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "dy", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "residual", variadic: false, optional: true, bf16: true, float8: false },
     ],
     outputs: [
-      { name: "dx", variadic: false, optional: false, bf16: true },
-      { name: "dw", variadic: false, optional: false, bf16: true },
+      { name: "dx", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "dw", variadic: false, optional: false, bf16: true, float8: false },
     ],
     scratch: true,
     attributes: [
@@ -245,10 +247,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 10,
     collective: false,
     inputs: [
-      { name: "positions", variadic: false, optional: false, bf16: false },
+      { name: "positions", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "table", variadic: false, optional: false, bf16: false },
+      { name: "table", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -264,11 +266,11 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 11,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: true },
-      { name: "table", variadic: false, optional: false, bf16: false },
+      { name: "x", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "table", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: true },
+      { name: "y", variadic: false, optional: false, bf16: true, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -280,21 +282,21 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 12,
     collective: false,
     inputs: [
-      { name: "q", variadic: false, optional: false, bf16: true },
-      { name: "k", variadic: false, optional: false, bf16: true },
-      { name: "v", variadic: false, optional: false, bf16: true },
-      { name: "q_table", variadic: false, optional: true, bf16: false },
-      { name: "k_table", variadic: false, optional: true, bf16: false },
-      { name: "q_positions", variadic: false, optional: false, bf16: false },
-      { name: "k_positions", variadic: false, optional: false, bf16: false },
-      { name: "q_documents", variadic: false, optional: true, bf16: false },
-      { name: "k_documents", variadic: false, optional: true, bf16: false },
-      { name: "other_o", variadic: false, optional: true, bf16: false },
-      { name: "other_lse", variadic: false, optional: true, bf16: false },
+      { name: "q", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "k", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "v", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "q_table", variadic: false, optional: true, bf16: false, float8: false },
+      { name: "k_table", variadic: false, optional: true, bf16: false, float8: false },
+      { name: "q_positions", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "k_positions", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "q_documents", variadic: false, optional: true, bf16: false, float8: false },
+      { name: "k_documents", variadic: false, optional: true, bf16: false, float8: false },
+      { name: "other_o", variadic: false, optional: true, bf16: false, float8: false },
+      { name: "other_lse", variadic: false, optional: true, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "o", variadic: false, optional: false, bf16: true },
-      { name: "lse", variadic: false, optional: false, bf16: false },
+      { name: "o", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "lse", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: true,
     attributes: [
@@ -307,23 +309,23 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 13,
     collective: false,
     inputs: [
-      { name: "q", variadic: false, optional: false, bf16: true },
-      { name: "k", variadic: false, optional: false, bf16: true },
-      { name: "v", variadic: false, optional: false, bf16: true },
-      { name: "o", variadic: false, optional: false, bf16: true },
-      { name: "lse", variadic: false, optional: false, bf16: false },
-      { name: "do", variadic: false, optional: false, bf16: true },
-      { name: "q_table", variadic: false, optional: true, bf16: false },
-      { name: "k_table", variadic: false, optional: true, bf16: false },
-      { name: "q_positions", variadic: false, optional: false, bf16: false },
-      { name: "k_positions", variadic: false, optional: false, bf16: false },
-      { name: "q_documents", variadic: false, optional: true, bf16: false },
-      { name: "k_documents", variadic: false, optional: true, bf16: false },
+      { name: "q", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "k", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "v", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "o", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "lse", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "do", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "q_table", variadic: false, optional: true, bf16: false, float8: false },
+      { name: "k_table", variadic: false, optional: true, bf16: false, float8: false },
+      { name: "q_positions", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "k_positions", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "q_documents", variadic: false, optional: true, bf16: false, float8: false },
+      { name: "k_documents", variadic: false, optional: true, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "dq", variadic: false, optional: false, bf16: true },
-      { name: "dk", variadic: false, optional: false, bf16: true },
-      { name: "dv", variadic: false, optional: false, bf16: true },
+      { name: "dq", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "dk", variadic: false, optional: false, bf16: true, float8: false },
+      { name: "dv", variadic: false, optional: false, bf16: true, float8: false },
     ],
     scratch: true,
     attributes: [
@@ -336,13 +338,13 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 14,
     collective: false,
     inputs: [
-      { name: "logits", variadic: false, optional: false, bf16: false },
-      { name: "targets", variadic: false, optional: false, bf16: false },
+      { name: "logits", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "targets", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "loss", variadic: false, optional: false, bf16: false },
-      { name: "count", variadic: false, optional: false, bf16: false },
-      { name: "lse", variadic: false, optional: false, bf16: false },
+      { name: "loss", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "count", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "lse", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: true,
     attributes: [
@@ -354,12 +356,12 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 15,
     collective: false,
     inputs: [
-      { name: "logits", variadic: false, optional: false, bf16: false },
-      { name: "targets", variadic: false, optional: false, bf16: false },
+      { name: "logits", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "targets", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "lse", variadic: false, optional: false, bf16: false },
-      { name: "logit", variadic: false, optional: false, bf16: false },
+      { name: "lse", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "logit", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -373,13 +375,13 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 16,
     collective: false,
     inputs: [
-      { name: "logits", variadic: false, optional: false, bf16: false },
-      { name: "targets", variadic: false, optional: false, bf16: false },
-      { name: "lse", variadic: false, optional: false, bf16: false },
-      { name: "dloss", variadic: false, optional: false, bf16: false },
+      { name: "logits", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "targets", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "lse", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "dloss", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "dlogits", variadic: false, optional: false, bf16: false },
+      { name: "dlogits", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -392,10 +394,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 17,
     collective: false,
     inputs: [
-      { name: "x", variadic: true, optional: false, bf16: true },
+      { name: "x", variadic: true, optional: false, bf16: true, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: true,
     attributes: [],
@@ -405,18 +407,18 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 18,
     collective: false,
     inputs: [
-      { name: "p", variadic: true, optional: false, bf16: true },
-      { name: "m", variadic: true, optional: false, bf16: true },
-      { name: "v", variadic: true, optional: false, bf16: true },
-      { name: "g", variadic: true, optional: false, bf16: true },
-      { name: "lr", variadic: false, optional: false, bf16: false },
-      { name: "step", variadic: false, optional: false, bf16: false },
-      { name: "scale", variadic: false, optional: false, bf16: false },
+      { name: "p", variadic: true, optional: false, bf16: true, float8: false },
+      { name: "m", variadic: true, optional: false, bf16: true, float8: false },
+      { name: "v", variadic: true, optional: false, bf16: true, float8: false },
+      { name: "g", variadic: true, optional: false, bf16: true, float8: false },
+      { name: "lr", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "step", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "scale", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "p", variadic: true, optional: false, bf16: true },
-      { name: "m", variadic: true, optional: false, bf16: true },
-      { name: "v", variadic: true, optional: false, bf16: true },
+      { name: "p", variadic: true, optional: false, bf16: true, float8: false },
+      { name: "m", variadic: true, optional: false, bf16: true, float8: false },
+      { name: "v", variadic: true, optional: false, bf16: true, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -432,10 +434,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 19,
     collective: false,
     inputs: [
-      { name: "seed", variadic: false, optional: false, bf16: false },
+      { name: "seed", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: true },
+      { name: "y", variadic: false, optional: false, bf16: true, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -455,10 +457,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 20,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: false },
+      { name: "x", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [],
@@ -468,11 +470,11 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 21,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: false },
-      { name: "ids", variadic: false, optional: false, bf16: false },
+      { name: "x", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "ids", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -484,11 +486,11 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 22,
     collective: false,
     inputs: [
-      { name: "ids", variadic: false, optional: false, bf16: false },
-      { name: "rows", variadic: false, optional: false, bf16: false },
+      { name: "ids", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "rows", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -500,12 +502,12 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 23,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: false },
-      { name: "ids", variadic: false, optional: false, bf16: false },
-      { name: "rows", variadic: false, optional: false, bf16: false },
+      { name: "x", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "ids", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "rows", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -517,11 +519,11 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 24,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: false },
+      { name: "x", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "values", variadic: false, optional: false, bf16: false },
-      { name: "ids", variadic: false, optional: false, bf16: false },
+      { name: "values", variadic: false, optional: false, bf16: false, float8: false },
+      { name: "ids", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [],
@@ -531,10 +533,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 25,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: false },
+      { name: "x", variadic: false, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -548,10 +550,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 26,
     collective: false,
     inputs: [
-      { name: "x", variadic: true, optional: false, bf16: false },
+      { name: "x", variadic: true, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -564,10 +566,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 27,
     collective: false,
     inputs: [
-      { name: "x", variadic: false, optional: false, bf16: true },
+      { name: "x", variadic: false, optional: false, bf16: true, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: false, optional: false, bf16: false },
+      { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [],
@@ -577,10 +579,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 28,
     collective: true,
     inputs: [
-      { name: "x", variadic: true, optional: false, bf16: false },
+      { name: "x", variadic: true, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: true, optional: false, bf16: false },
+      { name: "y", variadic: true, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -588,16 +590,16 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
       { name: "group", type: "i64[]" },
       { name: "dims", type: "i64[]" },
     ],
-    dtypes: ["f32", "f64", "i32", "bf16"],
+    dtypes: ["f32", "f64", "i32", "bf16", "f8e4m3", "f8e5m2"],
   },
   reduce_scatter: {
     index: 29,
     collective: true,
     inputs: [
-      { name: "x", variadic: true, optional: false, bf16: false },
+      { name: "x", variadic: true, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: true, optional: false, bf16: false },
+      { name: "y", variadic: true, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -612,10 +614,10 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 30,
     collective: true,
     inputs: [
-      { name: "x", variadic: true, optional: false, bf16: false },
+      { name: "x", variadic: true, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: true, optional: false, bf16: false },
+      { name: "y", variadic: true, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -630,26 +632,26 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     index: 31,
     collective: true,
     inputs: [
-      { name: "x", variadic: true, optional: false, bf16: false },
+      { name: "x", variadic: true, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: true, optional: false, bf16: false },
+      { name: "y", variadic: true, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
       { name: "n", type: "i64" },
       { name: "group", type: "i64[]" },
     ],
-    dtypes: ["f32", "f64", "i32", "bf16"],
+    dtypes: ["f32", "f64", "i32", "bf16", "f8e4m3", "f8e5m2"],
   },
   all_to_all: {
     index: 32,
     collective: true,
     inputs: [
-      { name: "x", variadic: true, optional: false, bf16: false },
+      { name: "x", variadic: true, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: true, optional: false, bf16: false },
+      { name: "y", variadic: true, optional: false, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -658,16 +660,16 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
       { name: "splits", type: "i64[]" },
       { name: "joins", type: "i64[]" },
     ],
-    dtypes: ["f32", "f64", "i32", "bf16"],
+    dtypes: ["f32", "f64", "i32", "bf16", "f8e4m3", "f8e5m2"],
   },
   exchange: {
     index: 33,
     collective: true,
     inputs: [
-      { name: "x", variadic: true, optional: false, bf16: false },
+      { name: "x", variadic: true, optional: false, bf16: false, float8: false },
     ],
     outputs: [
-      { name: "y", variadic: true, optional: true, bf16: false },
+      { name: "y", variadic: true, optional: true, bf16: false, float8: false },
     ],
     scratch: false,
     attributes: [
@@ -678,7 +680,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
       { name: "to", type: "i64[]" },
       { name: "bytes", type: "i64[]" },
     ],
-    dtypes: ["f32", "f64", "i32", "bf16"],
+    dtypes: ["f32", "f64", "i32", "bf16", "f8e4m3", "f8e5m2"],
   },
 };
 
@@ -706,7 +708,10 @@ export type MapName =
   | "less_equal"
   | "equal"
   | "select"
-  | "round_bf16";
+  | "floor_power_of_two"
+  | "round_bf16"
+  | "round_f8e4m3"
+  | "round_f8e5m2";
 
 /** The element-wise operations: number in the code of `map`, and how many registers each reads. */
 export const mapOps: { readonly [K in MapName]: { readonly code: number; readonly arity: number } } = {
@@ -732,5 +737,8 @@ export const mapOps: { readonly [K in MapName]: { readonly code: number; readonl
   less_equal: { code: 19, arity: 2 },
   equal: { code: 20, arity: 2 },
   select: { code: 21, arity: 3 },
-  round_bf16: { code: 22, arity: 1 },
+  floor_power_of_two: { code: 22, arity: 1 },
+  round_bf16: { code: 23, arity: 1 },
+  round_f8e4m3: { code: 24, arity: 1 },
+  round_f8e5m2: { code: 25, arity: 1 },
 };

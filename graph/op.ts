@@ -4,7 +4,7 @@
 import type { Arr } from "./array.ts";
 import type { Schema } from "./attributes.ts";
 import { inferShapes } from "./dims.ts";
-import { type Attr, type Attrs, isReal, type Node, numel, type Type, wide } from "./ir.ts";
+import { type Attr, type Attrs, isReal, isStored, type Node, numel, type StoredReal, type Type, wide } from "./ir.ts";
 import type { Reduction } from "./layout.ts";
 import type { Tensor } from "./tensor.ts";
 import type { View } from "./view.ts";
@@ -132,6 +132,8 @@ export interface Op extends Facts {
   /** Which operands may be stored as `bf16` while the op computes in `f32`, by side and index (`inputs`: how many there are); an
    * output is where the attribute `bf16` lists its index. `"kept"`: real outputs are stored as the inputs are. Default: none. */
   readonly bf16?: "kept" | ((side: "input" | "output", index: number, inputs: number) => boolean);
+  /** The same for float8, which is kept where bf16 is; an output is where the attribute of the type's name lists its index. */
+  readonly float8?: (side: "input" | "output", index: number, inputs: number) => boolean;
   /** Output types, where `dims` cannot say them; it sees what is computed in. Real outputs take the first real input's dtype by
    * default. */
   readonly infer?: (inputs: readonly Type[], attrs: Attrs) => Type[];
@@ -161,11 +163,19 @@ export function defineOp<T extends Op>(op: T): T {
 
 /** May the op take this operand as it is, stored as `bf16`? */
 export function takesBf16(op: Op, side: "input" | "output", index: number, inputs: number): boolean {
-  return op.bf16 === "kept" ? side === "input" : op.bf16?.(side, index, inputs) ?? false;
+  return takesStored("bf16", op, side, index, inputs);
 }
 
-/** `bf16` of an op by the indices of such operands. */
-export function mayBeBf16(inputs: readonly number[], outputs: readonly number[]): Op["bf16"] {
+function takesStored(dtype: StoredReal, op: Op, side: "input" | "output", index: number, inputs: number): boolean {
+  if (op.bf16 === "kept") return side === "input";
+  return (dtype === "bf16" ? op.bf16 : op.float8)?.(side, index, inputs) ?? false;
+}
+
+/** As what f32 may be stored. */
+const NARROW: readonly StoredReal[] = ["bf16", "f8e4m3", "f8e5m2"];
+
+/** `bf16` or `float8` of an op by the indices of such operands. */
+export function mayBeBf16(inputs: readonly number[], outputs: readonly number[]): Exclude<Op["bf16"], string> {
   return (side, index) => (side === "input" ? inputs : outputs).includes(index);
 }
 
@@ -174,18 +184,18 @@ export function mayBeBf16(inputs: readonly number[], outputs: readonly number[])
 export function inferTypes(op: Op, given: readonly Type[], attrs: Attrs): Type[] {
   try {
     given.forEach(({ dtype }, i) => {
-      if (dtype === "bf16" && !takesBf16(op, "input", i, given.length)) {
-        throw new TypeError(`operand ${i} is bf16; cast it to f32`);
+      if (isStored(dtype) && !takesStored(dtype, op, "input", i, given.length)) {
+        throw new TypeError(`operand ${i} is ${dtype}; cast it to f32`);
       }
     });
     const inputs = op.bf16 === "kept" ? given : given.map((t) => ({ ...t, dtype: wide(t.dtype) }));
-    const stored = (attrs.bf16 ?? []) as readonly number[];
     return computedTypes(op, inputs, attrs).map((type, i) => {
-      if (!stored.includes(i)) return type;
-      if (!takesBf16(op, "output", i, given.length) || type.dtype !== "f32") {
-        throw new TypeError(`output ${i} (${type.dtype}) cannot be stored as bf16; cast it`);
+      const dtype = NARROW.find((narrow) => (attrs[narrow] as readonly number[] | undefined)?.includes(i));
+      if (dtype === undefined) return type;
+      if (!takesStored(dtype, op, "output", i, given.length) || type.dtype !== "f32") {
+        throw new TypeError(`output ${i} (${type.dtype}) cannot be stored as ${dtype}; cast it`);
       }
-      return { ...type, dtype: "bf16" };
+      return { ...type, dtype };
     });
   } catch (error) {
     throw new TypeError(`Cannot apply "${op.name}": ${(error as Error).message}`, { cause: error });

@@ -148,6 +148,8 @@ export function kernelsSource(definitions: string): string {
     "  readonly optional: boolean;",
     "  /** May be stored as bf16 where the call's reals are f32. */",
     "  readonly bf16: boolean;",
+    "  /** May it be stored as float8, too? */",
+    "  readonly float8: boolean;",
     "}",
     "",
     "/** A kernel. The operands of a call are its inputs, its outputs, then the scratch. */",
@@ -256,8 +258,9 @@ function array(name: string, entries: string[]): string[] {
 }
 
 function operand(word: string): string {
-  const [, name, bf16, many, optional] = word.match(/^(\w+)(~?)(\*?)(\??)$/)!;
-  return `{ name: "${name}", variadic: ${many !== ""}, optional: ${optional !== ""}, bf16: ${bf16 === "~"} }`;
+  const [, name, stored, many, optional] = word.match(/^(\w+)([~^]?)(\*?)(\??)$/)!;
+  const facts = [`variadic: ${many !== ""}`, `optional: ${optional !== ""}`];
+  return `{ name: "${name}", ${facts.join(", ")}, bf16: ${stored !== ""}, float8: ${stored === "^"} }`;
 }
 
 function attribute(word: string): string {

@@ -198,7 +198,7 @@ def train(parameters):
 
 def write_safetensors(path, tensors):
     """The safetensors format: u64 header bytes, JSON header, little-endian data in header order."""
-    dtypes = {torch.float64: "F64", torch.int32: "I32"}
+    dtypes = {torch.float64: "F64", torch.float32: "F32", torch.int32: "I32"}
     header, chunks, offset = {}, [], 0
     for name, tensor in tensors.items():
         data = tensor.detach().contiguous().numpy().tobytes()

@@ -3,7 +3,7 @@
  * @module */
 import type { Builder } from "../graph/builder.ts";
 import { i32 } from "../graph/builder.ts";
-import type { DType, Graph, State } from "../graph/ir.ts";
+import type { DType, Float8, Graph, State } from "../graph/ir.ts";
 import { autodiff } from "../graph/passes/autodiff.ts";
 import { Tensor } from "../graph/tensor.ts";
 import { traceGraph } from "../graph/trace.ts";
@@ -13,7 +13,7 @@ import { assignStages } from "../parallel/pipeline/assign_stages.ts";
 import type { Stages } from "../parallel/pipeline/stages.ts";
 
 /** Element type of parameters, gradients, moments and activations. */
-export type RealType = Exclude<DType, "i32">;
+export type RealType = Exclude<DType, "i32" | Float8>;
 
 /** What one run of a graph sees. */
 export interface BatchShape {

@@ -1,6 +1,7 @@
 /** Numbers as they lie in native memory.
  * @module */
-import { type DType, dtypeBytes, numel, sizeBytes, type Type } from "../graph/ir.ts";
+import { nearestOf } from "../graph/array.ts";
+import { type DType, dtypeBytes, type Float8, isStored, numel, sizeBytes, type Type } from "../graph/ir.ts";
 import { blockFormats, type BlockType, decodeBlocks, isBlockType } from "./weights/gguf_blocks.ts";
 
 /** Element types that files are written in: ours, and `f16`, in which nothing is computed. */
@@ -28,16 +29,20 @@ export function computedType(type: FileType): DType {
   return type === "f16" || isBlockType(type) ? "f32" : type;
 }
 
-/** Numbers of a tensor, row-major, in its element type; bf16 as bits. */
+/** Numbers of a tensor, row-major, in its element type; bf16 and float8 as bits. */
 export type TypedArray =
   | Float32Array<ArrayBuffer>
   | Float64Array<ArrayBuffer>
   | Uint16Array<ArrayBuffer>
+  | Uint8Array<ArrayBuffer>
   | Int32Array<ArrayBuffer>;
 
 /** A typed array over part of a buffer. */
 export function typedArray(dtype: DType, buffer: ArrayBuffer, byteOffset: number, length: number): TypedArray {
-  const Kind = { f32: Float32Array, f64: Float64Array, bf16: Uint16Array, i32: Int32Array }[dtype];
+  const Kind = {
+    ...{ f32: Float32Array, f64: Float64Array, bf16: Uint16Array, i32: Int32Array },
+    ...{ f8e4m3: Uint8Array, f8e5m2: Uint8Array },
+  }[dtype];
   return new Kind(buffer, byteOffset, length);
 }
 
@@ -46,8 +51,34 @@ export function newArray(type: Type): TypedArray {
   return typedArray(type.dtype, new ArrayBuffer(sizeBytes(type)), 0, numel(type.shape));
 }
 
-/** Puts numbers into an array of an element type; bf16 takes the nearest, ties to even. */
+/** All numbers of float8 from 0 on, by their bits; the last ones are no numbers. */
+const float8Numbers: Readonly<Record<Float8, readonly number[]>> = {
+  f8e4m3: float8Table(3, 7, false),
+  f8e5m2: float8Table(2, 15, true),
+};
+
+function float8Table(mantissa: number, bias: number, hasInfinity: boolean): number[] {
+  const size = 2 ** mantissa, end = 2 ** (7 - mantissa) - 1;
+  return Array.from({ length: 128 }, (_, octet) => {
+    const exponent = Math.floor(octet / size), fraction = octet % size / size;
+    if (exponent === 0) return fraction * 2 ** (1 - bias);
+    if (exponent === end && hasInfinity) return fraction === 0 ? Infinity : NaN;
+    if (octet === 0x7f) return NaN;
+    return (1 + fraction) * 2 ** (exponent - bias);
+  });
+}
+
+/** Puts numbers into an array of an element type; bf16 and float8 take the nearest, ties to even. */
 export function setNumbers(array: TypedArray, dtype: DType, numbers: ArrayLike<number>): void {
+  if (dtype === "f8e4m3" || dtype === "f8e5m2") {
+    const bits = new Map(float8Numbers[dtype].map((x, octet) => [x, octet]).reverse() as [number, number][]);
+    const nearest = nearestOf(dtype);
+    for (let i = 0; i < numbers.length; i++) {
+      const x = nearest(numbers[i]), isNegative = x < 0 || Object.is(x, -0);
+      array[i] = (Number.isNaN(x) ? 0x7f : bits.get(Math.abs(x))!) | (isNegative ? 0x80 : 0);
+    }
+    return;
+  }
   if (dtype !== "bf16") return array.set(numbers);
   const { buffer, byteOffset, length } = numbers instanceof Float32Array ? numbers : Float32Array.from(numbers);
   const bits = new Uint32Array(buffer, byteOffset, length);
@@ -58,8 +89,12 @@ export function setNumbers(array: TypedArray, dtype: DType, numbers: ArrayLike<n
   }
 }
 
-/** A copy of the numbers in an array of an element type; bf16 as f32. */
+/** A copy of the numbers in an array of an element type; bf16 and float8 as f32. */
 export function numbersOf(array: TypedArray, dtype: DType): TypedArray {
+  if (dtype === "f8e4m3" || dtype === "f8e5m2") {
+    const sizes = float8Numbers[dtype];
+    return Float32Array.from(array, (octet) => octet < 0x80 ? sizes[octet] : -sizes[octet - 0x80]);
+  }
   if (dtype !== "bf16") return array.slice();
   const bits = new Uint32Array(array.length);
   for (let i = 0; i < bits.length; i++) bits[i] = array[i] << 16;
@@ -84,7 +119,7 @@ function numbersIn(bytes: Uint8Array<ArrayBuffer>, from: FileType): TypedArray {
   const { buffer, byteOffset } = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
   if (from === "f16") return new Float32Array(new Float16Array(buffer, byteOffset, length));
   const array = typedArray(from, buffer, byteOffset, length);
-  return from === "bf16" ? numbersOf(array, from) : array;
+  return isStored(from) ? numbersOf(array, from) : array;
 }
 
 function setHalves(halves: Float16Array<ArrayBuffer>, numbers: TypedArray): void {

@@ -18,7 +18,7 @@ inline std::string to_text(const int64_t* values, int n) {
 }
 inline bool is_real(DType dtype) { return kind_of(dtype) == ElementKind::real; }
 /// What an operand that is stored as `dtype` is computed in.
-inline DType widened(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
+inline DType widened(DType dtype) { return kind_of(dtype) == ElementKind::stored_real ? DType::f32 : dtype; }
 inline bool present(const Tensor& tensor) { return tensor.data != nullptr; }
 inline int64_t elements(const Tensor& tensor) {
   int64_t n = 1;
@@ -63,6 +63,10 @@ class Check {
   }
   /// The same, but for f32 it may be stored as bf16.
   Check& real_or_bf16(int i, DType real, std::initializer_list<int64_t> dims) { return operand(i, ok() && real == DType::f32 && call_[i].dtype == DType::bf16 ? DType::bf16 : real, dims); }
+  /// The same, but it may also be stored as float8.
+  Check& real_or_stored(int i, DType real, std::initializer_list<int64_t> dims) {
+    return ok() && size_of(call_[i].dtype) == 1 && widened(call_[i].dtype) == real ? operand(i, call_[i].dtype, dims) : real_or_bf16(i, real, dims);
+  }
   /// The last dim has stride 1.
   Check& rows(int i) {
     if (!ok()) return *this;
@@ -102,7 +106,12 @@ class Check {
   }
   /// The same where the operand may be stored as bf16, which is computed in f32.
   DType real_or_bf16(int i) {
-    if (ok() && i < call_.num_operands && !is_real(widened(call_[i].dtype))) complain(i, std::string("is ") + name_of(call_[i].dtype) + "; expected: f32, f64 or bf16");
+    if (ok() && i < call_.num_operands && !is_real(call_[i].dtype) && call_[i].dtype != DType::bf16) complain(i, std::string("is ") + name_of(call_[i].dtype) + "; expected: f32, f64 or bf16");
+    return i < call_.num_operands ? widened(call_[i].dtype) : DType::f32;
+  }
+  /// The same where it may be stored as float8, too.
+  DType real_or_stored(int i) {
+    if (ok() && i < call_.num_operands && !is_real(widened(call_[i].dtype))) complain(i, std::string("is ") + name_of(call_[i].dtype) + "; expected: f32, f64, bf16 or float8");
     return i < call_.num_operands ? widened(call_[i].dtype) : DType::f32;
   }
   /// Size of dim d of operand i (0 when it has no such dim: `operand` then says what is wrong).

@@ -240,6 +240,8 @@ void CpuProgram::check_finite(uint64_t n) const {
     const int64_t element = tensor.dtype == DType::f32    ? find_not_finite<float>(tensor)
                             : tensor.dtype == DType::f64  ? find_not_finite<double>(tensor)
                             : tensor.dtype == DType::bf16 ? find_not_finite<bf16>(tensor)
+                            : tensor.dtype == DType::f8e4m3 ? find_not_finite<f8e4m3>(tensor)
+                            : tensor.dtype == DType::f8e5m2 ? find_not_finite<f8e5m2>(tensor)
                                                           : -1;
     if (element < 0) continue;
     throw program_.failure(TITAN_STATUS_NOT_FINITE, n, text("instruction ", n, " (", instruction.kernel->name, " in ", instruction.scope, ") made output ",

@@ -59,7 +59,10 @@ template <class Math, int... M> void multiply(const Product& p, int threads, std
 
 }  // namespace
 
-bool is_of_few_rows(const Product& p) { return p.M <= FEW_ROWS && (p.a.column == 1 || p.K == 1) && (p.b.row == 1 || p.K == 1); }
+bool is_of_few_rows(const Product& p) {
+  if (size_of(p.a.dtype) == 1 || size_of(p.b.dtype) == 1) return false;  // no decoding multiplies float8
+  return p.M <= FEW_ROWS && (p.a.column == 1 || p.K == 1) && (p.b.row == 1 || p.K == 1);
+}
 
 void multiply_few_rows(const Product& p, int threads) {
   constexpr std::make_integer_sequence<int, FEW_ROWS> rows;

@@ -25,6 +25,7 @@ template <class T> TITAN_INLINE auto load_first(const T* p, int64_t count) {
     const uint16_t mask = count > 0 ? uint16_t((1u << count) - 1) : uint16_t{0};
     if constexpr (sizeof(T) == 8) return (vec<T>)_mm512_maskz_loadu_pd(uint8_t(mask), p);
     else if constexpr (sizeof(T) == 4) return (vec<T>)_mm512_maskz_loadu_ps(mask, p);
+    else if constexpr (sizeof(T) == 1) return widen_from<T>((octets)_mm_maskz_loadu_epi8(mask, p));
     else return widen((halves)_mm256_maskz_loadu_epi16(mask, p));
   }
   return load(p);
@@ -58,12 +59,12 @@ struct Bf16 {
   static TITAN_INLINE vec<float> along(const bf16* p, int64_t count) {
     return count >= 32 ? (vec<float>)_mm512_loadu_si512(p) : (vec<float>)_mm512_maskz_loadu_epi16(count > 0 ? (1u << count) - 1 : 0, p);
   }
-  static TITAN_INLINE vec<float> along(const float* p, int64_t count) { return both(load_first(p, count), load_first(p + 16, count - 16)); }
+  template <class T> static TITAN_INLINE vec<float> along(const T* p, int64_t count) { return both(load_first(p, count), load_first(p + 16, count - 16)); }
   static TITAN_INLINE vec<float> across(const bf16* p, int64_t stride, int64_t count, bool whole) {
     const words first = (words)load_first(p, count), second = (words)load_first(p + stride, whole ? count : 0);
     return (vec<float>)(first >> 16 | second);
   }
-  static TITAN_INLINE vec<float> across(const float* p, int64_t stride, int64_t count, bool whole) {
+  template <class T> static TITAN_INLINE vec<float> across(const T* p, int64_t stride, int64_t count, bool whole) {
     typedef uint16_t all_halves __attribute__((vector_size(64)));
     constexpr all_halves zip = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     return (vec<float>)_mm512_permutexvar_epi16((__m512i)zip, (__m512i)both(load_first(p, count), load_first(p + stride, whole ? count : 0)));
@@ -87,8 +88,7 @@ struct Bf16 : Plain<float> {
   template <class T> static TITAN_INLINE vec<float> across(const T* p, int64_t, int64_t count, bool) { return rounded(load_first(p, count), p); }
 
  private:
-  static TITAN_INLINE vec<float> rounded(vec<float> x, const bf16*) { return x; }
-  static TITAN_INLINE vec<float> rounded(vec<float> x, const float*) { return round_bf16<float>(x); }
+  template <class T> static TITAN_INLINE vec<float> rounded(vec<float> x, const T*) { return IS_STORED<T> ? x : round_bf16<float>(x); }
 };
 #endif
 
@@ -106,6 +106,15 @@ template <class Math, class F> TITAN_INLINE void with_stored(const Stored& matri
   if constexpr (Math::MIXED)
     if (matrix.dtype == DType::bf16) return f(static_cast<bf16*>(matrix.data));
   f(static_cast<typename Math::sum*>(matrix.data));
+}
+
+/// The same for what is multiplied, which may also be float8: each of its numbers is a bf16, too.
+template <class Math, class F> TITAN_INLINE void with_operand(const Stored& matrix, F f) {
+  if constexpr (Math::MIXED) {
+    if (matrix.dtype == DType::f8e4m3) return f(static_cast<f8e4m3*>(matrix.data));
+    if (matrix.dtype == DType::f8e5m2) return f(static_cast<f8e5m2*>(matrix.data));
+  }
+  with_stored<Math>(matrix, f);
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL

@@ -169,10 +169,10 @@ template <class Math> struct Rectangle {
     for (int64_t first = 0; first < tiles; first += TILES) {
       const int64_t last = least(first + TILES, tiles);
       if (!by_rows)
-        with_stored<Math>(p.a, [&](auto* a) { pack_a_columns<Math>(a + k * p.a.column, p.a.column, p.M, tile_rows, first, last, depth, packed_a); });
+        with_operand<Math>(p.a, [&](auto* a) { pack_a_columns<Math>(a + k * p.a.column, p.a.column, p.M, tile_rows, first, last, depth, packed_a); });
       for (int64_t t = first; t < last; t++) {
         const Span tile = tile_rows(t);
-        if (by_rows) with_stored<Math>(p.a, [&](auto* a) { pack_a_rows<Math>(a + tile.first * p.a.row + k, p.a.row, tile.size(), depth, packed_a); });
+        if (by_rows) with_operand<Math>(p.a, [&](auto* a) { pack_a_rows<Math>(a + tile.first * p.a.row + k, p.a.row, tile.size(), depth, packed_a); });
         multiply_row_of_tiles(packed_a + (by_rows ? 0 : (t - first) * A_TILE<Math>), tile, columns, parts(depth, Math::PAIR), from, to);
       }
     }
@@ -220,7 +220,7 @@ template <class Math> void multiply_rectangle(const Product& p, Span rows, Span 
     const Stored held{packed.held() - (block_rows.first * HELD_COLUMNS + block_columns.first), DType::f32, HELD_COLUMNS, 1};
     for (int64_t k = 0; k < p.K; k += depth) {
       const int64_t block_depth = least(depth, p.K - k);
-      with_stored<Math>(p.b, [&](auto* b) {
+      with_operand<Math>(p.b, [&](auto* b) {
         b += k * p.b.row + block_columns.first * p.b.column;
         if (p.b.column == 1) pack_b_rows<Math>(b, p.b.row, block_columns.size(), block_depth, rectangle.packed_b);
         else pack_b_columns<Math>(b, p.b.column, block_columns.size(), block_depth, rectangle.packed_b);

@@ -12,7 +12,7 @@ struct Stored {
 };
 
 /// c[M,N] = a[M,K] b[K,N], added to c if `adds`. M, N and K are at least 1, c.column is 1. All three have one real dtype; or, with `bf16`, each is
-/// f32 or bf16, a and b are rounded to bf16, sums are f32, and a bf16 result is rounded once, after all of K and c itself have been added.
+/// f32 or bf16 (a and b also float8), a and b are rounded to bf16, sums are f32, and a bf16 result is rounded once, after all of K and c itself have been added.
 struct Product {
   int64_t M, N, K;
   Stored a, b, c;

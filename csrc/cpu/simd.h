@@ -1,7 +1,7 @@
 // Vectors of any width (64, 32 or 16 bytes, by what the compiler is allowed to use) on GCC/Clang vector extensions, and the
 // elementary functions on them. Everything is in titan::cpu and inline, so one source can be compiled once per instruction set.
 //   vec<real>, ivec<real>     LANES<real> numbers, and integers of the same width (what comparisons give, all ones where true)
-//   load, store, splat        unaligned; with a count they touch only that many lanes (the others read as zero); bf16 is widened and rounded
+//   load, store, splat        unaligned; with a count they touch only that many lanes (the others read as zero); bf16 and float8 are widened and rounded
 //   exp2_lanes exp_lanes log_lanes tanh_lanes sigmoid_lanes silu_lanes sqrt_lanes     f32 and f64 within 2.5 ulp; NaN stays NaN, infinities follow IEEE
 //   sum_lanes, max_lanes      horizontal, in a fixed order
 // Nothing here relies on -ffast-math: a diverging loss must show as NaN, not as a plausible number.
@@ -147,6 +147,61 @@ TITAN_INLINE void store(bf16* p, vec<float> x, int64_t count) {
   for (int i = 0; i < LANES<float> - 1; i++)
     if (i < count) p[i].bits = h[i];
 }
+
+// ---- float8 in memory, f32 in registers: the arithmetic of Float8 (backend.h), lane by lane ----
+typedef uint8_t octets __attribute__((vector_size(VECTOR_BYTES / 4)));
+typedef uint8_t loose_octets __attribute__((vector_size(VECTOR_BYTES / 4), may_alias, aligned(1)));
+
+template <class F8>
+TITAN_INLINE octets narrow_to(vec<float> x) {
+  const words u = (words)x, size = u & 0x7fffffff;
+  words rounded = (size - ((127 - F8::BIAS) << 23) + (1 << (F8::SHIFT - 1)) - 1 + (size >> F8::SHIFT & 1)) >> F8::SHIFT;
+  rounded = size < F8::NORMAL ? (words)((vec<float>)size + __builtin_bit_cast(float, F8::SUBNORMAL)) - F8::SUBNORMAL : rounded;
+  rounded = size >= F8::TOO_LARGE ? (size > 0x7f800000 ? words{} + F8::NOT_A_NUMBER : words{} + F8::LARGEST) : rounded;
+  return __builtin_convertvector((u >> 24 & 0x80) | rounded, octets);
+}
+template <class F8>
+TITAN_INLINE vec<float> widen_from(octets o) {
+  const words w = __builtin_convertvector(o, words), size = w & 0x7f;
+  words wide = (size << F8::SHIFT) + ((127 - F8::BIAS) << 23);
+  wide = size < 1u << F8::MANTISSA ? (words)((vec<float>)(size | F8::SUBNORMAL) - __builtin_bit_cast(float, F8::SUBNORMAL)) : wide;
+  if constexpr (F8::LARGEST == 0x7c) wide = size == F8::LARGEST ? words{} + 0x7f800000 : wide;
+  wide = size > F8::LARGEST ? words{} + 0x7fc00000 : wide;
+  return (vec<float>)(wide | (w & 0x80) << 24);
+}
+/// The nearest number of that type as a real; f64 goes by way of f32.
+template <class real, class F8>
+TITAN_INLINE vec<real> round_to(vec<real> x) {
+  if constexpr (sizeof(real) == 4) return widen_from<F8>(narrow_to<F8>(x));
+  for (int i = 0; i < LANES<real>; i++) x[i] = F8(float(x[i]));
+  return x;
+}
+template <int E, bool S>
+TITAN_INLINE vec<float> load(const Float8<E, S>* p) {
+  return widen_from<Float8<E, S>>(*reinterpret_cast<const loose_octets*>(p));
+}
+template <int E, bool S>
+TITAN_INLINE void store(Float8<E, S>* p, vec<float> x) {
+  *reinterpret_cast<loose_octets*>(p) = narrow_to<Float8<E, S>>(x);
+}
+template <int E, bool S>
+TITAN_INLINE vec<float> load(const Float8<E, S>* p, int64_t count) {
+  if (count >= LANES<float>) return load(p);
+  vec<float> x = {};
+  for (int i = 0; i < LANES<float> - 1; i++)
+    if (i < count) x[i] = p[i];
+  return x;
+}
+template <int E, bool S>
+TITAN_INLINE void store(Float8<E, S>* p, vec<float> x, int64_t count) {
+  if (count >= LANES<float>) return store(p, x);
+  const octets o = narrow_to<Float8<E, S>>(x);
+  for (int i = 0; i < LANES<float> - 1; i++)
+    if (i < count) p[i].bits = o[i];
+}
+/// Is T only a way to store f32?
+template <class T>
+constexpr bool IS_STORED = std::is_same_v<T, bf16> || std::is_same_v<T, f8e4m3> || std::is_same_v<T, f8e5m2>;
 
 // ---- lanes ----
 template <class real>

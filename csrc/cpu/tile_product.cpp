@@ -72,7 +72,7 @@ template <bool LINES_ARE_ROWS, bool ALONG, class T> void pack(const T* from, int
   }
 }
 template <bool LINES_ARE_ROWS> void pack(const Stored& matrix, int64_t line_stride, int64_t k_stride, Span lines, Span k, char* to) {
-  with_stored<Bf16>(matrix, [&](auto* data) {
+  with_operand<Bf16>(matrix, [&](auto* data) {
     data += lines.first * line_stride + k.first * k_stride;
     if (k_stride == 1) pack<LINES_ARE_ROWS, true>(data, line_stride, lines.size(), k.size(), to);
     else pack<LINES_ARE_ROWS, false>(data, k_stride, lines.size(), k.size(), to);

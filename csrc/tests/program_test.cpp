@@ -104,7 +104,7 @@ void check_messages(const Bytes& program) {
   expect(tensors + 4, NUM_DTYPES, ("tensor 0 has dtype " + std::to_string(NUM_DTYPES) + "; expected: below " + std::to_string(NUM_DTYPES)).c_str());
   expect(tensors + 4, static_cast<uint32_t>(DType::f16), "instruction 0: a is f16, which gemm does not take there; expected: f32 or f64");
   expect(tensors + 2 * TENSOR + 4, static_cast<uint32_t>(DType::i64), "instruction 0: c is i64, which gemm does not take there; expected: f32 or f64");
-  expect(tensors + 4 * TENSOR + 4, 1u, "instruction 2: rstd mixes f64 with f32 or bf16; expected: one real dtype in a call, bf16 only beside f32");
+  expect(tensors + 4 * TENSOR + 4, 1u, "instruction 2: rstd mixes f64 with f32, bf16 or float8; expected: one real dtype in a call, bf16 and float8 only beside f32");
   expect(tensors + 5 * TENSOR + 4, 4u, "instruction 2: rstd is bf16, which rmsnorm_backward does not take there; expected: f32 or f64");
   expect(tensors + 8, uint64_t{2}, "tensor 0 is at offset 2; expected: a multiple of 4");
   expect(tensors + 16, 7u, "tensor 0 has 7 dims");

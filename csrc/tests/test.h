@@ -39,7 +39,7 @@ inline int finish(const char* name) {
 
 template <class T>
 constexpr DType dtype_of() {
-  return std::is_same_v<T, double> ? DType::f64 : std::is_same_v<T, float> ? DType::f32 : std::is_same_v<T, int32_t> ? DType::i32 : std::is_same_v<T, bf16> ? DType::bf16 : DType::bytes;
+  return std::is_same_v<T, double> ? DType::f64 : std::is_same_v<T, float> ? DType::f32 : std::is_same_v<T, int32_t> ? DType::i32 : std::is_same_v<T, bf16> ? DType::bf16 : std::is_same_v<T, f8e4m3> ? DType::f8e4m3 : std::is_same_v<T, f8e5m2> ? DType::f8e5m2 : DType::bytes;
 }
 
 /// The kernel of this name, of the level that TITAN_CPU names (else the best of this machine).

@@ -33,6 +33,7 @@ export const contract: Op = defineOp({
     return dims;
   },
   bf16: mayBeBf16([0, 1], [0]),
+  float8: mayBeBf16([0, 1], []),
   reference: (operands, attrs, [type]) => {
     const [a, b] = attrs.round ? operands.map((x) => roundedTo(str(attrs.round), x)) : operands;
     const dims = str(attrs.dims), signature = parseDims(dims);

@@ -58,6 +58,15 @@ function elementwise(
 }
 
 const none = (): [] => [];
+const double = new Float64Array(1), words = new Uint32Array(double.buffer);
+/** The power of two at or below |x|, with the sign of x: the exponent of an f64 is in its upper 12 bits. */
+function floorPowerOfTwo(x: number): number {
+  if (Number.isNaN(x)) return x;
+  double[0] = x;
+  words[0] = 0;
+  words[1] &= 0xfff00000;
+  return double[0];
+}
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 
 /** All element-wise ops, with their derivatives. */
@@ -98,6 +107,8 @@ export const elementwiseOps: readonly Op[] = [
   elementwise("relu", (a) => Math.max(a, 0), ([x], _y, dy) => [dy.mul(x.constant(0, x.shape).less(x))]),
   elementwise("square", (a) => a * a, ([x], _y, dy) => [dy.mul(x).mul(2)]),
   elementwise("reciprocal", (a) => 1 / a, (_x, y, dy) => [dy.mul(y.square()).neg()]),
+  // Zero for zero. A step: its slope is zero where it has one.
+  elementwise("floor_power_of_two", floorPowerOfTwo, none),
   elementwise("less", (a, b) => a < b ? 1 : 0, none),
   elementwise("less_equal", (a, b) => a <= b ? 1 : 0, none),
   elementwise("equal", (a, b) => a === b ? 1 : 0, none, [], { commutes: true }),
@@ -110,7 +121,7 @@ export const elementwiseOps: readonly Op[] = [
 const [LOWEST, HIGHEST] = [-(2 ** 31), 2 ** 31 - 1];
 
 /** Integers as reals; reals as integers, without their fraction (the nearest of i32 where they are beyond, 0 for NaN); f32 rounded to
- * bf16, and bf16 as the f32 that it is. */
+ * bf16 or float8, and these as the f32 that they are. */
 export const cast: Op = defineOp({
   name: "cast",
   converts: true,
@@ -123,7 +134,9 @@ export const cast: Op = defineOp({
     const dtype = str(attrs.dtype) as DType;
     const isSameReal = isReal(x.dtype) && wide(x.dtype) === wide(dtype) && x.dtype !== dtype;
     if (!(isReal(x.dtype) !== isReal(dtype) || isSameReal) || !(dtype in dtypeBytes)) {
-      throw new TypeError(`expected i32 to or from a real type, or f32 to or from bf16, got ${x.dtype} to ${dtype}`);
+      throw new TypeError(
+        `expected i32 to or from a real type, or f32 to or from bf16 or float8, got ${x.dtype} to ${dtype}`,
+      );
     }
     return [{ dtype, shape: x.shape }];
   },
@@ -132,8 +145,12 @@ export const cast: Op = defineOp({
     const toInteger = (v: number) => Number.isNaN(v) ? 0 : Math.min(HIGHEST, Math.max(LOWEST, Math.trunc(v)));
     return [zip([x], (v) => toInteger(v) + 0)]; // there is no -0 among integers
   },
-  // A sum of fractions is not that of what is left without them.
-  split: { dims: () => "... -> ...", linear: ({ dtype }) => dtype === "i32" ? [] : "all", padded: true },
+  // A sum of fractions is not that of what is left without them; and float8 has no room for summands.
+  split: {
+    dims: () => "... -> ...",
+    linear: ({ dtype }) => dtype === "i32" || dtypeBytes[dtype as DType] === 1 ? [] : "all",
+    padded: true,
+  },
   vjp: ({ inputs: [x], cotangents: [dy] }) => [isReal(x.dtype) ? dy!.cast(x.dtype) : undefined],
   recompute: "cheap",
 });

@@ -1,5 +1,5 @@
-import { STORED } from "../attributes.ts";
-import { arr, roundBf16 } from "../array.ts";
+import { STORED, STORED_FLOAT8 } from "../attributes.ts";
+import { arr, nearestOf } from "../array.ts";
 import { type Attr, type Attrs, isReal } from "../ir.ts";
 import { defineOp, nums, type Op } from "../op.ts";
 import { elementwiseOps } from "./elementwise.ts";
@@ -19,7 +19,7 @@ const scalar = new Map<string, (...x: number[]) => number>(elementwiseOps.map((o
   op.name,
   (...x) => op.reference!(x.map((v) => arr([], [v])), {}, [])[0].data[0],
 ]));
-scalar.set("round_bf16", roundBf16);
+for (const dtype of ["bf16", "f8e4m3", "f8e5m2"]) scalar.set(`round_${dtype}`, nearestOf(dtype));
 
 /** The program in a node's attributes. */
 export function programOf(attrs: Attrs): MapProgram {
@@ -28,7 +28,7 @@ export function programOf(attrs: Attrs): MapProgram {
 }
 
 /** A chain of element-wise work in one pass over memory: a short register program run over tiles. Made by `fuse`.
- * All operands have one shape (broadcast ones through views); integers and bf16 are converted when they are loaded. */
+ * All operands have one shape (broadcast ones through views); integers, bf16 and float8 are converted when they are loaded. */
 export const map: Op = defineOp({
   name: "map",
   link: true, // many are nothing but a cast
@@ -37,6 +37,7 @@ export const map: Op = defineOp({
     dtype: { type: "text", doc: "what is computed in" },
     shape: { type: "integers", doc: "that of all operands", local: "output" },
     ...STORED,
+    ...STORED_FLOAT8,
   },
   infer: (inputs, attrs) => {
     const { results } = programOf(attrs), shape = inputs[0]?.shape ?? nums(attrs.shape);
@@ -45,6 +46,7 @@ export const map: Op = defineOp({
     return results.map(() => ({ dtype, shape }));
   },
   bf16: () => true,
+  float8: () => true,
   reference: (inputs, attrs, types) => {
     const { constants, steps, results } = programOf(attrs), outs = types.map((t) => arr(t.shape));
     const registers = new Float64Array(inputs.length + constants.length + steps.length);

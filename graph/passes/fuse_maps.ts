@@ -9,6 +9,7 @@ import {
   type Graph,
   inBackward,
   isReal,
+  isStored,
   type Lookup,
   type Node,
   type Origin,
@@ -182,20 +183,26 @@ function emit(
     const args = node.inputs.map((v) => registers.get(v)!);
     // A load converts by itself, and so does a store; only what is read again here has to be rounded.
     const isCast = opOf(node.op).converts,
-      isStored = isCast && !(node.outputs[0].dtype === "bf16" && readInside.has(node.outputs[0]));
-    if (isStored) registers.set(node.outputs[0], args[0]);
+      isKept = isCast && !(isStored(node.outputs[0].dtype) && readInside.has(node.outputs[0]));
+    if (isKept) registers.set(node.outputs[0], args[0]);
     else {
       registers.set(node.outputs[0], inputs.length + constants.length + steps.length);
-      steps.push([isCast ? "round_bf16" : node.op, ...args]);
+      steps.push([isCast ? `round_${node.outputs[0].dtype}` : node.op, ...args]);
     }
   }
   const kept = nodes.map((n) => n.outputs[0]).filter((v) => stored.has(v));
   if (kept.length === 0) return;
   const program: MapProgram = { constants, steps, results: kept.map((v) => registers.get(v)!) };
-  const { dtype, shape } = nodes[0].outputs[0], bf16 = [...kept.keys()].filter((i) => kept[i].dtype === "bf16");
-  const attrs: Attrs = { program: programAttr(program), dtype: wide(dtype), shape: [...shape] };
+  const { dtype, shape } = nodes[0].outputs[0];
+  const narrow = Map.groupBy([...kept.keys()].filter((i) => isStored(kept[i].dtype)), (i) => kept[i].dtype);
+  const attrs: Attrs = {
+    program: programAttr(program),
+    dtype: wide(dtype),
+    shape: [...shape],
+    ...Object.fromEntries(narrow),
+  };
   const last = nodes.at(-1)!, isOne = nodes.every((n) => n.phase === last.phase);
   const origin: Origin = isOne ? last : { ...last, phase: "backward" };
-  const map = edit.add(last, "map", inputs, bf16.length > 0 ? { ...attrs, bf16 } : attrs, origin);
+  const map = edit.add(last, "map", inputs, attrs, origin);
   kept.forEach((v, i) => edit.replace(v, map.outputs[i]));
 }

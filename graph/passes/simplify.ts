@@ -7,7 +7,17 @@ import { Builder, opOf, withInputs } from "../builder.ts";
 import { parseDims } from "../dims.ts";
 import { hasEffect, touchedStates, withoutDead } from "../edit.ts";
 import { fillOf, isElementwise, isViewOp } from "../facts.ts";
-import { type Attrs, type Graph, isReal, type Node, numel, type Origin, type Value, withNodes } from "../ir.ts";
+import {
+  type Attrs,
+  type Graph,
+  isReal,
+  isStored,
+  type Node,
+  numel,
+  type Origin,
+  type Value,
+  withNodes,
+} from "../ir.ts";
 import { num, nums, str } from "../op.ts";
 
 /** What a local rule may ask. */
@@ -155,13 +165,13 @@ const constantViews: LocalRule = ({ op, inputs: [x], outputs: [y] }, context) =>
   return number === undefined ? undefined : constantLike(number, y, context);
 };
 
-/** bf16 widened and rounded again is itself. Casts move to where numbers are made or used: those that shrink in front of views,
+/** What is widened and rounded to its type again is itself. Casts move to where numbers are made or used: those that shrink in front of views,
  * those that widen behind them. */
 const casts: LocalRule = ({ op, inputs: [x], outputs: [y], attrs }, { made, emit }) => {
   const widened = made(x, "cast");
-  const isWiden = (v: Value) => v.dtype === "f32" && made(v, "cast")?.inputs[0].dtype === "bf16";
-  if (op === "cast" && y.dtype === "bf16") {
-    if (isWiden(x)) return widened!.inputs[0];
+  const isWiden = (v: Value) => v.dtype === "f32" && isStored(made(v, "cast")?.inputs[0].dtype ?? "f32");
+  if (op === "cast" && isStored(y.dtype)) {
+    if (isWiden(x) && widened!.inputs[0].dtype === y.dtype) return widened!.inputs[0];
     const view = made(x, "reshape") ?? made(x, "transpose");
     return view && emit(view.op, [emit("cast", view.inputs, attrs)], view.attrs);
   }

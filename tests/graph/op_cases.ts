@@ -98,6 +98,13 @@ export const cases: readonly OpCase[] = [
   unary("relu", r(s23), (x) => [x.maximum(0)]),
   unary("square", r(s23), (x) => [x.mul(x)]),
   unary("reciprocal", r(s23, 0.5, 2), (x) => [x.constant(1, s23).div(x)]),
+  // Below 2: from above, the first power of two that is not larger.
+  unary("floor_power_of_two", r(s23), (x) => {
+    const size = x.abs(), power = (e: number) => x.constant(2 ** e, s23);
+    const found = Array.from({ length: 31 }, (_, i) => i - 30)
+      .reduce((y, e) => power(e).lessEqual(size).select(power(e), y), x.constant(0, s23));
+    return [x.less(0).select(found.neg(), found)];
+  }),
   {
     op: "select",
     inputs: [w(s23, 0, 1), r(s23), r(s23)],
@@ -114,7 +121,7 @@ export const cases: readonly OpCase[] = [
       {
         inputs: [r(s23)],
         attrs: { dtype: "f32" },
-        says: "expected i32 to or from a real type, or f32 to or from bf16, got f64 to f32",
+        says: "expected i32 to or from a real type, or f32 to or from bf16 or float8, got f64 to f32",
       },
       { inputs: [n(s23, 0, 1)], attrs: { dtype: "i32" }, says: "got i32 to i32" },
     ],
@@ -149,6 +156,14 @@ export const cases: readonly OpCase[] = [
         .maximum(x.transpose(0, 1).slice([1, 0], [1, 2]).reshape("1 a -> a"))
         .maximum(x.transpose(0, 1).slice([2, 0], [1, 2]).reshape("1 a -> a")),
     ],
+  },
+  {
+    op: "reduce",
+    title: "max_abs",
+    inputs: [r([2, 3])],
+    attrs: { dims: "a b -> b", kind: "max_abs" },
+    gives: ["f64[3]"],
+    like: (x) => x.abs().apply("reduce", [], { dims: "a b -> b", kind: "max" }),
   },
   {
     op: "reshape",

@@ -21,11 +21,14 @@ Deno.test("the kernel table tells optional, repeated and scratch operands apart"
     variadic: false,
     optional: true,
     bf16: true,
+    float8: false,
   });
   assertEquals(kernels.rmsnorm_backward.inputs.map(({ bf16 }) => bf16), [true, false, true, true, true]);
+  assertEquals(kernels.gemm.inputs.map(({ bf16, float8 }) => bf16 && float8), [true, true]);
+  assertEquals(kernels.gemm.outputs.map(({ bf16, float8 }) => bf16 && !float8), [true]);
   assertEquals(kernels.rmsnorm_backward.scratch, true);
   assertEquals(kernels.map.attributes.map(({ type }) => type), ["i64", "i64", "i64[]", "f64[]"]);
-  assertEquals(mapOps.round_bf16, { code: Object.keys(mapOps).length - 1, arity: 1 });
+  assertEquals(mapOps.round_f8e5m2, { code: Object.keys(mapOps).length - 1, arity: 1 });
 });
 
 Deno.test("structs are laid out as C lays them out", () => {
@@ -48,7 +51,10 @@ Deno.test("collectives are numbered by themselves, in the order of the table", (
   );
   const source = symbolsSource("#define TITAN_ABI_VERSION 1\n", `KERNEL(copy, "x -> y", "", "f32")\n${table}`);
   assertEquals(source.includes("export const Collective = {\n  gather: 0,\n  shift: 1,\n}"), true);
-  assertEquals(kernelsSource(table).includes('{ name: "y", variadic: true, optional: true, bf16: false }'), true);
+  assertEquals(
+    kernelsSource(table).includes('{ name: "y", variadic: true, optional: true, bf16: false, float8: false }'),
+    true,
+  );
 });
 
 Deno.test("a C type that Deno cannot pass is refused", () => {
@@ -68,7 +74,7 @@ Deno.test("element types have the numbers of their lines, and graphs have those 
     "kernels.def has a kernel of i4",
   );
   assertEquals([elementTypes.bf16.number, elementTypes.f64.bits, elementTypes.bytes.kind], [4, 64, "bytes"]);
-  assertEquals([...dtypes].sort(), ["bf16", "f32", "f64", "i32"]);
+  assertEquals([...dtypes].sort(), ["bf16", "f32", "f64", "f8e4m3", "f8e5m2", "i32"]);
 });
 
 Deno.test("a kernel without attributes or scratch has empty ones", () => {

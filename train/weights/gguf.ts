@@ -5,6 +5,7 @@
 import { basename, dirname } from "@std/path";
 import { type Gguf, type GgufTensor, readGguf } from "../../data/gguf.ts";
 import { numel } from "../../graph/ir.ts";
+import type { Float8 } from "../../graph/ir.ts";
 import type { RopeScaling } from "../../model/attention.ts";
 import { families, familyNamed } from "../../model/families.ts";
 import type { Family } from "../../model/loss.ts";
@@ -16,7 +17,7 @@ import { openToRead, readFully } from "./safetensors.ts";
 import { KNOWN_FAMILY } from "./weight_files.ts";
 
 /** ggml's numbers of the types that are read. */
-export const ggmlTypes: Readonly<Record<Exclude<FileType, "i32">, number>> = {
+export const ggmlTypes: Readonly<Record<Exclude<FileType, "i32" | Float8>, number>> = {
   ...{ f32: 0, f16: 1, bf16: 30, f64: 28 },
   ...{ q4_0: 2, q4_1: 3, q5_0: 6, q5_1: 7, q8_0: 8, q4_k: 12, q5_k: 13, q6_k: 14 },
 };

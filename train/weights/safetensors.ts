@@ -28,11 +28,14 @@ export interface Header {
 /** The format's names of the element types that are read and written. */
 export const formatTypes: Readonly<Record<StoredType, string>> = {
   ...{ f32: "F32", f64: "F64", bf16: "BF16", f16: "F16", i32: "I32" },
+  ...{ f8e4m3: "F8_E4M3", f8e5m2: "F8_E5M2" },
 };
 
-/** The same by the format's name. */
+/** Those that are read, by the format's name: float8 in files has scales beside it, without which it means nothing. */
 export const typesOfFormat: Readonly<Record<string, StoredType>> = Object.fromEntries(
-  Object.entries(formatTypes).map(([dtype, name]) => [name, dtype as StoredType]),
+  Object.entries(formatTypes).filter(([, name]) => !name.startsWith("F8")).map((
+    [dtype, name],
+  ) => [name, dtype as StoredType]),
 );
 
 /** Bytes of one element of the types that the format knows. */

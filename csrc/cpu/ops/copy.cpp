@@ -100,6 +100,7 @@ template <class X, class Y> void accumulate(const Tensor& x, const Tensor& y, bo
 }
 
 // Elements are moved as words of their size, whatever they mean.
+typedef uint8_t word8 __attribute__((may_alias));
 typedef uint16_t word16 __attribute__((may_alias));
 typedef uint32_t word32 __attribute__((may_alias));
 typedef uint64_t word64 __attribute__((may_alias));
@@ -107,6 +108,7 @@ typedef uint64_t word64 __attribute__((may_alias));
 void copy_any(const Call& call) {
   const size_t size = size_of(call[1].dtype);
   if (size == 8) copy<word64>(call[0], call[1], call.threads);
+  else if (size == 1) copy<word8>(call[0], call[1], call.threads);
   else if (size == 2) copy<word16>(call[0], call[1], call.threads);
   else copy<word32>(call[0], call[1], call.threads);
 }

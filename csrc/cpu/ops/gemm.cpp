@@ -1,5 +1,5 @@
 // gemm: c[B,M,N] = a[B,M,K] b[B,K,N], or added to c. Any strides with one unit stride among the last two dims of each operand; a and b may have a
-// batch of 1. With bf16 = 1, a and b are rounded to bf16 and any operand may be stored so. Compute-bound; accuracy is stated in product.h.
+// batch of 1. With bf16 = 1, a and b are rounded to bf16 and any operand may be stored so, a and b also as float8. Compute-bound; accuracy is stated in product.h.
 #include <algorithm>
 #include <climits>
 
@@ -91,7 +91,7 @@ std::string check_gemm(const Call& call) {
         .require(call.attributes[1].i == 0 || call.attributes[1].i == 1, "bf16 is " + std::to_string(call.attributes[1].i) + "; expected: 0 or 1");
   const int64_t M = check.dim(2, 1), N = check.dim(2, 2), K = check.dim(0, 2);
   if (check.ok() && call.attributes[1].i == 1) {
-    check.real_or_bf16(2, DType::f32, {-1, M, N}).real_or_bf16(0, DType::f32, {-1, M, K}).real_or_bf16(1, DType::f32, {-1, K, N});
+    check.real_or_bf16(2, DType::f32, {-1, M, N}).real_or_stored(0, DType::f32, {-1, M, K}).real_or_stored(1, DType::f32, {-1, K, N});
   } else {
     const DType real = check.real(2);
     check.operand(2, real, {-1, M, N}).operand(0, real, {-1, M, K}).operand(1, real, {-1, K, N});

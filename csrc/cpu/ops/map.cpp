@@ -1,7 +1,7 @@
 // Any element-wise computation: x* -> y*, a small register program run over tiles that stay in L1, so that memory is touched once.
 //
-// All operands are viewed with the same dims (stride 0 broadcasts; i32 and bf16 inputs are converted while loaded, bf16 outputs rounded when
-// stored); an output may be exactly an input's memory, where their elements are of one size. Registers: the inputs, then the constants, then temporaries. One code word per instruction,
+// All operands are viewed with the same dims (stride 0 broadcasts; i32, bf16 and float8 inputs are converted while loaded, bf16 and float8
+// outputs rounded when stored); an output may be exactly an input's memory, where their elements are of one size. Registers: the inputs, then the constants, then temporaries. One code word per instruction,
 //   operation | to << 16 | a << 28 | b << 40 | c << 52
 // and after the instructions one word per output: the register stored to it.
 //
@@ -60,6 +60,10 @@ struct Instruction {
   }
 };
 
+/// Where a number has its sign and its exponent.
+template <class real>
+constexpr integer<real> EXPONENT_BITS = sizeof(real) == 4 ? integer<real>(0xff800000) : integer<real>(0xfff0000000000000);
+
 template <class real>
 void execute(int operation, real* to, const real* a, const real* b, const real* c, int64_t n) {
   auto unary = [&](auto f) { for_lanes<real>(n, [&](int64_t i, int64_t lanes) { store(to + i, f(load(a + i, lanes)), lanes); }); };
@@ -90,7 +94,10 @@ void execute(int operation, real* to, const real* a, const real* b, const real* 
     case MAP_equal: return binary([=](V x, V y) { return x == y ? one : none; });
     case MAP_select:
       return for_lanes<real>(n, [&](int64_t i, int64_t lanes) { store(to + i, load(a + i, lanes) != 0 ? load(b + i, lanes) : load(c + i, lanes), lanes); });
+    case MAP_floor_power_of_two: return unary([](V x) { return x != x ? x : (V)((ivec<real>)x & splat_integer<real>(EXPONENT_BITS<real>)); });
     case MAP_round_bf16: return unary([](V x) { return round_bf16<real>(x); });
+    case MAP_round_f8e4m3: return unary([](V x) { return round_to<real, f8e4m3>(x); });
+    case MAP_round_f8e5m2: return unary([](V x) { return round_to<real, f8e5m2>(x); });
   }
 }
 
@@ -219,7 +226,7 @@ struct Plan {
 
 template <class real, class T>
 void gather(const T* from, int64_t stride, real* to, int64_t n) {
-  if constexpr (std::is_same_v<T, bf16>)
+  if constexpr (IS_STORED<T>)
     if (stride == 1) return for_lanes<float>(n, [&](int64_t i, int64_t lanes) { store(to + i, load(from + i, lanes), lanes); });
   if (stride == 1) std::copy_n(from, n, to);
   else if (stride == 0) std::fill_n(to, n, real(*from));
@@ -229,8 +236,11 @@ void gather(const T* from, int64_t stride, real* to, int64_t n) {
 template <class real>
 void read(const Tensor& x, int64_t offset, int64_t stride, real* to, int64_t n) {
   if (x.dtype == DType::i32) return gather(x.as<int32_t>() + offset, stride, to, n);
-  if constexpr (sizeof(real) == 4)
+  if constexpr (sizeof(real) == 4) {
     if (x.dtype == DType::bf16) return gather(x.as<bf16>() + offset, stride, to, n);
+    if (x.dtype == DType::f8e4m3) return gather(x.as<f8e4m3>() + offset, stride, to, n);
+    if (x.dtype == DType::f8e5m2) return gather(x.as<f8e5m2>() + offset, stride, to, n);
+  }
   gather(x.as<real>() + offset, stride, to, n);
 }
 template <class real, class T>
@@ -241,8 +251,11 @@ void scatter(const real* from, T* to, int64_t stride, int64_t n) {
 }
 template <class real>
 void write(const Tensor& y, int64_t offset, int64_t stride, const real* from, int64_t n) {
-  if constexpr (sizeof(real) == 4)
+  if constexpr (sizeof(real) == 4) {
     if (y.dtype == DType::bf16) return scatter(from, y.as<bf16>() + offset, stride, n);
+    if (y.dtype == DType::f8e4m3) return scatter(from, y.as<f8e4m3>() + offset, stride, n);
+    if (y.dtype == DType::f8e5m2) return scatter(from, y.as<f8e5m2>() + offset, stride, n);
+  }
   scatter(from, y.as<real>() + offset, stride, n);
 }
 
@@ -309,7 +322,7 @@ void run_tiles(const Call& call, const Plan& plan, int64_t first_tile, int64_t l
 uint64_t state_bytes_map(const Call& call) { return Plan::bytes(call); }
 
 void prepare_map(const Call& call, void* state) {
-  with_real(call[int(call.attributes[0].i)].dtype, [&](auto zero) { new (state) Plan(call, sizeof zero); });
+  with_real(widened(call[int(call.attributes[0].i)].dtype), [&](auto zero) { new (state) Plan(call, sizeof zero); });
 }
 
 void run_map(const Call& call) {
@@ -361,7 +374,7 @@ std::string check_map(const Call& call) {
   std::vector<std::string> names;
   for (int i = 0; i < call.num_operands; i++) names.push_back(i < inputs ? "x[" + std::to_string(i) + "]" : "y[" + std::to_string(i - inputs) + "]");
   Check check(call, names, 4);
-  const DType real = check.real_or_bf16(int(inputs));
+  const DType real = check.real_or_stored(int(inputs));
   const Tensor& y = call[int(inputs)];
   for (int i = 0; i < call.num_operands; i++) {
     const Tensor& t = call[i];

@@ -1,15 +1,15 @@
-// y = sum (kind 0) or maximum (kind 1) of x over any dims: y is viewed with x's dims and has stride 0 on the reduced ones.
+// y = sum (kind 0), maximum (kind 1) or largest size (kind 2, the maximum of |x|) of x over any dims; x may be bf16. y is viewed with x's dims and has stride 0 on the reduced ones.
 // Memory-bound. The dims are split into kept and reduced, ordered by x's strides and merged. Then either
 //   across  the innermost contiguous dim of x is kept: a strip of columns is summed down the reduced dims, one register per LANES columns
 //   along   else: each element of y sums its own runs of x
 // Sums are kept in short f32 runs of at most RUN additions whose results are added in f64. Few long sums (a scalar, say) are cut into PARTS
 // fixed pieces, combined in order: the same bits for any number of threads. A NaN in x is a NaN in y, also for the maximum.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
-#include "../check.h"
 #include "../kernels.h"
-#include "../simd.h"
+#include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -52,6 +52,8 @@ struct Dims {
 template <class real>
 struct Sum {
   static constexpr double identity = 0;
+  static vec<real> of(vec<real> x) { return x; }
+  static double of(double x) { return x; }
   static vec<real> join(vec<real> a, vec<real> b) { return a + b; }
   static double join(double a, double b) { return a + b; }
   static double lanes(vec<real> v) { return double(sum_lanes<real>(v)); }
@@ -59,54 +61,63 @@ struct Sum {
 template <class real>
 struct Max {
   static constexpr double identity = -std::numeric_limits<double>::infinity();
+  static vec<real> of(vec<real> x) { return x; }
+  static double of(double x) { return x; }
   static vec<real> join(vec<real> a, vec<real> b) { return maximum(a, b); }
   static double join(double a, double b) { return a > b || a != a ? a : b; }
   static double lanes(vec<real> v) { return double(max_lanes<real>(v)); }
 };
 
+template <class real>
+struct MaxSize : Max<real> {
+  static constexpr double identity = 0;
+  static vec<real> of(vec<real> x) { return (vec<real>)((ivec<real>)x & splat_integer<real>(std::numeric_limits<integer<real>>::max())); }
+  static double of(double x) { return std::fabs(x); }
+};
+
 /// Elements [begin, end) of the reduced dims, from x on.
-template <class real, class Op>
-double along(const real* x, const Dims& reduced, int64_t begin, int64_t end) {
+template <class S, class real, class Op>
+double along(const S* x, const Dims& reduced, int64_t begin, int64_t end) {
   double total = Op::identity;
   const int64_t inner = reduced.inner(), stride = reduced.inner_stride();
   for (int64_t i = begin; i < end;) {
     const int64_t n = std::min({end - i, inner - i % inner, 4 * RUN * LANES<real>});
-    const real* run = x + reduced.at_x(i);
+    const S* run = x + reduced.at_x(i);
     int64_t k = 0;
     if (stride == 1 && n >= 4 * LANES<real>) {
       vec<real> sums[4];
-      for (int c = 0; c < 4; c++) sums[c] = load(run + c * LANES<real>);
+      for (int c = 0; c < 4; c++) sums[c] = Op::of(load(run + c * LANES<real>));
       for (k = 4 * LANES<real>; k + 4 * LANES<real> <= n; k += 4 * LANES<real>)
-        for (int c = 0; c < 4; c++) sums[c] = Op::join(sums[c], load(run + k + c * LANES<real>));
+        for (int c = 0; c < 4; c++) sums[c] = Op::join(sums[c], Op::of(load(run + k + c * LANES<real>)));
       total = Op::join(total, Op::lanes(Op::join(Op::join(sums[0], sums[1]), Op::join(sums[2], sums[3]))));
     }
-    for (; k < n; k++) total = Op::join(total, double(run[k * stride]));
+    for (; k < n; k++) total = Op::join(total, Op::of(double(run[k * stride])));
     i += n;
   }
   return total;
 }
 
 /// `columns` (at most 4 LANES) neighbouring columns down all reduced dims.
-template <class real, class Op>
-void across(const real* x, const Dims& reduced, int64_t columns, double* totals) {
+template <class S, class real, class Op>
+void across(const S* x, const Dims& reduced, int64_t columns, double* totals) {
   constexpr int L = LANES<real>;
   std::fill_n(totals, columns, Op::identity);
   const int vectors = int((columns + L - 1) / L);
   const int64_t inner = reduced.inner(), stride = reduced.inner_stride();
   for (int64_t i = 0; i < reduced.total;) {
     const int64_t n = std::min({reduced.total - i, inner - i % inner, RUN});
-    const real* run = x + reduced.at_x(i);
+    const S* run = x + reduced.at_x(i);
     vec<real> sums[4];
     auto each = [&](auto f) {
       for (int c = 0; c < vectors; c++) f(c, std::min<int64_t>(L, columns - c * L));
     };
     if (columns == 4 * L) {
-      for (int c = 0; c < 4; c++) sums[c] = load(run + c * L);
+      for (int c = 0; c < 4; c++) sums[c] = Op::of(load(run + c * L));
       for (int64_t k = 1; k < n; k++)
-        for (int c = 0; c < 4; c++) sums[c] = Op::join(sums[c], load(run + k * stride + c * L));
+        for (int c = 0; c < 4; c++) sums[c] = Op::join(sums[c], Op::of(load(run + k * stride + c * L)));
     } else {
-      each([&](int c, int64_t lanes) { sums[c] = load(run + c * L, lanes); });
-      for (int64_t k = 1; k < n; k++) each([&](int c, int64_t lanes) { sums[c] = Op::join(sums[c], load(run + k * stride + c * L, lanes)); });
+      each([&](int c, int64_t lanes) { sums[c] = Op::of(load(run + c * L, lanes)); });
+      for (int64_t k = 1; k < n; k++) each([&](int c, int64_t lanes) { sums[c] = Op::join(sums[c], Op::of(load(run + k * stride + c * L, lanes))); });
     }
     each([&](int c, int64_t lanes) {
       for (int64_t l = 0; l < lanes; l++) totals[c * L + l] = Op::join(totals[c * L + l], double(sums[c][l]));
@@ -115,7 +126,7 @@ void across(const real* x, const Dims& reduced, int64_t columns, double* totals)
   }
 }
 
-template <class real, class Op>
+template <class S, class real, class Op>
 void reduce(const Call& call) {
   const Tensor &x = call[0], &y = call[1];
   Dims kept, reduced;
@@ -123,7 +134,7 @@ void reduce(const Call& call) {
     if (x.dims[d] != 1) (y.strides[d] ? kept : reduced).insert(x.dims[d], x.strides[d], y.strides[d]);
   kept.merge();
   reduced.merge();
-  const real* from = x.as<real>();
+  const S* from = x.as<S>();
   real* to = y.as<real>();
 
   if (kept.rank && kept.inner_stride() == 1 && (!reduced.rank || reduced.inner_stride() != 1)) {
@@ -132,7 +143,7 @@ void reduce(const Call& call) {
     for (int64_t task = 0; task < rows * strips; task++) {
       const int64_t column = task % strips * strip, columns = std::min(strip, kept.inner() - column), first = task / strips * kept.inner() + column;
       double totals[4 * LANES<real>];
-      across<real, Op>(from + kept.at_x(first), reduced, columns, totals);
+      across<S, real, Op>(from + kept.at_x(first), reduced, columns, totals);
       for (int64_t c = 0; c < columns; c++) to[kept.at_y(first) + c * kept.y[kept.rank - 1]] = real(totals[c]);
     }
   } else if (kept.total * PARTS <= MOST_PARTIALS && reduced.total >= LONG) {
@@ -140,7 +151,7 @@ void reduce(const Call& call) {
 #pragma omp parallel for num_threads(call.threads) schedule(static)
     for (int64_t task = 0; task < kept.total * PARTS; task++) {
       const int64_t part = task % PARTS;
-      partials[task] = along<real, Op>(from + kept.at_x(task / PARTS), reduced, reduced.total * part / PARTS, reduced.total * (part + 1) / PARTS);
+      partials[task] = along<S, real, Op>(from + kept.at_x(task / PARTS), reduced, reduced.total * part / PARTS, reduced.total * (part + 1) / PARTS);
     }
     for (int64_t i = 0; i < kept.total; i++) {
       double total = partials[i * PARTS];
@@ -149,17 +160,20 @@ void reduce(const Call& call) {
     }
   } else {
 #pragma omp parallel for num_threads(call.threads) schedule(static)
-    for (int64_t i = 0; i < kept.total; i++) to[kept.at_y(i)] = real(along<real, Op>(from + kept.at_x(i), reduced, 0, reduced.total));
+    for (int64_t i = 0; i < kept.total; i++) to[kept.at_y(i)] = real(along<S, real, Op>(from + kept.at_x(i), reduced, 0, reduced.total));
   }
 }
 
 }  // namespace
 
 void run_reduce(const Call& call) {
-  with_real(call[0].dtype, [&](auto zero) {
-    using real = decltype(zero);
-    if (call.attributes[0].i == 0) reduce<real, Sum<real>>(call);
-    else reduce<real, Max<real>>(call);
+  with_stored(call[0], [&](auto zero) {
+    using S = decltype(zero);
+    using real = computed<S>;
+    const int64_t kind = call.attributes[0].i;
+    if (kind == 0) reduce<S, real, Sum<real>>(call);
+    else if (kind == 1) reduce<S, real, Max<real>>(call);
+    else reduce<S, real, MaxSize<real>>(call);
   });
 }
 
@@ -169,13 +183,13 @@ void run_reduce(const Call& call) {
 namespace titan::cpu {
 std::string check_reduce(const Call& call) {
   Check check(call, {"x", "y"}, 1);
-  const DType real = check.real(0);
+  const DType real = check.real_or_bf16(0);
   if (!check.ok()) return check.error();
   const Tensor &x = call[0], &y = call[1];
   check.require(y.dtype == real, std::string("y is ") + name_of(y.dtype) + "; expected: " + name_of(real) + " as x");
   check.require(x.rank == y.rank && std::equal(x.dims, x.dims + x.rank, y.dims), "y is viewed with dims " + to_text(y.dims, y.rank) + "; expected: those of x, " + to_text(x.dims, x.rank) + ", with stride 0 where reduced");
   const int64_t kind = call.attributes[0].i;
-  return check.require(kind == 0 || kind == 1, "kind is " + std::to_string(kind) + "; expected: 0 (sum) or 1 (max)").error();
+  return check.require(kind >= 0 && kind <= 2, "kind is " + std::to_string(kind) + "; expected: 0 (sum), 1 (max) or 2 (max_abs)").error();
 }
 }  // namespace titan::cpu
 #endif

@@ -23,7 +23,7 @@ export const rows: Lowerings = {
   },
   softmax: { inPlace: () => [[0, 0]] },
   reduce: {
-    kernel: ({ attrs }) => ({ kernel: "reduce", attrs: { kind: attrs.kind === "max" ? 1 : 0 } }),
+    kernel: ({ attrs }) => ({ kernel: "reduce", attrs: { kind: ["sum", "max", "max_abs"].indexOf(str(attrs.kind)) } }),
     views: ({ attrs }, [x, y]) => [x, { ...y, shape: x.shape, strides: reducedStrides(str(attrs.dims), y.strides) }],
   },
   cumsum: {

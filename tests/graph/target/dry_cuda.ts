@@ -8,7 +8,7 @@ import type { KernelCall, Lowering, Target } from "../../../graph/target/target.
 import { gemmOf } from "../../../graph/gemm.ts";
 import { isPacked, type View } from "../../../graph/view.ts";
 
-const operand = (name: string) => ({ name, variadic: false, optional: false, bf16: true });
+const operand = (name: string) => ({ name, variadic: false, optional: false, bf16: true, float8: true });
 const kernel = (index: number, inputs: string, outputs: string, rest: Partial<Kernel> = {}): Kernel => ({
   index,
   collective: false,
