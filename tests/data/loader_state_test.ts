@@ -1,8 +1,11 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { texts } from "../../data/dataset.ts";
+import fc from "fast-check";
+import { type Batch, makeBatch } from "../../data/batch.ts";
+import { openDataset, texts } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { Loader, type LoaderOptions } from "../../data/loader.ts";
 import { type LoaderState, mergeStates } from "../../data/loader_state.ts";
+import { share } from "../../data/share.ts";
 import { someTexts, take, temporaryFolder, writeShards } from "./fixture.ts";
 
 const json = <T>(value: T): T => JSON.parse(JSON.stringify(value));
@@ -97,4 +100,74 @@ Deno.test("a state is refused where its text or the order of it is another", asy
   await Deno.remove(`${folder.path}/more.md`);
   await Deno.writeTextFile(`${folder.path}/0.md`, someTexts(1)[0].toUpperCase()); // as long as before
   await refused({});
+});
+
+Deno.test("any run goes on as the one that is not interrupted, and reads each document once an epoch", async () => {
+  const upTo = (max: number) => fc.integer({ min: 1, max });
+  const source = fc.record({ sizes: fc.array(upTo(12), { minLength: 1, maxLength: 6 }), weight: upTo(5) });
+  /** Ranks, rows of each, workers of each, and batches until the next state. */
+  const leg = fc.record({ dataRanks: upTo(3), batchSize: upTo(3), workers: upTo(3), batches: upTo(6) });
+  const cases = fc.record({
+    sources: fc.array(source, { minLength: 1, maxLength: 3 }),
+    legs: fc.array(leg, { minLength: 1, maxLength: 3 }),
+    ...{ lanes: upTo(5), window: fc.nat(6), shuffle: fc.option(fc.nat(), { nil: undefined }) },
+  });
+  await fc.assert(
+    fc.asyncProperty(cases, async ({ sources, legs, lanes, window, shuffle }) => {
+      await using folder = await temporaryFolder();
+      const mixture = [];
+      for (const [n, { sizes, weight }] of sources.entries()) {
+        const path = `${folder.path}/${n}`;
+        await Deno.mkdir(path);
+        for (const [shard, size] of sizes.entries()) {
+          // all lanes have documents enough, each of 12 tokens, which tell source, shard and line; some lines are bad
+          const lines = Array.from({ length: size + 2 * lanes }, (_, line) => {
+            return line % 7 === 3 ? "{" : JSON.stringify({ text: `${n}${shard}${String(line).padStart(8, "0")}` });
+          });
+          await Deno.writeTextFile(`${path}/${shard}.jsonl`, lines.join("\n"));
+        }
+        mixture.push({ name: String(n), data: { name: "files", path }, weight });
+      }
+      const options = {
+        ...{ dataset: { mixture }, tokenizer: "bytes", seqLen: 5, lanes, shuffle },
+        ...{ shuffleWindow: window, skipBad: true },
+      };
+      await using whole = await Loader.open({ ...options, batchSize: 1 });
+      let state = json(whole.state());
+      const rows: string[] = [],
+        cut = (batch: Batch, row: number) => String(batch.tokens.subarray(5 * row, 5 * row + 5));
+      for (const { dataRanks, batchSize, workers, batches } of legs) {
+        const ranks = [];
+        for (let n = 0; n < dataRanks * workers; n++) {
+          const [dataRank, worker] = [n % dataRanks, Math.floor(n / dataRanks)];
+          ranks.push(await Loader.open({ ...options, state, dataRanks, batchSize, workers, dataRank, worker }));
+        }
+        const filled = Array.from({ length: dataRanks }, () => makeBatch(batchSize, 5));
+        for (let n = 0; n < batches; n++) {
+          for (const [n, loader] of ranks.entries()) await loader.fill(filled[n % dataRanks]);
+          for (const batch of filled) for (let row = 0; row < batchSize; row++) rows.push(cut(batch, row));
+        }
+        state = json(mergeStates(ranks.map((loader) => loader.state())));
+        for (const loader of ranks) await loader[Symbol.asyncDispose]();
+      }
+      for (const row of rows) assertEquals(row, cut((await whole.next())!, 0));
+      assertEquals(state.lanes, json(whole.state()).lanes);
+
+      // one epoch of the first source: every document that can be read, once
+      const { sizes } = sources[0], read: string[] = [];
+      const shards = (await openDataset(mixture[0].data, { shuffle, shuffleWindow: window, onBad: () => {} })).shards;
+      for (let lane = 0; lane < lanes; lane++) {
+        for (const { shard, ...part } of share(lane, lanes, shards.length)) {
+          for await (const document of shards[shard].read({ from: 0, ...part }, 4)) {
+            read.push("text" in document ? document.text : "");
+          }
+        }
+      }
+      const good = sizes.map((size) =>
+        Array.from({ length: size + 2 * lanes }, (_, n) => n).filter((n) => n % 7 !== 3).length
+      );
+      assertEquals([read.length, new Set(read).size], Array(2).fill(good.reduce((a, b) => a + b)));
+    }),
+    { numRuns: 25 },
+  );
 });
