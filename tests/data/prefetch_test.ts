@@ -70,7 +70,7 @@ Deno.test("an error ahead comes after the batches before it, the same as the loa
 Deno.test("errors of opening are the loader's", async () => {
   for (
     const wrong of [
-      { dataset: { name: "c4" } },
+      { dataset: { name: "files" } },
       { tokenizer: "nowhere" },
       { tokenizer: new URL("file:///nowhere") },
       { batchSize: 0 },

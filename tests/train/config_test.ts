@@ -395,11 +395,9 @@ Deno.test("text is validated on a share of it, unless a name or a path says othe
   const notes = { name: "text", path: "notes/", field: "body" };
   assertEquals(await specs(...text), [notes, undefined]);
   assertEquals(await specs(...text, "--validation.dataset_path=b"), [notes, { ...notes, path: "b" }]);
-  assertEquals(await specs(...text, "--validation.dataset=c4_validation"), [notes, {
-    name: "c4_validation",
-    path: null,
-  }]);
-  assertEquals(await specs(), [{ name: "c4_test", path: null }, { name: "c4_validation", path: null }]);
+  const named = (name: string) => ({ name, path: null, cache: { folder: undefined, bytes: 20 * 2 ** 30 } });
+  assertEquals(await specs(...text, "--validation.dataset=c4_validation"), [notes, named("c4_validation")]);
+  assertEquals(await specs(), [named("c4_test"), named("c4_validation")]);
 });
 
 Deno.test("the tokenizer of bytes needs no folder, and makes the vocabulary its own; two tokenizers are refused", async () => {
@@ -573,9 +571,10 @@ Deno.test("a mixture is trained on in place of a dataset, each source with its w
     '[data]\ntext_field = "body"\ntoken_bytes = 4\n[[data.sources]]\ndataset = "files"\ndataset_path = "wiki"\nweight = 3\n' +
     '[[data.sources]]\ndataset = "text"\ndataset_path = "notes"\nweight = 1\nname = "mine"\ntext_field = "t"\n';
   const { data, dataloader } = trainOptions((await load(sources, "--training.dataloader.num_workers=2")).config);
+  const cache = { folder: undefined, bytes: 20 * 2 ** 30 };
   assertEquals(data, {
     mixture: [
-      { name: "files", data: { name: "files", path: "wiki", field: "body", tokenBytes: 4 }, weight: 3 },
+      { name: "files", data: { name: "files", path: "wiki", field: "body", tokenBytes: 4, cache }, weight: 3 },
       { name: "mine", data: { name: "text", path: "notes", field: "t" }, weight: 1 },
     ],
   });
