@@ -3,6 +3,7 @@
 import { openDataset, texts } from "../data/dataset.ts";
 import { DataError } from "../data/error.ts";
 import { newTokenizer } from "../data/new_tokenizer.ts";
+import type { Shard } from "../data/shard.ts";
 import { WordCounts } from "../data/train_bpe.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
@@ -15,11 +16,14 @@ const USAGE =
 Learns a byte-level BPE of N tokens from text, and writes it as tokenizer.json and tokenizer_config.json, which Hugging Face's
 tokenizers and transformers read, too; --model.hf_assets_path FOLDER trains with it.
 
-  --data PATH      a file, a folder with .txt, .md or .jsonl, or a pattern
+  --data PATH      a file, a folder with .txt, .md or .jsonl, or a pattern; of .parquet, .json and what is compressed (.gz, .zst) too
   --vocab-size N   number of tokens: 256 bytes, learned ones, and those that begin and end a text
   --out FOLDER     where to write it; tokenizer where it is not said
   --field KEY      of .jsonl: the key of the text; "text" where it is not said
   --chat           adds <|im_start|>, <|im_end|> and the chat template ChatML`;
+
+/** Files that are read from their beginnings, as dataset "files" has them. */
+const SHARDS = /\.(json|parquet|gz|zst)$/i;
 
 /** Milliseconds from one line about the progress to the next. */
 const PROGRESS_MS = 5000;
@@ -65,7 +69,11 @@ export async function run(
 
 /** The words of all documents. */
 async function count(data: string[], field: string | undefined, note: (text: string) => void): Promise<WordCounts> {
-  const { shards } = await openDataset({ ...texts(...data), field }), words = new WordCounts();
+  const words = new WordCounts(), shards: Shard[] = [];
+  for (const path of data) {
+    const spec = SHARDS.test(path) ? { name: "files", path, field } : { ...texts(path), field };
+    shards.push(...(await openDataset(spec)).shards);
+  }
   let [documents, told] = [0, performance.now()];
   const far = () =>
     `${documents.toLocaleString("en-US")} documents, ${(words.bytes / 1e6).toFixed(1)} MB, ` +

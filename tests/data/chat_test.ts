@@ -123,6 +123,18 @@ Deno.test("a conversation longer than a row is cut or left out, as is said, and 
   assertEquals([only.cut, only.skipped, others.length], [0, 2, 0]);
 });
 
+Deno.test("a run does not go on with another template, or with prompts that are learned now", async () => {
+  const { folder, options } = await chatFiles(line("Hi", "Ho!"), line("And?", "So."));
+  await using _ = folder;
+  await using loader = await Loader.open(options);
+  const state = loader.state();
+  await using _same = await Loader.open({ ...options, state });
+  const learned = { ...options, state, chat: { maskPrompt: false } };
+  await assertRejects(() => Loader.open(learned), DataError, "belongs to other text, or to another order of it");
+  await Deno.writeTextFile(`${folder.path}/chat_template.jinja`, templateText("smollm2"));
+  await assertRejects(() => Loader.open({ ...options, state }), DataError, "belongs to other text");
+});
+
 Deno.test("conversations need a template, and rows that hold them whole", async () => {
   const { folder, options } = await chatFiles(line("Hi", "Ho!"));
   await using _ = folder;

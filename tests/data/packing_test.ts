@@ -144,3 +144,23 @@ Deno.test("text of less than a row fills one with padding", async () => {
   assertEquals([first.epochs, second.epochs], [[1], [2]]);
   assertEquals(first.tokens, second.tokens);
 });
+
+Deno.test("windows whose positions restart have the tokens and documents of plain ones", async () => {
+  const { folder, options: { dataset } } = await lines(30);
+  await using _ = folder;
+  const options: LoaderOptions = { dataset, batchSize: 2, seqLen: 96, lanes: 2 };
+  await using plain = await Loader.open(options);
+  await using apart = await Loader.open({ ...options, packing: "documents" });
+  const [windows, documents] = [await take(plain, 10), await take(apart, 10)] as unknown as Record<
+    string,
+    number[]
+  >[][];
+  const without = (batches: Record<string, number[]>[]) => batches.map(({ positions: _, ...batch }) => batch);
+  assertEquals(without(documents), without(windows));
+  for (const { positions, documents: ids } of documents) {
+    positions.forEach((position, i) => {
+      const begins = i % 96 === 0 || ids[i] !== ids[i - 1];
+      assertEquals(position, begins ? 0 : positions[i - 1] + 1);
+    });
+  }
+});

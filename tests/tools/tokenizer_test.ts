@@ -1,3 +1,4 @@
+import { gzipSync } from "node:zlib";
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { DataError } from "../../data/error.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
@@ -18,14 +19,17 @@ Deno.test("a tokenizer is learned from files of text and from lines of JSON, and
     `${path}/b.jsonl`,
     `${JSON.stringify({ body: "Gr\u00fc\u00dfe, Gr\u00fc\u00dfe" })}\n`.repeat(80),
   );
+  const shard = gzipSync(`${JSON.stringify({ body: "zzzz zzzz" })}\n`.repeat(90));
+  await Deno.writeFile(`${path}/c.jsonl.gz`, shard);
   const { code, text } = await command(
-    ...["train", "--data", `${path}/a.txt`, "--data", `${path}/b.jsonl`],
+    ...["train", "--data", `${path}/a.txt`, "--data", `${path}/b.jsonl`, "--data", `${path}/*.gz`],
     ...["--vocab-size=270", "--out", `${path}/made`, "--field", "body"],
   );
   assertEquals([code, text], [0, `${path}/made has a tokenizer of 270 tokens`]);
   const tokenizer = await Tokenizer.open(`${path}/made`);
   assertEquals([tokenizer.bosId, tokenizer.eosId], [268, 269]);
   assertEquals(tokenizer.encode("Gr\u00fc\u00dfe").length < 7, true);
+  assertEquals(tokenizer.encode("zzzz").length, 1);
   assertEquals(tokenizer.decode(tokenizer.encode("Gr\u00fc\u00dfe, \u{1f600}")), "Gr\u00fc\u00dfe, \u{1f600}");
 });
 
