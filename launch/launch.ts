@@ -1,6 +1,9 @@
-/** Starting ranks as processes of this machine, through `mpirun`, which brings them together and ends all when one fails. What each prints
- * goes through a file of its own, since `mpirun` tears lines.
+/** Starting ranks as processes of this machine: through `mpirun`, which brings them together and ends all when one fails, or without it. What
+ * each prints goes through a file of its own, since `mpirun` tears lines.
  * @module */
+import type { HostPart } from "./hosts.ts";
+import type { Job } from "./job.ts";
+import { startProcesses } from "./processes.ts";
 import { type Cause, causeOf, Errors, Lines, prefixed } from "./rank_output.ts";
 import { exitCodeOf, onStop, type StopSignal } from "./stop.ts";
 import { LAUNCHED, LaunchError, VARIABLES } from "./world.ts";
@@ -17,10 +20,23 @@ export interface LaunchOptions {
   readonly graceMs: number;
   /** Is what the first rank prints passed on byte by byte, as the only rank's? Default: in lines that name their rank. */
   readonly asOne?: boolean;
+  /** What brings ranks together: `mpi` is `mpirun`, and the default; `gloo` needs none. */
+  readonly module?: "mpi" | "gloo";
+  /** The part of a job of several machines that this one starts, over Gloo. */
+  readonly part?: HostPart;
 }
 
-/** Milliseconds: between looks at what ranks have printed; for a job to end once a rank has failed; for mpirun to end the ranks. */
-const [LOOK_MS, FAILED_MS, KILL_MS] = [50, 5000, 3000];
+/** How a job ended. */
+export interface Ended {
+  /** The exit code: of the rank that failed, or 128 + n where signal n stopped the run. */
+  readonly code: number;
+  /** The rank that ended first without success, by itself. */
+  readonly cause?: Cause;
+}
+
+/** Milliseconds: between looks at what ranks have printed; for a job to end once a rank says that it fails, or has ended by itself where
+ * nobody ends the others; for mpirun to end the ranks. */
+const [LOOK_MS, FAILED_MS, ENDED_MS, KILL_MS] = [50, 5000, 2000, 3000];
 
 /** Runs a rank with its output in files, and says how it ended before mpirun gets to know and ends the others: what mpirun says of who
  * was first differs from one MPI to the next, and is not always so. Files of Open MPI that are memory are removed here, as an mpirun
@@ -38,17 +54,17 @@ const START = [
 ].join("; ");
 
 /** Starts ranks of this program on this machine and waits for them. A signal to stop is passed on, once; the next one ends them.
- * @returns the exit code: of the rank that failed, or 128 + n where signal n stopped the run.
+ * @returns how they ended.
  * @throws {LaunchError} when they cannot be started. */
-export async function launch(nproc: number, args: readonly string[], options: LaunchOptions): Promise<number> {
+export async function launch(nproc: number, args: readonly string[], options: LaunchOptions): Promise<Ended> {
   const flags = permissionFlags(options.library), folder = await Deno.makeTempDir({ prefix: "libtitan-" });
   try {
     const program = [Deno.execPath(), "run", "--quiet", ...flags, options.main ?? Deno.mainModule, ...args];
-    const mpirun = start(
-      ["-n", `${nproc}`, "sh", "-c", START, folder, ...program],
-      environment(folder, nproc * options.threads),
-    );
-    return await attend(mpirun, nproc, folder, options);
+    const waiting = waitPolicy(nproc * options.threads);
+    const job = options.module === "gloo"
+      ? startProcesses({ nproc, part: options.part }, program, folder, waiting)
+      : startMpirun(["-n", `${nproc}`, "sh", "-c", START, folder, ...program], { ...environment(folder), ...waiting });
+    return await attend(job, nproc, folder, options);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
@@ -56,20 +72,20 @@ export async function launch(nproc: number, args: readonly string[], options: La
 
 /** Prints what ranks print, passes signals on, and sees to it that all end. */
 async function attend(
-  mpirun: Deno.ChildProcess,
+  job: Job,
   nproc: number,
   folder: string,
-  { graceMs, asOne = false }: LaunchOptions,
-): Promise<number> {
-  const errors = new Errors(), control = mpirun.stdin.getWriter(), timers: ReturnType<typeof setTimeout>[] = [];
+  { graceMs, asOne = false, part }: LaunchOptions,
+): Promise<Ended> {
+  const firstRank = part?.firstRank ?? 0, errors = new Errors(), timers: ReturnType<typeof setTimeout>[] = [];
   let ended = false, failing = false, killed = false, cause: Cause | undefined, signal: StopSignal | undefined;
   const kill = () => {
     killed = true;
-    if (!ended) mpirun.kill("SIGTERM"); // which ends the ranks as well
-    timers.push(setTimeout(() => ended || mpirun.kill("SIGKILL"), KILL_MS));
+    if (!ended) job.kill("SIGTERM");
+    timers.push(setTimeout(() => ended || job.kill("SIGKILL"), KILL_MS));
   };
-  const fail = () => {
-    if (!failing) timers.push(setTimeout(kill, FAILED_MS));
+  const fail = (ms = FAILED_MS) => {
+    if (!failing || ms < FAILED_MS) timers.push(setTimeout(kill, ms));
     failing = true;
   };
   const shown = (line: string, rank: number) => asOne && rank === 0 ? line : withRank(line, rank);
@@ -78,49 +94,56 @@ async function attend(
     if (errors.any) fail();
   };
   const onEnd = (line: string) => {
-    if (!killed && !signal) cause ??= causeOf(line);
-    if (cause) fail();
+    if (!killed && !signal) cause ??= causeOf(line, firstRank);
+    if (cause) fail(job.endsAll ? FAILED_MS : ENDED_MS);
   };
-  const outputs = Array.from({ length: nproc }, (_, rank) => [
-    asOne && rank === 0
-      ? new RankOutput(`${folder}/0.out`, { onBytes: (bytes) => writeAll(Deno.stdout, bytes) })
-      : new RankOutput(`${folder}/${rank}.out`, { onLine: (line) => console.log(withRank(line, rank)) }),
-    new RankOutput(`${folder}/${rank}.err`, { onLine: (line) => onError(rank, line) }),
-  ]).flat();
+  const outputs = Array.from({ length: nproc }, (_, index) => {
+    const rank = firstRank + index, path = `${folder}/${index}`;
+    return [
+      asOne && rank === 0
+        ? new RankOutput(`${path}.out`, { onBytes: (bytes) => writeAll(Deno.stdout, bytes) })
+        : new RankOutput(`${path}.out`, { onLine: (line) => console.log(withRank(line, rank)) }),
+      new RankOutput(`${path}.err`, { onLine: (line) => onError(rank, line) }),
+    ];
+  }).flat();
   outputs.push(new RankOutput(`${folder}/ends`, { onLine: onEnd }));
   const off = onStop((received) => {
     if (signal) return kill();
     signal = received;
-    control.write(new TextEncoder().encode(`${signal}\n`)).catch(() => {}); // it has ended meanwhile
+    job.tell(signal);
     timers.push(setTimeout(kill, graceMs));
   });
-  const said = Promise.all([new Response(mpirun.stdout).text(), new Response(mpirun.stderr).text()]);
-  mpirun.status.then(() => ended = true);
+  job.code.then(() => ended = true);
   try {
     while (!ended) {
       const more = outputs.map((output) => output.look()).includes(true);
       await new Promise((resolve) => setTimeout(resolve, more ? 0 : LOOK_MS));
     }
     outputs.forEach((output) => output.end());
-    const { code } = await mpirun.status, text = (await said).join("").trim();
+    const code = await job.code, text = (await job.said).trim();
     const report = code === 0 && !failing ? [text] : errors.report(cause);
     if (report.length === 0) {
       if (!signal || !outputs.some((output) => output.begun)) report.push(text);
-      if (!signal) report.push(`error: mpirun ended with exit code ${code}   (launch)`);
+      if (!signal) report.push(`error: ${job.name} ended with exit code ${code}   (launch)`);
     }
     report.filter((line) => line !== "").forEach((line) => console.error(line));
-    if (signal && (code === 0 || !errors.any)) return exitCodeOf(signal);
-    if (cause) return cause.code;
-    return code === 0 && errors.any ? 1 : code; // MPICH's is 0 at times
+    if (signal && (code === 0 || !errors.any)) return { code: exitCodeOf(signal) };
+    if (cause) return { code: cause.code, cause };
+    return { code: code === 0 && errors.any ? 1 : code }; // MPICH's is 0 at times
   } finally {
     timers.forEach(clearTimeout);
     off();
-    await control.close().catch(() => {});
+    await job.close();
   }
 }
 
+/** Threads that wait must not take processors from those that work. */
+function waitPolicy(threads: number): Record<string, string> {
+  return threads > navigator.hardwareConcurrency ? { OMP_WAIT_POLICY: "passive" } : {};
+}
+
 /** What mpirun and the ranks find in their environment. */
-function environment(folder: string, threads: number): Record<string, string> {
+function environment(folder: string): Record<string, string> {
   return {
     [LAUNCHED]: folder,
     // Open MPI wants to be told that root, and more ranks than processors, are meant; threads are bound by libtitan.
@@ -132,12 +155,25 @@ function environment(folder: string, threads: number): Record<string, string> {
     OMPI_MCA_rmaps_base_oversubscribe: "1", // both in version 4
     OMPI_MCA_hwloc_base_binding_policy: "none",
     OMPI_MCA_btl: "^tcp", // all are on one host, whose network it would complain about
-    // Threads that wait must not take processors from those that work.
-    ...(threads > navigator.hardwareConcurrency ? { OMP_WAIT_POLICY: "passive" } : {}),
   };
 }
 
-function start(args: string[], env: Record<string, string>): Deno.ChildProcess {
+function startMpirun(args: string[], env: Record<string, string>): Job {
+  const mpirun = spawnMpirun(args, env), control = mpirun.stdin.getWriter();
+  return {
+    code: mpirun.status.then(({ code }) => code),
+    said: Promise.all([new Response(mpirun.stdout).text(), new Response(mpirun.stderr).text()]).then((all) =>
+      all.join("")
+    ),
+    name: "mpirun",
+    endsAll: true,
+    tell: (line) => void control.write(new TextEncoder().encode(`${line}\n`)).catch(() => {}), // it has ended meanwhile
+    kill: (signal) => mpirun.kill(signal), // which ends the ranks as well
+    close: () => control.close().catch(() => {}),
+  };
+}
+
+function spawnMpirun(args: string[], env: Record<string, string>): Deno.ChildProcess {
   const piped = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
   try {
     // In a session of its own: Ctrl-C is for this process alone, which passes it on.
@@ -153,6 +189,13 @@ function start(args: string[], env: Record<string, string>): Deno.ChildProcess {
 
 /** What to do without MPI. */
 export const WITH_MPI = ["Open MPI, and libtitan's module for it", "npx -y deno task setup --mpi"] as const;
+/** What to do where ranks cannot be brought together at all. */
+export const WITH_ANY = [
+  "a module that brings ranks together: over Gloo, or over MPI, with Open MPI",
+  "npx -y deno task setup --gloo, or npx -y deno task setup --mpi",
+] as const;
+/** What to do without Gloo. */
+export const WITH_GLOO = ["libtitan's module for Gloo", "npx -y deno task setup --gloo"] as const;
 
 /** What this process may do, as flags for one like it: as far as training asks for it. */
 function permissionFlags(library: string): string[] {

@@ -34,10 +34,11 @@ export interface Cause {
   readonly code: number;
 }
 
-/** Reads `RANK CODE`, which a rank's end left: the cause of a job's, if it is the first that was no success. */
-export function causeOf(end: string): Cause | undefined {
-  const [rank, code] = end.split(" ").map(Number);
-  return code === 0 ? undefined : { rank, code };
+/** Reads `INDEX CODE`, which a rank's end left: the cause of a job's, if it is the first that was no success.
+ * @param firstRank the rank whose index is 0. */
+export function causeOf(end: string, firstRank = 0): Cause | undefined {
+  const [index, code] = end.split(" ").map(Number);
+  return code === 0 ? undefined : { rank: firstRank + index, code };
 }
 
 const BEGINS_ERROR = /^(\[rank\d+\] )?(error: |.*\bUncaught\b)/;
@@ -46,6 +47,11 @@ const FOLLOWS = /cannot end: rank \d+ |this rank gave up before: /;
 /** Does an error say that another rank has failed before? */
 export function follows(text: string): boolean {
   return FOLLOWS.test(text);
+}
+
+/** Does an error say of another rank that it cannot speak for itself any more? */
+export function isLast(text: string): boolean {
+  return / has not been heard of for /.test(text);
 }
 
 /** Exit codes beyond are of processes that a signal ended. */

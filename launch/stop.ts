@@ -1,8 +1,8 @@
-/** A run that is asked to stop: by a signal, or by the launcher, which talks to rank 0 on its standard input: a line with the name of a
- * signal, or the end, when it is gone itself.
+/** A run that is asked to stop: by a signal, or by the launcher, which talks to its first rank on its standard input: a line with the name of
+ * a signal, or the end, when it is gone itself.
  * @module */
 import { Lines } from "./rank_output.ts";
-import { isLaunched, LAUNCHED, readable, type World } from "./world.ts";
+import { isLaunched, LAUNCHED, moduleOf, readable, type World } from "./world.ts";
 
 /** Signals that ask a run to stop. */
 export const STOP_SIGNALS = ["SIGINT", "SIGTERM"] as const;
@@ -40,9 +40,9 @@ export function onStop(listener: (signal: StopSignal) => void): () => void {
   return () => off.forEach((one) => one());
 }
 
-/** Rank 0 of `launch` does as the launcher says until it ends, and ends at once when the launcher has. */
+/** A rank that the launcher talks to does as it says until it ends, and ends at once when the launcher has. */
 export async function followLauncher(world: World): Promise<void> {
-  if (!isLaunched() || world.rank !== 0) return;
+  if (!isLaunched() || (world.hostRank !== 0 && moduleOf() === "mpi")) return; // mpirun gives others no input
   const lines = new Lines(), bytes = new Uint8Array(256);
   for (let length; (length = await Deno.stdin.read(bytes)) !== null;) {
     for (const line of lines.add(bytes.subarray(0, length))) {

@@ -40,6 +40,8 @@ interface Launcher {
   readonly hostRank: string;
   readonly hostSize?: string;
   readonly hostSizes?: { readonly list: string; readonly host: string };
+  /** May its processes meet where MASTER_ADDR says, without MPI? */
+  readonly meets?: boolean;
 }
 
 const PMI = { rank: "PMI_RANK", size: "PMI_SIZE" } as const;
@@ -56,7 +58,14 @@ const LAUNCHERS: readonly Launcher[] = [
   { name: "the mpirun of MPICH or Intel MPI", ...PMI, hostRank: "MPI_LOCALRANKID", hostSize: "MPI_LOCALNRANKS" },
   { name: "the mpiexec of Cray's PALS", ...PMI, hostRank: "PMI_LOCAL_RANK", hostSize: "PMI_LOCAL_SIZE" },
   // Who sets these means them, also within a task of Slurm.
-  { name: "torchrun", rank: "RANK", size: "WORLD_SIZE", hostRank: "LOCAL_RANK", hostSize: "LOCAL_WORLD_SIZE" },
+  {
+    name: "torchrun",
+    rank: "RANK",
+    size: "WORLD_SIZE",
+    hostRank: "LOCAL_RANK",
+    hostSize: "LOCAL_WORLD_SIZE",
+    meets: true,
+  },
   // Whatever --mpi is: with pmi2 the first two PMI variables are set as well, with pmix nothing else that says who a process is.
   {
     name: "Slurm's srun",
@@ -64,11 +73,12 @@ const LAUNCHERS: readonly Launcher[] = [
     size: "SLURM_STEP_NUM_TASKS",
     hostRank: "SLURM_LOCALID",
     hostSizes: { list: "SLURM_STEP_TASKS_PER_NODE", host: "SLURM_NODEID" },
+    meets: true,
   },
 ];
 
 /** What a launcher sets for each process. */
-function variablesOf({ name: _, hostSizes, ...names }: Launcher): string[] {
+function variablesOf({ name: _, meets: __, hostSizes, ...names }: Launcher): string[] {
   return [...Object.values(names), ...(hostSizes ? [hostSizes.list, hostSizes.host] : [])];
 }
 
@@ -88,6 +98,7 @@ export const VARIABLES: readonly string[] = [
     "XDG_CACHE_HOME",
     "HOME",
   ],
+  ...["MASTER_ADDR", "MASTER_PORT", "TITAN_TOKEN"],
   ...new Set(LAUNCHERS.flatMap(variablesOf)),
 ];
 
@@ -101,7 +112,7 @@ export const readable: Environment = {
  * @param env where to look; {@linkcode readable} unless given.
  * @throws {LaunchError} where the variables of a launcher are no ranks, or some of them are missing. */
 export function worldOf(env: Environment = readable): World | undefined {
-  const launcher = LAUNCHERS.find((one) => variablesOf(one).every((name) => env.get(name) !== undefined));
+  const launcher = launcherOf(env);
   if (!launcher) return alone(env);
   const { hostSizes } = launcher;
   const size = whole(env, launcher.size, 1), rank = whole(env, launcher.rank, 0, size);
@@ -113,6 +124,15 @@ export function worldOf(env: Environment = readable): World | undefined {
   if (hostRank >= hostSize) refuse(env, launcher.hostRank, `a whole number from 0 to ${hostSize - 1}`);
   if (hostSizes) agree(env, launcher);
   return { rank, size, hostRank, hostSize };
+}
+
+function launcherOf(env: Environment): Launcher | undefined {
+  return LAUNCHERS.find((one) => variablesOf(one).every((name) => env.get(name) !== undefined));
+}
+
+/** What brings processes together: Gloo, where they were started without MPI and MASTER_ADDR says where they meet. */
+export function moduleOf(env: Environment = readable): "mpi" | "gloo" {
+  return launcherOf(env)?.meets && env.get("MASTER_ADDR") ? "gloo" : "mpi";
 }
 
 /** Nobody's process, unless a launcher has set some of its variables. */

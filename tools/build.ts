@@ -19,15 +19,19 @@ const TOOLS = `${TREE}/.tools`;
 /** There while a build is under way, and after one that did not end. */
 const UNFINISHED = `${TREE}/.unfinished`;
 const LIBRARY = `libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
-const MODULE = "libtitan_mpi.so";
+/** Communication modules: each is built where what it stands on is found. */
+export const MODULES = ["mpi", "gloo"] as const;
+type ModuleName = typeof MODULES[number];
+const moduleFile = (name: ModuleName) => `libtitan_${name}.so`;
 
-/** What a library follows from: the text of every native source file, where it can run, and the BLAS and MPI that it was linked to.
+/** What a library follows from: the text of every native source file, where it can run, and the libraries that it was linked to.
  * Which compiler made it is no part of that, so a host without one can use it too. */
 export interface Stamp {
   sources: string;
   platform: string;
   blas?: string;
   mpi?: string;
+  gloo?: string;
 }
 
 /** How a library that lies there stands to the sources and this machine: it is what a build would give, or as good for a run, but
@@ -35,12 +39,12 @@ export interface Stamp {
 export type State = "current" | "usable" | "stale";
 
 /** The stamp of the sources and the machine as they are now. */
-export function currentStamp({ blas, mpi }: Facts, source = SOURCE): Stamp {
+export function currentStamp({ blas, mpi, gloo }: Facts, source = SOURCE): Stamp {
   const hash = createHash("sha256");
   for (const path of nativeSources(source)) hash.update(path).update("\0").update(Deno.readFileSync(path)).update("\0");
   const real = (path?: string) => path && Deno.realPathSync(path);
   const platform = `${Deno.build.os} ${Deno.build.arch}`;
-  return { sources: hash.digest("hex"), platform, blas: real(blas), mpi: real(mpi) };
+  return { sources: hash.digest("hex"), platform, blas: real(blas), mpi: real(mpi), gloo: real(gloo) };
 }
 
 /** How the library that lies there stands to a stamp. A BLAS or MPI that this machine lacks may be where the library finds it. */
@@ -49,17 +53,17 @@ export function stateOf(stamp: Stamp): State {
   if (last?.sources !== stamp.sources || last.platform !== stamp.platform || !exists(`${BUILD}/${LIBRARY}`)) {
     return "stale";
   }
-  const isOther = (part: "blas" | "mpi") => stamp[part] !== undefined && stamp[part] !== last[part];
-  return isOther("blas") || isOther("mpi") ? "usable" : "current";
+  const isOther = (part: "blas" | ModuleName) => stamp[part] !== undefined && stamp[part] !== last[part];
+  return isOther("blas") || MODULES.some(isOther) ? "usable" : "current";
 }
 
-/** Whether the communication module over MPI lies there. */
-export function hasModule(): boolean {
-  return exists(`${BUILD}/${MODULE}`);
+/** Whether a communication module lies there. */
+export function hasModule(name: ModuleName): boolean {
+  return exists(`${BUILD}/${moduleFile(name)}`);
 }
 
-/** Configures and builds; with another compiler than last time, or in another place, from the beginning, with another BLAS or MPI what
- * it concerns.
+/** Configures and builds; with another compiler than last time, or in another place, from the beginning, with other libraries what they
+ * concern.
  * @throws {StepError} with the tool's whole output where it fails. */
 export async function build(facts: Facts, stamp: Stamp): Promise<void> {
   await checkCompiler(facts);
@@ -71,13 +75,18 @@ export async function build(facts: Facts, stamp: Stamp): Promise<void> {
   Deno.mkdirSync(TREE, { recursive: true });
   Deno.writeTextFileSync(TOOLS, JSON.stringify(tools));
   // What CMake once found it keeps; forgetting it is the only way to make it look again.
-  if (last?.blas !== stamp.blas || last?.mpi !== stamp.mpi) remove(`${TREE}/CMakeCache.txt`);
-  // A library whose linking was interrupted may be newer than its objects, and a module may be of an MPI that is gone.
+  const parts = ["blas", ...MODULES] as const;
+  if (parts.some((part) => last?.[part] !== stamp[part])) remove(`${TREE}/CMakeCache.txt`);
+  // A library whose linking was interrupted may be newer than its objects, and a module may be of a library that is gone.
   if (exists(UNFINISHED)) remove(`${TREE}/${LIBRARY}`);
-  remove(`${TREE}/${MODULE}`);
+  MODULES.forEach((name) => remove(`${TREE}/${moduleFile(name)}`));
   Deno.writeTextFileSync(UNFINISHED, "");
   const generator = exists(`${TREE}/CMakeCache.txt`) ? [] : facts.make?.endsWith("ninja") ? ["-G", "Ninja"] : [];
-  const options = ["-DCMAKE_BUILD_TYPE=Release", "-DTITAN_BLAS=auto", `-DTITAN_MPI=${facts.mpi ? "auto" : "none"}`];
+  const options = [
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DTITAN_BLAS=auto",
+    ...MODULES.map((name) => `-DTITAN_${name.toUpperCase()}=${facts[name] ? "auto" : "none"}`),
+  ];
   const configure = ["-S", SOURCE, "-B", TREE, ...generator, ...options];
   const jobs = String(navigator.hardwareConcurrency);
   await runStep("Configuring the native library", ["cmake", ...configure]);
@@ -86,8 +95,10 @@ export async function build(facts: Facts, stamp: Stamp): Promise<void> {
   Deno.removeSync(UNFINISHED);
   // The stamp goes first and comes last: between, the library is not taken for what it may not be.
   remove(STAMP);
-  if (exists(`${TREE}/${MODULE}`)) put(MODULE);
-  else remove(`${BUILD}/${MODULE}`);
+  for (const file of MODULES.map(moduleFile)) {
+    if (exists(`${TREE}/${file}`)) put(file);
+    else remove(`${BUILD}/${file}`);
+  }
   put(LIBRARY);
   Deno.writeTextFileSync(`${STAMP}.new`, JSON.stringify(stamp));
   Deno.renameSync(`${STAMP}.new`, STAMP);

@@ -1,13 +1,13 @@
 /**
  * Makes this machine ready: installs what is missing (Debian, as root), then builds the native library into `build/`.
  * Once that is done a call says nothing and takes a few milliseconds. With `--again` it looks anew: it tries again to
- * install what is missing, and lets CMake decide what is out of date. With `--mpi` it also installs MPI where there is
- * none; where there is, the communication module `libtitan_mpi` is built with the library. A rank never builds, and needs
- * nothing of this but the library.
+ * install what is missing, and lets CMake decide what is out of date. With `--mpi` or `--gloo` it also installs MPI or Gloo
+ * where there is none; where there is, the communication module `libtitan_mpi` or `libtitan_gloo` is built with the library.
+ * A rank never builds, and needs nothing of this but the library.
  * @module
  */
 import { isLaunched, LaunchError, type World, worldOf } from "../launch/world.ts";
-import { BUILD, build, currentStamp, hasModule, stateOf, TREE } from "./build.ts";
+import { BUILD, build, currentStamp, hasModule, MODULES, stateOf, TREE } from "./build.ts";
 import { isUnwritable, keepDeno } from "./keep_deno.ts";
 import { runStep, StepError } from "./run_step.ts";
 import { type Facts, missing, nameAll, nextStep, type PackageManager, rankRefusal, type Wanted } from "./setup_plan.ts";
@@ -24,6 +24,7 @@ export function gatherFacts(): Facts {
     make: onPath("ninja") ?? onPath("make"),
     blas: findBlas(os),
     mpi: onPath("mpicxx"),
+    gloo: findGloo(),
   };
 }
 
@@ -43,6 +44,17 @@ function findBlas(os: string): string | undefined {
   ]);
 }
 
+function findGloo(): string | undefined {
+  const folders = [
+    "/usr/local/lib",
+    "/usr/lib",
+    `/usr/lib/${Deno.build.arch}-linux-gnu`,
+    "/usr/lib64",
+    "/opt/homebrew/lib",
+  ];
+  return firstFile(folders.flatMap((folder) => [`${folder}/libgloo.so`, `${folder}/libgloo.dylib`]));
+}
+
 function firstFile(paths: string[]): string | undefined {
   return paths.find((path) => {
     try {
@@ -54,10 +66,11 @@ function firstFile(paths: string[]): string | undefined {
 }
 
 async function setup(again: boolean, wanted: Wanted): Promise<void> {
+  const asked = MODULES.filter((name) => wanted[name]);
   const isReady = (asRank = false) => {
     const facts = gatherFacts(), state = stateOf(currentStamp(facts));
     const cannotBuild = asRank || missing(facts).some((need) => need !== "blas");
-    return !again && (state === "current" || state === "usable" && cannotBuild) && (!wanted.mpi || hasModule());
+    return !again && (state === "current" || state === "usable" && cannotBuild) && asked.every(hasModule);
   };
   if (isReady()) return;
   const world = worldOf();
@@ -79,10 +92,11 @@ async function setup(again: boolean, wanted: Wanted): Promise<void> {
       case "build":
         for (const note of step.notes) console.error(note);
         await build(facts, currentStamp(facts));
-        if (wanted.mpi && !hasModule()) {
-          const what = `The library is built, but no module for MPI, though ${facts.mpi} is there`;
+        for (const name of asked) {
+          if (hasModule(name)) continue;
+          const what = `The library is built, but no module for ${nameAll([name])}, though ${facts[name]} is there`;
           throw new StepError(
-            `${what}\n  expected: an MPI that CMake finds\n  fix: see ${TREE}/CMakeFiles/CMakeConfigureLog.yaml`,
+            `${what}\n  expected: one that CMake finds\n  fix: see ${TREE}/CMakeFiles/CMakeConfigureLog.yaml`,
           );
         }
         return;
@@ -122,7 +136,10 @@ function messageOf(error: unknown): string | undefined {
 if (import.meta.main) {
   try {
     keepDeno();
-    await setup(Deno.args.includes("--again"), { mpi: Deno.args.includes("--mpi") });
+    await setup(Deno.args.includes("--again"), {
+      mpi: Deno.args.includes("--mpi"),
+      gloo: Deno.args.includes("--gloo"),
+    });
   } catch (error) {
     const message = messageOf(error);
     if (message === undefined) throw error;

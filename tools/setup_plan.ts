@@ -17,6 +17,7 @@ export interface Facts {
   make?: string;
   blas?: string;
   mpi?: string;
+  gloo?: string;
 }
 
 /** What to do next. */
@@ -26,7 +27,7 @@ export type Step =
   | { do: "stop"; message: string };
 
 export type PackageManager = "apt-get" | "dnf" | "pacman" | "brew";
-export type Need = "compiler" | "cmake" | "make" | "blas" | "mpi";
+export type Need = "compiler" | "cmake" | "make" | "blas" | "mpi" | "gloo";
 
 const NAMES: Record<Need, string> = {
   compiler: "a C++ compiler",
@@ -34,36 +35,48 @@ const NAMES: Record<Need, string> = {
   make: "Make or Ninja",
   blas: "OpenBLAS",
   mpi: "MPI",
+  gloo: "Gloo",
 };
 
-const PACKAGES: Record<PackageManager, Record<Need, string>> = {
+const PACKAGES: Record<PackageManager, Record<Need, string | undefined>> = {
   "apt-get": {
     compiler: "g++",
     cmake: "cmake",
     make: "make",
     blas: "libopenblas-openmp-dev",
     mpi: "libopenmpi-dev openmpi-bin",
+    gloo: "libgloo-dev",
   },
-  dnf: { compiler: "gcc-c++", cmake: "cmake", make: "make", blas: "openblas-devel", mpi: "openmpi-devel" },
-  pacman: { compiler: "gcc", cmake: "cmake", make: "make", blas: "blas-openblas", mpi: "openmpi" },
-  brew: { compiler: "llvm", cmake: "cmake", make: "make", blas: "openblas", mpi: "open-mpi" },
+  dnf: {
+    compiler: "gcc-c++",
+    cmake: "cmake",
+    make: "make",
+    blas: "openblas-devel",
+    mpi: "openmpi-devel",
+    gloo: "gloo-devel",
+  },
+  pacman: { compiler: "gcc", cmake: "cmake", make: "make", blas: "blas-openblas", mpi: "openmpi", gloo: undefined },
+  brew: { compiler: "llvm", cmake: "cmake", make: "make", blas: "openblas", mpi: "open-mpi", gloo: undefined },
 };
 
 /** What is asked for beyond one process on this machine. */
 export interface Wanted {
   /** Also runs of several processes. */
   readonly mpi?: boolean;
+  /** The same without MPI, over Gloo. */
+  readonly gloo?: boolean;
 }
 
 /** What the machine lacks, in the order in which it is named to the user. */
 export function missing(facts: Facts, wanted: Wanted = {}): Need[] {
-  const needs: Need[] = ["compiler", "cmake", "make", "blas", ...(wanted.mpi ? ["mpi"] as const : [])];
+  const optional = (["mpi", "gloo"] as const).filter((need) => wanted[need]);
+  const needs: Need[] = ["compiler", "cmake", "make", "blas", ...optional];
   return needs.filter((need) => facts[need] === undefined);
 }
 
 /** The commands that install `needs`, without `sudo`. */
 export function installCommands(manager: PackageManager, needs: readonly Need[]): string[][] {
-  const packages = needs.flatMap((need) => PACKAGES[manager][need].split(" "));
+  const packages = needs.flatMap((need) => PACKAGES[manager][need]?.split(" ") ?? []);
   switch (manager) {
     case "apt-get":
       return [["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", ...packages]];
@@ -141,6 +154,10 @@ export function nameAll(needs: readonly Need[]): string {
 function howToInstall(facts: Facts, needs: readonly Need[]): string {
   if (facts.os === "darwin" && needs.includes("compiler")) return "xcode-select --install && brew install cmake make";
   if (facts.packageManager === undefined) return `install ${nameAll(needs)} with this system's package manager`;
+  const without = needs.filter((need) => PACKAGES[facts.packageManager!][need] === undefined);
+  if (without.length > 0) {
+    return `build ${nameAll(without)} from its sources and install it, or use MPI: deno task setup --mpi`;
+  }
   const sudo = facts.root || facts.packageManager === "brew" ? "" : "sudo ";
   return installCommands(facts.packageManager, needs).map((command) => sudo + command.join(" ")).join(" && ");
 }

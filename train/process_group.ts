@@ -2,7 +2,7 @@
  * @module */
 import { Comm, type CommInfo, type CommOptions } from "../ffi/comm.ts";
 import type { Device } from "../ffi/device.ts";
-import { LaunchError } from "../launch/world.ts";
+import { LaunchError, moduleOf } from "../launch/world.ts";
 import type { Together } from "./checkpoint/save.ts";
 
 /** This process among the others. */
@@ -27,7 +27,7 @@ export class ProcessGroup implements AsyncDisposable, Together {
     place: { readonly rank: number; readonly size: number },
     options?: CommOptions,
   ): Promise<ProcessGroup> {
-    const comm = await Comm.open(device, options), { rank, size } = comm.info;
+    const comm = await Comm.open(device, { module: moduleOf(), ...options }), { rank, size } = comm.info;
     if (rank === place.rank && size === place.size) return new ProcessGroup(comm);
     throw new LaunchError(
       `This process is rank ${place.rank} of ${place.size} to the environment, and rank ${rank} of ${size} to ${comm.info.version}`,

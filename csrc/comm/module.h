@@ -1,5 +1,5 @@
 // What libtitan asks of a communication module: a library of its own (libtitan_mpi) that it opens on demand, since a single process needs none
-// and every MPI has its own binary interface. A module gets processes together and carries messages between them. Ranks of one host exchange
+// and every MPI has its own binary interface; or libtitan_gloo, which needs no MPI. A module gets processes together and carries messages between them. Ranks of one host exchange
 // through memory that all of them see (world.h): then the module only brings them together.
 //
 // - libtitan makes all calls but `abort` from one thread.
@@ -8,7 +8,7 @@
 #pragma once
 #include <stdint.h>
 
-#define TITAN_COMM_ABI 5
+#define TITAN_COMM_ABI 6
 #define TITAN_COMM_TEXT 512
 
 #ifdef __cplusplus
@@ -54,7 +54,7 @@ typedef struct titan_comm_call {
   const titan_comm_tensor *tensors;
 } titan_comm_call;
 
-/** Whoever waits asks this again and again: 0 means to give up. It also sleeps when it was asked often. */
+/** Whoever waits asks this again and again: 0 means to give up. For a module that does not sleep while it waits, it does. */
 typedef struct titan_comm_wait {
   int32_t (*go_on)(void *context);
   void *context;
@@ -67,7 +67,9 @@ typedef struct titan_comm_place {
 } titan_comm_place;
 
 typedef struct titan_comm_module {
-  uint32_t abi; /* TITAN_COMM_ABI */
+  uint32_t abi;    /* TITAN_COMM_ABI */
+  int32_t sleeps;  /* Does it sleep while it waits, and ask every few milliseconds? From a thread of its own, if it likes, one at a time. */
+  int32_t watches; /* Does it notice by itself when another process ends or halts? `given_up` tells that too. */
   /** Joins the other processes; the only call without a time-out. */
   int32_t (*open)(titan_comm_place *place, char *error);
   /** Makes a group; all its ranks do, in the same order where they share several. */
@@ -78,7 +80,8 @@ typedef struct titan_comm_module {
   int32_t (*run)(void *group, const titan_comm_call *call, const titan_comm_wait *wait, char *error);
   /** Tells the others, none of whom need be there any more, that this rank gives up, and why. Takes a second at most. */
   void (*give_up)(const char *why);
-  /** The first of the others who told that: its rank, and why in TITAN_COMM_TEXT bytes; -1 where none has. */
+  /** The first of the others who told that, or was lost: its rank, and what became of it in TITAN_COMM_TEXT bytes, such as "gave up: the disk is
+   * full"; -1 where all are there. */
   int32_t (*given_up)(char *why);
   /** Leaves the others, who do so too. */
   int32_t (*close)(char *error);

@@ -64,7 +64,7 @@ void run_soon() {
 
 const titan_comm_module* load_module(const std::string& name) {
   if (name.empty() || name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") != std::string::npos)
-    throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("\"", name, "\" is no name of a communication module; expected: mpi"));
+    throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("\"", name, "\" is no name of a communication module; expected: mpi or gloo"));
   Dl_info own;
   std::string path = dladdr(reinterpret_cast<void*>(&titan_abi_version), &own) && own.dli_fname ? own.dli_fname : "";
   path = path.substr(0, path.rfind('/') + 1) + "libtitan_" + name + ".so";
@@ -93,8 +93,9 @@ struct World::Wait {
   std::string loss;  // why waiting for that rank is no use
 
   Wait(World& world, uint64_t timeout_ms, std::string what) : world(world), what(std::move(what)), timeout_ms(timeout_ms) {}
-  /// For who asks all the time.
+  /// For a module: one that does not sleep asks all the time.
   titan_comm_wait interface() {
+    if (world.module_->sleeps) return interface_of_sleeper();
     return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->go_on(); }, this};
   }
   /// For who asks every few milliseconds, and sleeps meanwhile.
@@ -123,10 +124,10 @@ struct World::Wait {
       if (state == Block::gave_up) lost = rank, loss = text("gave up: ", block->reason);
       else if (looked % 64 == 0 && kill(block->pid, 0) && errno == ESRCH) lost = rank, loss = "has ended without a word";
     }
-    if (lost < 0 && !world.sees_all_) {
+    if (lost < 0 && (!world.sees_all_ || world.module_->watches)) {
       char why[TITAN_COMM_TEXT];
       lost = world.module_->given_up(why);
-      if (lost >= 0) loss = text("gave up: ", why), world.told_ = true;
+      if (lost >= 0) loss = why, world.told_ = true;
     }
     return lost < 0;
   }

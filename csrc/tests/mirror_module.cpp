@@ -17,11 +17,11 @@ int32_t gather(void*, const void* mine, void* all, uint64_t bytes, const titan_c
 }
 int32_t run(void*, const titan_comm_call* call, const titan_comm_wait* wait, char*) { return hooks.run ? hooks.run(call, wait) : 0; }
 void give_up(const char* why) { std::snprintf(hooks.told, sizeof hooks.told, "%s", why); }
-int32_t given_up(char* why) { return std::snprintf(why, TITAN_COMM_TEXT, "%s", hooks.heard), *hooks.heard ? 1 : -1; }
+int32_t given_up(char* why) { return std::snprintf(why, TITAN_COMM_TEXT, "gave up: %.*s", TITAN_COMM_TEXT - 10, hooks.heard), *hooks.heard ? 1 : -1; }
 int32_t close_world(char*) { return 0; }
 void abort_world(int32_t) {}
 
-const titan_comm_module MODULE = {TITAN_COMM_ABI, open_world, make_group, gather, run, give_up, given_up, close_world, abort_world};
+const titan_comm_module MODULE = {TITAN_COMM_ABI, 0, 0, open_world, make_group, gather, run, give_up, given_up, close_world, abort_world};
 
 }  // namespace
 

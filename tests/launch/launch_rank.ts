@@ -60,4 +60,5 @@ if (isLaunched() && world) {
   console.log(`[rank${world.rank}] pid ${Deno.pid}`);
   Deno.exit(await tasks[Deno.args[0]](world.rank));
 }
-Deno.exit(await launch(3, Deno.args, { library: "none", threads: 1, graceMs: 1000 }));
+const module = Deno.env.get("BY") === "gloo" ? "gloo" : "mpi";
+Deno.exit((await launch(3, Deno.args, { library: "none", threads: 1, graceMs: 1000, module })).code);

@@ -16,9 +16,10 @@ Deno.test("every line of a text says whose it is", () => {
 });
 
 Deno.test("the first rank that did not end well ended the job", () => {
-  const causeIn = (ends: readonly string[]) => ends.map(causeOf).find((cause) => cause !== undefined);
+  const causeIn = (ends: readonly string[]) => ends.map((end) => causeOf(end)).find((cause) => cause !== undefined);
   assertEquals(causeIn(["2 0", "1 137", "0 143"]), { rank: 1, code: 137 });
   assertEquals(causeIn(["12 3"]), { rank: 12, code: 3 });
+  assertEquals(causeOf("1 137", 4), { rank: 5, code: 137 }); // on a host whose first rank is 4
   assertEquals([causeIn([]), causeIn(["0 0", "1 0"])], [undefined, undefined]);
 });
 

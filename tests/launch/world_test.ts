@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { LaunchError, VARIABLES, worldOf } from "../../launch/world.ts";
+import { LaunchError, moduleOf, VARIABLES, worldOf } from "../../launch/world.ts";
 
 const env = (variables: Record<string, string>) => new Map(Object.entries(variables));
 
@@ -53,6 +53,16 @@ for (const [launcher, variables] of Object.entries(RANK_5_OF_7)) {
     assertEquals(worldOf(env(variables)), { rank: 5, size: 7, hostRank: 1, hostSize: 4 });
   });
 }
+
+Deno.test("processes that were started without MPI meet where MASTER_ADDR says, over Gloo; others by MPI", () => {
+  const master = { MASTER_ADDR: "a", MASTER_PORT: "29500" };
+  for (const [launcher, variables] of Object.entries(RANK_5_OF_7)) {
+    const meets = /^(torchrun|srun)/.test(launcher);
+    assertEquals(moduleOf(env({ ...variables, ...master })), meets ? "gloo" : "mpi", launcher);
+    assertEquals(moduleOf(env(variables)), "mpi", launcher);
+  }
+  assertEquals(moduleOf(env(master)), "mpi"); // of a process alone
+});
 
 Deno.test("the names of a launcher that is understood are those that a run may read", () => {
   for (const name of [OPEN_MPI, HYDRA, SLURM, TORCHRUN].flatMap(Object.keys)) {

@@ -3,6 +3,7 @@
  * @module */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Traffic } from "../../ffi/comm.ts";
+import { resultsOf, testGloo } from "./gloo.ts";
 import { type Job, ranks as runRanks, results, testRanks as test } from "./mpirun.ts";
 
 const script = new URL("comm_rank.ts", import.meta.url);
@@ -50,6 +51,22 @@ for (const size of [2, 3, 4]) {
     const shared = await succeed(size, "exchange");
     for (const { received } of shared) assert(received as number >= 2);
     assertEquals(await succeed(size, "exchange", MESSAGES), shared);
+  });
+}
+
+for (const size of [2, 3]) {
+  testGloo(`without MPI, ${size} processes get the same bits, by shared memory and by messages`, async () => {
+    const gloo = (task: string, env?: Record<string, string>) =>
+      resultsOf(size, script, [task, '{"module":"gloo"}'], env);
+    for (const task of ["collectives", "exchange", "grouped"].slice(0, size === 2 ? 3 : 2)) {
+      const shared = await gloo(task);
+      assertEquals(await gloo(task, MESSAGES), shared, task);
+      if (task === "grouped") { for (const { tensors } of shared) assertEquals(tensors, 9 * 40); }
+    }
+    const all = Array.from({ length: size }, (_, rank) => [rank, 7]);
+    for (const { all: found, exchange } of await gloo("gather", MESSAGES)) {
+      assertEquals([found, exchange], [all, "messages (TITAN_EXCHANGE)"]);
+    }
   });
 }
 

@@ -105,6 +105,19 @@ Deno.test("MPI is installed where it is asked for, and only there", () => {
   assertStringIncludes(other.message, "fix: sudo dnf install -y openmpi-devel");
 });
 
+Deno.test("Gloo is installed where it is asked for and the system has it; elsewhere it is said what to do", () => {
+  const step = nextStep({ ...ready, root: true }, false, { gloo: true });
+  assert(step.do === "install");
+  assertEquals(step.commands.at(-1)!.join(" "), "apt-get install -y --no-install-recommends libgloo-dev");
+  assertEquals(nextStep({ ...ready, gloo: "/usr/lib/libgloo.so" }, false, { gloo: true }).do, "build");
+  const brew = nextStep({ ...ready, os: "darwin", packageManager: "brew" }, false, { gloo: true });
+  assert(brew.do === "stop");
+  assertStringIncludes(
+    brew.message,
+    "fix: build Gloo from its sources and install it, or use MPI: deno task setup --mpi",
+  );
+});
+
 Deno.test("GCC before 12 and Clang before 14 are too old, and what installs a newer one is said", () => {
   const gcc = (major: number) => `#define __GNUC__ ${major}\n`;
   const clang = (major: number) => `#define __clang__ 1\n#define __GNUC__ 4\n#define __clang_major__ ${major}\n`;

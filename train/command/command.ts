@@ -6,7 +6,7 @@ import { LibraryError } from "../../ffi/library.ts";
 import { MemoryBudgetError } from "../../graph/passes/remat_search.ts";
 import { followLauncher } from "../../launch/stop.ts";
 import { LaunchError, worldOf } from "../../launch/world.ts";
-import { follows } from "../../launch/rank_output.ts";
+import { follows, isLast } from "../../launch/rank_output.ts";
 import { AgreementError } from "../agreement.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { ConfigError, helpText, loadConfig, meshOf, shownFile, tomlText } from "../config/config.ts";
@@ -55,7 +55,8 @@ export async function main(args: readonly string[]): Promise<number> {
     if (world) followLauncher(world);
     const named = args.some((a) => /^--(config|job[._-]config[_-]file)(=|$)/.test(a));
     const defaults = named ? [] : ["--config", STANDARD];
-    const { config, warnings, nproc, ...asked } = await loadConfig([...defaults, ...args], readText);
+    const { config, warnings, ...asked } = await loadConfig([...defaults, ...args], readText);
+    const nproc = asked.hosts?.reduce((all, { ranks }) => all + ranks, 0) ?? asked.nproc;
     const size = asked.dryRun ? 1 : numRanks(world?.size, nproc);
     const shown = size > 1 || (asked.logRanks && !asked.dryRun) ? shownRanks(asked.logRanks, size) : "all";
     rankConsole?.show(shown);
@@ -71,7 +72,7 @@ export async function main(args: readonly string[]): Promise<number> {
     if (size > 1 && !world) {
       openFolder(config)?.[Symbol.dispose](); // rank 0 takes it; what keeps it from that is told before any rank starts
       using _console = new SteadyConsole();
-      return await startRanks(config, size, args);
+      return await startRanks(config, size, args, asked);
     }
     warnings.forEach(warn);
     if (config.job.print_config) console.log(JSON.stringify(config, null, 2));
@@ -86,7 +87,7 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     if (KNOWN.some((kind) => error instanceof kind)) console.error(`error: ${(error as Error).message}`);
     else console.error("error:", error);
-    if (follows(`${error}`)) await new Promise((resolve) => setTimeout(resolve, FOLLOW_MS));
+    if (follows(`${error}`) && !isLast(`${error}`)) await new Promise((resolve) => setTimeout(resolve, FOLLOW_MS));
     return 1;
   }
 }

@@ -62,7 +62,7 @@ export async function generateCommand(args: readonly string[], terminal: Termina
       );
     }
     if (world) return await runAsRank(options, terminal, world);
-    return await launchRanks(size, args, { threads: options.threads, graceMs: GRACE_MS, asOne: true });
+    return (await launchRanks(size, args, { threads: options.threads, graceMs: GRACE_MS, asOne: true })).code;
   } catch (error) {
     if (!KNOWN.some((kind) => error instanceof kind)) throw error;
     terminal.note(`error: ${(error as Error).message}\n`);

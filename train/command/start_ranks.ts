@@ -3,8 +3,10 @@
 import { modulePath } from "../../ffi/comm.ts";
 import { Device } from "../../ffi/device.ts";
 import { library } from "../../ffi/library.ts";
-import { launch, type LaunchOptions, WITH_MPI } from "../../launch/launch.ts";
+import { type Host, partOf } from "../../launch/hosts.ts";
+import { type Ended, launch, type LaunchOptions, WITH_ANY, WITH_GLOO } from "../../launch/launch.ts";
 import { LaunchError, readable } from "../../launch/world.ts";
+import { type Restarts, withRestarts } from "./restarts.ts";
 import { isFile } from "../weights/weight_files.ts";
 import { type Config, type LogRanks, meshOf, readLogRanks } from "../config/config.ts";
 
@@ -27,24 +29,48 @@ export function shownRanks(asked: LogRanks | undefined, size: number): LogRanks 
   throw new LaunchError(what, `ranks from 0 to ${size - 1}, such as 0,1, or all`, "name other ranks");
 }
 
-/** Starts ranks that run this command line, and waits for them.
- * @returns their exit code. */
-export async function startRanks(config: Config, size: number, args: readonly string[]): Promise<number> {
-  meshOf(config, size);
-  const { device: { threads }, comm: { train_timeout_seconds: seconds } } = config;
-  return await launchRanks(size, args, { threads, graceMs: seconds * 1000 });
+/** Machines that share a job, and which of them this one is where that is not to be found out. */
+export interface Machines {
+  readonly hosts?: readonly Host[];
+  readonly host?: string;
 }
 
 /** Starts ranks that run this command line, and waits for them.
- * @param options.threads of each rank, or 0 for its part of the machine. @returns their exit code.
+ * @returns their exit code. */
+export async function startRanks(
+  config: Config,
+  size: number,
+  args: readonly string[],
+  { hosts, host, ...restarts }: Machines & Restarts = {},
+): Promise<number> {
+  meshOf(config, size);
+  const { device: { threads }, comm: { train_timeout_seconds: seconds } } = config, part = hosts && partOf(hosts, host);
+  const start = (ranks: number, more: readonly string[]) => {
+    const own = ranks === size ? args : [...args, "--nproc", `${ranks}`]; // of two the later counts
+    return launchRanks(ranks, [...own, ...more], { threads, graceMs: seconds * 1000, part });
+  };
+  return await withRestarts(config, size, restarts, start);
+}
+
+/** What brings ranks together here: MPI, or Gloo where that is missing, or several machines are to share a job.
+ * @throws {LaunchError} where neither is there. */
+function moduleHere(size: number, needsGloo: boolean): "mpi" | "gloo" {
+  const found = (["mpi", "gloo"] as const).find((name) => (name === "gloo" || !needsGloo) && isFile(modulePath(name)));
+  if (found) return found;
+  const missing = needsGloo ? modulePath("gloo") : `${modulePath("gloo")}, and no ${modulePath("mpi")}`;
+  const [expected, fix] = needsGloo ? WITH_GLOO : WITH_ANY;
+  throw new LaunchError(`Cannot start ${size} ranks: there is no ${missing}`, expected, fix);
+}
+
+/** Starts ranks that run this command line, and waits for them.
+ * @param options.threads of each rank, or 0 for its part of the machine. @returns how they ended.
  * @throws {LaunchError} when they cannot be started. */
 export async function launchRanks(
   size: number,
   args: readonly string[],
-  options: Omit<LaunchOptions, "library" | "main">,
-): Promise<number> {
-  const { path } = library(), module = modulePath();
-  if (!isFile(module)) throw new LaunchError(`Cannot start ${size} ranks: there is no ${module}`, ...WITH_MPI);
-  using device = new Device({ threads: options.threads, hostSize: size });
-  return await launch(size, args, { ...options, library: path, threads: device.info.threads });
+  options: Omit<LaunchOptions, "library" | "main" | "module">,
+): Promise<Ended> {
+  const { threads, part } = options, module = moduleHere(size, part !== undefined), nproc = part?.nproc ?? size;
+  using device = new Device({ threads, hostSize: nproc });
+  return await launch(nproc, args, { ...options, module, library: library().path, threads: device.info.threads });
 }

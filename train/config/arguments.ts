@@ -1,10 +1,11 @@
 /**
  * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch` (also with
  * `true` or `false` behind it), `--section.no_switch`, where `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
- * `--mesh`, `--nproc`, `--log-rank`, `--plan-json`, `--plan-page`, `--device-memory`, `--disk-speed`,
+ * `--mesh`, `--nproc`, `--hosts`, `--host`, `--restarts`, `--elastic`, `--log-rank`, `--plan-json`, `--plan-page`, `--device-memory`, `--disk-speed`,
  * `--print-config`, `--help`.
  * @module
  */
+import { type Host, readHosts } from "../../launch/hosts.ts";
 import { ALL_AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
 import { bytesOf } from "./bytes.ts";
 import type { Entry } from "./entry.ts";
@@ -22,6 +23,14 @@ export interface Arguments {
   readonly printConfig: boolean;
   /** `--nproc`: number of ranks to start here, or to plan for. */
   readonly nproc?: number;
+  /** `--hosts`: machines that share the ranks, each of which is given this command. */
+  readonly hosts?: readonly Host[];
+  /** `--host`: which of them this machine is. */
+  readonly host?: string;
+  /** `--restarts`: how often ranks are started anew after a failure. */
+  readonly restarts?: number;
+  /** `--elastic`: without ranks that are lost. */
+  readonly elastic: boolean;
   /** `--log-rank`. */
   readonly logRanks?: LogRanks;
   /** What a dry run is asked for on top. */
@@ -55,10 +64,10 @@ const PLAN_FLAGS: Readonly<Record<keyof PlanArguments, string>> = {
 export function readArguments(args: readonly string[]): Arguments {
   const entries: Entry[] = [];
   const problems: Problem[] = [];
-  let [help, dryRun, printConfig] = [false, false, false];
+  let [help, dryRun, printConfig, elastic] = [false, false, false, false];
   let configFile: string | null = null;
   const plan: { -readonly [K in keyof PlanArguments]: PlanArguments[K] } = {},
-    ranks: { nproc?: number; logRanks?: LogRanks } = {};
+    ranks: { nproc?: number; hosts?: Host[]; host?: string; restarts?: number; logRanks?: LogRanks } = {};
   const bad = (what: string, expected: string, fix: string) =>
     problems.push({ code: "bad_argument", what: `command line: ${what}`, expected, fix });
   const special = (flag: string, value: string) => {
@@ -74,6 +83,13 @@ export function readArguments(args: readonly string[]): Arguments {
     } else if (flag === "log_rank") {
       ranks.logRanks = readLogRanks(value);
       if (!ranks.logRanks) bad(`--log-rank ${show(value)}`, LOG_RANKS, "write for instance --log-rank 0,2");
+    } else if (flag === "hosts") {
+      ranks.hosts = readHosts(value);
+      if (!ranks.hosts) bad(`--hosts ${show(value)}`, HOSTS, `write for instance --hosts ${VALUES.hosts}`);
+    } else if (flag === "host") ranks.host = value;
+    else if (flag === "restarts") {
+      if (/^\d+$/.test(value)) ranks.restarts = Number(value);
+      else bad(`--restarts ${show(value)}`, "a whole number", "write for instance --restarts 3");
     } else if (/^[1-9]\d*$/.test(value)) ranks.nproc = Number(value);
     else bad(`--nproc ${show(value)}`, "a whole number from 1", "write the number of ranks, such as --nproc 8");
   };
@@ -82,6 +98,7 @@ export function readArguments(args: readonly string[]): Arguments {
   for (let i = 0; i < args.length; i++) {
     const [, written, inline] = /^--([^=]+)(?:=(.*))?$/s.exec(args[i]) ?? [];
     if (args[i] === "--help" || args[i] === "-h") help = true;
+    else if (args[i] === "--elastic") elastic = true;
     else if (args[i] === "--dry-run" || args[i] === "--dry_run") dryRun = true;
     else if (args[i] === "--print-config" || args[i] === "--print_config") printConfig = true;
     else if (written === undefined) {
@@ -118,16 +135,27 @@ export function readArguments(args: readonly string[]): Arguments {
       if (isFile) configFile = String(value);
     }
   }
+  if (ranks.hosts && ranks.nproc !== undefined) {
+    bad("--hosts and --nproc", "one of them", "delete --nproc: --hosts says how many ranks each host has");
+  }
+  if (ranks.host !== undefined && !ranks.hosts) {
+    bad("--host without --hosts", "--hosts", "name all hosts, or delete it");
+  }
+  if (elastic && !ranks.restarts) bad("--elastic without --restarts", "--restarts", "add --restarts 3, or delete it");
+  if (elastic && ranks.hosts) {
+    bad("--elastic and --hosts", "ranks of one machine", "delete --elastic: hosts do not agree on who is left");
+  }
   const asked = Object.keys(plan) as (keyof PlanArguments)[];
   if (asked.length > 0 && !dryRun && !help) {
     const flags = asked.map((key) => PLAN_FLAGS[key]).join(" and ");
     bad(`${flags} without --dry-run`, "--dry-run, which makes the plan", "add --dry-run, or delete it");
   }
-  return { entries, configFile, help, dryRun, printConfig, ...ranks, plan, problems };
+  return { entries, configFile, help, dryRun, printConfig, elastic, ...ranks, plan, problems };
 }
 
 const TRUTH = /^(true|false)$/i;
 
+const HOSTS = "hosts with how many ranks each has, none of them twice";
 const LOG_RANKS = "ranks such as 0,2, or all";
 
 /** A list of ranks, or `all`; undefined where a text is neither. */
@@ -140,6 +168,9 @@ export function readLogRanks(text: string): LogRanks | undefined {
 const VALUES: Readonly<Record<string, string>> = {
   mesh: "dp_shard=8,tp=8",
   nproc: "64",
+  hosts: "a:4,b:4",
+  host: "a",
+  restarts: "3",
   log_rank: "0,2",
   plan_json: "plan.json",
   plan_page: "plan.html",

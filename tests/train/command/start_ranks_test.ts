@@ -182,14 +182,14 @@ testRanks("what cannot be is refused once, before any rank starts", async () => 
   );
 });
 
-Deno.test("without the module for MPI beside the library, the error says how to build it", async () => {
+Deno.test("without a module beside the library, over MPI or Gloo, the error says how to build one", async () => {
   await using folder = await temporaryFolder();
   const path = `${folder.path}/libtitan.so`;
   await Deno.copyFile(library().path, path);
   const job = new Launcher(script, ["--nproc", "2", ...tiny(folder.path)], { TITAN_LIB: path });
   assertEquals((await job.ended()).code, 1);
-  assertStringIncludes(job.err, `error: Cannot start 2 ranks: there is no ${folder.path}/libtitan_mpi.so\n`);
-  assertStringIncludes(job.err, "\n  fix: npx -y deno task setup --mpi   (launch)\n");
+  assertStringIncludes(job.err, `error: Cannot start 2 ranks: there is no ${folder.path}/libtitan_gloo.so, and no `);
+  assertStringIncludes(job.err, "\n  fix: npx -y deno task setup --gloo, or npx -y deno task setup --mpi   (launch)\n");
 });
 
 testRanks("torchtitan's script of this name starts a run, with its flags as they are typed there", async () => {

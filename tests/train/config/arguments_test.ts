@@ -133,12 +133,17 @@ Deno.test("a mesh is the keys of its axes; ranks, and what is planned on them, h
   ]);
   assertEquals([nproc, logRanks, plan, problems], [64, [0, 12], { json: "a.json", page: "a.html" }, []]);
   assertEquals(readArguments(["--nproc", "2", "--log_rank=all"]).logRanks, "all");
+  const { hosts, host } = readArguments(["--hosts", "a:2,b", "--host=b"]);
+  assertEquals([hosts, host], [[{ name: "a", ranks: 2 }, { name: "b", ranks: 1 }], "b"]);
 });
 
 Deno.test("an axis that there is not, a degree that is no number and a flag without its value are told how to be said", () => {
   const what = (...args: string[]) => readArguments(["--dry-run", ...args]).problems.map((p) => p.what);
   assertEquals(what("--mesh", "dp=2,tp=x,cp"), ["dp=2", "tp=x", "cp"].map((s) => `command line: --mesh has "${s}"`));
   assertEquals(what("--nproc", "0"), ['command line: --nproc "0"']);
+  assertEquals(what("--hosts", "a:0"), ['command line: --hosts "a:0"']);
+  assertEquals(what("--hosts", "a:2,b", "--nproc", "3"), ["command line: --hosts and --nproc"]);
+  assertEquals(what("--host", "a"), ["command line: --host without --hosts"]);
   assertEquals(what("--log-rank", "0,first"), ['command line: --log-rank "0,first"']);
   assertEquals(what("--plan-json", "--help"), ["command line: --plan-json lacks its value"]);
 });
