@@ -197,6 +197,9 @@ export const WITH_ANY = [
 /** What to do without Gloo. */
 export const WITH_GLOO = ["libtitan's module for Gloo", "npx -y deno task setup --gloo"] as const;
 
+/** Hosts that a rank may talk to: this machine, for the page of a run. */
+const HOSTS = ["127.0.0.1"];
+
 /** What this process may do, as flags for one like it: as far as training asks for it. */
 function permissionFlags(library: string): string[] {
   const granted = (descriptor: Deno.PermissionDescriptor) => Deno.permissions.querySync(descriptor).state === "granted";
@@ -214,11 +217,12 @@ function permissionFlags(library: string): string[] {
     const few = values.filter((value) => granted(of(value)));
     return few.length > 0 ? [`--allow-${name}=${few.join(",")}`] : [];
   };
+  const mayReach = (host: string) => granted({ name: "net", host });
   return [
     ...["--no-prompt", "--allow-read", "--allow-write"],
     ...some("ffi", [library], (path) => ({ name: "ffi", path })),
     ...some("env", VARIABLES, (variable) => ({ name: "env", variable })),
-    ...(granted({ name: "net" }) ? ["--allow-net"] : []),
+    ...(granted({ name: "net" }) ? ["--allow-net"] : HOSTS.filter(mayReach).map((host) => `--allow-net=${host}`)),
   ];
 }
 

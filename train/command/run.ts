@@ -9,9 +9,11 @@ import { savedText, stagingLines, startLines } from "../checkpoint/report.ts";
 import { type Config, meshError, meshOf, profileCycle, tomlText, trainOptions, writing } from "../config/config.ts";
 import { deviceHere, whatFits } from "./dry_run.ts";
 import { JsonLines } from "../report/json_lines.ts";
+import type { LiveServer } from "../report/live/live_server.ts";
+import { RankNumbers } from "../report/rank_numbers.ts";
 import { MemoryError, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
 import { colorsWanted, Metrics, processMemory } from "../report/metrics.ts";
-import { smallPages } from "../report/plan_report.ts";
+import { memoryUse, smallPages } from "../report/plan_report.ts";
 import { precisionOf, precisionText } from "../precision.ts";
 import type { ProcessGroup } from "../process_group.ts";
 import type { StepProfile } from "../report/profile.ts";
@@ -22,6 +24,7 @@ import { deviceText, modelText, ranksText, slowPaths } from "../report/header.ts
 import { SteadyConsole } from "./steady_console.ts";
 import { tokensPerStep } from "../options.ts";
 import { deviceOptions, Trainer } from "../trainer.ts";
+import { openLive } from "./live.ts";
 import { openFolder, type RunFolder, warn } from "./run_folder.ts";
 import { TextSamples } from "./text_samples.ts";
 
@@ -50,13 +53,13 @@ function keepEarlier(folder: RunFolder, name: string): void {
 }
 
 /** The file of the run's numbers, if it is to have one.
- * @param from the step that the run goes on from, and so the file. */
-function openJsonLines(config: Config, folder: RunFolder, from?: number): JsonLines | null {
+ * @param facts of the run, for its first line; `from`: the step that it goes on from, and so the file. */
+function openJsonLines(config: Config, folder: RunFolder, facts: Record<string, unknown>): JsonLines | null {
   const { jsonl_file } = config.metrics, path = `${config.job.dump_folder}/${jsonl_file}`;
   if (jsonl_file === "") return null;
   return writing(path, 'set job.dump_folder to another, or metrics.jsonl_file = "" to write no numbers', () => {
-    if (from === undefined) keepEarlier(folder, jsonl_file);
-    return new JsonLines(path, { started: new Date().toISOString(), from, config }, { warn });
+    if (facts.from === undefined) keepEarlier(folder, jsonl_file);
+    return new JsonLines(path, { started: new Date().toISOString(), ...facts, config }, { warn });
   });
 }
 
@@ -120,11 +123,21 @@ async function openProfiler(
 }
 
 /** What writes texts between steps, if that is asked for. */
-async function openSamples({ metrics, debug }: Config, trainer: Trainer): Promise<TextSamples | undefined> {
+async function openSamples(
+  { metrics, debug }: Config,
+  trainer: Trainer,
+  keep: (step: number, text: string) => void,
+): Promise<TextSamples | undefined> {
   const { sample_freq: freq, sample_prompt: prompt, sample_tokens: tokens } = metrics;
   if (freq === 0) return undefined;
   const { seed } = debug, { steps: lastStep } = trainer.options;
-  return await TextSamples.open(trainer, { freq, prompt, tokens, seed, lastStep, print: console.log, warn });
+  return await TextSamples.open(trainer, { freq, prompt, tokens, seed, lastStep, print: console.log, warn, keep });
+}
+
+/** The page of a run, on which the earlier ones of its folder are too. */
+function openLivePage({ job: { dump_folder }, metrics: { jsonl_file, live_port } }: Config): LiveServer {
+  const own = `${dump_folder.replace(/\/+$/, "")}/${jsonl_file}`;
+  return openLive({ paths: [dump_folder], own, port: live_port }, "metrics.live_port");
 }
 
 /** Trains as a config says. Where that fails, other ranks are told, rather than waited for. */
@@ -146,10 +159,15 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   const { totalBytes } = trainer.memory();
   const gflops = await trainer.measure();
   console.log(`libtitan: ${job.description}`);
-  console.log(`  model   ${modelText(model, tokensPerStep(options, ranks?.mesh), seqLen)}`);
+  const texts = {
+    model: modelText(model, tokensPerStep(options, ranks?.mesh), seqLen),
+    device: deviceText(device, gflops, precisionOf(options.precision, options.dtype).param),
+    ranks: ranks && group && ranksText(ranks.mesh, group.info, config.comm.simulate),
+  };
+  console.log(`  model   ${texts.model}`);
   console.log(`  data    ${trainer.dataDescription}`);
-  console.log(`  device  ${deviceText(device, gflops, precisionOf(options.precision, options.dtype).param)}`);
-  if (ranks && group) console.log(`  ranks   ${ranksText(ranks.mesh, group.info, config.comm.simulate)}`);
+  console.log(`  device  ${texts.device}`);
+  if (texts.ranks) console.log(`  ranks   ${texts.ranks}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   console.log(`  remat   ${rematText(program.compiled)}`);
   if (trainer.start) startLines(trainer.start, options.agreed).forEach((line) => console.log(line));
@@ -158,10 +176,24 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   [...slowPaths(program.compiled), ...pages, ...staging].forEach((line) => console.log(`  slower  ${line}`));
   if (!group && config.comm.simulate) warn("comm.simulate has no effect: it needs several ranks");
   if (folder) saveConfig(config, folder);
-  using jsonl = folder ? openJsonLines(config, folder, trainer.start?.step) : null;
+  const facts = {
+    from: trainer.start?.step,
+    ...texts,
+    size: ranks?.mesh.size ?? 1,
+    memory: memoryUse(program.compiled.plan).use,
+  };
+  using jsonl = folder ? openJsonLines(config, folder, facts) : null;
   if (config.checkpoint.create_seed_checkpoint) return await saveSeed(trainer, config);
   using events = await openTensorboard(config, trainer);
-  const samples = await openSamples(config, trainer);
+  await using live = jsonl && config.metrics.live ? openLivePage(config) : null;
+  if (live) console.log(`  live    ${live.address}`);
+  /** Writes what is no report into the file of numbers, from which the page has it. */
+  const record = (values: Record<string, unknown>) => {
+    jsonl?.write(values);
+    live?.write();
+  };
+  const samples = await openSamples(config, trainer, (step, sample) => record({ step, sample }));
+  const rankNumbers = config.metrics.live && group ? new RankNumbers() : undefined;
   const profiler = await openProfiler(config, trainer, gflops, folder);
   const metrics = new Metrics({
     logFreq: log_freq,
@@ -174,7 +206,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
     colors: colorsWanted(disable_color_printing),
     epochs: trainer.documents !== undefined,
     print: console.log,
-    sinks: [jsonl, events].filter((sink) => sink !== null),
+    sinks: [jsonl, events, live].filter((sink) => sink !== null),
     now: () => performance.now(),
   });
   const signal = stopOnSignal(trainer);
@@ -184,9 +216,13 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
       while (told < trainer.saves.length) console.log(savedText(trainer.saves[told++]));
     };
     for await (const { tokenCount, loadingMs, profile, saved: _, ...result } of trainer) {
-      const { step } = result;
+      const { step, nativeMs } = result;
       metrics.batch(tokenCount, loadingMs);
       await metrics.step(result);
+      rankNumbers?.step({ loadingMs, nativeMs });
+      if (rankNumbers && metrics.isReported(step)) {
+        record({ step, ranks: await rankNumbers.gather(group!, await program.ownLoss()) });
+      }
       tellSaves();
       if (profile) await profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
@@ -198,7 +234,10 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
       }
     }
     tellSaves();
+    const by = trainer.stopped ? { stopped: signal.received() ?? "another rank" } : {};
+    record({ end: { step: trainer.step, ...by } });
   } catch (error) {
+    record({ end: { step: trainer.step, error: (error as Error).message.split("\n")[0] } });
     if (group && error instanceof TitanError && error.status === "COMMUNICATION") saveRecord(config, group, error);
     throw error;
   } finally {

@@ -19,6 +19,8 @@ export interface TextSampleOptions {
   /** Also behind this step. */
   readonly lastStep: number;
   readonly print: (line: string) => void;
+  /** Receives each text, as it is. */
+  readonly keep?: (step: number, text: string) => void;
   /** Receives what goes wrong; no text follows then. */
   readonly warn: (text: string) => void;
 }
@@ -68,9 +70,11 @@ export class TextSamples {
 
   /** Writes a text. What goes wrong is told, and ends no run. */
   async write(step: number): Promise<void> {
-    const { print, warn } = this.#options;
+    const { print, keep, warn } = this.#options;
     try {
-      print(`sample step: ${String(step).padStart(2)}  ${JSON.stringify(await this.#text())}`);
+      const text = await this.#text();
+      print(`sample step: ${String(step).padStart(2)}  ${JSON.stringify(text)}`);
+      keep?.(step, text);
     } catch (error) {
       if (!(error instanceof GenerateError)) throw error;
       this.#isOff = true;

@@ -12,7 +12,8 @@ import type { Config } from "./schema.ts";
 
 /** What makes the keys contradict each other; `place` tells where a key was set. */
 export function contradictions(config: Config, place: (name: string) => string): Problem[] {
-  const groups = [batchProblems, precisionProblems, modelProblems, profileProblems, tokenizerProblems, packingProblems];
+  const problemsOf = [batchProblems, precisionProblems, modelProblems, profileProblems, tokenizerProblems];
+  const groups = [...problemsOf, packingProblems, liveProblems];
   return groups.flatMap((problems) => problems(config, place));
 }
 
@@ -29,6 +30,17 @@ function profileProblems({ profiling }: Config, place: (name: string) => string)
       } together`,
     expected: "a cycle that holds both",
     fix: `write profile_freq = ${warmup + active} or more`,
+  }];
+}
+
+/** A page shows what the file of numbers holds. */
+function liveProblems({ metrics }: Config, place: (name: string) => string): Problem[] {
+  if (!metrics.live || metrics.jsonl_file !== "") return [];
+  return [{
+    code: "live_without_file",
+    what: `metrics.live = true${place("metrics.live")} with metrics.jsonl_file = ""${place("metrics.jsonl_file")}`,
+    expected: "a file of numbers, which the page shows",
+    fix: "name one, or leave metrics.live out",
   }];
 }
 
@@ -171,6 +183,7 @@ const dependent: readonly {
 }[] = [
   { keys: ["validation"], needs: "validation.enable", isMet: (c) => c.validation.enable },
   { keys: ["checkpoint"], needs: "checkpoint.enable", isMet: (c) => c.checkpoint.enable },
+  { keys: ["metrics.live_port"], needs: "metrics.live", isMet: (c) => c.metrics.live },
   {
     keys: ["metrics.sample_prompt", "metrics.sample_tokens"],
     needs: "metrics.sample_freq above 0",

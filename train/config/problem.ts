@@ -21,6 +21,8 @@ export type ProblemCode =
   | "cannot_write"
   | "chat_packing"
   | "folder_in_use"
+  | "live_without_file"
+  | "port_in_use"
   | "mesh"
   | "model_shape"
   | "no_such_file"

@@ -78,6 +78,12 @@ const schema = z.strictObject({
       false,
       "Every rank writes event files, into rank_N of the run's folder; else rank 0.",
     ),
+    live: key(
+      flag,
+      false,
+      "Serve a page on this machine on which one watches the run; its address is printed, and deno task view shows it later.",
+    ),
+    live_port: key(countOrZero.max(65_535), 0, "Port of that page; 0: one that is free."),
     sample_freq: key(
       countOrZero,
       0,

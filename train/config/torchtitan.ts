@@ -203,7 +203,14 @@ export type ForeignKey =
 /** Our keys and sections that torchtitan does not have. */
 const additions: readonly string[] = [
   ...["data", "device"],
-  ...["metrics.jsonl_file", "metrics.sample_freq", "metrics.sample_prompt", "metrics.sample_tokens"],
+  ...[
+    "metrics.jsonl_file",
+    "metrics.live",
+    "metrics.live_port",
+    "metrics.sample_freq",
+    "metrics.sample_prompt",
+    "metrics.sample_tokens",
+  ],
   ...["attn_mask_type", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "multiple_of", "ffn_dim_multiplier"]
     .map((key) => `model.${key}`),
   ...["ffn_hidden_dim", "vocab_size", "norm_eps", "rope_theta", "enable_weight_tying"].map((key) => `model.${key}`),

@@ -35,6 +35,8 @@ export interface MetricsConfig {
   enable_tensorboard: boolean;
   save_tb_folder: string;
   save_for_all_ranks: boolean;
+  live: boolean;
+  live_port: number;
   sample_freq: number;
   sample_prompt: string;
   sample_tokens: number;

@@ -47,6 +47,12 @@ export async function ended(process: Deno.ChildProcess): Promise<{ code: number;
   return { code, out: text(stdout), error: text(stderr) };
 }
 
+/** The reports in a file of metrics: all its lines but those that begin and end runs. */
+export function reportsIn(path: string): Record<string, number>[] {
+  const lines = Deno.readTextFileSync(path).trimEnd().split("\n").map((line) => JSON.parse(line));
+  return lines.filter(({ run, end }) => !run && !end);
+}
+
 /** A folder with the config of a tiny run, `tiny.toml`, that writes into it. */
 export async function tinyRun(): Promise<AsyncDisposable & { readonly folder: string; readonly config: string[] }> {
   const folder = await temporaryFolder(), file = `${folder.path}/tiny.toml`;

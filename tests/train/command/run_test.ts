@@ -6,7 +6,7 @@ import { RunFolder } from "../../../train/command/run_folder.ts";
 import { generate } from "../../../train/generate/generate.ts";
 import { c4Lines, someTexts, temporaryFolder } from "../../data/fixture.ts";
 import { readFolder } from "../report/event_reader.ts";
-import { assertRefused, command, ended, type Outcome, root, spawn, tinyRun } from "./command_line.ts";
+import { assertRefused, command, ended, type Outcome, reportsIn, root, spawn, tinyRun } from "./command_line.ts";
 
 Deno.test("a run reports its steps, and says at its end that the weights are gone", async () => {
   await using tiny = await tinyRun();
@@ -38,7 +38,7 @@ Deno.test("one's own text is trained on as bytes, a share of it is held out, epo
   assertStringIncludes(out, `\n  data    7 documents (1 more are held out), in 3 text files (${notes})\n`);
   assertMatch(out, /\nstep: {2}3 .* epoch: 0\.\d\d\n/);
   assertMatch(out, /\n {2}\d+ held-out tokens: loss/);
-  const report = JSON.parse(Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n").at(-2)!);
+  const report = reportsIn(`${tiny.folder}/out/metrics.jsonl`).at(-2)!;
   assert(report.epoch > 0 && report.epoch < 1, JSON.stringify(report));
   assertEquals(JSON.parse(Deno.readTextFileSync(`${saved}/state.json`)).tokenizer, "bytes");
   const asked = { prompt: "wé", maxNewTokens: 4, temperature: 0, threads: 1 };
@@ -59,8 +59,8 @@ Deno.test("a run begins a new file of numbers, and keeps that of the run before 
     Deno.readTextFileSync(`${folder}/${name}`).trimEnd().split("\n").map((line) => JSON.parse(line));
   const [old, now] = [lines("metrics.1.jsonl"), lines("metrics.jsonl")];
   const shown = (line: Record<string, unknown>) =>
-    line.run ? `run of ${(line.run as { config: Config }).config.training.steps}` : line.step;
-  assertEquals([old.map(shown), now.map(shown)], [["run of 3", 1, 2, 3], ["run of 1", 1]]);
+    line.run ? `run of ${(line.run as { config: Config }).config.training.steps}` : line.end ? "end" : line.step;
+  assertEquals([old.map(shown), now.map(shown)], [["run of 3", 1, 2, 3, "end"], ["run of 1", 1, "end"]]);
   assertEquals(now[1]["loss_metrics/global_avg_loss"], old[1]["loss_metrics/global_avg_loss"]);
   assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), [
     "metrics.1.jsonl",
@@ -99,8 +99,7 @@ Deno.test("a console that is a file on a full disk ends no run", {
     [0, 1],
     error,
   );
-  const numbers = Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n");
-  assertEquals(JSON.parse(numbers.at(-1)!).step, 3);
+  assertEquals(reportsIn(`${tiny.folder}/out/metrics.jsonl`).at(-1)!.step, 3);
 });
 
 Deno.test("event files for TensorBoard have all numbers of metrics.jsonl under their tags, also of a run that goes on", async () => {
@@ -124,12 +123,9 @@ Deno.test("event files for TensorBoard have all numbers of metrics.jsonl under t
   assertEquals(others, []);
   const events = readFolder(`${tiny.folder}/out/events/${name}`);
   assertEquals(events.filter(({ isStart }) => isStart).map(({ step }) => step), [1, 4]);
-  const lines = Deno.readTextFileSync(`${tiny.folder}/out/metrics.jsonl`).trimEnd().split("\n").map((l) =>
-    JSON.parse(l)
-  );
-  const expected = lines.filter(({ run }) => !run).map(({ step, ...values }) => ({
+  const expected = reportsIn(`${tiny.folder}/out/metrics.jsonl`).map(({ step, ...values }) => ({
     step,
-    values: Object.fromEntries(Object.entries(values).map(([tag, value]) => [tag, Math.fround(value as number)])),
+    values: Object.fromEntries(Object.entries(values).map(([tag, value]) => [tag, Math.fround(value)])),
   }));
   assertEquals(expected.length, 8); // five steps and three validations
   assertEquals(events.filter(({ values }) => values).map(({ step, values }) => ({ step, values })), expected);
@@ -308,7 +304,8 @@ Deno.test("a run that is stopped is saved, and the same command goes on from the
     JSON.parse(l)
   );
   assertEquals(lines.filter((line) => line.run).length, 2);
-  assertEquals(lines.at(-1).step, step + 2);
+  assertEquals(lines.filter(({ end }) => end).map(({ end }) => end), [{ step, stopped: "SIGINT" }, { step: step + 2 }]);
+  assertEquals(lines.at(-2).step, step + 2);
   const ended = await command(...args, `${step + 2}`);
   assertStringIncludes(ended.out, "passed over:"); // it goes on from the save before the last, of parameters alone
   assertRefused(

@@ -10,6 +10,7 @@ import { build, run } from "../../csrc/run.ts";
 import { someTexts, temporaryFolder, writeShards } from "../../data/fixture.ts";
 import { MPI, testRanks } from "../../native/mpirun.ts";
 import { readFolder } from "../report/event_reader.ts";
+import { reportsIn } from "./command_line.ts";
 import { Launcher, statusOf } from "../../launch/launcher.ts";
 
 const root = fromFileUrl(new URL("../../..", import.meta.url)), script = new URL("command_rank.ts", import.meta.url);
@@ -156,8 +157,7 @@ testRanks("ranks train to their end where what they print is lost on a full disk
   }).output();
   const error = new TextDecoder().decode(stderr);
   assertEquals([code, error.match(/^warning: Cannot print: .*; the run goes on$/gm)?.length], [0, 1], error);
-  const numbers = (await Deno.readTextFile(`${folder.path}/out/metrics.jsonl`)).trimEnd().split("\n");
-  assertEquals(JSON.parse(numbers.at(-1)!).step, 3);
+  assertEquals(reportsIn(`${folder.path}/out/metrics.jsonl`).at(-1)!.step, 3);
 });
 
 testRanks("what cannot be is refused once, before any rank starts", async () => {

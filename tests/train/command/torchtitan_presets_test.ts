@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fromFileUrl } from "@std/path";
 import { temporaryFolder } from "../../data/fixture.ts";
-import { command } from "./command_line.ts";
+import { command, reportsIn } from "./command_line.ts";
 
 const preset = (name: string) => fromFileUrl(new URL(`../config/torchtitan/${name}.toml`, import.meta.url));
 
@@ -15,8 +15,7 @@ async function losses(...keys: string[]): Promise<unknown[]> {
   assertEquals([code, errors], [0, []], out);
   assertStringIncludes(out, "libtitan: Llama 3 debug training");
   assertStringIncludes(out, "the tokenizer of the sample stands in");
-  const lines = Deno.readTextFileSync(`${folder.path}/metrics.jsonl`).trimEnd().split("\n").map((l) => JSON.parse(l));
-  return lines.slice(1).map((line) => line["loss_metrics/global_avg_loss"]);
+  return reportsIn(`${folder.path}/metrics.jsonl`).map((line) => line["loss_metrics/global_avg_loss"]);
 }
 
 Deno.test("torchtitan's debug model trains its ten steps, and an offload to the CPU changes no bit of them", async () => {
