@@ -180,6 +180,19 @@ export class Tokenizer {
     }
     return this.#kitoken.decode(list, special);
   }
+
+  /** Bytes of a text in which tokens occur that often; special ones have none.
+   * @param counts how often, by id. */
+  textBytes(counts: ArrayLike<number>): number {
+    // Behind others, as some tokenizers drop the space before a token that begins a text.
+    const before = [...this.encode("a")], own = this.decodeBytes(before, { special: false }).length;
+    let bytes = 0;
+    for (let id = 0; id < counts.length; id++) {
+      if (counts[id] === 0) continue;
+      bytes += counts[id] * (this.decodeBytes([...before, id], { special: false }).length - own);
+    }
+    return bytes;
+  }
 }
 
 /** A tokenizer as checkpoints and messages name it: `bytes`, or its URL. */

@@ -150,6 +150,8 @@ export interface Evaluation {
   readonly loss: number;
   /** Number of those tokens. */
   readonly tokens: number;
+  /** Bytes of their text; 0 where that is not known. */
+  readonly bytes: number;
   /** Entropy of the same tokens' frequencies, in nats: what a model reaches that knows nothing but them. */
   readonly unigramEntropy: number;
   /** How long it took. */

@@ -2,11 +2,12 @@
  * experiments run on this one class.
  * @module */
 import { DataError } from "../data/error.ts";
-import { Unigrams } from "../data/dataset.ts";
+import { SAMPLE, Unigrams } from "../data/dataset.ts";
 import { makeBatch } from "../data/batch.ts";
 import { NO_DOCUMENT } from "../data/packing.ts";
 import { mergeStates } from "../data/loader_state.ts";
 import { prefetch, type Prefetcher } from "../data/prefetch.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
 import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
 import { ABI_VERSION } from "../ffi/symbols.ts";
@@ -84,6 +85,7 @@ export class Trainer implements AsyncDisposable {
   readonly #part: BatchPart;
   #staging: Staging | undefined;
   #decoder: Decoder | undefined;
+  #tokenizer: Tokenizer | undefined;
   readonly #owned: AsyncDisposable;
   #step = 0;
   #tokensSeen = 0;
@@ -408,7 +410,10 @@ export class Trainer implements AsyncDisposable {
     }
     const { loss, tokenCount } = await this.program.evaluated();
     await this.#addUnigrams(unigrams);
-    return { loss, tokens: tokenCount, unigramEntropy: unigrams.entropy(), ms: performance.now() - start };
+    this.#tokenizer ??= await Tokenizer.open(this.options.tokenizer ?? SAMPLE);
+    const isItsText = this.#tokenizer.vocabSize === loader.vocabSize; // files of tokens may come without their tokenizer
+    const bytes = isItsText ? this.#tokenizer.textBytes(unigrams.counts) : 0;
+    return { loss, tokens: tokenCount, bytes, unigramEntropy: unigrams.entropy(), ms: performance.now() - start };
   }
 
   /** Does any rank have a batch? */

@@ -37,6 +37,17 @@ Deno.test("the sample's tokenizer has 2,048 ids, the last two special", () => {
   assertEquals(tokenizer.decode([2046, 2047]), "<|begin_of_text|><|end_of_text|>");
 });
 
+Deno.test("the bytes of a text follow from how often its tokens occur, and special tokens have none", async () => {
+  const bytes = await Tokenizer.open("bytes"), [sample] = await sampleTexts(["validation", 1]);
+  for (const text of ["", " we \u00e9\u{1f600}\n", sample]) {
+    for (const one of [tokenizer, bytes]) {
+      const counts = new Float64Array(one.vocabSize);
+      for (const id of one.encode(text, { bos: true, eos: true })) counts[id]++;
+      assertEquals(one.textBytes(counts), new TextEncoder().encode(text).length);
+    }
+  }
+});
+
 Deno.test("Hugging Face's own tokenizer gives the same ids on the sample", async () => {
   const other = new HuggingFace(json, config);
   for (const text of await sampleTexts(["validation", 1])) {

@@ -165,7 +165,8 @@ Deno.test("validation is on text held out, all of it or some batches, and does n
   const losses: number[] = [];
   for await (const { loss } of trainer) {
     losses.push(loss);
-    const { loss: held, tokens, unigramEntropy, ms } = await trainer.evaluate();
+    const { loss: held, tokens, bytes, unigramEntropy, ms } = await trainer.evaluate();
+    assert(bytes > tokens && bytes < 5 * tokens, `${bytes} bytes of ${tokens} tokens`);
     assert(held > 2 && held < 8, `loss ${held}`);
     assertEquals(tokens, 3 * 32);
     // Of a sentence of some twenty tokens.

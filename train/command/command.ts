@@ -13,6 +13,7 @@ import { ConfigError, helpText, loadConfig, meshOf, shownFile, tomlText } from "
 import { printMeshPlan, printPlan } from "./dry_run.ts";
 import { GenerateError } from "../generate/error.ts";
 import { MemoryError } from "../machine_memory.ts";
+import { QuietConsole } from "./quiet_console.ts";
 import { RankConsole } from "./rank_console.ts";
 import { SteadyConsole } from "./steady_console.ts";
 import { DivergedError } from "../step_program.ts";
@@ -60,6 +61,9 @@ export async function main(args: readonly string[]): Promise<number> {
     const size = asked.dryRun ? 1 : numRanks(world?.size, nproc);
     const shown = size > 1 || (asked.logRanks && !asked.dryRun) ? shownRanks(asked.logRanks, size) : "all";
     rankConsole?.show(shown);
+    if (asked.quiet && !asked.help && !asked.printConfig) {
+      stack.use(new QuietConsole(!world || shown === "all" || shown.includes(world.rank)));
+    }
     if (asked.help) {
       console.log(helpText({ name: shownFile(STANDARD), text: await readText(STANDARD) }));
       return 0;

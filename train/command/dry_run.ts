@@ -2,10 +2,11 @@
  * @module */
 import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../../ffi/device.ts";
 import { LibraryError } from "../../ffi/library.ts";
+import type { State } from "../../graph/ir.ts";
 import { numParameters } from "../../model/module.ts";
 import { Mesh } from "../../parallel/mesh.ts";
 import { alternativeLines, alternatives, type Need } from "../report/alternatives.ts";
-import { checkpointPlanText, planCheckpoints } from "../checkpoint/plan.ts";
+import { type CheckpointPlan, checkpointPlanText, planCheckpoints } from "../checkpoint/plan.ts";
 import {
   type Config,
   cut,
@@ -25,7 +26,7 @@ import { complete, tokensPerStep } from "../options.ts";
 import { deviceFit, deviceFitText, planText } from "../report/plan_report.ts";
 import { precisionOf, precisionText } from "../precision.ts";
 import { frontierText, rematText } from "../report/remat_report.ts";
-import { compileStep, planStep, type StepOptions } from "../step_plan.ts";
+import { type CompiledStep, compileStep, planStep, type StepOptions } from "../step_plan.ts";
 
 /** The device of this machine; without a native library a plan is made for f32 and says so. */
 export function deviceHere(options: DeviceOptions): { info?: DeviceInfo; memory?: ProcessMemory } {
@@ -48,6 +49,14 @@ function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?: Mesh):
   return { ...options, precision, threads, ranks, evaluate: options.validation };
 }
 
+/** What the checkpoints of a run take.
+ * @param diskSpeed bytes a second. */
+export function checkpointsOf(config: Config, { spread, plan }: CompiledStep, diskSpeed?: number): CheckpointPlan {
+  const stored = (state: State) => ({ ...state, dtype: plan.states.get(state.name)?.state.dtype ?? state.dtype });
+  const states = [...spread.states.values()].map(stored);
+  return planCheckpoints({ ...spread, states, exportDtype: exportDtype(config), diskSpeed });
+}
+
 /** The plan of one process.
  * @param asked `deviceMemory`: bytes to compare it with, instead of this machine's memory.
  * @returns whether it fits, as far as that is known. */
@@ -58,13 +67,7 @@ export function printPlan(config: Config, { deviceMemory, diskSpeed }: PlanArgum
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
   console.log(`Backward\n  ${rematText(compiled)}`);
-  const { spread, plan } = compiled;
-  const states = [...spread.states.values()].map((s) => ({
-    ...s,
-    dtype: plan.states.get(s.name)?.state.dtype ?? s.dtype,
-  }));
-  const checkpoints = planCheckpoints({ ...spread, states, exportDtype: exportDtype(config), diskSpeed });
-  console.log(checkpointPlanText(checkpoints));
+  console.log(checkpointPlanText(checkpointsOf(config, compiled, diskSpeed)));
   const isAsked = config.activation_checkpoint.visualize_memory_budget_pareto;
   const { search } = compiled.search || !isAsked
     ? compiled

@@ -5,14 +5,16 @@ import { TitanError } from "../../ffi/error.ts";
 import { exitCodeOf, onStop, type StopSignal } from "../../launch/stop.ts";
 import { isLaunched, worldOf } from "../../launch/world.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
+import { writeFullySync } from "../checkpoint/files.ts";
 import { savedText, stagingLines, startLines } from "../checkpoint/report.ts";
 import { type Config, meshError, meshOf, profileCycle, tomlText, trainOptions, writing } from "../config/config.ts";
-import { deviceHere, whatFits } from "./dry_run.ts";
+import { checkpointsOf, deviceHere, whatFits } from "./dry_run.ts";
 import { JsonLines } from "../report/json_lines.ts";
 import type { LiveServer } from "../report/live/live_server.ts";
+import { type BarTerminal, durationText, ProgressBar, StepClock, takesText } from "../report/progress.ts";
 import { RankNumbers } from "../report/rank_numbers.ts";
 import { MemoryError, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
-import { colorsWanted, Metrics, processMemory } from "../report/metrics.ts";
+import { bitsPerByte, colorsWanted, Metrics, processMemory } from "../report/metrics.ts";
 import { memoryUse, smallPages } from "../report/plan_report.ts";
 import { precisionOf, precisionText } from "../precision.ts";
 import type { ProcessGroup } from "../process_group.ts";
@@ -134,6 +136,29 @@ async function openSamples(
   return await TextSamples.open(trainer, { freq, prompt, tokens, seed, lastStep, print: console.log, warn, keep });
 }
 
+/** Where a bar is drawn. */
+const TERMINAL: BarTerminal = {
+  write: (text) => writeFullySync(Deno.stdout, new TextEncoder().encode(text)),
+  width: () => Deno.consoleSize().columns || 80, // 0 where the terminal does not say
+};
+
+/** Seconds to go that a log tells. */
+const WORTH_TELLING = 10;
+
+/** What the rest of a run takes. */
+function takes(config: Config, { options, ranks, program, step }: Trainer, gflops: number): string {
+  const { enable, interval, keep_latest_k: keep, last_save_model_only } = config.checkpoint;
+  const { model, seqLen, steps } = options, { compiled } = program, saves = Math.floor((steps - 1) / interval);
+  const plan = enable ? checkpointsOf(config, compiled) : undefined;
+  const kind = last_save_model_only && saves === 0 ? "model" : "full";
+  return takesText(model, {
+    ...{ seqLen, gflops, steps: steps - step, tokensPerStep: tokensPerStep(options, ranks?.mesh) },
+    devices: ranks?.mesh.size ?? 1,
+    arenaBytes: compiled.plan.arenaBytes,
+    save: plan && { bytes: plan[kind].bytes, count: Math.min(saves + 1, keep || Infinity) },
+  });
+}
+
 /** The page of a run, on which the earlier ones of its folder are too. */
 function openLivePage({ job: { dump_folder }, metrics: { jsonl_file, live_port } }: Config): LiveServer {
   const own = `${dump_folder.replace(/\/+$/, "")}/${jsonl_file}`;
@@ -170,6 +195,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   if (texts.ranks) console.log(`  ranks   ${texts.ranks}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   console.log(`  remat   ${rematText(program.compiled)}`);
+  console.log(`  takes   ${takes(config, trainer, gflops)}`);
   if (trainer.start) startLines(trainer.start, options.agreed).forEach((line) => console.log(line));
   const pages = Deno.build.os === "linux" ? smallPages(program.memory) : []; // other systems do not say
   const staging = stagingLines(program.compiled.host, options.checkpoint?.async ?? false);
@@ -209,9 +235,11 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
     sinks: [jsonl, events, live].filter((sink) => sink !== null),
     now: () => performance.now(),
   });
+  const clock = new StepClock(() => performance.now());
+  using bar = Deno.stdout.isTerminal() ? new ProgressBar(TERMINAL) : undefined;
   const signal = stopOnSignal(trainer);
   try {
-    let told = 0;
+    let told = 0, toldTime = bar !== undefined;
     const tellSaves = () => {
       while (told < trainer.saves.length) console.log(savedText(trainer.saves[told++]));
     };
@@ -224,6 +252,12 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
         record({ step, ranks: await rankNumbers.gather(group!, await program.ownLoss()) });
       }
       tellSaves();
+      const progress = clock.at(step, steps), { secondsLeft } = progress;
+      bar?.set(progress);
+      if (!toldTime && metrics.isReported(step) && secondsLeft !== null) {
+        toldTime = true;
+        if (secondsLeft >= WORTH_TELLING) console.log(`  ${durationText(secondsLeft)} to go at this speed`);
+      }
       if (profile) await profiler?.add(profile);
       const due = step === 1 || step === steps || step % validation.freq === 0;
       if (validation.enable && due && !trainer.stopped) await validate(trainer, metrics);
@@ -290,12 +324,13 @@ function saveRecord({ job, comm }: Config, group: ProcessGroup, error: TitanErro
 }
 
 async function validate(trainer: Trainer, metrics: Metrics): Promise<void> {
-  const { loss, tokens, unigramEntropy, ms } = await trainer.evaluate();
-  metrics.validation({ step: trainer.step, loss, tokens, unigramEntropy, ms });
-  const gain = unigramEntropy - loss;
+  const evaluation = await trainer.evaluate(), { loss, tokens, unigramEntropy } = evaluation;
+  metrics.validation({ step: trainer.step, ...evaluation });
+  const gain = unigramEntropy - loss, bits = bitsPerByte(evaluation);
   console.log(
     `  ${tokens.toLocaleString("en-US")} held-out tokens: loss ${loss.toFixed(4)}, their unigram entropy ` +
-      `${unigramEntropy.toFixed(4)}: ${Math.abs(gain).toFixed(4)} nats ${gain >= 0 ? "below" : "above"} it`,
+      `${unigramEntropy.toFixed(4)}: ${Math.abs(gain).toFixed(4)} nats ${gain >= 0 ? "below" : "above"} it` +
+      (bits === null ? "" : `; ${bits.toFixed(4)} bits per byte`),
   );
 }
 

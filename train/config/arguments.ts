@@ -2,7 +2,7 @@
  * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch` (also with
  * `true` or `false` behind it), `--section.no_switch`, where `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
  * `--mesh`, `--nproc`, `--hosts`, `--host`, `--restarts`, `--elastic`, `--log-rank`, `--plan-json`, `--plan-page`, `--device-memory`, `--disk-speed`,
- * `--print-config`, `--help`.
+ * `--print-config`, `--quiet`, `--help`.
  * @module
  */
 import { type Host, readHosts } from "../../launch/hosts.ts";
@@ -19,6 +19,8 @@ export interface Arguments {
   readonly configFile: string | null;
   readonly help: boolean;
   readonly dryRun: boolean;
+  /** `--quiet`: warnings and errors alone are printed. */
+  readonly quiet: boolean;
   /** `--print-config`: print the configuration as TOML, and stop. */
   readonly printConfig: boolean;
   /** `--nproc`: number of ranks to start here, or to plan for. */
@@ -64,7 +66,7 @@ const PLAN_FLAGS: Readonly<Record<keyof PlanArguments, string>> = {
 export function readArguments(args: readonly string[]): Arguments {
   const entries: Entry[] = [];
   const problems: Problem[] = [];
-  let [help, dryRun, printConfig, elastic] = [false, false, false, false];
+  let [help, dryRun, printConfig, quiet, elastic] = [false, false, false, false, false];
   let configFile: string | null = null;
   const plan: { -readonly [K in keyof PlanArguments]: PlanArguments[K] } = {},
     ranks: { nproc?: number; hosts?: Host[]; host?: string; restarts?: number; logRanks?: LogRanks } = {};
@@ -101,6 +103,7 @@ export function readArguments(args: readonly string[]): Arguments {
     else if (args[i] === "--elastic") elastic = true;
     else if (args[i] === "--dry-run" || args[i] === "--dry_run") dryRun = true;
     else if (args[i] === "--print-config" || args[i] === "--print_config") printConfig = true;
+    else if (args[i] === "--quiet" || args[i] === "-q") quiet = true;
     else if (written === undefined) {
       bad(`unexpected ${show(args[i])}`, "--section.key value", "delete it; a value with spaces needs quotes");
     } else {
@@ -150,7 +153,7 @@ export function readArguments(args: readonly string[]): Arguments {
     const flags = asked.map((key) => PLAN_FLAGS[key]).join(" and ");
     bad(`${flags} without --dry-run`, "--dry-run, which makes the plan", "add --dry-run, or delete it");
   }
-  return { entries, configFile, help, dryRun, printConfig, elastic, ...ranks, plan, problems };
+  return { entries, configFile, help, dryRun, printConfig, quiet, elastic, ...ranks, plan, problems };
 }
 
 const TRUTH = /^(true|false)$/i;

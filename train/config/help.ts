@@ -13,6 +13,12 @@ export interface ConfigFile {
   readonly text: string;
 }
 
+/** What the exit code of a command says. */
+const EXIT_CODES = [
+  "Exit codes: 0 done; 1 an error, which standard error tells, or a plan that does not fit into --device-memory;",
+  "130 stopped by Ctrl-C, 143 by SIGTERM; otherwise 128 + n where signal n has ended a rank.",
+];
+
 /** Usage, then every key by section with its accepted values, unit, default and meaning.
  * @param standard the file that is read where the command line names none. */
 export function helpText(standard?: ConfigFile): string {
@@ -48,7 +54,10 @@ export function helpText(standard?: ConfigFile): string {
     "                  as 80GB or 160MiB, instead of this machine's memory; where it does not, the exit code is 1",
     "  --disk-speed SPEED   with --dry-run: say how long a checkpoint takes where its folder is written at this speed, by all",
     "                  ranks together, such as 2GB/s",
+    "  --quiet, -q     print warnings and errors alone, both on standard error; files are written as ever",
     "  --help          print this text",
+    "",
+    ...EXIT_CODES,
   ];
   for (const [section, description] of sections) {
     lines.push("", `[${section}] ${description}`);

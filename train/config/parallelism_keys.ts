@@ -42,7 +42,7 @@ export const parallelismKeys = section("The mesh of ranks. --mesh is short for t
     }, in any case; or the name of a schedule_csv.`,
   ),
   pipeline_parallel_schedule_csv: key(
-    text.nullable(),
+    z.string().nullable(),
     null,
     "File of a schedule, a line for each rank with cells such as 0F0, 1B2, 3I1, 2W0; in place of a named one.",
   ),

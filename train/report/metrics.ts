@@ -114,6 +114,8 @@ export interface ValidationResult {
   readonly step: number;
   readonly loss: number;
   readonly tokens: number;
+  /** Bytes of their text; 0 where that is not known. */
+  readonly bytes: number;
   /** Entropy of the same tokens' frequencies, in nats. */
   readonly unigramEntropy: number;
   /** How long it took. */
@@ -134,6 +136,8 @@ export interface ValidationReport {
   readonly step: number;
   readonly loss: number;
   readonly unigramEntropy: number;
+  /** The loss whatever the tokenizer, as bits for each byte of text. */
+  readonly bitsPerByte: number | null;
   readonly tps: number;
   readonly memory: MemoryUse;
 }
@@ -213,12 +217,20 @@ export function trainTags(report: TrainReport): Record<string, number | null> {
   };
 }
 
-/** A report of a validation under torchtitan's TensorBoard tags, and the unigram entropy under one of its own. */
-export function validationTags(report: ValidationReport): Record<string, number> {
+/** Loss in bits for each byte of text, of a loss in nats per token. */
+export function bitsPerByte(
+  { loss, tokens, bytes }: Pick<ValidationResult, "loss" | "tokens" | "bytes">,
+): number | null {
+  return bytes === 0 ? null : loss * tokens / bytes / Math.LN2;
+}
+
+/** A report of a validation under torchtitan's TensorBoard tags, and what is not torchtitan's under tags of its own. */
+export function validationTags(report: ValidationReport): Record<string, number | null> {
   return {
     "step": report.step,
     "validation_metrics/loss": report.loss,
     "validation_metrics/unigram_entropy": report.unigramEntropy,
+    "validation_metrics/bits_per_byte": report.bitsPerByte,
     "validation_metrics/throughput(tps)": report.tps,
     ...memoryTags("validation_metrics/memory/", report.memory),
   };
@@ -319,10 +331,11 @@ export class Metrics {
   }
 
   /** Reports a validation, whose time then does not count as training. */
-  validation({ step, loss, tokens, unigramEntropy, ms }: ValidationResult): void {
+  validation({ ms, ...result }: ValidationResult): void {
     const { devices, memory, colors, print, sinks } = this.#options;
     this.#throughput.exclude(ms);
-    const report = { step, loss, unigramEntropy, tps: 1000 * tokens / devices / ms, memory: memory() };
+    const tps = 1000 * result.tokens / devices / ms;
+    const report = { ...result, bitsPerByte: bitsPerByte(result), tps, memory: memory() };
     print(validationLine(report, { colors }));
     const tags = validationTags(report);
     sinks.forEach((sink) => sink.write(tags));

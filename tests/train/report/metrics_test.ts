@@ -55,7 +55,7 @@ Deno.test("where documents are counted, a line ends with the epoch, which is who
 
 Deno.test("the line of a validation has torchtitan's fields, order and widths", () => {
   assertEquals(
-    validationLine({ step: 7, loss: 5.43216, unigramEntropy: 6, tps: 12000, memory }, plain),
+    validationLine({ step: 7, loss: 5.43216, unigramEntropy: 6, bitsPerByte: 2, tps: 12000, memory }, plain),
     "validate step:  7  loss:  5.4322  memory:  1.50GiB(9.38%)  tps: 12,000",
   );
 });
@@ -177,7 +177,7 @@ Deno.test("speed is that of one device", () => {
   const { lines, metrics, step } = run(1, [], 1e9, 4);
   step(1);
   assertEquals(lines[0].split("  ").slice(-3), ["tps: 500", "tflops: 0.50", "mfu: 12.50%"]);
-  metrics.validation({ step: 1, loss: 7, tokens: 2000, unigramEntropy: 6, ms: 1000 });
+  metrics.validation({ step: 1, loss: 7, tokens: 2000, bytes: 0, unigramEntropy: 6, ms: 1000 });
   assertEquals(lines[1].split("  ").at(-1), "tps: 500");
 });
 
@@ -185,7 +185,7 @@ Deno.test("a validation has its own speed and does not slow training down", () =
   const { clock, lines, metrics, step } = run(1);
   step(1);
   clock.ms += 500;
-  metrics.validation({ step: 1, loss: 6, tokens: 4000, unigramEntropy: 6.5, ms: 500 });
+  metrics.validation({ step: 1, loss: 6, tokens: 4000, bytes: 10_000, unigramEntropy: 6.5, ms: 500 });
   step(2);
   assert(lines[1].startsWith("validate step:  1  loss:  6.0000  ") && lines[1].endsWith("  tps: 8,000"), lines[1]);
   assertEquals(lines[2].split("  ").at(-3), "tps: 2,000");
@@ -200,7 +200,7 @@ Deno.test("JSON lines carry torchtitan's tags", async () => {
   const path = `${await Deno.makeTempDir()}/new/folder/metrics.jsonl`;
   const { step, metrics } = run(1, [new JsonLines(path, { description: "a run" }, { warn })]);
   step(1);
-  metrics.validation({ step: 1, loss: 6, tokens: 4000, unigramEntropy: 6.5, ms: 500 });
+  metrics.validation({ step: 1, loss: 6, tokens: 4000, bytes: 10_000, unigramEntropy: 6.5, ms: 500 });
   const [header, train, validation] = json(await Deno.readTextFile(path));
   assertEquals(header, { run: { description: "a run" } });
   assertEquals(train, {
@@ -229,6 +229,7 @@ Deno.test("JSON lines carry torchtitan's tags", async () => {
     "step": 1,
     "validation_metrics/loss": 6,
     "validation_metrics/unigram_entropy": 6.5,
+    "validation_metrics/bits_per_byte": 2.4 / Math.LN2,
     "validation_metrics/throughput(tps)": 8000,
     "validation_metrics/memory/max_active(GiB)": 1,
     "validation_metrics/memory/max_active(%)": 6.25,
