@@ -8,6 +8,7 @@ import type { MemoryPlan, SectionMemory } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
+import type { Target } from "../graph/target/target.ts";
 import { type GenerativeModel, isGenerative } from "../model/cache.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { DEGREE_KEYS, Mesh } from "../parallel/mesh.ts";
@@ -45,6 +46,8 @@ export interface StepOptions {
   readonly dataloader?: { readonly ahead?: number };
   /** What backward makes again; default: what is nearly free. */
   readonly remat?: RematPolicy | RematBudget;
+  /** The device that is compiled for; default: `cpu`. */
+  readonly target?: Target;
   /** Threads that the program runs on. */
   readonly threads: number;
   /** The ranks that share the step; default: one has everything. */
@@ -140,14 +143,14 @@ function bound(options: StepOptions, shared = traced(options)): {
   layouts: BoundPlan | undefined;
   pipeline: Pipeline | undefined;
 } {
-  const { model, precision, remat, threads, accumulation } = options;
+  const { model, precision, remat, target, threads, accumulation } = options;
   const pipeline = options.ranks && pipelineOf(model, options.ranks, accumulation);
   if (pipeline) refuseInStages(options);
   const ranks = options.ranks && bindRanks(model, shared.graphs, options.ranks);
   const states = new Map(shared.graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
   const { mesh, rank } = options.ranks ?? { mesh: new Mesh({}, 1), rank: 0 };
   const inStage = (state: State) => ranks?.layouts.state(state) ?? replicated;
-  const passes = { precision, remat, threads, ranks }, layouts = ranks?.layouts;
+  const passes = { precision, remat, target, threads, ranks }, layouts = ranks?.layouts;
   if (!pipeline) {
     return { graphs: shared.graphs, passes, spread: { mesh, rank, states, layoutOf: inStage }, layouts, pipeline };
   }

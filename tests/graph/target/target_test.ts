@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import { f32 } from "../../../graph/builder.ts";
 import { type Graph, type Node, numel } from "../../../graph/ir.ts";
 import { programOf } from "../../../graph/ops/map.ts";
@@ -11,7 +11,9 @@ import { cpu } from "../../../graph/target/cpu.ts";
 import { trace } from "../../../graph/trace.ts";
 import { llama } from "../../../model/llama.ts";
 import { compileGraphs, passes } from "../../../train/compile.ts";
-import { stepGraphs } from "../../../train/step_plan.ts";
+import { Mesh } from "../../../parallel/mesh.ts";
+import { planMesh } from "../../../train/report/mesh_plan.ts";
+import { compileStep, stepGraphs, type StepOptions } from "../../../train/step_plan.ts";
 import { meshGraph } from "../../parallel/step_graphs.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 import { assertRuns, assertSound } from "../passes/arena.ts";
@@ -22,11 +24,12 @@ import { dryCuda, WORKSPACE } from "./dry_cuda.ts";
 const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
 const mixed: Precision = { ...fullPrecision, param: "bf16" };
 
-/** The sections of the model that `configs/debug.toml` trains, with evaluation. */
-const debug = stepGraphs({
+/** The step of the model that `configs/debug.toml` trains, with evaluation. */
+const step: Omit<StepOptions, "threads"> = {
   ...{ model: llama("debug"), optimizer, dtype: "f32", batch: 8, seqLen: 256, accumulation: 1 },
   evaluate: { batch: 8, seqLen: 256 },
-});
+};
+const debug = stepGraphs(step);
 const compiled = compileGraphs(debug, { target: dryCuda, precision: mixed, threads: 2 });
 const program = decode(compiled.program.bytes, dryCuda);
 const nodesOf = (graphs: readonly Graph[], op: string): Node[] =>
@@ -41,6 +44,16 @@ Deno.test("a step compiles to a program of another target, which it names, in th
     assert(used.has(name), name);
   }
   assertThrows(() => decode(compiled.program.bytes), Error, "the device");
+});
+
+Deno.test("a step is compiled, and on a mesh planned, for the target that it is asked for, and else for the CPU", () => {
+  const options = { ...step, precision: mixed, threads: 2 };
+  const names = [compileStep({ ...options, target: dryCuda }), compileStep(options)].map((s) => s.plan.target.name);
+  assertEquals(names, ["cuda", "cpu"]);
+  const model = llama("debug", { numLayers: 1 }), ranks = { mesh: new Mesh({ dp_shard: 2 }, 2) };
+  const planned = (target?: Target) => planMesh({ ...options, model, name: "debug", ranks, target }).memory;
+  assertEquals(planned(), planned(cpu));
+  assertNotEquals(planned(), planned(dryCuda));
 });
 
 Deno.test("the fusions that a target names are made, and no other", () => {
