@@ -160,6 +160,7 @@ export function identity(tree: Tree): string[] {
   const forms: readonly (readonly [by: RegExp, maker: string, instead: string])[] = [
     [new RegExp(`\\bscope\\)?\\s*[?!]?\\.\\s*(${method})\\(`), "graph/print.ts", "ask the node's phase or block"],
     [/\.(test|exec)\([^()]*\bscope\b/, "graph/print.ts", "ask the node's phase or block"],
+    [/\bscope\)?\s*[!=]==?\s*["'`][^"'`]/, "graph/print.ts", "ask the node's phase or block"],
     [/["'`/^](gradient|moment\d?)\\?\//, "graph/ir.ts", "ask the state's kind, and whose it is"],
   ];
   return sources(tree).filter(([path]) => /^(graph|parallel|train)\//.test(path)).flatMap(([path, text]) =>

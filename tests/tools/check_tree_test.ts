@@ -108,6 +108,7 @@ Deno.test("a scope's text is tested nowhere but where it is written, and no stat
     "`gradient/${name}`",
     'name.slice("moment1/".length)',
     "/^gradient\\//.test(name)",
+    'if (node.scope === "layers.3") first();',
   ];
   for (const line of lines) {
     const text = `export const a = 1;\n${line}; // a comment\n`;
@@ -117,7 +118,7 @@ Deno.test("a scope's text is tested nowhere but where it is written, and no stat
   const files = {
     "graph/print.ts": lines[0],
     "graph/ir.ts": lines[3],
-    "parallel/a.ts": "const { scope } = node; text(scope);",
+    "parallel/a.ts": 'const { scope } = node; if (scope !== "") text(scope);',
   };
   assertEquals(identity(tree(files)), []);
 });
