@@ -123,8 +123,8 @@ export function chats(...patterns: string[]): TextsSpec {
   return { texts: patterns, chat: true };
 }
 
-/** Files of conversations whose lines or rows are read from the first one on. */
-const CHAT_STREAMS = /\.(json|parquet|gz|zst)$/i;
+/** Conversations whose lines or rows are read from the first one on: some kinds of files, and those of the hub. */
+const CHAT_STREAMS = /^hf:|\.(json|parquet|gz|zst)$/i;
 
 /** Names of files that have conversations. */
 const CHAT_FILES = { names: /\.(jsonl?(\.(gz|zst))?|parquet)$/i, kinds: ".jsonl, .json or .parquet" };
@@ -168,8 +168,9 @@ export function isOwnText(spec: DatasetSpec): spec is OneSpec {
  * @throws {DataError} when there is no such dataset, or nothing to read. */
 export async function openDataset(spec: OneSpec, options: DatasetOptions = {}): Promise<Dataset> {
   if (isChat(spec) && ("texts" in spec || spec.path !== undefined && spec.path !== null)) {
-    const { name: _, path: __, tokenBytes: ___, ...own } = { name: "", path: "", tokenBytes: 2, ...spec };
-    return await openChats("texts" in spec ? spec : { ...own, texts: [spec.path!] }, options);
+    if ("texts" in spec) return await openChats(spec, options);
+    const { field, part, path, cache } = spec;
+    return await openChats({ field, part, texts: [path!], cache }, options);
   }
   if ("texts" in spec) return await openTexts(spec, options);
   const isFiles = spec.name.toLowerCase() === "files";
@@ -189,9 +190,17 @@ export async function openDataset(spec: OneSpec, options: DatasetOptions = {}): 
 }
 
 /** Conversations: lines of `.jsonl` as text has them, other files as shards. */
-async function openChats({ texts, field = "messages", part }: TextsSpec, options: DatasetOptions): Promise<Dataset> {
-  const files = await expand(texts, CHAT_FILES), where = texts.join(", ");
-  if (!files.some((file) => CHAT_STREAMS.test(file))) return await openTexts({ texts: files, field, part }, options);
+async function openChats(
+  { texts, field = "messages", part, cache }: TextsSpec & Pick<NamedSpec, "cache">,
+  options: DatasetOptions,
+): Promise<Dataset> {
+  const where = texts.join(", "),
+    addresses = texts.filter(isHubAddress),
+    paths = texts.filter((path) => !isHubAddress(path));
+  const files = paths.length > 0 ? await expand(paths, CHAT_FILES) : [];
+  if (!texts.concat(files).some((file) => CHAT_STREAMS.test(file))) {
+    return await openTexts({ texts: files, field, part }, options);
+  }
   if (part !== undefined && part !== "all") {
     throw new DataError({
       code: "bad_option",
@@ -201,7 +210,11 @@ async function openChats({ texts, field = "messages", part }: TextsSpec, options
     });
   }
   const shuffleWindow = options.shuffleWindow ?? SHUFFLE_WINDOW;
-  return await datasetOf(files.map(toUrl).map(shardFile), {
+  const isChatFile = (file: string) => CHAT_FILES.names.test(file);
+  const streamed = await Promise.all(
+    addresses.map((address) => new HubShards(cache).find(parseAddress(address), isChatFile)),
+  );
+  return await datasetOf([...files.map((file) => shardFile(toUrl(file))), ...streamed.flat()], {
     ...options,
     name: "chat",
     field,

@@ -1,6 +1,6 @@
 import { gzipSync } from "node:zlib";
 import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
-import { type OneSpec, openDataset, SAMPLE, texts, Unigrams } from "../../data/dataset.ts";
+import { isOwnText, type OneSpec, openDataset, SAMPLE, texts, Unigrams } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { c4Lines, temporaryFolder, writeShards } from "./fixture.ts";
@@ -57,8 +57,13 @@ Deno.test("shards of a repository on the hub are read by their address, at the c
   await using server = new HubServer();
   const shard = (text: string) => gzipSync(c4Lines([text]));
   const [first, second] = ["en/c4-train.00000-of-00002.json.gz", "en/c4-train.00001-of-00002.json.gz"];
-  const validation = "en/c4-validation.00000-of-00001.json.gz";
-  server.add("datasets/org/mine", { [first]: shard("a"), [second]: shard("b"), [validation]: shard("v") });
+  const validation = "en/c4-validation.00000-of-00001.json.gz", talk = `{"messages": [{"role": "user"}]}\n`;
+  server.add("datasets/org/mine", {
+    [first]: shard("a"),
+    [second]: shard("b"),
+    [validation]: shard("v"),
+    "talk/t.jsonl": talk,
+  });
   const before = ["HF_ENDPOINT", "HF_HOME"].map((name) => [name, Deno.env.get(name)] as const);
   Deno.env.set("HF_ENDPOINT", server.endpoint);
   Deno.env.set("HF_HOME", folder.path);
@@ -68,6 +73,10 @@ Deno.test("shards of a repository on the hub are read by their address, at the c
     assertEquals(await allTexts({ name: "c4_validation", path, cache }), ["v"]);
     assertEquals(await allTexts({ name: "files", path: `${path}/*validation*`, cache }), ["v"]);
     assertEquals((await Array.fromAsync(Deno.readDir(cache.folder))).length, 3);
+    const chat = { name: "chat", path: "hf://datasets/org/mine/talk", cache };
+    const { shards: [told] } = await openDataset(chat, { textOf: (messages) => JSON.stringify(messages) });
+    const spoken = await Array.fromAsync(told.read({ from: 0, every: 1, offset: 0 }, 0));
+    assertEquals([spoken, isOwnText(chat)], [[{ index: 0, text: '[{"role":"user"}]' }], false]);
     const { identity } = await openDataset({ name: "c4", path, cache });
     server.add("datasets/org/mine", { [first]: shard("c"), [second]: shard("b") }); // of the same names and sizes
     assertNotEquals((await openDataset({ name: "c4", path, cache })).identity, identity);

@@ -416,7 +416,8 @@ Deno.test("chats are packed whole, with attention that stays inside of each; oth
   const chat = ["--training.dataset=chat", "--training.dataset_path=c.jsonl"];
   const causal = "--model.attn_mask_type=causal";
   const options = trainOptions((await load("", ...chat, "--data.no_mask_prompt", "--data.too_long=drop")).config);
-  assertEquals(options.data, { name: "chat", path: "c.jsonl", field: "messages" });
+  const cache = { folder: undefined, bytes: 20 * 2 ** 30 };
+  assertEquals(options.data, { name: "chat", path: "c.jsonl", field: "messages", cache });
   assertEquals([options.dataloader?.packing, options.documents], [undefined, true]);
   assertEquals(options.dataloader?.chat, { maskPrompt: false, tooLong: "drop" });
   assertEquals(

@@ -177,10 +177,10 @@ function trainingData(config: Config): DatasetSpec {
 }
 
 function datasetSpec({ data }: Config, name: string, path: string | null, ownField?: string | null): OneSpec {
-  if (isChat({ name })) return { name, path, field: ownField ?? data.messages_field };
+  const cache = { folder: data.cache_dir ?? undefined, bytes: bytesOf(data.cache_size) };
+  if (isChat({ name })) return { name, path, field: ownField ?? data.messages_field, cache };
   const field = ownField ?? data.text_field;
   if (isOwnText({ name })) return { name, path, field };
-  const cache = { folder: data.cache_dir ?? undefined, bytes: bytesOf(data.cache_size) };
   return name === "files" ? { name, path, field, tokenBytes: data.token_bytes, cache } : { name, path, cache };
 }
 
