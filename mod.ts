@@ -17,6 +17,7 @@ export type {
   Attrs,
   DimRole,
   DType,
+  Float8,
   Graph,
   Input,
   Level,
@@ -80,6 +81,7 @@ export {
   type TextsSpec,
 } from "./data/dataset.ts";
 export type { ChatOptions } from "./data/chat.ts";
+export type { StreamCache } from "./data/hub/shards.ts";
 export type { Packing } from "./data/packing.ts";
 export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
 export type { CommOptions, SimulatedLink } from "./ffi/comm.ts";
@@ -90,6 +92,7 @@ export type { LoadBalancer } from "./parallel/balance.ts";
 export { type Environment, LaunchError, type World, worldOf } from "./launch/world.ts";
 export { type Axis, Mesh, type MeshOptions } from "./parallel/mesh.ts";
 export type { PlanOptions } from "./parallel/plan.ts";
+export type { PipelineChoices } from "./train/pipeline.ts";
 export type { MeshChoices, MeshLayout } from "./train/ranks.ts";
 export type { Precision } from "./graph/passes/precision.ts";
 export type { RematPolicy } from "./graph/passes/remat.ts";
