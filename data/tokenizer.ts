@@ -15,6 +15,7 @@ import { cutsOf, partsOf } from "./long_text.ts";
 import { readSentencePiece, unigramIds } from "./sentencepiece.ts";
 import { readBytes, show, toUrl, within } from "./source.ts";
 import { isTiktoken, readTiktoken } from "./tiktoken.ts";
+import { WordIds, wordsOf } from "./word_ids.ts";
 
 /** Which special tokens to put around a text; those that the tokenizer lacks are left out. */
 export interface EncodeOptions {
@@ -49,6 +50,8 @@ export class Tokenizer {
   #tokens: readonly Uint8Array[] | undefined;
   /** Of SentencePiece's unigrams: their own way. */
   readonly #unigrams: ReturnType<typeof unigramIds> | undefined;
+  /** Of byte-level BPE: ids of words, which are kept. */
+  readonly #words: WordIds | undefined;
 
   private constructor(files: TokenizerFiles, kitoken: Kitoken, names: FileNames) {
     const { json, config } = files, { vocab } = json.model, added = json.added_tokens ?? [];
@@ -79,6 +82,8 @@ export class Tokenizer {
     this.#spelled = spelled.length > 0 ? new RegExp(spelled.join("|")) : null;
     this.#unigrams = names.unigrams ? unigramIds(kitoken, json) : undefined;
     this.#cuts = cutsOf(json);
+    const words = wordsOf(json);
+    this.#words = words && new WordIds(words, (text) => kitoken.encode(text, false));
     this.vocabSize = last + 1;
     this.bosId = special("bos_token");
     this.eosId = special("eos_token");
@@ -147,10 +152,9 @@ export class Tokenizer {
       throw bad(this.#name, what, "BPE, as Llama's tokenizers are", "choose another tokenizer for chats");
     }
     if (this.#unigrams) return this.#unigrams(text);
-    const isSpelled = !special && this.#spelled?.test(text);
-    return isSpelled
-      ? (this.#plain ??= withoutSpecials(this.files.json)).encode(text)
-      : this.#kitoken.encode(text, special);
+    const isSpelled = this.#spelled?.test(text) ?? false;
+    if (isSpelled && !special) return (this.#plain ??= withoutSpecials(this.files.json)).encode(text);
+    return isSpelled || !this.#words ? this.#kitoken.encode(text, special) : this.#words.encode(text);
   }
 
   /** The bytes that a token stands for; SentencePiece's ▁ is a space.
