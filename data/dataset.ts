@@ -15,7 +15,9 @@
 import { C4_CONFIGURATIONS, C4_REPOSITORY, c4Paths, shardName, type Split } from "./c4.ts";
 import { DataError } from "./error.ts";
 import { SHARD_FILES, shardsOf } from "./files.ts";
+import { withSeekStore } from "./gzip/seek_store.ts";
 import { isHubAddress, parseAddress } from "./hub/address.ts";
+import { ownFolder } from "./hub/settings.ts";
 import { HubShards, type StreamCache } from "./hub/shards.ts";
 import { hashOf } from "./identity.ts";
 import type { Shard, TokenOptions } from "./shard.ts";
@@ -231,7 +233,7 @@ async function openFiles(spec: NamedSpec & { path: string }, options: DatasetOpt
     : /^https?:/.test(path)
     ? [shardFile(new URL(path))]
     : (await expand([path], { names: SHARD_FILES, kinds: ".jsonl, .json, .parquet, .bin or .txt" }))
-      .map((file) => shardFile(toUrl(file)));
+      .map((file) => localFile(toUrl(file), spec));
   return await datasetOf(files, { ...options, ...spec, shuffleWindow, description: `in ${path}` });
 }
 
@@ -318,7 +320,7 @@ async function openNamed(spec: NamedSpec, options: DatasetOptions): Promise<Data
   const { files, description } = isStreamed(spec)
     ? await streamed(spec, configuration, split)
     : path !== undefined
-    ? local(path, split, await findShards(toUrl(path), split))
+    ? local(spec, split, await findShards(toUrl(path), split))
     : sample(split);
   return { ...await datasetOf(files, { ...options, name, field: spec.field, description }), description };
 }
@@ -341,8 +343,17 @@ async function streamed({ path, cache }: NamedSpec, configuration: string, split
   return { files, description: `${files.length} ${split} shards of ${configuration} of C4, streamed from the hub` };
 }
 
-function local(path: string, split: Split, urls: readonly URL[]): Found {
-  return { files: urls.map(shardFile), description: `${urls.length} ${split} shards in ${path}` };
+function local(spec: NamedSpec, split: Split, urls: readonly URL[]): Found {
+  return {
+    files: urls.map((url) => localFile(url, spec)),
+    description: `${urls.length} ${split} shards in ${spec.path}`,
+  };
+}
+
+/** A file of one's own, with a place for its index where there is one for what is kept. */
+function localFile(url: URL, { cache }: NamedSpec): ShardFile {
+  const folder = cache && (cache.folder ?? ownFolder()), file = shardFile(url);
+  return folder === undefined || url.protocol !== "file:" ? file : withSeekStore(file, url, folder);
 }
 
 function sample(split: Split): Found {

@@ -1,8 +1,19 @@
 /** The text in a compressed file: gzip and zstd by the ending of its name, anything else as it is stored. @module */
 import { PassThrough, pipeline, type Readable, Transform } from "node:stream";
-import { createGunzip } from "node:zlib";
+import { createGunzip, createInflateRaw } from "node:zlib";
 import { Decompress } from "fzstd";
 import { DataError } from "./error.ts";
+import { BlockWalker } from "./gzip/blocks.ts";
+import { prefixFor } from "./gzip/restart.ts";
+import {
+  decodeIndex,
+  encodeIndex,
+  pointBefore,
+  SeekIndexer,
+  type SeekPoint,
+  type SeekStore,
+  windowOf,
+} from "./gzip/seek_index.ts";
 import { CHUNK_BYTES, type ShardFile, unreadable } from "./source.ts";
 
 /** Bytes of zstd that are inflated at once. */
@@ -19,17 +30,108 @@ export interface Plain extends AsyncDisposable {
   readonly chunks: AsyncIterable<Uint8Array>;
 }
 
-/** Opens the text of a file at or before a line, as near as can be reached without reading what lies before: so far its beginning. */
-export async function openPlain(file: ShardFile, _line = 0): Promise<Plain> {
-  const source = await file.open(), { format, stream } = decompressor(file.name);
-  const closed = new Promise<void>((done) => source.once("close", done));
-  pipeline(source, stream, () => {}); // an error comes out of the stream
+/** Opens the text of a file at or before a line, as near as can be reached without reading what lies before: its beginning, or where an
+ * index knows one, a place in the middle. */
+export async function openPlain(file: ShardFile, line = 0): Promise<Plain> {
+  if (file.seek !== undefined && /\.gz$/i.test(file.name)) return await openIndexed(file, file.seek, line);
+  const { format, stream } = decompressor(file.name);
+  const close = await connect(file, 0, [stream]);
+  return { line: 0, byte: 0, chunks: named(file, stream, format), [Symbol.asyncDispose]: close };
+}
+
+/** Opens a gzip file at the last place that its index knows before a line, and completes the index with what is read. */
+async function openIndexed(file: ShardFile, store: SeekStore, line: number): Promise<Plain> {
+  const kept = await store.read(), index = kept && decodeIndex(kept) || { points: [], isComplete: false };
+  const point = pointBefore(index, line), indexer = index.isComplete ? undefined : new SeekIndexer(index.points, point);
+  const closing: (() => Promise<void>)[] = [];
+  const tap = new Transform({
+    readableHighWaterMark: CHUNK_BYTES,
+    transform: (chunk: Uint8Array, _, done) => (indexer?.compressed(chunk), done(null, chunk)),
+  });
+  const inflate = point === undefined
+    ? createGunzip({ chunkSize: CHUNK_BYTES })
+    : createInflateRaw({ chunkSize: CHUNK_BYTES });
+  const member = point && memberFrom(point);
+  closing.push(await connect(file, point?.byte ?? 0, [tap, ...(member ? [member.stream] : []), inflate]));
+
+  async function* chunks(): AsyncGenerator<Uint8Array, void> {
+    let known = index.points.length, isAtEnd = false;
+    const keep = async () => {
+      if (indexer === undefined || !indexer.isSound || indexer.points.length === 0) return;
+      if (indexer.points.length === index.points.length && !isAtEnd) return;
+      known = indexer.points.length;
+      await store.write(encodeIndex({ points: indexer.points, isComplete: isAtEnd }));
+    };
+    /** Bytes of text that come before what is wanted. */
+    let before = point === undefined ? 0 : windowOf(point).length;
+    let skip = point?.skip ?? 0;
+    try {
+      for await (const chunk of named(file, inflate, "gzip")) {
+        const text = chunk.subarray(Math.min(before, chunk.length));
+        before -= chunk.length - text.length;
+        indexer?.text(text);
+        const wanted = text.subarray(Math.min(skip, text.length));
+        skip -= text.length - wanted.length;
+        if (wanted.length > 0) yield wanted;
+        if (indexer !== undefined && indexer.points.length >= known + POINTS_KEPT) await keep();
+      }
+      const end = member?.end();
+      if (end !== undefined && end + TRAILER_BYTES < await file.size()) {
+        const rest = createGunzip({ chunkSize: CHUNK_BYTES });
+        closing.push(await connect(file, end + TRAILER_BYTES, [rest]));
+        yield* named(file, rest, "gzip");
+      } else isAtEnd = true;
+    } finally {
+      await keep();
+    }
+  }
   return {
-    ...{ line: 0, byte: 0, chunks: named(file, stream, format) },
+    line: point?.line ?? 0,
+    byte: point === undefined ? 0 : point.out + point.skip,
+    chunks: chunks(),
     async [Symbol.asyncDispose]() {
-      stream.destroy();
-      await closed;
+      for (const close of closing) await close();
     },
+  };
+}
+
+/** New places after which the index is written: what a kill may lose is 64 MiB of text, inflated in a quarter of a second. */
+const POINTS_KEPT = 8;
+
+/** Bytes behind a member's deflate stream: its checksum and its length. */
+const TRAILER_BYTES = 8;
+
+/** Passes a file on from a place as one deflate stream, which has the text before it and ends where the member does. */
+function memberFrom(point: SeekPoint): { readonly stream: Transform; readonly end: () => number | undefined } {
+  const walker = new BlockWalker({ byte: point.byte, bit: point.bit, out: point.out });
+  const { bytes, low } = prefixFor(windowOf(point), point.bit);
+  let isFirst = true;
+  const stream = new Transform({
+    readableHighWaterMark: CHUNK_BYTES,
+    transform(chunk: Uint8Array, _, done) {
+      if (walker.firstEnd !== undefined) return done();
+      walker.take(chunk);
+      if (isFirst) {
+        isFirst = false;
+        this.push(bytes);
+        chunk = chunk.slice();
+        chunk[0] = chunk[0] & ~((1 << point.bit) - 1) | low;
+      }
+      this.push(chunk);
+      if (walker.firstEnd !== undefined) this.push(null);
+      done();
+    },
+  });
+  return { stream, end: () => walker.firstEnd };
+}
+
+/** Sends the bytes of a file through streams; what is given closes it all. An error comes out of the last stream. */
+async function connect(file: ShardFile, from: number, streams: readonly Transform[]): Promise<() => Promise<void>> {
+  const source = await file.open(from), closed = new Promise<void>((done) => source.once("close", done));
+  pipeline([source, ...streams], () => {});
+  return async () => {
+    streams.at(-1)!.destroy();
+    await closed;
   };
 }
 

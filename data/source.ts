@@ -8,6 +8,7 @@ import { Readable } from "node:stream";
 import type { ReadableStream } from "node:stream/web";
 import { fromFileUrl, resolve, toFileUrl } from "@std/path";
 import { DataError } from "./error.ts";
+import type { SeekStore } from "./gzip/seek_index.ts";
 
 /** Bytes read at once. zlib is a third slower with its default of 16 KiB. */
 export const CHUNK_BYTES: number = 1 << 20;
@@ -31,6 +32,8 @@ export interface ShardFile {
   /** Is told that its bytes make no sense. Where they have come over a network and are not known to be right, it forgets them, and gives
    * true. */
   distrust?(): Promise<boolean>;
+  /** Where an index of places to read from is kept; none: it is read from its beginning. */
+  readonly seek?: SeekStore;
 }
 
 /** The file at a URL as a shard. */

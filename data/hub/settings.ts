@@ -35,6 +35,16 @@ export interface HubSettings {
 /** A variable of {@linkcode HUB_VARIABLES}. */
 export type HubVariable = typeof HUB_VARIABLES[number];
 
+/** The folder that libtitan has for itself, where it can be told. */
+export function ownFolder(): string | undefined {
+  try {
+    return hubSettings().own;
+  } catch (error) {
+    if (error instanceof DataError) return undefined;
+    throw error;
+  }
+}
+
 /** The settings of this process.
  * @param variable gives the value of an environment variable.
  * @throws {DataError} where they cannot be read, or say no folder. */

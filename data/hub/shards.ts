@@ -5,6 +5,7 @@
  */
 import { Readable } from "node:stream";
 import { DataError } from "../error.ts";
+import { seekStore } from "../gzip/seek_store.ts";
 import { CHUNK_BYTES, type ShardFile, shardFile, toUrl } from "../source.ts";
 import { fitsAny, type HubAddress, showAddress } from "./address.ts";
 import { HubCache } from "./cache.ts";
@@ -95,6 +96,7 @@ export class HubShards {
 
   #shard(pinned: HubAddress, path: string, known?: HubFile): ShardFile {
     const { repository, revision: commit } = pinned, hub = this.#hub;
+    const identity = `${repository.name}@${commit}/${path}`;
     const about = async () =>
       known ??= await this.#streamed.known(repository, commit, path) ?? await hub.file(repository, commit, path);
     const downloaded = async (): Promise<ShardFile | undefined> => {
@@ -104,7 +106,8 @@ export class HubShards {
     return {
       name: path.split("/").at(-1)!,
       location: showAddress({ ...pinned, path }),
-      identity: () => Promise.resolve(`${repository.name}@${commit}/${path}`),
+      identity: () => Promise.resolve(identity),
+      seek: seekStore(this.#streamed.folder, () => Promise.resolve(identity)),
       size: async () => await (await downloaded())?.size() ?? (await about()).size,
       open: async (from = 0) => {
         const there = await downloaded();
