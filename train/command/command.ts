@@ -4,6 +4,7 @@ import { DataError } from "../../data/error.ts";
 import { TitanError } from "../../ffi/error.ts";
 import { LibraryError } from "../../ffi/library.ts";
 import { MemoryBudgetError } from "../../graph/passes/remat_search.ts";
+import { partOf } from "../../launch/hosts.ts";
 import { followLauncher } from "../../launch/stop.ts";
 import { LaunchError, worldOf } from "../../launch/world.ts";
 import { follows, isLast } from "../../launch/rank_output.ts";
@@ -74,9 +75,11 @@ export async function main(args: readonly string[]): Promise<number> {
       return 0;
     }
     if (size > 1 && !world) {
-      openFolder(config)?.[Symbol.dispose](); // rank 0 takes it; what keeps it from that is told before any rank starts
+      const part = asked.hosts && partOf(asked.hosts, asked.host);
+      // Rank 0 takes it; what keeps it from that is told on its host before any rank starts.
+      if (!part?.firstRank) openFolder(config)?.[Symbol.dispose]();
       using _console = new SteadyConsole();
-      return await startRanks(config, size, args, asked);
+      return await startRanks(config, size, args, { ...asked, part });
     }
     warnings.forEach(warn);
     if (config.job.print_config) console.log(JSON.stringify(config, null, 2));

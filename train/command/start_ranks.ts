@@ -3,7 +3,6 @@
 import { modulePath } from "../../ffi/comm.ts";
 import { Device } from "../../ffi/device.ts";
 import { library } from "../../ffi/library.ts";
-import { type Host, partOf } from "../../launch/hosts.ts";
 import { type Ended, launch, type LaunchOptions, WITH_ANY, WITH_GLOO } from "../../launch/launch.ts";
 import { LaunchError, readable } from "../../launch/world.ts";
 import { type Restarts, withRestarts } from "./restarts.ts";
@@ -29,22 +28,16 @@ export function shownRanks(asked: LogRanks | undefined, size: number): LogRanks 
   throw new LaunchError(what, `ranks from 0 to ${size - 1}, such as 0,1, or all`, "name other ranks");
 }
 
-/** Machines that share a job, and which of them this one is where that is not to be found out. */
-export interface Machines {
-  readonly hosts?: readonly Host[];
-  readonly host?: string;
-}
-
 /** Starts ranks that run this command line, and waits for them.
  * @returns their exit code. */
 export async function startRanks(
   config: Config,
   size: number,
   args: readonly string[],
-  { hosts, host, ...restarts }: Machines & Restarts = {},
+  { part, ...restarts }: Restarts & Pick<LaunchOptions, "part"> = {},
 ): Promise<number> {
   meshOf(config, size);
-  const { device: { threads }, comm: { train_timeout_seconds: seconds } } = config, part = hosts && partOf(hosts, host);
+  const { device: { threads }, comm: { train_timeout_seconds: seconds } } = config;
   const start = (ranks: number, more: readonly string[]) => {
     const own = ranks === size ? args : [...args, "--nproc", `${ranks}`]; // of two the later counts
     return launchRanks(ranks, [...own, ...more], { threads, graceMs: seconds * 1000, part });

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Four hosts, which are network namespaces of this machine with links of 1 Gbit/s (and 1 ms, where the system has netem), train together
+# without MPI. Then the ranks of one are killed, its link is cut, it is halted: each time the others must end within ten seconds and
+# name it, and none of their processes may be left; with --restarts the run then ends with the losses of one that lost nothing.
+# As root, with iproute2 and libtitan's module for Gloo: tests/launch/four_hosts.sh
+set -u
+cd "$(dirname "$0")/../.." || exit
+work=$(mktemp -d)
+bridge=titan-hosts
+deno=$PWD/node_modules/.bin/deno
+export TITAN_TOKEN=four-hosts NO_COLOR=1
+failed=0
+clean() {
+  for n in 1 2 3 4; do
+    ip netns pids "titan$n" 2>/dev/null | xargs -r kill -KILL 2>/dev/null
+    ip netns del "titan$n" 2>/dev/null
+  done
+  ip link del $bridge 2>/dev/null
+  rm -rf "$work"
+}
+trap clean EXIT
+ip link add $bridge type bridge && ip link set $bridge up || exit
+for n in 1 2 3 4; do
+  ip netns add "titan$n" && ip link add "titan-h$n" type veth peer name eth0 netns "titan$n" && ip link set "titan-h$n" master $bridge up || exit
+  ip -n "titan$n" addr add "10.79.0.$n/24" dev eth0 && ip -n "titan$n" link set eth0 up && ip -n "titan$n" link set lo up || exit
+  tc -n "titan$n" qdisc add dev eth0 root netem rate 1gbit delay 1ms 2>/dev/null ||
+    tc -n "titan$n" qdisc add dev eth0 root tbf rate 1gbit burst 128kb latency 50ms || exit
+done
+
+# start NAME STEPS OPTION...: gives every host the same command.
+start() {
+  local name=$1 steps=$2 n
+  shift 2
+  launchers=()
+  for n in 1 2 3 4; do
+    ip netns exec "titan$n" "$deno" task --quiet train --hosts 10.79.0.1,10.79.0.2,10.79.0.3,10.79.0.4 --host "10.79.0.$n" --mesh dp_shard=2,tp=2 \
+      --model.dim 32 --model.n_layers 2 --model.n_heads 2 --model.ffn_hidden_dim 32 --training.local_batch_size 2 --training.seq_len 32 \
+      --device.threads 1 --validation.no_enable --metrics.log_freq 1 --training.steps "$steps" --job.dump_folder "$work/$name" "$@" \
+      >"$work/$name.$n.out" 2>"$work/$name.$n.err" &
+    launchers+=($!)
+  done
+}
+# step NAME N: waits for a step.
+step() {
+  for _ in {1..600}; do
+    grep -q "step: *$2 " "$work/$1.1.out" && return
+    sleep 0.1
+  done
+  printf 'FAILED: %s never came to step %s\n' "$1" "$2"
+  tail -n 3 "$work/$1".*.err
+  exit 1
+}
+losses() { grep -oE 'step: +[0-9]+ +loss: +[0-9.]+' "$work/$1.1.out" | sort -u -k2n; }
+expect() {
+  local what=$1
+  shift
+  if "$@"; then printf 'ok: %s\n' "$what"; else printf 'FAILED: %s\n' "$what" && failed=1; fi
+}
+
+start whole 30 --checkpoint.enable --checkpoint.interval 5
+wait "${launchers[@]}"
+expect "four hosts train together: $(losses whole | tail -n 1)" [ "$(losses whole | wc -l)" = 30 ]
+
+# harm NAME HOW COMMAND...: does something to host 3 behind step 5, and looks at how the other hosts end.
+harm() {
+  local name=$1 how=$2 begun n left
+  shift 2
+  start "$name" 100000
+  step "$name" 5
+  begun=$(date +%s%N)
+  "$@"
+  for n in 0 1 3; do wait "${launchers[$n]}"; done
+  local ms=$((($(date +%s%N) - begun) / 1000000))
+  expect "$name: the other hosts end within ten seconds ($ms ms)" [ $ms -lt 10000 ]
+  expect "$name: the error names the host: $(head -n 1 "$work/$name.1.err" | cut -c 1-160)..." grep -q "^\[rank0\] error: .* rank 2 on 10.79.0.3 $how" "$work/$name.1.err"
+  left=$(for n in 1 2 4; do ip netns pids "titan$n"; done | wc -l)
+  expect "$name: no process of theirs is left" [ "$left" = 0 ]
+  ip link set titan-h3 up
+  ip netns pids titan3 | xargs -r kill -KILL
+  wait
+}
+ranks_of_3() { pgrep -f -- '--host 10.79.0.3' | grep -Fx -f <(ip netns pids titan3) | while read -r pid; do [[ -e /proc/$pid ]] && grep -qz '^TITAN_ADDRESS=10.79.0.3' "/proc/$pid/environ" && echo "$pid"; done; }
+killed() { ranks_of_3 | xargs kill -KILL; }
+cut_off() { ip link set titan-h3 down; }
+# Again and again, as somebody else may have it go on.
+halted() { for _ in {1..60}; do ip netns pids titan3 | xargs -r kill -STOP; sleep 0.1; done; }
+harm killed "has ended without a word" killed
+harm cut "has not been heard of for" cut_off
+harm halted "has not been heard of for" halted
+
+start again 30 --checkpoint.enable --checkpoint.interval 5 --restarts 3
+step again 12
+killed
+wait "${launchers[@]}"
+expect "a run that loses a rank ends with the losses of one that does not" [ "$(losses again | tail -n 18)" = "$(losses whole | tail -n 18)" ]
+expect "it was started anew once" grep -q "^restart 1 of 3: 4 ranks go on" "$work/again.1.err"
+exit $failed
