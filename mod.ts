@@ -141,6 +141,4 @@ export type {
 } from "./train/options.ts";
 export { train, Trainer } from "./train/trainer.ts";
 
-import { main } from "./train/command/command.ts";
-
-if (import.meta.main) Deno.exit(await main(Deno.args));
+if (import.meta.main) Deno.exit(await (await import("./tools/titan.ts")).titan(Deno.args));

@@ -22,7 +22,7 @@ const LAYERS: Record<string, readonly string[]> = {
   ffi: [],
   launch: [],
   train: ["graph", "model", "parallel", "data", "ffi", "launch"],
-  "mod.ts": ["graph", "model", "parallel", "data", "ffi", "launch", "train"],
+  "mod.ts": ["graph", "model", "parallel", "data", "ffi", "launch", "train", "tools"],
   examples: ["mod.ts"],
   std: [],
 };

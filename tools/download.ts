@@ -182,7 +182,7 @@ function folderOf(paths: readonly string[], files: readonly HubFile[]): string {
 }
 
 /** A console that writes a line over the last where that can be seen. */
-function terminal(): Console {
+export function terminal(): Console {
   const isTerminal = Deno.stderr.isTerminal(), encoder = new TextEncoder();
   const note = (text: string) => Deno.stderr.writeSync(encoder.encode(`\r\x1b[K${text}`));
   return { print: console.log, note: isTerminal ? note : console.error, isTerminal };

@@ -62,7 +62,11 @@ export async function generateCommand(args: readonly string[], terminal: Termina
       );
     }
     if (world) return await runAsRank(options, terminal, world);
-    return (await launchRanks(size, args, { threads: options.threads, graceMs: GRACE_MS, asOne: true })).code;
+    const ended = await launchRanks(size, args, {
+      ...{ threads: options.threads, graceMs: GRACE_MS, asOne: true },
+      main: import.meta.url, // which may not be what this process was started with
+    });
+    return ended.code;
   } catch (error) {
     if (!KNOWN.some((kind) => error instanceof kind)) throw error;
     terminal.note(`error: ${(error as Error).message}\n`);
@@ -276,14 +280,18 @@ async function* inputLines(): AsyncGenerator<string, void> {
   if (text !== "") yield text;
 }
 
-if (import.meta.main) {
-  enterWorkingFolder();
+/** The terminal of this process. */
+export function ownTerminal(): Terminal {
   const encoder = new TextEncoder();
-  const terminal: Terminal = {
+  return {
     out: (text) => writeFullySync(Deno.stdout, encoder.encode(text)),
     note: (text) => writeFullySync(Deno.stderr, encoder.encode(text)),
     lines: inputLines,
     onStop,
   };
-  Deno.exit(await generateCommand(Deno.args, terminal));
+}
+
+if (import.meta.main) {
+  enterWorkingFolder();
+  Deno.exit(await generateCommand(Deno.args, ownTerminal()));
 }

@@ -61,7 +61,7 @@ function moduleHere(size: number, needsGloo: boolean): "mpi" | "gloo" {
 export async function launchRanks(
   size: number,
   args: readonly string[],
-  options: Omit<LaunchOptions, "library" | "main" | "module">,
+  options: Omit<LaunchOptions, "library" | "module">,
 ): Promise<Ended> {
   const { threads, part } = options, module = moduleHere(size, part !== undefined), nproc = part?.nproc ?? size;
   using device = new Device({ threads, hostSize: nproc });
