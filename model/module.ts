@@ -124,6 +124,12 @@ function contentsOf(root: Module): Contents {
   return contents;
 }
 
+/** The modules of a model by path, in the order of its properties; the model itself is "". One that is reached by several paths has the
+ * first of them. */
+export function namedModules(root: Module): Map<string, Module> {
+  return new Map([...contentsOf(root).modules].map(([module, { path }]) => [path, module]));
+}
+
 /** The parameters of a model by FQN, in the order of its properties. One that is reached by several paths (tied weights) has
  * the first of them as its name. */
 export function namedParameters(root: Module): Map<string, Parameter> {

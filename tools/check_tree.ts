@@ -175,6 +175,7 @@ export function identity(tree: Tree): string[] {
 const REWRITERS: Readonly<Record<string, string>> = {
   "graph/passes/simplify.ts": "local rules replace small patterns of ops by smaller ones",
   "graph/passes/fuse.ts": "rules replace patterns of ops by one that does them all",
+  "graph/passes/float8.ts": "products become those of scaled operands, divided by their scales",
   "graph/passes/fuse_products.ts": "products that share an operand become one",
   "graph/passes/materialize.ts": "products of packed copies stand for those of views",
   "graph/passes/tile_async_tp.ts": "gathers, products and scatters become those of one rank's rows after another's",

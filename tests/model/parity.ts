@@ -42,7 +42,8 @@ interface Scalars {
   readonly loss: number;
 }
 
-interface Golden {
+/** Of all cases. */
+export interface Golden {
   readonly model: Record<string, number>;
   readonly rope_scaling: Record<string, number>;
   readonly optimizer: Record<"lr" | "beta1" | "beta2" | "eps" | "weight_decay" | "max_norm", number>;
@@ -54,10 +55,24 @@ interface Golden {
   readonly steps: readonly (Scalars & { grad_norm: number })[];
 }
 
-const load = (file: string): Map<string, GoldenTensor> => readSafetensors(new URL(`${file}.safetensors`, parityFolder));
-const golden = (): Golden => JSON.parse(Deno.readTextFileSync(new URL("parity.json", parityFolder)));
+/** The values that parameters begin with. */
+export function goldenStates(): Map<string, ArrayLike<number>> {
+  return new Map([...load("parameters")].map(([name, { data }]) => [name, data]));
+}
 
-function goldenModel({ model, rope_scaling: rope }: Golden, scaled: boolean): Llama {
+/** Tokens, targets, documents and positions of a step, from 0. */
+export function goldenBatch(step: number, { batch, tokens }: Golden): Record<string, ArrayLike<number>> {
+  const all = load("batches");
+  const named = ["tokens", "targets", "documents"].map((kind) => [kind, all.get(`${kind}.${step}`)!.data]);
+  return { ...Object.fromEntries(named), positions: Array.from({ length: batch * tokens }, (_, i) => i % tokens) };
+}
+
+const load = (file: string): Map<string, GoldenTensor> => readSafetensors(new URL(`${file}.safetensors`, parityFolder));
+/** What the files beside the tensors say. */
+export const golden = (): Golden => JSON.parse(Deno.readTextFileSync(new URL("parity.json", parityFolder)));
+
+/** The model of the goldens. */
+export function goldenModel({ model, rope_scaling: rope }: Golden, scaled: boolean): Llama {
   const ropeScaling: RopeScaling = {
     factor: rope.factor,
     lowFreqFactor: rope.low_freq_factor,
@@ -113,13 +128,6 @@ export function testParity(runner: Runner): void {
     assertClose(what, actual, expected, tolerance);
   const near = (what: string, actual: ArrayLike<number>, expected: number) =>
     assertAlmostEquals(actual[0], expected, tolerance * Math.abs(expected), what);
-  const states = (): Map<string, ArrayLike<number>> =>
-    new Map([...load("parameters")].map(([name, { data }]) => [name, data]));
-  const batchOf = (step: number, { batch, tokens }: Golden): Record<string, ArrayLike<number>> => {
-    const all = load("batches");
-    const named = ["tokens", "targets", "documents"].map((kind) => [kind, all.get(`${kind}.${step}`)!.data]);
-    return { ...Object.fromEntries(named), positions: Array.from({ length: batch * tokens }, (_, i) => i % tokens) };
-  };
 
   for (const kind of ["plain", "scaled", "documents"] as const) {
     Deno.test(`parity of ${name} with PyTorch: logits, loss and gradients, ${kind}`, async () => {
@@ -128,8 +136,8 @@ export function testParity(runner: Runner): void {
       const session = await runner.open([
         traceLogits(model, { batch, seqLen, dtype, documents }),
         traceMicrobatch(model, { batch, seqLen, dtype, documents, globalTokens }),
-      ], states());
-      const { tokens, targets, positions, documents: ids } = batchOf(0, expected);
+      ], goldenStates());
+      const { tokens, targets, positions, documents: ids } = goldenBatch(0, expected);
       const inputs: Record<string, ArrayLike<number>> = { tokens, positions, ...(documents ? { documents: ids } : {}) };
       const tensors = load(kind);
       close("logits", (await session.run("logits", inputs)).logits, tensors.get("logits")!.data);
@@ -154,9 +162,9 @@ export function testParity(runner: Runner): void {
     const session = await runner.open([
       traceMicrobatch(model, { batch, seqLen, dtype, globalTokens }),
       traceUpdate(model, { ...options, dtype, globalTokens }),
-    ], states());
+    ], goldenStates());
     for (const [i, step] of expected.steps.entries()) {
-      const { tokens, targets, positions } = batchOf(i, expected);
+      const { tokens, targets, positions } = goldenBatch(i, expected);
       await session.run("microbatch", { tokens, targets, positions });
       const result = await session.run("update", { lr: [o.lr], step: [i + 1] });
       near(`loss of step ${i + 1}`, result.loss, step.loss);

@@ -28,7 +28,7 @@ Deno.test("the schema refuses what a run refuses: keys and sections that are not
       '[training]\ndtype = "float16"',
       '[job]\nsave_config_file = "../config.toml"',
       "[metrics]\nenable_wandb = true",
-      '[model]\nconverters = ["float8"]',
+      '[model]\nconverters = ["float7"]',
       "[quantize.linear.float9]\nemulate = false",
     ]
   ) assert(!isTaken(text), text);

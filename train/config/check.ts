@@ -8,12 +8,13 @@ import { askedDecaySteps } from "../lr_schedule.ts";
 import { isChat, isOwnText } from "../../data/dataset.ts";
 import { hasStandIn, HUGGING_FACE, lrSchedule, modelSizes, packingOf, trainsOnChats } from "./derive.ts";
 import { type Problem, show } from "./problem.ts";
+import { float8Problems, float8Surprises } from "./quantize_check.ts";
 import type { Config } from "./schema.ts";
 
 /** What makes the keys contradict each other; `place` tells where a key was set. */
 export function contradictions(config: Config, place: (name: string) => string): Problem[] {
   const problemsOf = [batchProblems, precisionProblems, modelProblems, profileProblems, tokenizerProblems];
-  const groups = [...problemsOf, packingProblems, liveProblems];
+  const groups = [...problemsOf, float8Problems, packingProblems, liveProblems];
   return groups.flatMap((problems) => problems(config, place));
 }
 
@@ -214,6 +215,7 @@ const dependent: readonly {
     needs: 'training.dataset = "chat"',
     isMet: (c) => trainsOnChats(c) || isChat({ name: c.validation.dataset ?? "" }),
   },
+  { keys: ["quantize.linear.float8"], needs: "model.converters", isMet: (c) => c.model.converters.length > 0 },
   { keys: ["profiling"], needs: "profiling.enable_profiling", isMet: (c) => c.profiling.enable_profiling },
   {
     keys: ["activation_checkpoint.selective_ac_option"],
@@ -277,6 +279,7 @@ export function surprises(config: Config, typed: ReadonlySet<string>, dryRun: bo
       `lr_scheduler.decay_ratio = ${decayRatio} asks for a decay of ${asked} steps, which is cut to the ${left} after the warm-up`,
     );
   }
+  lines.push(...float8Surprises(config, dryRun));
   if (steps > totalSteps) {
     lines.push(
       `training.steps = ${steps} goes past lr_scheduler.total_steps = ${totalSteps}: ` +

@@ -6,6 +6,7 @@
  */
 import { type Arguments, readArguments } from "./arguments.ts";
 import { contradictions, surprises } from "./check.ts";
+import { emulationProblems } from "./quantize_check.ts";
 import { type Entry, flatten } from "./entry.ts";
 import { ConfigError, type Problem, show } from "./problem.ts";
 import { type Config, configSchema } from "./schema.ts";
@@ -24,6 +25,7 @@ export {
   checkpointOptions,
   commOptions,
   exportDtype,
+  float8Options,
   lrSchedule,
   meshChoices,
   modelOf,
@@ -123,7 +125,7 @@ function resolve(
     throw new ConfigError(problems);
   }
   const place = (name: string) => inParentheses(given.get(name)?.place ?? "");
-  problems.push(...contradictions(result.data, place));
+  problems.push(...contradictions(result.data, place), ...onlyPlanned ? [] : emulationProblems(result.data, place));
   if (problems.length > 0) throw new ConfigError(problems);
   return { config: result.data, warnings };
 }

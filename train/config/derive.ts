@@ -20,6 +20,7 @@ import type { RematBudget } from "../../graph/passes/remat_search.ts";
 import { readWeightsConfig } from "../weights/open.ts";
 import { hasTokenizer } from "../weights/tokenizer_files.ts";
 import type { CheckpointOptions } from "../checkpoint/policy.ts";
+import { type Float8Options, float8ProductsOf } from "../float8.ts";
 import type { LrScheduleOptions } from "../lr_schedule.ts";
 import type { MeshChoices } from "../ranks.ts";
 import { bytesOf } from "./bytes.ts";
@@ -88,9 +89,9 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
   const { local_batch_size: local, global_batch_size: global } = training;
   const runs = global < 0 ? 1 : global / (local * degreeOf(BATCH_AXES, mesh.degrees));
   const batch = microbatchSize(config);
-  const cycle = profileCycle(config);
+  const cycle = profileCycle(config), built = modelOf(config), float8 = float8Options(config);
   return {
-    model: modelOf(config),
+    model: built,
     data: trainingData(config),
     tokenizer: data.tokenizer ?? (hasStandIn(config) ? undefined : model.hf_assets_path ?? undefined),
     steps: training.steps,
@@ -109,7 +110,7 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
       maxNorm: optimizer.early_step_in_backward ? NEVER_CLIPS : training.max_norm,
     },
     dtype: training.dtype === "float64" ? "f64" : "f32",
-    precision: askedPrecision(config),
+    precision: { ...askedPrecision(config), ...(float8 ? { float8: float8ProductsOf(built, float8) } : {}) },
     remat: rematPolicy(config),
     documents: model.attn_mask_type === null
       ? masksDocuments(model.flavor) || packingOf(config) !== "windows"
@@ -212,6 +213,16 @@ export function askedPrecision({ training }: Config): Partial<Precision> {
     ...(param === "auto" ? {} : { param: short(param) }),
     ...(reduce === "bfloat16" ? { reduce: "bf16" } : {}),
     ...(dtype === "bfloat16" ? { stored: "bf16" } : {}),
+  };
+}
+
+/** What a configuration has multiplied in float8; undefined: nothing. */
+export function float8Options({ model, quantize: { linear: { float8 } } }: Config): Float8Options | undefined {
+  if (model.converters.length === 0) return undefined;
+  return {
+    recipe: float8.recipe_name ?? "tensorwise",
+    filter: float8.filter_fqns,
+    gathered: float8.enable_fsdp_float8_all_gather,
   };
 }
 

@@ -16,6 +16,7 @@ export type ProblemCode =
   | "bad_argument"
   | "bad_value"
   | "batch_not_a_multiple"
+  | "float8"
   | "precision_of_float64"
   | "two_tokenizers"
   | "cannot_write"

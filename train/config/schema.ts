@@ -27,6 +27,7 @@ import {
   within,
 } from "./key_types.ts";
 import { parallelismKeys } from "./parallelism_keys.ts";
+import { float8Converters, float8Keys } from "./quantize_keys.ts";
 import type { Config } from "./types.ts";
 
 export type * from "./types.ts";
@@ -99,6 +100,11 @@ const schema = z.strictObject({
       text,
       DEFAULT_FLAVOR.flavor,
       'Size within the family, such as debugmodel or 8B; "hf": that of config.json or params.json in the folder of checkpoint.initial_load_in_hf, or of the file of GGUF.',
+    ),
+    converters: key(
+      float8Converters,
+      [],
+      "What is changed in the model: quantize.linear.float8 multiplies linear layers in float8 (float8 is its old name).",
     ),
     attn_mask_type: size(
       z.enum(["causal", "block_causal"]),
@@ -337,6 +343,9 @@ const schema = z.strictObject({
       "CPU threads; 0: one per core, as far as the CPU quota keeps them busy, in equal shares for the ranks of a host.",
       "threads",
     ),
+  }),
+  quantize: section("What is multiplied in fewer bits.", {
+    linear: section("Linear layers.", { float8: float8Keys }),
   }),
 });
 

@@ -6,8 +6,9 @@
 import type { Part } from "../checkpoint/policy.ts";
 import type { DataConfig, DataloaderConfig } from "./data_keys.ts";
 import type { ParallelismConfig } from "./parallelism_keys.ts";
+import type { Float8LinearConfig } from "./quantize_keys.ts";
 
-export type { DataConfig, DataloaderConfig, ParallelismConfig };
+export type { DataConfig, DataloaderConfig, Float8LinearConfig, ParallelismConfig };
 
 /** `[job]`: the run as a whole. */
 export interface JobConfig {
@@ -46,6 +47,7 @@ export interface MetricsConfig {
 export interface ModelConfig {
   name: string;
   flavor: string;
+  converters: ("quantize.linear.float8" | "float8")[];
   attn_mask_type: "causal" | "block_causal" | null;
   hf_assets_path: string | null;
   dim: number | null;
@@ -181,4 +183,5 @@ export interface Config {
   readonly validation: Readonly<ValidationConfig>;
   readonly debug: Readonly<DebugConfig>;
   readonly device: Readonly<DeviceConfig>;
+  readonly quantize: { readonly linear: { readonly float8: Readonly<Float8LinearConfig> } };
 }

@@ -99,6 +99,7 @@ function inWords(schema: JsonSchema): string {
     case "string":
       return schema.minLength === undefined ? "a string" : "a non-empty string";
   }
+  if (schema.type === "array") return "a list";
   const bounds = [];
   if (schema.exclusiveMinimum !== undefined) bounds.push(`> ${schema.exclusiveMinimum}`);
   if (schema.minimum !== undefined) bounds.push(`>= ${schema.minimum}`);

@@ -191,7 +191,7 @@ Deno.test("a plan is made of what does not change it, and says that a run would 
       whyNot("checkpoint.initial_load_in_hf_quantized")
     }; a run is refused for it`,
   ]);
-  for (const text of ['model.converters = ["float8"]', "comm.mode = 1", "training.stpes = 1"]) {
+  for (const text of ['model.converters = ["float7"]', "comm.mode = 1", "training.stpes = 1"]) {
     await assertRejects(() => plan(text), ConfigError);
   }
 });
