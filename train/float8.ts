@@ -72,14 +72,14 @@ export function float8ProductsOf(model: Module, options: Float8Options = {}): Fl
   );
 }
 
-/** Which layers are converted and which are not, in a line: alike ones together. */
-export function float8Text(layers: readonly Float8Layer[], recipe: Float8Recipe): string {
+/** Which layers are converted and which are not, and why: alike ones together, a line for each reason. */
+export function float8Lines(model: Module, options: Float8Options): string[] {
+  const layers = float8Layers(model, options), groups = Map.groupBy(layers, (l) => l.why);
   const kinds = (some: readonly Float8Layer[]) =>
     [...new Set(some.map(({ name }) => name.replace(/(^|\.)\d+(?=\.|$)/g, "$1*")))].join(", ");
-  const converted = layers.filter((l) => l.why === undefined), groups = Map.groupBy(layers, (l) => l.why);
-  const others = [...groups].flatMap(([why, some]) => why === undefined ? [] : [`not ${kinds(some)}: ${why}`]);
+  const converted = groups.get(undefined) ?? [];
   return [
-    `float8 ${recipe} in ${converted.length} of ${layers.length} linear layers: ${kinds(converted)}`,
-    ...others,
-  ].join("; ");
+    `${converted.length} of ${layers.length} linear layers: ${kinds(converted)}`,
+    ...[...groups].flatMap(([why, some]) => why === undefined ? [] : [`not ${kinds(some)}, since ${why}`]),
+  ];
 }

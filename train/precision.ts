@@ -44,12 +44,19 @@ export function precisionOf(
 }
 
 /** A run's precision in a line of its header; a device that has to multiply bf16 in f32 is told. */
-export function precisionText({ param, reduce, stored }: Precision, dtype: RealType, device?: BySpeed): string {
+export function precisionText(
+  { param, reduce, stored, float8 }: Precision,
+  dtype: RealType,
+  device?: BySpeed,
+): string {
   if (dtype === "f64") return "everything in f64";
   const state = `parameters, gradient sums and moments in ${stored}`;
   const rounded = reduce === "bf16" ? ", gradients rounded to bf16 before they are summed" : "";
   const slow = device && !multipliesBf16(device)
     ? " (multiplied in f32: the processor has no bf16 products, so no faster)"
     : "";
-  return `${param === "bf16" ? `products of bf16 with f32 sums${slow}` : "products of f32"}, ${state}${rounded}`;
+  const products = param === "bf16" ? `products of bf16 with f32 sums${slow}` : "products of f32";
+  const emulated = device ? " (emulated: rounded to it, then multiplied as bf16, so slower than without)" : "";
+  const scaled = float8 ? `, those of ${float8.weights.size} weights in float8 ${float8.recipe}${emulated}` : "";
+  return `${products}${scaled}, ${state}${rounded}`;
 }

@@ -11,6 +11,7 @@ import {
   type Config,
   cut,
   exportDtype,
+  float8Options,
   meshChoices,
   meshOf,
   modelOf,
@@ -19,6 +20,7 @@ import {
   writing,
 } from "../config/config.ts";
 import { fitText, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
+import { float8Lines } from "../float8.ts";
 import { planMesh } from "../report/mesh_plan.ts";
 import { meshPlanPage } from "../report/mesh_plan_page.ts";
 import { meshPlanText } from "../report/mesh_plan_text.ts";
@@ -65,6 +67,8 @@ export function printPlan(config: Config, { deviceMemory, diskSpeed }: PlanArgum
   const step = stepOptions(config, info), whole = compileStep(step);
   const compiled = memory ? withStagingThatFits(whole, memory) : whole;
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
+  const float8 = float8Options(config);
+  if (float8) console.log(`Float8\n  ${float8Lines(options.model, float8).join("\n  ")}`);
   console.log(planText(options.model, compiled, tokensPerStep(options), options.seqLen));
   console.log(`Backward\n  ${rematText(compiled)}`);
   console.log(checkpointPlanText(checkpointsOf(config, compiled, diskSpeed)));

@@ -7,7 +7,17 @@ import { isLaunched, worldOf } from "../../launch/world.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
 import { writeFullySync } from "../checkpoint/files.ts";
 import { savedText, stagingLines, startLines } from "../checkpoint/report.ts";
-import { type Config, meshError, meshOf, profileCycle, tomlText, trainOptions, writing } from "../config/config.ts";
+import {
+  type Config,
+  float8Options,
+  meshError,
+  meshOf,
+  profileCycle,
+  tomlText,
+  trainOptions,
+  writing,
+} from "../config/config.ts";
+import { float8Lines } from "../float8.ts";
 import { checkpointsOf, deviceHere, whatFits } from "./dry_run.ts";
 import { JsonLines } from "../report/json_lines.ts";
 import type { LiveServer } from "../report/live/live_server.ts";
@@ -194,6 +204,8 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   console.log(`  device  ${texts.device}`);
   if (texts.ranks) console.log(`  ranks   ${texts.ranks}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
+  const float8 = float8Options(config);
+  if (float8) float8Lines(options.model, float8).forEach((line) => console.log(`  float8  ${line}`));
   console.log(`  remat   ${rematText(program.compiled)}`);
   console.log(`  takes   ${takes(config, trainer, gflops)}`);
   if (trainer.start) startLines(trainer.start, options.agreed).forEach((line) => console.log(line));

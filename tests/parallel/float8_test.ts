@@ -1,0 +1,71 @@
+/** Steps of a small Llama in float8 on meshes: what is scaled by the largest of all ranks' numbers is the same wherever they are. */
+import { assert, assertEquals } from "@std/assert";
+import { type Arr, arr } from "../../graph/array.ts";
+import type { Float8Recipe } from "../../graph/passes/float8.ts";
+import { fullPrecision } from "../../graph/passes/precision.ts";
+import { simplify } from "../../graph/passes/simplify.ts";
+import { verify } from "../../graph/verify.ts";
+import type { MeshOptions } from "../../parallel/mesh.ts";
+import type { PlanOptions } from "../../parallel/plan.ts";
+import { float8ProductsOf } from "../../train/float8.ts";
+import { precision } from "../graph/passes/on_cpu.ts";
+import { someRows, tinyLlama } from "../model/tiny.ts";
+import { type Memories, runBoth } from "./lockstep.ts";
+import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
+
+const batch = 4, seqLen = 8;
+
+/** A step of two microbatches; every output and every state is compared after each graph. */
+function checkStep(
+  options: MeshOptions,
+  recipe: Float8Recipe,
+  param: "f32" | "bf16",
+  gathered = false,
+  plan: PlanOptions = {},
+) {
+  const llama = tinyLlama({ dim: 32, ffnHiddenDim: 48, numLayers: 1 }), mesh = meshOf(options);
+  const graphs = stepGraphs(llama, { batch, seqLen, dtype: "f32" });
+  const float8 = { ...float8ProductsOf(llama, { recipe, filter: ["output"] }), gathered };
+  const rounded = {
+    ...graphs,
+    microbatch: verify(simplify(precision(graphs.microbatch, { ...fullPrecision, param, float8 }))),
+  };
+  const layouts = boundPlan(
+    llama,
+    mesh,
+    Object.values(rounded).reduce((all, g) => ({ ...all, [g.name]: g }), graphs),
+    plan,
+  );
+  const memories: Memories = { whole: new Map(), ranks: Array.from({ length: mesh.size }, () => new Map()) };
+  const run = (name: keyof typeof graphs, inputs: Record<string, Arr>, first = true) =>
+    runBoth(rounded[name], mesh, layouts, { inputs, memories, first, tolerance: 1e-10 });
+  const rows = Object.fromEntries(
+    Object.entries(someRows(batch, seqLen, 32)).map(([n, data]) => [n, arr([batch, seqLen], data)]),
+  );
+  run("initialize", { seed: arr([2], [1, 2]) });
+  for (const first of [true, false]) run("microbatch", rows, first);
+  const { loss } = run("update", { lr: arr([], [0.01]), step: arr([], [1]) });
+  assert(loss.data[0] > 3 && loss.data[0] < 6, `${loss.data}`);
+  assertEquals(rounded.microbatch.nodes.some((n) => n.outputs.some((v) => v.dtype === "f8e4m3")), true);
+}
+
+for (
+  const [options, recipe, param, gathered, plan] of [
+    [{ dp_replicate: 2 }, "tensorwise", "f32"],
+    [{ dp_shard: 2 }, "tensorwise", "bf16"],
+    [{ dp_shard: 4 }, "tensorwise", "bf16", true],
+    [{ dp_shard: 2 }, "rowwise", "bf16"],
+    [{ dp_replicate: 2, dp_shard: 2 }, "tensorwise", "f32", true],
+    [{ tp: 2 }, "tensorwise", "f32"],
+    [{ tp: 2 }, "rowwise_with_gw_hp", "bf16", false, { sequenceParallel: false }],
+    [{ dp_shard: 2, tp: 2 }, "tensorwise", "bf16", true],
+    [{ cp: 2 }, "tensorwise", "f32"],
+    [{ cp: 2, tp: 2 }, "rowwise", "f32"],
+    [{ dp_shard: 2, cp: 2 }, "rowwise_with_gw_hp", "f32"],
+    [{ dp_replicate: 2, dp_shard: 2, cp: 2, tp: 2 }, "tensorwise", "bf16", true],
+  ] as readonly [MeshOptions, Float8Recipe, "f32" | "bf16", boolean?, PlanOptions?][]
+) {
+  const what = `${recipe} of ${param}${gathered ? ", gathered as float8" : ""}`;
+  Deno.test(`float8 trains as on one rank: ${JSON.stringify(options)}, ${what}`, () =>
+    checkStep(options, recipe, param, gathered, plan));
+}
