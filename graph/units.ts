@@ -1,17 +1,17 @@
-/** What ranks exchange for the sake of parameters alone: gathers of parameters that are stored in shards, reductions of their
- * gradients, and of sums of these over microbatches. A _unit_ is what travels together: the parameters of one block, or those between two blocks (an embedding; a last norm
+/** What ranks exchange for the sake of parameters alone: gathers of parameters that are stored in shards, maxima that these are scaled by,
+ * reductions of their gradients, and of sums of these over microbatches. A _unit_ is what travels together: the parameters of one block, or those between two blocks (an embedding; a last norm
  * with the output layer). No name of a model is known here: a gather is known by the state that it comes from, a reduction by the
  * one that it leads to.
  * @module */
 import { opOf } from "./builder.ts";
 import { hasEffect, touchedStates } from "./edit.ts";
-import { fillOf, isGather, isLink, isReduction, stateUse } from "./facts.ts";
+import { fillOf, isElementwise, isGather, isLink, isReduction, stateUse } from "./facts.ts";
 import { consumers, type Graph, type Node, producers, type Value } from "./ir.ts";
 
 /** A collective for parameters. */
 export interface Transfer {
   readonly node: Node;
-  readonly kind: "gather" | "reduction" | "sum";
+  readonly kind: "gather" | "maximum" | "reduction" | "sum";
   /** The same for all that belongs to a unit; what backward gathers again is a unit of its own. */
   readonly unit: string;
   /** The block of the parameter. */
@@ -48,8 +48,8 @@ interface Found extends Omit<Transfer, "unit" | "block" | "module"> {
   readonly state: string;
 }
 
-/** Gathers of what is read from parameters and only written in another way since; in a graph that changes no gradient sum, also
- * reductions of these. */
+/** Gathers of what is read from parameters and made of each alone since: written in another way, or scaled by its own maximum; and what
+ * finds these maxima. In a graph that changes no gradient sum, also reductions of these sums. */
 function fromStates(graph: Graph): Found[] {
   const kinds = new Map(graph.states.map((s) => [s.name, s.kind])), found: Found[] = [];
   const isGradient = (node: Node) => touchedStates(node).some((s) => kinds.get(s) === "gradient");
@@ -65,16 +65,23 @@ function fromStates(graph: Graph): Found[] {
     if (known.length === 0 || known.length < all.length) continue;
     const from = known[0].state, isParameter = kinds.get(from) === "parameter";
     const depth = Math.max(...known.map((o) => o.depth)), links = [...new Set(known.flatMap((o) => o.links))];
-    const isTransfer = isParameter ? isGather(node) : isReduction(node);
-    if (!isTransfer && !isLink(node)) continue;
+    const isMaximum = isParameter && isReduction(node), isTransfer = isParameter ? isGather(node) : isReduction(node);
+    const isOwn = isParameter && known.every((o) => o.state === from) && (isElementwise(node.op) || isMax(node));
+    if (!isTransfer && !isLink(node) && !isOwn && !isMaximum) continue;
     if (node.attrs.last) continue;
-    if (isTransfer && isParameter) found.push({ node, kind: "gather", state: from, depth, links });
+    if (isMaximum) found.push({ node, kind: "maximum", state: from, depth, links: [] });
+    else if (isTransfer && isParameter) found.push({ node, kind: "gather", state: from, depth, links });
     else if (isTransfer) found.push({ node, kind: "reduction", state: from, depth, links: [] });
-    const next = isTransfer ? { depth: depth + 1, links: [] } : { depth, links: [...links, node] };
+    // What is a single number is not made again for what is gathered again.
+    const isEnd = isMaximum || isMax(node);
+    const next = isTransfer ? { depth: depth + 1, links: [] } : { depth, links: isEnd ? [] : [...links, node] };
     node.outputs.forEach((v) => origins.set(v, { state: from, ...next }));
   }
   return found;
 }
+
+/** Does a node take the largest of what it reads? */
+const isMax = ({ op, attrs }: Node): boolean => opOf(op).split?.by?.(attrs) === "max";
 
 /** Reductions of what only goes on into gradient sums. */
 function toSums(graph: Graph): Found[] {

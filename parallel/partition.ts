@@ -11,12 +11,12 @@
  *    dims and they can be cut so, else it becomes whole; with one use it may travel through linear ops. From whole to partial is
  *    free: the first rank keeps the value. So a sum over all parameters, some of them sharded, is one exchange.
  * 4. The gradient of a value takes that value's layout; the gradient of a partial value is whole.
- * 5. A conversion is made once for each value and target: `localize.ts`. It sinks below casts that shrink what it moves, and what is
- *    rounded to bf16 where it arrives travels as bf16.
+ * 5. A conversion is made once for each value and target: `localize.ts`. It sinks below casts that shrink what it moves, with what is
+ *    element-wise in front of them, and what is rounded to bf16 where it arrives travels as bf16.
  * @module */
 import { Builder, opOf, withInputs } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
-import { stateUse } from "../graph/facts.ts";
+import { isElementwise, stateUse } from "../graph/facts.ts";
 import {
   type DimRole,
   dtypeBytes,
@@ -38,6 +38,7 @@ import {
   samePlacement,
   shard,
 } from "../graph/layout.ts";
+import { ownersOf } from "../graph/owners.ts";
 import { scopeText } from "../graph/print.ts";
 import { dimRoles } from "./dim_roles.ts";
 import { localize } from "./localize.ts";
@@ -82,8 +83,10 @@ class Rules implements Decisions {
   readonly #made: Lookup<Node>;
   /** Number of uses of each value, among them those as a result of the graph. */
   readonly #uses = new Map<Value, number>();
-  /** Values of parameters, as they are stored. */
+  /** Values of parameters, as they are read and in other forms, with the layout of use. */
   readonly #parameters: ReadonlyMap<Value, Layout>;
+  /** What works on parameters as they are stored. */
+  readonly #storedWork: ReadonlySet<Node>;
   /** What is added into the gradient sum of a parameter, and the layout of the parameter's use. */
   readonly #gradients: ReadonlyMap<Value, Layout>;
   /** Results of modules that the plan names. */
@@ -100,6 +103,7 @@ class Rules implements Decisions {
     }
     for (const { value } of graph.outputs) this.#uses.set(value, (this.#uses.get(value) ?? 0) + 1);
     this.#parameters = this.#parameterValues();
+    this.#storedWork = this.#workOnStored();
     this.#gradients = this.#parameterGradients();
     this.#activations = this.#namedActivations();
     this.#roles = dimRoles(graph);
@@ -179,8 +183,7 @@ class Rules implements Decisions {
   #seenBy(node: Node, value: Value, axis: string): Placement {
     const used = this.#parameters.get(value);
     // Rule 5: a parameter is converted behind the casts that shrink it.
-    const sinks = node.outputs.some((v) => this.#parameters.has(v));
-    return used && !sinks ? placementOn(used, axis) : this.placement(value, axis);
+    return used && !this.#storedWork.has(node) ? placementOn(used, axis) : this.placement(value, axis);
   }
 
   #canCut(node: Node, labels: Labels, label: string | undefined, axis: string, padded: boolean): label is string {
@@ -248,29 +251,52 @@ class Rules implements Decisions {
     return (value.shape[placement.dim] ?? 1) % this.#pieces(same, axis) === 0;
   }
 
-  /** Parameters that are read, and casts of them that shrink, with the layout of use. */
+  /** Parameters that are read, and what is made of one alone, element by element. */
   #parameterValues(): Map<Value, Layout> {
-    const found = new Map<Value, Layout>();
+    const found = new Map<Value, Layout>(), owners = ownersOf(this.graph);
     for (const node of this.graph.nodes) {
-      const state = stateUse(node) === "reads" ? this.#states.get(touchedStates(node)[0])! : undefined;
-      if (state?.kind === "parameter") found.set(node.outputs[0], this.layouts.used(state));
-      // Rule 5.
-      const [x] = node.inputs, [y] = node.outputs;
-      const shrinks = opOf(node.op).converts && dtypeBytes[y.dtype] < dtypeBytes[x.dtype];
-      if (shrinks && found.has(x)) found.set(y, found.get(x)!);
+      const owner = owners.get(node.outputs[0]);
+      if (owner === undefined) continue;
+      const isForm = stateUse(node) === "reads" || isElementwise(node.op) && node.inputs.some((v) => found.has(v));
+      if (isForm) node.outputs.forEach((v) => found.set(v, this.layouts.used(this.#states.get(owner)!)));
     }
     return found;
   }
 
-  /** Values that end in a gradient sum, through sums and casts. */
+  /** Rule 5: casts of parameters that shrink them for the first time, what leads to nothing else, and maxima for these. */
+  #workOnStored(): Set<Node> {
+    const found = new Set<Node>(), uses = consumers(this.graph), shrunk = new Set<Value>();
+    const ownOf = (node: Node) => node.inputs.filter((v) => this.#parameters.has(v));
+    for (const node of this.graph.nodes) {
+      const [x] = ownOf(node), [y] = node.outputs;
+      if (!x || !this.#parameters.has(y)) continue;
+      if (shrunk.has(x)) shrunk.add(y);
+      else if (dtypeBytes[y.dtype] < dtypeBytes[x.dtype]) {
+        shrunk.add(y);
+        found.add(node);
+      }
+    }
+    const isRead = (v: Value) => this.graph.outputs.some((o) => o.value === v);
+    for (const node of this.graph.nodes.toReversed()) {
+      const [x] = ownOf(node), [y] = node.outputs, all = y && uses.get(y);
+      if (!x || shrunk.has(x) || !this.#parameters.has(y) || !all || isRead(y)) continue;
+      if (all.every((n) => found.has(n) || isMaximum(n)) && all.some((n) => found.has(n))) found.add(node);
+    }
+    for (const node of this.graph.nodes) {
+      const isBeside = (v: Value) => !shrunk.has(v) && uses.get(v)!.some((n) => found.has(n) && !isMaximum(n));
+      if (isMaximum(node) && ownOf(node).some(isBeside)) found.add(node);
+    }
+    return found;
+  }
+
+  /** Values that end in a gradient sum, through sums, casts and what is element-wise. */
   #parameterGradients(): Map<Value, Layout> {
     const found = new Map<Value, Layout>();
     const visit = (value: Value, used: Layout): void => {
       if (found.get(value) === used) return;
       found.set(value, used);
       const node = this.#made.get(value);
-      const { adds, converts } = node ? opOf(node.op) : {};
-      if (adds || converts) node!.inputs.forEach((v) => visit(v, used));
+      if (node && isElementwise(node.op)) node.inputs.forEach((v) => visit(v, used));
     };
     for (const node of this.graph.nodes) {
       const state = stateUse(node) === "adds" ? this.#states.get(touchedStates(node)[0])! : undefined;
@@ -288,4 +314,9 @@ class Rules implements Decisions {
     }
     return found;
   }
+}
+
+/** Does a node take the largest of what it reads? */
+function isMaximum({ op, attrs }: Node): boolean {
+  return opOf(op).split?.by?.(attrs) === "max";
 }

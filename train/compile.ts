@@ -103,7 +103,12 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
     ranks?.reduceSums &&
     { name: "reduce_sums", takes: ofRanks, behind: ["fuse", "tile_async_tp"], run: (g) => ranks.reduceSums!(g) },
     // one collective for the parameters of a block, one for their gradients
-    ranks && { name: "group", takes: ofRanks, behind: ["fuse", "reduce_sums"], run: group },
+    ranks && {
+      name: "group",
+      takes: ofRanks,
+      behind: ["fuse", "reduce_sums"],
+      run: (g) => group(g, { maximaAtOnce: numbers.float8?.precomputed }),
+    },
     // these travel while kernels run
     ranks && { name: "schedule", takes: ofRanks, behind: ["group"], run: (g) => schedule(g, ranks) },
     // where the rank stands

@@ -12,6 +12,8 @@ export interface Float8Options {
   readonly filter?: readonly string[];
   /** Do ranks gather weights as float8? Only with `tensorwise`; default no. */
   readonly gathered?: boolean;
+  /** Do they find the scales of these by one exchange? Default: by one for each block. */
+  readonly precomputed?: boolean;
 }
 
 /** A linear layer of a model. */
@@ -60,9 +62,10 @@ function isSmall(n: number, k: number, recipe: Float8Recipe): boolean {
 /** What is multiplied in float8, as passes take it.
  * @throws {RangeError} when no layer is converted. */
 export function float8ProductsOf(model: Module, options: Float8Options = {}): Float8Products {
-  const { recipe = "tensorwise", gathered = false } = options, layers = float8Layers(model, options);
+  const { recipe = "tensorwise", gathered = false, precomputed = false } = options,
+    layers = float8Layers(model, options);
   const weights = new Set(layers.filter((l) => l.why === undefined).map((l) => l.weight));
-  if (weights.size > 0) return { recipe, weights, gathered };
+  if (weights.size > 0) return { recipe, weights, gathered, precomputed };
   const all = layers.map(({ name, shape, why }) => `${name} [${shape}]: ${why}`).join(", ");
   throw new RangeError(
     `Cannot multiply in float8: no linear layer of ${model.constructor.name} would (${

@@ -30,6 +30,8 @@ export interface Float8Products {
   /** Are weights scaled and rounded as they are stored, rather than as products take them? Ranks that have slices of them then exchange
    * float8. Only where each has one scale. */
   readonly gathered?: boolean;
+  /** Do ranks find the scales of all these weights by one exchange of a microbatch, rather than by one for each block? */
+  readonly precomputed?: boolean;
 }
 
 /** Largest numbers. */

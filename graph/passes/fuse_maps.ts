@@ -18,6 +18,7 @@ import {
   ValueMap,
   wide,
 } from "../ir.ts";
+import { ownersOf } from "../owners.ts";
 import { type MapProgram, type MapStep, programAttr } from "../ops/map.ts";
 import type { Target } from "../target/target.ts";
 
@@ -47,6 +48,7 @@ class Clusters {
   /** The cluster of each node, by its position in the graph. */
   readonly #of: Cluster[];
   readonly #order: (Cluster | undefined)[];
+  readonly #owners: ReadonlyMap<Value, string>;
 
   /** @param maxSteps longest program. */
   constructor(graph: Graph, readonly maxSteps: number) {
@@ -55,6 +57,7 @@ class Clusters {
     this.#makers = makerPositions(graph);
     this.#of = graph.nodes.map((node, at): Cluster => ({ nodes: [node], first: at, last: at, at }));
     this.#order = [...this.#of];
+    this.#owners = ownersOf(graph);
   }
 
   of(node: Node): Cluster {
@@ -87,6 +90,8 @@ class Clusters {
     const [u, v] = [x.outputs[0], y.outputs[0]];
     if (wide(u.dtype) !== wide(v.dtype) || String(u.shape) !== String(v.shape)) return;
     if (a.nodes.length + b.nodes.length > this.maxSteps) return;
+    // What follows from one parameter alone is there early, and stays apart.
+    if (this.#owners.get(u) !== this.#owners.get(v)) return;
     // What only backward needs is not made in forward.
     if (inBackward(x) !== inBackward(y) || Math.max(a.last, b.last) - Math.min(a.first, b.first) > MAX_DISTANCE) return;
     if (this.#keepsTerms(a, b)) return;

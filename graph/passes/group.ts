@@ -1,5 +1,5 @@
-/** Pass `group`: the collectives of a unit (`graph/units.ts`) become one, over as many tensors: what is gathered for a block, what is
- * reduced of its gradients. It stands where the first gather stood, or the last reduction.
+/** Pass `group`: the collectives of a unit (`graph/units.ts`) become one, over as many tensors: what is gathered for a block, the maxima
+ * that this is scaled by, what is reduced of its gradients. It stands where the first gather stood, or the last reduction.
  * @module */
 import { dependencies, inOrder } from "../edit.ts";
 import { type Graph, type Node, withNodes } from "../ir.ts";
@@ -22,9 +22,15 @@ function join(members: readonly Transfer[]): Node {
   };
 }
 
+/** What is one. */
+export interface GroupOptions {
+  /** Are the maxima of all parameters found by one exchange, at the start, rather than unit by unit? Default no. */
+  readonly maximaAtOnce?: boolean;
+}
+
 /** Groups a graph. Its meaning stays the same to the last bit. */
-export function group(graph: Graph): Graph {
-  const transfers = transfersOf(graph);
+export function group(graph: Graph, { maximaAtOnce = false }: GroupOptions = {}): Graph {
+  const transfers = transfersOf(graph).map((t) => t.kind === "maximum" && maximaAtOnce ? { ...t, unit: t.kind } : t);
   if (transfers.length === 0) return graph;
   const position = new Map(graph.nodes.map((n, i) => [n, i])), at = new Map<Node, number>();
   const joined = new Map<Node, Node>(), now = (node: Node): Node => joined.get(node) ?? node;
@@ -33,11 +39,12 @@ export function group(graph: Graph): Graph {
     members.forEach((t) => joined.set(t.node, node));
   }
   for (const unit of Map.groupBy(transfers, (t) => t.unit).values()) {
-    const positions = unit.map((t) => position.get(t.node)!), isGather = unit[0].kind === "gather";
-    const place = isGather ? Math.min(...positions) : Math.max(...positions);
+    const positions = unit.map((t) => position.get(t.node)!),
+      isEarly = unit[0].kind === "gather" || unit[0].kind === "maximum";
+    const place = isEarly ? Math.min(...positions) : Math.max(...positions);
     for (const { node, links } of unit) {
       at.set(now(node), place);
-      if (!isGather) links.forEach((n) => at.set(n, place + 0.5));
+      if (!isEarly) links.forEach((n) => at.set(n, place + 0.5));
     }
   }
   const before = new Map<Node, Node[]>();

@@ -1,12 +1,17 @@
 /** Steps of a small Llama in float8 on meshes: what is scaled by the largest of all ranks' numbers is the same wherever they are. */
 import { assert, assertEquals } from "@std/assert";
 import { type Arr, arr } from "../../graph/array.ts";
-import type { Float8Recipe } from "../../graph/passes/float8.ts";
+import type { Graph } from "../../graph/ir.ts";
+import type { Float8Products, Float8Recipe } from "../../graph/passes/float8.ts";
 import { fullPrecision } from "../../graph/passes/precision.ts";
 import { simplify } from "../../graph/passes/simplify.ts";
 import { verify } from "../../graph/verify.ts";
+import { type Exchange, exchangesOf } from "../../parallel/exchanges.ts";
 import type { MeshOptions } from "../../parallel/mesh.ts";
+import { partition } from "../../parallel/partition.ts";
 import type { PlanOptions } from "../../parallel/plan.ts";
+import { graphOfRank } from "../../parallel/rank_graph.ts";
+import { planGraphs } from "../../train/compile.ts";
 import { float8ProductsOf } from "../../train/float8.ts";
 import { precision } from "../graph/passes/on_cpu.ts";
 import { someRows, tinyLlama } from "../model/tiny.ts";
@@ -69,3 +74,37 @@ for (
   Deno.test(`float8 trains as on one rank: ${JSON.stringify(options)}, ${what}`, () =>
     checkStep(options, recipe, param, gathered, plan));
 }
+
+/** Exchanges of a microbatch over four shards, behind all passes, by what they are. */
+function exchanges(options: Partial<Float8Products>, param: "f32" | "bf16" = "bf16"): Map<string, Exchange> {
+  const llama = tinyLlama({ dim: 32, ffnHiddenDim: 48, numLayers: 3 }), mesh = meshOf({ dp_shard: 4 });
+  const graphs = stepGraphs(llama, { batch, seqLen, dtype: "f32" }), layouts = boundPlan(llama, mesh, graphs);
+  const float8 = { ...float8ProductsOf(llama, { filter: ["output"] }), ...options };
+  const ranks = {
+    partition: (graph: Graph) => partition(graph, mesh, layouts),
+    graphOfRank: (graph: Graph) => graphOfRank(graph, mesh, 0),
+  };
+  const { graphs: [microbatch] } = planGraphs([graphs.microbatch], {
+    threads: 1,
+    ranks,
+    precision: { ...fullPrecision, param, float8 },
+  });
+  return new Map(exchangesOf(microbatch).map((e) => [`${e.op} ${e.dtype}`, e]));
+}
+
+Deno.test("weights that are gathered as float8 are half the bytes of bf16, block by block, forward and backward", () => {
+  const [plain, gathered] = [exchanges({}), exchanges({ gathered: true })];
+  const weights = 3 * (4 * 32 * 32 + 3 * 32 * 48); // heads are as many as those of keys
+  // The output layer's weight goes as bf16 in either case; the last block is kept for backward, as is the output layer.
+  const [before, after] = [plain.get("all_gather bf16")!, gathered.get("all_gather bf16")!];
+  const float8 = gathered.get("all_gather f8e4m3")!;
+  assertEquals(plain.has("all_gather f8e4m3"), false);
+  assertEquals(before.bytes - after.bytes, 2 * float8.bytes);
+  assert(float8.bytes >= weights * 3 / 4 && float8.tensors === 7 * float8.count, JSON.stringify(float8));
+});
+
+Deno.test("the scales of all weights take one exchange if they are precomputed, else one for each block", () => {
+  const count = (options: Partial<Float8Products>) => exchanges(options).get("all_reduce f32")!.count;
+  const none = count({});
+  assertEquals([count({ gathered: true }) - none, count({ gathered: true, precomputed: true }) - none], [3, 1]);
+});

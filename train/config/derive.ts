@@ -223,6 +223,7 @@ export function float8Options({ model, quantize: { linear: { float8 } } }: Confi
     recipe: float8.recipe_name ?? "tensorwise",
     filter: float8.filter_fqns,
     gathered: float8.enable_fsdp_float8_all_gather,
+    precomputed: float8.precompute_float8_dynamic_scale_for_fsdp,
   };
 }
 
