@@ -18,6 +18,7 @@ import { Builder, opOf, withInputs } from "../graph/builder.ts";
 import { touchedStates } from "../graph/edit.ts";
 import { isElementwise, stateUse } from "../graph/facts.ts";
 import {
+  consumers,
   type DimRole,
   dtypeBytes,
   type Graph,
