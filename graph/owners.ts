@@ -2,7 +2,7 @@
  * @module */
 import { touchedStates } from "./edit.ts";
 import { fillOf, stateUse } from "./facts.ts";
-import { type Graph, type Node, type Value } from "./ir.ts";
+import type { Graph, Node, Value } from "./ir.ts";
 
 /** The parameter that each such value follows from, by name. Constants may take part. */
 export function ownersOf(graph: Pick<Graph, "nodes" | "states">): Map<Value, string> {

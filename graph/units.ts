@@ -12,7 +12,7 @@ import { consumers, type Graph, type Node, producers, type Value } from "./ir.ts
 export interface Transfer {
   readonly node: Node;
   readonly kind: "gather" | "maximum" | "reduction" | "sum";
-  /** The same for all that belongs to a unit; what backward gathers again is a unit of its own. */
+  /** The same for all that belongs to a unit; what backward gathers, again or for itself, is a unit of its own. */
   readonly unit: string;
   /** The block of the parameter. */
   readonly block?: string;
@@ -36,7 +36,10 @@ export function transfersOf(graph: Graph): Transfer[] {
     const transfer = found.get(node);
     if (!transfer) return [];
     const { state, kind, depth, links } = transfer, { block, scope = "" } = states.get(state)!;
-    const side = kind === "gather" && node.phase === "remade" ? "gather again" : kind,
+    const isEarly = kind === "gather" || kind === "maximum";
+    const side = !isEarly || node.phase === "forward"
+        ? kind
+        : `${kind} ${node.phase === "remade" ? "again" : node.phase}`,
       seen = blocks.get(side) ?? new Set();
     if (block !== undefined) blocks.set(side, seen.add(block));
     const unit = `${side} ${block ?? `outside ${seen.size}`}`;

@@ -81,10 +81,11 @@ Deno.test("a configuration is written as TOML that loads to the same, whatever i
     ...(key.kind === "boolean" ? [true, false] : []),
     ...(key.kind === "number" ? [0, 1, 2, -1, 0.1, 1e-8, 2 ** 52 + 1] : []),
     ...(key.kind === "string" ? ["", "plain", 'a "b"\n\\ # [c]\u007f\u0000 \u00e9', "2GiB", "config.json"] : []),
-    ...(key.kind === "list" ? [[], ["model"], ["model", "optimizer"]] : []),
+    ...(key.kind === "list" ? [[], ["model"], ["model", "optimizer"], ["quantize.linear.float8"]] : []),
     ...[...key.expected.matchAll(/"([^"]*)"/g)].map(([, text]) => text),
   ];
-  const single = new Set(["model.name", "optimizer.name"]); // have one value, with the others as they are
+  // These have one value, with the others as they are.
+  const single = new Set(["model.name", "model.converters", "optimizer.name"]);
   for (const key of vocabulary().keys.values()) {
     await t.step(key.name, async () => {
       let others = 0;
