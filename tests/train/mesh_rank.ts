@@ -6,13 +6,14 @@ import { Device } from "../../ffi/device.ts";
 import { arr, forEachIndex, stridesOf } from "../../graph/array.ts";
 import { numel, type State } from "../../graph/ir.ts";
 import { boxOf, isHeld, type Layout, localShape, placementOn } from "../../graph/layout.ts";
-import type { Precision } from "../../graph/passes/precision.ts";
+import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { makeBatch } from "../../data/batch.ts";
 import type { LlamaOptions } from "../../model/llama.ts";
 import { exchangesOf } from "../../parallel/exchanges.ts";
 import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
 import { BatchPart } from "../../train/batch_part.ts";
+import { type Float8Options, float8ProductsOf } from "../../train/float8.ts";
 import { dataRankOf, type MeshChoices, type MeshLayout } from "../../train/ranks.ts";
 import { sectionRuns } from "../../train/pipeline.ts";
 import { type CompiledStep, compileStep, type StepOptions } from "../../train/step_plan.ts";
@@ -31,6 +32,8 @@ export interface MeshCase {
   readonly experts?: boolean;
   readonly dtype?: "f32" | "f64";
   readonly precision?: Partial<Precision>;
+  /** Linear layers in float8, but for the output layer. */
+  readonly float8?: Float8Options;
   readonly accumulation?: number;
   readonly remat?: RematPolicy;
   readonly documents?: boolean;
@@ -68,11 +71,13 @@ const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNor
 const optionsOf = (run: MeshCase, ranks?: MeshLayout): StepOptions => {
   const { dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRanks: 1 };
   const { accumulation = 1, dtype = "f64", remat, documents } = run;
+  const model = run.experts ? new SmallExperts() : tinyLlama({ vocabSize: 64, ...run.model });
+  const float8 = run.float8 && float8ProductsOf(model, { filter: ["output"], ...run.float8 });
   return {
-    model: run.experts ? new SmallExperts() : tinyLlama({ vocabSize: 64, ...run.model }),
+    model,
     optimizer,
     dtype,
-    precision: run.precision ? { param: "f32", reduce: "f32", stored: "f32", ...run.precision } : undefined,
+    precision: run.precision || float8 ? { ...fullPrecision, ...run.precision, float8 } : undefined,
     batch: GLOBAL_BATCH / dataRanks,
     seqLen: SEQ_LEN,
     accumulation,
