@@ -51,33 +51,42 @@ interface Found extends Omit<Transfer, "unit" | "block" | "module"> {
   readonly state: string;
 }
 
+/** Where a value comes from. */
+interface Origin extends Omit<Found, "node" | "kind"> {
+  /** Does it follow from the parameter's maximum alone? */
+  readonly isScale: boolean;
+}
+
 /** Gathers of what is read from parameters and made of each alone since: written in another way, or scaled by its own maximum; and what
- * finds these maxima. In a graph that changes no gradient sum, also reductions of these sums. */
+ * finds these maxima among ranks. In a graph that changes no gradient sum, also reductions of these sums. */
 function fromStates(graph: Graph): Found[] {
   const kinds = new Map(graph.states.map((s) => [s.name, s.kind])), found: Found[] = [];
   const isGradient = (node: Node) => touchedStates(node).some((s) => kinds.get(s) === "gradient");
   const isSummed = graph.nodes.some((n) => hasEffect(n) && isGradient(n));
-  const constants = new Set<Value>(), origins = new Map<Value, Omit<Found, "node" | "kind">>();
+  const constants = new Set<Value>(), origins = new Map<Value, Origin>();
   for (const node of graph.nodes) {
     const [state] = touchedStates(node), kind = stateUse(node) === "reads" ? kinds.get(state) : undefined;
     if (fillOf(node) !== undefined) constants.add(node.outputs[0]);
     if (kind === "parameter" || kind === "gradient" && !isSummed) {
-      origins.set(node.outputs[0], { state, depth: 0, links: [] });
+      origins.set(node.outputs[0], { state, depth: 0, links: [], isScale: false });
     }
     const all = node.inputs.filter((v) => !constants.has(v)), known = all.flatMap((v) => origins.get(v) ?? []);
     if (known.length === 0 || known.length < all.length) continue;
     const from = known[0].state, isParameter = kinds.get(from) === "parameter";
     const depth = Math.max(...known.map((o) => o.depth)), links = [...new Set(known.flatMap((o) => o.links))];
-    const isMaximum = isParameter && isReduction(node), isTransfer = isParameter ? isGather(node) : isReduction(node);
-    const isOwn = isParameter && known.every((o) => o.state === from) && (isElementwise(node.op) || isMax(node));
+    const isMaximum = isParameter && isReduction(node) && node.attrs.by === "max";
+    const isTransfer = isParameter ? isGather(node) : isReduction(node);
+    // What a parameter is scaled by, and what is scaled.
+    const isOwn = isParameter && known.every((o) => o.state === from) &&
+      (isMax(node) || isElementwise(node.op) && known.some((o) => o.isScale));
     if (!isTransfer && !isLink(node) && !isOwn && !isMaximum) continue;
     if (node.attrs.last) continue;
     if (isMaximum) found.push({ node, kind: "maximum", state: from, depth, links: [] });
     else if (isTransfer && isParameter) found.push({ node, kind: "gather", state: from, depth, links });
     else if (isTransfer) found.push({ node, kind: "reduction", state: from, depth, links: [] });
-    // What is a single number is not made again for what is gathered again.
-    const isEnd = isMaximum || isMax(node);
-    const next = isTransfer ? { depth: depth + 1, links: [] } : { depth, links: isEnd ? [] : [...links, node] };
+    // Few numbers are kept, and not made again for what is gathered again.
+    const isEnd = isTransfer || isMaximum || isMax(node), isScale = isMax(node) || known.every((o) => o.isScale);
+    const next = { depth: depth + Number(isTransfer), links: isEnd ? [] : [...links, node], isScale };
     node.outputs.forEach((v) => origins.set(v, { state: from, ...next }));
   }
   return found;

@@ -252,14 +252,21 @@ class Rules implements Decisions {
     return (value.shape[placement.dim] ?? 1) % this.#pieces(same, axis) === 0;
   }
 
-  /** Parameters that are read, and what is made of one alone, element by element. */
+  /** Parameters that are read, casts of them that shrink, and what leads from one to such a cast, element by element and of the
+   * parameter alone. */
   #parameterValues(): Map<Value, Layout> {
-    const found = new Map<Value, Layout>(), owners = ownersOf(this.graph);
+    const forms = new Map<Value, Layout>(), owners = ownersOf(this.graph), found = new Map<Value, Layout>();
+    const formOf = (node: Node) => node.inputs.find((v) => forms.has(v));
     for (const node of this.graph.nodes) {
-      const owner = owners.get(node.outputs[0]);
-      if (owner === undefined) continue;
-      const isForm = stateUse(node) === "reads" || isElementwise(node.op) && node.inputs.some((v) => found.has(v));
-      if (isForm) node.outputs.forEach((v) => found.set(v, this.layouts.used(this.#states.get(owner)!)));
+      const [y] = node.outputs, owner = y && owners.get(y);
+      if (owner === undefined || stateUse(node) !== "reads" && !(isElementwise(node.op) && formOf(node))) continue;
+      forms.set(y, this.layouts.used(this.#states.get(owner)!));
+      if (stateUse(node) === "reads") found.set(y, forms.get(y)!);
+    }
+    for (const node of this.graph.nodes.toReversed()) {
+      const x = formOf(node), [y] = node.outputs;
+      if (!x || !forms.has(y)) continue;
+      if (found.has(y) || dtypeBytes[y.dtype] < dtypeBytes[x.dtype]) [x, y].forEach((v) => found.set(v, forms.get(v)!));
     }
     return found;
   }
@@ -290,21 +297,33 @@ class Rules implements Decisions {
     return found;
   }
 
-  /** Values that end in a gradient sum, through sums, casts and what is element-wise. */
+  /** Values that end in a gradient sum, through sums and casts; of a scaled parameter, also through divisions by scales. */
   #parameterGradients(): Map<Value, Layout> {
-    const found = new Map<Value, Layout>();
-    const visit = (value: Value, used: Layout): void => {
+    const found = new Map<Value, Layout>(), scaled = this.#scaledParameters();
+    const visit = (value: Value, used: Layout, isScaled: boolean): void => {
       if (found.get(value) === used) return;
       found.set(value, used);
       const node = this.#made.get(value);
-      if (node && isElementwise(node.op)) node.inputs.forEach((v) => visit(v, used));
+      const { adds, converts } = node ? opOf(node.op) : {};
+      if (adds || converts || node && isScaled && isElementwise(node.op)) {
+        node!.inputs.forEach((v) => visit(v, used, isScaled));
+      }
     };
     for (const node of this.graph.nodes) {
       const state = stateUse(node) === "adds" ? this.#states.get(touchedStates(node)[0])! : undefined;
       const parameter = state?.kind === "gradient" ? this.#states.get(state.of ?? "") : undefined;
-      if (parameter) visit(node.inputs[0], this.layouts.used(parameter));
+      if (parameter) visit(node.inputs[0], this.layouts.used(parameter), scaled.has(parameter.name));
     }
     return found;
+  }
+
+  /** Names of parameters that have other forms than casts. */
+  #scaledParameters(): Set<string> {
+    const owners = ownersOf(this.graph);
+    return new Set(this.graph.nodes.flatMap((node) => {
+      const [y] = node.outputs, isCast = opOf(node.op).converts;
+      return y && this.#parameters.has(y) && isElementwise(node.op) && !isCast ? [owners.get(y)!] : [];
+    }));
   }
 
   /** What modules give, with the placements that the plan has for it. */
