@@ -4,7 +4,7 @@
 import { prefetchBytes } from "../data/prefetch.ts";
 import type { Graph, State, StateKind } from "../graph/ir.ts";
 import { type Layout, LayoutError, type Placement, replicated } from "../graph/layout.ts";
-import type { MemoryPlan, SectionMemory } from "../graph/passes/memory.ts";
+import type { MemoryPlan } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
 import type { RematBudget } from "../graph/passes/remat_search.ts";
@@ -21,7 +21,7 @@ import { stagingBytesOf } from "./checkpoint/staging.ts";
 import { type Compiled, compileGraphs, type CompileOptions, planGraphs, type Planned } from "./compile.ts";
 import { generationGraphs } from "./generate/graphs.ts";
 import { type OptimizerOptions, traceInitialize, traceUpdate } from "./optimizer.ts";
-import { type CutGraphs, cutGraphs, type Pipeline, pipelineOf, stageGraphs } from "./pipeline.ts";
+import { type CutGraphs, cutGraphs, type Pipeline, pipelineOf, sectionRuns, stageGraphs } from "./pipeline.ts";
 import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
 import { type RealType, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "./step.ts";
 
@@ -102,7 +102,7 @@ function generative(model: TrainableModel): TrainableModel & GenerativeModel {
  * @throws {LayoutError} when the model cannot be cut as the mesh asks. */
 export function compileStep(options: StepOptions): CompiledStep {
   const { graphs, passes, ...others } = bound(options), compiled = compileGraphs(graphs, passes);
-  return { ...compiled, ...hostMemory(compiled.plan, others.spread, options), ...others };
+  return { ...compiled, ...hostMemory(compiled.plan, others, options), ...others };
 }
 
 /** All of {@linkcode compileStep} but the program: enough to know what a step takes. */
@@ -119,7 +119,7 @@ export function planPlaces(options: StepOptions & { readonly ranks: MeshLayout }
 
 function planTraced(options: StepOptions, shared: Traced): StepPlan {
   const { graphs, passes, ...others } = bound(options, shared), planned = planGraphs(graphs, passes);
-  return { ...planned, ...hostMemory(planned.plan, others.spread, options), ...others };
+  return { ...planned, ...hostMemory(planned.plan, others, options), ...others };
 }
 
 /** What all ranks share. */
@@ -218,9 +218,18 @@ export interface HostMemory {
   };
 }
 
-function hostMemory(plan: MemoryPlan, spread: StateLayouts, options: StepOptions): HostMemory {
+function hostMemory(
+  plan: MemoryPlan,
+  { spread, pipeline }: Pick<StepPlan, "spread" | "pipeline">,
+  options: StepOptions,
+): HostMemory {
   const { batch, seqLen, accumulation, evaluate, dataloader } = options, { sections } = plan;
-  const update = sections.find((s) => s.graph.name === "update")!, microbatch = sections.find(isOfMicrobatch)!;
+  // All sections that work on microbatches have the same inputs.
+  const steps = sectionRuns(pipeline, accumulation);
+  const update = sections.find((s) => s.graph.name === "update")!,
+    microbatch = sections.find(({ graph, inputs }) =>
+      steps.has(graph.name) && graph.name !== "update" && inputs.length > 0
+    )!;
   const step = {
     inputBytes: accumulation * microbatch.inputBytes + update.inputBytes,
     outputBytes: microbatch.outputBytes + update.outputBytes,
@@ -236,11 +245,6 @@ function hostMemory(plan: MemoryPlan, spread: StateLayouts, options: StepOptions
       ...checkpointMemory(plan, spread, options.checkpoint),
     },
   };
-}
-
-/** Is it, or is it part of, what is done with a microbatch? All of these have the same inputs. */
-function isOfMicrobatch({ graph: { name, inputs } }: SectionMemory): boolean {
-  return name === "microbatch" || inputs.length > 0 && name.includes(" of microbatch.");
 }
 
 function checkpointMemory(
