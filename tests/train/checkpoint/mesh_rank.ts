@@ -26,6 +26,8 @@ export interface Leg {
   readonly checkpoints?: string;
   /** Is it a mixture of experts that is trained, instead of a Llama? */
   readonly experts?: boolean;
+  /** Has the Llama an output layer of its own, or the embedding's table? */
+  readonly tied?: boolean;
   /** What else the run is made of. */
   readonly options?: Partial<TrainOptions>;
 }
@@ -38,7 +40,9 @@ export async function runLeg(leg: Leg, folder: string, steps: number): Promise<n
   const mesh = { dp_shard: 1, ...leg.mesh }, size = worldOf()?.size ?? 1, { degrees } = new Mesh(mesh, size);
   const accumulation = leg.accumulation ?? 1, losses: number[] = [];
   await using trainer = await Trainer.open({
-    model: leg.experts ? new Bigrams() : tinyLlama({ vocabSize: 2048, numHeads: 4, numKvHeads: 2 }),
+    model: leg.experts
+      ? new Bigrams()
+      : tinyLlama({ vocabSize: 2048, numHeads: 4, numKvHeads: 2, tiedEmbeddings: leg.tied }),
     data: texts(`${folder}/*.txt`),
     ...{ steps, mesh, accumulation, seqLen: 16, lr: 1e-2, lanes: 4, threads: 1, dtype: "f64" },
     ...leg.options,

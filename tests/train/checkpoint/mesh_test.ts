@@ -21,23 +21,29 @@ const meshes: readonly MeshOptions[] = [
   { dp_shard: 2, tp: 2 },
   { cp: 2, tp: 2 },
   { dp_replicate: 2, dp_shard: 2 },
+  { pp: 2 },
+  { pp: 2, dp_shard: 2 },
+  { pp: 2, tp: 2 },
 ];
 
-testRanks("a run that moves from mesh to mesh at every checkpoint has the losses of one that stays", async () => {
-  const random = new Random(5), legSteps = 2, legs = 21, steps = legs * legSteps;
+/** A run of as many legs, each on another of some meshes, beside one that stays on one process. */
+async function assertMoves(
+  meshes: readonly MeshOptions[],
+  { seed, legs, ...common }: { readonly seed: number; readonly legs: number } & Partial<Leg>,
+): Promise<void> {
+  const random = new Random(seed), legSteps = 2, steps = legs * legSteps;
   await using folder = await temporaryFolder();
   for (const name of ["a", "b", "c", "d"]) {
     const words = Array.from({ length: 400 }, () => random.pick(["the", "quick", "brown", "fox", name, "jumps"]));
     await Deno.writeTextFile(`${folder.path}/${name}.txt`, words.join(" "));
   }
-  const whole = await runLeg({ mesh: {}, until: steps }, folder.path, steps);
+  const whole = await runLeg({ mesh: {}, until: steps, ...common }, folder.path, steps);
   await Deno.remove(`${folder.path}/checkpoint`, { recursive: true });
   let last: MeshOptions | undefined;
   for (let i = 0; i < legs; i++) {
     const mesh = random.pick(meshes.filter((m) => m !== last)), until = (i + 1) * legSteps;
     const leg: Leg = {
-      mesh,
-      until,
+      ...{ ...common, mesh, until, async: random.oneIn(2) },
       accumulation: random.oneIn(3) && !mesh.dp_replicate && mesh.dp_shard !== 4 ? 2 : 1,
     };
     const size = Object.values(mesh).reduce((n, d) => n * d, 1), args = [JSON.stringify(leg), folder.path, `${steps}`];
@@ -52,6 +58,14 @@ testRanks("a run that moves from mesh to mesh at every checkpoint has the losses
     }
     last = mesh;
   }
+}
+
+testRanks("a run that moves from mesh to mesh at every checkpoint has the losses of one that stays", async () => {
+  await assertMoves(meshes, { seed: 5, legs: 21 });
+});
+
+testRanks("a table that two stages share is one state in checkpoints, wherever it is loaded", async () => {
+  await assertMoves([{}, { pp: 2 }, { pp: 2, dp_shard: 2 }, { dp_shard: 2 }], { seed: 7, legs: 8, tied: true });
 });
 
 testRanks("experts move between meshes that share them out in other ways, and losses stay", async () => {
@@ -76,13 +90,17 @@ testRanks("experts move between meshes that share them out in other ways, and lo
 });
 
 /** A mesh, and what else is saved and loaded on it. */
-const resumed: Readonly<Record<string, Pick<Leg, "mesh" | "options" | "accumulation">>> = {
+const resumed: Readonly<Record<string, Pick<Leg, "mesh" | "options" | "accumulation" | "tied">>> = {
   "dp 2, with accumulation": { mesh: { dp_shard: 2 }, accumulation: 2, options: { dtype: "f32" } },
   "tp 2, with bf16 in all that is stored": {
     mesh: { tp: 2 },
     options: { dtype: "f32", precision: { param: "bf16", reduce: "bf16", stored: "bf16" } },
   },
   "cp 2, with documents": { mesh: { cp: 2 }, options: { documents: true } },
+  "pp 2": { mesh: { pp: 2 }, accumulation: 2 },
+  "pp 2 x dp 2, with a table that two stages share": {
+    ...{ mesh: { pp: 2, dp_shard: 2 }, accumulation: 2, tied: true, options: { dtype: "f32" } },
+  },
   "dp 2 x tp 2, with activation checkpointing": { mesh: { dp_shard: 2, tp: 2 }, options: { remat: { mode: "full" } } },
 };
 for (const [name, common] of Object.entries(resumed)) {
