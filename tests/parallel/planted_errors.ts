@@ -91,8 +91,14 @@ export const errors: readonly Planted[] = [
   partition(
     "2a",
     "the layout of use is not followed through sums and casts",
-    "if (adds || converts) node!.inputs",
-    "if (false) node!.inputs",
+    "if (adds || converts || node",
+    "if (node",
+  ),
+  partition(
+    "2a",
+    "the layout of use is not followed through divisions by scales",
+    "node && isScaled && isElementwise(node.op)",
+    "false",
   ),
   partition(
     "2b",
@@ -103,7 +109,7 @@ export const errors: readonly Planted[] = [
   partition(
     "2b",
     "a parameter is seen as it is stored",
-    "return used && !sinks ? placementOn(used, axis) :",
+    "return used && !this.#storedWork.has(node) ? placementOn(used, axis) :",
     "return false ? placementOn(used!, axis) :",
   ),
   partition("2c", "operands in shards have no say", "pinned ?? kept ?? cuts.find((c) => c);", "pinned;"),
@@ -265,14 +271,20 @@ export const errors: readonly Planted[] = [
   partition(
     "5",
     "a parameter is converted before casts that shrink it",
-    "const sinks = node.outputs.some((v) => this.#parameters.has(v));",
-    "const sinks = false;",
+    "return used && !this.#storedWork.has(node) ?",
+    "return used ?",
   ),
   partition(
     "5",
-    "a parameter is converted behind casts that do not shrink it",
-    "dtypeBytes[y.dtype] < dtypeBytes[x.dtype]",
-    "true",
+    "a parameter is converted in front of what is element-wise before the cast that shrinks it",
+    "else if (dtypeBytes[y.dtype] < dtypeBytes[x.dtype]) {",
+    "else {",
+  ),
+  partition(
+    "5",
+    "a parameter is gathered for the maximum that it is scaled by",
+    "if (isMaximum(node) && ownOf(node).some(isBeside)) found.add(node);",
+    "",
   ),
   conversion(
     "5",
