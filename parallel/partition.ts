@@ -297,33 +297,22 @@ class Rules implements Decisions {
     return found;
   }
 
-  /** Values that end in a gradient sum, through sums and casts; of a scaled parameter, also through divisions by scales. */
+  /** Values that end in a gradient sum, through sums and casts. */
   #parameterGradients(): Map<Value, Layout> {
-    const found = new Map<Value, Layout>(), scaled = this.#scaledParameters();
-    const visit = (value: Value, used: Layout, isScaled: boolean): void => {
+    const found = new Map<Value, Layout>();
+    const visit = (value: Value, used: Layout): void => {
       if (found.get(value) === used) return;
       found.set(value, used);
       const node = this.#made.get(value);
       const { adds, converts } = node ? opOf(node.op) : {};
-      if (adds || converts || node && isScaled && isElementwise(node.op)) {
-        node!.inputs.forEach((v) => visit(v, used, isScaled));
-      }
+      if (adds || converts) node!.inputs.forEach((v) => visit(v, used));
     };
     for (const node of this.graph.nodes) {
       const state = stateUse(node) === "adds" ? this.#states.get(touchedStates(node)[0])! : undefined;
       const parameter = state?.kind === "gradient" ? this.#states.get(state.of ?? "") : undefined;
-      if (parameter) visit(node.inputs[0], this.layouts.used(parameter), scaled.has(parameter.name));
+      if (parameter) visit(node.inputs[0], this.layouts.used(parameter));
     }
     return found;
-  }
-
-  /** Names of parameters that have other forms than casts. */
-  #scaledParameters(): Set<string> {
-    const owners = ownersOf(this.graph);
-    return new Set(this.graph.nodes.flatMap((node) => {
-      const [y] = node.outputs, isCast = opOf(node.op).converts;
-      return y && this.#parameters.has(y) && isElementwise(node.op) && !isCast ? [owners.get(y)!] : [];
-    }));
   }
 
   /** What modules give, with the placements that the plan has for it. */

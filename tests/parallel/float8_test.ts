@@ -75,11 +75,15 @@ for (
     checkStep(options, recipe, param, gathered, plan));
 }
 
-/** Exchanges of a microbatch over four shards, behind all passes, by what they are. */
-function exchanges(options: Partial<Float8Products>, param: "f32" | "bf16" = "bf16"): Map<string, Exchange> {
-  const llama = tinyLlama({ dim: 32, ffnHiddenDim: 48, numLayers: 3 }), mesh = meshOf({ dp_shard: 4 });
+/** Exchanges of a microbatch, by default over four shards, behind all passes, by what they are.
+ * @param options of float8; `null`: without it. */
+function exchanges(
+  options: Partial<Float8Products> | null,
+  axes: MeshOptions = { dp_shard: 4 },
+): Map<string, Exchange> {
+  const llama = tinyLlama({ dim: 32, ffnHiddenDim: 48, numLayers: 3 }), mesh = meshOf(axes);
   const graphs = stepGraphs(llama, { batch, seqLen, dtype: "f32" }), layouts = boundPlan(llama, mesh, graphs);
-  const float8 = { ...float8ProductsOf(llama, { filter: ["output"] }), ...options };
+  const float8 = options ? { ...float8ProductsOf(llama, { filter: ["output"] }), ...options } : undefined;
   const ranks = {
     partition: (graph: Graph) => partition(graph, mesh, layouts),
     graphOfRank: (graph: Graph) => graphOfRank(graph, mesh, 0),
@@ -87,7 +91,7 @@ function exchanges(options: Partial<Float8Products>, param: "f32" | "bf16" = "bf
   const { graphs: [microbatch] } = planGraphs([graphs.microbatch], {
     threads: 1,
     ranks,
-    precision: { ...fullPrecision, param, float8 },
+    precision: { ...fullPrecision, param: "bf16", float8 },
   });
   return new Map(exchangesOf(microbatch).map((e) => [`${e.op} ${e.dtype}`, e]));
 }
@@ -107,4 +111,14 @@ Deno.test("the scales of all weights take one exchange if they are precomputed, 
   const count = (options: Partial<Float8Products>) => exchanges(options).get("all_reduce f32")!.count;
   const none = count({});
   assertEquals([count({ gathered: true }) - none, count({ gathered: true, precomputed: true }) - none], [3, 1]);
+});
+
+Deno.test("tensor parallelism exchanges what it does without float8: activations, and half the bytes of those it gathers", () => {
+  const [plain, float8] = [exchanges(null, { tp: 2 }), exchanges({}, { tp: 2 })];
+  assertEquals(float8.get("reduce_scatter f32"), plain.get("reduce_scatter f32"));
+  // The output layer's input goes as bf16 in either case.
+  const [before, after] = [plain.get("all_gather bf16")!, float8.get("all_gather bf16")!];
+  const [forward, backward] = [float8.get("all_gather f8e4m3")!, float8.get("all_gather f8e5m2")!];
+  assertEquals([forward.count, backward.count, after.count], [6, 6, 1]);
+  assertEquals(before.bytes - after.bytes, 2 * (forward.bytes + backward.bytes));
 });

@@ -91,14 +91,8 @@ export const errors: readonly Planted[] = [
   partition(
     "2a",
     "the layout of use is not followed through sums and casts",
-    "if (adds || converts || node",
-    "if (node",
-  ),
-  partition(
-    "2a",
-    "the layout of use is not followed through divisions by scales",
-    "node && isScaled && isElementwise(node.op)",
-    "false",
+    "if (adds || converts) node!.inputs",
+    "if (false) node!.inputs",
   ),
   partition(
     "2b",
