@@ -83,7 +83,7 @@ ranks_of_3() { pgrep -f -- '--host 10.79.0.3' | grep -Fx -f <(ip netns pids tita
 killed() { ranks_of_3 | xargs kill -KILL; }
 cut_off() { ip link set titan-h3 down; }
 # Again and again, as somebody else may have it go on.
-halted() { for _ in {1..60}; do ip netns pids titan3 | xargs -r kill -STOP; sleep 0.1; done; }
+halted() { (for _ in {1..300}; do ip netns pids titan3 | xargs -r kill -STOP; sleep 0.02; done) & }
 harm killed "has ended without a word" killed
 harm cut "has not been heard of for" cut_off
 harm halted "has not been heard of for" halted
