@@ -20,7 +20,7 @@ import {
 import { exchangeRows, type MessageSchedule } from "../parallel/pipeline/messages.ts";
 import { ranksInText, readSchedule } from "../parallel/pipeline/schedule_csv.ts";
 import { joinHalves, namedSchedule, scheduleKind } from "../parallel/pipeline/schedules.ts";
-import { stageCount, type Stages, stagesOf } from "../parallel/pipeline/stages.ts";
+import { moduleOf, stageCount, type Stages, stagesOf } from "../parallel/pipeline/stages.ts";
 import { exchangeGraph, passGraph, transferName } from "../parallel/pipeline/transfer_graphs.ts";
 import { verifySchedule } from "../parallel/pipeline/verify_schedule.ts";
 
@@ -136,7 +136,8 @@ function fitting<T>(run: () => T): T {
   } catch (error) {
     if (!(error instanceof RangeError) || error instanceof LayoutError) throw error;
     throw new LayoutError(
-      `${error.message}; change parallelism.pipeline_parallel_schedule, training.local_batch_size or ` +
+      `${error.message}; change parallelism.pipeline_parallel_schedule (or name a file in ` +
+        `parallelism.pipeline_parallel_schedule_csv), training.local_batch_size or ` +
         `parallelism.pipeline_parallel_microbatch_size`,
       { cause: error },
     );
@@ -151,6 +152,8 @@ export interface StageGraphs {
   holdStates(graph: Graph): Graph;
   /** Places along `pp` of the ranks that have a state. */
   holders(state: State): readonly number[];
+  /** By stage, the blocks and modules whose parameters it reads, in the order of the model. */
+  readonly modules: readonly (readonly string[])[];
 }
 
 /** The graphs of a step, those that the model decides in stages. */
@@ -167,18 +170,26 @@ export function cutGraphs(graphs: readonly Graph[], count: number): CutGraphs {
 export function stageGraphs(
   all: CutGraphs,
   { own, train, evaluate, schedule: { rankOf } }: Pipeline,
-  { mesh, rank, layoutOf }: { readonly mesh: Mesh; readonly rank: number; readonly layoutOf: (state: State) => Layout },
+  { mesh, rank, parameters, layoutOf }: {
+    readonly mesh: Mesh;
+    readonly rank: number;
+    /** Of the model, in its order. */
+    readonly parameters: readonly State[];
+    readonly layoutOf: (state: State) => Layout;
+  },
 ): StageGraphs {
   const at = mesh.placeOn("pp", rank), places = new Map<string, Set<number>>();
+  const modules = rankOf.map(() => new Set<string>());
   const local = (state: State): State => ({ ...state, shape: localShape(state.shape, layoutOf(state), mesh.factors) });
-  const peer = (stage: number) => mesh.group(rank, mesh.factorsOf("pp"))[rankOf[stage]];
+  const axes = mesh.factorsOf("pp"), peer = (stage: number) => mesh.group(rank, axes)[rankOf[stage]];
   const parts: State[] = [],
     known = new Set(all.flatMap((g) => "up" in g ? g.graphs : [g]).flatMap((g) => g.states.map((s) => s.name)));
   const cut = all.flatMap((stages): Graph[] => {
     if (!("up" in stages)) return [stages];
     for (const [stage, { states }] of stages.graphs.entries()) {
-      for (const { name, kind } of states) {
-        if (kind === "parameter") places.set(name, (places.get(name) ?? new Set()).add(rankOf[stage]));
+      for (const state of states.filter((s) => s.kind === "parameter")) {
+        places.set(state.name, (places.get(state.name) ?? new Set()).add(rankOf[stage]));
+        modules[stage].add(moduleOf(state));
       }
     }
     const isTrained = stages.graphs.some((graph) => graph.nodes.some((n) => n.phase !== "forward"));
@@ -189,17 +200,18 @@ export function stageGraphs(
     );
     return [
       ...staged,
-      ...transfers(actions, stages, { local, peer }),
+      ...transfers(actions, stages, { local, peer, axes }),
     ];
   });
-  const last = rankOf.at(-1)!, everywhere = Array.from({ length: mesh.degrees.pp }, (_, i) => i);
+  const order = new Set(parameters.map(moduleOf)), last = rankOf.at(-1)!;
+  const everywhere = Array.from({ length: mesh.degrees.pp }, (_, i) => i);
   const holders = ({ kind, name, of }: State): readonly number[] =>
     kind === "sum" ? [last] : everywhere.filter((place) => places.get(of ?? name)?.has(place));
   return {
     graphs: cut,
     holders,
-    holdStates: (graph) =>
-      holdStates(graph, { holders, at, size: everywhere.length, axes: mesh.factorsOf("pp"), parts }),
+    modules: modules.map((own) => [...order].filter((name) => own.has(name))),
+    holdStates: (graph) => holdStates(graph, { holders, at, size: everywhere.length, axes, parts }),
   };
 }
 
@@ -207,7 +219,11 @@ export function stageGraphs(
 function transfers(
   actions: readonly RankAction[],
   { up, down }: CutGraph,
-  { local, peer }: { readonly local: (state: State) => State; readonly peer: (stage: number) => number },
+  { local, peer, axes }: {
+    readonly local: (state: State) => State;
+    readonly peer: (stage: number) => number;
+    readonly axes: readonly string[];
+  },
 ): Graph[] {
   const kinds = new Map<string, { order: number; make: () => Graph | undefined }>();
   for (const action of actions) {
@@ -221,7 +237,7 @@ function transfers(
           ? undefined
           : way === "pass"
           ? passGraph(what, boundary)
-          : exchangeGraph(way, what, { boundary, ranks: [peer(from), peer(to)] }),
+          : exchangeGraph(way, what, { boundary, ranks: [peer(from), peer(to)], axes }),
     });
   }
   return [...kinds.values()].sort((a, b) => a.order - b.order).flatMap(({ make }) => make() ?? []);

@@ -142,10 +142,11 @@ function bound(options: StepOptions, shared = traced(options)): {
   spread: StateLayouts;
   layouts: BoundPlan | undefined;
   pipeline: Pipeline | undefined;
+  modules?: StepPlan["modules"];
 } {
   const { model, precision, remat, target, threads, accumulation } = options;
   const pipeline = options.ranks && pipelineOf(model, options.ranks, accumulation);
-  if (pipeline) refuseInStages(options);
+  if (pipeline) refuseInStages(options, options.ranks!);
   const ranks = options.ranks && bindRanks(model, shared.graphs, options.ranks);
   const states = new Map(shared.graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
   const { mesh, rank } = options.ranks ?? { mesh: new Mesh({}, 1), rank: 0 };
@@ -154,7 +155,10 @@ function bound(options: StepOptions, shared = traced(options)): {
   if (!pipeline) {
     return { graphs: shared.graphs, passes, spread: { mesh, rank, states, layoutOf: inStage }, layouts, pipeline };
   }
-  const { graphs, holders, holdStates } = stageGraphs(shared.cut, pipeline, { mesh, rank, layoutOf: inStage });
+  const parameters = [...states.values()].filter((s) => s.kind === "parameter");
+  const { graphs, holders, holdStates, modules } = stageGraphs(shared.cut, pipeline, {
+    ...{ mesh, rank, parameters, layoutOf: inStage },
+  });
   const held = (state: State): Layout => {
     const places = holders(state);
     const on = mesh.factorsOf("pp").map((factor): [string, Placement] => [factor, { kind: "held", places }]);
@@ -167,15 +171,20 @@ function bound(options: StepOptions, shared = traced(options)): {
     spread: { mesh, rank, states, layoutOf: held },
     layouts,
     pipeline,
+    modules,
   };
 }
 
 /** @throws {LayoutError} when something is asked for that stages cannot do. */
-function refuseInStages({ remat, generate }: StepOptions): void {
+function refuseInStages({ remat, generate }: StepOptions, { mesh, reshard }: MeshLayout): void {
+  const cuts = mesh.degrees.dp_shard * mesh.degrees.cp > 1;
   const what = remat?.mode === "memory_budget"
     ? "within a memory budget: expected another mode; change activation_checkpoint.mode"
     : generate
     ? "and generate text between steps: expected all of the model on each rank; set metrics.sample_freq to 0"
+    : reshard === false && cuts
+    ? "and keep gathered parameters since forward, since each microbatch under way would keep its own: expected them to be " +
+      'gathered again for backward; set fsdp_reshard_after_forward to "default"'
     : undefined;
   if (what !== undefined) throw new LayoutError(`Cannot train in stages ${what}, or set ${DEGREE_KEYS.pp} to 1`);
 }
@@ -190,6 +199,8 @@ export type StepPlan = Planned & HostMemory & {
   readonly layouts?: BoundPlan;
   /** Where the model is cut into stages. */
   readonly pipeline?: Pipeline;
+  /** By stage, the blocks and modules whose parameters it reads. */
+  readonly modules?: readonly (readonly string[])[];
 };
 
 /** How the states of a step are spread over ranks. */

@@ -155,6 +155,7 @@ export const exchange: Op = defineOp({
   name: "exchange",
   attrs: {
     size: GROUP.size,
+    axes: { ...GROUP.axes, optional: true },
     group: { type: "integers", doc: "the ranks that meet, in order" },
     member: { type: "integer", doc: "which of them this rank is" },
     from: { type: "integers", doc: "by tensor: the member that sends it" },

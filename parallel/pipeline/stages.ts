@@ -11,8 +11,6 @@ export interface Stages {
   ofBlock(block: string): number;
   /** The stage that was asked for a parameter; none where the flow of data decides. */
   ofParameter(name: string): number | undefined;
-  /** The blocks and modules of a stage, as people name them. */
-  names(stage: number): readonly string[];
 }
 
 /** What decides it. */
@@ -64,13 +62,7 @@ export function stagesOf(parameters: readonly State[], options: StageOptions): S
   if (modules) return namedStages(parameters, blocks, modules);
   const sizes = blocksPerStage(blocks.length, options);
   const byBlock = new Map(sizes.flatMap((n, stage) => Array<number>(n).fill(stage)).map((s, i) => [blocks[i], s]));
-  const names = sizes.map((_, stage) => blocks.filter((block) => byBlock.get(block) === stage));
-  return {
-    count,
-    ofBlock: (block) => byBlock.get(block)!,
-    ofParameter: () => undefined,
-    names: (stage) => names[stage],
-  };
+  return { count, ofBlock: (block) => byBlock.get(block)!, ofParameter: () => undefined };
 }
 
 /** The cut that a list of modules says. */
@@ -91,7 +83,7 @@ function namedStages(
       }
       const isKnown = blocks.includes(path) || parameters.some(({ name }) => isWithin(name, path));
       if (!isKnown) {
-        const known = new Set(parameters.map(({ name, block }) => block ?? name.split(".").slice(0, -1).join(".")));
+        const known = new Set(parameters.map(moduleOf));
         refuse(`there is no "${path}"; expected one of ${[...known].join(", ")}; correct it`);
       }
       stageOf.set(path, stage);
@@ -105,8 +97,23 @@ function namedStages(
     count: modules.length,
     ofBlock: (block) => stageOf.get(block)!,
     ofParameter: (name) => parameters.find((s) => s.name === name)?.block === undefined ? found(name) : undefined,
-    names: (stage) => modules[stage],
   };
+}
+
+/** The block of a parameter, or the module that it lies in outside of blocks: `layers.0`, `tok_embeddings`. */
+export function moduleOf({ name, block }: Pick<State, "name" | "block">): string {
+  return block ?? (name.includes(".") ? name.slice(0, name.lastIndexOf(".")) : name);
+}
+
+/** Modules in a line, those that are numbered one after another as one: `tok_embeddings layers.0-2`. */
+export function modulesText(modules: readonly string[]): string {
+  const runs: { readonly stem: string; readonly first: string; last: string }[] = [];
+  for (const name of modules) {
+    const [, stem, number] = /^(.*?)(\d+)$/.exec(name) ?? [, name, ""], run = runs.at(-1);
+    if (number !== "" && run?.stem === stem && Number(number) === Number(run.last) + 1) run.last = number;
+    else runs.push({ stem, first: number, last: number });
+  }
+  return runs.map(({ stem, first, last }) => `${stem}${first}${last === first ? "" : `-${last}`}`).join(" ");
 }
 
 /** Does a module's path lead to a parameter of this name? */

@@ -12,22 +12,26 @@ export function transferName(way: "send" | "receive" | "pass", { what }: Pick<Me
 }
 
 /** The graph of one rank that sends or receives, in one exchange with the rank on the other side.
- * @param boundary with the states as the rank has them. @param ranks both ranks, that which sends first. */
+ * @param boundary with the states as the rank has them. @param ranks both ranks, that which sends first. @param axes along which they lie. */
 export function exchangeGraph(
   way: "send" | "receive",
   what: Message["what"],
-  { boundary: { sent, received }, ranks }: { readonly boundary: Boundary; readonly ranks: readonly [number, number] },
+  { boundary: { sent, received }, ranks, axes }: {
+    readonly boundary: Boundary;
+    readonly ranks: readonly [number, number];
+    readonly axes: readonly string[];
+  },
 ): Graph {
   const own = way === "send" ? sent : received, group = [...ranks].sort((a, b) => a - b);
   const [from, to] = ranks.map((rank) => group.indexOf(rank));
   const builder = builderOf(own, transferName(way, { what }, own[0].of!), own[0].of!);
   builder.origin = {
-    scope: `${what} ${way === "send" ? "to" : "from"} rank ${ranks[way === "send" ? 1 : 0]}`,
+    scope: way === "send" ? `to rank ${ranks[1]}` : `from rank ${ranks[0]}`,
     phase: "forward",
   };
   const types = own.map(({ dtype, shape }: Type) => ({ dtype, shape }));
   const attrs = {
-    ...{ size: 2, group, member: way === "send" ? from : to },
+    ...{ size: 2, axes, group, member: way === "send" ? from : to },
     ...{ from: own.map(() => from), to: own.map(() => to), types: types as never },
   };
   const values = builder.emit("exchange", way === "send" ? own.map((s) => builder.read(s.name)) : [], attrs);

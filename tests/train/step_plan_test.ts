@@ -104,5 +104,9 @@ Deno.test("what stages cannot do is refused by name", () => {
     "Cannot train in stages within a memory budget: expected another mode; change activation_checkpoint.mode, or set " +
       "parallelism.pipeline_parallel_degree to 1",
   );
+  const kept = (mesh: MeshOptions) => () => planStep(options(mesh, {}, { reshard: false }));
+  const { message } = assertThrows(kept({ pp: 2, dp_shard: 2 }), LayoutError);
+  assert(message.includes('set fsdp_reshard_after_forward to "default", or set parallelism.pipeline_parallel_degree'));
+  kept({ pp: 2, dp_replicate: 2 })(); // nothing is gathered
   assert(refused({ generate: { sequences: 1, maxLength: 8 } }).includes("expected all of the model on each rank"));
 });

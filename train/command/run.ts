@@ -31,6 +31,7 @@ import type { ProcessGroup } from "../process_group.ts";
 import type { StepProfile } from "../report/profile.ts";
 import { Profiler } from "../report/profiler.ts";
 import { EventFile, eventFolder } from "../report/tensorboard.ts";
+import { stagesText } from "../report/pipeline_report.ts";
 import { rematText } from "../report/remat_report.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "../report/header.ts";
 import { SteadyConsole } from "./steady_console.ts";
@@ -203,6 +204,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   console.log(`  data    ${trainer.dataDescription}`);
   console.log(`  device  ${texts.device}`);
   if (texts.ranks) console.log(`  ranks   ${texts.ranks}`);
+  if (program.compiled.pipeline) console.log(`  stages  ${stagesText(program.compiled)}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   const float8 = float8Options(config);
   if (float8) float8Lines(options.model, float8).forEach((line) => console.log(`  float8  ${line}`));

@@ -179,7 +179,7 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
       exportDtype: options.exportDtype,
       diskSpeed: options.diskSpeed,
     }),
-    pipeline: pipeline ? pipelinePlan(places, pipeline, accumulation) : null,
+    pipeline: pipeline ? pipelinePlan(places, { pipeline, modules: planned.modules! }, accumulation) : null,
     flops: stepFlops(sections),
   };
 }
@@ -196,8 +196,12 @@ function sectionPlans({ graphs, pipeline }: StepPlan, accumulation: number): Sec
   }));
 }
 
-function pipelinePlan(all: readonly StepPlan[], pipeline: Pipeline, accumulation: number): PipelinePlan {
-  const { schedule, stages, runs } = pipeline, { rankOf, microbatches } = schedule;
+function pipelinePlan(
+  all: readonly StepPlan[],
+  { pipeline, modules }: { readonly pipeline: Pipeline; readonly modules: readonly (readonly string[])[] },
+  accumulation: number,
+): PipelinePlan {
+  const { schedule, runs } = pipeline, { rankOf, microbatches } = schedule;
   const flops = new Map(all.flatMap(({ graphs }) => graphs.map((g) => [g.name, graphFlops(g)] as const)));
   const times = rankOf.map((_, stage): StageTimes => {
     // A time is never 0.
@@ -210,7 +214,7 @@ function pipelinePlan(all: readonly StepPlan[], pipeline: Pipeline, accumulation
     schedule: schedule.name,
     runs,
     microbatches,
-    stages: rankOf.map((place, stage) => ({ place, modules: stages.names(stage) })),
+    stages: rankOf.map((place, stage) => ({ place, modules: modules[stage] })),
     places: all.map((step) => ({
       slots: step.plan.slots.count,
       slotBytes: step.plan.slots.bytes,

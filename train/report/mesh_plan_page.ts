@@ -1,6 +1,7 @@
 /** The plan of a step on a mesh as one page for a browser: nothing is loaded from elsewhere, no script runs.
  * @module */
 import { AXES, type OwnAxis } from "../../parallel/mesh.ts";
+import { modulesText } from "../../parallel/pipeline/stages.ts";
 import { checkpointRows, diskSpeedText } from "../checkpoint/plan.ts";
 import {
   collectiveTotals,
@@ -130,6 +131,9 @@ function meshPicture({ mesh }: MeshPlan): string {
   const more = cut.length === 0
     ? ""
     : ` Drawn are the first ${cut.map((a) => `${DRAWN[a]} of ${mesh[a]} along ${a}`).join(", ")}.`;
+  const stages = mesh.pp > 1
+    ? ` Drawn is one of ${mesh.pp} places along the pipeline (pp), which all have as many ranks.`
+    : "";
   const words = [
     ...(mesh.dp_replicate > 1 ? ["a frame of boxes for each replica (dp_replicate)"] : []),
     "a box for each data-parallel shard (dp_shard)",
@@ -143,7 +147,7 @@ function meshPicture({ mesh }: MeshPlan): string {
 <style>text { font: 13px sans-serif; fill: #5b6875; } .box { fill: #f5f7f9; stroke: #c9d2da; }</style>
 ${parts.join("\n")}
 </svg>
-<p class="note">Each small square is a rank: ${words.join(", ")}.${more}</p>`;
+<p class="note">Each small square is a rank: ${words.join(", ")}.${more}${stages}</p>`;
 }
 
 function memorySection(plan: MeshPlan): string {
@@ -216,7 +220,7 @@ function parameterRow(p: ParameterGroup): string {
 /** Stages and their timetable. */
 function pipelineSection({ schedule, microbatches, stages, places, timetable }: PipelinePlan): string {
   const rows = places.map(({ slots, slotBytes, arenaBytes, flops }, place) => {
-    const own = stages.flatMap((s, i) => s.place === place ? [`stage ${i}: ${s.modules.map(name).join(" ")}`] : []);
+    const own = stages.flatMap((s, i) => s.place === place ? [`stage ${i}: ${name(modulesText(s.modules))}`] : []);
     return `<tr><td>pp ${place}</td><td>${own.join("<br>")}</td><td class="n">${slots} x ${bytesText(slotBytes)}</td>` +
       `<td class="n">${bytesText(arenaBytes)}</td><td class="n">${flopsText(flops)}</td></tr>`;
   });

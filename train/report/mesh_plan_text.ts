@@ -2,6 +2,7 @@
  * @module */
 import { degreesText } from "../../parallel/mesh.ts";
 import { checkpointPlanText } from "../checkpoint/plan.ts";
+import { modulesText } from "../../parallel/pipeline/stages.ts";
 import { timetableText } from "../../parallel/pipeline/timetable.ts";
 import {
   type CollectivePlan,
@@ -69,7 +70,9 @@ function collectiveTable<C extends Omit<CollectivePlan, "where" | "section">>(
 
 /** Stages, what each place along pp takes, and what happens when. */
 export function pipelineText({ schedule, runs, microbatches, stages, places, timetable }: PipelinePlan): string {
-  const modules = stages.map(({ modules, place }, stage) => `  stage ${stage} on pp ${place}: ${modules.join(" ")}\n`);
+  const modules = stages.map(({ modules, place }, stage) =>
+    `  stage ${stage} on pp ${place}: ${modulesText(modules)}\n`
+  );
   const rows = places.map(({ slots, slotBytes, arenaBytes, flops }, place) =>
     [`pp ${place}: ${slots} slots of ${bytesText(slotBytes)}, ${flopsText(flops)}`, bytesText(arenaBytes)] as const
   );
@@ -79,7 +82,7 @@ export function pipelineText({ schedule, runs, microbatches, stages, places, tim
     `${(100 * timetable.bubble).toFixed(1)} % idle, if a stage takes as long as its FLOPs say
 ${modules.join("")}Arena of a rank, by its place along pp
 ${table(rows)}
-Timetable (F forward, B backward, I and W its halves, for inputs and for weights)
+Timetable (a line for each place along pp; F forward, B backward, I and W its halves, for inputs and for weights)
 ${timetableText(timetable).replaceAll(/^/gm, "  ").trimEnd()}
 `;
 }
@@ -95,7 +98,7 @@ export function meshPlanText(plan: MeshPlan): string {
   });
   const totals = collectiveTable(collectiveTotals(collectives), () => "");
   const places = collectiveTable(collectives, (c) => `${`${c.section} ${c.where}`.trim()}: `, tensorsText);
-  const flops = sections.filter((s) => s.runs > 0).map((s) => {
+  const flops = sections.filter((s) => s.runs * s.flops > 0).map((s) => {
     const again = s.recomputedFlops > 0 ? ` (made again in backward: ${flopsText(s.recomputedFlops)} of each)` : "";
     return [`${s.name}${again}`, `${s.runs} x ${flopsText(s.flops)}`] as const;
   });

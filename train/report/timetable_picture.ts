@@ -1,4 +1,5 @@
-/** The timetable of a pipeline as a picture for the plan's page: a line for each rank, a box for each action, as long as it takes.
+/** The timetable of a pipeline as a picture for the plan's page: a line for each place along
+ * `pp`, a box for each action, as long as it takes.
  * @module */
 import { type Kind, stagesByRank } from "../../parallel/pipeline/actions.ts";
 import type { Span, Timetable } from "../../parallel/pipeline/timetable.ts";
@@ -21,7 +22,7 @@ export function timetablePicture(timetable: Timetable): string {
   const { schedule, spans, makespan, bubble } = timetable, perUnit = (WIDTH - LEFT) / makespan;
   const own = stagesByRank(schedule), height = spans.length * LINE;
   const lines = spans.map((row, rank) => {
-    const y = rank * LINE, label = `<text x="0" y="${y + 16}">rank ${rank}</text>`;
+    const y = rank * LINE, label = `<text x="0" y="${y + 16}">pp ${rank}</text>`;
     const boxes = drawn(row, VISIBLE / perUnit).map(({ action: { kind, stage, microbatch }, start, end }) => {
       const x = LEFT + start * perUnit, width = (end - start) * perUnit, pass = own[rank].indexOf(stage);
       const opacity = 1 - 0.4 * pass / Math.max(1, own[rank].length - 1);

@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { LayoutError } from "../../../graph/layout.ts";
 import { parameterStates } from "../../../model/module.ts";
-import { blocksPerStage, stageCount, stagesOf } from "../../../parallel/pipeline/stages.ts";
+import { blocksPerStage, modulesText, stageCount, stagesOf } from "../../../parallel/pipeline/stages.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 
 const parameters = parameterStates(tinyLlama({ numLayers: 4 }), "f32");
@@ -43,7 +43,6 @@ Deno.test("a list of modules decides which stage has what, and each module is in
       undefined, // its block says it
     ],
   );
-  assertEquals(stages.names(1), modules[1]);
   const refused = (modules: string[][], message: string) =>
     assertThrows(() => stagesOf(parameters, { count: 2, modules }), LayoutError, message);
   refused([["layers.0"], ["layers.1"]], `no stage has "layers.2"; expected every module in one`);
@@ -60,4 +59,14 @@ Deno.test("there is a stage on each rank, or two where the schedule has several,
   assertThrows(() => count({ perStage: 3 }), LayoutError, "layers_per_stage 3 makes 3 stages: expected a multiple of");
   assertThrows(() => count({ perStage: 2 }), LayoutError, "makes 2 stages on each rank: expected one for the schedule");
   assertThrows(() => count({ several: true, modules: 2 }), LayoutError, "expected at least two for the schedule");
+});
+
+Deno.test("modules that are numbered one after another are told as one", () => {
+  assertEquals(modulesText(["tok_embeddings", "layers.0", "layers.1", "layers.2"]), "tok_embeddings layers.0-2");
+  assertEquals(
+    modulesText(["layers.9", "layers.10", "layers.12", "norm", "output"]),
+    "layers.9-10 layers.12 norm output",
+  );
+  assertEquals(modulesText(["encoder.0", "decoder.1"]), "encoder.0 decoder.1");
+  assertEquals(modulesText([]), "");
 });

@@ -15,7 +15,7 @@ Deno.test("what one rank sends the other has, whichever comes first in their gro
   for (const ranks of [[0, 1], [1, 0]] as const) {
     const graphs = [0, 1].map((rank) => {
       const way = rank === ranks[0] ? "send" : "receive";
-      return verify(exchangeGraph(way, "activation", { boundary, ranks: [...ranks] }));
+      return verify(exchangeGraph(way, "activation", { boundary, ranks: [...ranks], axes: ["pp"] }));
     });
     const memories: Memory[] = [0, 1].map((rank) => new Map(rank === ranks[0] ? [[boundary.sent[0].name, value]] : []));
     interpretRanks(graphs, memories.map((memory) => ({ memory })));

@@ -8,7 +8,8 @@ import { tinyLlama } from "../../model/tiny.ts";
 
 const model = tinyLlama();
 const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
-const compiled = compileStep({ model, optimizer, dtype: "f32", batch: 2, seqLen: 16, accumulation: 3, threads: 2 });
+const sizes = { optimizer, dtype: "f32", batch: 2, seqLen: 16, threads: 2 } as const;
+const compiled = compileStep({ model, ...sizes, accumulation: 3 });
 
 Deno.test("a device tells its level, whether that was forced, and who multiplies matrices", () => {
   const device = {

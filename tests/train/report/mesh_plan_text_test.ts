@@ -3,11 +3,19 @@ import type { ModelPlan } from "../../../graph/roles.ts";
 import { meshPlanPage } from "../../../train/report/mesh_plan_page.ts";
 import { flopsText, memoryRows, meshPlanText, meshText } from "../../../train/report/mesh_plan_text.ts";
 import { golden } from "../../golden.ts";
+import { tinyLlama } from "../../model/tiny.ts";
 import { meshOf } from "../../parallel/step_graphs.ts";
 import { tinyPlan } from "./mesh_plans.ts";
 
 Deno.test("the plan of a tiny Llama on two shards times two parts of its tensors is a text", () => {
   golden("train/mesh_plan", `${meshPlanText(tinyPlan({ dp_shard: 2, tp: 2 }))}\n`);
+});
+
+Deno.test("the plan of a pipeline says what goes over pp, what each place there takes, and what happens when", () => {
+  const model = tinyLlama({ numLayers: 4 });
+  const plan = tinyPlan({ pp: 2, dp_shard: 2 }, { model, accumulation: 4 });
+  golden("train/pipeline_plan", `${meshPlanText(plan)}\n`);
+  assertStringIncludes(meshPlanPage(plan), "Drawn is one of 2 places along the pipeline (pp)");
 });
 
 Deno.test("one rank says nothing to anybody", () => {

@@ -15,6 +15,7 @@ Deno.test("each action is a box where it happens, as long as it takes, with its 
   assertEquals(second.map(({ width }) => width), [1, 2, 1, 2].map((units) => Number((units * 980 / 9).toFixed(1))));
   assertEquals([...picture.matchAll(/<text class="in"[^>]*>(\d)</g)].map(([, m]) => m).join(""), "01010011");
   assertEquals(new Set(boxes(picture).map(({ fill }) => fill)).size, 2);
+  assertStringIncludes(picture, ">pp 1</text>"); // whatever ranks are there
   assertStringIncludes(picture, "33.3 % of the time ranks are idle");
 });
 
