@@ -2,7 +2,7 @@
  * What other modules are given, made from a configuration: it turns `snake_case` and `null` into their vocabulary.
  * @module
  */
-import { normalize } from "@std/path";
+import { basename, normalize } from "@std/path";
 import type { CommOptions } from "../../ffi/comm.ts";
 import { ROPE_SCALING, type RopeScaling } from "../../model/attention.ts";
 import { buildModel, flavorNamed, masksDocuments } from "../../model/families.ts";
@@ -281,11 +281,11 @@ export function microbatchSize({ training, parallelism }: Pick<Config, "training
 /** How a configuration cuts the model into stages; undefined: it does not.
  * @throws {ConfigError} when the file of a schedule cannot be read. */
 function pipelineChoices(config: Config): PipelineChoices | undefined {
-  const { parallelism: p, training } = config;
+  const { parallelism: p, training } = config, file = p.pipeline_parallel_schedule_csv;
   if (p.pipeline_parallel_degree === 1) return undefined;
   return {
-    schedule: p.pipeline_parallel_schedule,
-    csv: p.pipeline_parallel_schedule_csv ? readSchedule(p.pipeline_parallel_schedule_csv) : undefined,
+    schedule: file ? basename(file) : p.pipeline_parallel_schedule,
+    csv: file ? readSchedule(file) : undefined,
     microbatches: training.local_batch_size / microbatchSize(config),
     layersPerStage: p.pipeline_parallel_layers_per_stage ?? undefined,
     firstLess: p.pipeline_parallel_first_stage_less_layers,

@@ -39,7 +39,7 @@ export const parallelismKeys = section("The mesh of ranks. --mesh is short for t
     "1F1B",
     `In which order ranks work on microbatches: ${
       SCHEDULES.map((s) => s.name).join(", ")
-    }, in any case; or the name of a schedule_csv.`,
+    }, in any case; a schedule_csv stands in its place.`,
   ),
   pipeline_parallel_schedule_csv: key(
     z.string().nullable(),
@@ -85,7 +85,7 @@ export const parallelismKeys = section("The mesh of ranks. --mesh is short for t
   fsdp_reshard_after_forward: key(
     z.enum(["default", "always", "never"]),
     "default",
-    "Gather a block's parameters again for backward, or keep them since forward. default: always.",
+    "Gather a block's parameters again for backward, or keep them since forward (not in stages). default: always.",
   ),
   fsdp_prefetch: key(
     countOrZero,
