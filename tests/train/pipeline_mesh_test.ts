@@ -101,3 +101,11 @@ testRanks("in f32, and with products of bf16, they agree as closely as these can
   assertAsOne(await run(list), { gradient: 1e-5, loss: 1e-4 });
   assertAsOne(await run(list.map((c) => ({ ...c, precision: { param: "bf16" } }))), { gradient: 0.02, loss: 0.02 });
 });
+
+testRanks("stages multiply in float8 as one process does", async () => {
+  const model = { ...four, dim: 32, ffnHiddenDim: 48 }, float8 = { gathered: true, precomputed: true };
+  const list = [{ pp: 2 }, { pp: 2, dp_shard: 2 }].map((mesh): MeshCase =>
+    withDefaults({ mesh, model, float8, dtype: "f32", precision: { param: "bf16" } })
+  );
+  assertAsOne(await run(list), { gradient: 0.05, loss: 0.02 });
+});
