@@ -37,11 +37,14 @@ Deno.test("flex and varlen flavors train as the debug model with attention withi
   }
 });
 
-Deno.test("torchtitan's 8B and 70B are planned for the ranks that their files are made for", async () => {
-  for (
-    const [name, mesh] of [["llama3_8b", "dp_shard 64 = 64 ranks"], ["llama3_70b", "dp_shard 8 x tp 8 = 64 ranks"]]
-  ) {
-    const { code, out, errors } = await command("--config", preset(name), "--dry-run", "--nproc", "64");
+Deno.test("torchtitan's 8B, 70B and 405B are planned for the ranks that their files are made for, the last in float8", async () => {
+  const meshes = [
+    ["llama3_8b", 64, "dp_shard 64 = 64 ranks"],
+    ["llama3_70b", 64, "dp_shard 8 x tp 8 = 64 ranks"],
+    ["llama3_405b", 128, "dp_shard 16 x tp 8 = 128 ranks"],
+  ] as const;
+  for (const [name, ranks, mesh] of meshes) {
+    const { code, out, errors } = await command("--config", preset(name), "--dry-run", "--nproc", `${ranks}`);
     assertEquals([code, errors], [0, []]);
     assertStringIncludes(out, `Mesh\n  ${mesh}\n`);
     assertMatch(out, /\n {2}arena +[\d.]+ GiB = /);
