@@ -1,7 +1,7 @@
 /** States in memory of this process, spread over the ranks of a mesh, without programs.
  * @module */
 import { type DType, dtypeBytes, numel, type State, type StateKind } from "../../../graph/ir.ts";
-import { boxOf, type Layout, localShape, replicated } from "../../../graph/layout.ts";
+import { boxOf, isHeld, type Layout, localShape, type Placement, replicated } from "../../../graph/layout.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { readTensor } from "../../../train/checkpoint/inspect.ts";
 import { sha256 } from "../../../train/checkpoint/files.ts";
@@ -42,14 +42,15 @@ export class Spread {
     this.ranks = Array.from({ length: mesh.size }, (_, rank) => {
       const at = mesh.coordinates(rank);
       let end = 0;
-      const locals = new Map(states.map((state) => {
+      const here = states.filter((state) => isHeld(layoutOf(state), at));
+      const locals = new Map(here.map((state) => {
         const layout = layoutOf(state), { starts } = boxOf(state.shape, layout, mesh.factors, at);
         const sizes = localShape(state.shape, layout, mesh.factors), offset = end;
         end += Math.ceil(numel(sizes) * dtypeBytes[state.dtype] / 64) * 64;
         return [state.name, { offset, dtype: state.dtype, box: { starts, sizes } }] as const;
       }));
       const memory = new ArrayMemory(end), localOf = (name: string) => locals.get(name)!;
-      const wanted = states.map((state) => ({ state, ...localOf(state.name) }));
+      const wanted = here.map((state) => ({ state, ...localOf(state.name) }));
       return { mesh, rank, states, layoutOf, localOf, memory, wanted };
     });
   }
@@ -118,9 +119,17 @@ export const bytesOf = (states: readonly State[], random: Random): Map<string, U
     return [s.name, Uint8Array.from(bytes)];
   }));
 
-/** Random layouts for states. */
+/** Random layouts for states; each is with the ranks at some places along `pp`. */
 export function layouts(states: readonly State[], mesh: Mesh, random: Random): (state: State) => Layout {
-  const all = new Map(states.map((s) => [s.name, randomLayout(s.shape, mesh, random, false)]));
+  const places = random.shuffle(Array.from({ length: mesh.degrees.pp }, (_, i) => i));
+  const held = (): [string, Placement][] =>
+    mesh.factorsOf("pp").map((factor) => [
+      factor,
+      { kind: "held", places: places.slice(0, random.int(1, places.length)) },
+    ]);
+  const all = new Map(
+    states.map((s) => [s.name, new Map([...randomLayout(s.shape, mesh, random, false), ...held()])]),
+  );
   return (state) => all.get(state.name)!;
 }
 
