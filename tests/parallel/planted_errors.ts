@@ -1,7 +1,8 @@
-/** Plants errors in the rules by which graphs are partitioned, one at a time, and sees that the tests of `parallel/` fail: a rule
- * without a test that notices is as good as no rule. Run it with `deno task test:planted`, or for some rules `deno task test:planted 2a 3`.
+/** Plants errors in the rules by which graphs are partitioned and cut into stages, one at a time, and sees that the tests of `parallel/` fail: a rule
+ * without a test that notices is as good as no rule. Run it with `deno task test:planted`, or for some rules `deno task test:planted 2a stages`.
  * @module */
 import { join } from "@std/path";
+import { stageErrors } from "./pipeline/planted.ts";
 
 /** An error: in a file, what stands there once and only once, and what is put in its place. */
 export interface Planted {
@@ -289,10 +290,16 @@ export const errors: readonly Planted[] = [
   conversion("5", "no cut moves from dim to dim", "if (start >= 0) return", "if (start > 99) return"),
   conversion("5", "a cut moves though one further in does not", "cuts.slice(i).every((a, k) => a === next[k])", "true"),
   conversion("5", "slices come after gathers", "if (missing(now, to, dim).every(free)) slice(", "if (false) slice("),
+
+  ...stageErrors.map(([what, file, before, after]) => error(`pipeline/${file}`)("stages", what, before, after)),
 ];
 
-/** Tests that tell rules apart; those of launching and of whole runs come too late to. */
-const tests = [
+/** Tests that tell errors in stages apart. */
+const stageTests = ["assign_stages", "cut_stages", "cut_turn", "hold_states", "rank_actions", "transfer_graphs"]
+  .map((name) => `tests/parallel/pipeline/${name}_test.ts`);
+
+/** Tests that tell rules of partition apart; those of launching and of whole runs come too late to. */
+const ruleTests = [
   "conversion",
   "dim_roles",
   "localize",
@@ -335,7 +342,7 @@ async function copyOfTree(): Promise<string> {
 }
 
 /** The name of the test that fails with the error planted in the folder; `undefined` when none does. */
-async function caughtBy(folder: string, { file, before, after, what }: Planted): Promise<string | undefined> {
+async function caughtBy(folder: string, { rule, file, before, after, what }: Planted): Promise<string | undefined> {
   const path = join(folder, file), text = await Deno.readTextFile(path), parts = text.split(before);
   if (parts.length !== 2) {
     throw new Error(`Cannot plant "${what}" in ${file}: expected once, found ${parts.length - 1} times: ${before}`);
@@ -344,7 +351,7 @@ async function caughtBy(folder: string, { file, before, after, what }: Planted):
   try {
     const { success, text } = await output(
       Deno.execPath(),
-      ["test", "--no-check", "-A", "--fail-fast", ...tests],
+      ["test", "--no-check", "-A", "--fail-fast", ...(rule === "stages" ? stageTests : ruleTests)],
       folder,
     );
     const failed = /^(.*) \.\.\. FAILED/m.exec(text)?.[1];
@@ -362,7 +369,11 @@ async function plantAll(): Promise<void> {
   // The folder as it is must pass, or every error would count as caught.
   const folders = await Promise.all(Array.from({ length: navigator.hardwareConcurrency }, copyOfTree));
   try {
-    const { success, text } = await output(Deno.execPath(), ["test", "--no-check", "-A", ...tests], folders[0]);
+    const { success, text } = await output(
+      Deno.execPath(),
+      ["test", "--no-check", "-A", ...ruleTests, ...stageTests],
+      folders[0],
+    );
     if (!success) throw new Error(`Cannot plant errors where the tests fail without any:\n${text}`);
     await Promise.all(folders.map(async (folder) => {
       for (const planted of queue) {

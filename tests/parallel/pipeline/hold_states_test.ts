@@ -28,9 +28,13 @@ const holders = ({ kind, name, of = name }: State): readonly number[] => {
   return [of.startsWith("layers.0") ? 0 : of.startsWith("layers.1") ? 1 : 2];
 };
 
-const onRanks = (graph: Graph): Graph[] => {
+/** @param parts sums of gradients that the first rank has beside its own. */
+const onRanks = (graph: Graph, parts: readonly State[] = []): Graph[] => {
   const ranks = partition(verify(graph), mesh, whole);
-  return [0, 1, 2].map((at) => verify(graphOfRank(verify(holdStates(ranks, { holders, at, size: 3 })), mesh, at)));
+  return [0, 1, 2].map((at) => {
+    const held = holdStates(ranks, { holders, at, size: 3, parts: at === 0 ? parts : [] });
+    return verify(graphOfRank(verify(held), mesh, at));
+  });
 };
 
 Deno.test("an update by stages is that of one rank: one norm, one loss, and one gradient of what two ranks have", () => {
@@ -48,8 +52,13 @@ Deno.test("an update by stages is that of one rank: one norm, one loss, and one 
       }),
     )
   );
+  // Two stages of the first rank have a part of the table's gradient, a quarter and three.
+  const table = graph.states.find((s) => s.kind === "gradient" && s.of === "tok_embeddings.weight")!;
+  const part: State = { ...table, name: `${table.name} of microbatch.1` }, { data: own } = memories[0].get(table.name)!;
+  memories[0].set(table.name, arr(table.shape, own.map((x) => x / 4)));
+  memories[0].set(part.name, arr(table.shape, own.map((x) => 3 * x / 4)));
   const inputs = { lr: [0.1], step: [1] }, expected = interpret(graph, { inputs, memory: alone });
-  const found = interpretRanks(onRanks(graph), memories.map((memory) => ({ inputs, memory })));
+  const found = interpretRanks(onRanks(graph, [part]), memories.map((memory) => ({ inputs, memory })));
   for (const outputs of found) {
     for (const [name, { data }] of Object.entries(expected)) {
       assert(
