@@ -148,6 +148,35 @@ testRanks("ranks validate on fewer documents than a batch of theirs has rows, as
   assert(Math.abs(Number(ranks[1]) - Number(loss)) < 2e-3, `${ranks[1]} and ${loss}`);
 });
 
+/** What a file of Hugging Face's form has. */
+async function weightsIn(path: string): Promise<{ header: unknown; values: Float32Array }> {
+  const { buffer } = await Deno.readFile(path), end = 8 + Number(new DataView(buffer).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(buffer.slice(8, end)));
+  return { header, values: new Float32Array(buffer.slice(end)) };
+}
+
+testRanks(
+  "stages of ranks that share sequences and tensors train, validate and export as one process does",
+  async () => {
+    await using folder = await temporaryFolder();
+    const run = async (name: string, ...ranks: string[]) => {
+      const sizes = { "model.n_layers": 2, "training.local_batch_size": 4, "training.steps": 2, "validation.steps": 2 };
+      const args = [...ranks, ...tiny(`${folder.path}/${name}`, sizes), "--validation.enable", "--checkpoint.enable"];
+      const save = ["--checkpoint.last_save_model_only", "--checkpoint.last_save_in_hf"];
+      const job = new Launcher(script, [...args, ...save]), { code } = await job.ended();
+      assertEquals([code, job.err], [0, ""], job.out);
+      const weights = await weightsIn(`${folder.path}/${name}/out/checkpoint/step-2/model.safetensors`);
+      return { losses: [...job.out.matchAll(/loss:? +(\d[\d.]*)/g)].map(([, loss]) => Number(loss)), weights };
+    };
+    const one = await run("one"), all = await run("all", "--nproc", "8", "--mesh", "pp=2,cp=2,tp=2");
+    assertEquals([one.losses.length, all.losses.length], [6, 6]); // two steps, and two validations told twice
+    one.losses.forEach((loss, i) => assert(Math.abs(all.losses[i] - loss) < 2e-3, `${all.losses} and ${one.losses}`));
+    assertEquals(all.weights.header, one.weights.header);
+    const off = one.weights.values.map((x, i) => Math.abs(x - all.weights.values[i])).reduce((a, b) => Math.max(a, b));
+    assert(off < 2e-3, `weights are off by ${off}`);
+  },
+);
+
 testRanks("ranks train to their end where what they print is lost on a full disk", async () => {
   await using folder = await temporaryFolder();
   const program = [Deno.execPath(), "run", "-A", "--quiet", `${root}/mod.ts`, "--nproc", "2"];
