@@ -109,7 +109,7 @@ const faults: Record<string, [fault: string, says: string, graph: Graph][]> = {
     ["forward behind backward", `is made in backward in %`, instead(product, { phase: "backward" })],
     ["forward behind what is made again", `is made in backward in %`, instead(read, { phase: "remade" })],
   ],
-  "a gradient and a moment say which parameter they belong to": [
+  "a gradient and a moment say which parameter they belong to, an activation which slot": [
     [
       "a gradient of nobody",
       `"gradient/w" belongs to none`,

@@ -39,8 +39,8 @@ const planted: [path: string, text: string, complaint: string[]][] = [
     "train may import graph, model, parallel, data, ffi, launch alone",
   ]],
   ["mod.ts", 'export { a } from "./train/trainer.ts";', []],
-  ["mod.ts", 'import "./tools/setup.ts";', [
-    "mod.ts may import graph, model, parallel, data, ffi, launch, train alone",
+  ["mod.ts", 'import "./bench/bench.ts";', [
+    "mod.ts may import graph, model, parallel, data, ffi, launch, train, tools alone",
   ]],
   ["examples/mine.ts", 'import { a } from "../graph/ir.ts";', ["examples may import mod.ts alone"]],
   ["tests/a_test.ts", 'import { a } from "../graph/ir.ts";', []],

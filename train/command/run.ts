@@ -250,7 +250,8 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
     now: () => performance.now(),
   });
   const clock = new StepClock(() => performance.now());
-  using bar = Deno.stdout.isTerminal() ? new ProgressBar(TERMINAL) : undefined;
+  // Launchers give ranks terminals of their own, and print what comes out of them line by line.
+  using bar = Deno.stdout.isTerminal() && !ranks ? new ProgressBar(TERMINAL) : undefined;
   const signal = stopOnSignal(trainer);
   try {
     let told = 0, toldTime = bar !== undefined;

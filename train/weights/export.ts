@@ -92,7 +92,7 @@ export async function replaceByExport(path: string, tokenizer: string): Promise<
   const checkpoint = openCheckpoint(path), model = familyOfState(checkpoint);
   if (!model) {
     throw new CheckpointError(
-      `Cannot save ${path} as transformers has it: its model is of no known family`,
+      "its model is of no known family",
       `a model of one: ${familyNames}`,
       "leave checkpoint.last_save_in_hf out",
     );

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { texts } from "../../../data/dataset.ts";
 import { library } from "../../../ffi/library.ts";
 import { Llama, type LlamaOptions } from "../../../model/llama.ts";
@@ -297,7 +297,7 @@ Deno.test("a last save that cannot become such a folder keeps the weights, and s
   const last: CheckpointOptions = { folder: tiny.folder, interval: 100, lastSaveInHf: true };
   const run = trained({ ...tiny.options, steps: 3, checkpoint: last, model: new Named({ vocabSize: 2048 }) });
   const { message } = await assertRejects(() => run, CheckpointError);
-  assertStringIncludes(message, "its model is no Llama");
+  assertMatch(message, /^Cannot save [^:]+ as transformers has it: its model is of no known family\n/);
   assertEquals(findCheckpoints(tiny.folder).complete.map((c) => c.manifest.content), ["model"]);
 });
 
