@@ -94,7 +94,7 @@ export { type Axis, Mesh, type MeshOptions } from "./parallel/mesh.ts";
 export type { PlanOptions } from "./parallel/plan.ts";
 export type { PipelineChoices } from "./train/pipeline.ts";
 export type { MeshChoices, MeshLayout } from "./train/ranks.ts";
-export type { Float8Products } from "./graph/passes/float8.ts";
+export type { Float8Products, Float8Recipe } from "./graph/passes/float8.ts";
 export type { Precision } from "./graph/passes/precision.ts";
 export type { RematPolicy } from "./graph/passes/remat.ts";
 export type { RematBudget } from "./graph/passes/remat_search.ts";

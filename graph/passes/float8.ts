@@ -24,6 +24,7 @@ export type Float8Recipe = "tensorwise" | "rowwise" | "rowwise_with_gw_hp";
 
 /** What is multiplied in float8. */
 export interface Float8Products {
+  /** How operands are scaled. */
   readonly recipe: Float8Recipe;
   /** States of the weights whose products are. */
   readonly weights: ReadonlySet<string>;
