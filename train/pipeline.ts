@@ -1,6 +1,8 @@
 /** A step in stages: which stages a rank has, what its program runs for them, and in which order.
  * @module */
-import type { Graph, State } from "../graph/ir.ts";
+import { opOf } from "../graph/builder.ts";
+import { type Graph, inBackward, type State } from "../graph/ir.ts";
+import { flopsOf } from "../graph/op.ts";
 import { type Layout, LayoutError, localShape } from "../graph/layout.ts";
 import { parameterStates } from "../model/module.ts";
 import type { TrainableModel } from "../model/loss.ts";
@@ -21,12 +23,14 @@ import { exchangeRows, type MessageSchedule } from "../parallel/pipeline/message
 import { ranksInText, readSchedule } from "../parallel/pipeline/schedule_csv.ts";
 import { joinHalves, namedSchedule, scheduleKind } from "../parallel/pipeline/schedules.ts";
 import { moduleOf, stageCount, type Stages, stagesOf } from "../parallel/pipeline/stages.ts";
+import { autoSchedule } from "../parallel/pipeline/auto_schedule.ts";
+import type { StageTimes } from "../parallel/pipeline/timetable.ts";
 import { exchangeGraph, passGraph, transferName } from "../parallel/pipeline/transfer_graphs.ts";
 import { verifySchedule } from "../parallel/pipeline/verify_schedule.ts";
 
 /** How a model is cut into stages, and in which order ranks work on them. */
 export interface PipelineChoices {
-  /** A schedule by its name; default `1F1B`. */
+  /** A schedule by its name, or `Auto`, a search for the one with the least idle time; default `1F1B`. */
   readonly schedule?: string;
   /** The text of a schedule as a CSV file, in place of a named one. */
   readonly csv?: string;
@@ -62,7 +66,7 @@ export interface Pipeline {
 }
 
 /** The pipeline of a mesh with several ranks along `pp`; `undefined` where there is one.
- * @param accumulation microbatches of a step.
+ * @param accumulation microbatches of a step. @param times of its stages, which the schedule `Auto` goes by; default: all are alike.
  * @throws {LayoutError} when the model cannot be cut so, or the schedule does not fit. */
 export function pipelineOf(
   model: TrainableModel,
@@ -72,9 +76,10 @@ export function pipelineOf(
     readonly pipeline?: PipelineChoices;
   },
   accumulation: number,
+  times?: readonly StageTimes[],
 ): Pipeline | undefined {
-  const ranks = mesh.degrees.pp;
-  if (ranks === 1) return undefined;
+  const ranks = mesh.degrees.pp, stages = stagesFor(model, { mesh, pipeline: choices });
+  if (!stages) return undefined;
   const microbatches = choices.microbatches ?? accumulation, runs = accumulation / microbatches;
   if (!Number.isInteger(runs)) {
     throw new LayoutError(
@@ -82,12 +87,11 @@ export function pipelineOf(
         `together; change accumulation, or pipeline.microbatches`,
     );
   }
-  const parameters = parameterStates(model, "f32"), stages = stagesWith(parameters, ranks, choices);
-  const { schedule: read, messages } = scheduleWith(choices, { ranks, stages: stages.count, microbatches });
+  const { schedule: read, messages } = scheduleWith(choices, { ranks, stages: stages.count, microbatches, times });
   const schedule = messages ? read : joinHalves(read), at = mesh.placeOn("pp", rank), halves = hasHalves(schedule);
   const train = messages
     ? actionsByRank(exchangeRows(messages), schedule.rankOf, halves)[at]
-    : rankActions(schedule)[at];
+    : rankActions(schedule, isAuto(choices) ? { times } : {})[at];
   const evaluate = forwardActions(schedule.rankOf, at, 1);
   return {
     stages,
@@ -101,23 +105,67 @@ export function pipelineOf(
   };
 }
 
-function stagesWith(parameters: readonly State[], ranks: number, choices: PipelineChoices): Stages {
-  const { schedule = "1F1B", csv, layersPerStage: perStage, firstLess, lastLess, modules } = choices;
-  const blocks = new Set(parameters.flatMap((s) => s.block ?? [])).size, sizes = { firstLess, lastLess };
-  const several = csv === undefined && fitting(() => scheduleKind(schedule)).stagesPerRank !== "one";
+/** Is the schedule to be searched for? */
+const isAuto = ({ schedule, csv }: PipelineChoices): boolean => csv === undefined && schedule?.toLowerCase() === "auto";
+
+/** The stages of a model on a mesh with several ranks along `pp`; `undefined` where there is one.
+ * @throws {LayoutError} when it cannot be cut so. */
+export function stagesFor(
+  model: TrainableModel,
+  { mesh: { degrees: { pp: ranks } }, pipeline: choices = {} }: {
+    readonly mesh: Pick<Mesh, "degrees">;
+    readonly pipeline?: PipelineChoices;
+  },
+): Stages | undefined {
+  if (ranks === 1) return undefined;
+  const { schedule = "1F1B", csv, layersPerStage: perStage, firstLess = 1, lastLess = 1, modules } = choices;
+  const parameters = parameterStates(model, "f32"), blocks = new Set(parameters.flatMap((s) => s.block ?? [])).size;
+  const sizes = { firstLess, lastLess }, all = blocks + firstLess + lastLess;
+  // A search has two stages on each rank where there are enough blocks, or as many as are asked for.
+  const wanted = modules?.length ??
+    (perStage === undefined ? Math.min(2, Math.floor(all / ranks)) * ranks : Math.ceil(all / perStage));
+  const several = isAuto(choices)
+    ? wanted > ranks
+    : csv === undefined && fitting(() => scheduleKind(schedule)).stagesPerRank !== "one";
   const count = csv === undefined
     ? stageCount({ ranks, several, blocks, perStage, modules: modules?.length, ...sizes })
     : ranksInText(csv).length;
   return stagesOf(parameters, { count, modules, ...sizes });
 }
 
+/** How long the stages of a graph take for one microbatch, by their FLOPs: half of backward is for inputs. */
+export function stageTimes(graph: Graph, count: number): StageTimes[] {
+  const flops = Array.from({ length: count }, () => ({ forward: 0, backward: 0 }));
+  for (const node of graph.nodes) {
+    if (node.stage !== undefined) {
+      flops[node.stage][inBackward(node) ? "backward" : "forward"] += flopsOf(opOf(node.op), node);
+    }
+  }
+  // A time is never 0.
+  return flops.map(({ forward, backward }) => {
+    const half = Math.max(1, backward / 2);
+    return { forward: Math.max(1, forward), input: half, weight: half };
+  });
+}
+
 function scheduleWith(
-  { schedule: name = "1F1B", csv }: PipelineChoices,
-  { ranks, stages, microbatches }: { readonly ranks: number; readonly stages: number; readonly microbatches: number },
+  choices: PipelineChoices,
+  { ranks, stages, microbatches, times }: {
+    readonly ranks: number;
+    readonly stages: number;
+    readonly microbatches: number;
+    readonly times?: readonly StageTimes[];
+  },
 ): { readonly schedule: Schedule; readonly messages?: MessageSchedule } {
+  const { schedule: name = "1F1B", csv } = choices, stagesPerRank = stages / ranks;
+  const pipeline = { ranks, stagesPerRank, microbatches };
   return fitting(() => {
+    // A search keeps no more than twice what 1F1B does.
+    if (isAuto(choices)) {
+      return { schedule: autoSchedule(pipeline, { times, slots: 2 * ranks * stagesPerRank }).timetable.schedule };
+    }
     const read = csv === undefined
-      ? { schedule: namedSchedule(name, { ranks, stagesPerRank: stages / ranks, microbatches }) }
+      ? { schedule: namedSchedule(name, pipeline) }
       : readSchedule(csv, { name, rankOf: ranksInText(csv), microbatches });
     if (read.schedule.rows.length !== ranks) {
       const { length } = read.schedule.rows;

@@ -2,7 +2,7 @@
  * memory that they take.
  * @module */
 import { prefetchBytes } from "../data/prefetch.ts";
-import type { Graph, State, StateKind } from "../graph/ir.ts";
+import { type Graph, inBackward, type State, type StateKind } from "../graph/ir.ts";
 import { type Layout, LayoutError, type Placement, replicated } from "../graph/layout.ts";
 import type { MemoryPlan } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
@@ -13,6 +13,7 @@ import { type GenerativeModel, isGenerative } from "../model/cache.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { DEGREE_KEYS, Mesh } from "../parallel/mesh.ts";
 import type { Stages } from "../parallel/pipeline/stages.ts";
+import type { StageTimes } from "../parallel/pipeline/timetable.ts";
 import type { BoundPlan } from "../parallel/plan.ts";
 import { lastingKinds } from "./checkpoint/manifest.ts";
 import { pieceBytes, shareOf } from "./checkpoint/pieces.ts";
@@ -21,7 +22,16 @@ import { stagingBytesOf } from "./checkpoint/staging.ts";
 import { type Compiled, compileGraphs, type CompileOptions, planGraphs, type Planned } from "./compile.ts";
 import { generationGraphs } from "./generate/graphs.ts";
 import { type OptimizerOptions, traceInitialize, traceUpdate } from "./optimizer.ts";
-import { type CutGraphs, cutGraphs, type Pipeline, pipelineOf, sectionRuns, stageGraphs } from "./pipeline.ts";
+import {
+  type CutGraphs,
+  cutGraphs,
+  type Pipeline,
+  pipelineOf,
+  sectionRuns,
+  stageGraphs,
+  stagesFor,
+  stageTimes,
+} from "./pipeline.ts";
 import { bindRanks, dataRankOf, type MeshLayout } from "./ranks.ts";
 import { type RealType, traceEvaluate, traceEvaluateResult, traceMicrobatch } from "./step.ts";
 
@@ -127,12 +137,17 @@ interface Traced {
   readonly graphs: readonly Graph[];
   readonly stages: Stages | undefined;
   readonly cut: CutGraphs;
+  /** How long stages take, by their FLOPs. */
+  readonly times: readonly StageTimes[] | undefined;
 }
 
 function traced(options: StepOptions): Traced {
-  const { model, ranks, accumulation } = options;
-  const stages = ranks && pipelineOf(model, ranks, accumulation)?.stages, graphs = stepGraphs({ ...options, stages });
-  return { graphs, stages, cut: stages ? cutGraphs(graphs, stages.count) : graphs };
+  const { model, ranks } = options,
+    stages = ranks && stagesFor(model, ranks),
+    graphs = stepGraphs({ ...options, stages });
+  if (!stages) return { graphs, stages, cut: graphs, times: undefined };
+  const microbatch = graphs.find((graph) => graph.nodes.some(inBackward))!;
+  return { graphs, stages, cut: cutGraphs(graphs, stages.count), times: stageTimes(microbatch, stages.count) };
 }
 
 /** The graphs of a step, and how passes turn them into a program. */
@@ -145,7 +160,7 @@ function bound(options: StepOptions, shared = traced(options)): {
   modules?: StepPlan["modules"];
 } {
   const { model, precision, remat, target, threads, accumulation } = options;
-  const pipeline = options.ranks && pipelineOf(model, options.ranks, accumulation);
+  const pipeline = options.ranks && pipelineOf(model, options.ranks, accumulation, shared.times);
   if (pipeline) refuseInStages(options, options.ranks!);
   const ranks = options.ranks && bindRanks(model, shared.graphs, options.ranks);
   const states = new Map(shared.graphs.flatMap((g) => g.states).map((s) => [s.name, s]));

@@ -25,6 +25,7 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { pp: 2 }, choices: by("ZBVZeroBubble"), model: four },
     { mesh: { pp: 2 }, choices: by("DualPipeV"), model: four },
     { mesh: { pp: 2 }, choices: by("mine.csv", { csv }), model: four },
+    { mesh: { pp: 2 }, choices: by("Auto"), model: four },
   ],
   "each schedule on four ranks": [
     { mesh: { pp: 4 }, model: four },
@@ -34,6 +35,7 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { pp: 4 }, choices: by("InterleavedZeroBubble"), model: six, accumulation: 8 },
     { mesh: { pp: 4 }, choices: by("ZBVZeroBubble"), model: six },
     { mesh: { pp: 4 }, choices: by("DualPipeV"), model: six, accumulation: 8 },
+    { mesh: { pp: 4 }, choices: by("Auto"), model: six, accumulation: 8 },
   ],
   "several runs of a schedule in a step, and few microbatches": [
     { mesh: { pp: 2 }, choices: by("1F1B", { microbatches: 2 }) },

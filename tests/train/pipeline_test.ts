@@ -1,10 +1,13 @@
-import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { LayoutError } from "../../graph/layout.ts";
 import { Mesh } from "../../parallel/mesh.ts";
 import { isTransfer } from "../../parallel/pipeline/rank_actions.ts";
 import { namedSchedule } from "../../parallel/pipeline/schedules.ts";
 import { writeSchedule } from "../../parallel/pipeline/schedule_csv.ts";
-import { microbatchActions, type PipelineChoices, pipelineOf, sectionRuns } from "../../train/pipeline.ts";
+import { simulate } from "../../parallel/pipeline/timetable.ts";
+import type { Schedule } from "../../parallel/pipeline/actions.ts";
+import { microbatchActions, type PipelineChoices, pipelineOf, sectionRuns, stageTimes } from "../../train/pipeline.ts";
+import { traceMicrobatch } from "../../train/step.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
 const mesh = new Mesh({ pp: 2, dp_shard: 1 }, 2), model = tinyLlama({ numLayers: 4 });
@@ -44,6 +47,25 @@ Deno.test("a file of a schedule does what the named one does, and may lie on ran
   const v = pipeline({ csv: "0F0,3F0,3B0,0B0\n1F0,2F0,2B0,1B0\n" }, 1);
   assertEquals(v.schedule.rankOf, [0, 1, 1, 0]);
   assertEquals(v.train.actions.filter(isTransfer).map((a) => a.way), ["send", "receive", "send", "receive"]);
+});
+
+Deno.test("Auto idles no more than the best named schedule, and knows which stages take longer", () => {
+  const auto = pipeline({ schedule: "Auto" }, 8),
+    idle = ({ schedule }: { schedule: Schedule }) => simulate(schedule).bubble;
+  const named = ["Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV"];
+  for (const schedule of named) assert(idle(auto) <= idle(pipeline({ schedule }, 8)) + 1e-12, schedule);
+  assertEquals([auto.schedule.name, auto.stages.count], ["Auto", 4]);
+  // Four blocks and what counts as two are one stage each on six ranks.
+  const six = pipelineOf(
+    model,
+    { mesh: new Mesh({ pp: 6, dp_shard: 1 }, 6), rank: 0, pipeline: { schedule: "auto" } },
+    4,
+  )!;
+  assertEquals(six.stages.count, 6);
+  const graph = traceMicrobatch(model, { batch: 1, seqLen: 8, dtype: "f32", globalTokens: 8, stages: auto.stages });
+  const times = stageTimes(graph, 4);
+  assertEquals(times.map(({ forward, input, weight }) => forward > 0 && input === weight), [true, true, true, true]);
+  assert(times[1].forward > times[0].forward, "two blocks take longer than one with the embedding");
 });
 
 Deno.test("what does not fit is refused, and says which key to change", () => {

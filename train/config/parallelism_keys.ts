@@ -39,7 +39,7 @@ export const parallelismKeys = section("The mesh of ranks. --mesh is short for t
     "1F1B",
     `In which order ranks work on microbatches: ${
       SCHEDULES.map((s) => s.name).join(", ")
-    }, in any case; a schedule_csv stands in its place.`,
+    }, in any case; Auto searches for the least idle time; a schedule_csv stands in its place.`,
   ),
   pipeline_parallel_schedule_csv: key(
     z.string().nullable(),
