@@ -53,7 +53,7 @@ export interface LoaderOptions {
   readonly workers?: number;
   /** T, tokens of a row. */
   readonly seqLen: number;
-  /** Independent streams of documents. Default: those of `state`; else 8, or the next multiple of the rows of a batch of all data ranks;
+  /** Independent streams of documents. Default: those of `state`; else 8, or on several data ranks the next multiple of the rows of a batch of them all;
    * fewer where text files of one's own are not enough for; where the loader is not infinite, as many as there are shards, up to 64. */
   readonly lanes?: number;
   /** Whether to begin again after the last document; default: true. */
@@ -278,8 +278,9 @@ interface Opening {
 function defaultLanes(sources: readonly OpenedSource[], packing: Packing, options: LoaderOptions): number {
   const { batchSize, dataRanks = 1, seqLen, infinite = true } = options;
   if (!infinite) return Math.min(MOST_FINITE_LANES, sources[0].dataset.shards.length);
-  const rows = batchSize * dataRanks,
-    most = DEFAULT_LANES % rows === 0 ? DEFAULT_LANES : Math.ceil(DEFAULT_LANES / rows) * rows;
+  // One rank reads all of them in any case, and each takes memory.
+  const rows = batchSize * dataRanks, fits = dataRanks === 1 || DEFAULT_LANES % rows === 0;
+  const most = fits ? DEFAULT_LANES : Math.ceil(DEFAULT_LANES / rows) * rows;
   const rowsOfLane = packing === "best-fit" ? FEWEST_ROWS : 1, bytes = TOKEN_BYTES * (seqLen + 1) * rowsOfLane;
   const enough = sources.map(({ dataset }) => dataset.lanes?.(most, bytes) ?? most);
   const least = Math.min(...enough);

@@ -13,7 +13,7 @@ await using run = await Trainer.open({
   model: llama("debug", { dim: 64, numLayers: 2, numHeads: 4, vocabSize: 512 }),
   data: chats(`${folder}/chats.jsonl`),
   tokenizer: folder,
-  steps: 200,
+  steps: 300,
   batch: 4,
   seqLen: 128,
   lr: 5e-3,

@@ -52,7 +52,7 @@ export interface TrainOptions {
   /** Does attention stay inside of a document? Default: where positions restart with each (`dataloader.packing`); else it sees the whole
    * row, across documents. */
   readonly documents?: boolean;
-  /** Independent streams of documents. Default: 8, or the next multiple of the rows of a microbatch of all data ranks; fewer where
+  /** Independent streams of documents. Default: 8, or on several data ranks the next multiple of the rows of a microbatch of them all; fewer where
    * text files of one's own are not enough for as many. */
   readonly lanes?: number;
   /** Are documents read in another order in each epoch? Default: yes, but for C4, which is in no order; no: as they lie. */

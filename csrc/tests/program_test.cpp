@@ -87,7 +87,7 @@ void check_messages(const Bytes& program) {
     if (message.find(part) == std::string::npos) std::printf("\"%s\" is not in \"%s\"\n", part, message.c_str()), failures++;
   };
   expect(0, 'X', "do not start with TITANPRG");
-  expect(8, 1u, "has format 1; expected: 2");
+  expect(8, 1u, "has format 1; expected: 3");
   expect(112, 'g', "the program is for the target \"gpu\"; expected: \"cpu\", that of the device; fix: compile it for the device");
   expect(115, 'u', "the program is for the target \"cpuu\"; expected: \"cpu\"");
   expect(116, 'u', "the header has byte 117 at 116");

@@ -451,7 +451,13 @@ Deno.test("a loader reads one's own text in another order in the next epoch, and
 });
 
 Deno.test("lanes default to a multiple of the rows of all data ranks, of which each lane is then read once", async () => {
-  for (const [batchSize, dataRanks, lanes] of [[8, 1, 8], [2, 2, 8], [8, 2, 16], [3, 1, 9], [5, 4, 20], [1, 7, 14]]) {
+  for (
+    const [batchSize, dataRanks, lanes] of [[8, 1, 8], [2, 2, 8], [8, 2, 16], [3, 1, 8], [200, 1, 8], [5, 4, 20], [
+      1,
+      7,
+      14,
+    ]]
+  ) {
     const options = { dataset: { name: "c4_test" }, batchSize, dataRanks, seqLen: 8 };
     await using loader = await Loader.open(options);
     assertEquals([loader.lanes, timesRead(loader.lanes, options)], [lanes, 1]);

@@ -55,13 +55,18 @@ Deno.test("a node with a misspelt attribute cannot be made, nor one with an attr
   assertThrows(
     () => trace((x) => x.apply("reduce", [], { dims: "a b -> a", kind: "min" })[0], f64(2, 2)),
     TypeError,
-    `Cannot apply "reduce": attribute "kind" is "min", expected sum or max (`,
+    `Cannot apply "reduce": attribute "kind" is "min", expected sum or max or max_abs (`,
   );
   assertThrows(make("add", { dims }), TypeError, `Cannot apply "add": attribute "dims" is none of bf16`);
 });
 
 Deno.test("what passes leave for others is written by passes that there are", () => {
-  const ranks = { partition: passes()[0].run, graphOfRank: passes()[0].run, reduceSums: passes()[0].run };
+  const ranks = {
+    partition: passes()[0].run,
+    graphOfRank: passes()[0].run,
+    reduceSums: passes()[0].run,
+    holdStates: passes()[0].run,
+  };
   const names = new Set(passes({ ranks: { ...ranks, ringAttention: true, asyncAxis: "tp" } }).map((p) => p.name));
   const writers = new Set(
     [...ops.values()].flatMap((op) => Object.values(op.attrs ?? {})).flatMap((a) => a.writer ?? []),

@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { Builder, Emitted, f32, f64, i32, opOf, withInputs } from "../../graph/builder.ts";
 import { interpret } from "../../graph/interpret.ts";
-import type { State } from "../../graph/ir.ts";
+import type { Origin, State } from "../../graph/ir.ts";
 import { print } from "../../graph/print.ts";
 import { verify } from "../../graph/verify.ts";
 import { at } from "./origins.ts";
@@ -44,7 +44,7 @@ Deno.test("inputs have unique names, and nodes come from where they are made", (
   builder.origin = at("layers.0");
   builder.emit("exp", [x]);
   builder.emit("exp", [x], {}, at("other'"));
-  assertEquals(builder.nodes.map(({ scope, phase, block, stage }) => ({ scope, phase, block, stage })), [
+  assertEquals(builder.nodes.map(({ scope, phase, block }): Origin => ({ scope, phase, block })), [
     at("layers.0"),
     at("other'"),
   ]);

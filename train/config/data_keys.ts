@@ -71,7 +71,7 @@ export const dataKeys = section("How documents become rows of a batch.", {
   lanes: key(
     count.nullable(),
     null,
-    "Independent streams of documents to train on, whatever the batch; not set, those of the checkpoint, else 8, or the next multiple of the rows of a microbatch of all data ranks, or as many as text is enough for.",
+    "Independent streams of documents to train on, whatever the batch; not set, those of the checkpoint, else 8, or on several data ranks the next multiple of the rows of a microbatch of them all, or as many as text is enough for.",
     "streams",
   ),
   sources: key(
