@@ -302,6 +302,7 @@ const stageTests = ["assign_stages", "cut_stages", "cut_turn", "hold_states", "r
 const ruleTests = [
   "conversion",
   "dim_roles",
+  "float8",
   "localize",
   "partition",
   "rank_graph",
