@@ -284,7 +284,7 @@ function defaultLanes(sources: readonly OpenedSource[], packing: Packing, option
   const rowsOfLane = packing === "best-fit" ? FEWEST_ROWS : 1, bytes = TOKEN_BYTES * (seqLen + 1) * rowsOfLane;
   const enough = sources.map(({ dataset }) => dataset.lanes?.(most, bytes) ?? most);
   const least = Math.min(...enough);
-  return least > rows ? least - least % rows : least;
+  return dataRanks > 1 && least > rows ? least - least % rows : least;
 }
 
 /** How often the text is read and tokenised, over all data ranks, for a row that is used once; 1 where lanes and rows fit. */
