@@ -5,7 +5,7 @@
 import { Builder, withInputs } from "../../graph/builder.ts";
 import { dependencies, touchedStates } from "../../graph/edit.ts";
 import { fillOf, isViewOp, stateUse } from "../../graph/facts.ts";
-import { type Graph, type Node, producers, type State, type Value } from "../../graph/ir.ts";
+import { type Graph, type Node, producers, type State, type StateKind, type Value } from "../../graph/ir.ts";
 import type { Section } from "./rank_actions.ts";
 
 /** The graph of each part, in the order in which a microbatch goes through them; all share the values of the stage's graph. */
@@ -25,8 +25,9 @@ export function cutTurn(graph: Graph, { halves }: { readonly halves: boolean }):
     : halves
     ? ["forward", "backward_input", "backward_weight"]
     : ["forward", "backward"];
-  const part = partsOf(graph, halves), made = producers(graph), kept = new Map<Value, State>();
-  const free = new Map(graph.nodes.map((n) => [n, isFree(n, graph)]));
+  const kinds: Kinds = new Map(graph.states.map((s) => [s.name, s.kind]));
+  const part = partsOf(graph, halves, kinds), made = producers(graph), kept = new Map<Value, State>();
+  const free = new Map(graph.nodes.map((n) => [n, isFree(n, kinds)]));
   /** By part: what it reads that an earlier one makes. */
   const reads = names.map(() => new Set<Value>()), uses = names.map(() => new Set<Node>());
   const use = (value: Value, at: number): void => {
@@ -68,12 +69,15 @@ export function cutTurn(graph: Graph, { halves }: { readonly halves: boolean }):
   }));
 }
 
+/** The kinds of states, by name. */
+type Kinds = ReadonlyMap<string, StateKind>;
+
 /** The part that each node runs in. */
-function partsOf(graph: Graph, halves: boolean): Map<Node, number> {
+function partsOf(graph: Graph, halves: boolean, kinds: Kinds): Map<Node, number> {
   const before = dependencies(graph), part = new Map<Node, number>();
   for (const node of graph.nodes) {
     // Gradients from the stage behind come with the first node of backward.
-    const comesLate = stateUse(node) === "reads" && node.phase !== "forward" && isActivation(node, graph);
+    const comesLate = stateUse(node) === "reads" && node.phase !== "forward" && isActivation(node, kinds);
     const early = !comesLate && (node.phase === "forward" ||
       node.phase === "backward" && node.block === undefined && before.get(node)!.every((n) => part.get(n) === 0));
     part.set(node, early ? 0 : 1);
@@ -82,7 +86,7 @@ function partsOf(graph: Graph, halves: boolean): Map<Node, number> {
   const needed = new Set<Node>();
   for (const node of graph.nodes.toReversed()) {
     if (part.get(node) === 0) continue;
-    const gives = stateUse(node) === "replaces" && isActivation(node, graph);
+    const gives = stateUse(node) === "replaces" && isActivation(node, kinds);
     if (!gives && !needed.has(node)) part.set(node, 2);
     else before.get(node)!.forEach((n) => needed.add(n));
   }
@@ -90,15 +94,15 @@ function partsOf(graph: Graph, halves: boolean): Map<Node, number> {
 }
 
 /** Is it made again by each part that uses it, as there is nothing to run: a view, a constant, a read of what no part changes? */
-function isFree(node: Node, graph: Graph): boolean {
+function isFree(node: Node, kinds: Kinds): boolean {
   if (stateUse(node) !== "reads") return isViewOp(node.op) || fillOf(node) !== undefined;
-  const kinds = touchedStates(node).map((name) => graph.states.find((s) => s.name === name)!.kind);
-  return kinds.every((kind) => kind === "parameter" || kind === "activation");
+  return touchedStates(node).map((name) => kinds.get(name)).every((kind) =>
+    kind === "parameter" || kind === "activation"
+  );
 }
 
-function isActivation(node: Node, graph: Graph): boolean {
-  const [name] = touchedStates(node);
-  return graph.states.find((s) => s.name === name)?.kind === "activation";
+function isActivation(node: Node, kinds: Kinds): boolean {
+  return kinds.get(touchedStates(node)[0]) === "activation";
 }
 
 const keptState = (slot: string, { dtype, shape }: Value, i: number): State => ({

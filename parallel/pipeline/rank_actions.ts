@@ -102,10 +102,8 @@ export function forwardActions(rankOf: readonly number[], rank: number, microbat
   const own = rankOf.flatMap((owner, stage) => owner === rank ? [stage] : []), last = rankOf.length - 1;
   const actions = Array.from({ length: microbatches }, (_, microbatch) =>
     own.flatMap((stage): RankAction[] => {
-      const slot = own.indexOf(stage),
-        message = (from: number): Message => ({
-          ...{ what: "activation", from, to: from + 1, microbatch },
-        } as Message);
+      const slot = own.indexOf(stage);
+      const message = (from: number): Message => ({ what: "activation", from, to: from + 1, microbatch });
       const list: RankAction[] = [];
       if (stage > 0 && rankOf[stage - 1] !== rank) list.push({ way: "receive", message: message(stage - 1), slot });
       list.push({ section: "forward", stage, microbatch, slot, first: microbatch === 0, last: false });

@@ -19,7 +19,7 @@ export const stageErrors: readonly (readonly [what: string, file: string, before
   [
     "the gradient of the input waits for those of weights",
     "cut_turn",
-    'const gives = stateUse(node) === "replaces" && isActivation(node, graph);',
+    'const gives = stateUse(node) === "replaces" && isActivation(node, kinds);',
     "const gives = true;",
   ],
   [
