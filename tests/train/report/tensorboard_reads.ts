@@ -46,7 +46,7 @@ try {
 
   const expected = new Map<string, [number, number][]>();
   for (const line of (await Deno.readTextFile(`${folder}/metrics.jsonl`)).trimEnd().split("\n")) {
-    const { run, step, ...values } = JSON.parse(line);
+    const { run, end: _end, step, ...values } = JSON.parse(line);
     if (run?.from !== undefined) {
       for (const [tag, points] of expected) expected.set(tag, points.filter(([step]) => step <= run.from));
     }
