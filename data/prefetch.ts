@@ -34,8 +34,7 @@ export interface PrefetchOptions extends Omit<LoaderOptions, "onRead" | "onSkip"
 
 /** What is told beside the batches. */
 export interface PrefetchListener {
-  /** Receives, every 10 seconds while a batch is waited for, where the loader is; what is left out; and what lanes that do not fit the
-   * rows cost. Default: nobody does. */
+  /** Receives, every 10 seconds while a batch is waited for, where the loader is; and what is left out. Default: nobody does. */
   readonly notice?: (text: string) => void;
   /** Milliseconds in place of the 10 seconds. */
   readonly stallMs?: number;
@@ -71,6 +70,9 @@ export type Message =
 export interface Prefetcher extends Omit<Opened, "state" | "shards">, AsyncDisposable {
   /** Number of lanes. */
   readonly lanes: number;
+  /** What it costs, over all data ranks, that lanes which somebody chose do not fit the rows; `undefined` where they fit, and where the
+   * number is the default, which is the best for this data. */
+  readonly lanesCost: string | undefined;
   /** Names of the sources. */
   readonly sources: readonly string[];
   /** The next batch, or undefined at the end of a loader that is not infinite. It is valid until the next call; do not
@@ -104,8 +106,7 @@ export async function prefetch(options: PrefetchOptions, listener: PrefetchListe
   const { state, shards, ...facts } = opened, { batchSize, seqLen } = options;
   const ring = Ring.make({ batchSize, seqLen, slots: ahead + 1, workers: count, state });
   crew.fill(ring);
-  const lanes = state.lanes.length, times = load.infinite === false ? 1 : timesRead(lanes, load);
-  if (times > 1 && (load.dataRank ?? 0) === 0) notice(unfortunate(lanes, times, load));
+  const lanes = state.lanes.length;
   const where = () => {
     const { source, shard, document } = ring.reading()!;
     return `shard ${shards[source][shard]}, document ${document + 1}`;
@@ -113,6 +114,7 @@ export async function prefetch(options: PrefetchOptions, listener: PrefetchListe
   return {
     ...facts,
     lanes,
+    lanesCost: costOfLanes(lanes, load),
     sources: state.sources.map(({ name }) => name),
     async next(): Promise<Batch | undefined> {
       const since = performance.now(), isReady = ring.reading() === undefined;
@@ -195,9 +197,14 @@ class Crew {
   }
 }
 
-/** What it costs that lanes and rows do not fit. */
-function unfortunate(lanes: number, times: number, { batchSize, dataRanks = 1 }: LoaderOptions): string {
-  const rows = batchSize * dataRanks, shown = Number(times.toFixed(2));
-  return `data: ${lanes} lanes for ${rows} rows of ${dataRanks} data ranks: all text is read and tokenised ${shown} times, as ranks share ` +
-    `lanes; with data.lanes = ${rows * Math.max(1, Math.round(lanes / rows))} it is once`;
+/** What it costs that lanes and rows do not fit, where the lanes were chosen: now, or by the run that a checkpoint is of. */
+function costOfLanes(lanes: number, load: LoaderOptions): string | undefined {
+  const { batchSize, dataRanks = 1, infinite = true } = load, isChosen = load.lanes !== undefined;
+  const times = infinite && (isChosen || load.state) ? timesRead(lanes, load) : 1;
+  if (times === 1) return undefined;
+  const rows = batchSize * dataRanks, fitting = rows * Math.max(1, Math.round(lanes / rows));
+  return `data: ${lanes} lanes for ${rows} rows of ${dataRanks} data ranks: all text is read and tokenised ${
+    Number(times.toFixed(2))
+  } ` +
+    `times, as ranks share lanes${isChosen ? `; with data.lanes = ${fitting} it is once` : ""}`;
 }

@@ -162,6 +162,7 @@ export class Trainer implements AsyncDisposable {
           throw error;
         }),
       ); // its worker has read and tokenised meanwhile
+      if (loader.lanesCost !== undefined && (ranks?.rank ?? 0) === 0) listener.notice(loader.lanesCost);
       checkVocabulary(full.model, loader.vocabSize);
       await checking;
       const { native, joining, precision, compiled: planned } = compiling();

@@ -5,7 +5,7 @@ import { shardName } from "../../data/c4.ts";
 import { texts } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { Loader } from "../../data/loader.ts";
-import { prefetch } from "../../data/prefetch.ts";
+import { prefetch, type PrefetchOptions } from "../../data/prefetch.ts";
 import { c4Lines, plain, someTexts, take, temporaryFolder, writeShards } from "./fixture.ts";
 
 const SAMPLE_OPTIONS = { dataset: { name: "c4_test" }, batchSize: 4, seqLen: 64, lanes: 8 };
@@ -111,7 +111,7 @@ Deno.test("it works where libtitan is imported over the network, and its sample 
   const origin = `127.0.0.1:${server.addr.port}`;
   await Deno.writeTextFile(
     `${folder.path}/main.ts`,
-    `import { prefetch } from "http://${origin}/data/prefetch.ts";
+    `import { prefetch, type PrefetchOptions } from "http://${origin}/data/prefetch.ts";
      await using loader = await prefetch(${JSON.stringify(SAMPLE_OPTIONS)});
      console.log(JSON.stringify([...(await loader.next()).tokens]));`,
   );
@@ -177,9 +177,10 @@ Deno.test("a loader that stalls tells where and since when, and goes on", async 
       }),
     ));
   const path = `http://127.0.0.1:${server.addr.port}/slow.jsonl`, told: string[] = [];
+  // A busy machine may tell where the loader is before it is there.
   const notice = (text: string) => {
     told.push(text);
-    if (told.length === 2) gate.resolve();
+    if (/document [2-6],/.test(text) || told.length === 1000) gate.resolve();
   };
   const options = {
     dataset: { name: "files", path },
@@ -191,10 +192,8 @@ Deno.test("a loader that stalls tells where and since when, and goes on", async 
   };
   await using loader = await prefetch(options, { notice, stallMs: 30 });
   assert((await take(loader)).length > 3);
-  assert(told.length >= 2);
-  for (const text of told) {
-    assert(/^waiting for data: shard slow\.jsonl, document [2-6], since \d+ s$/.test(text), text);
-  }
+  const said = told.filter((text) => /^waiting for data: shard slow\.jsonl, document [2-6], since \d+ s$/.test(text));
+  assert(said.length >= 1 && told.every((text) => text.startsWith("waiting for data: ")), told.join("\n"));
 });
 
 Deno.test("what cannot be used is left out, counted and told where that is asked for", async () => {
@@ -217,13 +216,25 @@ Deno.test("what cannot be used is left out, counted and told where that is asked
   await assertRejects(() => prefetch({ ...options, seqLen: 900 }), DataError, "Cannot read line 2");
 });
 
-Deno.test("lanes that do not fit the rows are told with what they cost", async () => {
-  const told: string[] = [], notice = (text: string) => void told.push(text);
+Deno.test("lanes that somebody chose, and that do not fit the rows, are told with what they cost", async () => {
   const common = { dataset: { name: "c4_test" }, batchSize: 4, seqLen: 16, dataRanks: 4 };
-  for (const [lanes, dataRank] of [[16, 0], [12, 1], [12, 0]]) {
-    await using _loader = await prefetch({ ...common, lanes, dataRank }, { notice });
-  }
-  assertEquals(told, [
-    "data: 12 lanes for 16 rows of 4 data ranks: all text is read and tokenised 4 times, as ranks share lanes; with data.lanes = 16 it is once",
-  ]);
+  const costOf = async (options: Partial<PrefetchOptions>) => {
+    await using loader = await prefetch({ ...common, ...options });
+    return [loader.lanesCost, loader.state()] as const;
+  };
+  const shared =
+    "data: 12 lanes for 16 rows of 4 data ranks: all text is read and tokenised 4 times, as ranks share lanes";
+  assertEquals((await costOf({ lanes: 16 }))[0], undefined);
+  const [chosen, state] = await costOf({ lanes: 12 });
+  assertEquals(chosen, `${shared}; with data.lanes = 16 it is once`);
+  assertEquals((await costOf({ state }))[0], shared); // a resumed run keeps its lanes
+  assertEquals((await costOf({ state, dataRanks: 3 }))[0], undefined);
+  assertEquals((await costOf({ infinite: false }))[0], undefined);
+});
+
+Deno.test("the default number of lanes has no better one to be told, however little text there is", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(`${folder.path}/a.txt`, "One document has one lane, which all ranks read. ".repeat(40));
+  await using loader = await prefetch({ dataset: texts(folder.path), batchSize: 2, seqLen: 16, dataRanks: 4 });
+  assertEquals([loader.lanes, loader.lanesCost], [1, undefined]);
 });
