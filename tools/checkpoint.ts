@@ -1,14 +1,12 @@
 /** Looks into checkpoints, and exports them: `deno task checkpoint ls|show|verify|export|diff`.
  * @module */
-import { DataError } from "../data/error.ts";
 import { familyNames } from "../model/families.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
 import { EXPORT_TYPES, exportHuggingFace, type ExportType } from "../train/weights/export.ts";
 import { damages, differences, listText, showLines } from "../train/checkpoint/inspect.ts";
 import { familyOf, openFolder } from "../train/checkpoint/load.ts";
 import { contextLengthOf } from "../train/weights/model_source.ts";
-import { enterWorkingFolder } from "../train/command/working_folder.ts";
-import { byteProgress } from "./tool.ts";
+import { byteProgress, runCommand } from "./tool.ts";
 
 const USAGE = `Usage: npx -y deno task checkpoint COMMAND ...
 
@@ -97,13 +95,4 @@ function exportType(args: readonly string[]): { readonly dtype?: ExportType; rea
   return { dtype: dtype as ExportType, paths: args.toSpliced(at, 2) };
 }
 
-if (import.meta.main) {
-  try {
-    enterWorkingFolder();
-    Deno.exit(await run(Deno.args, console.log, console.error));
-  } catch (error) {
-    if (!(error instanceof CheckpointError || error instanceof DataError)) throw error;
-    console.error(`error: ${error.message}`);
-    Deno.exit(1);
-  }
-}
+if (import.meta.main) Deno.exit(await runCommand(() => run(Deno.args, console.log, console.error)));

@@ -1,11 +1,9 @@
 /** Writes a model in another form: `deno task convert IN OUT`.
  * @module */
-import { DataError } from "../data/error.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
-import { enterWorkingFolder } from "../train/command/working_folder.ts";
 import { convertWeights, isConvertType } from "../train/weights/convert.ts";
 import { GGUF_TYPES } from "../train/weights/gguf_export.ts";
-import { byteProgress } from "./tool.ts";
+import { byteProgress, runCommand } from "./tool.ts";
 
 const TYPES = Object.keys(GGUF_TYPES);
 
@@ -49,13 +47,4 @@ export async function run(
   return 0;
 }
 
-if (import.meta.main) {
-  try {
-    enterWorkingFolder();
-    Deno.exit(await run(Deno.args, console.log, console.error));
-  } catch (error) {
-    if (!(error instanceof CheckpointError || error instanceof DataError)) throw error;
-    console.error(`error: ${error.message}`);
-    Deno.exit(1);
-  }
-}
+if (import.meta.main) Deno.exit(await runCommand(() => run(Deno.args, console.log, console.error)));

@@ -3,12 +3,12 @@
 import { styleText } from "node:util";
 import { type Batch, IGNORE_INDEX } from "../data/batch.ts";
 import { openDataset } from "../data/dataset.ts";
-import { DataError } from "../data/error.ts";
+import type { DataError } from "../data/error.ts";
 import { Loader, type LoaderOptions } from "../data/loader.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
-import { enterWorkingFolder } from "../train/command/working_folder.ts";
-import { ConfigError, loadConfig, trainOptions } from "../train/config/config.ts";
+import { loadConfig, trainOptions } from "../train/config/config.ts";
+import { runCommand } from "./tool.ts";
 
 const USAGE = `Usage: npx -y deno task data COMMAND ...
 
@@ -155,12 +155,5 @@ async function verify(path: string, field: string | undefined, print: (text: str
 }
 
 if (import.meta.main) {
-  try {
-    enterWorkingFolder();
-    Deno.exit(await run(Deno.args, console.log, Deno.stdout.isTerminal() && !Deno.noColor));
-  } catch (error) {
-    if (!(error instanceof DataError || error instanceof ConfigError)) throw error;
-    console.error(`error: ${error.message}`);
-    Deno.exit(1);
-  }
+  Deno.exit(await runCommand(() => run(Deno.args, console.log, Deno.stdout.isTerminal() && !Deno.noColor)));
 }

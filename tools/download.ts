@@ -11,6 +11,7 @@ import { PATIENCE, type RequestOptions, Requests } from "../data/hub/requests.ts
 import { type HubSettings, hubSettings } from "../data/hub/settings.ts";
 import { bytesText } from "../train/report/plan_report.ts";
 import { type Arguments, parseDownload, USAGE } from "./download_arguments.ts";
+import { runCommand } from "./tool.ts";
 
 /** Files that libtitan reads of a model. */
 export const ASSETS: Readonly<Record<string, readonly string[]>> = {
@@ -188,12 +189,4 @@ export function terminal(): Console {
   return { print: console.log, note: isTerminal ? note : console.error, isTerminal };
 }
 
-if (import.meta.main) {
-  try {
-    Deno.exit(await run(Deno.args, terminal()));
-  } catch (error) {
-    if (!(error instanceof DataError)) throw error;
-    console.error(`error: ${error.message}`);
-    Deno.exit(1);
-  }
-}
+if (import.meta.main) Deno.exit(await runCommand(() => run(Deno.args, terminal())));

@@ -1,10 +1,7 @@
 /** All commands by one name: `deno run -A mod.ts COMMAND ...`. Each is loaded when it is asked for.
  * @module */
 import { closest } from "fastest-levenshtein";
-import { DataError } from "../data/error.ts";
-import { CheckpointError } from "../train/checkpoint/error.ts";
-import { ConfigError } from "../train/config/problem.ts";
-import { enterWorkingFolder } from "../train/command/working_folder.ts";
+import { runCommand } from "./tool.ts";
 
 /** A command. */
 interface Command {
@@ -81,14 +78,7 @@ export async function titan([name = "", ...rest]: readonly string[]): Promise<nu
     );
     return 1;
   }
-  try {
-    enterWorkingFolder();
-    return await command.run(rest);
-  } catch (error) {
-    if (![CheckpointError, DataError, ConfigError].some((kind) => error instanceof kind)) throw error;
-    console.error(`error: ${(error as Error).message}`);
-    return 1;
-  }
+  return await runCommand(() => command.run(rest));
 }
 
 async function data([name = "--help", ...rest]: readonly string[]): Promise<number> {

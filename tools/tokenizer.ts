@@ -1,14 +1,13 @@
 /** Makes tokenizers: `deno task tokenizer train --data notes/ --vocab-size 4096`.
  * @module */
 import { openDataset, texts } from "../data/dataset.ts";
-import { DataError } from "../data/error.ts";
 import { newTokenizer } from "../data/new_tokenizer.ts";
 import type { Shard } from "../data/shard.ts";
 import { WordCounts } from "../data/train_bpe.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
 import { writeLasting } from "../train/checkpoint/files.ts";
-import { enterWorkingFolder } from "../train/command/working_folder.ts";
+import { runCommand } from "./tool.ts";
 
 const USAGE =
   `Usage: npx -y deno task tokenizer train --data PATH [--data PATH ...] --vocab-size N [--out FOLDER] [--field KEY] [--chat]
@@ -100,13 +99,4 @@ function exists(path: string): boolean {
   }
 }
 
-if (import.meta.main) {
-  try {
-    enterWorkingFolder();
-    Deno.exit(await run(Deno.args, console.log, console.error));
-  } catch (error) {
-    if (!(error instanceof CheckpointError || error instanceof DataError)) throw error;
-    console.error(`error: ${error.message}`);
-    Deno.exit(1);
-  }
-}
+if (import.meta.main) Deno.exit(await runCommand(() => run(Deno.args, console.log, console.error)));

@@ -1,6 +1,10 @@
 /** How the small tools are run from a command line: with the arguments that they need, or with their usage; and how long ones tell how far
  * they are.
  * @module */
+import { DataError } from "../data/error.ts";
+import { CheckpointError } from "../train/checkpoint/error.ts";
+import { enterWorkingFolder } from "../train/command/working_folder.ts";
+import { ConfigError } from "../train/config/problem.ts";
 import { bytesText } from "../train/report/plan_report.ts";
 
 /** Runs a tool. Without all of its arguments it prints its usage, and of an error that is the user's the message alone.
@@ -21,6 +25,19 @@ export function runTool(
   } catch (error) {
     const isUsers = error instanceof SyntaxError || Object.values(Deno.errors).some((kind) => error instanceof kind);
     if (!isUsers) throw error;
+    console.error(`error: ${(error as Error).message}`);
+    return 1;
+  }
+}
+
+/** Runs a command where the user stands. Of an error that tells the user something it prints the message alone.
+ * @returns the exit code, 1 where such an error ended it. */
+export async function runCommand(run: () => Promise<number>): Promise<number> {
+  try {
+    enterWorkingFolder();
+    return await run();
+  } catch (error) {
+    if (![CheckpointError, DataError, ConfigError].some((kind) => error instanceof kind)) throw error;
     console.error(`error: ${(error as Error).message}`);
     return 1;
   }

@@ -1,5 +1,6 @@
-import { assertEquals, assertThrows } from "@std/assert";
-import { runTool } from "../../tools/tool.ts";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { DataError } from "../../data/error.ts";
+import { runCommand, runTool } from "../../tools/tool.ts";
 
 /** The exit code of a tool with two arguments, and what it printed as errors. */
 function outcome(args: string[], run: (...args: string[]) => number | void = () => {}): [number, string[]] {
@@ -26,4 +27,22 @@ Deno.test("of a user's error a tool prints the message alone, another one goes t
   assertEquals(outcome(["a", "b"], failing(new Deno.errors.NotFound("no a"))), [1, ["error: no a"]]);
   assertEquals(outcome(["a", "b"], failing(new SyntaxError("no JSON"))), [1, ["error: no JSON"]]);
   assertThrows(() => outcome(["a", "b"], failing(new TypeError("a mistake of ours"))), TypeError);
+});
+
+Deno.test("of an error that tells the user something a command prints the message alone, another one goes through", async () => {
+  const { error } = console, errors: string[] = [];
+  console.error = (text: unknown) => errors.push(String(text));
+  try {
+    const cut = new DataError({
+      code: "damaged_shard",
+      what: "Cannot read a.gz",
+      expected: "gzip",
+      fix: "download it anew",
+    });
+    assertEquals([await runCommand(() => Promise.resolve(3)), await runCommand(() => Promise.reject(cut))], [3, 1]);
+    assertEquals(errors, [`error: ${cut.message}`]);
+    await assertRejects(() => runCommand(() => Promise.reject(new TypeError("a mistake of ours"))), TypeError);
+  } finally {
+    console.error = error;
+  }
 });
