@@ -112,8 +112,10 @@ Sha256::Sha256(int lanes, bool by_instructions) : lanes_(lanes), by_instructions
 void Sha256::compress(State* states, const uint8_t* const* data, int lanes, size_t chunks) const {
 #if defined(__x86_64__)
   if (by_instructions_) {
-    uint32_t* const each[MOST_LANES] = {states[0].data(), states[lanes - 1].data()};
-    return lanes == 2 ? compress_x86<2>(each, data, chunks) : compress_x86<1>(each, data, chunks);
+    uint32_t* each[MOST_LANES];
+    for (int l = 0; l < lanes; l++) each[l] = states[l].data();
+    constexpr decltype(&compress_x86<1>) by_lanes[MOST_LANES] = {compress_x86<1>, compress_x86<2>, compress_x86<3>, compress_x86<4>};
+    return by_lanes[lanes - 1](each, data, chunks);
   }
 #endif
   for (int l = 0; l < lanes; l++) compress_portable(states[l].data(), data[l], chunks);

@@ -1,5 +1,5 @@
-// SHA-256 (FIPS 180-4) of messages of one length, two side by side: the processor's instructions for it wait for each other, and
-// those of another message fill the gaps.
+// SHA-256 (FIPS 180-4) of messages of one length, up to four side by side: the processor's instructions for it wait for each other, and
+// those of other messages fill the gaps.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -9,7 +9,7 @@ namespace titan {
 
 class Sha256 {
  public:
-  static constexpr int MOST_LANES = 2;
+  static constexpr int MOST_LANES = 4;
   static constexpr size_t CHUNK = 64;  // bytes
   using Hash = std::array<uint8_t, 32>;
 

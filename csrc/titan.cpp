@@ -86,7 +86,7 @@ Handles<comm::World>& worlds() {
 struct FileParts {
   FileParts(const uint64_t* handles, const uint64_t* offsets, uint32_t num_parts, uint64_t* num_read) : count(static_cast<int>(num_parts)), num_read(num_read) {
     require(handles && offsets, "files or offsets is null; expected: one of each for each part");
-    require(num_parts >= 1 && num_parts <= Sha256::MOST_LANES, "the number of parts is out of range; expected: 1 or 2");
+    require(num_parts >= 1 && num_parts <= Sha256::MOST_LANES, "the number of parts is out of range; expected: 1 to 4");
     require(num_read, "num_read is null; expected: where to write how much was read");
     for (uint32_t i = 0; i < num_parts; i++) {
       open[i] = files().get(handles[i]);

@@ -198,8 +198,8 @@ TITAN_SLOW int32_t titan_buffer_write(uint64_t program, uint64_t offset, const u
 /** Opens a file to be read, from front to back where that is to be quick. */
 TITAN_SLOW int32_t titan_file_open(const char *path, uint64_t *file, titan_error *error);
 
-/** Reads one part, or two at a time, which hashes them quicker: num_bytes of each file from its offset on, one behind the other into bytes, and into
-    num_read how many there were. Where hashes is not null, it gets the SHA-256, 32 bytes, of each; that of a part which is shorter means nothing. */
+/** Reads one part, or up to four at a time, which hashes them quicker: num_bytes of each file from its offset on, one behind the other into bytes, and
+    into num_read how many there were. Where hashes is not null, it gets the SHA-256, 32 bytes, of each; that of a part which is shorter means nothing. */
 TITAN_SLOW int32_t titan_file_read(const uint64_t *files, const uint64_t *offsets, uint32_t num_parts, uint8_t *bytes, uint64_t num_bytes,
                                    uint8_t *hashes, uint64_t *num_read, titan_error *error);
 

@@ -33,7 +33,7 @@ export class NativeFile implements Disposable {
     return new NativeFile(handle[0]);
   }
 
-  /** Reads one part, or two of one length at a time, which hashes them quicker: one behind the other into `into`.
+  /** Reads one part, or up to four of one length at a time, which hashes them quicker: one behind the other into `into`.
    * @param hashes gets the SHA-256 of each; that of a part which is shorter means nothing.
    * @returns how many bytes there were of each: fewer where its file ends before.
    * @throws {TitanError} `INVALID_ARGUMENT` when a file cannot be read. @throws {RangeError} where hashes have no room. */

@@ -140,7 +140,7 @@ export class Program implements Disposable {
     check(await this.#holding([bytes, error.bytes], call), error);
   }
 
-  /** Reads one part, or two of `length` bytes at a time, which hashes them quicker, from files straight into the arena, after the runs
+  /** Reads one part, or up to four of `length` bytes at a time, which hashes them quicker, from files straight into the arena, after the runs
    * asked for before. The bytes are there before their hashes are known.
    * @param hashes gets the SHA-256 of each whole part; that of a part which is shorter means nothing.
    * @returns how many bytes there were of each: fewer where its file ends before.

@@ -323,7 +323,7 @@ export const symbols = {
     result: "i32",
     nonblocking: true,
   },
-  /** Reads one part, or two at a time, which hashes them quicker: num_bytes of each file from its offset on, one behind the other into bytes, and into num_read how many there were. Where hashes is not null, it gets the SHA-256, 32 bytes, of each; that of a part which is shorter means nothing. */
+  /** Reads one part, or up to four at a time, which hashes them quicker: num_bytes of each file from its offset on, one behind the other into bytes, and into num_read how many there were. Where hashes is not null, it gets the SHA-256, 32 bytes, of each; that of a part which is shorter means nothing. */
   titan_file_read: {
     parameters: [
       "buffer", // const uint64_t *files

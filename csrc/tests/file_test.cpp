@@ -71,14 +71,18 @@ struct Filled {
 void parts_have_their_own_hashes_at_every_length() {
   const std::string content = content_of(700 * 1024 + 37);
   const Folder folder({});
-  const File first(written(folder, content).c_str()), second(written(folder, content).c_str());
-  for (const uint64_t n : {0, 1, 63, 64, 65, 256 * 1024, 256 * 1024 + 1, 300 * 1024 + 63}) {
-    Filled filled(2 * n + 1, true);
-    std::vector<uint8_t> hashes(64);
-    const titan_stretch whole[] = {{0, 0, n}, {0, n, n}};
-    Part parts[] = {{&first, 17, &whole[0], 1, 0}, {&second, 350 * 1024, &whole[1], 1, 0}};
-    for (const int num_parts : {2, 1}) {
-      read_parts(parts, num_parts, n, filled.sink, hashes.data());
+  const std::string path = written(folder, content);
+  const File first(path.c_str()), second(path.c_str());
+  for (const uint64_t n : {0, 1, 63, 64, 65, 128 * 1024, 128 * 1024 + 1, 300 * 1024 + 63}) {
+    constexpr int MOST = Sha256::MOST_LANES;
+    Filled filled(MOST * n + 1, true);
+    std::vector<uint8_t> hashes(32 * MOST);
+    std::vector<titan_stretch> whole;
+    std::vector<Part> parts;
+    for (uint64_t i = 0; i < MOST; i++) whole.push_back({0, i * n, n});
+    for (uint64_t i = 0; i < MOST; i++) parts.push_back({i % 2 ? &second : &first, 17 + i * 100 * 1024, &whole[i], 1, 0});
+    for (int num_parts = MOST; num_parts >= 1; num_parts--) {
+      read_parts(parts.data(), num_parts, n, filled.sink, hashes.data());
       for (int i = 0; i < num_parts; i++) {
         const std::string expected = content.substr(parts[i].offset, n);
         EXPECT(parts[i].read == n && filled.bytes.substr(i * n, n) == expected);

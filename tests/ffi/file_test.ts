@@ -20,18 +20,23 @@ async function withFile(test: (path: string) => Promise<void>): Promise<void> {
   }
 }
 
-Deno.test("two parts are read at once, each with the hash that it has alone", () =>
+Deno.test("up to four parts are read at once, each with the hash that it has alone", () =>
   withFile(async (path) => {
     using first = await NativeFile.open(path);
     using second = await NativeFile.open(path);
-    const into = new Uint8Array(2 * 100_001), hashes = new Uint8Array(2 * HASH_BYTES);
-    const read = await NativeFile.read([{ file: first, start: 3 }, { file: second, start: 150_000 }], into, hashes);
-    assertEquals(read, [100_001, 100_001]);
-    for (const [i, start] of [3, 150_000].entries()) {
-      const expected = content.subarray(start, start + 100_001);
-      assertEquals(into.subarray(i * 100_001, (i + 1) * 100_001), expected);
-      assertEquals(hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES).toHex(), hashOf(expected));
+    const starts = [3, 150_000, 70_001, 199_999];
+    for (let n = 1; n <= starts.length; n++) {
+      const into = new Uint8Array(n * 100_001), hashes = new Uint8Array(n * HASH_BYTES);
+      const parts = starts.slice(0, n).map((start, i) => ({ file: i % 2 === 0 ? first : second, start }));
+      assertEquals(await NativeFile.read(parts, into, hashes), parts.map(() => 100_001));
+      for (const [i, { start }] of parts.entries()) {
+        const expected = content.subarray(start, start + 100_001);
+        assertEquals(into.subarray(i * 100_001, (i + 1) * 100_001), expected);
+        assertEquals(hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES).toHex(), hashOf(expected));
+      }
     }
+    const five = [...starts, 5].map((start) => ({ file: first, start }));
+    await assertRejects(() => NativeFile.read(five, new Uint8Array(5)), TitanError, "expected: 1 to 4");
   }));
 
 Deno.test("a file that ends before tells how much there was", () =>
