@@ -1,10 +1,10 @@
 /** Reading blocks of files, and hashing each while the processor's cache has it.
  * @module */
-import { createHash } from "node:crypto";
 import { HASH_BYTES, NativeFile } from "../../ffi/file.ts";
 import type { Program, Stretch } from "../../ffi/program.ts";
-import { openToRead } from "../weights/safetensors.ts";
+import { openToRead, readFully } from "../weights/safetensors.ts";
 import { CheckpointError } from "./error.ts";
+import { digest } from "./files.ts";
 
 /** A part of a file that is read at once. */
 export interface Part {
@@ -45,10 +45,61 @@ export interface BlockReader extends Disposable {
   readonly place?: (parts: readonly PlacedPart[], hashed: boolean) => Promise<PartRead[]>;
 }
 
-/** So many stretches of files are gone through side by side. Each has an open file of its own, of which the system reads ahead. */
-export const LANES = 2;
+/** A reader goes through so many runs of blocks side by side. Each has an open file of its own, of which the system reads ahead. */
+const LANES = 4;
 
-const PIECE_BYTES = 512 << 10;
+/** So many readers work at once: two keep two processors busy, and two more the disk while those compare. */
+const READERS = 4;
+
+/** A block that is to be read. */
+export interface Block extends Omit<Part, "lane"> {
+  /** Is its hash wanted? */
+  readonly hashed: boolean;
+  /** Where all of it goes, if that is known. */
+  readonly stretches?: readonly Stretch[];
+}
+
+const isPlaced = <B extends Block>(block: B): block is B & Pick<PlacedPart, "stretches"> => !!block.stretches;
+
+/** Reads blocks, those of a file from front to back. The first failure ends it, whoever it is of.
+ * @param blocks in the order of their files.
+ * @param visit is told what was read of each, and its bytes unless they went to their places; another block is read over them next.
+ * @throws {CheckpointError} when a file cannot be read. */
+export async function readBlocks<B extends Block>(
+  blocks: readonly B[],
+  open: () => BlockReader,
+  visit: (block: B, read: PartRead, bytes?: Uint8Array<ArrayBuffer>) => void | Promise<void>,
+): Promise<void> {
+  let failure: { readonly error: unknown } | undefined;
+  const readAll = async (runs: readonly (readonly B[])[]) => {
+    using reader = open();
+    let room = new Uint8Array(); // grows when blocks need it, as most go straight to their places
+    for (let i = 0; runs.some((run) => i < run.length); i++) {
+      const next = runs.flatMap((run, lane) => i < run.length ? [{ ...run[i], lane }] : []);
+      const kind = ({ bytes, hashed, stretches }: B) => `${bytes} ${hashed} ${stretches !== undefined}`;
+      for (const alike of Map.groupBy(next, kind).values()) {
+        if (failure) return;
+        const [{ bytes, hashed }] = alike;
+        if (reader.place && alike.every(isPlaced)) {
+          const read = await reader.place(alike, hashed);
+          for (const [k, block] of alike.entries()) await visit(block, read[k]);
+          continue;
+        }
+        if (room.length < alike.length * bytes) room = new Uint8Array(alike.length * bytes);
+        const read = await reader.read(alike, room, hashed);
+        for (const [k, block] of alike.entries()) {
+          await visit(block, read[k], room.subarray(k * bytes, (k + 1) * bytes));
+        }
+      }
+    }
+  };
+  const bound = (k: number) => Math.round(blocks.length * k / (READERS * LANES));
+  const runs = Array.from({ length: READERS * LANES }, (_, k) => blocks.slice(bound(k), bound(k + 1)));
+  await Promise.all(Array.from({ length: READERS }, (_, k) => {
+    return readAll(runs.slice(k * LANES, (k + 1) * LANES)).catch((error) => failure ??= { error });
+  }));
+  if (failure) throw (failure as { readonly error: unknown }).error;
+}
 
 /** The open files of the lanes. */
 class OpenFiles<File extends Disposable> implements Disposable {
@@ -68,28 +119,19 @@ class OpenFiles<File extends Disposable> implements Disposable {
   }
 }
 
-/** Reads with this thread, and needs no native library. */
+/** Reads with this thread, hashes with those of the system's library, and needs no native library. */
 export function readerHere(): BlockReader {
   const files = new OpenFiles<Deno.FsFile>();
-  const readPart = (file: Deno.FsFile, start: number, into: Uint8Array<ArrayBuffer>, hashed: boolean): PartRead => {
-    const hash = hashed ? createHash("sha256") : undefined;
-    file.seekSync(start, Deno.SeekMode.Start);
-    for (let at = 0; at < into.length;) {
-      const piece = into.subarray(at, at + PIECE_BYTES), read = file.readSync(piece);
-      if (read === null) return { length: at, hash: undefined };
-      hash?.update(piece.subarray(0, read));
-      at += read;
-    }
-    return { length: into.length, hash: hash?.digest("hex") };
-  };
   return {
     async read(parts, into, hashed) {
-      const read: PartRead[] = [];
+      const read: Promise<PartRead>[] = [];
       for (const [i, { lane, path, start, bytes }] of parts.entries()) {
-        const file = await files.at(lane, path, openToRead);
-        read.push(readPart(file, start, into.subarray(i * bytes, (i + 1) * bytes), hashed));
+        const file = await files.at(lane, path, openToRead), part = into.subarray(i * bytes, (i + 1) * bytes);
+        file.seekSync(start, Deno.SeekMode.Start);
+        const length = readFully(file, part), isHashed = hashed && length === bytes;
+        read.push((isHashed ? digest(part) : Promise.resolve(undefined)).then((hash) => ({ length, hash })));
       }
-      return read;
+      return await Promise.all(read);
     },
     [Symbol.dispose]: () => files[Symbol.dispose](),
   };

@@ -4,14 +4,13 @@
 import { dtypeBytes, numel, type State } from "../../graph/ir.ts";
 import { bytesText, table } from "../report/plan_report.ts";
 import { computedType, numbersOf, type TypedArray, typedArray } from "../typed_array.ts";
+import { readBlocks, readerHere } from "./block_reader.ts";
 import { CheckpointError } from "./error.ts";
-import { digest } from "./files.ts";
 import { tensorsIn } from "./headers.ts";
-import { BLOCK_BYTES, type Checkpoint, MANIFEST, type Manifest, namesText, type SavedFile } from "./manifest.ts";
+import { BLOCK_BYTES, type Checkpoint, fileOf, MANIFEST, type Manifest, namesText } from "./manifest.ts";
 import { findCheckpoints } from "./open.ts";
 import { type Destination, readStates } from "./read.ts";
 import { STATE_FILE } from "./save.ts";
-import { openToRead, readFully } from "../weights/safetensors.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
 
@@ -114,20 +113,12 @@ export async function damages(
       "compare the files with the hashes of whoever published them (sha256sum)",
     );
   }
-  const damaged = new Map<string, number[]>(), blocks = blocksOf(files);
+  const damaged = new Map<string, number[]>();
   let done = 0;
-  const work = async () => {
-    const buffer = new Uint8Array(BLOCK_BYTES);
-    for (const { name, block, bytes, hash } of blocks) {
-      const part = buffer.subarray(0, bytes);
-      using file = openToRead(`${path}/${name}`);
-      await file.seek(block * BLOCK_BYTES, Deno.SeekMode.Start);
-      const read = readFully(file, part), found = await digest(part);
-      if (read < bytes || found !== hash) damaged.set(name, [...damaged.get(name) ?? [], block]);
-      progress(done += bytes, all);
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(8, navigator.hardwareConcurrency) }, work));
+  await readBlocks(blocksOf(checkpoint), readerHere, ({ name, number, bytes, hash }, read) => {
+    if (read.length < bytes || read.hash !== hash) damaged.set(name, [...damaged.get(name) ?? [], number]);
+    progress(done += bytes, all);
+  });
   return files.flatMap(([name, { bytes }]) => {
     const bad = damaged.get(name)?.sort((a, b) => a - b);
     if (!bad) return [];
@@ -139,13 +130,14 @@ export async function damages(
   });
 }
 
-/** The blocks of files, each with the hash that it should have. */
-function* blocksOf(files: readonly (readonly [string, SavedFile])[]) {
-  for (const [name, { bytes, sha256 }] of files) {
-    for (let block = 0; block === 0 || block * BLOCK_BYTES < bytes; block++) {
-      yield { name, block, bytes: Math.min(BLOCK_BYTES, bytes - block * BLOCK_BYTES), hash: sha256[block] };
-    }
-  }
+/** The blocks of all files, each with the hash that it should have. */
+function blocksOf(checkpoint: Checkpoint) {
+  return Object.entries(checkpoint.manifest.files).flatMap(([name, { bytes, sha256 }]) =>
+    Array.from({ length: Math.max(1, Math.ceil(bytes / BLOCK_BYTES)) }, (_, number) => {
+      const start = number * BLOCK_BYTES, path = fileOf(checkpoint, name), hash = sha256[number];
+      return { name, number, path, start, bytes: Math.min(BLOCK_BYTES, bytes - start), hashed: true, hash };
+    })
+  );
 }
 
 /** In what two checkpoints differ, a line for each tensor; none where all tensors are the same, bit for bit. */

@@ -4,7 +4,7 @@ import { type DType, dtypeBytes, numel, type State } from "../../graph/ir.ts";
 import type { Box } from "../../graph/layout.ts";
 import { converted, type FileType, unitOf } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { type BlockReader, LANES, type Part, type PartRead, type PlacedPart, readerHere } from "./block_reader.ts";
+import { type Block, type BlockReader, type PartRead, readBlocks, readerHere } from "./block_reader.ts";
 import { sha256 } from "./files.ts";
 import { BLOCK_BYTES, type Checkpoint, fileOf, namesText, type SavedFile } from "./manifest.ts";
 import { stretches } from "./pieces.ts";
@@ -33,9 +33,6 @@ interface Copy {
   readonly name: string;
 }
 
-/** So many read and compare at once: two keep two processors busy, and two more the disk while those compare. */
-const READERS = 4;
-
 /** Where states are put. */
 export type Destination = Pick<StateMemory, "write">;
 
@@ -58,40 +55,10 @@ export async function readStates(from: Checkpoint, wanted: readonly Wanted[], op
   const blocks = copiesOf(from, wanted, options.rank ?? 0).flatMap(([file, list]) =>
     blocksOf(fileOf(from, file), from.manifest.files[file], list.sort((a, b) => a.begin - b.begin), options.verify)
   );
-  let failure: { readonly error: unknown } | undefined;
-  /** Goes through stretches of blocks side by side, each from front to back, so that the system reads ahead. */
-  const readAll = async (stretches: readonly (readonly Block[])[]) => {
-    using reader = (options.reader ?? readerHere)();
-    let room: Uint8Array<ArrayBuffer> | undefined; // made when a block needs it, as most go straight to their places
-    for (let i = 0; i < stretches[0].length || i < stretches[1].length; i++) {
-      const blocks = stretches.flatMap((stretch, lane) => stretch[i] ? [{ ...stretch[i], lane }] : []);
-      const kind = ({ bytes, hash, stretches }: Block) => `${bytes} ${hash !== undefined} ${stretches !== undefined}`;
-      for (const alike of Map.groupBy(blocks, kind).values()) {
-        if (failure) return;
-        const hashed = alike[0].hash !== undefined;
-        if (reader.place && alike.every(isPlaced)) {
-          const read = await reader.place(alike, hashed);
-          alike.forEach((block, k) => check(block, read[k]));
-          continue;
-        }
-        room ??= new Uint8Array(LANES * Math.max(...stretches.flat().map(({ bytes }) => bytes)));
-        const read = await reader.read(alike, room, hashed);
-        for (const [k, block] of alike.entries()) {
-          check(block, read[k]);
-          await scatter(room.subarray(k * block.bytes, (k + 1) * block.bytes), block, options.memory);
-        }
-      }
-    }
-  };
-  const stretch = (n: number) => {
-    const bound = (k: number) => Math.round(blocks.length * k / (READERS * LANES));
-    return blocks.slice(bound(n), bound(n + 1));
-  };
-  await Promise.all(Array.from({ length: READERS }, (_, reader) => {
-    const own = Array.from({ length: LANES }, (_, lane) => stretch(reader * LANES + lane));
-    return readAll(own).catch((error) => failure ??= { error });
-  }));
-  if (failure) throw (failure as { readonly error: unknown }).error;
+  await readBlocks(blocks, options.reader ?? readerHere, async (block, read, bytes) => {
+    check(block, read);
+    if (bytes) await scatter(bytes, block, options.memory);
+  });
 }
 
 /** What comes from each file. The headers of files are read until all that is wanted is found, beginning with those of the same rank:
@@ -179,21 +146,17 @@ export function checkStates({ path, manifest }: Checkpoint, states: readonly Sta
   }
 }
 
-/** A block of a file, or a part of it that is needed. */
-interface Block extends Omit<Part, "lane"> {
-  /** What its SHA-256 has to be. */
+/** A block of a file, or a part of it that is needed. Its stretches are known where no byte is changed on its way or goes to two places. */
+interface WantedBlock extends Block {
+  /** What its SHA-256 has to be, where that is compared. */
   readonly hash: string | undefined;
   /** What it has of copies, in the order of the file. */
   readonly copies: readonly Copy[];
-  /** The same, where no byte is changed on its way or goes to two places. */
-  readonly stretches: PlacedPart["stretches"] | undefined;
 }
-
-const isPlaced = <B extends Block>(block: B): block is B & Pick<PlacedPart, "stretches"> => !!block.stretches;
 
 /** The blocks that copies need. Those with hashes are whole; without, stretches of the file that are no longer than one.
  * @param copies in the order of the file. */
-function blocksOf(path: string, { bytes, sha256 }: SavedFile, copies: readonly Copy[], verify: boolean): Block[] {
+function blocksOf(path: string, { bytes, sha256 }: SavedFile, copies: readonly Copy[], verify: boolean): WantedBlock[] {
   if (!verify || sha256.length === 0) return stretchesOf(path, copies);
   const byNumber = new Map<number, Copy[]>();
   for (const copy of copies) {
@@ -203,17 +166,17 @@ function blocksOf(path: string, { bytes, sha256 }: SavedFile, copies: readonly C
       list.push(partOf(copy, k * BLOCK_BYTES, (k + 1) * BLOCK_BYTES));
     }
   }
-  return [...byNumber].map(([k, inside]): Block => {
+  return [...byNumber].map(([k, inside]): WantedBlock => {
     const start = k * BLOCK_BYTES;
     return {
-      ...{ path, start, bytes: Math.min(BLOCK_BYTES, bytes - start), hash: sha256[k] },
+      ...{ path, start, bytes: Math.min(BLOCK_BYTES, bytes - start), hashed: true, hash: sha256[k] },
       ...{ copies: inside, stretches: placesOf(start, inside) },
     };
   });
 }
 
 /** Copies in stretches of a file, each as many as fit into a block's bytes. */
-function stretchesOf(path: string, copies: readonly Copy[]): Block[] {
+function stretchesOf(path: string, copies: readonly Copy[]): WantedBlock[] {
   const found: { start: number; end: number; copies: Copy[] }[] = [];
   for (const copy of copies) {
     const unit = unitOf(copy.saved).bytes, most = Math.floor(BLOCK_BYTES / unit) * unit;
@@ -226,8 +189,11 @@ function stretchesOf(path: string, copies: readonly Copy[]): Block[] {
       }
     }
   }
-  return found.map(({ start, end, copies }): Block => {
-    return { path, start, bytes: end - start, hash: undefined, copies, stretches: placesOf(start, copies) };
+  return found.map(({ start, end, copies }): WantedBlock => {
+    return {
+      ...{ path, start, bytes: end - start, hashed: false, hash: undefined },
+      ...{ copies, stretches: placesOf(start, copies) },
+    };
   });
 }
 
@@ -251,7 +217,7 @@ function partOf(copy: Copy, from: number, to: number): Copy {
 }
 
 /** @throws {CheckpointError} where a block is not what was written. */
-function check({ path, start, bytes, hash, copies }: Block, read: PartRead): void {
+function check({ path, start, bytes, hash, copies }: WantedBlock, read: PartRead): void {
   if (read.length < bytes) throw damaged(path, start, copies[0].name, "the file ends before");
   if (read.hash !== hash) throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
 }
@@ -259,7 +225,7 @@ function check({ path, start, bytes, hash, copies }: Block, read: PartRead): voi
 /** Puts what a block has in place; what lies side by side in memory goes there at once. */
 async function scatter(
   block: Uint8Array<ArrayBuffer>,
-  { start, copies }: Block,
+  { start, copies }: WantedBlock,
   memory: Destination,
 ): Promise<void> {
   const parts = copies.map(({ begin, bytes, skip, length, to, saved, wanted }) => {

@@ -1,8 +1,9 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { library } from "../../../ffi/library.ts";
-import { type BlockReader, nativeReader, readerHere } from "../../../train/checkpoint/block_reader.ts";
+import { type BlockReader, nativeReader, readBlocks, readerHere } from "../../../train/checkpoint/block_reader.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { sha256 } from "../../../train/checkpoint/files.ts";
+import { temporaryFolder } from "../../data/fixture.ts";
 
 library(); // which stays open
 
@@ -36,6 +37,43 @@ for (const [name, open] of Object.entries(readers)) {
     } finally {
       await Deno.remove(folder, { recursive: true });
     }
+  });
+
+  Deno.test(`each of many blocks is read once, with the hash that it has alone, by ${name}`, async () => {
+    await using folder = await temporaryFolder();
+    const blocks = ["a", "b", "c"].flatMap((file, f) => {
+      Deno.writeFileSync(`${folder.path}/${file}`, content.subarray(f));
+      return Array.from({ length: 14 }, (_, k) => ({
+        ...{
+          path: `${folder.path}/${file}`,
+          start: k * 99_991,
+          bytes: Math.min(99_991, content.length - f - k * 99_991),
+        },
+        ...{ hashed: k !== 5, expected: content.subarray(f).subarray(k * 99_991, (k + 1) * 99_991) },
+      }));
+    });
+    const visited = new Set<string>();
+    await readBlocks(blocks, open, async ({ path, start, hashed, expected }, { length, hash }, bytes) => {
+      await Promise.resolve(); // nothing may be read over these bytes meanwhile
+      assertEquals([length, hash], [expected.length, hashed ? sha256(expected) : undefined]);
+      assertEquals(bytes, expected);
+      visited.add(`${path} ${start}`);
+    });
+    assertEquals(visited.size, blocks.length);
+  });
+
+  Deno.test(`the first failure ends the reading of blocks by ${name}`, async () => {
+    await using folder = await temporaryFolder();
+    const path = `${folder.path}/a`;
+    Deno.writeFileSync(path, content);
+    const blocks = Array.from({ length: 1000 }, (_, k) => ({ path, start: k * 1000, bytes: 1000, hashed: false }));
+    let visits = 0;
+    const read = () =>
+      readBlocks(blocks, open, () => {
+        if (++visits === 20) throw new CheckpointError("it is full", "room", "make some");
+      });
+    await assertRejects(read, CheckpointError, "it is full");
+    assert(visits < 100, `${visits} blocks were read`);
   });
 
   Deno.test(`a file that is not there is refused by name, read by ${name}`, async () => {
