@@ -1,10 +1,12 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { type Batch, makeBatch } from "../../data/batch.ts";
 import { openDataset, texts } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { Loader, type LoaderOptions } from "../../data/loader.ts";
 import { type LoaderState, mergeStates } from "../../data/loader_state.ts";
+import { sourceOf } from "../../data/mixture.ts";
+import { prefetch, type Prefetcher } from "../../data/prefetch.ts";
 import { share } from "../../data/share.ts";
 import { someTexts, take, temporaryFolder, writeShards } from "./fixture.ts";
 
@@ -102,72 +104,141 @@ Deno.test("a state is refused where its text or the order of it is another", asy
   await refused({});
 });
 
-Deno.test("any run goes on as the one that is not interrupted, and reads each document once an epoch", async () => {
-  const upTo = (max: number) => fc.integer({ min: 1, max });
-  const source = fc.record({ sizes: fc.array(upTo(12), { minLength: 1, maxLength: 6 }), weight: upTo(5) });
-  /** Ranks, rows of each, workers of each, and batches until the next state. */
-  const leg = fc.record({ dataRanks: upTo(3), batchSize: upTo(3), workers: upTo(3), batches: upTo(6) });
-  const cases = fc.record({
-    sources: fc.array(source, { minLength: 1, maxLength: 3 }),
-    legs: fc.array(leg, { minLength: 1, maxLength: 3 }),
-    ...{ lanes: upTo(5), window: fc.nat(6), shuffle: fc.option(fc.nat(), { nil: undefined }) },
-  });
-  await fc.assert(
-    fc.asyncProperty(cases, async ({ sources, legs, lanes, window, shuffle }) => {
-      await using folder = await temporaryFolder();
-      const mixture = [];
-      for (const [n, { sizes, weight }] of sources.entries()) {
-        const path = `${folder.path}/${n}`;
-        await Deno.mkdir(path);
-        for (const [shard, size] of sizes.entries()) {
-          // all lanes have documents enough, each of 12 tokens, which tell source, shard and line; some lines are bad
-          const lines = Array.from({ length: size + 2 * lanes }, (_, line) => {
-            return line % 7 === 3 ? "{" : JSON.stringify({ text: `${n}${shard}${String(line).padStart(8, "0")}` });
-          });
-          await Deno.writeTextFile(`${path}/${shard}.jsonl`, lines.join("\n"));
-        }
-        mixture.push({ name: String(n), data: { name: "files", path }, weight });
-      }
-      const options = {
-        ...{ dataset: { mixture }, tokenizer: "bytes", seqLen: 5, lanes, shuffle },
-        ...{ shuffleWindow: window, skipBad: true },
-      };
-      await using whole = await Loader.open({ ...options, batchSize: 1 });
-      let state = json(whole.state());
-      const rows: string[] = [],
-        cut = (batch: Batch, row: number) => String(batch.tokens.subarray(5 * row, 5 * row + 5));
-      for (const { dataRanks, batchSize, workers, batches } of legs) {
-        const ranks = [];
-        for (let n = 0; n < dataRanks * workers; n++) {
-          const [dataRank, worker] = [n % dataRanks, Math.floor(n / dataRanks)];
-          ranks.push(await Loader.open({ ...options, state, dataRanks, batchSize, workers, dataRank, worker }));
-        }
-        const filled = Array.from({ length: dataRanks }, () => makeBatch(batchSize, 5));
-        for (let n = 0; n < batches; n++) {
-          for (const [n, loader] of ranks.entries()) await loader.fill(filled[n % dataRanks]);
-          for (const batch of filled) for (let row = 0; row < batchSize; row++) rows.push(cut(batch, row));
-        }
-        state = json(mergeStates(ranks.map((loader) => loader.state())));
-        for (const loader of ranks) await loader[Symbol.asyncDispose]();
-      }
-      for (const row of rows) assertEquals(row, cut((await whole.next())!, 0));
-      assertEquals(state.lanes, json(whole.state()).lanes);
+/** Runs of the random test; `RUNS=300` raises their number. */
+const RUNS = Number(Deno.env.get("RUNS") ?? 25), SEED = 16, SEQ_LEN = 5;
+const upTo = (max: number) => fc.integer({ min: 1, max });
 
-      // one epoch of the first source: every document that can be read, once
-      const { sizes } = sources[0], read: string[] = [];
-      const shards = (await openDataset(mixture[0].data, { shuffle, shuffleWindow: window, onBad: () => {} })).shards;
-      for (let lane = 0; lane < lanes; lane++) {
-        for (const { shard, ...part } of share(lane, lanes, shards.length)) {
-          for await (const document of shards[shard].read({ from: 0, ...part }, 4)) {
-            read.push("text" in document ? document.text : "");
-          }
-        }
+/** A stretch of a run: ranks, rows and workers of each, batches until its state is saved, and those that each reads then, until it is killed. */
+const legs = fc.array(
+  fc.record({
+    ...{ dataRanks: upTo(3), batchSize: upTo(3), workers: upTo(3), batches: fc.nat(6) },
+    lost: fc.array(fc.nat(4), { minLength: 9, maxLength: 9 }),
+  }),
+  { minLength: 1, maxLength: 3 },
+);
+
+/** What is read, and how. */
+const corpora = fc.record({
+  sources: fc.array(fc.record({ sizes: fc.array(upTo(12), { minLength: 1, maxLength: 6 }), weight: upTo(5) }), {
+    ...{ minLength: 1, maxLength: 3 },
+  }),
+  ...{ lanes: upTo(5), shuffleWindow: fc.nat(6), shuffle: fc.option(fc.nat(), { nil: undefined }) },
+});
+
+/** Writes the files of the sources. All lanes have documents enough; each tells its source, shard and line; some lines are bad.
+ * @returns the mixture, and the documents of each source that can be read. */
+async function writeSources(
+  { sources, lanes }: { sources: { sizes: number[]; weight: number }[]; lanes: number },
+  folder: string,
+) {
+  const mixture = [], readable = [];
+  for (const [n, { sizes, weight }] of sources.entries()) {
+    const path = `${folder}/${n}`, good: string[] = [];
+    await Deno.mkdir(path);
+    for (const [shard, size] of sizes.entries()) {
+      const lines = Array.from({ length: size + 2 * lanes }, (_, line) => {
+        if (line % 7 === 3) return "{";
+        const text = `${n}/${shard}/${line}`.padEnd(8 + line % 5, ".");
+        good.push(text);
+        return JSON.stringify({ text });
+      });
+      await Deno.writeTextFile(`${path}/${shard}.jsonl`, lines.join("\n"));
+    }
+    mixture.push({ name: String(n), data: { name: "files", path }, weight });
+    readable.push(good.sort());
+  }
+  return { mixture, readable };
+}
+
+/** Windows of a batch. */
+const windowsOf = ({ tokens, targets, rows }: Batch): number[][] =>
+  Array.from({ length: rows }, (_, row) => {
+    const end = SEQ_LEN * (row + 1);
+    return [...tokens.subarray(end - SEQ_LEN, end), targets[end - 1]];
+  });
+
+/** A data rank whose workers take turns in this thread, as `prefetch` has them in threads. */
+async function inTurn(
+  options: LoaderOptions & { workers: number },
+): Promise<Pick<Prefetcher, "next" | "state"> & AsyncDisposable> {
+  const crew: Loader[] = [], batch = makeBatch(options.batchSize, options.seqLen);
+  for (let worker = 0; worker < options.workers; worker++) crew.push(await Loader.open({ ...options, worker }));
+  return {
+    async next() {
+      let rows = 0;
+      for (const loader of crew) {
+        await loader.fill(batch);
+        rows += batch.rows;
       }
-      const good = sizes.map((size) =>
-        Array.from({ length: size + 2 * lanes }, (_, n) => n).filter((n) => n % 7 !== 3).length
-      );
-      assertEquals([read.length, new Set(read).size], Array(2).fill(good.reduce((a, b) => a + b)));
-    }),
-    { numRuns: 25 },
-  );
+      return Object.assign(batch, { rows });
+    },
+    state: () => mergeStates(crew.map((loader) => loader.state())),
+    async [Symbol.asyncDispose]() {
+      for (const loader of crew) await loader[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** The property: a run in legs, each of which is killed and goes on from what was saved, has the rows of one that is not. */
+function killedRuns(open: typeof inTurn) {
+  return fc.asyncProperty(corpora, legs, async ({ sources, lanes, ...order }, legs) => {
+    await using folder = await temporaryFolder();
+    const { mixture, readable } = await writeSources({ sources, lanes }, folder.path);
+    const options = { dataset: { mixture }, tokenizer: "bytes", seqLen: SEQ_LEN, lanes, skipBad: true, ...order };
+    await using whole = await Loader.open({ ...options, batchSize: 1 });
+    const expected = async () => windowsOf((await whole.next())!)[0], windows: number[][] = [];
+    let state = json(whole.state());
+    for (const { dataRanks, batches, lost, ...leg } of legs) {
+      const ranks = [];
+      for (let dataRank = 0; dataRank < dataRanks; dataRank++) {
+        ranks.push(await open({ ...options, ...leg, state, dataRanks, dataRank }));
+      }
+      for (let n = 0; n < batches; n++) for (const rank of ranks) windows.push(...windowsOf((await rank.next())!));
+      state = json(mergeStates(ranks.map((rank) => rank.state())));
+      for (const [n, rank] of ranks.entries()) {
+        for (let batch = 0; batch < lost[n]; batch++) await rank.next();
+        const waiting = rank.next().catch(({ message }) => assertEquals(message, "The loader is closed"));
+        await rank[Symbol.asyncDispose]();
+        await waiting;
+      }
+    }
+    for (const window of windows) assertEquals(window, await expected());
+    assertEquals(state.lanes, json(whole.state()).lanes);
+
+    // What follows, until each lane has passed over each source once.
+    await using rest = await Loader.open({ ...options, batchSize: 1, state });
+    while (rest.state().lanes.some(({ cursors }) => cursors.some(({ epoch }) => epoch === 0))) {
+      windows.push(windowsOf((await rest.next())!)[0]);
+    }
+    const weights = mixture.map(({ weight }) => weight);
+    for (const [source, { data }] of mixture.entries()) {
+      const { shards } = await openDataset(data, { ...order, onBad: () => {} }), seen: string[] = [];
+      for (let lane = 0; lane < lanes; lane++) {
+        const own = windows.filter((_, n) =>
+          n % lanes === lane && sourceOf(weights, lane, Math.floor(n / lanes)) === source
+        );
+        let inEpoch = 0;
+        for (const { shard, ...part } of share(lane, lanes, shards.length)) {
+          for await (const _ of shards[shard].read({ from: 0, ...part }, 0)) inEpoch++;
+        }
+        seen.push(...documentsOf(own.flat()).slice(0, inEpoch));
+      }
+      assertEquals(seen.sort(), readable[source]);
+    }
+  });
+}
+
+/** The documents that end in a stream of the byte tokenizer: 256 begins one, and 257 ends it. */
+function documentsOf(stream: readonly number[]): string[] {
+  const pieces = String.fromCharCode(...stream).split("\u0101").slice(0, -1);
+  assert(pieces.every((piece) => piece.startsWith("\u0100")));
+  return pieces.map((piece) => piece.slice(1));
+}
+
+Deno.test("any run that is killed goes on as the one that is not, and reads each document once an epoch", async () => {
+  await fc.assert(killedRuns(inTurn), { numRuns: RUNS, seed: SEED });
+});
+
+Deno.test("so does one whose workers are threads, which are terminated while they read", async () => {
+  await fc.assert(killedRuns(prefetch), { numRuns: Math.ceil(RUNS / 8), seed: SEED });
 });
