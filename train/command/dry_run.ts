@@ -3,32 +3,29 @@
 import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../../ffi/device.ts";
 import { LibraryError } from "../../ffi/library.ts";
 import type { State } from "../../graph/ir.ts";
-import { numParameters } from "../../model/module.ts";
 import { Mesh } from "../../parallel/mesh.ts";
-import { alternativeLines, alternatives, type Need } from "../report/alternatives.ts";
 import { type CheckpointPlan, checkpointPlanText, planCheckpoints } from "../checkpoint/plan.ts";
 import {
   type Config,
   cut,
   exportDtype,
   float8Options,
-  meshChoices,
-  meshOf,
-  modelOf,
   type PlanArguments,
   trainOptions,
   writing,
 } from "../config/config.ts";
-import { fitText, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
 import { float8Lines } from "../float8.ts";
-import { planMesh } from "../report/mesh_plan.ts";
+import { fitText, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
+import { complete, tokensPerStep } from "../options.ts";
+import { sectionRuns } from "../pipeline.ts";
+import { precisionOf, precisionText } from "../precision.ts";
 import { meshPlanPage } from "../report/mesh_plan_page.ts";
 import { meshPlanText } from "../report/mesh_plan_text.ts";
-import { complete, tokensPerStep } from "../options.ts";
 import { deviceFit, deviceFitText, planText } from "../report/plan_report.ts";
-import { precisionOf, precisionText } from "../precision.ts";
 import { frontierText, rematText } from "../report/remat_report.ts";
-import { type CompiledStep, compileStep, planStep, type StepOptions } from "../step_plan.ts";
+import { stepTime, stepTimeText } from "../report/step_time.ts";
+import { type CompiledStep, compileStep } from "../step_plan.ts";
+import { deviceSpeeds, meshPlan, needOf, stepOptions, whatFits, whatFitsDevice } from "./plans.ts";
 
 /** The device of this machine; without a native library a plan is made for f32 and says so. */
 export function deviceHere(options: DeviceOptions): { info?: DeviceInfo; memory?: ProcessMemory } {
@@ -42,15 +39,6 @@ export function deviceHere(options: DeviceOptions): { info?: DeviceInfo; memory?
   }
 }
 
-/** What the step of a configuration is compiled with.
- * @param mesh of its ranks; that of rank 0 is compiled. */
-function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?: Mesh): StepOptions {
-  const options = complete(trainOptions(config, mesh)), precision = precisionOf(options.precision, options.dtype, info);
-  const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
-  const ranks = mesh && mesh.size > 1 ? { ...options.parallelism, mesh, rank: 0 } : undefined;
-  return { ...options, precision, threads, ranks, evaluate: options.validation };
-}
-
 /** What the checkpoints of a run take.
  * @param diskSpeed bytes a second. */
 export function checkpointsOf(config: Config, { spread, plan }: CompiledStep, diskSpeed?: number): CheckpointPlan {
@@ -62,8 +50,10 @@ export function checkpointsOf(config: Config, { spread, plan }: CompiledStep, di
 /** The plan of one process.
  * @param asked `deviceMemory`: bytes to compare it with, instead of this machine's memory.
  * @returns whether it fits, as far as that is known. */
-export function printPlan(config: Config, { deviceMemory, diskSpeed }: PlanArguments = {}): boolean {
-  const options = complete(trainOptions(config)), { info, memory } = deviceHere({ threads: options.threads });
+export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
+  const { deviceMemory, diskSpeed } = asked,
+    options = complete(trainOptions(config)),
+    { info, memory } = deviceHere({ threads: options.threads });
   const step = stepOptions(config, info), whole = compileStep(step);
   const compiled = memory ? withStagingThatFits(whole, memory) : whole;
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
@@ -77,7 +67,12 @@ export function printPlan(config: Config, { deviceMemory, diskSpeed }: PlanArgum
     ? compiled
     : compileStep({ ...step, remat: { mode: "memory_budget", fraction: 1 } });
   if (search) console.log(frontierText(search.frontier()));
-  const device = deviceFit(compiled.plan.arenaBytes, deviceMemory);
+  const speeds = deviceSpeeds(asked), device = deviceFit(compiled.plan.arenaBytes, deviceMemory);
+  if (speeds) {
+    const runs = sectionRuns(undefined, options.accumulation), tokens = tokensPerStep(options);
+    const sections = compiled.program.sections.map((section) => ({ ...section, runs: runs.get(section.name) ?? 0 }));
+    console.log(stepTimeText(stepTime({ speeds, sections, collectives: [], tokens })));
+  }
   if (device) console.log(`Device\n  ${deviceFitText(compiled.plan.arenaBytes, device)}`);
   else console.log(`Machine\n  ${fitText(compiled, memory)}`);
   const limit = device ? { limit: device.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes } : memory && {
@@ -85,58 +80,24 @@ export function printPlan(config: Config, { deviceMemory, diskSpeed }: PlanArgum
     need: (planned: PlannedStep) => neededBytes(withStagingThatFits(planned, memory), memory).all,
   };
   if (!limit || limit.need(compiled) <= limit.limit) return true;
-  whatFits(config, new Mesh({}, 1), compiled, info, limit).forEach((line) => console.log(`  ${line}`));
+  whatFits(config, new Mesh({}, 1), needOf(compiled, limit), info, limit).forEach((line) => console.log(`  ${line}`));
   return false;
 }
 
 /** The plan of a rank of a mesh, on the console and in the files that are asked for.
  * @returns whether it fits into the device that it is compared with, if any. */
 export function printMeshPlan(config: Config, mesh: Mesh, asked: PlanArguments): boolean {
-  const { json, page, deviceMemory, diskSpeed } = asked,
-    { model, device: { threads } } = config,
-    { info } = deviceHere({ threads });
-  const plan = cut(() =>
-    planMesh({
-      ...stepOptions(config, info, mesh),
-      model: modelOf(config),
-      name: `${model.name}/${model.flavor}`,
-      ranks: { mesh, ...meshChoices(config) },
-      deviceMemory,
-      exportDtype: exportDtype(config),
-      diskSpeed,
-    })
-  );
+  const { info } = deviceHere({ threads: config.device.threads }),
+    plan = cut(() => meshPlan(config, mesh, asked, info));
   console.log(meshPlanText(plan));
-  const files = [[json, () => `${JSON.stringify(plan, null, 2)}\n`], [page, () => meshPlanPage(plan)]] as const;
+  const files = [[asked.json, () => `${JSON.stringify(plan, null, 2)}\n`], [
+    asked.page,
+    () => meshPlanPage(plan),
+  ]] as const;
   for (const [path, text] of files) {
     if (path !== undefined) writing(path, "name another file", () => Deno.writeTextFileSync(path, text()));
   }
-  return plan.device?.fits ?? true;
-}
-
-/** Memory that a step has to fit into, and how much it needs of that. */
-interface Limit {
-  readonly limit: number;
-  readonly need: (planned: PlannedStep) => number;
-}
-
-/** What to change in a configuration that does not fit, a line each.
- * @param planned its step. @param info of the device that it would run on. */
-export function whatFits(
-  config: Config,
-  mesh: Mesh,
-  planned: PlannedStep,
-  info: DeviceInfo | undefined,
-  { limit, need }: Limit,
-): string[] {
-  const needOf = (planned: PlannedStep): Need => {
-    const { parameter, gradient, moment } = planned.plan.categories;
-    return { bytes: need(planned), stateBytes: parameter + gradient + moment };
-  };
-  const plan = (changed: Config): Need => {
-    const isSpread = changed.parallelism.data_parallel_shard_degree > 0;
-    return needOf(planStep(stepOptions(changed, info, meshOf(changed, isSpread ? undefined : mesh.size))));
-  };
-  const parameters = numParameters(modelOf(config));
-  return alternativeLines(alternatives(config, { limit, parameters, mesh, now: needOf(planned), plan }), limit);
+  if (plan.device === null || plan.device.fits) return true;
+  console.log(`To fit\n${whatFitsDevice(config, mesh, plan, info).map((line) => `  ${line}`).join("\n")}`);
+  return false;
 }

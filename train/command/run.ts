@@ -18,7 +18,8 @@ import {
   writing,
 } from "../config/config.ts";
 import { float8Lines } from "../float8.ts";
-import { checkpointsOf, deviceHere, whatFits } from "./dry_run.ts";
+import { checkpointsOf, deviceHere } from "./dry_run.ts";
+import { needOf, whatFits } from "./plans.ts";
 import { JsonLines } from "../report/json_lines.ts";
 import type { LiveServer } from "../report/live/live_server.ts";
 import { type BarTerminal, durationText, ProgressBar, StepClock, takesText } from "../report/progress.ts";
@@ -55,7 +56,7 @@ async function openTrainer(config: Config): Promise<Trainer> {
       limit: memory.availableBytes,
       need: (p: PlannedStep) => neededBytes(withStagingThatFits(p, memory), memory).all,
     };
-    throw new MemoryError(compiled, memory, whatFits(config, mesh, compiled, info, limit));
+    throw new MemoryError(compiled, memory, whatFits(config, mesh, needOf(compiled, limit), info, limit));
   }
 }
 

@@ -1,13 +1,14 @@
 /**
  * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch` (also with
  * `true` or `false` behind it), `--section.no_switch`, where `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
- * `--mesh`, `--nproc`, `--hosts`, `--host`, `--restarts`, `--elastic`, `--log-rank`, `--plan-json`, `--plan-page`, `--device-memory`, `--disk-speed`,
+ * `--mesh`, `--nproc`, `--hosts`, `--host`, `--restarts`, `--elastic`, `--log-rank`, `--plan-json`, `--plan-page`, `--device-memory`, `--device-tflops`,
+ * `--device-bandwidth`, `--link`, `--tokens`, `--disk-speed`,
  * `--print-config`, `--quiet`, `--help`.
  * @module
  */
 import { type Host, readHosts } from "../../launch/hosts.ts";
 import { ALL_AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
-import { bytesOf } from "./bytes.ts";
+import { amountOf, bytesOf, rateOf } from "./bytes.ts";
 import type { Entry } from "./entry.ts";
 import { type Problem, show } from "./problem.ts";
 import { foreignKey, foreignKind, type Kind } from "./torchtitan.ts";
@@ -53,6 +54,14 @@ export interface PlanArguments {
   readonly deviceMemory?: number;
   /** `--disk-speed`: bytes a second that all ranks together write into the folder of the checkpoints. */
   readonly diskSpeed?: number;
+  /** `--device-tflops`: FLOP a second of a device. */
+  readonly deviceFlops?: number;
+  /** `--device-bandwidth`: bytes a second of its memory. */
+  readonly deviceBandwidth?: number;
+  /** `--link`: bytes a second that a rank sends, by axis; `other` are all that are not named. */
+  readonly links?: Readonly<Record<string, number>>;
+  /** `--tokens`: how many a run trains on. */
+  readonly tokens?: number;
 }
 
 const PLAN_FLAGS: Readonly<Record<keyof PlanArguments, string>> = {
@@ -60,6 +69,10 @@ const PLAN_FLAGS: Readonly<Record<keyof PlanArguments, string>> = {
   page: "--plan-page",
   deviceMemory: "--device-memory",
   diskSpeed: "--disk-speed",
+  deviceFlops: "--device-tflops",
+  deviceBandwidth: "--device-bandwidth",
+  links: "--link",
+  tokens: "--tokens",
 };
 
 /** Splits arguments into entries; names are not looked up here, but for whether they take a value. */
@@ -80,8 +93,22 @@ export function readArguments(args: readonly string[]): Arguments {
       plan.deviceMemory = bytesOf(value);
       if (!plan.deviceMemory) bad(`--device-memory ${show(value)}`, "bytes such as 80GB or 512MiB", "add their unit");
     } else if (flag === "disk_speed") {
-      plan.diskSpeed = bytesOf(/^(.*)\/s$/.exec(value)?.[1] ?? "");
+      plan.diskSpeed = rateOf(value);
       if (!plan.diskSpeed) bad(`--disk-speed ${show(value)}`, "bytes a second such as 2GB/s", "add their unit");
+    } else if (flag === "device_bandwidth") {
+      plan.deviceBandwidth = rateOf(value);
+      if (!plan.deviceBandwidth) {
+        bad(`--device-bandwidth ${show(value)}`, "bytes a second such as 3TB/s", "add their unit");
+      }
+    } else if (flag === "device_tflops") {
+      plan.deviceFlops = (amountOf(value) ?? 0) * 1e12;
+      if (!plan.deviceFlops) bad(`--device-tflops ${show(value)}`, "a number above 0", "write --device-tflops 400");
+    } else if (flag === "tokens") {
+      plan.tokens = Math.round(amountOf(value) ?? 0);
+      if (!plan.tokens) bad(`--tokens ${show(value)}`, "a number above 0 such as 300B or 1T", "write --tokens 1T");
+    } else if (flag === "link") {
+      plan.links = readLinks(value);
+      if (!plan.links) bad(`--link ${show(value)}`, LINKS, "write for instance --link tp=450GB/s,400Gb/s");
     } else if (flag === "log_rank") {
       ranks.logRanks = readLogRanks(value);
       if (!ranks.logRanks) bad(`--log-rank ${show(value)}`, LOG_RANKS, "write for instance --log-rank 0,2");
@@ -153,6 +180,11 @@ export function readArguments(args: readonly string[]): Arguments {
     const flags = asked.map((key) => PLAN_FLAGS[key]).join(" and ");
     bad(`${flags} without --dry-run`, "--dry-run, which makes the plan", "add --dry-run, or delete it");
   }
+  const untimed = (["deviceBandwidth", "links", "tokens"] as const).filter((key) => plan[key] !== undefined);
+  if (untimed.length > 0 && plan.deviceFlops === undefined && problems.length === 0) {
+    const flags = untimed.map((key) => PLAN_FLAGS[key]).join(" and ");
+    bad(`${flags} without --device-tflops`, "how fast the device computes, too", "add --device-tflops 400");
+  }
   return { entries, configFile, help, dryRun, printConfig, quiet, elastic, ...ranks, plan, problems };
 }
 
@@ -167,6 +199,21 @@ export function readLogRanks(text: string): LogRanks | undefined {
   return /^\d+(,\d+)*$/.test(text) ? text.split(",").map(Number) : undefined;
 }
 
+const LINKS = "bytes or bits a second such as 400Gb/s, for all axes or behind the name of one";
+
+/** `400Gb/s`, or `tp=450GB/s,400Gb/s`; undefined where a text is neither. */
+function readLinks(text: string): Readonly<Record<string, number>> | undefined {
+  const links = text.split(",").map((part): [string, number | undefined] => {
+    const [speed, axis] = part.split("=").reverse();
+    return [
+      axis ?? "other",
+      axis === undefined || (ALL_AXES as readonly string[]).includes(axis) ? rateOf(speed) : undefined,
+    ];
+  });
+  const isGood = links.every(([, speed]) => speed) && new Set(links.map(([axis]) => axis)).size === links.length;
+  return isGood ? Object.fromEntries(links) as Record<string, number> : undefined;
+}
+
 /** Flags that take a value and are no keys, each with an example of it. */
 const VALUES: Readonly<Record<string, string>> = {
   mesh: "dp_shard=8,tp=8",
@@ -178,6 +225,10 @@ const VALUES: Readonly<Record<string, string>> = {
   plan_json: "plan.json",
   plan_page: "plan.html",
   device_memory: "80GB",
+  device_tflops: "400",
+  device_bandwidth: "3TB/s",
+  link: "400Gb/s",
+  tokens: "1T",
   disk_speed: "2GB/s",
 };
 

@@ -3,6 +3,7 @@
  * @module */
 import { gradientOf, sizeBytes, type State } from "../../graph/ir.ts";
 import { type Degrees, localShape, paddedAxes } from "../../graph/layout.ts";
+import { encode } from "../../graph/passes/encode.ts";
 import { recomputedFlops } from "../../graph/passes/remat.ts";
 import { fullPrecision } from "../../graph/passes/precision.ts";
 import { scopeText, withoutNumbers } from "../../graph/print.ts";
@@ -16,6 +17,7 @@ import { simulate, type StageTimes, type Timetable } from "../../parallel/pipeli
 import type { BoundPlan } from "../../parallel/plan.ts";
 import { type CheckpointPlan, planCheckpoints } from "../checkpoint/plan.ts";
 import { type DeviceFit, deviceFit, graphFlops, type MemoryUse, memoryUse } from "./plan_report.ts";
+import { type DeviceSpeeds, type StepTime, stepTime, type TimedSection } from "./step_time.ts";
 import { precisionText } from "../precision.ts";
 import type { Pipeline } from "../pipeline.ts";
 import { dataRankOf, type MeshLayout } from "../ranks.ts";
@@ -86,6 +88,8 @@ export interface MeshPlan {
   readonly memory: MemoryUse;
   /** The device that the memory was compared with; null: none. */
   readonly device: DeviceFit | null;
+  /** How long it takes on a device whose speeds are given; null: none are. */
+  readonly time: StepTime | null;
   /** The section that needs most memory: its peak is that of `memory`. */
   readonly largestIn: string;
   /** Its largest values. */
@@ -127,6 +131,8 @@ export interface MeshPlanOptions extends Omit<StepOptions, "model" | "ranks"> {
   readonly ranks: Omit<MeshLayout, "rank">;
   /** Bytes of a device, to compare with. */
   readonly deviceMemory?: number;
+  /** Speeds of a device, to say how long a step takes. */
+  readonly speeds?: DeviceSpeeds;
   /** Element type of parameters that a checkpoint saves alone; default: that of the run. */
   readonly exportDtype?: StoredType;
   /** Bytes a second that all ranks together write into a checkpoint. */
@@ -151,6 +157,8 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
   );
   const parameters = [...layouts.states.values()].filter((s) => s.kind === "parameter");
   const { numLayers, dim } = model.family.sizes, globalBatchSize = batch * dataRanks * accumulation;
+  const onPlaces = pipeline ? pipelinePlan(places, { pipeline, modules: planned.modules! }, accumulation) : null;
+  const tokens = globalBatchSize * seqLen, { speeds } = options;
   return {
     mesh: mesh.degrees,
     ranks: mesh.size,
@@ -161,13 +169,22 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
       localBatchSize: batch,
       globalBatchSize,
       microbatches: accumulation,
-      tokens: globalBatchSize * seqLen,
+      tokens,
     },
     precision: precisionText(precision ?? fullPrecision, dtype),
     parameters: parameters.map((s) => parameterPlan(s, stored.get(s.name)!, layouts, mesh)),
     collectives: collectives.filter(({ count }) => count > 0).toSorted((a, b) => b.bytes - a.bytes),
     memory: use,
     device: deviceFit(use.arena, options.deviceMemory),
+    time: speeds
+      ? stepTime({
+        speeds,
+        sections: timedSections(planned, sections),
+        collectives,
+        tokens,
+        stretch: stretchOf(onPlaces),
+      })
+      : null,
     largestIn: largest.graph.name,
     largest: largest.allocations.toSorted((a, b) => b.bytes - a.bytes).slice(0, 10)
       .map(({ label, bytes, use }) => ({ label, bytes, kept: use === "kept" })),
@@ -179,12 +196,25 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
       exportDtype: options.exportDtype,
       diskSpeed: options.diskSpeed,
     }),
-    pipeline: pipeline ? pipelinePlan(places, { pipeline, modules: planned.modules! }, accumulation) : null,
+    pipeline: onPlaces,
     flops: stepFlops(sections),
   };
 }
 
 const stepFlops = (sections: readonly SectionPlan[]): number => sections.reduce((n, s) => n + s.flops * s.runs, 0);
+
+/** The kernels of a step. */
+function timedSections({ plan }: StepPlan, sections: readonly SectionPlan[]): TimedSection[] {
+  const { sections: encoded } = encode(plan);
+  return sections.map(({ runs }, i) => ({ runs, instructions: encoded[i].instructions }));
+}
+
+/** How much longer the timetable is than its busiest rank works. */
+function stretchOf(pipeline: PipelinePlan | null): number {
+  if (!pipeline) return 1;
+  const { makespan, idle } = pipeline.timetable;
+  return makespan / (makespan - Math.min(...idle));
+}
 
 function sectionPlans({ graphs, pipeline }: StepPlan, accumulation: number): SectionPlan[] {
   const runs = sectionRuns(pipeline, accumulation);

@@ -12,6 +12,7 @@ import {
 } from "./mesh_plan.ts";
 import { flopsText, memoryRows, meshText, tensorsText } from "./mesh_plan_text.ts";
 import { bytesText, deviceFitText } from "./plan_report.ts";
+import { rangeText, speedsText, type StepTime, stepTimeRows } from "./step_time.ts";
 import { timetablePicture } from "./timetable_picture.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
@@ -176,6 +177,17 @@ ${plan.device ? `<p>It ${deviceFitText(arena, plan.device)}.</p>` : ""}
 <table><colgroup><col><col style="width:110px"></colgroup>${values.join("\n")}</table></details></section>`;
 }
 
+/** How long a step takes, by what. */
+function timeSection(time: StepTime): string {
+  const rows = stepTimeRows(time).map(([what, value]) =>
+    `<tr><td>${html(what)}</td><td class="n">${html(value)}</td></tr>`
+  );
+  return `<section><h2>Time of a step: ${html(rangeText(time.least, time.most))}</h2>
+<p>Estimated at ${html(speedsText(time.speeds))}.</p>
+<table><colgroup><col><col style="width:220px"></colgroup>${rows.join("\n")}</table></section>
+`;
+}
+
 function collectivesSection({ collectives }: MeshPlan): string {
   if (collectives.length === 0) return `<section><h2>Collectives of a step</h2><p>None.</p></section>`;
   const totals = collectiveTotals(collectives), most = Math.max(1, totals[0].bytes);
@@ -259,7 +271,7 @@ export function meshPlanPage(plan: MeshPlan): string {
 <div class="tiles">${tiles.join("")}</div>
 <section><h2>Mesh</h2>${meshPicture(plan)}</section>
 ${memorySection(plan)}
-${collectivesSection(plan)}
+${plan.time ? timeSection(plan.time) : ""}${collectivesSection(plan)}
 ${plan.pipeline ? pipelineSection(plan.pipeline) : ""}<section><h2>Parameters by layout</h2>
 <table><colgroup><col style="width:25%"><col style="width:15%"><col><col><col><col style="width:90px"></colgroup>
 <tr><th>parameter</th><th>shape</th><th>stored</th><th>used</th><th>gradient sum</th><th class="n">of a rank</th></tr>

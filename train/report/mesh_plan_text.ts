@@ -12,6 +12,7 @@ import {
   type PipelinePlan,
 } from "./mesh_plan.ts";
 import { bytesText, deviceFitText, table } from "./plan_report.ts";
+import { stepTimeText } from "./step_time.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");
 
@@ -121,7 +122,7 @@ ${
     }
 ${plan.pipeline ? pipelineText(plan.pipeline) : ""}Device
   ${deviceFitText(memory.arena, plan.device)}
-Largest values of ${plan.largestIn}
+${plan.time ? `${stepTimeText(plan.time)}\n` : ""}Largest values of ${plan.largestIn}
 ${table(plan.largest.map((v) => [v.kept ? `${v.label}, kept` : v.label, bytesText(v.bytes)] as const))}
 FLOPs of rank ${plan.rank} in a step: ${flopsText(plan.flops)}
 ${table(flops)}

@@ -90,6 +90,18 @@ Deno.test("a dry run ends with 1 where a rank does not fit into the device that 
   assertMatch(out, /\nDevice\n {2}does not fit: .*\n {2}training\.local_batch_size \d+ instead of 64 .*needs /);
 });
 
+Deno.test("a dry run estimates how long a step and all tokens take on a device of given speeds, and what would fit on a mesh", async () => {
+  const speeds = ["--device-tflops=0.5", "--device-bandwidth=10GB/s", "--link=8Gb/s", "--tokens=2M"];
+  const sizes = ["--dry-run", "--model.n_layers=1", ...speeds, "--training.seq_len=128", "--validation.no_enable"];
+  const one = await command(...sizes);
+  assertMatch(one.out, /\nTime \(estimated at 500 GFLOP\/s, 10 GB\/s of memory, links of 1 GB\/s\)\n/);
+  assertMatch(one.out, /\n {2}2,000,000 tokens in 1,954 steps +[\d.]+ \w+\n/);
+  const two = await command(...sizes, "--mesh=dp_shard=2", "--device-memory=10MiB");
+  assertMatch(two.out, /\n {2}exchanges over dp_shard +[\d.]+ ms\n/);
+  assertMatch(two.out, /\n {2}2,000,000 tokens in 977 steps +[\d.]+ \w+ to [\d.]+ \w+\n/);
+  assertMatch(two.out, /\nTo fit\n {2}.*parallelism\.data_parallel_shard_degree [1-9]\d* .*needs [\d.]+ MiB\n/);
+});
+
 Deno.test("a run that does not fit into memory is refused with its plan", async () => {
   await using tiny = await tinyRun();
   const outcome = await command(...tiny.config, ...hugeKeys);

@@ -180,6 +180,40 @@ Deno.test("a disk's speed is bytes a second with their unit, and for a dry run a
   assertEquals(problem.what, "command line: --disk-speed without --dry-run");
 });
 
+Deno.test("speeds of a device are numbers with their unit, bits a second where the b is small, and for a dry run alone", () => {
+  const planOf = (...flags: string[]) => {
+    const { plan, problems } = readArguments(["--dry-run", "--device-tflops=400", ...flags]);
+    assertEquals(problems, []);
+    return plan;
+  };
+  assertEquals(planOf("--device-bandwidth", "3TB/s", "--tokens", "1T"), {
+    deviceFlops: 4e14,
+    deviceBandwidth: 3e12,
+    tokens: 1e12,
+  });
+  assertEquals([planOf("--tokens=300B").tokens, planOf("--tokens=5000").tokens], [3e11, 5000]);
+  assertEquals(planOf("--link", "400Gb/s").links, { other: 5e10 });
+  assertEquals(planOf("--link", "tp=450GB/s,400Gb/s").links, { tp: 4.5e11, other: 5e10 });
+  const refused = [
+    ["--link", "400"],
+    ["--link", "tensor=1GB/s"],
+    ["--link", "1GB/s,2GB/s"],
+    ["--link", "tp=1GB/s,"],
+    ["--device-bandwidth", "3TB"],
+    ["--device-tflops", "fast"],
+    ["--device-tflops", "0"],
+    ["--tokens", "1 million"],
+  ];
+  for (const [flag, value] of refused) {
+    const [{ what }] = readArguments(["--dry-run", flag, value]).problems;
+    assertEquals(what, `command line: ${flag} ${JSON.stringify(value)}`);
+  }
+  const [alone] = readArguments(["--dry-run", "--link=1GB/s", "--tokens=1T"]).problems;
+  assertEquals(alone.what, "command line: --link and --tokens without --device-tflops");
+  const [run] = readArguments(["--device-tflops=400"]).problems;
+  assertEquals(run.what, "command line: --device-tflops without --dry-run");
+});
+
 Deno.test("plans are written only by a dry run", () => {
   const [problem] = readArguments(["--nproc", "8", "--plan-page", "a.html"]).problems;
   assertEquals(problem.what, "command line: --plan-page without --dry-run");

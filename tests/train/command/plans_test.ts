@@ -1,0 +1,33 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { makeConfig, meshOf } from "../../../train/config/config.ts";
+import { deviceSpeeds, meshPlan, whatFitsDevice } from "../../../train/command/plans.ts";
+
+const config = makeConfig({
+  model: { flavor: "debugmodel", n_layers: 1 },
+  training: { local_batch_size: 4, seq_len: 128 },
+  parallelism: { data_parallel_shard_degree: 2 },
+});
+
+Deno.test("a plan of a configuration is compared with the device that is asked about", () => {
+  const mesh = meshOf(config), plan = meshPlan(config, mesh, { deviceMemory: 8e10, deviceFlops: 1e12 });
+  assertEquals([plan.ranks, plan.step.globalBatchSize, plan.device?.fits], [2, 8, true]);
+  assert(plan.time !== null && plan.time.most > 0);
+  assertEquals(meshPlan(config, mesh).device, null);
+});
+
+Deno.test("where a plan on a mesh does not fit, changes are named that do", () => {
+  const mesh = meshOf(config), { memory } = meshPlan(config, mesh), bytes = memory.arena - 2 ** 20;
+  const lines = whatFitsDevice(config, mesh, meshPlan(config, mesh, { deviceMemory: bytes }));
+  assertMatch(lines.join("\n"), /training\.local_batch_size 2 instead of 4 .*needs [\d.]+ MiB$/m);
+  assert(!lines.some((line) => line.includes("still too much")));
+});
+
+Deno.test("without the speed of its arithmetic a device has no times", () => {
+  assertEquals(deviceSpeeds({ deviceMemory: 1 }), undefined);
+  assertEquals(deviceSpeeds({ deviceFlops: 2, links: { tp: 1 }, tokens: 3 }), {
+    flops: 2,
+    bandwidth: undefined,
+    links: { tp: 1 },
+    tokens: 3,
+  });
+});
