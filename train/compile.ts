@@ -236,6 +236,7 @@ export function printing(wanted: string | undefined, out: (text: string) => void
 
 /** What the environment asks to print, where this process may read it. */
 function fromEnvironment(): string | undefined {
+  if (typeof Deno === "undefined") return undefined; // a browser
   const { state } = Deno.permissions.querySync({ name: "env", variable: "TITAN_PRINT" });
   return state === "granted" ? Deno.env.get("TITAN_PRINT") : undefined;
 }

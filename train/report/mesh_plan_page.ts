@@ -51,7 +51,8 @@ const OP_COLORS: Readonly<Record<string, string>> = {
   exchange: "#9aa0a6",
 };
 
-const STYLE = `
+/** How a plan looks. */
+export const MESH_PLAN_STYLE = `
 :root { color-scheme: light; }
 body { font: 15px/1.45 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #1d2733; background: #f5f7f9; margin: 0; }
 main { max-width: 1120px; margin: 0 auto; padding: 24px 20px 60px; }
@@ -243,8 +244,23 @@ ${rows.join("\n")}</table></section>
 `;
 }
 
+/** A plan as it is called. */
+const titleOf = (plan: MeshPlan): string => html(`${plan.model.name} on ${meshText(plan)}`);
+
 /** The page. */
 export function meshPlanPage(plan: MeshPlan): string {
+  return `<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${
+    titleOf(plan)
+  }</title>
+<style>${MESH_PLAN_STYLE}</style></head><body><main>
+<h1>${titleOf(plan)}</h1>
+${meshPlanSections(plan)}</main></body></html>
+`;
+}
+
+/** What the page shows, without its heading. */
+export function meshPlanSections(plan: MeshPlan): string {
   const { model, step, sections } = plan, sent = plan.collectives.reduce((n, c) => n + c.bytes, 0);
   const tiles = [
     ["parameters", count(model.parameters)],
@@ -258,12 +274,7 @@ export function meshPlanPage(plan: MeshPlan): string {
     `<tr><td>${name(s.name)}</td><td class="n">${s.runs}</td><td class="n">${flopsText(s.flops)}</td>` +
     `<td class="n">${flopsText(s.recomputedFlops)}</td></tr>`
   );
-  const title = html(`${model.name} on ${meshText(plan)}`);
-  return `<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${title}</title>
-<style>${STYLE}</style></head><body><main>
-<h1>${title}</h1>
-<p class="sub">${count(step.globalBatchSize)} sequences of ${
+  return `<p class="sub">${count(step.globalBatchSize)} sequences of ${
     count(step.seqLen)
   } tokens in ${step.microbatches} microbatch${step.microbatches > 1 ? "es" : ""}; ${
     html(plan.precision)
@@ -287,6 +298,5 @@ ${
     checkpointRows(plan.checkpoint).map(([what, value]) => `<tr><td>${html(what)}</td><td>${html(value)}</td></tr>`)
       .join("\n")
   }</table></section>
-</main></body></html>
 `;
 }
