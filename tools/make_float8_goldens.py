@@ -3,7 +3,7 @@
 - csrc/tests/float8_goldens.h: what casts give, as one hash for each type and list of numbers.
 - tests/goldens/float8: three steps of gradient descent of the Llama of make_goldens.py, all linear layers but the last in float8, emulated,
   by each of torchao's recipes: losses, norms of gradients, and the gradients of the last step. A loss is the mean over tokens that count, a
-  gradient that of the sum over all tokens. All else is float64; torchao multiplies in float32.
+  gradient that of the sum over all tokens. All else is float64; torchao multiplies in float32. For mxfp8, sizes are multiples of 32.
 
 How to run (PyTorch from 2.12 on: its cast to float8_e4m3fn saturates since then):
 
@@ -23,12 +23,16 @@ import torchao
 from torchao.float8.config import Float8LinearConfig
 from torchao.float8.float8_linear import matmul_with_hp_or_float8_args
 from torchao.float8.float8_training_tensor import LinearMMConfig, ScaledMMConfig
+from torchao.prototype.moe_training.mxfp8_linear import mx_mm
+from torchao.prototype.mx_formats.config import MXFP8Dim0CastKernelChoice, MXFP8Dim1CastKernelChoice, ScaleCalculationMode
+from torchao.quantization.quantize_.common.kernel_preference import KernelPreference
 
 ROOT = Path(__file__).parent.parent
 TYPES = dict(e4m3=torch.float8_e4m3fn, e5m2=torch.float8_e5m2)
 COUNT = 10_000_000
 RECIPES = ["tensorwise", "rowwise", "rowwise_with_gw_hp"]
 LEARNING_RATE = 0.05
+BLOCK = 32
 
 
 # -- casts -------------------------------------------------------------------------------------------------------
@@ -74,15 +78,24 @@ def write_casts():
 # -- training ----------------------------------------------------------------------------------------------------
 
 
-def float8_linear(recipe):
-    """F.linear, in float8 but for the weight of the output layer."""
+def scaled_product(recipe):
+    """x times the transposed weight, and its gradients, in float8."""
+    if recipe == "mxfp8":
+        e4m3 = torch.float8_e4m3fn
+        by_torch = [KernelPreference.EMULATED, MXFP8Dim0CastKernelChoice.TRITON, MXFP8Dim1CastKernelChoice.TORCH]
+        rest = [e4m3, e4m3, e4m3, BLOCK, *by_torch, ScaleCalculationMode.FLOOR, False]
+        return lambda x, weight: mx_mm.apply(x.float(), weight.float(), *rest).double()
     config = Float8LinearConfig.from_recipe_name(recipe)
     products = LinearMMConfig(*[ScaledMMConfig(emulate=True)] * 3)
+    return lambda x, weight: matmul_with_hp_or_float8_args.apply(x, weight.t(), products, config)
+
+
+def float8_linear(recipe):
+    """F.linear, in float8 but for the weight of the output layer."""
+    product = scaled_product(recipe)
 
     def linear(x, weight):
-        if weight.shape[0] == llama.MODEL["vocab_size"]:
-            return F.linear(x, weight)
-        return matmul_with_hp_or_float8_args.apply(x, weight.t(), products, config)
+        return F.linear(x, weight) if weight.shape[0] == llama.MODEL["vocab_size"] else product(x, weight)
 
     return linear
 
@@ -110,7 +123,10 @@ def main():
     torch.set_num_threads(1)
     directory, recipes = ROOT / "tests" / "goldens" / "float8", {}
     directory.mkdir(exist_ok=True)
-    for recipe in RECIPES:
+    for recipe in [*RECIPES, "mxfp8"]:
+        if recipe == "mxfp8":
+            llama.MODEL |= dict(n_kv_heads=llama.MODEL["n_heads"], ffn_hidden=2 * BLOCK)
+            llama.BATCH, llama.TOKENS = 2, BLOCK
         gradients, recipes[recipe] = train(recipe)
         llama.write_safetensors(directory / f"{recipe}.safetensors", {k: g.to(torch.float32) for k, g in gradients.items()})
     versions = {"torch": torch.__version__.split("+")[0], "torchao": torchao.__version__}

@@ -1,6 +1,6 @@
 /** Which layers of a model multiply in float8, and why others do not. How they do is `graph/passes/float8.ts`.
  * @module */
-import type { Float8Products, Float8Recipe } from "../graph/passes/float8.ts";
+import { BLOCK, type Float8Products, type Float8Recipe } from "../graph/passes/float8.ts";
 import { Linear } from "../model/layers.ts";
 import { type Module, namedModules, namedParameters } from "../model/module.ts";
 
@@ -30,8 +30,8 @@ export interface Float8Layer {
 
 /** Stands for all layers that are too small to gain. */
 const SMALL = "auto_filter_small_kn";
-/** Sizes of operands of float8 are multiples of this: what cards multiply. */
-const MULTIPLE = 16;
+/** Sizes of operands of float8 are multiples of this: what cards multiply, and whole blocks of `mxfp8`. */
+const multipleOf = (recipe: Float8Recipe): number => recipe === "mxfp8" ? BLOCK : 16;
 
 /** All linear layers of a model. */
 export function float8Layers(model: Module, { recipe = "tensorwise", filter = [] }: Float8Options = {}): Float8Layer[] {
@@ -45,8 +45,8 @@ export function float8Layers(model: Module, { recipe = "tensorwise", filter = []
       ? `its name contains ${part}`
       : weight !== `${name}.weight`
       ? `its weight is ${weight}`
-      : shape.some((size) => size % MULTIPLE !== 0)
-      ? `its sizes are no multiples of ${MULTIPLE}`
+      : shape.some((size) => size % multipleOf(recipe) !== 0)
+      ? `its sizes are no multiples of ${multipleOf(recipe)}`
       : filter.includes(SMALL) && isSmall(n, k, recipe)
       ? "it is too small to gain"
       : undefined;
@@ -71,7 +71,9 @@ export function float8ProductsOf(model: Module, options: Float8Options = {}): Fl
     `Cannot multiply in float8: no linear layer of ${model.constructor.name} would (${
       all || "it has none"
     })\n  expected: ` +
-      `layers whose sizes are multiples of ${MULTIPLE}\n  fix: leave model.converters out, or filter fewer layers`,
+      `layers whose sizes are multiples of ${
+        multipleOf(recipe)
+      }\n  fix: leave model.converters out, or filter fewer layers`,
   );
 }
 

@@ -3,7 +3,7 @@ import { compileGraphs } from "../../train/compile.ts";
 import { testFloat8Parity } from "../train/float8_parity.ts";
 import { NativeSession } from "./native.ts";
 
-const tolerances = { tensorwise: 1e-5, rowwise: 0.2, rowwise_with_gw_hp: 0.2 };
+const tolerances = { tensorwise: 1e-5, rowwise: 0.2, rowwise_with_gw_hp: 0.2, mxfp8: 1e-5 };
 
 testFloat8Parity("the native library", tolerances, async (graph, precision, states) => {
   const shapes = new Map(graph.states.map((s) => [s.name, s.shape]));

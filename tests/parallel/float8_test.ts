@@ -19,6 +19,8 @@ import { type Memories, runBoth } from "./lockstep.ts";
 import { boundPlan, meshOf, stepGraphs } from "./step_graphs.ts";
 
 const batch = 4, seqLen = 8;
+/** Sizes that blocks of 32 fit into, on two ranks of each axis. */
+const ofBlocks = { batch: 2, seqLen: 64, sizes: { dim: 64, ffnHiddenDim: 64, numHeads: 4, numKvHeads: 4 } };
 
 /** A step of two microbatches; every output and every state is compared after each graph. */
 function checkStep(
@@ -28,8 +30,11 @@ function checkStep(
   gathered = false,
   plan: PlanOptions = {},
 ) {
-  const llama = tinyLlama({ dim: 32, ffnHiddenDim: 48, numLayers: 1 }), mesh = meshOf(options);
-  const graphs = stepGraphs(llama, { batch, seqLen, dtype: "f32" });
+  const { batch: rows, seqLen: length, sizes } = recipe === "mxfp8"
+    ? ofBlocks
+    : { batch, seqLen, sizes: { dim: 32, ffnHiddenDim: 48 } };
+  const llama = tinyLlama({ ...sizes, numLayers: 1 }), mesh = meshOf(options);
+  const graphs = stepGraphs(llama, { batch: rows, seqLen: length, dtype: "f32" });
   const float8 = { ...float8ProductsOf(llama, { recipe, filter: ["output"] }), gathered };
   const rounded = {
     ...graphs,
@@ -44,11 +49,11 @@ function checkStep(
   const memories: Memories = { whole: new Map(), ranks: Array.from({ length: mesh.size }, () => new Map()) };
   const run = (name: keyof typeof graphs, inputs: Record<string, Arr>, first = true) =>
     runBoth(rounded[name], mesh, layouts, { inputs, memories, first, tolerance: 1e-10 });
-  const rows = Object.fromEntries(
-    Object.entries(someRows(batch, seqLen, 32)).map(([n, data]) => [n, arr([batch, seqLen], data)]),
+  const inputs = Object.fromEntries(
+    Object.entries(someRows(rows, length, 32)).map(([n, data]) => [n, arr([rows, length], data)]),
   );
   run("initialize", { seed: arr([2], [1, 2]) });
-  for (const first of [true, false]) run("microbatch", rows, first);
+  for (const first of [true, false]) run("microbatch", inputs, first);
   const { loss } = run("update", { lr: arr([], [0.01]), step: arr([], [1]) });
   assert(loss.data[0] > 3 && loss.data[0] < 6, `${loss.data}`);
   assertEquals(rounded.microbatch.nodes.some((n) => n.outputs.some((v) => v.dtype === "f8e4m3")), true);
@@ -68,6 +73,9 @@ for (
     [{ cp: 2, tp: 2 }, "rowwise", "f32"],
     [{ dp_shard: 2, cp: 2 }, "rowwise_with_gw_hp", "f32"],
     [{ dp_replicate: 2, dp_shard: 2, cp: 2, tp: 2 }, "tensorwise", "bf16", true],
+    [{ dp_shard: 2 }, "mxfp8", "f32"],
+    [{ tp: 2 }, "mxfp8", "f32"],
+    [{ cp: 2, tp: 2 }, "mxfp8", "bf16"],
   ] as readonly [MeshOptions, Float8Recipe, "f32" | "bf16", boolean?, PlanOptions?][]
 ) {
   const what = `${recipe} of ${param}${gathered ? ", gathered as float8" : ""}`;
@@ -80,10 +88,14 @@ for (
 function exchanges(
   options: Partial<Float8Products> | null,
   axes: MeshOptions = { dp_shard: 4 },
+  sizes = { batch, seqLen, model: { dim: 32, ffnHiddenDim: 48, numLayers: 3 } },
 ): Map<string, Exchange> {
-  const llama = tinyLlama({ dim: 32, ffnHiddenDim: 48, numLayers: 3 }), mesh = meshOf(axes);
-  const graphs = stepGraphs(llama, { batch, seqLen, dtype: "f32" }), layouts = boundPlan(llama, mesh, graphs);
-  const float8 = options ? { ...float8ProductsOf(llama, { filter: ["output"] }), ...options } : undefined;
+  const llama = tinyLlama(sizes.model), mesh = meshOf(axes);
+  const graphs = stepGraphs(llama, { batch: sizes.batch, seqLen: sizes.seqLen, dtype: "f32" }),
+    layouts = boundPlan(llama, mesh, graphs);
+  const float8 = options
+    ? { ...float8ProductsOf(llama, { recipe: options.recipe, filter: ["output"] }), ...options }
+    : undefined;
   const ranks = {
     partition: (graph: Graph) => partition(graph, mesh, layouts),
     graphOfRank: (graph: Graph) => graphOfRank(graph, mesh, 0),
@@ -121,4 +133,18 @@ Deno.test("tensor parallelism exchanges what it does without float8: activations
   const [forward, backward] = [float8.get("all_gather f8e4m3")!, float8.get("all_gather f8e5m2")!];
   assertEquals([forward.count, backward.count, after.count], [6, 6, 1]);
   assertEquals(before.bytes - after.bytes, 2 * (forward.bytes + backward.bytes));
+});
+
+Deno.test("weights are cut for mxfp8 as without it, and data ranks send the same; tp gathers what is rounded along two dims twice", () => {
+  const sizes = { batch: ofBlocks.batch, seqLen: ofBlocks.seqLen, model: { ...ofBlocks.sizes, numLayers: 3 } };
+  const both = (axes: MeshOptions) => [exchanges(null, axes, sizes), exchanges({ recipe: "mxfp8" }, axes, sizes)];
+  for (const axes of [{ dp_shard: 2 }, { cp: 2 }]) {
+    const [plain, mx] = both(axes);
+    assertEquals(mx, plain);
+  }
+  const [plain, mx] = both({ tp: 2 }), gather = "all_gather bf16";
+  assertEquals(mx.get("reduce_scatter f32"), plain.get("reduce_scatter f32"));
+  // Of each block: in backward, what wq, wk and wv and what w1 and w3 take, and the gradients of what wo and w2 give.
+  assertEquals(mx.get(gather)!.count, plain.get(gather)!.count + 3 * 4);
+  assertEquals(mx.size, plain.size);
 });

@@ -2,14 +2,14 @@
  * float8, by each recipe.
  * @module */
 import { assert } from "@std/assert";
-import type { Graph } from "../../graph/ir.ts";
-import type { Float8Recipe } from "../../graph/passes/float8.ts";
+import { type Graph, numel } from "../../graph/ir.ts";
+import { BLOCK, type Float8Recipe } from "../../graph/passes/float8.ts";
 import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
 import { namedParameters } from "../../model/module.ts";
 import { float8ProductsOf } from "../../train/float8.ts";
 import { traceMicrobatch } from "../../train/step.ts";
 import { readSafetensors } from "../goldens.ts";
-import { golden, goldenBatch, goldenModel, goldenStates } from "../model/parity.ts";
+import { type Golden, golden, goldenBatch, goldenModel, goldenStates } from "../model/parity.ts";
 
 type Awaitable<T> = T | Promise<T>;
 
@@ -27,6 +27,35 @@ interface Float8Golden {
 }
 
 const folder = new URL("../goldens/float8/", import.meta.url);
+
+/** Sizes of the model and of a batch: for `mxfp8`, those of tools/make_float8_goldens.py, which blocks fit into. */
+function sizesOf(recipe: Float8Recipe): Golden {
+  const sizes = golden(), { model } = sizes;
+  if (recipe !== "mxfp8") return sizes;
+  return { ...sizes, batch: 2, tokens: BLOCK, model: { ...model, n_kv_heads: model.n_heads, ffn_hidden: 2 * BLOCK } };
+}
+
+/** Parameters to begin with, by the formula of tools/make_goldens.py, for those that its file is not of the size of.
+ * @param named in the order there. */
+function formulaStates(named: ReadonlyMap<string, { readonly shape: readonly number[] }>): Map<string, Float64Array> {
+  return new Map([...named].map(([name, { shape }], p) => {
+    const scale = name.includes("norm") ? 0.25 : name.includes("embeddings") ? 0.9 : 1.5 / Math.sqrt(shape.at(-1)!);
+    const mean = name.includes("norm") ? 1 : 0, wave = (i: number) => Math.sin(1 + 0.7 * i + 1.3 * p + 0.011 * i * i);
+    return [name, Float64Array.from({ length: numel(shape) }, (_, i) => mean + scale * wave(i))];
+  }));
+}
+
+/** The batch of a step, by the formula there. */
+function formulaBatch(step: number, { batch, tokens, model }: Golden): Record<string, number[]> {
+  const places = Array.from({ length: batch * tokens }, (_, i) => ({ b: Math.floor(i / tokens), t: i % tokens }));
+  const token = (b: number, t: number) =>
+    (t + 4 * b + step) % 6 === 5 ? 0 : (7 * t * t + 11 * t + 17 * b + 5 * step) % model.vocab_size;
+  return {
+    tokens: places.map(({ b, t }) => token(b, t)),
+    targets: places.map(({ b, t }) => (t + 2 * b + step) % 5 === 4 ? -100 : token(b, t + 1)),
+    positions: places.map(({ t }) => t),
+  };
+}
 
 /** Norms of the difference of two lists and of the second. */
 function norms(actual: ArrayLike<number>, expected: ArrayLike<number>): [difference: number, size: number] {
@@ -48,15 +77,18 @@ export function testFloat8Parity(
   ) => Awaitable<Float8Session>,
 ): void {
   const { lr, steps }: Float8Golden = JSON.parse(Deno.readTextFileSync(new URL("float8.json", folder)));
-  for (const recipe of ["tensorwise", "rowwise", "rowwise_with_gw_hp"] as const) {
+  for (const recipe of ["tensorwise", "rowwise", "rowwise_with_gw_hp", "mxfp8"] as const) {
     Deno.test(`losses and gradients of ${name} in float8 ${recipe} are torchao's, to ${tolerances[recipe]} of each norm`, async () => {
-      const sizes = golden(), model = goldenModel(sizes, false), { batch, tokens: seqLen } = sizes;
+      const sizes = sizesOf(recipe),
+        isOwn = recipe === "mxfp8",
+        model = goldenModel(sizes, false),
+        { batch, tokens: seqLen } = sizes;
       const globalTokens = batch * seqLen, float8 = float8ProductsOf(model, { recipe, filter: ["output"] });
       const graph = traceMicrobatch(model, { batch, seqLen, dtype: "f32", globalTokens });
-      const session = await open(graph, { ...fullPrecision, float8 }, goldenStates());
       const last = readSafetensors(new URL(`${recipe}.safetensors`, folder));
+      const session = await open(graph, { ...fullPrecision, float8 }, isOwn ? formulaStates(last) : goldenStates());
       for (const [step, { loss, count, grad_norm }] of steps[recipe].entries()) {
-        const { tokens, targets, positions } = goldenBatch(step, sizes),
+        const { tokens, targets, positions } = (isOwn ? formulaBatch : goldenBatch)(step, sizes),
           tolerance = step === 0 ? 1e-5 : tolerances[recipe];
         await session.run({ tokens, targets, positions });
         const off = Math.abs((await session.read("loss_sum"))[0] / count - loss);

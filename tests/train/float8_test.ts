@@ -8,7 +8,7 @@ import { float8Layers, float8Lines, float8ProductsOf } from "../../train/float8.
 import { precision } from "../graph/passes/on_cpu.ts";
 import { testFloat8Parity } from "./float8_parity.ts";
 
-const tolerances = { tensorwise: 1e-5, rowwise: 1e-5, rowwise_with_gw_hp: 1e-5 };
+const tolerances = { tensorwise: 1e-5, rowwise: 1e-5, rowwise_with_gw_hp: 1e-5, mxfp8: 1e-5 };
 
 testFloat8Parity("the interpreter", tolerances, (graph, numbers, states) => {
   const ready = verify(simplify(precision(graph, numbers)));

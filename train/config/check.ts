@@ -215,7 +215,11 @@ const dependent: readonly {
     needs: 'training.dataset = "chat"',
     isMet: (c) => trainsOnChats(c) || isChat({ name: c.validation.dataset ?? "" }),
   },
-  { keys: ["quantize.linear.float8"], needs: "model.converters", isMet: (c) => c.model.converters.length > 0 },
+  ...(["float8", "mx"] as const).map((kind) => ({
+    keys: [`quantize.linear.${kind}`],
+    needs: `model.converters = ["quantize.linear.${kind}"]`,
+    isMet: (c: Config) => c.model.converters.some((name) => name.endsWith(kind)),
+  })),
   { keys: ["profiling"], needs: "profiling.enable_profiling", isMet: (c) => c.profiling.enable_profiling },
   {
     keys: ["activation_checkpoint.selective_ac_option"],

@@ -30,6 +30,7 @@ import { profileAction, type ProfileCycle } from "../report/profiler.ts";
 import type { PipelineChoices } from "../pipeline.ts";
 import { meshOf } from "./mesh.ts";
 import { ConfigError } from "./problem.ts";
+import { convertsToMx } from "./quantize_check.ts";
 import type { Config, ModelConfig } from "./schema.ts";
 
 /** The flavor whose sizes are those of a folder of weights. */
@@ -217,8 +218,9 @@ export function askedPrecision({ training }: Config): Partial<Precision> {
 }
 
 /** What a configuration has multiplied in float8; undefined: nothing. */
-export function float8Options({ model, quantize: { linear: { float8 } } }: Config): Float8Options | undefined {
+export function float8Options({ model, quantize: { linear: { float8, mx } } }: Config): Float8Options | undefined {
   if (model.converters.length === 0) return undefined;
+  if (convertsToMx(model.converters)) return { recipe: "mxfp8", filter: mx.filter_fqns };
   return {
     recipe: float8.recipe_name ?? "tensorwise",
     filter: float8.filter_fqns,

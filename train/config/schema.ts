@@ -27,7 +27,7 @@ import {
   within,
 } from "./key_types.ts";
 import { parallelismKeys } from "./parallelism_keys.ts";
-import { float8Converters, float8Keys } from "./quantize_keys.ts";
+import { converters, float8Keys, mxKeys } from "./quantize_keys.ts";
 import type { Config } from "./types.ts";
 
 export type * from "./types.ts";
@@ -102,9 +102,9 @@ const schema = z.strictObject({
       'Size within the family, such as debugmodel or 8B; "hf": that of config.json or params.json in the folder of checkpoint.initial_load_in_hf, or of the file of GGUF.',
     ),
     converters: key(
-      float8Converters,
+      converters,
       [],
-      "What is changed in the model: quantize.linear.float8 multiplies linear layers in float8 (float8 is its old name).",
+      "What is changed in the model: quantize.linear.float8 multiplies linear layers in float8, quantize.linear.mx in MXFP8 (float8 and mx are old names).",
     ),
     attn_mask_type: size(
       z.enum(["causal", "block_causal"]),
@@ -345,7 +345,7 @@ const schema = z.strictObject({
     ),
   }),
   quantize: section("What is multiplied in fewer bits.", {
-    linear: section("Linear layers.", { float8: float8Keys }),
+    linear: section("Linear layers.", { float8: float8Keys, mx: mxKeys }),
   }),
 });
 

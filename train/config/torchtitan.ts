@@ -64,9 +64,6 @@ const tuning: Readonly<Record<string, Readonly<Record<string, readonly unknown[]
     "validation.dataloader.prefetch_factor": [null],
   },
   "model.converters": {
-    "quantize.linear.mx.mxfp8_dim1_cast_kernel_choice": ["triton"],
-    "quantize.linear.mx.recipe_name": ["mxfp8_cublas"],
-    "quantize.linear.mx.filter_fqns": [["output"]],
     "quantize.grouped_mm.float8.fqns": [[]],
     "quantize.grouped_mm.mx.recipe_name": ["mxfp8"],
     "quantize.grouped_mm.mx.fqns": [[]],
@@ -114,6 +111,7 @@ const withoutEffect: Readonly<Record<string, { readonly usual: unknown; readonly
   "compile.enable": { usual: false, why: COMPILED },
   "compile.components": { usual: ["model", "loss"], why: COMPILED },
   "compile.backend": { usual: "inductor", why: COMPILED },
+  "quantize.linear.mx.mxfp8_dim1_cast_kernel_choice": { usual: "triton", why: "kernels cast along any dim" },
   "debug.deterministic": { usual: false, why: REPEATS },
   "debug.deterministic_warn_only": { usual: false, why: REPEATS },
 };

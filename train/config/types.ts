@@ -6,9 +6,9 @@
 import type { Part } from "../checkpoint/policy.ts";
 import type { DataConfig, DataloaderConfig } from "./data_keys.ts";
 import type { ParallelismConfig } from "./parallelism_keys.ts";
-import type { Float8LinearConfig } from "./quantize_keys.ts";
+import type { Float8LinearConfig, MxLinearConfig } from "./quantize_keys.ts";
 
-export type { DataConfig, DataloaderConfig, Float8LinearConfig, ParallelismConfig };
+export type { DataConfig, DataloaderConfig, Float8LinearConfig, MxLinearConfig, ParallelismConfig };
 
 /** `[job]`: the run as a whole. */
 export interface JobConfig {
@@ -47,7 +47,7 @@ export interface MetricsConfig {
 export interface ModelConfig {
   name: string;
   flavor: string;
-  converters: ("quantize.linear.float8" | "float8")[];
+  converters: ("quantize.linear.float8" | "quantize.linear.mx" | "float8" | "mx")[];
   attn_mask_type: "causal" | "block_causal" | null;
   hf_assets_path: string | null;
   dim: number | null;
@@ -183,5 +183,7 @@ export interface Config {
   readonly validation: Readonly<ValidationConfig>;
   readonly debug: Readonly<DebugConfig>;
   readonly device: Readonly<DeviceConfig>;
-  readonly quantize: { readonly linear: { readonly float8: Readonly<Float8LinearConfig> } };
+  readonly quantize: {
+    readonly linear: { readonly float8: Readonly<Float8LinearConfig>; readonly mx: Readonly<MxLinearConfig> };
+  };
 }
