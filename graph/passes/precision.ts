@@ -17,7 +17,7 @@ import {
 } from "../ir.ts";
 import { takesBf16 } from "../op.ts";
 import type { Target } from "../target/target.ts";
-import { type Float8Products, float8Products, scaledProduct } from "./float8.ts";
+import { type Float8Products, float8Products, readsWeight, scaledProduct } from "./float8.ts";
 
 /** Element types of a step, in torchtitan's terms. */
 export interface Precision {
@@ -89,7 +89,7 @@ function scaleProducts(graph: Graph, float8: Float8Products, param: Precision["p
   return rewrite(graph, (node, context, before) => {
     const scalings = products.get(before), { cast } = context;
     if (!scalings) return;
-    const isExchanged = (v: Value) => float8.gathered === true && stateUse(made.get(v)) === "reads";
+    const isExchanged = (v: Value) => float8.gathered === true && readsWeight(made.get(v), float8.weights);
     const operands = node.inputs.map((v, i) =>
       param === "f32" || isExchanged(before.inputs[i]) ? v : cast(cast(v, "bf16"), "f32")
     );

@@ -24,15 +24,20 @@ export async function run(list: readonly MeshCase[]): Promise<Map<MeshCase, Mesh
   return found;
 }
 
-/** Fails unless all ran as one process does. */
+/** Fails unless all ran as one process does.
+ * @param tolerance of first gradients, of losses, and perhaps of the first three of these alone. */
 export function assertAsOne(
   found: ReadonlyMap<MeshCase, MeshResult>,
-  tolerance: { gradient: number; loss: number },
+  tolerance: { gradient: number; loss: number; firstLosses?: number },
 ): void {
-  for (const [run, { sameStart, repeats, gradient, loss, last, arena, traffic }] of found) {
+  for (const [run, { sameStart, repeats, gradient, loss, firstLosses, last, arena, traffic }] of found) {
     assertEquals({ sameStart, repeats }, { sameStart: true, repeats: true }, nameOf(run));
     assert(gradient <= tolerance.gradient, `${nameOf(run)}: gradients are off by ${gradient}`);
     assert(loss <= tolerance.loss, `${nameOf(run)}: losses are off by ${loss}`);
+    assert(
+      firstLosses <= (tolerance.firstLosses ?? Infinity),
+      `${nameOf(run)}: first losses are off by ${firstLosses}`,
+    );
     assertEquals(arena, { planned: arena.planned, mapped: arena.planned, resident: arena.planned }, nameOf(run));
     assertEquals(traffic.counted, traffic.planned, nameOf(run));
     assert(last < 4.1, `${nameOf(run)}: it has not learned, loss ${last}`); // ln 64 = 4.16

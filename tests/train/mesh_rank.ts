@@ -47,6 +47,8 @@ export interface MeshResult {
   readonly gradient: number;
   /** Largest difference of losses of all steps. */
   readonly loss: number;
+  /** Of those of the first three. */
+  readonly firstLosses: number;
   /** Are two runs bit for bit the same, and the same on all ranks? */
   readonly repeats: boolean;
   /** Loss of the last step. */
@@ -239,11 +241,12 @@ async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshR
       });
     }
   }
-  const loss = Math.max(...first.losses.map((x, i) => Math.abs(x - (single ?? first).losses[i])));
+  const off = first.losses.map((x, i) => Math.abs(x - (single ?? first).losses[i]));
   return {
     sameStart,
     gradient: difference / (largest || 1),
-    loss,
+    loss: Math.max(...off),
+    firstLosses: Math.max(...off.slice(0, 3)),
     repeats,
     last: first.losses.at(-1)!,
     arena: first.arena,

@@ -142,20 +142,27 @@ testRanks("in f32 they agree to 1e-4", async () => {
   assertAsOne(await run(meshes.map((mesh) => ({ mesh, dtype: "f32" }))), { gradient: 1e-5, loss: 1e-4 });
 });
 
-testRanks("in float8 they agree as closely as f32 sums in another order let it, and send what is planned", async () => {
+/** Float8 rounds what differs in the last bit of f32 by up to a step of 6 %, once it lies on the other side of a place where it rounds up:
+ * from then on, losses differ by up to a hundredth. Here, that comes later than the third step. */
+const FLOAT8 = { gradient: 1e-5, firstLosses: 1e-4, loss: 0.02 };
+
+testRanks("in float8 first gradients and losses are those of one process, and they send what is planned", async () => {
   const f32 = { dtype: "f32", model: { dim: 32, ffnHiddenDim: 48 } } as const;
   const bf16 = { ...f32, precision: { param: "bf16" } } as const, gathered = { gathered: true };
   const list: MeshCase[] = [
     { ...f32, mesh: { dp_replicate: 2 }, float8: {} },
     { ...f32, mesh: { tp: 2 }, float8: {}, choices: hidden },
     { ...f32, mesh: { cp: 2 }, float8: { recipe: "rowwise" } },
+    { ...bf16, mesh: { cp: 2 }, float8: {} },
+    { ...bf16, mesh: { tp: 2 }, float8: {} },
     { ...bf16, mesh: { dp_shard: 2 }, float8: { ...gathered, precomputed: true }, accumulation: 2 },
     { ...bf16, mesh: { dp_shard: 2 }, float8: { recipe: "rowwise_with_gw_hp" }, remat: { mode: "full" } },
     { ...bf16, mesh: { dp_shard: 2, tp: 2 }, float8: gathered },
-    { ...bf16, mesh: { dp_replicate: 2, dp_shard: 2 }, float8: gathered },
-    { ...bf16, mesh: { cp: 2, tp: 2 }, float8: {}, choices: ring },
+    { ...bf16, mesh: { dp_replicate: 2, dp_shard: 2 }, float8: { ...gathered, precomputed: true } },
+    // In bf16, attention that goes around rounds what one process does not.
+    { ...f32, mesh: { cp: 2, tp: 2 }, float8: {}, choices: ring },
   ];
-  assertAsOne(await run(list), { gradient: 0.05, loss: 0.02 });
+  assertAsOne(await run(list), FLOAT8);
 });
 
 testRanks("with products of bf16 they agree as closely as bf16 can", async () => {

@@ -109,5 +109,5 @@ testRanks("stages multiply in float8 as one process does", async () => {
   const list = [{ pp: 2 }, { pp: 2, dp_shard: 2 }].map((mesh): MeshCase =>
     withDefaults({ mesh, model, float8, dtype: "f32", precision: { param: "bf16" } })
   );
-  assertAsOne(await run(list), { gradient: 0.05, loss: 0.02 });
+  assertAsOne(await run(list), { gradient: 1e-5, firstLosses: 1e-4, loss: 0.02 });
 });
