@@ -60,7 +60,9 @@ export async function main(args: readonly string[]): Promise<number> {
     const { config, warnings, ...asked } = await loadConfig([...defaults, ...args], readText);
     const nproc = asked.hosts?.reduce((all, { ranks }) => all + ranks, 0) ?? asked.nproc;
     const size = asked.dryRun ? 1 : numRanks(world?.size, nproc);
-    const shown = size > 1 || (asked.logRanks && !asked.dryRun) ? shownRanks(asked.logRanks, size) : "all";
+    const shown = size > 1 || (asked.logRanks && !asked.dryRun)
+      ? shownRanks(asked.logRanks, size, config.parallelism)
+      : "all";
     rankConsole?.show(shown);
     if (asked.quiet && !asked.help && !asked.printConfig) {
       stack.use(new QuietConsole(!world || shown === "all" || shown.includes(world.rank)));

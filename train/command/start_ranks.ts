@@ -5,6 +5,7 @@ import { Device } from "../../ffi/device.ts";
 import { library } from "../../ffi/library.ts";
 import { type Ended, launch, type LaunchOptions, WITH_ANY, WITH_GLOO } from "../../launch/launch.ts";
 import { LaunchError, readable } from "../../launch/world.ts";
+import { SCHEDULES } from "../../parallel/pipeline/schedules.ts";
 import { type Restarts, withRestarts } from "./restarts.ts";
 import { isFile } from "../weights/weight_files.ts";
 import { type Config, type LogRanks, meshOf, readLogRanks } from "../config/config.ts";
@@ -19,13 +20,30 @@ export function numRanks(found: number | undefined, asked: number | undefined): 
   return found ?? asked ?? 1;
 }
 
-/** The ranks to show: those of `--log-rank`, else those of the environment variable LOG_RANK, else the first.
+/** The ranks to show: those of `--log-rank`, else those of the environment variable LOG_RANK, else the first, and with a pipeline the
+ * first that has its last stage.
  * @throws {LaunchError} where there are no such ranks. */
-export function shownRanks(asked: LogRanks | undefined, size: number): LogRanks {
-  const variable = readable.get("LOG_RANK"), ranks = asked ?? (variable ? readLogRanks(variable) : [0]);
+export function shownRanks(
+  asked: LogRanks | undefined,
+  size: number,
+  parallelism?: Config["parallelism"],
+): LogRanks {
+  const variable = readable.get("LOG_RANK"), usual = [...new Set([0, lastStageRank(size, parallelism)])];
+  const ranks = asked ?? (variable ? readLogRanks(variable) : usual);
   if (ranks === "all" || ranks?.every((rank) => rank < size)) return ranks;
   const what = asked ? `--log-rank ${asked}` : `The environment variable LOG_RANK is ${JSON.stringify(variable)}`;
   throw new LaunchError(what, `ranks from 0 to ${size - 1}, such as 0,1, or all`, "name other ranks");
+}
+
+/** The first rank of the last stage, as far as the name of the schedule tells it: a schedule in a V has that stage on the first ranks. */
+function lastStageRank(size: number, parallelism?: Config["parallelism"]): number {
+  const {
+    pipeline_parallel_degree: stages = 1,
+    pipeline_parallel_schedule: name,
+    pipeline_parallel_schedule_csv: file,
+  } = parallelism ?? {};
+  const isV = !file && SCHEDULES.some((kind) => kind.style === "v" && kind.name.toLowerCase() === name?.toLowerCase());
+  return isV || size % stages !== 0 ? 0 : size - size / stages; // the mesh says what is wrong with other sizes
 }
 
 /** Starts ranks that run this command line, and waits for them.

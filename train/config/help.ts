@@ -48,7 +48,7 @@ export function helpText(standard?: ConfigFile): string {
     "  --elastic       with --restarts: start them without those that a signal ended, as far as the mesh allows; what the batch",
     "                  of a step then lacks in ranks, it has in microbatches",
     "  --log-rank LIST show what these ranks print, such as 0,2 or all; else those of the environment variable LOG_RANK,",
-    "                  else rank 0. Errors are shown of every rank",
+    "                  else rank 0, and with a pipeline the first rank of its last stage. Errors are shown of every rank",
     "  --plan-json FILE, --plan-page FILE   with --dry-run and a mesh: also write its plan as JSON, or as a page for a browser",
     "  --device-memory BYTES   with --dry-run: say whether what is planned of a rank fits into a device of so many bytes, such",
     "                  as 80GB or 160MiB, instead of this machine's memory; where it does not, the exit code is 1",

@@ -44,7 +44,8 @@ const reasons: Readonly<Record<string, string>> = {
     'is not supported yet by this version; mode "memory_budget" finds what is cheapest to make again',
   "comm.mode": "imitates ranks for a test; --dry-run --nproc N plans a step for N ranks, and --nproc N starts them",
   "memory_estimation.enable": "ends before the first step; --dry-run prints what a run takes, to the byte",
-  "fault_tolerance": "is of torchft; here a run that was stopped goes on from its last checkpoint by the same command",
+  "fault_tolerance":
+    "is of torchft; here --restarts N starts ranks that failed anew from the newest checkpoint, with --elastic fewer of them",
   "experimental.custom_import": OF_PYTHON,
   "experimental.custom_args_module": OF_PYTHON,
   "debug.moe_force_load_balance": OF_EXPERTS,

@@ -6,6 +6,7 @@ import { modulePath } from "../../../ffi/comm.ts";
 import { library } from "../../../ffi/library.ts";
 import { LaunchError } from "../../../launch/world.ts";
 import { numRanks, shownRanks } from "../../../train/command/start_ranks.ts";
+import { loadConfig } from "../../../train/config/config.ts";
 import { build, run } from "../../csrc/run.ts";
 import { someTexts, temporaryFolder, writeShards } from "../../data/fixture.ts";
 import { MPI, testRanks } from "../../native/mpirun.ts";
@@ -37,6 +38,26 @@ Deno.test("ranks that there are not cannot be shown", () => {
   } finally {
     Deno.env.delete("LOG_RANK");
   }
+});
+
+Deno.test("with a pipeline the last stage is shown too, wherever its schedule has it", async () => {
+  const { config: { parallelism } } = await loadConfig([], () => "");
+  const shown = (schedule: string, csv: string | null = null, stages = 4) =>
+    shownRanks(undefined, 8, {
+      ...parallelism,
+      pipeline_parallel_degree: stages,
+      pipeline_parallel_schedule: schedule,
+      pipeline_parallel_schedule_csv: csv,
+    });
+  assertEquals([shown("1F1B"), shown("Interleaved1F1B"), shown("zbvzerobubble"), shown("DualPipeV")], [
+    [0, 6],
+    [0, 6],
+    [0],
+    [0],
+  ]);
+  assertEquals([shown("ZBVZeroBubble", "mine.csv"), shown("1F1B", null, 1), shown("1F1B", null, 3)], [[0, 6], [0], [
+    0,
+  ]]);
 });
 
 /** Arguments of a run of a tiny model that writes into a folder. */
