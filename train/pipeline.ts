@@ -18,8 +18,10 @@ import {
   type RankAction,
   type RankActions,
   rankActions,
+  type Section,
+  type TransferAction,
 } from "../parallel/pipeline/rank_actions.ts";
-import { exchangeRows, type MessageSchedule } from "../parallel/pipeline/messages.ts";
+import { exchangeRows, type Message, type MessageSchedule } from "../parallel/pipeline/messages.ts";
 import { ranksInText, readSchedule } from "../parallel/pipeline/schedule_csv.ts";
 import { joinHalves, namedSchedule, scheduleKind } from "../parallel/pipeline/schedules.ts";
 import { moduleOf, stageCount, type Stages, stagesOf } from "../parallel/pipeline/stages.ts";
@@ -296,6 +298,23 @@ export function sectionName(graph: "microbatch" | "evaluate", action: RankAction
   if (!isTransfer(action)) return `${action.section} of ${stageName(graph, action.stage)}`;
   const { way, message } = action, stage = way === "send" ? message.from : message.to;
   return transferName(way, message, stageName(graph, stage));
+}
+
+/** What a section of a stage is, by its name in `microbatch`; `undefined` for sections of no stage. */
+export function partOfSection(
+  name: string,
+):
+  | { readonly section: Section; readonly stage: number }
+  | { readonly way: TransferAction["way"]; readonly what: Message["what"]; readonly stage: number }
+  | undefined {
+  const [, section, way, what, stage] =
+    /^(?:(forward|backward(?:_input|_weight)?)|(send|receive|pass) (activation|gradient)) of microbatch\.(\d+)$/.exec(
+      name,
+    ) ??
+      [];
+  if (stage === undefined) return undefined;
+  if (section !== undefined) return { section: section as Section, stage: Number(stage) };
+  return { way: way as TransferAction["way"], what: what as Message["what"], stage: Number(stage) };
 }
 
 /** One run of a section, by its name. */

@@ -86,6 +86,8 @@ export class StepProgram implements Disposable {
   readonly #program: Program;
   /** The sections of a step, in the order in which it runs them. */
   readonly #stepSections: readonly EncodedSection[];
+  /** Which microbatches these are for; the last is the update. */
+  readonly #stepMicrobatches: readonly number[];
   readonly #seed: TypedArray;
   readonly #lr: TypedArray;
   readonly #step: TypedArray;
@@ -137,6 +139,7 @@ export class StepProgram implements Disposable {
     const bases = Array.from({ length: accumulation }, (_, k) => k * microbatch.inputBytes);
     const last = accumulation * microbatch.inputBytes;
     this.#stepSections = [...sectionsOf(runs), update];
+    this.#stepMicrobatches = runs.map((run) => run.microbatch);
     this.microbatches = bases.map((base) => batchViews(microbatch, base));
     this.evaluation = evaluate && batchViews(evaluate, 0);
     this.#seed = view(input.buffer, 0, initialize.inputs, "seed");
@@ -238,6 +241,7 @@ export class StepProgram implements Disposable {
     return Array.from({ length: records?.count ?? 0 }, (_, i): InstructionTime => ({
       ...known[records!.get("instruction", i)],
       action: records!.get("action", i),
+      microbatch: this.#stepMicrobatches[records!.get("action", i)],
       stream: records!.get("stream", i),
       beginNs: records!.get("begin_ns", i),
       endNs: records!.get("end_ns", i),

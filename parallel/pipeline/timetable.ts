@@ -168,18 +168,20 @@ function mostKept(row: readonly Action[], bytesOf: (stage: number) => number): {
 
 /** A timetable as text, a line for each rank. Where it fits into `width` characters, each cell is as long as the shortest action, and
  * says kind and microbatch, with the stage before it where a rank has several; an action that takes several cells is repeated, and
- * `·` is an idle one. Else each character is an equal part of the step, and says the kind alone. */
+ * `·` is an idle one. Else, and where `until` says how long `width` is, each character is an equal part of the time, and says the kind
+ * alone. */
 export function timetableText(
   { schedule, spans, makespan }: Timetable,
-  { width = 120 }: { width?: number } = {},
+  { width = 120, until }: { width?: number; until?: number } = {},
 ): string {
   const several = schedule.rankOf.length > spans.length;
   const nameOf = ({ stage, kind, microbatch }: Action) => `${several ? stage : ""}${kind}${microbatch}`;
   const all = spans.flat(), shortest = Math.min(...all.map(({ start, end }) => end - start));
   const cells = Math.round(makespan / shortest), wide = Math.max(...all.map(({ action }) => nameOf(action).length));
   const label = (rank: number) => `r${rank}`.padEnd(`r${spans.length - 1}`.length);
-  const fits = label(0).length + cells * (wide + 1) <= width;
-  const count = fits ? cells : Math.max(1, width - label(0).length - 1), part = makespan / count;
+  const fits = until === undefined && label(0).length + cells * (wide + 1) <= width;
+  const part = fits ? makespan / cells : (until ?? makespan) / Math.max(1, width - label(0).length - 1);
+  const count = Math.round(makespan / part);
   const lines = spans.map((row, rank) => {
     let at = 0;
     const drawn = Array.from({ length: count }, (_, i) => {

@@ -29,6 +29,7 @@ import { bitsPerByte, colorsWanted, Metrics, processMemory } from "../report/met
 import { memoryUse, smallPages } from "../report/plan_report.ts";
 import { precisionOf, precisionText } from "../precision.ts";
 import type { ProcessGroup } from "../process_group.ts";
+import { pipelineProfile } from "../report/measured_pipeline.ts";
 import type { StepProfile } from "../report/profile.ts";
 import { Profiler } from "../report/profiler.ts";
 import { EventFile, eventFolder } from "../report/tensorboard.ts";
@@ -130,9 +131,13 @@ async function openProfiler(
     return group.info.rank === 0 ? all : undefined;
   });
   const rates = { gflops, gbytes: await trainer.measureBandwidth() };
+  const { spread: { mesh }, pipeline: stages } = trainer.program.compiled;
+  const pipeline = stages &&
+    ((ranks: readonly (readonly StepProfile[])[]) =>
+      pipelineProfile(stages, mesh.group(0, mesh.factorsOf("pp")).map((rank) => ranks[rank].at(-1)!)));
   return writing(path, "set job.dump_folder to another, or leave profiling.enable_profiling out", () => {
     if (runFolder) keepEarlier(runFolder, save_traces_folder);
-    return new Profiler({ ...cycle, folder: runFolder ? path : null, rates, gather, print: console.log });
+    return new Profiler({ ...cycle, folder: runFolder ? path : null, rates, gather, pipeline, print: console.log });
   });
 }
 

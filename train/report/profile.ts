@@ -10,6 +10,8 @@ export interface InstructionTime extends InstructionInfo {
   readonly section: string;
   /** Which action of the step ran it: a section runs once for each microbatch. */
   readonly action: number;
+  /** Which microbatch of the step that is for; none for the update. */
+  readonly microbatch?: number;
   /** 0: kernels. 1: collectives, beside them. */
   readonly stream: number;
   /** Nanoseconds of the machine's steady clock. */

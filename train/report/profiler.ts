@@ -24,6 +24,8 @@ export interface ProfilerOptions extends ProfileCycle {
   readonly folder: string | null;
   /** The recorded steps of every rank, where there are several: all call it at the end of a cycle; those that write nothing get none. */
   readonly gather?: (own: readonly StepProfile[]) => Promise<readonly (readonly StepProfile[])[] | undefined>;
+  /** What else the first rank says of the recorded steps of all ranks: lines below the table, and a page beside the trace. */
+  readonly pipeline?: (ranks: readonly (readonly StepProfile[])[]) => { readonly text: string; readonly page?: string };
   readonly rates: DeviceRates;
   /** Receives the table of a cycle, and the path of its trace. */
   readonly print: (text: string) => void;
@@ -58,6 +60,12 @@ export class Profiler {
       ? `${path} (open it in https://ui.perfetto.dev)`
       : `none, as ${path} cannot be written: ${problem}`;
     print(`${profileText(recorded, rates)}\n  trace: ${where}`);
+    const pipeline = this.#options.pipeline?.(ranks);
+    if (!pipeline) return;
+    const picture = `${folder}/iteration_${step}/pipeline.html`, { text, page } = pipeline;
+    const missing = page === undefined ? undefined : written(picture, page);
+    const drawn = missing === undefined ? picture : `none, as ${picture} cannot be written: ${missing}`;
+    print(page === undefined ? text : `${text}\n  picture: ${drawn}`);
   }
 }
 

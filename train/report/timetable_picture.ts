@@ -17,9 +17,13 @@ const [WIDTH, LEFT, LINE, BOX] = [1040, 60, 26, 22];
 /** A box as wide as this has room for the number of a microbatch; one narrower than the other is drawn with those like it. */
 const [READABLE, VISIBLE] = [15, 2];
 
-/** The picture, as SVG with text beneath. The number in a box is the microbatch; of a rank's stages the later are drawn paler. */
-export function timetablePicture(timetable: Timetable): string {
-  const { schedule, spans, makespan, bubble } = timetable, perUnit = (WIDTH - LEFT) / makespan;
+/** The picture, as SVG with text beneath. The number in a box is the microbatch; of a rank's stages the later are drawn paler.
+ * @param options `until`: the time at its right edge, by default the end of the timetable. */
+export function timetablePicture(
+  timetable: Timetable,
+  { until = timetable.makespan }: { until?: number } = {},
+): string {
+  const { schedule, spans, bubble } = timetable, perUnit = (WIDTH - LEFT) / until;
   const own = stagesByRank(schedule), height = spans.length * LINE;
   const lines = spans.map((row, rank) => {
     const y = rank * LINE, label = `<text x="0" y="${y + 16}">pp ${rank}</text>`;

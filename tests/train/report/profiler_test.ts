@@ -57,6 +57,22 @@ Deno.test("the first rank writes one trace for all, the others none", async () =
   }
 });
 
+Deno.test("what is said of a pipeline stands below the trace, of the recorded steps of all ranks, with its page beside it", async () => {
+  await using temporary = await temporaryFolder();
+  const printed: string[] = [], gather = (own: readonly StepProfile[]) => Promise.resolve([own, own]);
+  const cycle = { freq: 2, warmup: 0, active: 2, folder: `${temporary.path}/traces`, rates, gather };
+  const pipeline = (ranks: readonly (readonly StepProfile[])[]) => ({
+    text: `steps ${ranks.map((steps) => steps.map(({ step }) => step))}`,
+    ...(ranks[0][0].step === 1 ? { page: "drawn" } : {}),
+  });
+  const profiler = new Profiler({ ...cycle, pipeline, print: (text) => printed.push(text) });
+  for (const step of range(4)) await profiler.add(twoMicrobatches(step));
+  const page = `${cycle.folder}/iteration_2/pipeline.html`;
+  assertEquals([printed[1], printed[3]], [`steps 1,2,1,2\n  picture: ${page}`, "steps 3,4,3,4"]);
+  assertEquals(await Deno.readTextFile(page), "drawn");
+  assertEquals([...Deno.readDirSync(`${cycle.folder}/iteration_4`)].map(({ name }) => name), ["rank0_trace.json"]);
+});
+
 Deno.test("a folder that cannot be made is an error before any step", async () => {
   await using temporary = await temporaryFolder();
   await Deno.writeTextFile(`${temporary.path}/file`, "");
