@@ -24,8 +24,8 @@ export interface MeasuredPipeline {
   readonly planned: Timetable;
   /** The idle share if all stages take equally long. */
   readonly evenBubble: number;
-  /** Nanoseconds that messages travelled, since both ranks were ready, and the share of these in which the rank that received one ran
-   * kernels. */
+  /** Nanoseconds that messages travelled, each since both its ranks were ready for it, and the share of these in which at least one of
+   * the two ran kernels. */
   readonly messages: { readonly ns: number; readonly hidden: number };
 }
 
@@ -50,13 +50,15 @@ export function measurePipeline(
   const spans = kernels.map((list) => spansOf(list, begin));
   const idle = kernels.map((list) => makespan - busy(list));
   const planned = simulate(repeated(schedule, runs), { times: meanTimes(schedule, kernels) });
-  const comm = commMs(kernels.map((list, place) => ({ instructions: [...list, ...travelled[place]] })));
+  const comm = commMs(travelled.map(({ places, messages }) => ({
+    instructions: [...union(places.flatMap((place) => kernels[place])), ...messages],
+  })));
   return {
     step: ranks[0].step,
     measured: { ...planned, spans, makespan, idle, bubble: sum(idle) / (makespan * ranks.length) },
     planned,
     evenBubble: simulate(schedule).bubble,
-    messages: { ns: comm.all * 1e6 * ranks.length, hidden: comm.all === 0 ? 1 : 1 - comm.exposed / comm.all },
+    messages: { ns: comm.all * 1e6 * travelled.length, hidden: comm.all === 0 ? 1 : 1 - comm.exposed / comm.all },
   };
 }
 
@@ -95,27 +97,43 @@ function meanTimes({ rankOf }: Schedule, kernels: readonly (readonly Instruction
   });
 }
 
-/** By place: what it received, each from when both ranks were ready. */
-function messages(ranks: readonly (readonly InstructionTime[])[]): Interval[][] | undefined {
-  const sent = new Map<string, number>(),
-    received: { key: string; place: number; beginNs: number; endNs: number }[] = [];
-  for (const [place, list] of ranks.entries()) {
-    for (const { section, microbatch, beginNs, endNs } of list.filter((i) => i.stream === 1)) {
+/** The messages between two places, in order. */
+interface Travelled {
+  readonly places: readonly number[];
+  readonly messages: readonly Interval[];
+}
+
+function messages(ranks: readonly (readonly InstructionTime[])[]): Travelled[] | undefined {
+  const ends = ranks.flatMap((list, place) =>
+    list.filter((i) => i.stream === 1).flatMap(({ section, microbatch, beginNs, endNs }) => {
       const part = partOfSection(section);
-      if (!part || !("way" in part)) continue;
-      const { way, what, stage } = part, up = what === "activation" ? 1 : -1;
-      const key = `${what} ${way === "send" ? stage : stage - up} ${microbatch}`;
-      if (way === "send") sent.set(key, beginNs);
-      else if (way === "receive") received.push({ key, place, beginNs, endNs });
-    }
+      if (!part || !("way" in part)) return [];
+      const { way, what, stage } = part, from = way === "send" ? stage : stage - (what === "activation" ? 1 : -1);
+      return [{ message: `${what} ${from} ${microbatch}`, place, beginNs, endNs }];
+    })
+  );
+  const travelled = [...Map.groupBy(ends, ({ message }) => message).values()].map((sides) => ({
+    places: sides.map(({ place }) => place).sort((a, b) => a - b),
+    stream: 1,
+    beginNs: Math.max(...sides.map(({ beginNs }) => beginNs)),
+    endNs: Math.max(...sides.map(({ endNs }) => endNs)),
+    firstEnd: Math.min(...sides.map(({ endNs }) => endNs)),
+  }));
+  // Neither side is done before both have come.
+  if (travelled.some(({ beginNs, firstEnd }) => firstEnd < beginNs)) return undefined;
+  return [...Map.groupBy(travelled, ({ places }) => places.join(" ")).values()]
+    .map((list) => ({ places: list[0].places, messages: list.sort((a, b) => a.beginNs - b.beginNs) }));
+}
+
+/** When at least one of some intervals was under way. */
+function union(intervals: readonly Interval[]): Interval[] {
+  const all: Interval[] = [];
+  for (const { stream, beginNs, endNs } of intervals.toSorted((a, b) => a.beginNs - b.beginNs)) {
+    const last = all.at(-1);
+    if (last && beginNs <= last.endNs) all[all.length - 1] = { ...last, endNs: Math.max(last.endNs, endNs) };
+    else all.push({ stream, beginNs, endNs });
   }
-  const all = ranks.map((): Interval[] => []);
-  for (const { key, place, beginNs, endNs } of received) {
-    const ready = Math.max(beginNs, sent.get(key)!);
-    if (!(ready <= endNs)) return undefined;
-    all[place].push({ stream: 1, beginNs: ready, endNs });
-  }
-  return all.map((list) => list.sort((a, b) => a.beginNs - b.beginNs));
+  return all;
 }
 
 /** A schedule that is run several times, as one. */
@@ -147,7 +165,7 @@ export function measuredPipelineText({ step, measured, planned, evenBubble, mess
   planned ${percent(planned.bubble)} with the times that stages take, ${percent(evenBubble)} if all take equally long
   messages travelled for ${ms(messages.ns)} ms, for ${
     percent(messages.hidden)
-  } of that beside kernels of who received them
+  } of that beside kernels of one of their ranks
   measured
 ${drawn(measured)}  planned, with the times that stages take
 ${drawn(planned).trimEnd()}`;
