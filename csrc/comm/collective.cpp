@@ -187,6 +187,20 @@ double Collective::sent_bytes() const {
   return call.kind == titan_comm_all_gather || call.kind == titan_comm_ring_shift ? sent : sent / static_cast<double>(ranks.size());
 }
 
+uint64_t Collective::link_ns(double bytes_per_second, uint64_t latency_ns) const {
+  double most = sent_bytes();
+  uint64_t count = messages();
+  if (call.kind == titan_comm_exchange) {
+    double received = 0;
+    uint64_t arrivals = 0;
+    for (const titan_comm_tensor& tensor : tensors)
+      if (tensor.out) received += static_cast<double>(tensor.chunk), arrivals++;
+    most = std::max(most, received);
+    count = std::max(count, arrivals);
+  }
+  return static_cast<uint64_t>(most / bytes_per_second * 1e9) + count * latency_ns;
+}
+
 Collective read_collective(int index, const Call& call) {
   const auto kind = static_cast<uint32_t>(index);
   const Attributes own(kind, call);

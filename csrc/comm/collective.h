@@ -25,6 +25,8 @@ struct Collective {
   /// What this rank sends where ranks pass pieces around in rings: messages and bytes.
   uint64_t messages() const;
   double sent_bytes() const;
+  /// How long a link takes for that, and for what this rank receives, which travels beside it: in rings as much.
+  uint64_t link_ns(double bytes_per_second, uint64_t latency_ns) const;
 };
 Collective read_collective(int index, const Call& call);
 

@@ -489,7 +489,7 @@ void World::run(const Collective& collective, Group& group, const std::string& s
   count(collective);
   if (options_.bytes_per_second > 0) {
     // A link as slow as this would have taken so long from when all had come.
-    const auto took = static_cast<uint64_t>(collective.sent_bytes() / options_.bytes_per_second * 1e9) + collective.messages() * options_.latency_ns;
+    const uint64_t took = collective.link_ns(options_.bytes_per_second, options_.latency_ns);
     const uint64_t end = (group.shared ? group.shared->met_ns() : begun) + took, now = now_ns();
     if (end > now) std::this_thread::sleep_for(std::chrono::nanoseconds(end - now));
   }

@@ -280,6 +280,20 @@ void malformed_exchanges_are_refused() {
   EXPECT(refusal({}, {0, 0, 1, 4, 0, 0, 0}) == "");
 }
 
+/// Who sends 24 bytes, who receives them, and who does both at a time: a byte takes a nanosecond, and a message 5 until it begins.
+void a_link_takes_as_long_for_what_comes_as_for_what_goes() {
+  const Array<float> six({6}), other({6});
+  const auto link_ns = [&](std::vector<const Array<float>*> operands, std::initializer_list<int64_t> words) {
+    CallBuilder builder;
+    for (const auto* operand : operands) builder.add(*operand);
+    for (const int64_t word : words) builder.integer(word);
+    return read_collective(titan_comm_exchange, builder.call(1)).link_ns(1e9, 5);
+  };
+  EXPECT(link_ns({&six}, {1, 1, 2, 4, 7, 1, 1, 1, 0, 1, 24}) == 29);
+  EXPECT(link_ns({&six}, {0, 0, 2, 4, 7, 1, 1, 1, 0, 1, 24}) == 29);
+  EXPECT(link_ns({&six, &other}, {1, 0, 2, 4, 7, 2, 1, 0, 2, 0, 1, 2, 24, 24}) == 29);
+}
+
 /// A stream that waits goes on when the other has come so far, or has stopped.
 void streams_wait_for_each_other() {
   for (int round = 0; round < 200; round++) {
@@ -367,6 +381,7 @@ int main() {
   who_comes_for_something_else_is_refused();
   malformed_collectives_are_refused();
   malformed_exchanges_are_refused();
+  a_link_takes_as_long_for_what_comes_as_for_what_goes();
   streams_wait_for_each_other();
 #ifdef __linux__
   windows_can_be_mapped();
