@@ -7,6 +7,7 @@ import { type Batch, batchBytes } from "./batch.ts";
 import { DataError, type DataProblem } from "./error.ts";
 import { type LoaderOptions, timesRead } from "./loader.ts";
 import type { LoaderState } from "./loader_state.ts";
+import { ReadingPlaces } from "./reading.ts";
 import { Ring, type RingSpec } from "./ring.ts";
 
 /** Batches that are ready beside the one in use. */
@@ -34,13 +35,15 @@ export interface PrefetchOptions extends Omit<LoaderOptions, "onRead" | "onSkip"
 
 /** What is told beside the batches. */
 export interface PrefetchListener {
-  /** Receives, every 10 seconds while a batch is waited for, where the loader is; and what is left out. Default: nobody does. */
+  /** Receives what is left out. Default: nobody does. */
   readonly notice?: (text: string) => void;
+  /** Receives, every 10 seconds while a batch is waited for, the first one too, where the loader is. Default: who gets the notices. */
+  readonly waiting?: (text: string) => void;
   /** Milliseconds in place of the 10 seconds. */
   readonly stallMs?: number;
 }
 
-/** What a worker says once it is open. */
+/** What a worker says when it is open. */
 export interface Opened {
   readonly state: LoaderState;
   /** Where the data comes from, for people. */
@@ -56,12 +59,13 @@ export interface Opened {
 
 /** To a worker: what to load, and then where to. */
 export type Order =
-  | { readonly open: LoaderOptions }
+  | { readonly open: LoaderOptions; readonly places: SharedArrayBuffer }
   | { readonly ring: RingSpec };
 
-/** From a worker: that it is open, that something is left out, or why it stopped. */
+/** From a worker: that it is open, that each of its lanes has a row, that something is left out, or why it stopped. */
 export type Message =
   | { readonly opened: Opened }
+  | { readonly ready: true }
   | { readonly skipped: string }
   | { readonly problem: DataProblem }
   | { readonly error: { readonly name: string; readonly message: string; readonly stack?: string } };
@@ -86,7 +90,8 @@ export interface Prefetcher extends Omit<Opened, "state" | "shards">, AsyncDispo
 /** Starts a loader in workers.
  * @throws {DataError} as `Loader.open` does. */
 export async function prefetch(options: PrefetchOptions, listener: PrefetchListener = {}): Promise<Prefetcher> {
-  const { ahead = AHEAD, workers: count = 1, ...load } = options, { notice = () => {}, stallMs = STALL_MS } = listener;
+  const { ahead = AHEAD, workers: count = 1, ...load } = options;
+  const { notice = () => {}, waiting = notice, stallMs = STALL_MS } = listener;
   if (!(Number.isSafeInteger(ahead) && ahead > 0)) {
     throw new DataError({
       code: "bad_option",
@@ -96,39 +101,40 @@ export async function prefetch(options: PrefetchOptions, listener: PrefetchListe
     });
   }
   const crew = new Crew(load, count, notice);
+  /** Says for as long as `work` goes on where the awaited worker reads. */
+  const watched = async <T>(work: Promise<T>, awaited: () => number | undefined): Promise<T> => {
+    const since = performance.now();
+    const timer = setInterval(() => {
+      const worker = awaited(), seconds = Math.round((performance.now() - since) / 1000);
+      if (worker !== undefined) waiting(`waiting for data: ${crew.where(worker)}, since ${seconds} s`);
+    }, stallMs);
+    try {
+      return await work;
+    } finally {
+      clearInterval(timer);
+    }
+  };
   let opened: Opened;
   try {
-    opened = await crew.opened;
+    opened = await watched(crew.ready, () => crew.awaited);
   } catch (error) {
     crew.close();
     throw error;
   }
-  const { state, shards, ...facts } = opened, { batchSize, seqLen } = options;
+  const { state, shards: _, ...facts } = opened, { batchSize, seqLen } = options;
   const ring = Ring.make({ batchSize, seqLen, slots: ahead + 1, workers: count, state });
   crew.fill(ring);
   const lanes = state.lanes.length;
-  const where = () => {
-    const { source, shard, document } = ring.reading()!;
-    return `shard ${shards[source][shard]}, document ${document + 1}`;
-  };
   return {
     ...facts,
     lanes,
     lanesCost: costOfLanes(lanes, load),
     sources: state.sources.map(({ name }) => name),
     async next(): Promise<Batch | undefined> {
-      const since = performance.now(), isReady = ring.reading() === undefined;
-      const timer = isReady ? undefined : setInterval(() => {
-        const seconds = Math.round((performance.now() - since) / 1000);
-        if (ring.reading()) notice(`waiting for data: ${where()}, since ${seconds} s`);
-      }, stallMs);
-      try {
-        const batch = await ring.next(() => crew.failure !== undefined);
-        if (batch === undefined && crew.failure !== undefined) throw crew.failure;
-        return batch;
-      } finally {
-        clearInterval(timer);
-      }
+      const isReady = ring.awaited === undefined, coming = ring.next(() => crew.failure !== undefined);
+      const batch = await (isReady ? coming : watched(coming, () => ring.awaited));
+      if (batch === undefined && crew.failure !== undefined) throw crew.failure;
+      return batch;
     },
     state: () => ring.state(),
     [Symbol.asyncDispose](): Promise<void> {
@@ -140,26 +146,36 @@ export async function prefetch(options: PrefetchOptions, listener: PrefetchListe
 
 /** The workers of a loader. */
 class Crew {
-  /** What the first of them says once all are open. */
-  readonly opened: Promise<Opened>;
+  /** What the first of them says, once all have looked at their lanes. */
+  readonly ready: Promise<Opened>;
   /** Why no more batches come. */
   failure: Error | undefined;
   readonly #workers: readonly Worker[];
+  readonly #places: ReadingPlaces;
+  /** What each says. */
+  readonly #opened: Opened[] = [];
+  /** Those that have not looked at their lanes. */
+  readonly #behind: Set<number>;
   #ring: Ring | undefined;
   #told = 0;
 
   constructor(load: LoaderOptions, count: number, notice: (text: string) => void) {
     const tokenizer = load.tokenizer instanceof URL ? load.tokenizer.href : load.tokenizer;
-    const openings = Array.from({ length: count }, () => Promise.withResolvers<Opened>());
-    this.#workers = openings.map(({ resolve, reject }, n) => {
+    const { promise, resolve, reject } = Promise.withResolvers<Opened>(), places = ReadingPlaces.make(count);
+    this.#places = places;
+    this.#behind = new Set(Array(count).keys());
+    this.#workers = Array.from({ length: count }, (_, n) => {
       const worker = new Worker(new URL("./prefetch_worker.ts", import.meta.url), { type: "module" });
       const fail = (error: Error) => {
         this.#fail(error);
         reject(error);
       };
       worker.onmessage = ({ data }: MessageEvent<Message>) => {
-        if ("opened" in data) resolve(data.opened);
-        else if ("skipped" in data) this.#tell(data.skipped, notice);
+        if ("opened" in data) this.#opened[n] = data.opened;
+        else if ("ready" in data) {
+          this.#behind.delete(n);
+          if (this.#behind.size === 0) resolve(this.#opened[0]);
+        } else if ("skipped" in data) this.#tell(data.skipped, notice);
         else if ("problem" in data) fail(new DataError(data.problem));
         else fail(Object.assign(new Error(data.error.message), data.error));
       };
@@ -167,11 +183,25 @@ class Crew {
         event.preventDefault();
         fail(new Error(`The loader's worker failed: ${event.message}`));
       };
-      worker.postMessage({ open: { ...load, tokenizer, worker: n, workers: count } } satisfies Order);
+      const open = { ...load, tokenizer, worker: n, workers: count };
+      worker.postMessage({ open, places: places.memory } satisfies Order);
       return worker;
     });
-    this.opened = Promise.all(openings.map(({ promise }) => promise)).then(([first]) => first);
-    this.opened.catch(() => {}); // it is awaited by who opens
+    this.ready = promise;
+    promise.catch(() => {}); // it is awaited by who opens
+  }
+
+  /** The first that has not looked at its lanes. */
+  get awaited(): number | undefined {
+    const [first] = this.#behind;
+    return first;
+  }
+
+  /** Where a worker reads, for people. */
+  where(worker: number): string {
+    const place = this.#places.of(worker), opened = this.#opened[worker];
+    if (opened === undefined || place === undefined) return "its files and the tokenizer are opened";
+    return `shard ${opened.shards[place.source][place.shard]}, document ${place.document + 1}`;
   }
 
   /** Lets the workers fill a ring. */

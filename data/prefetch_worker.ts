@@ -3,22 +3,24 @@
 import { DataError } from "./error.ts";
 import { Loader, type LoaderOptions } from "./loader.ts";
 import type { Message, Opened, Order } from "./prefetch.ts";
+import { ReadingPlaces } from "./reading.ts";
 import { Ring, type RingSpec } from "./ring.ts";
 
 const scope = self as unknown as Worker;
 const tell = (message: Message) => scope.postMessage(message);
 
-/** Opens a loader and tells the other side; once that sends a ring, fills it. */
-async function run(options: LoaderOptions, ringOf: Promise<RingSpec>): Promise<void> {
-  const { worker = 0 } = options, filled: { ring?: Ring } = {};
+/** Opens a loader, looks at its lanes, and tells the other side of both; once that sends a ring, fills it. */
+async function run(options: LoaderOptions, places: ReadingPlaces, ringOf: Promise<RingSpec>): Promise<void> {
+  const { worker = 0 } = options;
   await using loader = await Loader.open({
     ...options,
-    onRead: (...place) => filled.ring?.tellReading(worker, ...place),
+    onRead: (source, shard, document) => places.tell(worker, { source, shard, document }),
     onSkip: ({ problem }) => tell({ skipped: problem.what }),
   });
-  await loader.checkLanes();
   tell({ opened: factsOf(loader) });
-  const ring = filled.ring = new Ring(await ringOf);
+  await loader.checkLanes();
+  tell({ ready: true });
+  const ring = new Ring(await ringOf);
   while (await loader.fill(await ring.free())) ring.publish(worker, loader.state(), loader.own);
   ring.end(worker);
 }
@@ -44,7 +46,7 @@ const ring = Promise.withResolvers<RingSpec>();
 scope.onmessage = async ({ data }: MessageEvent<Order>) => {
   if ("ring" in data) return ring.resolve(data.ring);
   try {
-    await run(data.open, ring.promise);
+    await run(data.open, new ReadingPlaces(data.places), ring.promise);
   } catch (error) {
     if (error instanceof DataError) return tell({ problem: error.problem });
     const { name, message, stack } = error as Error;

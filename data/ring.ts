@@ -3,8 +3,8 @@
  * neither waits in a loop or copies. The state of the loader after each batch travels in its slot, so that the user's position
  * is known whatever the workers have read ahead.
  *
- * The memory: a few control words; where each worker reads; then for each slot four [B, T] arrays of i32 and, as f64, what each
- * worker tells of the batch, and the state.
+ * The memory: a few control words, then for each slot four [B, T] arrays of i32 and, as f64, what each worker tells of the batch, and
+ * the state.
  * @module
  */
 import { type Batch, batchBytes, makeBatch } from "./batch.ts";
@@ -22,15 +22,6 @@ export interface RingSpec {
   readonly memory: SharedArrayBuffer;
 }
 
-/** Where a worker reads. */
-export interface Reading {
-  readonly worker: number;
-  readonly source: number;
-  readonly shard: number;
-  /** Place of the document in the shard. */
-  readonly document: number;
-}
-
 /** Control words, i32: those of all, then for each worker how many batches it has filled. `CHANGES` counts every event that a user of
  * batches may wait for. */
 const [RELEASED, CHANGES, FILLED] = [0, 1, 2];
@@ -39,7 +30,6 @@ const [OVER, ROWS, SKIPPED, CUT, EPOCHS] = [0, 1, 2, 3, 4];
 /** Words of a state: step and next lane; then for each lane its rows, and a cursor for each source. */
 const STATE_WORDS = 2;
 const CURSOR_WORDS = 4;
-const READING_WORDS = 3;
 
 interface Slot {
   readonly batch: Batch;
@@ -52,7 +42,6 @@ interface Slot {
 export class Ring {
   readonly spec: RingSpec;
   readonly #control: Int32Array;
-  readonly #reading: Float64Array;
   readonly #slots: readonly Slot[];
   /** Words of what a worker tells, and of a lane. */
   readonly #toldWords: number;
@@ -64,12 +53,11 @@ export class Ring {
     const { batchSize, seqLen, workers, memory, state } = spec, sizes = sizesOf(spec), sources = state.sources.length;
     this.spec = spec;
     this.#control = new Int32Array(memory, 0, FILLED + workers);
-    this.#reading = new Float64Array(memory, sizes.control, READING_WORDS * workers);
     this.#toldWords = EPOCHS + sources;
     this.#laneWords = 1 + CURSOR_WORDS * sources;
     const told = this.#toldWords * workers, words = STATE_WORDS + this.#laneWords * state.lanes.length;
     this.#slots = Array.from({ length: spec.slots }, (_, n) => {
-      const at = sizes.head + n * sizes.slot, toldAt = at + batchBytes(batchSize, seqLen);
+      const at = sizes.control + n * sizes.slot, toldAt = at + batchBytes(batchSize, seqLen);
       return {
         batch: makeBatch(batchSize, seqLen, memory, at),
         told: new Float64Array(memory, toldAt, told),
@@ -80,8 +68,8 @@ export class Ring {
 
   /** Makes the memory of a ring. */
   static make(spec: Omit<RingSpec, "memory">): Ring {
-    const { head, slot } = sizesOf(spec);
-    const ring = new Ring({ ...spec, memory: new SharedArrayBuffer(head + spec.slots * slot) });
+    const { control, slot } = sizesOf(spec);
+    const ring = new Ring({ ...spec, memory: new SharedArrayBuffer(control + spec.slots * slot) });
     for (const { state } of ring.#slots) {
       spec.state.lanes.forEach((_, lane) => ring.#writeLane(state, spec.state, lane));
     }
@@ -118,11 +106,6 @@ export class Ring {
     this.#filled(worker);
   }
 
-  /** Worker: tells where it reads. */
-  tellReading(worker: number, source: number, shard: number, document: number): void {
-    this.#reading.set([source, shard, document], READING_WORDS * worker);
-  }
-
   #filled(worker: number): void {
     Atomics.store(this.#control, FILLED + worker, ++this.#count);
     this.wake();
@@ -156,7 +139,7 @@ export class Ring {
     for (;;) {
       const changes = Atomics.load(this.#control, CHANGES);
       const over = stopped(); // it is asked first: what was published before that is then surely seen
-      if (this.#waiting() === undefined) break;
+      if (this.awaited === undefined) break;
       if (over) return undefined;
       await wait(this.#control, CHANGES, changes);
     }
@@ -172,19 +155,12 @@ export class Ring {
     return batch;
   }
 
-  /** The first worker that has not filled its rows of the next batch. */
-  #waiting(): number | undefined {
+  /** User: the first worker that has not filled its rows of the next batch; undefined: the batch is there. */
+  get awaited(): number | undefined {
     for (let worker = 0; worker < this.spec.workers; worker++) {
       if (Atomics.load(this.#control, FILLED + worker) <= this.#count) return worker;
     }
-  }
-
-  /** User: where the worker reads that it waits for; undefined: for none, or it has not begun. */
-  reading(): Reading | undefined {
-    const worker = this.#waiting();
-    if (worker === undefined) return undefined;
-    const [source, shard, document] = this.#reading.subarray(READING_WORDS * worker);
-    return { worker, source, shard, document };
+    return undefined;
   }
 
   /** User: the state after the last batch that `next` gave. */
@@ -205,11 +181,11 @@ export class Ring {
   }
 }
 
-/** Bytes of the control words, of what stands in front of the slots, and of a slot. */
+/** Bytes of the control words, and of a slot. */
 function sizesOf({ batchSize, seqLen, workers, state }: Omit<RingSpec, "memory">) {
   const control = 64 * Math.ceil(4 * (FILLED + workers) / 64), sources = state.sources.length;
   const words = workers * (EPOCHS + sources) + STATE_WORDS + state.lanes.length * (1 + CURSOR_WORDS * sources);
-  return { control, head: control + 8 * READING_WORDS * workers, slot: batchBytes(batchSize, seqLen) + 8 * words };
+  return { control, slot: batchBytes(batchSize, seqLen) + 8 * words };
 }
 
 async function wait(control: Int32Array, word: number, value: number): Promise<void> {

@@ -6,7 +6,7 @@ import { SAMPLE, Unigrams } from "../data/dataset.ts";
 import { makeBatch } from "../data/batch.ts";
 import { NO_DOCUMENT } from "../data/packing.ts";
 import { mergeStates } from "../data/loader_state.ts";
-import { prefetch, type Prefetcher } from "../data/prefetch.ts";
+import { prefetch, type Prefetcher, type PrefetchListener } from "../data/prefetch.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
@@ -399,7 +399,10 @@ export class Trainer implements AsyncDisposable {
     }
     const start = performance.now(), { seqLen, steps } = validation, part = new BatchPart(seqLen, this.ranks);
     const share = this.ranks && dataRankOf(this.ranks.mesh, this.ranks.rank);
-    await using loader = await prefetch({ ...wholeText({ ...this.options, validation }), ...share });
+    await using loader = await prefetch(
+      { ...wholeText({ ...this.options, validation }), ...share },
+      ofValidation(this.options),
+    );
     const unigrams = new Unigrams(loader.vocabSize), nothing = makeBatch(validation.batch, seqLen);
     let batches = 0;
     for (; batches !== steps; batches++) {
@@ -483,12 +486,17 @@ function wholeText({ validation, tokenizer, dataloader }: CompleteOptions & { va
   return { dataset, tokenizer, batchSize, seqLen, infinite: false, maxDocumentBytes, skipBad, packing, chat };
 }
 
+/** Tells, of the held-out text, what it is that is waited for. */
+function ofValidation({ notice = console.log }: CompleteOptions): PrefetchListener {
+  return { waiting: (text) => notice(`validation: ${text}`) };
+}
+
 /** Reads the first row of the held-out text, so that what is wrong with it is told before the first step. */
 async function checkValidation(options: CompleteOptions): Promise<void> {
   if (!options.validation) return;
   const validation = { ...options.validation, batch: 1 };
   try {
-    await using _loader = await prefetch({ ...wholeText({ ...options, validation }), ahead: 1 });
+    await using _loader = await prefetch({ ...wholeText({ ...options, validation }), ahead: 1 }, ofValidation(options));
   } catch (error) {
     if (!(error instanceof DataError)) throw error;
     const { what, ...problem } = error.problem;

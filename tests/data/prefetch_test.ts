@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { fromFileUrl } from "@std/path";
 import { gzipSync } from "node:zlib";
 import { shardName } from "../../data/c4.ts";
-import { texts } from "../../data/dataset.ts";
+import { SAMPLE, texts } from "../../data/dataset.ts";
 import { DataError } from "../../data/error.ts";
 import { Loader } from "../../data/loader.ts";
 import { prefetch, type PrefetchOptions } from "../../data/prefetch.ts";
@@ -179,6 +179,7 @@ Deno.test("a loader that stalls tells where and since when, and goes on", async 
   const path = `http://127.0.0.1:${server.addr.port}/slow.jsonl`, told: string[] = [];
   // A busy machine may tell where the loader is before it is there.
   const notice = (text: string) => {
+    if (/opened|document 1,/.test(text)) return; // it takes a slow machine a while
     told.push(text);
     if (/document [2-6],/.test(text) || told.length === 1000) gate.resolve();
   };
@@ -194,6 +195,32 @@ Deno.test("a loader that stalls tells where and since when, and goes on", async 
   assert((await take(loader)).length > 3);
   const said = told.filter((text) => /^waiting for data: shard slow\.jsonl, document [2-6], since \d+ s$/.test(text));
   assert(said.length >= 1 && told.every((text) => text.startsWith("waiting for data: ")), told.join("\n"));
+});
+
+Deno.test("a loader that stalls before its first batch tells whether it opens or reads, and goes on", async () => {
+  const gates = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async ({ url }) => {
+    const { pathname } = new URL(url), isData = pathname === "/slow.jsonl";
+    if (pathname === "/tokenizer.json") await gates[0].promise;
+    if (isData) await gates[1].promise;
+    return new Response(
+      isData ? c4Lines(someTexts(6)) : await Deno.readFile(new URL(`.${pathname}`, SAMPLE)).catch(() => null),
+    );
+  });
+  const at = `http://127.0.0.1:${server.addr.port}/`, told: string[] = [];
+  const waiting = (text: string) => {
+    told.push(text.replace(/\d+ s$/, "n s"));
+    gates[text.includes("shard") ? 1 : 0].resolve();
+    if (told.length === 2000) gates[1].resolve(); // it would wait for ever
+  };
+  const common = { batchSize: 1, seqLen: 9, lanes: 2, infinite: false };
+  const options = { ...common, dataset: { name: "files", path: `${at}slow.jsonl` }, tokenizer: at };
+  await using loader = await prefetch(options, { waiting, stallMs: 50 });
+  assertEquals([...new Set(told)], [
+    "waiting for data: its files and the tokenizer are opened, since n s",
+    "waiting for data: shard slow.jsonl, document 1, since n s",
+  ]);
+  assertEquals((await loader.next())!.rows, 1);
 });
 
 Deno.test("what cannot be used is left out, counted and told where that is asked for", async () => {

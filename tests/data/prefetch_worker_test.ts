@@ -1,15 +1,17 @@
 import { assert, assertEquals } from "@std/assert";
 import { Loader } from "../../data/loader.ts";
 import type { Message } from "../../data/prefetch.ts";
+import { ReadingPlaces } from "../../data/reading.ts";
 import { Ring } from "../../data/ring.ts";
 import { plain } from "./fixture.ts";
 
-/** Starts a worker and gives its first message. */
+/** Starts a worker and gives its first message, and where it reads. */
 async function start(open: unknown) {
   const worker = new Worker(new URL("../../data/prefetch_worker.ts", import.meta.url), { type: "module" });
-  worker.postMessage({ open });
+  const places = ReadingPlaces.make(2);
+  worker.postMessage({ open, places: places.memory });
   const message = await new Promise<Message>((resolve) => worker.onmessage = ({ data }) => resolve(data));
-  return { worker, message, [Symbol.dispose]: () => worker.terminate() };
+  return { worker, message, places, [Symbol.dispose]: () => worker.terminate() };
 }
 
 Deno.test("a worker tells what it has opened, and fills its rows of the ring that it is given", async () => {
@@ -24,6 +26,7 @@ Deno.test("a worker tells what it has opened, and fills its rows of the ring tha
     assertEquals(plain((await ring.next(() => false))!), plain((await loader.next())!));
     assertEquals(ring.state(), loader.state());
   }
+  assertEquals([first.places.of(0)?.shard, first.places.of(1)], [loader.state().lanes[6].cursors[0].shard, undefined]);
 });
 
 Deno.test("the worker tells of a problem with the data as plain data", async () => {

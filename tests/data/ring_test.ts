@@ -135,8 +135,7 @@ ringTest(
     const next = user.next(never).then((batch) => (isThere = true, batch!));
     await new Promise((done) => setTimeout(done, 20));
     assertEquals(isThere, false);
-    second.tellReading(1, 1, 0, 2 ** 33);
-    assertEquals(user.reading(), { worker: 1, source: 1, shard: 0, document: 2 ** 33 });
+    assertEquals(user.awaited, 1);
     await fillRow(second, 1, 0);
     const batch = await next;
     assertEquals([...batch.tokens], [0, 0, 0, 0, 1, 1, 1, 1]);
