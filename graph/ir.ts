@@ -67,8 +67,9 @@ export interface Node extends Origin {
 
 /** What a named state is for; memory is reported by it. A `buffer` is what a model remembers beside its parameters, and checkpoints have
  * it; a `cache` can be made again at any time, and they do not. An `activation` is what the graphs of a pipeline's stage leave for each
- * other: it is there once for each microbatch that is under way. */
-export type StateKind = "parameter" | "gradient" | "moment" | "sum" | "buffer" | "cache" | "activation";
+ * other: it is there once for each microbatch that is under way. What is `gathered` by the first microbatch of a step, from parameters that
+ * other ranks store, is there until the last. */
+export type StateKind = "parameter" | "gradient" | "moment" | "sum" | "buffer" | "cache" | "activation" | "gathered";
 
 /** A tensor that outlives a run. Only `read`, `accumulate` and `assign` touch it. */
 export interface State extends Type {

@@ -589,6 +589,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
       { name: "n", type: "i64" },
       { name: "group", type: "i64[]" },
       { name: "dims", type: "i64[]" },
+      { name: "first", type: "i64" },
     ],
     dtypes: ["f32", "f64", "i32", "bf16", "f8e4m3", "f8e5m2"],
   },

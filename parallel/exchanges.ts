@@ -26,7 +26,7 @@ export interface Exchange {
 export interface ExchangeOptions {
   /** Tells collectives of one place from those of others; by default the graph is one place. */
   readonly placeOf?: (node: Node) => string;
-  /** How often a step runs the graph; what only its last microbatch does is done once. Default 1. */
+  /** How often a step runs the graph; what only its first or last microbatch does is done once. Default 1. */
   readonly runs?: number;
 }
 
@@ -42,7 +42,7 @@ export function exchangesOf(graph: Graph, { placeOf = () => "", runs = 1 }: Exch
       where = placeOf(node);
     // In one place those of as many tensors are alike.
     const key = `${op} ${axes} ${dtype} ${where} ${where === "" ? "" : inputs.length}`;
-    const times = attrs.last ? Math.min(1, runs) : runs;
+    const times = attrs.first || attrs.last ? Math.min(1, runs) : runs;
     const before = found.get(key) ?? { count: 0, tensors: 0, bytes: 0 };
     found.set(key, {
       where,

@@ -5,6 +5,7 @@ import type { Graph, Level } from "../graph/ir.ts";
 import { inOrder, type Pass, runPass } from "../graph/pass.ts";
 import { encode, type EncodedProgram } from "../graph/passes/encode.ts";
 import { fuse } from "../graph/passes/fuse.ts";
+import { gatherOnce } from "../graph/passes/gather_once.ts";
 import { group } from "../graph/passes/group.ts";
 import { materialize } from "../graph/passes/materialize.ts";
 import { memory, type MemoryPlan } from "../graph/passes/memory.ts";
@@ -35,6 +36,10 @@ export interface PassOptions {
   readonly ranks?: Ranks;
 }
 
+/** How long gathered parameters are kept: until a block's forward ends, to be gathered again for backward; until its backward ends; or until
+ * the last microbatch of a step. */
+export type KeepGathered = "forward" | "microbatch" | "step";
+
 /** How graphs are shared out among ranks. */
 export interface Ranks {
   /** From a graph over whole values to the one that every rank runs. */
@@ -49,8 +54,8 @@ export interface Ranks {
   readonly ringAttention?: boolean;
   /** The axis whose exchanges are cut up, so that they go on beside the products that they belong to; default: none. */
   readonly asyncAxis?: string;
-  /** Are parameters gathered again in backward, rather than kept since forward? Default true. */
-  readonly reshard?: boolean;
+  /** How long gathered parameters are kept; default `forward`. */
+  readonly keepGathered?: KeepGathered;
   /** How many units ahead parameters are gathered; default 1. */
   readonly prefetch?: number;
 }
@@ -71,6 +76,7 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
       ? found.graph
       : remat(graph);
   const numbers = options.precision ?? fullPrecision, asyncAxis = ranks?.asyncAxis;
+  const keep = ranks?.keepGathered ?? "forward";
   const list: readonly (Pass | false | undefined)[] = [
     // bf16 where it is asked for
     { name: "precision", takes: whole, behind: [], run: (g) => precision(g, { ...numbers, target }) },
@@ -93,12 +99,14 @@ export function passes(options: PassOptions = {}, found?: RematPoint): readonly 
     // what is kept for backward, what is made again there
     { name: "remat", takes: either, behind: ["simplify", "tile", "tile_ring"], run: rematGraph },
     // parameters, gathered again in backward
-    ranks && ranks.reshard !== false && { name: "reshard", takes: ofRanks, behind: ["remat"], run: reshard },
+    ranks && keep === "forward" && { name: "reshard", takes: ofRanks, behind: ["remat"], run: reshard },
     // joined products, norms with residuals, gradients added in place, map programs
     { name: "fuse", takes: either, behind: ["remat", "reshard"], run: (g) => fuse(g, target) },
     // products of one rank's rows after another's
     asyncAxis !== undefined &&
     { name: "tile_async_tp", takes: ofRanks, behind: ["fuse"], run: (g: Graph) => tileAsyncTp(g, asyncAxis) },
+    // parameters, once a step
+    ranks && keep === "step" && { name: "gather_once", takes: ofRanks, behind: ["fuse"], run: gatherOnce },
     // gradient sums, once a step
     ranks?.reduceSums &&
     { name: "reduce_sums", takes: ofRanks, behind: ["fuse", "tile_async_tp"], run: (g) => ranks.reduceSums!(g) },

@@ -26,7 +26,8 @@ export interface MeshChoices extends PlanOptions {
   readonly rotateMethod?: "allgather" | "alltoall";
   /** Do the exchanges of `tp` go on beside the products that they belong to? Needs sequence parallelism; default false. */
   readonly asyncTensorParallel?: boolean;
-  /** Are parameters gathered again for backward, rather than kept since forward? Default true. */
+  /** Are parameters gathered again for backward, rather than kept since forward, and from one microbatch of a step to the next? Default: they
+   * are, but not in the stages of a pipeline. */
   readonly reshard?: boolean;
   /** How many units ahead parameters are gathered; default 1. */
   readonly prefetch?: number;
@@ -51,13 +52,15 @@ export interface BoundRanks extends Ranks {
 const keepsTokens = (graph: Graph): boolean => graph.states.some((s) => s.kind === "cache");
 
 /** Binds a mesh to a model and the graphs of its step, or of text generation.
+ * @param microbatches of a step.
  * @throws {LayoutError} when the model cannot be cut as the mesh asks. */
 export function bindRanks(
   model: Module & { readonly plan?: ModelPlan },
   graphs: readonly Graph[],
   layout: MeshLayout,
+  microbatches = 1,
 ): BoundRanks {
-  const { mesh, rank, reshard, prefetch } = layout;
+  const { mesh, rank, reshard = mesh.degrees.pp === 1, prefetch } = layout;
   const roles = layout.plan ?? model.plan;
   if (!roles && mesh.degrees.tp > 1) {
     throw new LayoutError(
@@ -101,7 +104,7 @@ export function bindRanks(
     graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
     ringAttention: layout.rotateMethod === "alltoall",
     asyncAxis: layout.asyncTensorParallel ? "tp" : undefined,
-    reshard,
+    keepGathered: reshard ? "forward" : microbatches === 1 ? "microbatch" : "step",
     prefetch,
   };
 }

@@ -161,8 +161,8 @@ function bound(options: StepOptions, shared = traced(options)): {
 } {
   const { model, precision, remat, target, threads, accumulation } = options;
   const pipeline = options.ranks && pipelineOf(model, options.ranks, accumulation, shared.times);
-  if (pipeline) refuseInStages(options, options.ranks!);
-  const ranks = options.ranks && bindRanks(model, shared.graphs, options.ranks);
+  if (pipeline) refuseInStages(options);
+  const ranks = options.ranks && bindRanks(model, shared.graphs, options.ranks, accumulation);
   const states = new Map(shared.graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
   const { mesh, rank } = options.ranks ?? { mesh: new Mesh({}, 1), rank: 0 };
   const inStage = (state: State) => ranks?.layouts.state(state) ?? replicated;
@@ -191,15 +191,11 @@ function bound(options: StepOptions, shared = traced(options)): {
 }
 
 /** @throws {LayoutError} when something is asked for that stages cannot do. */
-function refuseInStages({ remat, generate }: StepOptions, { mesh, reshard }: MeshLayout): void {
-  const cuts = mesh.degrees.dp_shard * mesh.degrees.cp > 1;
+function refuseInStages({ remat, generate }: StepOptions): void {
   const what = remat?.mode === "memory_budget"
     ? "within a memory budget: expected another mode; change activation_checkpoint.mode"
     : generate
     ? "and generate text between steps: expected all of the model on each rank; set metrics.sample_freq to 0"
-    : reshard === false && cuts
-    ? "and keep gathered parameters since forward, since each microbatch under way would keep its own: expected them to be " +
-      'gathered again for backward; set fsdp_reshard_after_forward to "default"'
     : undefined;
   if (what !== undefined) throw new LayoutError(`Cannot train in stages ${what}, or set ${DEGREE_KEYS.pp} to 1`);
 }

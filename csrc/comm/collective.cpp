@@ -23,7 +23,7 @@ struct List {
 
 /// The attributes of a collective, by their names in kernels.def.
 struct Attributes {
-  int64_t n = 0, by = 0, last = 0, inputs = 0, member = -1;
+  int64_t n = 0, by = 0, first = 0, last = 0, inputs = 0, member = -1;
   List group, dims, splits, joins, from, to, bytes;
 
   Attributes(uint32_t kind, const Call& call) {
@@ -41,7 +41,7 @@ struct Attributes {
   }
 
  private:
-  int64_t* number(const std::string& name) { return name == "n" ? &n : name == "by" ? &by : name == "last" ? &last : name == "inputs" ? &inputs : &member; }
+  int64_t* number(const std::string& name) { return name == "n" ? &n : name == "by" ? &by : name == "first" ? &first : name == "last" ? &last : name == "inputs" ? &inputs : &member; }
   List* list(const std::string& name) {
     return name == "group" ? &group : name == "dims" ? &dims : name == "splits" ? &splits : name == "joins" ? &joins : name == "from" ? &from : name == "to" ? &to : &bytes;
   }
@@ -69,6 +69,7 @@ std::string check(uint32_t kind, const Call& call) {
   const Attributes own(kind, call);
   if (const std::string why = check_group(own.group); !why.empty()) return why;
   if (own.by != 0 && own.by != 1) return text("combines by ", own.by, "; expected: 0 (sum) or 1 (max)");
+  if (own.first != 0 && own.first != 1) return text("has first ", own.first, "; expected: 0, or 1 where only the first microbatch does it");
   if (own.last != 0 && own.last != 1) return text("has last ", own.last, "; expected: 0, or 1 where only the last microbatch does it");
   for (int64_t i = 0; i < own.n; i++) {
     const Tensor &in = call[static_cast<int>(i)], &out = call[static_cast<int>(own.n + i)];
@@ -245,6 +246,7 @@ Collective read_collective(int index, const Call& call) {
     collective.bytes += bytes_of(in);
   }
   collective.call = {kind, static_cast<uint32_t>(call[0].dtype), static_cast<uint32_t>(own.by), static_cast<uint32_t>(own.n), nullptr};
+  collective.first = own.first == 1;
   collective.last = own.last == 1;
   return collective;
 }

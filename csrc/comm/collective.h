@@ -17,7 +17,8 @@ struct Collective {
   std::vector<titan_comm_tensor> tensors;
   titan_comm_call call;  // but for `tensors`
   uint64_t bytes = 0;    // of the operands that this rank gives
-  bool last = false;     // only done in a step's last microbatch
+  bool first = false;    // only done in a step's first microbatch
+  bool last = false;     // only in its last
   int member = -1;       // of an exchange: which of the group this rank is, by the program
   uint64_t slot = 0;     // which the addresses of tensors in slots are for
   /// Points the tensors in slots, which lie one after another from `slots` on up to the arena's end, at an action's slot.

@@ -228,6 +228,7 @@ bool CpuProgram::run_section(uint32_t stream, const Run& run, uint64_t i, const 
 
 void CpuProgram::run_collective(const Instruction& instruction, uint64_t slot) {
   comm::Collective& collective = collectives_[instruction.collective];
+  if (collective.first && !(instruction.call.flags & FLAG_FIRST)) return;
   if (collective.last && !(instruction.call.flags & FLAG_LAST)) return;
   collective.move(arena_.data() + program_.slots_begin(), program_.slot_bytes, slot);
   world_->run(collective, *loading_.groups[instruction.collective], instruction.scope, !has_run_);

@@ -66,12 +66,22 @@ const each =
   (make: (parts: readonly Arr[], attrs: Attrs, at: number) => Arr): Op["together"] => (operands, attrs, at) =>
     operands[0].map((_, i) => make(operands.map((own) => own[i]), attrs, at));
 
-/** The pieces of all ranks, one after another along `dim`. */
+/** The pieces of all ranks, one after another along `dim`. With the attribute `first` it is done in a step's first microbatch alone: in
+ * others everything stays as it is, so what it gives has memory of its own. */
 export const allGather: Op = defineOp({
   name: "all_gather",
   exchange: "gather",
   rowwise: "dims",
-  attrs: { ...GROUP, ...DIM },
+  attrs: {
+    ...GROUP,
+    ...DIM,
+    first: {
+      type: "flag",
+      optional: true,
+      writer: "gather_once",
+      doc: "is it done in a step's first microbatch alone?",
+    },
+  },
   infer: (inputs, attrs) => eachType(inputs, (x) => joinedType(x, attrs)),
   together: each(joined),
   sends: sends((given, n) => given * (n - 1)),

@@ -1,6 +1,7 @@
 /** Pass `memory`: offsets in one arena for the graphs of a step. States first (parameters, gradients, moments, sums; those that a
  * graph reads as one lie one after another), then one region that the sections share, since they never run at once: in it each
- * value lives from its first write to its last use, in place of an input that dies where the op allows it.
+ * value lives from its first write to its last use, in place of an input that dies where the op allows it. Behind it lies what a step's
+ * first microbatch alone gathers, which is there for all of them.
  * Sizes and offsets are bytes; lifetimes are node indices.
  * @module */
 import { opOf } from "../builder.ts";
@@ -60,6 +61,8 @@ export interface SectionMemory {
   readonly graph: Graph;
   readonly places: Places;
   readonly allocations: readonly Allocation[];
+  /** What is gathered once a step, beyond the region. */
+  readonly gathered: readonly Allocation[];
   readonly inputs: readonly HostSlot[];
   readonly outputs: readonly HostSlot[];
   readonly inputBytes: number;
@@ -80,7 +83,7 @@ export interface MemoryPlan {
   readonly arenaBytes: number;
   /** Microbatches of which something is kept at a time, and the bytes kept of each, at the end of the arena. */
   readonly slots: { readonly count: number; readonly bytes: number };
-  /** Bytes of states by kind, then of the shared region. */
+  /** Bytes of states by kind, with all that is gathered once a step, then of the shared region. */
   readonly categories: Readonly<Record<StateKind | "transient", number>>;
   readonly states: ReadonlyMap<string, { readonly state: State; readonly offset: number }>;
   readonly sections: readonly SectionMemory[];
@@ -102,15 +105,28 @@ export interface MemoryOptions {
 export function memory(graphs: readonly Graph[], { target, threads, slots: count = 1 }: MemoryOptions): MemoryPlan {
   const { states, bytes: stateBytes, slotBytes, categories } = placeStates(graphs, target.alignment);
   const sections = graphs.map((graph) => planSection(graph, { target, threads, states, start: stateBytes }));
-  const end = sections.flatMap((s) => s.allocations).reduce((n, b) => Math.max(n, b.offset + b.bytes), stateBytes);
-  const slots = { count, bytes: slotBytes }, activation = count * slotBytes;
+  const regionEnd = sections.flatMap((s) => s.allocations).reduce(
+    (n, b) => Math.max(n, b.offset + b.bytes),
+    stateBytes,
+  );
+  let end = regionEnd;
+  for (const kept of sections.flatMap((s) => s.gathered)) {
+    kept.offset = align(end, target.alignment);
+    end = kept.offset + kept.bytes;
+  }
+  const slots = { count, bytes: slotBytes }, activation = count * slotBytes, once = end - regionEnd;
   const arenaBytes = align(end + activation, target.page);
   return {
     target,
     threads,
     arenaBytes,
     slots,
-    categories: { ...categories, activation, transient: arenaBytes - activation - stateBytes },
+    categories: {
+      ...categories,
+      activation,
+      gathered: categories.gathered + once,
+      transient: arenaBytes - activation - once - stateBytes,
+    },
     states,
     sections,
   };
@@ -139,6 +155,7 @@ function placeStates(graphs: readonly Graph[], alignment: number) {
     buffer: 0,
     cache: 0,
     activation: 0,
+    gathered: 0,
   };
   let bytes = 0;
   for (const kind of Object.keys(categories) as StateKind[]) {
@@ -186,7 +203,8 @@ function planSection(
     const { state: { kind, of }, offset } = states.get(name)!;
     return { space: kind !== "activation" ? "arena" : of === graph.slot ? "slot" : "source", offset };
   };
-  const home = shareMemory(graph, places, lives, assigned);
+  const lasting = gatheredOnce(graph, places, lives);
+  const home = shareMemory(graph, places, lives, { assigned, lasting });
   holdWhileTravelling(graph, places, lives, {
     home,
     isIdle: (node) => places.isView(node) || inPlaceAssigns.has(node),
@@ -201,6 +219,9 @@ function planSection(
     const use = gathered.has(base) ? "gathered" : isKept ? "kept" : "transient";
     allocations.set(base, { offset: 0, bytes, first, last, held, use, label });
   }
+  const isLasting = ([base]: readonly [Base, Allocation]) => lasting.has(base);
+  const once = [...allocations].filter(isLasting).map(([, a]) => a),
+    region = [...allocations].filter((a) => !isLasting(a));
   const scratch = new Map<Node, Allocation>();
   for (const [i, node] of graph.nodes.entries()) {
     const bytes = lowerings[node.op]?.scratch?.(node, threads) ?? 0;
@@ -209,7 +230,7 @@ function planSection(
       scratch.set(node, { offset: 0, bytes, ...life, use: "scratch", label: `scratch of ${label(node)}` });
     }
   }
-  const list = [...allocations.values(), ...scratch.values()];
+  const list = [...region.map(([, a]) => a), ...scratch.values()];
   bestFit(list, { start, alignment, isSent: ({ first }) => isCollective(graph.nodes[first]) });
   const host = (slots: readonly { name: string; value: Value }[]) => {
     let offset = 0;
@@ -225,6 +246,7 @@ function planSection(
     graph,
     places,
     allocations: list,
+    gathered: once,
     inputs: inputs.placed,
     outputs: outputs.placed,
     inputBytes: inputs.bytes,
@@ -367,13 +389,20 @@ function assignInPlace(
 const sameView = (a: View, b: View): boolean =>
   a.offset === b.offset && String(a.shape) === String(b.shape) && String(a.strides) === String(b.strides);
 
+/** What a step's first microbatch alone gathers, where others read it, and does not make in a state's memory. */
+function gatheredOnce(graph: Graph, places: Places, lives: ReadonlyMap<Base, Life>): Set<Base> {
+  const uses = consumers(graph), outputs = graph.nodes.filter((n) => n.attrs.first).flatMap((n) => n.outputs);
+  const bases = outputs.filter((v) => !uses.get(v)?.every((n) => n.attrs.first)).map((v) => places.of.get(v)!.base);
+  return new Set(bases.filter((base) => lives.has(base)));
+}
+
 /** Lets outputs take the memory of inputs that die: returns where each base lives. All pieces that a node writes on the new base
  * must lie exactly on pieces that it reads on the dying one. */
 function shareMemory(
   graph: Graph,
   places: Places,
   lives: Map<Base, Life>,
-  assigned: ReadonlyMap<Base, string>,
+  { assigned, lasting }: { readonly assigned: ReadonlyMap<Base, string>; readonly lasting: ReadonlySet<Base> },
 ): (base: Base) => Base {
   const parent = new Map<Base, Base>();
   const home = (base: Base): Base => {
@@ -387,7 +416,7 @@ function shareMemory(
     for (const [o, i] of pairs) {
       const to = places.of.get(node.outputs[o])!.base, from = places.of.get(node.inputs[i])!.base;
       const [a, b] = [home(from), home(to)];
-      if (a === b || taken.has(a) || assigned.has(a) || assigned.has(b)) continue;
+      if (a === b || [a, b].some((base) => assigned.has(base) || lasting.has(base)) || taken.has(a)) continue;
       const [old, fresh] = [lives.get(a), lives.get(b)];
       if (
         !old || !fresh || old.last !== at || fresh.first !== at || old.bytes !== fresh.bytes ||

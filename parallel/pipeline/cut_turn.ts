@@ -1,8 +1,9 @@
 /** Cuts the graph of a stage where backward begins into what runs when: its forward, and its backward, perhaps in two, the gradients of
- * what it was given and those of its parameters. What one part makes for another is kept in states of the stage's slot. It is done last,
+ * what it was given and those of its parameters. What one part makes for another is kept in states of the stage's slot, and what is gathered
+ * once a step in states that all microbatches share. It is done last,
  * to a graph as it will run: so what is fused, made again or gathered is what it would be without stages.
  * @module */
-import { Builder, withInputs } from "../../graph/builder.ts";
+import { Builder, opOf, withInputs } from "../../graph/builder.ts";
 import { dependencies, touchedStates } from "../../graph/edit.ts";
 import { fillOf, isViewOp, stateUse } from "../../graph/facts.ts";
 import { type Graph, type Node, producers, type State, type StateKind, type Value } from "../../graph/ir.ts";
@@ -39,7 +40,7 @@ export function cutTurn(graph: Graph, { halves }: { readonly halves: boolean }):
       node.inputs.forEach((v) => use(v, at));
     } else if (part.get(node)! < at) {
       reads[at].add(value);
-      if (!kept.has(value)) kept.set(value, keptState(graph.slot!, value, kept.size));
+      if (!kept.has(value)) kept.set(value, keptState(graph.slot!, value, kept.size, isGatheredOnce(value, made)));
     } else if (part.get(node)! > at) throw new Error(`Part ${at} of "${graph.name}" needs %${value.id} of a later one`);
   };
   for (const node of graph.nodes) if (!free.get(node)) node.inputs.forEach((v) => use(v, part.get(node)!));
@@ -105,13 +106,18 @@ function isActivation(node: Node, kinds: Kinds): boolean {
   return kinds.get(touchedStates(node)[0]) === "activation";
 }
 
-const keptState = (slot: string, { dtype, shape }: Value, i: number): State => ({
+const keptState = (slot: string, { dtype, shape }: Value, i: number, once: boolean): State => ({
   name: `${slot}/kept.${i}`,
-  kind: "activation",
-  of: slot,
+  ...once ? { kind: "gathered" } : { kind: "activation", of: slot },
   dtype,
   shape,
 });
+
+/** Is a value made by a step's first microbatch for all of them? */
+function isGatheredOnce(value: Value, made: ReturnType<typeof producers>): boolean {
+  const { op, attrs, inputs } = made.get(value)!;
+  return attrs.first === true || opOf(op).joins === true && inputs.every((v) => isGatheredOnce(v, made));
+}
 
 /** The graph of a part: with the states and results that its nodes have to do with, and all inputs, so that those of all parts lie alike. */
 function sectionOf(graph: Graph, name: Section, nodes: readonly Node[]): Graph {

@@ -52,19 +52,19 @@ export function meshGraph(
   name: keyof StepGraphs,
   axes: MeshOptions,
   upTo: string,
-  options: Omit<PassOptions, "ranks"> & Pick<Ranks, "reshard" | "prefetch"> & {
+  options: Omit<PassOptions, "ranks"> & Pick<Ranks, "keepGathered" | "prefetch"> & {
     readonly model?: LlamaOptions;
     readonly dtype?: "f32" | "f64";
   } = {},
 ): { readonly graph: Graph; readonly mesh: Mesh } {
-  const { model, dtype = "f32", reshard, prefetch, ...others } = options;
+  const { model, dtype = "f32", keepGathered, prefetch, ...others } = options;
   const llama = tinyLlama(model), mesh = meshOf(axes), graphs = stepGraphs(llama, { batch: 4, seqLen: 8, dtype });
   const layouts = boundPlan(llama, mesh, graphs);
   const ranks: Ranks = {
     partition: (g) => partition(g, mesh, sumsGradients(g) ? layouts : layouts.reduced),
     reduceSums: (g) => reduceSums(g, mesh, (state) => layouts.state(layouts.states.get(state.name)!)),
     graphOfRank: (g) => graphOfRank(g, mesh, 0),
-    reshard,
+    keepGathered,
     prefetch,
   };
   const list = passes({ ...others, ranks }), end = list.findIndex((p) => p.name === upTo);

@@ -105,6 +105,13 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
   "parameters that are kept since forward, or gathered further ahead": [
     { mesh: { dp_shard: 2 }, choices: { reshard: false } },
     { mesh: { dp_shard: 2 }, choices: { reshard: false, prefetch: 0 }, remat: { mode: "full" } },
+    { mesh: { dp_shard: 2 }, choices: { reshard: false }, accumulation: 3 },
+    {
+      mesh: { dp_shard: 2, tp: 2 },
+      choices: { reshard: false, prefetch: 0 },
+      accumulation: 2,
+      remat: { mode: "full" },
+    },
     { mesh: { dp_shard: 2 }, choices: { prefetch: 0 } },
     { mesh: { dp_shard: 2 }, choices: { prefetch: 3 }, model: { numLayers: 4 } },
     { mesh: { dp_replicate: 2, dp_shard: 2 }, choices: { reshard: false, prefetch: 2 } },

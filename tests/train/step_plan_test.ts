@@ -96,6 +96,22 @@ Deno.test("the first rank of 1F1B sends each microbatch, and receives its gradie
   assertEquals(pipeline!.train.actions.filter(isTransfer).length, 8);
 });
 
+Deno.test("stages gather parameters once a step and keep them beside the slots, unless they are to be gathered always", () => {
+  const planOf = (reshard?: boolean) => planStep(options({ pp: 2, dp_shard: 2 }, {}, { reshard }));
+  const [byDefault, never, always] = [undefined, false, true].map(planOf);
+  const bytes = ({ plan: { categories, slots, arenaBytes } }: ReturnType<typeof planOf>) => {
+    return { gathered: categories.gathered, slots: slots.bytes, arenaBytes };
+  };
+  const gathers = ({ graphs }: ReturnType<typeof planOf>) =>
+    graphs.flatMap((g) => g.nodes).filter((n) => n.op === "all_gather" && n.attrs.first === true).length;
+  assertEquals(bytes(byDefault), bytes(never));
+  assertEquals([bytes(always).gathered, gathers(always)], [0, 0]);
+  // All that the rank stores, and the other half.
+  const stored = always.plan.categories.parameter, { gathered } = bytes(never);
+  assert(gathered > 1.8 * stored && gathered < 2.2 * stored && gathers(never) > 0, `${gathered} of ${stored}`);
+  assert(bytes(never).slots <= bytes(always).slots, JSON.stringify([bytes(never), bytes(always)]));
+});
+
 Deno.test("what stages cannot do is refused by name", () => {
   const refused = (more: Partial<StepOptions>) =>
     assertThrows(() => planStep({ ...options({ pp: 2 }), ...more }), LayoutError).message;
@@ -104,9 +120,5 @@ Deno.test("what stages cannot do is refused by name", () => {
     "Cannot train in stages within a memory budget: expected another mode; change activation_checkpoint.mode, or set " +
       "parallelism.pipeline_parallel_degree to 1",
   );
-  const kept = (mesh: MeshOptions) => () => planStep(options(mesh, {}, { reshard: false }));
-  const { message } = assertThrows(kept({ pp: 2, dp_shard: 2 }), LayoutError);
-  assert(message.includes('set fsdp_reshard_after_forward to "default", or set parallelism.pipeline_parallel_degree'));
-  kept({ pp: 2, dp_replicate: 2 })(); // nothing is gathered
   assert(refused({ generate: { sequences: 1, maxLength: 8 } }).includes("expected all of the model on each rank"));
 });

@@ -318,7 +318,7 @@ export function meshChoices(config: Config): MeshChoices {
     balancer: parallelism.context_parallel_load_balancer,
     rotateMethod: parallelism.context_parallel_rotate_method,
     asyncTensorParallel: parallelism.enable_async_tensor_parallel,
-    reshard: parallelism.fsdp_reshard_after_forward !== "never",
+    reshard: { default: undefined, always: true, never: false }[parallelism.fsdp_reshard_after_forward],
     prefetch: parallelism.fsdp_prefetch,
   };
 }

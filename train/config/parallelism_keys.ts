@@ -85,7 +85,7 @@ export const parallelismKeys = section("The mesh of ranks. --mesh is short for t
   fsdp_reshard_after_forward: key(
     z.enum(["default", "always", "never"]),
     "default",
-    "Gather a block's parameters again for backward, or keep them since forward (not in stages). default: always.",
+    "Gather a block's parameters again for backward (always), or keep them for all microbatches of a step (never). default: never in stages, else always.",
   ),
   fsdp_prefetch: key(
     countOrZero,

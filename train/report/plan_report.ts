@@ -111,14 +111,15 @@ export interface MemoryUse {
 
 /** What memory is for, and the section that needs most of the region that sections share. */
 export function memoryUse(plan: MemoryPlan): { readonly use: MemoryUse; readonly largest: SectionMemory } {
-  const { parameter, gradient, moment, sum, buffer, cache, activation, transient: shared } = plan.categories;
+  const { parameter, gradient, moment, sum, buffer, cache, activation, gathered: once, transient: shared } =
+    plan.categories;
   const end = (s: SectionMemory) => s.allocations.reduce((n, b) => Math.max(n, b.offset + b.bytes), 0);
   // The shared region is as large as the section that needs most of it: mostly that of forward and backward.
   const largest = plan.sections.reduce((a, b) => end(b) > end(a) ? b : a);
-  const { kept, gathered, transient, scratch, all } = peakOf(largest.allocations), gaps = shared - all;
+  const { kept, gathered: now, transient, scratch, all } = peakOf(largest.allocations), gaps = shared - all;
   const others = { sums: sum, buffers: buffer, caches: cache, activations: activation };
   const states = { parameters: parameter, gradientSums: gradient, moments: moment, ...others };
-  return { use: { ...states, kept, gathered, transient, scratch, gaps, arena: plan.arenaBytes }, largest };
+  return { use: { ...states, kept, gathered: once + now, transient, scratch, gaps, arena: plan.arenaBytes }, largest };
 }
 
 /** `activations of stages, 4 slots of 1.2 MiB`. */

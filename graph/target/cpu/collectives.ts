@@ -8,14 +8,14 @@ import type { KernelCall, Lowering, Lowerings } from "../target.ts";
 /** The ranks of the group, and along which dims pieces are cut and joined.
  * @throws {TypeError} when the group is still open. */
 function together({ op, inputs, attrs }: Node): KernelCall {
-  const { group, by, last } = attrs, n = inputs.length;
+  const { group, by, first, last } = attrs, n = inputs.length;
   if (group === undefined) {
     throw new TypeError(`Cannot run "${op}" natively: it has no group of ranks; expected a graph of one rank alone`);
   }
   const each = (dim: Attr | undefined) => dim === undefined ? [] : inputs.map(() => num(dim));
   const [dims, splits, joins] = [attrs.dim, attrs.split, attrs.join].map(each);
-  const reduced = { by: by === "max" ? 1 : 0, last: last ? 1 : 0 };
-  return { kernel: op, attrs: { n, group: nums(group), dims, splits, joins, ...reduced } };
+  const when = { first: first ? 1 : 0, last: last ? 1 : 0 };
+  return { kernel: op, attrs: { n, group: nums(group), dims, splits, joins, by: by === "max" ? 1 : 0, ...when } };
 }
 
 /** Others read the memory as it lies. */

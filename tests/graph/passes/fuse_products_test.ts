@@ -226,7 +226,7 @@ Deno.test("a block has as many products on ranks that gather its weights as on o
   const uncopied = { copies: 0, copiedPieces: 0 }, one = { products: 12, ...uncopied };
   assertEquals(blockOn({}), one);
   assertEquals(blockOn({ dp_shard: 2 }), one);
-  assertEquals(blockOn({ dp_shard: 2 }, { reshard: false }), one);
+  assertEquals(blockOn({ dp_shard: 2 }, { keepGathered: "microbatch" }), one);
   assertEquals(blockOn({ dp_shard: 2, tp: 2 }), one);
   assertEquals(blockOn({ dp_shard: 2 }, { remat: { mode: "full" } }).copiedPieces, 0);
   // Where sequences are cut, ranks send each other values, which have to lie packed: wv stays alone.

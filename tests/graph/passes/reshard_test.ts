@@ -38,7 +38,10 @@ Deno.test("what blocks need is gathered again, the embedding and the last unit a
   const { forward, again } = gathers(meshGraph("microbatch", { dp_shard: 2 }, "reshard").graph);
   const last = ["norm", "output", "tok_embeddings"];
   assertEquals([forward.length, again], [21, forward.filter((module) => !last.includes(module))]);
-  assertEquals(gathers(meshGraph("microbatch", { dp_shard: 2 }, "fuse", { reshard: false }).graph).again, []);
+  assertEquals(
+    gathers(meshGraph("microbatch", { dp_shard: 2 }, "fuse", { keepGathered: "microbatch" }).graph).again,
+    [],
+  );
 });
 
 for (const policy of policies) {

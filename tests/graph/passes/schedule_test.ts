@@ -156,7 +156,7 @@ Deno.test("a rank holds its part of the parameters, and as many gathered units a
   assertEquals(held({}).parameters, whole / 2);
   assertEquals([0, 1, 2].map((prefetch) => held({ prefetch }).most), [unit, 2 * unit, 3 * unit]);
   // Kept since forward: all but the embedding, which backward does not read.
-  assertEquals(held({ reshard: false }).most, 4 * unit + edge);
+  assertEquals(held({ keepGathered: "microbatch" }).most, 4 * unit + edge);
 });
 
 /** `all_gather of 9 @layers.0`: collectives and what is beside them, other nodes as `...`. */

@@ -110,10 +110,10 @@ Deno.test("a feature that is missing may be off, and nothing else", async (t) =>
   }
 });
 
-Deno.test("parameters are gathered again for backward unless that is never to be", async () => {
+Deno.test("whether parameters are gathered again for backward may be said, or left to the mesh", async () => {
   const choices = async (key: string, value: unknown) => meshChoices((await set(`parallelism.${key}`, value)).config);
   const reshard = (value: string) => choices("fsdp_reshard_after_forward", value).then((c) => c.reshard);
-  assertEquals([await reshard("default"), await reshard("always"), await reshard("never")], [true, true, false]);
+  assertEquals([await reshard("default"), await reshard("always"), await reshard("never")], [undefined, true, false]);
   assertEquals((await choices("fsdp_prefetch", 2)).prefetch, 2);
 });
 

@@ -68,7 +68,17 @@ Deno.test("memory is told at the moment when most is alive, and its parts add up
   const plan: MemoryPlan = {
     ...compiled.plan,
     sections: [{ ...section, graph: { ...section.graph, name: "update" }, allocations: [] }, section],
-    categories: { parameter: 1, gradient: 2, moment: 3, sum: 4, buffer: 5, cache: 6, activation: 0, transient: 200 },
+    categories: {
+      parameter: 1,
+      gradient: 2,
+      moment: 3,
+      sum: 4,
+      buffer: 5,
+      cache: 6,
+      activation: 0,
+      gathered: 0,
+      transient: 200,
+    },
     arenaBytes: 221,
   };
   assertEquals(memoryText(plan).split("\n").slice(1).map((line) => line.trim().replace(/ {2,}/, ": ")), [
