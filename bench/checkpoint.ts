@@ -7,7 +7,7 @@
 import { parseArgs } from "node:util";
 import { texts } from "../data/dataset.ts";
 import { Llama, llamaConfig } from "../model/llama.ts";
-import { nativeReader } from "../train/checkpoint/block_reader.ts";
+import { nativeReader } from "../train/checkpoint/chunk_reader.ts";
 import { readStates } from "../train/checkpoint/read.ts";
 import { openCheckpoint } from "../train/checkpoint/open.ts";
 import { Staging } from "../train/checkpoint/staging.ts";
@@ -65,8 +65,8 @@ console.log(
 
 /** Copies all state into a buffer once, as a save does. */
 const staging = new Staging(trainer.program.compiled.host.stagingBytes);
-const blocks: Uint8Array<ArrayBuffer>[] = [];
-for (let i = 0; i < staging.blocks; i++) blocks.push((await staging.take()).fill(1));
+const chunks: Uint8Array<ArrayBuffer>[] = [];
+for (let i = 0; i < staging.chunks; i++) chunks.push((await staging.take()).fill(1));
 const copyAll = async () => {
   const parts = wanted.flatMap(({ offset, box, dtype }) => {
     const bytes = box.sizes.reduce((n, d) => n * d, 1) * (dtype === "bf16" ? 2 : 4), list: [number, number][] = [];
@@ -77,7 +77,7 @@ const copyAll = async () => {
   const copier = async () => {
     while (next < parts.length) {
       const mine = next++, [offset, bytes] = parts[mine];
-      await memory.read(offset, blocks[mine % blocks.length].subarray(0, bytes));
+      await memory.read(offset, chunks[mine % chunks.length].subarray(0, bytes));
     }
   };
   await Promise.all([copier(), copier()]);

@@ -93,7 +93,7 @@ void read_parts(Part* parts, int num_parts, uint64_t n, const Sink& sink, uint8_
     }
     at += size;
     if (!hashes) continue;
-    const uint64_t whole = size / Sha256::CHUNK * Sha256::CHUNK;
+    const uint64_t whole = size / Sha256::BLOCK * Sha256::BLOCK;
     sha.add(pieces, whole);
     for (int i = 0; i < num_parts && at == n; i++) {
       const Sha256::Hash hash = sha.end(i, pieces[i] + whole, size - whole);

@@ -21,8 +21,8 @@ alignas(16) constexpr uint32_t K[64] = {
 
 uint32_t big_endian(const uint8_t* p) { return uint32_t(p[0]) << 24 | uint32_t(p[1]) << 16 | uint32_t(p[2]) << 8 | p[3]; }
 
-void compress_portable(uint32_t* state, const uint8_t* data, size_t chunks) {
-  for (; chunks--; data += Sha256::CHUNK) {
+void compress_portable(uint32_t* state, const uint8_t* data, size_t blocks) {
+  for (; blocks--; data += Sha256::BLOCK) {
     uint32_t w[64];
     for (int i = 0; i < 16; i++) w[i] = big_endian(data + 4 * i);
     for (int i = 16; i < 64; i++) {
@@ -46,7 +46,7 @@ void compress_portable(uint32_t* state, const uint8_t* data, size_t chunks) {
 #if defined(__x86_64__)
 
 /// In the order that the instructions want, a state is two registers: f e b a, and h g d c.
-template <int lanes> __attribute__((target("sha,sse4.1"))) void compress_x86(uint32_t* const* states, const uint8_t* const* data, size_t chunks) {
+template <int lanes> __attribute__((target("sha,sse4.1"))) void compress_x86(uint32_t* const* states, const uint8_t* const* data, size_t blocks) {
   const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
   __m128i abef[lanes], cdgh[lanes];
   for (int l = 0; l < lanes; l++) {
@@ -55,12 +55,12 @@ template <int lanes> __attribute__((target("sha,sse4.1"))) void compress_x86(uin
     abef[l] = _mm_alignr_epi8(cdab, efgh, 8);
     cdgh[l] = _mm_blend_epi16(efgh, cdab, 0xf0);
   }
-  for (size_t chunk = 0; chunk < chunks; chunk++) {
+  for (size_t block = 0; block < blocks; block++) {
     __m128i w[lanes][4], abef_before[lanes], cdgh_before[lanes];
     for (int l = 0; l < lanes; l++) {
       abef_before[l] = abef[l];
       cdgh_before[l] = cdgh[l];
-      const auto* words = reinterpret_cast<const __m128i*>(data[l] + chunk * Sha256::CHUNK);
+      const auto* words = reinterpret_cast<const __m128i*>(data[l] + block * Sha256::BLOCK);
       for (int i = 0; i < 4; i++) w[l][i] = _mm_shuffle_epi8(_mm_loadu_si128(words + i), swap);
     }
 #pragma GCC unroll 16
@@ -109,33 +109,33 @@ Sha256::Sha256(int lanes, bool by_instructions) : lanes_(lanes), by_instructions
   for (State& state : states_) state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 }
 
-void Sha256::compress(State* states, const uint8_t* const* data, int lanes, size_t chunks) const {
+void Sha256::compress(State* states, const uint8_t* const* data, int lanes, size_t blocks) const {
 #if defined(__x86_64__)
   if (by_instructions_) {
     uint32_t* each[MOST_LANES];
     for (int l = 0; l < lanes; l++) each[l] = states[l].data();
     constexpr decltype(&compress_x86<1>) by_lanes[MOST_LANES] = {compress_x86<1>, compress_x86<2>, compress_x86<3>, compress_x86<4>};
-    return by_lanes[lanes - 1](each, data, chunks);
+    return by_lanes[lanes - 1](each, data, blocks);
   }
 #endif
-  for (int l = 0; l < lanes; l++) compress_portable(states[l].data(), data[l], chunks);
+  for (int l = 0; l < lanes; l++) compress_portable(states[l].data(), data[l], blocks);
 }
 
 void Sha256::add(const uint8_t* const* data, size_t n) {
-  compress(states_, data, lanes_, n / CHUNK);
+  compress(states_, data, lanes_, n / BLOCK);
   bytes_ += n;
 }
 
 Sha256::Hash Sha256::end(int lane, const uint8_t* data, size_t n) const {
-  uint8_t last[2 * CHUNK] = {};
-  const size_t chunks = n + 9 > CHUNK ? 2 : 1;  // a bit, and the length in 8 bytes, have to follow
+  uint8_t last[2 * BLOCK] = {};
+  const size_t blocks = n + 9 > BLOCK ? 2 : 1;  // a bit, and the length in 8 bytes, have to follow
   std::memcpy(last, data, n);
   last[n] = 0x80;
   const uint64_t bits = (bytes_ + n) * 8;
-  for (int i = 0; i < 8; i++) last[chunks * CHUNK - 1 - i] = uint8_t(bits >> 8 * i);
+  for (int i = 0; i < 8; i++) last[blocks * BLOCK - 1 - i] = uint8_t(bits >> 8 * i);
   State state = states_[lane];
   const uint8_t* const one[] = {last};
-  compress(&state, one, 1, chunks);
+  compress(&state, one, 1, blocks);
   Hash hash;
   for (int i = 0; i < 32; i++) hash[i] = uint8_t(state[i / 4] >> (24 - i % 4 * 8));
   return hash;

@@ -1,4 +1,4 @@
-// Parts of files, where they go and their hashes, at lengths around those of chunks and pieces.
+// Parts of files, where they go and their hashes, at lengths around those of blocks and pieces.
 #include "../file.h"
 
 #include <vector>
@@ -25,7 +25,7 @@ std::string hex(const uint8_t* hash) {
 
 std::string hash_of(const std::string& message, bool by_instructions = Sha256::has_instructions()) {
   Sha256 sha(1, by_instructions);
-  const size_t whole = message.size() / Sha256::CHUNK * Sha256::CHUNK;
+  const size_t whole = message.size() / Sha256::BLOCK * Sha256::BLOCK;
   const auto* data = reinterpret_cast<const uint8_t*>(message.data());
   const uint8_t* const lanes[] = {data};
   sha.add(lanes, whole);
@@ -38,7 +38,7 @@ std::string written(const Folder& folder, const std::string& content) {
 }
 
 void messages_have_the_hashes_of_the_standard() {
-  // FIPS 180-4's examples, and lengths at which the padding takes another chunk.
+  // FIPS 180-4's examples, and lengths at which the padding takes another block.
   const std::pair<std::string, const char*> examples[] = {
       {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
       {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},

@@ -24,7 +24,7 @@ import {
   removeOld,
   setAside,
 } from "./policy.ts";
-import { nativeReader } from "./block_reader.ts";
+import { nativeReader } from "./chunk_reader.ts";
 import { readSmall, readStates, type Wanted } from "./read.ts";
 import {
   outcomeOf,

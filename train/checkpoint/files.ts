@@ -1,15 +1,15 @@
 /** Files that last: what is written is on the disk before its name is, so that a name means a whole file also after a loss of power.
  * @module */
 import { createHash } from "node:crypto";
-import { BLOCK_BYTES, type SavedFile } from "./manifest.ts";
+import { CHUNK_BYTES, type SavedFile } from "./manifest.ts";
 
 /** Writes a text as a file that lasts.
  * @returns what a manifest says of it. */
 export async function writeLasting(path: string, text: string): Promise<SavedFile> {
   using file = await Deno.open(path, { write: true, createNew: true });
   const bytes = new TextEncoder().encode(text), hashes: string[] = [];
-  for (let at = 0; at === 0 || at < bytes.length; at += BLOCK_BYTES) {
-    hashes.push(sha256(bytes.subarray(at, at + BLOCK_BYTES)));
+  for (let at = 0; at === 0 || at < bytes.length; at += CHUNK_BYTES) {
+    hashes.push(sha256(bytes.subarray(at, at + CHUNK_BYTES)));
   }
   await writeFully(file, bytes);
   await file.sync();

@@ -4,10 +4,10 @@
 import { dtypeBytes, numel, type State } from "../../graph/ir.ts";
 import { bytesText, table } from "../report/plan_report.ts";
 import { computedType, numbersOf, type TypedArray, typedArray } from "../typed_array.ts";
-import { readBlocks, readerHere } from "./block_reader.ts";
+import { readChunks, readerHere } from "./chunk_reader.ts";
 import { CheckpointError } from "./error.ts";
 import { tensorsIn } from "./headers.ts";
-import { BLOCK_BYTES, type Checkpoint, fileOf, MANIFEST, type Manifest, namesText } from "./manifest.ts";
+import { type Checkpoint, CHUNK_BYTES, fileOf, MANIFEST, type Manifest, namesText } from "./manifest.ts";
 import { findCheckpoints } from "./open.ts";
 import { type Destination, readStates } from "./read.ts";
 import { STATE_FILE } from "./save.ts";
@@ -96,7 +96,7 @@ export async function* showLines(checkpoint: Checkpoint): AsyncGenerator<string,
   }
 }
 
-/** Compares every byte with the manifest's hashes, several blocks at once: a line for each file that is not what was written; none
+/** Compares every byte with the manifest's hashes, several chunks at once: a line for each file that is not what was written; none
  * where all are.
  * @param progress is told the bytes that have been compared, and those of all files.
  * @throws {CheckpointError} when there are no hashes, so that nothing can be said, or a file cannot be read. */
@@ -115,27 +115,29 @@ export async function damages(
   }
   const damaged = new Map<string, number[]>();
   let done = 0;
-  await readBlocks(blocksOf(checkpoint), readerHere, ({ name, number, bytes, hash }, read) => {
+  await readChunks(chunksOf(checkpoint), readerHere, ({ name, number, bytes, hash }, read) => {
     if (read.length < bytes || read.hash !== hash) damaged.set(name, [...damaged.get(name) ?? [], number]);
     progress(done += bytes, all);
   });
   return files.flatMap(([name, { bytes }]) => {
     const bad = damaged.get(name)?.sort((a, b) => a - b);
     if (!bad) return [];
-    const range = (block: number) => [block * BLOCK_BYTES, Math.min(bytes, (block + 1) * BLOCK_BYTES)] as const;
-    const hit = new Set(bad.flatMap((block) => tensorsIn(checkpoint, name, ...range(block)))),
+    const range = (chunk: number) => [chunk * CHUNK_BYTES, Math.min(bytes, (chunk + 1) * CHUNK_BYTES)] as const;
+    const hit = new Set(bad.flatMap((chunk) => tensorsIn(checkpoint, name, ...range(chunk)))),
       [from, to] = range(bad[0]);
-    const more = bad.length > 1 ? `, and in ${bad.length - 1} more blocks of ${bytesText(BLOCK_BYTES)}` : "";
+    const more = bad.length > 1
+      ? `, and in ${bad.length - 1} more chunk${bad.length > 2 ? "s" : ""} of ${bytesText(CHUNK_BYTES)}`
+      : "";
     return [`${name} is damaged in bytes ${from} to ${to - 1}${more}${namesText([...hit], ", where it has ")}`];
   });
 }
 
-/** The blocks of all files, each with the hash that it should have. */
-function blocksOf(checkpoint: Checkpoint) {
+/** The chunks of all files, each with the hash that it should have. */
+function chunksOf(checkpoint: Checkpoint) {
   return Object.entries(checkpoint.manifest.files).flatMap(([name, { bytes, sha256 }]) =>
-    Array.from({ length: Math.max(1, Math.ceil(bytes / BLOCK_BYTES)) }, (_, number) => {
-      const start = number * BLOCK_BYTES, path = fileOf(checkpoint, name), hash = sha256[number];
-      return { name, number, path, start, bytes: Math.min(BLOCK_BYTES, bytes - start), hashed: true, hash };
+    Array.from({ length: Math.max(1, Math.ceil(bytes / CHUNK_BYTES)) }, (_, number) => {
+      const start = number * CHUNK_BYTES, path = fileOf(checkpoint, name), hash = sha256[number];
+      return { name, number, path, start, bytes: Math.min(CHUNK_BYTES, bytes - start), hashed: true, hash };
     })
   );
 }

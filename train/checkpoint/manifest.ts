@@ -7,8 +7,8 @@ import type { StateKind } from "../../graph/ir.ts";
 import type { FileType } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
 
-/** Files are hashed in blocks of so many bytes, so that whoever reads a part of one can check that part. */
-export const BLOCK_BYTES = 8 * 2 ** 20;
+/** Files are hashed in chunks of so many bytes, so that whoever reads a part of one can check that part. */
+export const CHUNK_BYTES = 8 * 2 ** 20;
 
 /** Name of the file that makes a checkpoint. */
 export const MANIFEST = "manifest.json";
@@ -41,7 +41,7 @@ export interface SavedTensor {
 /** A file of a checkpoint. */
 export interface SavedFile {
   readonly bytes: number;
-  /** SHA-256 of each {@linkcode BLOCK_BYTES} of it; of a smaller file, its own. Empty where nobody has made any. */
+  /** SHA-256 of each {@linkcode CHUNK_BYTES} of it; of a smaller file, its own. Empty where nobody has made any. */
   readonly sha256: readonly string[];
   /** SHA-256 of the header, of a file that has pieces of tensors. */
   readonly header?: string;

@@ -4,9 +4,9 @@ import { type DType, dtypeBytes, numel, type State } from "../../graph/ir.ts";
 import type { Box } from "../../graph/layout.ts";
 import { converted, type FileType, unitOf } from "../typed_array.ts";
 import { CheckpointError } from "./error.ts";
-import { type Block, type BlockReader, type PartRead, readBlocks, readerHere } from "./block_reader.ts";
+import { type Chunk, type ChunkReader, type PartRead, readChunks, readerHere } from "./chunk_reader.ts";
 import { sha256 } from "./files.ts";
-import { BLOCK_BYTES, type Checkpoint, fileOf, namesText, type SavedFile } from "./manifest.ts";
+import { type Checkpoint, CHUNK_BYTES, fileOf, namesText, type SavedFile } from "./manifest.ts";
 import { stretches } from "./pieces.ts";
 import { openToRead, readFully } from "../weights/safetensors.ts";
 import { type LocalState, numberText, type StateMemory } from "./write.ts";
@@ -44,7 +44,7 @@ export interface ReadOptions {
   /** The rank that reads; default: 0, of one process. */
   readonly rank?: number;
   /** Default: {@linkcode readerHere}. */
-  readonly reader?: () => BlockReader;
+  readonly reader?: () => ChunkReader;
 }
 
 /** Fills states from a checkpoint; element types may differ.
@@ -52,12 +52,12 @@ export interface ReadOptions {
  * are in place before their hashes are compared, so whoever asked for them has to give the states up. */
 export async function readStates(from: Checkpoint, wanted: readonly Wanted[], options: ReadOptions): Promise<void> {
   checkStates(from, wanted.map((w) => w.state));
-  const blocks = copiesOf(from, wanted, options.rank ?? 0).flatMap(([file, list]) =>
-    blocksOf(fileOf(from, file), from.manifest.files[file], list.sort((a, b) => a.begin - b.begin), options.verify)
+  const chunks = copiesOf(from, wanted, options.rank ?? 0).flatMap(([file, list]) =>
+    chunksOf(fileOf(from, file), from.manifest.files[file], list.sort((a, b) => a.begin - b.begin), options.verify)
   );
-  await readBlocks(blocks, options.reader ?? readerHere, async (block, read, bytes) => {
-    check(block, read);
-    if (bytes) await scatter(bytes, block, options.memory);
+  await readChunks(chunks, options.reader ?? readerHere, async (chunk, read, bytes) => {
+    check(chunk, read);
+    if (bytes) await scatter(bytes, chunk, options.memory);
   });
 }
 
@@ -146,50 +146,50 @@ export function checkStates({ path, manifest }: Checkpoint, states: readonly Sta
   }
 }
 
-/** A block of a file, or a part of it that is needed. Its stretches are known where no byte is changed on its way or goes to two places. */
-interface WantedBlock extends Block {
+/** A chunk of a file, or a part of it that is needed. Its stretches are known where no byte is changed on its way or goes to two places. */
+interface WantedChunk extends Chunk {
   /** What its SHA-256 has to be, where that is compared. */
   readonly hash: string | undefined;
   /** What it has of copies, in the order of the file. */
   readonly copies: readonly Copy[];
 }
 
-/** The blocks that copies need. Those with hashes are whole; without, stretches of the file that are no longer than one.
+/** The chunks that copies need. Those with hashes are whole; without, stretches of the file that are no longer than one.
  * @param copies in the order of the file. */
-function blocksOf(path: string, { bytes, sha256 }: SavedFile, copies: readonly Copy[], verify: boolean): WantedBlock[] {
+function chunksOf(path: string, { bytes, sha256 }: SavedFile, copies: readonly Copy[], verify: boolean): WantedChunk[] {
   if (!verify || sha256.length === 0) return stretchesOf(path, copies);
   const byNumber = new Map<number, Copy[]>();
   for (const copy of copies) {
-    for (let k = Math.floor(copy.begin / BLOCK_BYTES); k * BLOCK_BYTES < copy.begin + copy.bytes; k++) {
+    for (let k = Math.floor(copy.begin / CHUNK_BYTES); k * CHUNK_BYTES < copy.begin + copy.bytes; k++) {
       const list = byNumber.get(k) ?? [];
       byNumber.set(k, list);
-      list.push(partOf(copy, k * BLOCK_BYTES, (k + 1) * BLOCK_BYTES));
+      list.push(partOf(copy, k * CHUNK_BYTES, (k + 1) * CHUNK_BYTES));
     }
   }
-  return [...byNumber].map(([k, inside]): WantedBlock => {
-    const start = k * BLOCK_BYTES;
+  return [...byNumber].map(([k, inside]): WantedChunk => {
+    const start = k * CHUNK_BYTES;
     return {
-      ...{ path, start, bytes: Math.min(BLOCK_BYTES, bytes - start), hashed: true, hash: sha256[k] },
+      ...{ path, start, bytes: Math.min(CHUNK_BYTES, bytes - start), hashed: true, hash: sha256[k] },
       ...{ copies: inside, stretches: placesOf(start, inside) },
     };
   });
 }
 
-/** Copies in stretches of a file, each as many as fit into a block's bytes. */
-function stretchesOf(path: string, copies: readonly Copy[]): WantedBlock[] {
+/** Copies in stretches of a file, each as many as fit into a chunk's bytes. */
+function stretchesOf(path: string, copies: readonly Copy[]): WantedChunk[] {
   const found: { start: number; end: number; copies: Copy[] }[] = [];
   for (const copy of copies) {
-    const unit = unitOf(copy.saved).bytes, most = Math.floor(BLOCK_BYTES / unit) * unit;
+    const unit = unitOf(copy.saved).bytes, most = Math.floor(CHUNK_BYTES / unit) * unit;
     for (let at = copy.begin; at < copy.begin + copy.bytes; at += most) {
       const part = partOf(copy, at, at + most), last = found.at(-1), end = part.begin + part.bytes;
-      if (!last || end > last.start + BLOCK_BYTES) found.push({ start: part.begin, end, copies: [part] });
+      if (!last || end > last.start + CHUNK_BYTES) found.push({ start: part.begin, end, copies: [part] });
       else {
         last.copies.push(part);
         last.end = Math.max(last.end, end);
       }
     }
   }
-  return found.map(({ start, end, copies }): WantedBlock => {
+  return found.map(({ start, end, copies }): WantedChunk => {
     return {
       ...{ path, start, bytes: end - start, hashed: false, hash: undefined },
       ...{ copies, stretches: placesOf(start, copies) },
@@ -197,8 +197,8 @@ function stretchesOf(path: string, copies: readonly Copy[]): WantedBlock[] {
   });
 }
 
-/** Where copies go from a block that begins at `start`. */
-function placesOf(start: number, copies: readonly Copy[]): Block["stretches"] {
+/** Where copies go from a chunk that begins at `start`. */
+function placesOf(start: number, copies: readonly Copy[]): Chunk["stretches"] {
   const isApart = ({ begin }: Copy, i: number) => i === 0 || copies[i - 1].begin + copies[i - 1].bytes <= begin;
   if (!copies.every((copy, i) => copy.saved === copy.wanted && isApart(copy, i))) return undefined;
   return copies.map(({ begin, bytes, to }) => ({ from: begin - start, to, bytes }));
@@ -216,20 +216,20 @@ function partOf(copy: Copy, from: number, to: number): Copy {
   };
 }
 
-/** @throws {CheckpointError} where a block is not what was written. */
-function check({ path, start, bytes, hash, copies }: WantedBlock, read: PartRead): void {
+/** @throws {CheckpointError} where a chunk is not what was written. */
+function check({ path, start, bytes, hash, copies }: WantedChunk, read: PartRead): void {
   if (read.length < bytes) throw damaged(path, start, copies[0].name, "the file ends before");
   if (read.hash !== hash) throw damaged(path, start, copies[0].name, "its bytes are not those that were written");
 }
 
-/** Puts what a block has in place; what lies side by side in memory goes there at once. */
+/** Puts what a chunk has in place; what lies side by side in memory goes there at once. */
 async function scatter(
-  block: Uint8Array<ArrayBuffer>,
-  { start, copies }: WantedBlock,
+  chunk: Uint8Array<ArrayBuffer>,
+  { start, copies }: WantedChunk,
   memory: Destination,
 ): Promise<void> {
   const parts = copies.map(({ begin, bytes, skip, length, to, saved, wanted }) => {
-    const made = converted(block.subarray(begin - start, begin - start + bytes), saved, wanted);
+    const made = converted(chunk.subarray(begin - start, begin - start + bytes), saved, wanted);
     const size = dtypeBytes[wanted];
     return { bytes: made.subarray(skip * size, (skip + length) * size), to };
   }).sort((a, b) => a.to - b.to);

@@ -1,12 +1,12 @@
-/** Writing a rank's share of a checkpoint: its pieces of states, from native memory into safetensors files. A file goes block by block
+/** Writing a rank's share of a checkpoint: its pieces of states, from native memory into safetensors files. A file goes chunk by chunk
  * through three stages that work beside each other: copied out of native memory, hashed, written.
  * @module */
 import { type DType, dtypeBytes, type StateKind } from "../../graph/ir.ts";
 import type { Box } from "../../graph/layout.ts";
 import { storedBytes, type StoredType } from "../typed_array.ts";
-import type { Loadable } from "./block_reader.ts";
+import type { Loadable } from "./chunk_reader.ts";
 import { sha256, writeFully } from "./files.ts";
-import { BLOCK_BYTES, type SavedFile } from "./manifest.ts";
+import { CHUNK_BYTES, type SavedFile } from "./manifest.ts";
 import { placesText } from "./headers.ts";
 import { type Piece, pieceBytes, stretches } from "./pieces.ts";
 import { encodeElements, encodeHeader } from "../weights/safetensors.ts";
@@ -55,7 +55,7 @@ export interface ShareOptions {
 /** The files that states of a kind go to. */
 const fileOf: Partial<Record<StateKind, string>> = { parameter: "model", moment: "optimizer", buffer: "buffers" };
 
-/** So many blocks are filled at once: enough to use the memory's bandwidth, few enough to leave most of it to a step that runs. */
+/** So many chunks are filled at once: enough to use the memory's bandwidth, few enough to leave most of it to a step that runs. */
 const COPIERS = 2;
 
 /** Writes pieces of states into a folder, in the element type that a piece's state has, a file for each kind of state: `model-00001-of-00004.safetensors` of four ranks, and
@@ -63,13 +63,13 @@ const COPIERS = 2;
  * @param pieces that this rank writes, in order. */
 export function writeShare(folder: string, pieces: readonly Piece[], options: ShareOptions): WritingShare {
   const { memory, staging } = options, files = planFiles(pieces, options);
-  const blocks = files.flatMap((file) => file.blocks);
+  const chunks = files.flatMap((file) => file.chunks);
   let next = 0, failure: { readonly error: unknown } | undefined;
   const fail = (error: unknown) => failure ??= { error };
   const copy = async () => {
-    while (next < blocks.length) {
-      const { start, bytes, parts, filled } = blocks[next++];
-      const into = failure ? undefined : await staging.take(); // who writes gives blocks back also after a failure
+    while (next < chunks.length) {
+      const { start, bytes, parts, filled } = chunks[next++];
+      const into = failure ? undefined : await staging.take(); // who writes gives chunks back also after a failure
       if (into) await fill(into.subarray(0, bytes), { start, parts, memory }).catch(fail);
       filled.resolve(into);
     }
@@ -83,14 +83,14 @@ export function writeShare(folder: string, pieces: readonly Piece[], options: Sh
     } catch (error) {
       failed(error);
     }
-    for (const { bytes, filled } of file.blocks) {
-      const block = await filled.promise;
-      if (block && output && !failure) {
-        const part = block.subarray(0, bytes), writing = writeFully(output, part).catch(failed);
+    for (const { bytes, filled } of file.chunks) {
+      const chunk = await filled.promise;
+      if (chunk && output && !failure) {
+        const part = chunk.subarray(0, bytes), writing = writeFully(output, part).catch(failed);
         hashes.push(sha256(part)); // on this thread, which has nothing else to do: a step leaves the others no time
         await writing;
       }
-      if (block) staging.give(block);
+      if (chunk) staging.give(chunk);
     }
     if (!failure) await output?.sync().catch(failed);
     output?.close();
@@ -116,7 +116,7 @@ interface Part {
   readonly name: string;
 }
 
-interface Block {
+interface Chunk {
   /** First byte in the file. */
   readonly start: number;
   readonly bytes: number;
@@ -128,7 +128,7 @@ interface Block {
 interface PlannedFile {
   readonly name: string;
   readonly bytes: number;
-  readonly blocks: readonly Block[];
+  readonly chunks: readonly Chunk[];
   /** Its hash. */
   readonly header: string;
 }
@@ -154,7 +154,7 @@ function planFiles(pieces: readonly Piece[], { rank, ranks, step, localOf }: Sha
       const { begin } = header.tensors.get(piece.state.name)!;
       parts.push(...partsOf(piece, localOf(piece.state.name), begin));
     }
-    return { name, bytes: header.fileBytes, blocks: blocksOf(parts), header: sha256(bytes) };
+    return { name, bytes: header.fileBytes, chunks: chunksOf(parts), header: sha256(bytes) };
   });
 }
 
@@ -174,22 +174,22 @@ function* partsOf(piece: Piece, local: LocalState, begin: number): Generator<Par
   }
 }
 
-/** Cuts a file, whose parts lie one behind another, into blocks. */
-function blocksOf(parts: readonly Part[]): Block[] {
-  const bytes = parts.at(-1)!.end, blocks: Block[] = [];
-  for (let start = 0; start < bytes; start += BLOCK_BYTES) {
-    blocks.push({ start, bytes: Math.min(BLOCK_BYTES, bytes - start), parts: [], filled: Promise.withResolvers() });
+/** Cuts a file, whose parts lie one behind another, into chunks. */
+function chunksOf(parts: readonly Part[]): Chunk[] {
+  const bytes = parts.at(-1)!.end, chunks: Chunk[] = [];
+  for (let start = 0; start < bytes; start += CHUNK_BYTES) {
+    chunks.push({ start, bytes: Math.min(CHUNK_BYTES, bytes - start), parts: [], filled: Promise.withResolvers() });
   }
   for (const part of parts) {
-    for (let k = Math.floor(part.begin / BLOCK_BYTES); k * BLOCK_BYTES < part.end; k++) blocks[k].parts.push(part);
+    for (let k = Math.floor(part.begin / CHUNK_BYTES); k * CHUNK_BYTES < part.end; k++) chunks[k].parts.push(part);
   }
-  return blocks;
+  return chunks;
 }
 
-/** Puts what a block is made of into `into`. */
+/** Puts what a chunk is made of into `into`. */
 async function fill(
   into: Uint8Array<ArrayBuffer>,
-  { start, parts, memory }: Pick<Block, "start" | "parts"> & { readonly memory: StateMemory },
+  { start, parts, memory }: Pick<Chunk, "start" | "parts"> & { readonly memory: StateMemory },
 ): Promise<void> {
   for (const { begin, end, from, dtype, name } of parts) {
     const first = Math.max(begin, start), last = Math.min(end, start + into.length);

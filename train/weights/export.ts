@@ -1,5 +1,5 @@
 /** Writing a checkpoint's parameters as a folder that `transformers` opens: its names and its order of rows, in files of 5 GB at most,
- * with `config.json`. A block of 8 MiB at a time is in memory.
+ * with `config.json`. A chunk of 8 MiB at a time is in memory.
  * @module */
 import { numel, type State } from "../../graph/ir.ts";
 import { familyNamed, familyNames } from "../../model/families.ts";

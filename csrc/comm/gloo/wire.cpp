@@ -21,7 +21,7 @@ namespace {
 Mac sha256(const std::string& message) {
   Sha256 hash(1);
   const auto* data = reinterpret_cast<const uint8_t*>(message.data());
-  const size_t whole = message.size() / Sha256::CHUNK * Sha256::CHUNK;
+  const size_t whole = message.size() / Sha256::BLOCK * Sha256::BLOCK;
   if (whole) hash.add(&data, whole);
   return hash.end(0, data + whole, message.size() - whole);
 }
@@ -31,8 +31,8 @@ std::string text_of(const Mac& mac) { return {reinterpret_cast<const char*>(mac.
 }  // namespace
 
 Mac hmac(const std::string& secret, const std::string& message) {
-  std::string key = secret.size() > Sha256::CHUNK ? text_of(sha256(secret)) : secret;
-  key.resize(Sha256::CHUNK, '\0');
+  std::string key = secret.size() > Sha256::BLOCK ? text_of(sha256(secret)) : secret;
+  key.resize(Sha256::BLOCK, '\0');
   std::string inner = key, outer = key;
   for (char& c : inner) c = static_cast<char>(c ^ 0x36);
   for (char& c : outer) c = static_cast<char>(c ^ 0x5c);

@@ -1,13 +1,13 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { sha256, writeLasting } from "../../../train/checkpoint/files.ts";
-import { BLOCK_BYTES } from "../../../train/checkpoint/manifest.ts";
+import { CHUNK_BYTES } from "../../../train/checkpoint/manifest.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 
-Deno.test("a text's file is hashed block by block", async () => {
+Deno.test("a text's file is hashed chunk by chunk", async () => {
   await using folder = await temporaryFolder();
-  const path = `${folder.path}/long`, text = "0123456789abcdef ".repeat(Math.ceil((BLOCK_BYTES + 1000) / 17));
+  const path = `${folder.path}/long`, text = "0123456789abcdef ".repeat(Math.ceil((CHUNK_BYTES + 1000) / 17));
   const bytes = new TextEncoder().encode(text);
-  const expected = [sha256(bytes.subarray(0, BLOCK_BYTES)), sha256(bytes.subarray(BLOCK_BYTES))];
+  const expected = [sha256(bytes.subarray(0, CHUNK_BYTES)), sha256(bytes.subarray(CHUNK_BYTES))];
   assertEquals(await writeLasting(path, text), { bytes: bytes.length, sha256: expected });
   assertEquals(await Deno.readTextFile(path) === text, true);
 });

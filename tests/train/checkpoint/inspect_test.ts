@@ -90,7 +90,7 @@ Deno.test("every byte of every file is compared", async () => {
   assertEquals(await damages(openCheckpoint(at.path)), []);
 });
 
-Deno.test("large files are compared block by block, whatever is done first, and a block without a hash is damaged", async () => {
+Deno.test("large files are compared chunk by chunk, whatever is done first, and a chunk without a hash is damaged", async () => {
   await using folder = await temporaryFolder();
   const path = `${folder.path}/step-1`, state: State = { ...weight, shape: [9 * 2 ** 20 / 4 * 3] }; // 27 MiB
   await saveAll(path, new Spread([state, moment]).fill(new Map([...whole, [weight.name, new Uint8Array(27 << 20)]])));
@@ -111,7 +111,7 @@ Deno.test("large files are compared block by block, whatever is done first, and 
   }
   const [from, to] = [16 << 20, 24 << 20], where = ', where it has "w.weight"';
   assertEquals(await damages(checkpoint), [
-    `${file} is damaged in bytes ${from} to ${to - 1}, and in 1 more blocks of 8.0 MiB${where}`,
+    `${file} is damaged in bytes ${from} to ${to - 1}, and in 1 more chunk of 8.0 MiB${where}`,
   ]);
   for (const at of [20 << 20, 26 << 20]) {
     await open.seek(at, Deno.SeekMode.Start);

@@ -8,7 +8,7 @@ import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { library } from "../../../ffi/library.ts";
 import { Device } from "../../../ffi/device.ts";
 import { Program } from "../../../ffi/program.ts";
-import { type Loadable, nativeReader } from "../../../train/checkpoint/block_reader.ts";
+import { type Loadable, nativeReader } from "../../../train/checkpoint/chunk_reader.ts";
 import { sha256 } from "../../../train/checkpoint/files.ts";
 import { encoded, type TestProgram } from "../../ffi/encoded.ts";
 import { Random } from "../../graph/random_graphs.ts";
@@ -114,22 +114,27 @@ Deno.test("bytes that are not those that were written are an error also where th
   }
 });
 
-Deno.test("a part is read without the rest of its file, and checked by the blocks that it lies in", async () => {
+Deno.test("a part is read without the rest of its file, and checked by the chunks that it lies in", async () => {
   const long: State = { ...weight, shape: [3, 1 << 20] }, folder = await Deno.makeTempDir(), path = `${folder}/step-1`;
   try {
     const bytes = new Map([[long.name, new Uint8Array(12 << 20).map((_, i) => i * 13)]]);
     await saveAll(path, new Spread([long]).fill(bytes));
     const file = `${path}/model.safetensors`, content = await Deno.readFile(file);
-    content[content.length - 1] ^= 1; // in the second block of 8 MiB
+    content[content.length - 1] ^= 1; // in the second chunk of 8 MiB
     await Deno.writeFile(file, content);
     const mesh = new Mesh({ dp_shard: 3 }, 3), thirds = () => new Map([["dp_shard", shard(0)]]);
     const parts = new Spread([long], thirds, mesh), checkpoint = openCheckpoint(path);
-    const read = ({ wanted, memory }: typeof parts.ranks[0]) =>
-      readStates(checkpoint, wanted, { memory, verify: true });
+    const read = ({ wanted, memory }: typeof parts.ranks[0], from = checkpoint) =>
+      readStates(from, wanted, { memory, verify: true });
     await read(parts.ranks[0]);
     assertEquals(parts.ranks[0].memory.bytes.subarray(0, 4 << 20), bytes.get(long.name)!.subarray(0, 4 << 20));
     const error = await assertRejects(() => read(parts.ranks[2]), CheckpointError);
     assertStringIncludes(error.message, "model.safetensors is damaged behind byte 8388608");
+    const { "model.safetensors": saved, ...others } = checkpoint.manifest.files;
+    const files = { ...others, "model.safetensors": { ...saved, sha256: saved.sha256.slice(0, 1) } }; // no hash for the second
+    const short = { ...checkpoint, manifest: { ...checkpoint.manifest, files } };
+    await read(parts.ranks[0], short);
+    await assertRejects(() => read(parts.ranks[2], short), CheckpointError, "is damaged behind byte 8388608");
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

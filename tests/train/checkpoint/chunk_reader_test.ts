@@ -1,13 +1,13 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { library } from "../../../ffi/library.ts";
-import { type BlockReader, nativeReader, readBlocks, readerHere } from "../../../train/checkpoint/block_reader.ts";
+import { type ChunkReader, nativeReader, readChunks, readerHere } from "../../../train/checkpoint/chunk_reader.ts";
 import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { sha256 } from "../../../train/checkpoint/files.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 
 library(); // which stays open
 
-const readers: Readonly<Record<string, () => BlockReader>> = { "this thread": readerHere, "libtitan": nativeReader };
+const readers: Readonly<Record<string, () => ChunkReader>> = { "this thread": readerHere, "libtitan": nativeReader };
 const content = Uint8Array.from({ length: 1_300_000 }, (_, i) => i * 5 + (i >> 9));
 
 for (const [name, open] of Object.entries(readers)) {
@@ -39,9 +39,9 @@ for (const [name, open] of Object.entries(readers)) {
     }
   });
 
-  Deno.test(`each of many blocks is read once, with the hash that it has alone, by ${name}`, async () => {
+  Deno.test(`each of many chunks is read once, with the hash that it has alone, by ${name}`, async () => {
     await using folder = await temporaryFolder();
-    const blocks = ["a", "b", "c"].flatMap((file, f) => {
+    const chunks = ["a", "b", "c"].flatMap((file, f) => {
       Deno.writeFileSync(`${folder.path}/${file}`, content.subarray(f));
       return Array.from({ length: 14 }, (_, k) => ({
         ...{
@@ -53,27 +53,27 @@ for (const [name, open] of Object.entries(readers)) {
       }));
     });
     const visited = new Set<string>();
-    await readBlocks(blocks, open, async ({ path, start, hashed, expected }, { length, hash }, bytes) => {
+    await readChunks(chunks, open, async ({ path, start, hashed, expected }, { length, hash }, bytes) => {
       await Promise.resolve(); // nothing may be read over these bytes meanwhile
       assertEquals([length, hash], [expected.length, hashed ? sha256(expected) : undefined]);
-      assertEquals(bytes, expected);
+      assertEquals(sha256(bytes!), sha256(expected));
       visited.add(`${path} ${start}`);
     });
-    assertEquals(visited.size, blocks.length);
+    assertEquals(visited.size, chunks.length);
   });
 
-  Deno.test(`the first failure ends the reading of blocks by ${name}`, async () => {
+  Deno.test(`the first failure ends the reading of chunks by ${name}`, async () => {
     await using folder = await temporaryFolder();
     const path = `${folder.path}/a`;
     Deno.writeFileSync(path, content);
-    const blocks = Array.from({ length: 1000 }, (_, k) => ({ path, start: k * 1000, bytes: 1000, hashed: false }));
+    const chunks = Array.from({ length: 1000 }, (_, k) => ({ path, start: k * 1000, bytes: 1000, hashed: false }));
     let visits = 0;
     const read = () =>
-      readBlocks(blocks, open, () => {
+      readChunks(chunks, open, () => {
         if (++visits === 20) throw new CheckpointError("it is full", "room", "make some");
       });
     await assertRejects(read, CheckpointError, "it is full");
-    assert(visits < 100, `${visits} blocks were read`);
+    assert(visits < 100, `${visits} chunks were read`);
   });
 
   Deno.test(`a file that is not there is refused by name, read by ${name}`, async () => {

@@ -1,4 +1,4 @@
-/** Reading blocks of files, and hashing each while the processor's cache has it.
+/** Reading chunks of files, and hashing each while the processor's cache has it.
  * @module */
 import { HASH_BYTES, NativeFile } from "../../ffi/file.ts";
 import type { Program, Stretch } from "../../ffi/program.ts";
@@ -36,7 +36,7 @@ export interface Loadable {
 }
 
 /** Reads files, each from front to back: parts of one length, each of another lane. */
-export interface BlockReader extends Disposable {
+export interface ChunkReader extends Disposable {
   /** Reads them into the memory that is given, one behind the other.
    * @throws {CheckpointError} when a file cannot be read. */
   read(parts: readonly Part[], into: Uint8Array<ArrayBuffer>, hashed: boolean): Promise<PartRead[]>;
@@ -45,35 +45,35 @@ export interface BlockReader extends Disposable {
   readonly place?: (parts: readonly PlacedPart[], hashed: boolean) => Promise<PartRead[]>;
 }
 
-/** A reader goes through so many runs of blocks side by side. Each has an open file of its own, of which the system reads ahead. */
+/** A reader goes through so many runs of chunks side by side. Each has an open file of its own, of which the system reads ahead. */
 const LANES = 4;
 
 /** So many readers work at once: two keep two processors busy, and two more the disk while those compare. */
 const READERS = 4;
 
-/** A block that is to be read. */
-export interface Block extends Omit<Part, "lane"> {
+/** A chunk that is to be read. */
+export interface Chunk extends Omit<Part, "lane"> {
   /** Is its hash wanted? */
   readonly hashed: boolean;
   /** Where all of it goes, if that is known. */
   readonly stretches?: readonly Stretch[];
 }
 
-const isPlaced = <B extends Block>(block: B): block is B & Pick<PlacedPart, "stretches"> => !!block.stretches;
+const isPlaced = <B extends Chunk>(chunk: B): chunk is B & Pick<PlacedPart, "stretches"> => !!chunk.stretches;
 
-/** Reads blocks, those of a file from front to back. The first failure ends it, whoever it is of.
- * @param blocks in the order of their files.
- * @param visit is told what was read of each, and its bytes unless they went to their places; another block is read over them next.
+/** Reads chunks, those of a file from front to back. The first failure ends it, whoever it is of.
+ * @param chunks in the order of their files.
+ * @param visit is told what was read of each, and its bytes unless they went to their places; another chunk is read over them next.
  * @throws {CheckpointError} when a file cannot be read. */
-export async function readBlocks<B extends Block>(
-  blocks: readonly B[],
-  open: () => BlockReader,
-  visit: (block: B, read: PartRead, bytes?: Uint8Array<ArrayBuffer>) => void | Promise<void>,
+export async function readChunks<B extends Chunk>(
+  chunks: readonly B[],
+  open: () => ChunkReader,
+  visit: (chunk: B, read: PartRead, bytes?: Uint8Array<ArrayBuffer>) => void | Promise<void>,
 ): Promise<void> {
   let failure: { readonly error: unknown } | undefined;
   const readAll = async (runs: readonly (readonly B[])[]) => {
     using reader = open();
-    let room = new Uint8Array(); // grows when blocks need it, as most go straight to their places
+    let room = new Uint8Array(); // grows when chunks need it, as most go straight to their places
     for (let i = 0; runs.some((run) => i < run.length); i++) {
       const next = runs.flatMap((run, lane) => i < run.length ? [{ ...run[i], lane }] : []);
       const kind = ({ bytes, hashed, stretches }: B) => `${bytes} ${hashed} ${stretches !== undefined}`;
@@ -82,19 +82,19 @@ export async function readBlocks<B extends Block>(
         const [{ bytes, hashed }] = alike;
         if (reader.place && alike.every(isPlaced)) {
           const read = await reader.place(alike, hashed);
-          for (const [k, block] of alike.entries()) await visit(block, read[k]);
+          for (const [k, chunk] of alike.entries()) await visit(chunk, read[k]);
           continue;
         }
         if (room.length < alike.length * bytes) room = new Uint8Array(alike.length * bytes);
         const read = await reader.read(alike, room, hashed);
-        for (const [k, block] of alike.entries()) {
-          await visit(block, read[k], room.subarray(k * bytes, (k + 1) * bytes));
+        for (const [k, chunk] of alike.entries()) {
+          await visit(chunk, read[k], room.subarray(k * bytes, (k + 1) * bytes));
         }
       }
     }
   };
-  const bound = (k: number) => Math.round(blocks.length * k / (READERS * LANES));
-  const runs = Array.from({ length: READERS * LANES }, (_, k) => blocks.slice(bound(k), bound(k + 1)));
+  const bound = (k: number) => Math.round(chunks.length * k / (READERS * LANES));
+  const runs = Array.from({ length: READERS * LANES }, (_, k) => chunks.slice(bound(k), bound(k + 1)));
   await Promise.all(Array.from({ length: READERS }, (_, k) => {
     return readAll(runs.slice(k * LANES, (k + 1) * LANES)).catch((error) => failure ??= { error });
   }));
@@ -120,7 +120,7 @@ class OpenFiles<File extends Disposable> implements Disposable {
 }
 
 /** Reads with this thread, hashes with those of the system's library, and needs no native library. */
-export function readerHere(): BlockReader {
+export function readerHere(): ChunkReader {
   const files = new OpenFiles<Deno.FsFile>();
   return {
     async read(parts, into, hashed) {
@@ -139,7 +139,7 @@ export function readerHere(): BlockReader {
 
 /** Reads beside the event loop, and hashes parts side by side, which is quicker than one after the other.
  * @param memory that parts are placed in. */
-export function nativeReader(memory: Loadable = {}): BlockReader {
+export function nativeReader(memory: Loadable = {}): ChunkReader {
   const files = new OpenFiles<NativeFile>();
   const open = (path: string) => {
     openToRead(path).close(); // Deno's permissions hold, and its errors
