@@ -73,6 +73,18 @@ export class HubCache {
     return `${this.blob(file)}.incomplete`;
   }
 
+  /** How many bytes of a content are there. */
+  async reached(file: HubFile): Promise<number> {
+    for (const path of [this.blob(file), this.incomplete(file)]) {
+      try {
+        return (await Deno.stat(path)).size;
+      } catch (error) {
+        if (!isMissing(error)) throw error;
+      }
+    }
+    return 0;
+  }
+
   /** Where a file is at a commit. */
   snapshot(repository: Repository, commit: string, path: string): string {
     return join(this.#of(repository), "snapshots", commit, ...path.split("/"));

@@ -114,7 +114,7 @@ export class HubShards {
         if (there !== undefined) return await there.open(from);
         const file = await about();
         await claim(this.#streamed.folder);
-        return this.#stream(file, from);
+        return await this.#stream(file, from);
       },
       distrust: async () => known !== undefined && await this.#streamed.forget(known),
       slice: async (start, end) =>
@@ -122,10 +122,13 @@ export class HubShards {
     };
   }
 
-  /** The bytes of a file while they come. */
-  #stream(file: HubFile, from: number): Readable {
-    const abort = new AbortController();
-    const chunks = readShared(this.#hub, this.#streamed, file, { limit: this.#limit, from, signal: abort.signal });
+  /** The bytes of a file while they come. Where they begin behind what the cache has of it, nobody waits for what lies before: they are
+   * asked for from there on, and not kept. */
+  async #stream(file: HubFile, from: number): Promise<Readable> {
+    const abort = new AbortController(), { signal } = abort;
+    const chunks = from > await this.#streamed.reached(file)
+      ? this.#hub.until(signal).bytes(file, from)
+      : readShared(this.#hub, this.#streamed, file, { limit: this.#limit, from, signal });
     return new Readable({
       highWaterMark: CHUNK_BYTES,
       read() {

@@ -3,8 +3,11 @@ import { Hub } from "../../../data/hub/hub.ts";
 import { type Patience, type RequestOptions, Requests } from "../../../data/hub/requests.ts";
 import type { HubServer } from "../hub_server.ts";
 
-/** Patience for servers on this machine. */
-export const HASTE: Patience = { attempts: 5, answer: 300, silence: 300, firstWait: 1, longestWait: 2000 };
+/** Patience for servers on this machine, some of whose answers never come. */
+export const HASTE: Patience = { attempts: 5, answer: 2000, silence: 2000, firstWait: 1, longestWait: 2000 };
+
+/** Patience where all answers come, however busy the machine is. */
+export const PATIENCE: Patience = { ...HASTE, answer: 120_000, silence: 120_000 };
 
 /** A client of a server. */
 export function clientOf(server: HubServer, options: RequestOptions & { readonly token?: string } = {}): Hub {
