@@ -22,6 +22,7 @@ import {
 } from "./shard.ts";
 import type { ShardFile } from "./source.ts";
 import { readTokens } from "./token_file.ts";
+import { strictUtf8File } from "./utf8.ts";
 
 /** Names of files that are shards. */
 export const SHARD_FILES = /\.(((json|jsonl|txt|md)(\.(gz|zst))?)|parquet|bin)$/i;
@@ -95,13 +96,11 @@ async function bytesOf(file: ShardFile, maxBytes: number): Promise<Uint8Array> {
 
 function decode(file: ShardFile, bytes: Uint8Array): string {
   try {
-    return decoder.decode(bytes);
+    return strictUtf8File.decode(bytes);
   } catch {
     throw badText(file, "it is not UTF-8", "leave it out, or convert it");
   }
 }
-
-const decoder = new TextDecoder("utf-8", { fatal: true });
 
 function badText({ location }: ShardFile, why: string, fix: string): DataError {
   return new DataError({

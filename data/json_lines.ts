@@ -16,9 +16,9 @@ import {
   textMade,
 } from "./shard.ts";
 import type { ShardFile } from "./source.ts";
+import { strictUtf8 } from "./utf8.ts";
 
 const NEWLINE = 10;
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** A line of a file. */
 interface Line {
@@ -123,7 +123,7 @@ function parse(
   if (bytes === undefined) throw bad(`it has more than ${maxBytes} bytes`, "raise data.max_document_bytes");
   let value: unknown;
   try {
-    value = JSON.parse(decoder.decode(bytes));
+    value = JSON.parse(strictUtf8.decode(bytes));
   } catch (error) {
     throw bad(error instanceof SyntaxError ? error.message : "it is not UTF-8");
   }

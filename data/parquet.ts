@@ -17,11 +17,10 @@ import {
   textMade,
 } from "./shard.ts";
 import type { ShardFile } from "./source.ts";
+import { strictUtf8 } from "./utf8.ts";
 
 /** The most bytes of a column in a group of rows, which memory holds. */
 const MOST_GROUP_BYTES = 1 << 30;
-
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Reads documents of one file in order.
  * @throws {DataError} naming the file and the row, when it is damaged or a row has no text, unless `onBad` lets it pass. */
@@ -115,16 +114,19 @@ function textOf(
       expected: `${make ? "messages" : "a text"} in column ${JSON.stringify(field)}`,
       fix,
     });
-  if (make) return textMade(make, withTexts(value), bad);
-  if (!(value instanceof Uint8Array)) throw bad("it has none", "correct the row, or leave it out: data.on_error");
-  if (value.length > maxBytes) {
+  if (!make && !(value instanceof Uint8Array)) {
+    throw bad("it has none", "correct the row, or leave it out: data.on_error");
+  }
+  if (value instanceof Uint8Array && value.length > maxBytes) {
     throw bad(`it has more than ${maxBytes} bytes`, "raise data.max_document_bytes");
   }
+  let texts: unknown;
   try {
-    return decoder.decode(value);
+    texts = withTexts(value);
   } catch {
     throw bad("it is not UTF-8", "correct the row");
   }
+  return make ? textMade(make, texts, bad) : texts as string;
 }
 
 function damaged({ location }: ShardFile, row: number, cause: Error): DataError {
@@ -147,7 +149,7 @@ function noDocument({ location }: ShardFile): DataError {
 
 /** The same with texts in place of their bytes. */
 function withTexts(value: unknown): unknown {
-  if (value instanceof Uint8Array) return decoder.decode(value);
+  if (value instanceof Uint8Array) return strictUtf8.decode(value);
   if (Array.isArray(value)) return value.map(withTexts);
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, withTexts(part)]));

@@ -18,6 +18,7 @@ import {
 } from "./shard.ts";
 import { CHUNK_BYTES, isMissing, reading } from "./source.ts";
 import { nothing } from "./texts.ts";
+import { strictUtf8File } from "./utf8.ts";
 
 /** Which documents: all, those that are held out for validation, or the others. */
 export type Part = "all" | "training" | "held-out";
@@ -37,7 +38,6 @@ export const HELD_OUT = 0.05;
 const HELD_OUT_SEED = 5;
 
 const NEWLINE = 10;
-const decoder = new TextDecoder("utf-8", { fatal: true });
 
 /** Where a document lies. */
 interface Place {
@@ -198,7 +198,7 @@ async function readText(place: Place, options: ReadOptions): Promise<string> {
   const bytes = await bytesOf(place);
   let text: string;
   try {
-    text = decoder.decode(bytes);
+    text = strictUtf8File.decode(bytes);
   } catch {
     throw badDocument(
       file,
@@ -241,7 +241,7 @@ function firstBadLine(bytes: Uint8Array): number {
   for (let line = 1, start = 0;; line++) {
     const end = bytes.indexOf(NEWLINE, start);
     try {
-      decoder.decode(bytes.subarray(start, end < 0 ? bytes.length : end));
+      strictUtf8File.decode(bytes.subarray(start, end < 0 ? bytes.length : end));
     } catch {
       return line;
     }

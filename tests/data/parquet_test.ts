@@ -58,11 +58,15 @@ Deno.test("a row without a text, or with a bad one, is an error that names it, o
   const utf8 = new TextEncoder();
   const bytes = table([utf8.encode("ok"), new Uint8Array([0xff, 0xfe]), utf8.encode("x".repeat(99))]);
   assertEquals(await read(bytes, ALL, { field: "body", maxBytes: 50, onBad }), [{ index: 0, text: "ok" }]);
+  // of a conversation, too, whose rows behind it are read
+  const textOf = (value: unknown) => `said ${value}`;
+  assertEquals((await read(bytes, ALL, { field: "body", textOf, onBad })).map(({ index }) => index), [0, 2]);
   const said = bad.map((message) => message.replace(/ of shard [^:]+/, "").split("\n")[0]);
   assertEquals(said, [
     "Cannot read row 2: it has none",
     "Cannot read row 2: it is not UTF-8",
     "Cannot read row 3: it has more than 50 bytes",
+    "Cannot read row 2: it is not UTF-8",
   ]);
   await assertRejects(() => read(table(["a", null])), DataError, "Cannot read row 2 of shard ");
 });
