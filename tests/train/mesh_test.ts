@@ -156,16 +156,18 @@ const FLOAT8 = { gradient: 1e-5, firstLosses: 1e-4, loss: 0.02 };
 testRanks("in float8 first gradients and losses are those of one process, and they send what is planned", async () => {
   const f32 = { dtype: "f32", model: { dim: 32, ffnHiddenDim: 48 } } as const;
   const bf16 = { ...f32, precision: { param: "bf16" } } as const, gathered = { gathered: true };
+  const all = { ...gathered, precomputed: true };
   const list: MeshCase[] = [
     { ...f32, mesh: { dp_replicate: 2 }, float8: {} },
     { ...f32, mesh: { tp: 2 }, float8: {}, choices: hidden },
     { ...f32, mesh: { cp: 2 }, float8: { recipe: "rowwise" } },
     { ...bf16, mesh: { cp: 2 }, float8: {} },
     { ...bf16, mesh: { tp: 2 }, float8: {} },
-    { ...bf16, mesh: { dp_shard: 2 }, float8: { ...gathered, precomputed: true }, accumulation: 2 },
+    { ...bf16, mesh: { dp_shard: 2 }, float8: all, accumulation: 2 },
     { ...bf16, mesh: { dp_shard: 2 }, float8: { recipe: "rowwise_with_gw_hp" }, remat: { mode: "full" } },
-    { ...bf16, mesh: { dp_shard: 2, tp: 2 }, float8: gathered },
-    { ...bf16, mesh: { dp_replicate: 2, dp_shard: 2 }, float8: { ...gathered, precomputed: true } },
+    { ...bf16, mesh: { dp_shard: 2, tp: 2 }, float8: all, choices: hidden },
+    { ...bf16, mesh: { dp_shard: 2, cp: 2 }, float8: all },
+    { ...bf16, mesh: { dp_replicate: 2, dp_shard: 2 }, float8: gathered },
     // In bf16, attention that goes around rounds what one process does not.
     { ...f32, mesh: { cp: 2, tp: 2 }, float8: {}, choices: ring },
   ];

@@ -389,3 +389,29 @@ testRanks("when mpirun is killed, its ranks end, and no file of theirs or of it 
   }
   assertEquals([await names(TMPDIR), (await names("/dev/shm")).includes(own)], ["", false]);
 });
+
+testRanks("torchtitan's flags of float8, as they are typed there, train ranks as one process does", async () => {
+  await using folder = await temporaryFolder();
+  const linear = "--quantize.linear.float8", degree = (axis: string) => [`--parallelism.${axis}_degree`, "2"];
+  const flags = ["--model.converters", "quantize.linear.float8", `${linear}.enable_fsdp_float8_all_gather`];
+  flags.push(`${linear}.precompute_float8_dynamic_scale_for_fsdp`, `${linear}.emulate`);
+  const losses = async (localBatch: number, ...ranks: string[]) => {
+    const keys = { "training.local_batch_size": localBatch, "training.steps": 3 };
+    const job = new Launcher(script, [...ranks, ...tiny(folder.path, keys), ...flags]), { code } = await job.ended();
+    assertEquals([code, job.err], [0, ""], job.out);
+    assertMatch(job.out, / float8 {2}8 of 8 linear layers: layers\.\*\.attention\.wq, .*, output$/m);
+    return [...job.out.matchAll(/ loss: +(\d[\d.]*)/g)].map(([, loss]) => Number(loss));
+  };
+  const shards = ["--nproc", "4", ...degree("data_parallel_shard")], one = await losses(4);
+  const hsdp = await losses(1, ...shards, ...degree("data_parallel_replicate"));
+  const tensors = await losses(
+    2,
+    ...shards,
+    ...degree("tensor_parallel"),
+    "--parallelism.enable_async_tensor_parallel",
+  );
+  for (const some of [hsdp, tensors]) {
+    assertEquals(some.length, 3);
+    some.forEach((loss, i) => assert(Math.abs(loss - one[i]) < 1e-4, `${some} but ${one}`));
+  }
+});
