@@ -57,8 +57,8 @@ function formulaBatch(step: number, { batch, tokens, model }: Golden): Record<st
   };
 }
 
-/** Norms of the difference of two lists and of the second. */
-function norms(actual: ArrayLike<number>, expected: ArrayLike<number>): [difference: number, size: number] {
+/** Norms of the difference of two lists, and of the second. */
+export function norms(actual: ArrayLike<number>, expected: ArrayLike<number>): [difference: number, size: number] {
   const square = (list: ArrayLike<number>, f: (x: number, i: number) => number) =>
     Math.sqrt(Array.from(list).reduce((sum, x, i) => sum + f(x, i) ** 2, 0));
   return [square(actual, (x, i) => x - expected[i]), square(expected, (x) => x)];
