@@ -13,8 +13,8 @@ template <class T> struct Wide { using type = T; };
 template <> struct Wide<bf16> { using type = float; };         // rounded once, when all are added
 template <> struct Wide<int32_t> { using type = uint32_t; };  // which may wrap
 
-/// out[i] = parts[0][i] + parts[1][i] + ..., or their maximum (NaN where one is). `out` may be one of the parts.
-template <class T> void combine_as(bool maximum, const char* const* parts, int num_parts, char* out, int64_t n) {
+/// out[i] = parts[0][i] + parts[1][i] + ..., or their maximum (NaN where one is). `out` may be one of the parts, if all are of one type.
+template <class T, class Out = T> void combine_as(bool maximum, const char* const* parts, int num_parts, char* out, int64_t n) {
   using W = typename Wide<T>::type;
   W sum[BLOCK];
   for (int64_t start = 0; start < n; start += BLOCK) {
@@ -31,8 +31,8 @@ template <class T> void combine_as(bool maximum, const char* const* parts, int n
         for (int64_t i = 0; i < count; i++) sum[i] += static_cast<W>(x[i]);
       }
     }
-    T* to = reinterpret_cast<T*>(out) + start;
-    for (int64_t i = 0; i < count; i++) to[i] = static_cast<T>(sum[i]);
+    Out* to = reinterpret_cast<Out*>(out) + start;
+    for (int64_t i = 0; i < count; i++) to[i] = static_cast<Out>(sum[i]);
   }
 }
 
@@ -41,6 +41,21 @@ inline void combine(DType dtype, bool maximum, const char* const* parts, int num
   else if (dtype == DType::bf16) combine_as<bf16>(maximum, parts, num_parts, out, n);
   else if (dtype == DType::i32) combine_as<int32_t>(maximum, parts, num_parts, out, n);
   else combine_as<float>(maximum, parts, num_parts, out, n);
+}
+
+/// A sum that is to be added to others first, and not rounded before: what its elements are.
+inline DType partial_of(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
+
+/// Parts of `dtype` to a partial sum.
+inline void combine_to_partial(DType dtype, bool maximum, const char* const* parts, int num_parts, char* out, int64_t n) {
+  if (dtype == DType::bf16) combine_as<bf16, float>(maximum, parts, num_parts, out, n);
+  else combine(dtype, maximum, parts, num_parts, out, n);
+}
+
+/// Partial sums to one of `dtype`.
+inline void combine_partials(DType dtype, bool maximum, const char* const* parts, int num_parts, char* out, int64_t n) {
+  if (dtype == DType::bf16) combine_as<float, bf16>(maximum, parts, num_parts, out, n);
+  else combine(dtype, maximum, parts, num_parts, out, n);
 }
 
 }  // namespace titan::comm

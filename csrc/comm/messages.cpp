@@ -4,37 +4,24 @@
 #include <cstring>
 
 #include "combine.h"
+#include "pieces.h"
 
 namespace titan::comm {
 namespace {
 
-constexpr int64_t MOST_STAGE_BYTES = 256 << 10;     // of a piece that travel at a time
-constexpr int64_t MOST_STAGED_BYTES = 16 << 20;     // of all members, in all lanes
-constexpr int64_t LEAST_STAGE_BYTES = 16 << 10;
 constexpr int64_t MOST_MESSAGE_BYTES = int64_t{1} << 30;
 constexpr int64_t ROWS_IN_LANE = 16;                // of a ring_shift
-
-/// Where piece elements [start, start + count) of all rows' pieces of `chunk` elements lie: calls each(byte offset in a part, byte offset in the whole
-/// less the piece's, bytes).
-template <class Each> void each_run(uint64_t elements, int64_t pieces, int64_t size, int64_t start, int64_t count, Each each) {
-  const auto chunk = static_cast<int64_t>(elements);
-  for (int64_t at = start; at < start + count;) {
-    const int64_t row = at / chunk, column = at % chunk, run = std::min(chunk - column, start + count - at);
-    each(at * size, (row * pieces * chunk + column) * size, run * size);
-    at += run;
-  }
-}
 
 void copy(char* to, const char* from, int64_t bytes) { std::memcpy(to, from, static_cast<size_t>(bytes)); }
 
 /// Begins stages ahead of those that end, one in each lane: begin(lane, start, count) and end(...) of [0, total) in steps of `most`.
 template <class Begin, class End> bool in_stages(int64_t total, int64_t most, Begin begin, End end) {
   const int64_t stages = (total + most - 1) / most;
-  const auto lane = [](int64_t k) { return static_cast<int>(k % Messages::LANES); };
+  const auto lane = [](int64_t k) { return static_cast<int>(k % LANES); };
   const auto count = [&](int64_t k) { return std::min(most, total - k * most); };
-  for (int64_t k = 0; k < stages + Messages::LANES - 1; k++) {
+  for (int64_t k = 0; k < stages + LANES - 1; k++) {
     if (k < stages) begin(lane(k), k * most, count(k));
-    const int64_t ended = k - Messages::LANES + 1;
+    const int64_t ended = k - LANES + 1;
     if (ended >= 0 && ended < stages && !end(lane(ended), ended * most, count(ended))) return false;
   }
   return true;
@@ -48,11 +35,6 @@ struct Messages::Context {
   int64_t size;  // bytes of an element
 };
 
-int64_t Messages::stage_elements(int64_t element_bytes) const {
-  const int64_t bytes = std::clamp(MOST_STAGED_BYTES / (LANES * size), LEAST_STAGE_BYTES, MOST_STAGE_BYTES);
-  return bytes / element_bytes;
-}
-
 void Messages::make_room(bool sent, int64_t stage_bytes) {
   stage_bytes_ = stage_bytes;
   const auto all = static_cast<size_t>(stage_bytes * size * LANES);
@@ -61,7 +43,7 @@ void Messages::make_room(bool sent, int64_t stage_bytes) {
 }
 
 bool Messages::all_gather(const Context& c, const titan_comm_tensor& tensor) {
-  const int64_t total = static_cast<int64_t>(tensor.outer * tensor.chunk), most = stage_elements(c.size);
+  const int64_t total = static_cast<int64_t>(tensor.outer * tensor.chunk), most = stage_elements(size, c.size);
   const auto* in = static_cast<const char*>(tensor.in);
   const auto piece = [&](int r) { return static_cast<char*>(tensor.out) + r * static_cast<int64_t>(tensor.chunk) * c.size; };
   const bool is_dense = tensor.outer == 1;  // pieces arrive where they belong
@@ -89,7 +71,7 @@ bool Messages::all_gather(const Context& c, const titan_comm_tensor& tensor) {
 
 /// Every rank sends each other its piece, and adds what it gets.
 bool Messages::reduce_scatter(const Context& c, const titan_comm_tensor& tensor) {
-  const int64_t total = static_cast<int64_t>(tensor.outer * tensor.chunk), most = stage_elements(c.size);
+  const int64_t total = static_cast<int64_t>(tensor.outer * tensor.chunk), most = stage_elements(size, c.size);
   const bool is_dense = tensor.outer == 1;
   make_room(!is_dense, most * c.size);
   const auto piece = [&](int r) { return static_cast<const char*>(tensor.in) + r * static_cast<int64_t>(tensor.chunk) * c.size; };
@@ -116,7 +98,7 @@ bool Messages::reduce_scatter(const Context& c, const titan_comm_tensor& tensor)
 
 /// Pieces are reduced, then gathered. `in` and `out` may be one: a piece is only overwritten when its owner has it.
 bool Messages::all_reduce(const Context& c, const titan_comm_tensor& tensor) {
-  const int64_t total = static_cast<int64_t>(tensor.chunk), most = stage_elements(c.size);
+  const int64_t total = static_cast<int64_t>(tensor.chunk), most = stage_elements(size, c.size);
   make_room(false, most * c.size);
   const auto* in = static_cast<const char*>(tensor.in);
   auto* out = static_cast<char*>(tensor.out);
@@ -171,7 +153,7 @@ bool Messages::ring_shift(const Context& c, const titan_comm_tensor& tensor) {
 
 /// Every rank sends each other its piece, which lies in runs of `in_run` elements there and of `out_run` here.
 bool Messages::all_to_all(const Context& c, const titan_comm_tensor& tensor) {
-  const int64_t total = static_cast<int64_t>(tensor.outer * tensor.chunk), most = stage_elements(c.size);
+  const int64_t total = static_cast<int64_t>(tensor.outer * tensor.chunk), most = stage_elements(size, c.size);
   make_room(true, most * c.size);
   return in_stages(
       total, most,
@@ -225,6 +207,20 @@ titan_comm_result Messages::run(const titan_comm_call& call, const titan_comm_wa
     if (tensor.outer && tensor.chunk && !of(tensor)) return TITAN_COMM_GAVE_UP;
   }
   return TITAN_COMM_OK;
+}
+
+titan_comm_result Messages::run(const titan_comm_stages& stages, const titan_comm_wait& wait) {
+  const bool well = in_stages(
+      static_cast<int64_t>(stages.count), 1,
+      [&](int lane, int64_t stage, int64_t) {
+        const titan_comm_tensor* tensors = nullptr;
+        const uint32_t count = stages.begin(stages.context, static_cast<uint64_t>(stage), &tensors);
+        for (const titan_comm_tensor* tensor = tensors; tensor < tensors + count; tensor++)
+          if (tensor->out) receive(lane, static_cast<int>(tensor->from), static_cast<char*>(tensor->out), static_cast<int64_t>(tensor->chunk));
+          else send(lane, static_cast<int>(tensor->to), static_cast<const char*>(tensor->in), static_cast<int64_t>(tensor->chunk));
+      },
+      [&](int lane, int64_t stage, int64_t) { return finish(lane, wait) && (stages.end(stages.context, static_cast<uint64_t>(stage)), true); });
+  return well ? TITAN_COMM_OK : TITAN_COMM_GAVE_UP;
 }
 
 titan_comm_result Messages::gather(const void* mine, void* all, int64_t bytes, const titan_comm_wait& wait) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "module.h"
+#include "pieces.h"
 
 namespace titan::comm {
 
@@ -13,14 +14,13 @@ namespace titan::comm {
 /// belongs to one of a few lanes, which are waited for one by one.
 class Messages {
  public:
-  static constexpr int LANES = 4;
-
   Messages(int rank, int size) : rank(rank), size(size), parts_(static_cast<size_t>(size)) {}
   virtual ~Messages() = default;
   Messages(const Messages&) = delete;
 
   /// Runs a collective. Throws what `send`, `receive` and `finish` throw.
   titan_comm_result run(const titan_comm_call& call, const titan_comm_wait& wait);
+  titan_comm_result run(const titan_comm_stages& stages, const titan_comm_wait& wait);  // messages of others' choice
   /// Every member's bytes, one after another. Copies both ways, so that the caller's memory is its own again however this ends.
   titan_comm_result gather(const void* mine, void* all, int64_t bytes, const titan_comm_wait& wait);
 
@@ -40,7 +40,6 @@ class Messages {
   bool ring_shift(const Context& context, const titan_comm_tensor& tensor);
   bool all_to_all(const Context& context, const titan_comm_tensor& tensor);
   bool exchange(const Context& context);
-  int64_t stage_elements(int64_t element_bytes) const;
   /// Room for a piece of every member in each lane.
   void make_room(bool sent, int64_t stage_bytes);
   char* sent(int lane, int member) { return sent_.data() + (lane * size + member) * stage_bytes_; }

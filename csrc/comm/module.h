@@ -8,8 +8,9 @@
 #pragma once
 #include <stdint.h>
 
-#define TITAN_COMM_ABI 6
+#define TITAN_COMM_ABI 7
 #define TITAN_COMM_TEXT 512
+#define TITAN_COMM_LANES 4
 
 #ifdef __cplusplus
 extern "C" {
@@ -54,6 +55,17 @@ typedef struct titan_comm_call {
   const titan_comm_tensor *tensors;
 } titan_comm_call;
 
+/** Messages in stages, several of which are under way at once, at most TITAN_COMM_LANES. */
+typedef struct titan_comm_stages {
+  uint64_t count;
+  /** Lists what a stage sends or receives, and says how much that is: `chunk` bytes of `in` that go `to` a member, or of `out` that come `from` one.
+   * Both ends have the same messages in the same order. The list stays until the next call. */
+  uint32_t (*begin)(void *context, uint64_t stage, const titan_comm_tensor **tensors);
+  /** All of a stage's messages are done, and those of all stages before it. */
+  void (*end)(void *context, uint64_t stage);
+  void *context;
+} titan_comm_stages;
+
 /** Whoever waits asks this again and again: 0 means to give up. For a module that does not sleep while it waits, it does. */
 typedef struct titan_comm_wait {
   int32_t (*go_on)(void *context);
@@ -78,6 +90,8 @@ typedef struct titan_comm_module {
   int32_t (*gather)(void *group, const void *mine, void *all, uint64_t bytes, const titan_comm_wait *wait, char *error);
   /** A collective by messages. Unless it ends well, some may be on their way for ever: then the tensors' memory has to stay where it is. */
   int32_t (*run)(void *group, const titan_comm_call *call, const titan_comm_wait *wait, char *error);
+  /** The messages between ranks of different hosts, where those of one host exchange through memory. Memory has to stay, as for `run`. */
+  int32_t (*run_stages)(void *group, const titan_comm_stages *stages, const titan_comm_wait *wait, char *error);
   /** Tells the others, none of whom need be there any more, that this rank gives up, and why. Takes a second at most. */
   void (*give_up)(const char *why);
   /** The first of the others who told that, or was lost: its rank, and what became of it in TITAN_COMM_TEXT bytes, such as "gave up: the disk is

@@ -21,6 +21,7 @@
 #include "../clock.h"
 #include "../failure.h"
 #include "combine.h"
+#include "pieces.h"
 
 namespace titan::comm {
 namespace {
@@ -70,12 +71,6 @@ char* map(int descriptor, uint64_t bytes, int protection) {
 uint64_t whole_pages(uint64_t bytes) {
   const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   return std::max(page, (bytes + page - 1) / page * page);
-}
-
-/// Elements from which on piece `piece` of an all_reduce begins: whole cache lines.
-uint64_t piece_start(uint64_t elements, uint64_t size, uint64_t piece) {
-  const uint64_t each = (elements + size - 1) / size;
-  return std::min(elements, piece * ((each + 63) / 64 * 64));
 }
 
 /// Sleeps for 5 ms at most, as long as a word that several processes see has this value, or until it is woken there.
@@ -175,7 +170,7 @@ bool SharedGroup::meet(const titan_comm_wait& wait) {
 std::vector<int> SharedGroup::missing() const {
   std::vector<int> list;
   for (size_t m = 0; m < members_.size(); m++)
-    if (is_before(members_[m].seat->arrived.load(std::memory_order_acquire))) list.push_back(static_cast<int>(m));
+    if (is_before(members_[m].seat->arrived.load(std::memory_order_acquire))) list.push_back(members_[m].number);
   return list;
 }
 
@@ -193,7 +188,7 @@ std::string SharedGroup::disagreement() const {
     const Post& other = members_[m].seat->post;
     bool same = own.kind == other.kind && own.dtype == other.dtype && own.by == other.by && own.num_tensors == other.num_tensors;
     for (uint32_t i = 0; same && i < own.num_tensors; i++) same = agree(own.tensors[i], other.tensors[i]);
-    if (!same) return text("member ", m, " of the group is at another collective");
+    if (!same) return text("member ", members_[m].number, " of the group is at another collective");
   }
   return "";
 }
@@ -260,9 +255,8 @@ void SharedGroup::gather_pieces(const titan_comm_tensor& tensor, uint32_t i, uin
   }
 }
 
-titan_comm_result SharedGroup::run(const titan_comm_call& call, const std::vector<uint64_t>& window_bytes, const titan_comm_wait& wait, std::string* error) {
+titan_comm_result SharedGroup::post(const titan_comm_call& call, const std::vector<uint64_t>& window_bytes, const titan_comm_wait& wait, std::string* error) {
   const Member& self = members_[static_cast<size_t>(self_)];
-  const uint64_t size = bytes_of(call);
   const auto locate = [&](const void* address, uint32_t* window, uint64_t* offset) {
     const auto* at = static_cast<const char*>(address);
     for (uint32_t w = 0; w < window_bytes.size(); w++) {
@@ -271,28 +265,33 @@ titan_comm_result SharedGroup::run(const titan_comm_call& call, const std::vecto
     }
     return false;
   };
+  Post& post = self.seat->post;
+  post = {call.kind, call.dtype, call.by, call.num_tensors, {}};
+  for (uint32_t i = 0; i < call.num_tensors; i++) {
+    auto& place = post.tensors[i];
+    place.outer = call.tensors[i].outer, place.chunk = call.tensors[i].chunk, place.in_step = call.tensors[i].in_step;
+    place.in_run = call.tensors[i].in_run, place.out_run = call.tensors[i].out_run, place.from = call.tensors[i].from, place.to = call.tensors[i].to;
+    if (!place.outer || !place.chunk) continue;
+    // In an exchange most members neither send nor receive a tensor.
+    const auto seen = [&](const void* address, uint32_t* window, uint64_t* offset) { return (call.kind == titan_comm_exchange && !address) || locate(address, window, offset); };
+    if (!seen(call.tensors[i].in, &place.in_window, &place.in_offset) || !seen(call.tensors[i].out, &place.out_window, &place.out_offset)) {
+      *error = "a tensor lies in memory that the other ranks do not see";
+      return TITAN_COMM_FAILED;
+    }
+  }
+  if (!meet(wait)) return TITAN_COMM_GAVE_UP;
+  *error = disagreement();
+  return error->empty() ? TITAN_COMM_OK : TITAN_COMM_FAILED;
+}
+
+titan_comm_result SharedGroup::run(const titan_comm_call& call, const std::vector<uint64_t>& window_bytes, const titan_comm_wait& wait, std::string* error) {
+  const uint64_t size = bytes_of(call);
   for (uint32_t first = 0; first < call.num_tensors; first += MOST_POSTED) {
     titan_comm_call part = call;
     part.tensors += first;
     part.num_tensors = std::min<uint32_t>(MOST_POSTED, call.num_tensors - first);
-    Post& post = self.seat->post;
-    post = {part.kind, part.dtype, part.by, part.num_tensors, {}};
-    for (uint32_t i = 0; i < part.num_tensors; i++) {
-      auto& place = post.tensors[i];
-      place.outer = part.tensors[i].outer, place.chunk = part.tensors[i].chunk, place.in_step = part.tensors[i].in_step;
-      place.in_run = part.tensors[i].in_run, place.out_run = part.tensors[i].out_run, place.from = part.tensors[i].from, place.to = part.tensors[i].to;
-      if (!place.outer || !place.chunk) continue;
-      // In an exchange most members neither send nor receive a tensor.
-      const auto seen = [&](const void* address, uint32_t* window, uint64_t* offset) { return (part.kind == titan_comm_exchange && !address) || locate(address, window, offset); };
-      if (!seen(part.tensors[i].in, &place.in_window, &place.in_offset) || !seen(part.tensors[i].out, &place.out_window, &place.out_offset)) {
-        *error = "a tensor lies in memory that the other ranks do not see";
-        return TITAN_COMM_FAILED;
-      }
-    }
-    if (!meet(wait)) return TITAN_COMM_GAVE_UP;
+    if (const titan_comm_result result = post(part, window_bytes, wait, error); result != TITAN_COMM_OK) return result;
     if (!first) met_ns_ = now_ns();
-    *error = disagreement();
-    if (!error->empty()) return TITAN_COMM_FAILED;
     for (uint32_t i = 0; i < part.num_tensors; i++) {
       const auto& tensor = part.tensors[i];
       if (!tensor.outer || !tensor.chunk) continue;

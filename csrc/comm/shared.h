@@ -73,23 +73,29 @@ class SharedGroup {
   struct Member {
     Seat* seat;
     const std::vector<char*>* windows;  // where this process sees the member's windows
+    int number;                         // in the group
   };
   SharedGroup(std::vector<Member> members, int self) : members_(std::move(members)), self_(self), parts_(members_.size()) {}
 
   /// Runs a collective. Its tensors lie in this rank's windows, of which `window_bytes` says how large each is.
   /// While it waits it asks `wait` again every few milliseconds, and sleeps by itself.
   titan_comm_result run(const titan_comm_call& call, const std::vector<uint64_t>& window_bytes, const titan_comm_wait& wait, std::string* error);
-  /// Members that have not come to the meeting at which this one waits.
+  /// Says where this rank's tensors lie, at most MOST_POSTED, and waits until all members have done so: from then until the next meeting each may
+  /// read what `in_of` and `out_of` find.
+  titan_comm_result post(const titan_comm_call& call, const std::vector<uint64_t>& window_bytes, const titan_comm_wait& wait, std::string* error);
+  /// Waits until all have come; false where `wait` has given up.
+  bool meet(const titan_comm_wait& wait);
+  /// A tensor of a member, counted here, as this process sees it.
+  const char* in_of(size_t member, uint32_t tensor) const;
+  const char* out_of(size_t member, uint32_t tensor) const;
+  /// Numbers of members that have not come to the meeting at which this one waits.
   std::vector<int> missing() const;
   /// When all had come to the last collective.
   uint64_t met_ns() const { return met_ns_; }
 
  private:
-  bool meet(const titan_comm_wait& wait);
   bool is_before(uint32_t arrived) const { return static_cast<int32_t>(arrived - meetings_) < 0; }
   std::string disagreement() const;
-  const char* in_of(size_t member, uint32_t tensor) const;
-  const char* out_of(size_t member, uint32_t tensor) const;
   void gather(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);
   void shift(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);
   void transpose(const titan_comm_tensor& tensor, uint32_t i, uint64_t size);

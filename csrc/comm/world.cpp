@@ -148,8 +148,10 @@ std::shared_ptr<World> World::open(const std::string& name, const titan_comm_opt
 
 World::~World() {
   executor_.run([this] {
-    if (under_way_)
-      for (auto& window : windows_) window.release();  // stays
+    if (under_way_) {  // what messages may still come to stays
+      for (auto& window : windows_) window.release();
+      for (auto& [ranks, group] : groups_) group.levels.release();
+    }
     groups_.clear();
     peers_.clear();
     windows_.clear();
@@ -389,15 +391,17 @@ void World::agree_on_groups(const std::vector<Collective>& collectives) {
 
 Group* World::group_of(const std::vector<int>& ranks) {
   if (const auto it = groups_.find(ranks); it != groups_.end()) return &it->second;
-  Group group{ranks, nullptr, nullptr};
+  Group group{ranks, nullptr, nullptr, nullptr};
   char error[TITAN_COMM_TEXT] = {};
   std::vector<int32_t> list(ranks.begin(), ranks.end());
   const auto failed = [&](int32_t result) {
     if (result) refuse(text("cannot make the group of ", comm::list(ranks), ": ", error));
   };
   failed(module_->group(list.data(), static_cast<int32_t>(list.size()), &group.handle, error));
-  const bool here = std::all_of(ranks.begin(), ranks.end(), [&](int r) { return hosts_[static_cast<size_t>(r)] == place_.host; });
-  if (shares_ && here) {
+  std::vector<int> hosts;
+  for (const int r : ranks) hosts.push_back(hosts_[static_cast<size_t>(r)]);
+  const bool here = std::all_of(hosts.begin(), hosts.end(), [&](int host) { return host == place_.host; });
+  if (shares_ && (here || Hierarchical::is_worth(hosts))) {
     // Each rank counts its groups for itself, so the others ask where its seat in this one is.
     const auto seat = static_cast<int32_t>(groups_.size());
     if (seat >= MOST_GROUPS) refuse(text("a rank is in more than ", MOST_GROUPS, " groups; expected: at most these"));
@@ -406,13 +410,16 @@ Group* World::group_of(const std::vector<int>& ranks) {
     const titan_comm_wait interface = wait.interface();
     if (const int32_t result = module_->gather(group.handle, &seat, seats.data(), sizeof seat, &interface, error)) fail(static_cast<titan_comm_result>(result), wait, error, {});
     std::vector<SharedGroup::Member> members;
-    int self = 0;
+    int self = 0, number = 0;  // of this rank: among the members here, and among all
     for (size_t m = 0; m < ranks.size(); m++) {
+      if (hosts[m] != place_.host) continue;
       Peer& peer = peers_[static_cast<size_t>(ranks[m])];
-      members.push_back({&peer.block->seats[seats[m]], &peer.windows});
-      if (ranks[m] == rank()) self = static_cast<int>(m);
+      if (ranks[m] == rank()) self = static_cast<int>(members.size()), number = static_cast<int>(m);
+      members.push_back({&peer.block->seats[seats[m]], &peer.windows, static_cast<int>(m)});
     }
-    group.shared = std::make_unique<SharedGroup>(std::move(members), self);
+    SharedGroup shared(std::move(members), self);
+    if (here) group.shared = std::make_unique<SharedGroup>(std::move(shared));
+    else group.levels = std::make_unique<Hierarchical>(hosts, number, std::move(shared));
   }
   return &groups_.emplace(ranks, std::move(group)).first->second;
 }
@@ -466,22 +473,27 @@ void World::run(const Collective& collective, Group& group, const std::string& s
   titan_comm_call call = collective.call;
   call.tensors = collective.tensors.data();
   Wait wait(*this, starting ? options_.start_timeout_ms : options_.timeout_ms, {});
-  const titan_comm_wait interface = group.shared ? wait.interface_of_sleeper() : wait.interface();
+  const titan_comm_wait interface = wait.interface(), sleeper = wait.interface_of_sleeper();
+  Hierarchical* const levels = Hierarchical::runs(call.kind) ? group.levels.get() : nullptr;
   titan_comm_result result;
   std::string error;
   if (group.shared) {
-    result = group.shared->run(call, window_bytes_, interface, &error);
+    result = group.shared->run(call, window_bytes_, sleeper, &error);
   } else {
     char why[TITAN_COMM_TEXT] = {};
     under_way_ = true;
-    result = static_cast<titan_comm_result>(module_->run(group.handle, &call, &interface, why));
-    if (result) error = why;
-    else under_way_ = false;
+    if (levels) {
+      result = levels->run(call, window_bytes_, {*module_, group.handle, interface}, sleeper, &error);
+    } else {
+      result = static_cast<titan_comm_result>(module_->run(group.handle, &call, &interface, why));
+      if (result) error = why;
+    }
+    if (!result) under_way_ = false;
   }
   if (result != TITAN_COMM_OK) {
     std::vector<int> missing;
-    if (group.shared)
-      for (const int member : group.shared->missing()) missing.push_back(group.ranks[static_cast<size_t>(member)]);
+    if (group.shared || levels)
+      for (const int member : group.shared ? group.shared->missing() : levels->missing()) missing.push_back(group.ranks[static_cast<size_t>(member)]);
     wait.what = text(COLLECTIVES[collective.call.kind].name, " ", number, " over ", list(group.ranks), " in ", scope.empty() ? "the graph" : scope);
     // Of whom it says what they last did: who is not there, else all.
     fail(result, wait, error, missing.empty() && result == TITAN_COMM_FAILED ? group.ranks : missing);

@@ -10,6 +10,7 @@
 #include "../executor.h"
 #include "../failure.h"
 #include "collective.h"
+#include "hierarchical.h"
 #include "module.h"
 #include "shared.h"
 
@@ -45,6 +46,7 @@ struct Group {
   std::vector<int> ranks;
   void* handle;                         // of the module
   std::unique_ptr<SharedGroup> shared;  // where all its ranks see each other's memory
+  std::unique_ptr<Hierarchical> levels; // where those of a host do, and there are several hosts
 };
 
 class World {

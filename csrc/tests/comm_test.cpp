@@ -28,7 +28,7 @@ struct Ranks {
   }
   SharedGroup group(int rank) {
     std::vector<SharedGroup::Member> members;
-    for (auto& seat : seats) members.push_back({seat.get(), &windows});
+    for (auto& seat : seats) members.push_back({seat.get(), &windows, static_cast<int>(members.size())});
     return SharedGroup(std::move(members), rank);
   }
   /// Runs body(rank, run) for each rank at once; `run` is a collective.

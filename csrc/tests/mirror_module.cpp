@@ -21,7 +21,7 @@ int32_t given_up(char* why) { return std::snprintf(why, TITAN_COMM_TEXT, "gave u
 int32_t close_world(char*) { return 0; }
 void abort_world(int32_t) {}
 
-const titan_comm_module MODULE = {TITAN_COMM_ABI, 0, 0, open_world, make_group, gather, run, give_up, given_up, close_world, abort_world};
+const titan_comm_module MODULE = {TITAN_COMM_ABI, 0, 0, open_world, make_group, gather, run, /* run_stages, for several hosts */ nullptr, give_up, given_up, close_world, abort_world};
 
 }  // namespace
 

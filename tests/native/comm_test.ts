@@ -70,6 +70,20 @@ for (const size of [2, 3]) {
   });
 }
 
+testGloo("ranks on two hosts, two on each, exchange in two levels what they would by messages", async () => {
+  // Two addresses of this machine stand for two hosts.
+  const hosts = (task: string) =>
+    resultsOf(4, script, [task, '{"module":"gloo"}'], (rank) => ({ TITAN_ADDRESS: `127.0.0.${rank < 2 ? 1 : 2}` }));
+  for (const { exchange, hostSize } of await hosts("gather")) {
+    assertEquals([exchange, hostSize], ["shared memory within a host, messages between hosts", 2]);
+  }
+  assertEquals(
+    await hosts("collectives"),
+    await resultsOf(4, script, ["collectives", '{"module":"gloo"}'], MESSAGES),
+  );
+  for (const { tensors } of await hosts("grouped")) assertEquals(tensors, 9 * 40);
+});
+
 test("who waits for a rank that does not come is told so in time: who, where, and what each did last", async () => {
   const { code, stderr, seconds } = await ranks(3, "sleep", {}, PATIENCE);
   assert(code !== 0 && seconds < 40, `it ended after ${seconds} s with ${code}\n${stderr}`);

@@ -25,7 +25,7 @@ export async function resultsOf(
   size: number,
   script: URL,
   args: readonly string[],
-  env: Readonly<Record<string, string>> = {},
+  env: Readonly<Record<string, string>> | ((rank: number) => Readonly<Record<string, string>>) = {},
 ): Promise<readonly Record<string, unknown>[]> {
   const folder = await Deno.makeTempDir();
   try {
@@ -35,7 +35,7 @@ export async function resultsOf(
         env: {
           ...{ TITAN_LIB: library().path, OMP_WAIT_POLICY: "passive", [LAUNCHED]: folder },
           ...variablesOf({ nproc: size }, index, "a token of this test"),
-          ...env,
+          ...(typeof env === "function" ? env(index) : env),
         },
       }).output()));
     return outputs.map(({ code, stdout, stderr }) => {

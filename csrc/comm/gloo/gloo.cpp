@@ -106,7 +106,7 @@ class Group final : public titan::comm::Messages {
  private:
   struct Message { std::unique_ptr<Buffer> buffer; bool is_send; };
   const std::vector<int> ranks_;
-  std::vector<Message> lanes_[LANES];
+  std::vector<Message> lanes_[titan::comm::LANES];
 };
 
 /// How Gloo's processes exchange the addresses of their sockets.
@@ -209,20 +209,24 @@ int make_group(const int32_t* ranks, int32_t size, void** group, char*) {
 
 Group& group_of(void* group) { return group ? *static_cast<Group*>(group) : *world->all; }
 
-int gather(void* group, const void* mine, void* all, uint64_t bytes, const titan_comm_wait* wait, char* error) {
+template <class Run> int guarded(const titan_comm_wait* wait, char* error, Run run) {
   try {
-    return group_of(group).gather(mine, all, static_cast<int64_t>(bytes), *wait);
+    return run();
   } catch (const std::exception& e) {
     return fail_or_lost(error, e.what(), wait);
   }
 }
 
+int gather(void* group, const void* mine, void* all, uint64_t bytes, const titan_comm_wait* wait, char* error) {
+  return guarded(wait, error, [&] { return group_of(group).gather(mine, all, static_cast<int64_t>(bytes), *wait); });
+}
+
 int run(void* group, const titan_comm_call* call, const titan_comm_wait* wait, char* error) {
-  try {
-    return group_of(group).run(*call, *wait);
-  } catch (const std::exception& e) {
-    return fail_or_lost(error, e.what(), wait);
-  }
+  return guarded(wait, error, [&] { return group_of(group).run(*call, *wait); });
+}
+
+int run_stages(void* group, const titan_comm_stages* stages, const titan_comm_wait* wait, char* error) {
+  return guarded(wait, error, [&] { return group_of(group).run(*stages, *wait); });
 }
 
 void give_up(const char* why) { world->client->give_up(why); }
@@ -247,7 +251,7 @@ void abort_world(int32_t exit_code) {
   _exit(exit_code);
 }
 
-const titan_comm_module MODULE = {TITAN_COMM_ABI, /* sleeps */ 1, /* watches */ 1, open_world, make_group, gather, run, give_up, given_up, close_world, abort_world};
+const titan_comm_module MODULE = {TITAN_COMM_ABI, /* sleeps */ 1, /* watches */ 1, open_world, make_group, gather, run, run_stages, give_up, given_up, close_world, abort_world};
 
 }  // namespace
 

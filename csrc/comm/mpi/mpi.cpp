@@ -58,7 +58,7 @@ class Group final : public titan::comm::Messages {
 
  private:
   const MPI_Comm comm_;
-  std::vector<MPI_Request> lanes_[LANES];
+  std::vector<MPI_Request> lanes_[titan::comm::LANES];
 };
 
 // Messages that nobody waits for any more may still arrive. Neither MPI nor its standard offers a way to call back what has been posted, so all that
@@ -143,6 +143,10 @@ int run(void* group, const titan_comm_call* call, const titan_comm_wait* wait, c
   return guarded(error, [&] { return group_of(group).run(*call, *wait); });
 }
 
+int run_stages(void* group, const titan_comm_stages* stages, const titan_comm_wait* wait, char* error) {
+  return guarded(error, [&] { return group_of(group).run(*stages, *wait); });
+}
+
 void give_up(const char* why) {
   std::snprintf(notice.told, sizeof notice.told, "%s", why);
   for (int rank = 0; rank < world->size; rank++) {
@@ -176,7 +180,7 @@ int close_world(char* error) {
 
 void abort_world(int32_t exit_code) { MPI_Abort(MPI_COMM_WORLD, exit_code); }
 
-const titan_comm_module MODULE = {TITAN_COMM_ABI, /* sleeps */ 0, /* watches */ 0, open_world, make_group, gather, run, give_up, given_up, close_world, abort_world};
+const titan_comm_module MODULE = {TITAN_COMM_ABI, /* sleeps */ 0, /* watches */ 0, open_world, make_group, gather, run, run_stages, give_up, given_up, close_world, abort_world};
 
 }  // namespace
 
