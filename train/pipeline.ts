@@ -23,7 +23,7 @@ import {
 } from "../parallel/pipeline/rank_actions.ts";
 import { exchangeRows, type Message, type MessageSchedule } from "../parallel/pipeline/messages.ts";
 import { ranksInText, readSchedule } from "../parallel/pipeline/schedule_csv.ts";
-import { joinHalves, namedSchedule, scheduleKind } from "../parallel/pipeline/schedules.ts";
+import { namedSchedule, scheduleKind } from "../parallel/pipeline/schedules.ts";
 import { moduleOf, stageCount, type Stages, stagesOf } from "../parallel/pipeline/stages.ts";
 import { autoSchedule } from "../parallel/pipeline/auto_schedule.ts";
 import type { StageTimes } from "../parallel/pipeline/timetable.ts";
@@ -89,8 +89,8 @@ export function pipelineOf(
         `together; change accumulation, or pipeline.microbatches`,
     );
   }
-  const { schedule: read, messages } = scheduleWith(choices, { ranks, stages: stages.count, microbatches, times });
-  const schedule = messages ? read : joinHalves(read), at = mesh.placeOn("pp", rank), halves = hasHalves(schedule);
+  const { schedule, messages } = scheduleWith(choices, { ranks, stages: stages.count, microbatches, times });
+  const at = mesh.placeOn("pp", rank), halves = hasHalves(schedule);
   const train = messages
     ? actionsByRank(exchangeRows(messages), schedule.rankOf, halves)[at]
     : rankActions(schedule, isAuto(choices) ? { times } : {})[at];

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/a
 import { LayoutError } from "../../graph/layout.ts";
 import { Mesh } from "../../parallel/mesh.ts";
 import { isTransfer } from "../../parallel/pipeline/rank_actions.ts";
-import { namedSchedule } from "../../parallel/pipeline/schedules.ts";
+import { namedSchedule, SCHEDULES } from "../../parallel/pipeline/schedules.ts";
 import { writeSchedule } from "../../parallel/pipeline/schedule_csv.ts";
 import { simulate } from "../../parallel/pipeline/timetable.ts";
 import type { Schedule } from "../../parallel/pipeline/actions.ts";
@@ -36,6 +36,18 @@ Deno.test("a step runs the schedule as often as its microbatches need, and begin
   ]);
   assertEquals(sectionRuns(own, 6).get("forward of microbatch.0"), 6);
   assertEquals(sectionRuns(undefined, 6), new Map([["update", 1], ["microbatch", 6]]));
+});
+
+Deno.test("a schedule runs as it is written: gradients of weights may wait, and those of inputs are sent without them", () => {
+  for (const { name, stagesPerRank } of SCHEDULES) {
+    const sizes = { ranks: 2, stagesPerRank: stagesPerRank === "one" ? 1 : 2, microbatches: 8 };
+    assertEquals(pipeline({ schedule: name }, 8).schedule, namedSchedule(name, sizes));
+  }
+  const { train: { actions } } = pipeline({ schedule: "ZBVZeroBubble" }, 8, 1);
+  const input = actions.findIndex((a) => "section" in a && a.section === "backward_input" && a.stage === 1);
+  const gradient = actions.findIndex((a) => isTransfer(a) && a.way === "send" && a.message.from === 1);
+  const weight = actions.findIndex((a) => "section" in a && a.section === "backward_weight" && a.stage === 1);
+  assert(input < gradient && gradient < weight, `${[input, gradient, weight]}`);
 });
 
 Deno.test("a file of a schedule does what the named one does, and may lie on ranks anyhow", () => {
