@@ -150,12 +150,14 @@ export interface Compiled extends Planned {
 export type Watch = (pass: string, graph: Graph) => void;
 
 /** What a step is compiled with: `threads` that its program will run on; `watch` sees each graph after each pass. `slots`: microbatches of
- * which the stages of a pipeline keep something at a time; `halves`: is their backward cut in two? */
+ * which the stages of a pipeline keep something at a time; `halves`: is their backward cut in two? `partitioned`: what has become of
+ * graphs up to where ranks begin to differ, kept here for the next rank of the same mesh. */
 export type CompileOptions = PassOptions & {
   readonly threads: number;
   readonly watch?: Watch;
   readonly slots?: number;
   readonly halves?: boolean;
+  readonly partitioned?: Map<Graph, Graph>;
 };
 
 /** Compiles the graphs of a step.
@@ -169,18 +171,23 @@ export function compileGraphs(graphs: readonly Graph[], options: CompileOptions)
 /** All of {@linkcode compileGraphs} but the program: what asks for no kernels.
  * @throws {MemoryBudgetError} when the memory budget cannot be kept. */
 export function planGraphs(graphs: readonly Graph[], options: CompileOptions): Planned {
-  const { threads, target = cpu, remat: budget, slots, halves = false } = options,
+  const { threads, target = cpu, remat: budget, slots, halves = false, partitioned } = options,
     watch = options.watch ?? printing(fromEnvironment());
   const search = budget?.mode === "memory_budget" ? rematSearch(graphs, options) : undefined;
   const found = budget?.mode === "memory_budget" ? search?.within(budget) : undefined;
   const compiled = graphs.flatMap((graph) => {
     watch("input", verify(graph));
     const all = passes(options, found), first = all.findIndex((pass) => pass.takes.includes(graph.level));
-    const made = all.slice(first).reduce((before, pass) => {
-      const after = runPass(pass, before);
-      watch(pass.name, after);
-      return after;
-    }, graph);
+    const run = (from: Graph, list: readonly Pass[]) =>
+      list.reduce((before, pass) => {
+        const after = runPass(pass, before);
+        watch(pass.name, after);
+        return after;
+      }, from);
+    const differs = Math.max(first, all.findIndex((pass) => pass.behind.includes("partition")));
+    const alike = partitioned?.get(graph) ?? run(graph, all.slice(first, differs)),
+      made = run(alike, all.slice(differs));
+    partitioned?.set(graph, alike);
     // A stage's forward and backward are runs of their own.
     if (graph.slot === undefined || graph.level !== "global") return [made];
     const sections = Object.values(cutTurn(made, { halves }));

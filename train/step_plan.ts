@@ -122,13 +122,14 @@ export function planStep(options: StepOptions): StepPlan {
 
 /** A plan for each place along `pp`: that of the first rank there, as all others there take as much. */
 export function planPlaces(options: StepOptions & { readonly ranks: MeshLayout }): StepPlan[] {
-  const { ranks } = options, shared = traced(options);
+  const { ranks } = options, shared = { ...traced(options), partitioned: new Map<Graph, Graph>() };
   return ranks.mesh.group(0, ranks.mesh.factorsOf("pp"))
     .map((rank) => planTraced({ ...options, ranks: { ...ranks, rank } }, shared));
 }
 
 function planTraced(options: StepOptions, shared: Traced): StepPlan {
-  const { graphs, passes, ...others } = bound(options, shared), planned = planGraphs(graphs, passes);
+  const { graphs, passes, ...others } = bound(options, shared);
+  const planned = planGraphs(graphs, { ...passes, partitioned: shared.partitioned });
   return { ...planned, ...hostMemory(planned.plan, others, options), ...others };
 }
 
@@ -139,6 +140,8 @@ interface Traced {
   readonly cut: CutGraphs;
   /** How long stages take, by their FLOPs. */
   readonly times: readonly StageTimes[] | undefined;
+  /** What has become of graphs where ranks do not differ yet. */
+  readonly partitioned?: Map<Graph, Graph>;
 }
 
 function traced(options: StepOptions): Traced {

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { LayoutError } from "../../graph/layout.ts";
+import { print } from "../../graph/print.ts";
 import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
 import { isTransfer } from "../../parallel/pipeline/rank_actions.ts";
 import { evaluationActions, microbatchActions, type PipelineChoices } from "../../train/pipeline.ts";
@@ -121,4 +122,25 @@ Deno.test("what stages cannot do is refused by name", () => {
       "parallelism.pipeline_parallel_degree to 1",
   );
   assert(refused({ generate: { sequences: 1, maxLength: 8 } }).includes("expected all of the model on each rank"));
+});
+
+Deno.test("places are planned together as each alone, and what they have in common is partitioned once", () => {
+  const step = options({ pp: 4, tp: 2 }, { schedule: "Interleaved1F1B" }), { mesh } = step.ranks;
+  const printed: string[] = [], before = Deno.env.get("TITAN_PRINT"), { error } = console;
+  console.error = (text: string) => printed.push(text);
+  Deno.env.set("TITAN_PRINT", "update:partition");
+  try {
+    const together = planPlaces({ ...step, model: tinyLlama({ numLayers: 6 }) });
+    assertEquals(printed.length, 1);
+    for (const [i, rank] of mesh.group(0, mesh.factorsOf("pp")).entries()) {
+      const alone = planStep({ ...step, model: tinyLlama({ numLayers: 6 }), ranks: { ...step.ranks, rank } });
+      assertEquals(together[i].graphs.map(print), alone.graphs.map(print));
+      assertEquals(together[i].plan.arenaBytes, alone.plan.arenaBytes);
+    }
+    assertEquals(printed.length, 5);
+  } finally {
+    console.error = error;
+    if (before === undefined) Deno.env.delete("TITAN_PRINT");
+    else Deno.env.set("TITAN_PRINT", before);
+  }
 });
