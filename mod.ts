@@ -11,6 +11,8 @@
  * ```
  * @module
  */
+import "./ffi/runtime.ts";
+
 export { type Builder, f32, f64, i32 } from "./graph/builder.ts";
 export type {
   Attr,

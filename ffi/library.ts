@@ -1,5 +1,6 @@
 /** Finds and opens the native library: on first use, never at import. `--allow-ffi=FILE` is all it needs.
  * @module */
+import { VERSION } from "./native_sources.ts";
 import { ABI_VERSION, symbols } from "./symbols.ts";
 
 /** The native functions. */
@@ -33,26 +34,85 @@ export class LibraryError extends Error {
 
 let opened: Library | undefined;
 
-/** The native library, opened at the first call and kept.
+/** The native library, opened at the first call and kept. Where the package comes from a server and this machine has no library yet, the
+ * first call builds one into the user's cache, if the program may run commands.
  * @throws {LibraryError} if there is none, or only one of another version. */
 export function library(): Library {
-  return opened ??= openFirst(candidates());
+  return opened ??= openOrBuild();
 }
+
+function openOrBuild(): Library {
+  const places = candidates();
+  try {
+    return openFirst(places);
+  } catch (error) {
+    const isAsked = places.length === 1; // TITAN_LIB names one
+    if (isAsked || !mayBuild() || has(`${userFolder()}/build/${FILE}`)) throw error;
+    build(`${userFolder()}/build`);
+    return openFirst(places);
+  }
+}
+
+const FILE = `libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
+/** Where this package lies: a checkout, a server, or in a program that `deno compile` made. */
+const PACKAGE = new URL("../", import.meta.url);
+const isServed = PACKAGE.protocol !== "file:";
 
 /** Where to look, in order. A TITAN_LIB that is set is the only place: what it names is used or refused. */
 export function candidates(): Candidate[] {
-  const name = "TITAN_LIB";
-  const readable = Deno.permissions.querySync({ name: "env", variable: name }).state === "granted";
-  const path = readable ? Deno.env.get(name) : undefined;
+  const name = "TITAN_LIB", path = variable(name);
   if (path) return [{ name, path }];
-  return [{ name, reason: readable ? "not set" : "not looked at, for want of --allow-env=TITAN_LIB" }, checkout()];
+  const isReadable = Deno.permissions.querySync({ name: "env", variable: name }).state === "granted";
+  const asked = { name, reason: isReadable ? "not set" : "not looked at, for want of --allow-env=TITAN_LIB" };
+  if (Deno.build.standalone) return [asked, besideProgram(), inUserCache()];
+  return [asked, isServed ? inUserCache() : inCheckout()];
 }
 
-function checkout(): Candidate {
-  const name = "the checkout's build folder";
-  const url = new URL(`../build/libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`, import.meta.url);
-  if (url.protocol !== "file:") return { name, reason: `none, this module comes from ${url.origin}` };
-  return { name, path: decodeURIComponent(url.pathname) };
+function inCheckout(): Candidate {
+  return { name: "the checkout's build folder", path: decodeURIComponent(new URL(`build/${FILE}`, PACKAGE).pathname) };
+}
+
+function besideProgram(): Candidate {
+  return { name: "the folder of this program", path: Deno.execPath().replace(/[^/]*$/, FILE) };
+}
+
+function inUserCache(): Candidate {
+  const name = "the user's cache", folder = userFolder();
+  if (folder !== undefined) return { name, path: `${folder}/build/${FILE}` };
+  return { name, reason: "none is known, for want of --allow-env=XDG_CACHE_HOME,HOME or of such a variable" };
+}
+
+/** The folder of the user's cache for a library of this package's version and for this kind of machine; undefined where the environment
+ * names no cache. */
+export function userFolder(): string | undefined {
+  const home = variable("HOME"), cache = variable("XDG_CACHE_HOME") || (home && `${home}/.cache`);
+  return cache && `${cache}/libtitan/${VERSION}-abi${ABI_VERSION}-${Deno.build.os}-${Deno.build.arch}`;
+}
+
+function variable(name: string): string | undefined {
+  const isReadable = Deno.permissions.querySync({ name: "env", variable: name }).state === "granted";
+  return isReadable ? Deno.env.get(name) : undefined;
+}
+
+function has(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
+
+/** May this program build a library? A checkout's is built by its tasks. */
+function mayBuild(): boolean {
+  const mayRun = () => Deno.permissions.querySync({ name: "run", command: Deno.execPath() }).state === "granted";
+  return isServed && !Deno.build.standalone && userFolder() !== undefined && mayRun();
+}
+
+/** Another process builds: this one waits, and what that one prints is seen. */
+function build(folder: string): void {
+  console.error(`libtitan has no native library for this machine yet: it builds one, once, in ${folder}`);
+  const args = ["run", "--quiet", "--no-config", "--no-lock", "-A", new URL("tools/install.ts", PACKAGE).href];
+  new Deno.Command(Deno.execPath(), { args, stdin: "null", stdout: "null", stderr: "inherit" }).outputSync();
 }
 
 /** Opens the library at the first place that has one.
@@ -75,8 +135,10 @@ export function openFirst(candidates: readonly Candidate[]): Library {
       "Cannot open the native library libtitan",
       ...reasons.map((reason) => `  - ${reason}`),
       `  expected: a library with ABI version ${ABI_VERSION} at one of these places`,
-      "  fix: run `deno task build` in a checkout, or set TITAN_LIB to the library's path and run with " +
-      "`--allow-env=TITAN_LIB --allow-ffi=PATH` (`deno task train` allows build/ only)",
+      `  fix: ${
+        isServed ? `run \`deno run -A ${PACKAGE}mod.ts setup\`` : "run `deno task build` in a checkout"
+      }, or set ` +
+      "TITAN_LIB to the library's path and run with `--allow-env=TITAN_LIB --allow-ffi=PATH` (`deno task train` allows build/ only)",
     ].join("\n"),
   );
 }

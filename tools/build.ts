@@ -32,6 +32,8 @@ export interface Stamp {
   blas?: string;
   mpi?: string;
   gloo?: string;
+  /** Processor levels, by the variable TITAN_LEVELS; all where it is not set. */
+  levels?: string;
 }
 
 /** How a library that lies there stands to the sources and this machine: it is what a build would give, or as good for a run, but
@@ -43,16 +45,15 @@ export function currentStamp({ blas, mpi, gloo }: Facts, source = SOURCE): Stamp
   const hash = createHash("sha256");
   for (const path of nativeSources(source)) hash.update(path).update("\0").update(Deno.readFileSync(path)).update("\0");
   const real = (path?: string) => path && Deno.realPathSync(path);
-  const platform = `${Deno.build.os} ${Deno.build.arch}`;
-  return { sources: hash.digest("hex"), platform, blas: real(blas), mpi: real(mpi), gloo: real(gloo) };
+  const platform = `${Deno.build.os} ${Deno.build.arch}`, levels = Deno.env.get("TITAN_LEVELS") || undefined;
+  return { sources: hash.digest("hex"), platform, blas: real(blas), mpi: real(mpi), gloo: real(gloo), levels };
 }
 
 /** How the library that lies there stands to a stamp. A BLAS or MPI that this machine lacks may be where the library finds it. */
 export function stateOf(stamp: Stamp): State {
   const last = readJson<Stamp>(STAMP);
-  if (last?.sources !== stamp.sources || last.platform !== stamp.platform || !exists(`${BUILD}/${LIBRARY}`)) {
-    return "stale";
-  }
+  const isSame = (["sources", "platform", "levels"] as const).every((part) => last?.[part] === stamp[part]);
+  if (!last || !isSame || !exists(`${BUILD}/${LIBRARY}`)) return "stale";
   const isOther = (part: "blas" | ModuleName) => stamp[part] !== undefined && stamp[part] !== last[part];
   return isOther("blas") || MODULES.some(isOther) ? "usable" : "current";
 }
@@ -75,7 +76,7 @@ export async function build(facts: Facts, stamp: Stamp): Promise<void> {
   Deno.mkdirSync(TREE, { recursive: true });
   Deno.writeTextFileSync(TOOLS, JSON.stringify(tools));
   // What CMake once found it keeps; forgetting it is the only way to make it look again.
-  const parts = ["blas", ...MODULES] as const;
+  const parts = ["blas", "levels", ...MODULES] as const;
   if (parts.some((part) => last?.[part] !== stamp[part])) remove(`${TREE}/CMakeCache.txt`);
   // A library whose linking was interrupted may be newer than its objects, and a module may be of a library that is gone.
   if (exists(UNFINISHED)) remove(`${TREE}/${LIBRARY}`);
@@ -85,6 +86,7 @@ export async function build(facts: Facts, stamp: Stamp): Promise<void> {
   const options = [
     "-DCMAKE_BUILD_TYPE=Release",
     "-DTITAN_BLAS=auto",
+    ...(stamp.levels ? [`-DTITAN_LEVELS=${stamp.levels}`] : []),
     ...MODULES.map((name) => `-DTITAN_${name.toUpperCase()}=${facts[name] ? "auto" : "none"}`),
   ];
   const configure = ["-S", SOURCE, "-B", TREE, ...generator, ...options];
@@ -143,13 +145,13 @@ function whyAnew(last: Tools | undefined, tools: Tools): string | undefined {
   return changed && `${{ compiler: "The C++ compiler", cmake: "CMake", make: "Make or Ninja" }[changed]} has changed`;
 }
 
-/** What editors leave beside sources is none. */
-function nativeSources(folder: string): string[] {
+/** Paths of the native sources in a folder, but of tests. What editors leave beside sources is none. */
+export function nativeSources(folder: string): string[] {
   const paths: string[] = [];
   for (const entry of Deno.readDirSync(folder)) {
     const path = `${folder}/${entry.name}`;
     if (entry.isFile && /^\w+\.(cpp|h|cu|def|cmake|txt)$/.test(entry.name)) paths.push(path);
-    else if (entry.isDirectory && path !== `${SOURCE}/tests`) paths.push(...nativeSources(path));
+    else if (entry.isDirectory && entry.name !== "tests") paths.push(...nativeSources(path));
   }
   return paths.sort();
 }

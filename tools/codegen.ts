@@ -1,8 +1,9 @@
 /** Generates what TypeScript knows of the native side, `ffi/symbols.ts` from `csrc/titan.h`, `graph/kernels.ts` from
- * `csrc/kernels.def` and `graph/element_types.ts` from `csrc/element_types.def`, the list of ops, `graph/ops/mod.ts`, from the files beside it, and
- * `configs/schema.json` and `docs/config.md` from the keys in `train/config/`.
+ * `csrc/kernels.def` and `graph/element_types.ts` from `csrc/element_types.def`, the list of native sources, `ffi/native_sources.ts`, and of ops,
+ * `graph/ops/mod.ts`, from the files there are, and `configs/schema.json` and `docs/config.md` from the keys in `train/config/`.
  * `deno task codegen` writes them; with `--check` it only says which are stale, and exits 1.
  * @module */
+import { nativeSources } from "./build.ts";
 import { configPageText, configSchemaText } from "./config_documents.ts";
 
 const FFI_TYPES: Record<string, string> = {
@@ -293,6 +294,24 @@ export function opsSource(files: readonly string[]): string {
   ].join("\n");
 }
 
+/** `ffi/native_sources.ts`, of the files of `csrc/` and its CMakeLists.txt. */
+export function nativeSourcesSource(paths: readonly string[], cmake: string): string {
+  const version = /^project\(titan VERSION (\S+)/m.exec(cmake)![1];
+  return [
+    "// Generated from the files of csrc/ by tools/codegen.ts. Do not edit.",
+    "/** What the native library is built from, for who has the package from a server, which lists no folder. @module */",
+    "",
+    "/** Version of the library, and of the package. */",
+    `export const VERSION = "${version}";`,
+    "",
+    "/** Paths in the package. */",
+    "export const NATIVE_SOURCES: readonly string[] = [",
+    ...paths.map((path) => `  "${path}",`),
+    "];",
+    "",
+  ].join("\n");
+}
+
 /** The generated files: path from the repository's root, and text. */
 export async function generated(root: URL): Promise<{ path: string; text: string }[]> {
   const [header, definitions, types] = await Promise.all(
@@ -307,6 +326,13 @@ export async function generated(root: URL): Promise<{ path: string; text: string
     {
       path: "graph/ops/mod.ts",
       text: opsSource((await Array.fromAsync(Deno.readDir(new URL("graph/ops/", root)))).map((f) => f.name)),
+    },
+    {
+      path: "ffi/native_sources.ts",
+      text: nativeSourcesSource(
+        nativeSources(new URL("csrc", root).pathname).map((path) => path.slice(root.pathname.length)),
+        await Deno.readTextFile(new URL("csrc/CMakeLists.txt", root)),
+      ),
     },
     { path: "configs/schema.json", text: configSchemaText() },
     { path: "docs/config.md", text: configPageText() },

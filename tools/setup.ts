@@ -12,8 +12,12 @@ import { isUnwritable, keepDeno } from "./keep_deno.ts";
 import { runStep, StepError } from "./run_step.ts";
 import { type Facts, missing, nameAll, nextStep, type PackageManager, rankRefusal, type Wanted } from "./setup_plan.ts";
 
-/** Looks for the tools and libraries of a build; starts no process. */
-export function gatherFacts(): Facts {
+/** How a checkout looks anew and builds. */
+export const ANEW = "npx -y deno task build";
+
+/** Looks for the tools and libraries of a build; starts no process.
+ * @param anew the command that looks anew and builds. */
+export function gatherFacts(anew: string = ANEW): Facts {
   const os = Deno.build.os;
   return {
     os,
@@ -25,6 +29,7 @@ export function gatherFacts(): Facts {
     blas: findBlas(os),
     mpi: onPath("mpicxx"),
     gloo: findGloo(),
+    anew,
   };
 }
 
@@ -65,10 +70,22 @@ function firstFile(paths: string[]): string | undefined {
   });
 }
 
-async function setup(again: boolean, wanted: Wanted): Promise<void> {
+/** How to make a machine ready. */
+export interface SetupOptions extends Wanted {
+  /** Look anew, whatever lies there? */
+  readonly again?: boolean;
+  /** May it install what is missing, where it can? */
+  readonly mayInstall: boolean;
+  /** The command that looks anew and builds. */
+  readonly anew?: string;
+}
+
+/** Builds the sources of the current folder, where they are not built yet.
+ * @throws {StepError} that says what is missing, or failed. */
+export async function setup({ again = false, mayInstall, anew = ANEW, ...wanted }: SetupOptions): Promise<void> {
   const asked = MODULES.filter((name) => wanted[name]);
   const isReady = (asRank = false) => {
-    const facts = gatherFacts(), state = stateOf(currentStamp(facts));
+    const facts = gatherFacts(anew), state = stateOf(currentStamp(facts));
     const cannotBuild = asRank || missing(facts).some((need) => need !== "blas");
     return !again && (state === "current" || state === "usable" && cannotBuild) && asked.every(hasModule);
   };
@@ -79,8 +96,8 @@ async function setup(again: boolean, wanted: Wanted): Promise<void> {
   using lock = Deno.openSync(`${BUILD}/.lock`, { write: true, create: true });
   lock.lockSync(true); // two runs that start together build once
   if (isReady()) return;
-  for (let installed = false;; installed = true) {
-    const facts = gatherFacts();
+  for (let installed = !mayInstall;; installed = true) {
+    const facts = gatherFacts(anew);
     const step = nextStep(facts, installed, wanted);
     switch (step.do) {
       case "stop":
@@ -124,8 +141,13 @@ async function refuseRank(world: World | undefined): Promise<never> {
   Deno.exit(1);
 }
 
+/** What arguments ask for. */
+export function setupOptions(args: readonly string[]): { again: boolean; mpi: boolean; gloo: boolean } {
+  return { again: args.includes("--again"), mpi: args.includes("--mpi"), gloo: args.includes("--gloo") };
+}
+
 /** What is said of an error that is nobody's mistake in here. */
-function messageOf(error: unknown): string | undefined {
+export function messageOf(error: unknown): string | undefined {
   if (error instanceof StepError || error instanceof LaunchError) return error.message;
   if (!isUnwritable(error)) return undefined;
   const expected = "a checkout that this user may write to, or in which the library is built";
@@ -136,10 +158,7 @@ function messageOf(error: unknown): string | undefined {
 if (import.meta.main) {
   try {
     keepDeno();
-    await setup(Deno.args.includes("--again"), {
-      mpi: Deno.args.includes("--mpi"),
-      gloo: Deno.args.includes("--gloo"),
-    });
+    await setup({ ...setupOptions(Deno.args), mayInstall: true });
   } catch (error) {
     const message = messageOf(error);
     if (message === undefined) throw error;

@@ -18,6 +18,8 @@ export interface Facts {
   blas?: string;
   mpi?: string;
   gloo?: string;
+  /** The command that looks anew and builds. */
+  anew: string;
 }
 
 /** What to do next. */
@@ -106,7 +108,7 @@ export function nextStep(facts: Facts, installed = false, wanted: Wanted = {}): 
       do: "build",
       notes: [
         "OpenBLAS is missing: all matrix products are libtitan's own, which without AVX2 are slower",
-        `  fix: ${fix}, then: deno task build`,
+        `  fix: ${fix}, then: ${facts.anew}`,
       ],
     };
   }
@@ -126,8 +128,8 @@ export function findCompilerProblem(facts: Partial<Facts>, macros: string): stri
   if (Number(major) >= least) return undefined;
   const newer = `g++-${LEAST.GCC}`, sudo = facts.root ? "" : "sudo ";
   const fix = facts.packageManager === "apt-get"
-    ? `${sudo}apt-get install -y ${newer} (or a later one that there is), then: CXX=${newer} npx -y deno task build`
-    : "install a newer one, or load its module on a cluster, then: CXX=COMPILER npx -y deno task build";
+    ? `${sudo}apt-get install -y ${newer} (or a later one that there is), then: CXX=${newer} ${facts.anew}`
+    : `install a newer one, or load its module on a cluster, then: CXX=COMPILER ${facts.anew}`;
   return refusal(
     `Cannot build libtitan: ${facts.compiler} is ${kind} ${major}`,
     `GCC ${LEAST.GCC}, Clang ${LEAST.Clang}, or later`,

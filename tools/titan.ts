@@ -44,6 +44,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     about: "shows runs on a page, also while they go on: view outputs/",
     run: async (args) => (await import("../train/command/live.ts")).view(args),
   },
+  setup: {
+    about: "builds the native library for this machine, as the first use does: setup [--again] [--mpi] [--gloo]",
+    run: async (args) => (await import("./install.ts")).run(args),
+  },
   bench: {
     about: "compares training speed with PyTorch, in a checkout: bench --help",
     run: async (args) => {

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { type Facts, findCompilerProblem, missing, nextStep } from "../../tools/setup_plan.ts";
 
 const ready: Facts = {
+  anew: "npx -y deno task build",
   os: "linux",
   root: false,
   packageManager: "apt-get",
@@ -10,7 +11,7 @@ const ready: Facts = {
   make: "/usr/bin/make",
   blas: "/usr/lib/x86_64-linux-gnu/openblas-openmp/libopenblas.so",
 };
-const fresh: Facts = { os: "linux", root: true, packageManager: "apt-get" };
+const fresh: Facts = { os: "linux", root: true, packageManager: "apt-get", anew: "npx -y deno task build" };
 
 Deno.test("a machine that lacks nothing builds without a word", () => {
   assertEquals(nextStep(ready), { do: "build", notes: [] });

@@ -70,6 +70,11 @@ Deno.test("setup builds once, then says nothing until a source changes", async (
   assertStringIncludes((await project.setup()).text, "Building the native library");
   Deno.removeSync(`${project.root}/build/libtitan.so`);
   assertStringIncludes((await project.setup()).text, "Building the native library");
+  project.env = { TITAN_LEVELS: "portable" };
+  assertStringIncludes((await project.setup()).text, "-DTITAN_LEVELS=portable");
+  assertEquals(await project.setup(), { code: 0, text: "" });
+  project.env = {};
+  assertStringIncludes((await project.setup()).text, "Building the native library");
   for (const name of ["a.cpp~", "#a.cpp#", "a.cpp.orig"]) project.write(`csrc/${name}`, "of an editor");
   assertEquals(await project.setup(), { code: 0, text: "" });
 });

@@ -2,11 +2,10 @@
  * @module */
 import { ABI_VERSION } from "../../ffi/symbols.ts";
 import { library } from "../../ffi/library.ts";
-import { fromFileUrl } from "@std/path";
 import { SAMPLE } from "../../data/dataset.ts";
 import type { LoaderState } from "../../data/loader_state.ts";
 import type { StateKind } from "../../graph/ir.ts";
-import { tokenizerName } from "../../data/tokenizer.ts";
+import { tokenizerName, tokenizerPath } from "../../data/tokenizer.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import type { MeshLayout } from "../ranks.ts";
 import type { StoredType } from "../typed_array.ts";
@@ -123,12 +122,12 @@ export class Checkpoints implements AsyncDisposable {
    * @throws {CheckpointError} when that cannot be used. */
   constructor(
     options: CheckpointOptions,
-    { rank = 0, tell = console.log, tokenizer = fromFileUrl(SAMPLE) }: RunFacts = {},
+    { rank = 0, tell = console.log, tokenizer = SAMPLE }: RunFacts = {},
   ) {
     this.#policy = policyOf(options);
     this.#isFirst = rank === 0;
     this.#tell = tell;
-    this.#tokenizer = tokenizer instanceof URL ? fromFileUrl(tokenizer) : tokenizer;
+    this.#tokenizer = tokenizerPath(tokenizerName(tokenizer));
     const choice = chooseStart(this.#policy);
     if (!choice) return;
     const { checkpoint, parts, notices } = choice, { path } = checkpoint;

@@ -29,10 +29,10 @@ export function hasTokenizer(path: string): boolean {
 }
 
 /** Copies a tokenizer's files into a folder of weights. `generation_config.json` is made where the tokenizer's folder has none.
- * @param from the tokenizer's folder, or a file of GGUF. @returns the tokens that begin and end a text.
+ * @param from the tokenizer's folder, its address, or a file of GGUF. @returns the tokens that begin and end a text.
  * @throws {CheckpointError} when there is no tokenizer. @throws {DataError} when it cannot be used. */
 export async function copyTokenizer(from: string, to: string): Promise<SpecialTokens> {
-  if (from === BYTES || isGgufName(from)) return await writeFiles(from, to);
+  if (hasNoFolder(from) || isGgufName(from)) return await writeFiles(from, to);
   const found = FILES.filter((file) => isFile(`${from}/${file}`));
   if (!found.includes("tokenizer.json") && !found.includes("tokenizer.model")) {
     throw new CheckpointError(
@@ -54,7 +54,10 @@ export async function copyTokenizer(from: string, to: string): Promise<SpecialTo
   return special;
 }
 
-/** Writes the files that a tokenizer without any would have. */
+/** Is it a tokenizer without files, or one that a server has, such as the sample's of a package? */
+const hasNoFolder = (from: string): boolean => from === BYTES || /^https?:/.test(from);
+
+/** Writes the files that a tokenizer without any in a folder would have. */
 async function writeFiles(from: string, to: string): Promise<SpecialTokens> {
   const { files: { json, config }, bosId } = await Tokenizer.open(from);
   const special = given(bosId, endTokens(await endIdsOf(from)));
@@ -71,7 +74,7 @@ const endTokens = (ids: readonly number[]): unknown => ids.length > 1 ? ids : id
 /** The tokens that end what a model says, as its folder or its file of GGUF tells. */
 export async function endIdsOf(from: string): Promise<readonly number[]> {
   if (isGgufName(from)) return ggufEndIds(readGguf(from));
-  if (from === BYTES) return [(await Tokenizer.open(BYTES)).eosId!];
+  if (hasNoFolder(from)) return [(await Tokenizer.open(from)).eosId].filter((id) => id !== null);
   const { eos_token_id: eos } = await specialTokens(from);
   return (Array.isArray(eos) ? eos : [eos]).filter((id) => typeof id === "number");
 }

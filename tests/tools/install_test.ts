@@ -1,0 +1,113 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { library, userFolder } from "../../ffi/library.ts";
+import { llama, texts, train } from "../../mod.ts";
+import { denoDir, type PackageServer, servePackage } from "./package_server.ts";
+
+const OPTIONS = '{ steps: 2, batch: 2, seqLen: 32, model: llama("debug", { dim: 32, numLayers: 1, numHeads: 2 }) }';
+const { path } = library();
+const [kept, xdgCache] = [await denoDir(), Deno.env.get("XDG_CACHE_HOME")];
+
+/** An empty folder for programs, and a user's cache, which may hold the library of this checkout. */
+class Bare implements Disposable {
+  readonly folder: string = Deno.makeTempDirSync();
+  readonly cache: string = Deno.makeTempDirSync();
+  readonly server: PackageServer;
+  /** Where the library is expected. */
+  readonly build: string;
+
+  constructor(server: PackageServer, { isBuilt }: { isBuilt: boolean }) {
+    this.server = server;
+    Deno.env.set("XDG_CACHE_HOME", this.cache);
+    this.build = `${userFolder()}/build`;
+    if (xdgCache === undefined) Deno.env.delete("XDG_CACHE_HOME");
+    else Deno.env.set("XDG_CACHE_HOME", xdgCache);
+    if (!isBuilt) return;
+    Deno.mkdirSync(this.build, { recursive: true });
+    for (const name of ["libtitan.so", ".stamp"]) {
+      Deno.copyFileSync(path.replace(/[^/]*$/, name), `${this.build}/${name}`);
+    }
+  }
+
+  async run(
+    args: readonly string[],
+    env: Record<string, string> = {},
+  ): Promise<{ code: number; out: string; error: string }> {
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--quiet", "--no-prompt", ...args],
+      cwd: this.folder,
+      env: { NO_COLOR: "1", DENO_DIR: kept, XDG_CACHE_HOME: this.cache, TITAN_LIB: "", ...env },
+      stdin: "null",
+    }).output();
+    const [out, error] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+    return { code, out, error };
+  }
+
+  /** A program that imports the package from its server. */
+  write(name: string, names: string, source: string): void {
+    Deno.writeTextFileSync(`${this.folder}/${name}`, `import { ${names} } from "${this.server.url}mod.ts";\n${source}`);
+  }
+
+  [Symbol.dispose](): void {
+    for (const folder of [this.folder, this.cache]) Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+const files = (folder: string) => [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+
+Deno.test("a bare folder with a program that imports the package from a server trains with the losses of a checkout, and stays bare", async () => {
+  await using server = await servePackage();
+  using bare = new Bare(server, { isBuilt: true });
+  const note = `${bare.folder}/note.txt`;
+  Deno.writeTextFileSync(note, "One two three four five six seven eight nine ten. ".repeat(100));
+  bare.write(
+    "main.ts",
+    "llama, texts, train",
+    `const checkpoint = { folder: "saved", interval: 2, lastSaveInHf: true, lastSaveModelOnly: true };
+for await (const { loss } of train({ ...${OPTIONS}, data: texts("note.txt"), checkpoint })) console.log(loss);`,
+  );
+  const { code, out, error } = await bare.run(["-A", "main.ts"], { PATH: "/nowhere" });
+  assertEquals([code, error], [0, ""]);
+  const losses: number[] = [], model = llama("debug", { dim: 32, numLayers: 1, numHeads: 2 });
+  for await (const { loss } of train({ steps: 2, batch: 2, seqLen: 32, model, data: texts(note) })) losses.push(loss);
+  assertEquals(out, losses.map((loss) => `${loss}\n`).join(""));
+  assertEquals([files(bare.folder), files(bare.cache)], [["main.ts", "note.txt", "saved"], ["libtitan"]]);
+  assert(files(`${bare.folder}/saved/step-2`).includes("tokenizer.json"));
+});
+
+Deno.test("setup fetches every native source: the library of these sources in the user's cache is current", async () => {
+  await using server = await servePackage();
+  using bare = new Bare(server, { isBuilt: true });
+  // Without a compiler, so that a library of other sources is not built anew.
+  const installed = await bare.run(["-A", `${server.url}mod.ts`, "setup"], { PATH: "/nowhere" });
+  assertEquals(installed, { code: 0, out: "", error: "" });
+  assert(files(`${bare.build}/../csrc`).includes("titan.h"));
+  assertEquals([files(bare.folder), files(bare.cache)], [[], ["libtitan"]]);
+});
+
+Deno.test("a source that the server lacks is named", async () => {
+  await using server = await servePackage("csrc/titan.h");
+  using bare = new Bare(server, { isBuilt: false });
+  const { code, error } = await bare.run(["-A", `${server.url}mod.ts`, "setup"]);
+  assertEquals(code, 1);
+  assert(error.startsWith(`Cannot fetch ${server.url}csrc/titan.h: its server answers 404\n  expected: `), error);
+});
+
+Deno.test("where nothing may be built, one message says what builds the library, and where", async () => {
+  await using server = await servePackage();
+  using bare = new Bare(server, { isBuilt: false });
+  Deno.writeTextFileSync(
+    `${bare.folder}/main.ts`,
+    `import { library } from "${server.url}ffi/library.ts";\nlibrary();`,
+  );
+  const leave = ["--allow-import", "--allow-ffi", "--allow-env"];
+  const { code, error } = await bare.run([...leave, "main.ts"]);
+  assertEquals(code, 1);
+  assertStringIncludes(error, `  - the user's cache, ${bare.build}/libtitan.so: `);
+  assertStringIncludes(error, `  fix: run \`deno run -A ${server.url}mod.ts setup\`, or set TITAN_LIB`);
+  assertEquals(files(bare.cache), []);
+  // A cache that takes no files, which /sys is for root, too.
+  const unwritable = await bare.run(["-A", "main.ts"], { XDG_CACHE_HOME: "/sys" });
+  assertEquals(unwritable.code, 1);
+  assertStringIncludes(unwritable.error, "Cannot build libtitan in /sys/libtitan/");
+  assertStringIncludes(unwritable.error, "  fix: set XDG_CACHE_HOME to a folder that takes files, or TITAN_LIB");
+});

@@ -1,0 +1,81 @@
+/**
+ * Makes this machine ready for a package that comes from a server: builds the native library from the package's own sources in a folder of
+ * the user's cache, where `ffi/library.ts` finds it, and writes nothing elsewhere. A program's first use runs this file, which installs
+ * nothing; the command `setup` runs it too, and may. In a checkout that command does what `deno task setup` does.
+ * @module
+ */
+import { userFolder } from "../ffi/library.ts";
+import { NATIVE_SOURCES } from "../ffi/native_sources.ts";
+import { TREE } from "./build.ts";
+import { isUnwritable } from "./keep_deno.ts";
+import { StepError } from "./run_step.ts";
+import { messageOf, setup, setupOptions } from "./setup.ts";
+
+const USAGE = "Usage: setup [--again] [--mpi] [--gloo]\n" +
+  "  builds the native library for this machine, where that has not been done; --again looks anew at what is installed,\n" +
+  "  --mpi and --gloo also make ready for runs of several processes";
+
+/** Builds what an address serves. What changes from one version of the package to the next is in the folder's name.
+ * @throws {StepError} that says what is missing, or failed. */
+export async function install(address: URL, args: readonly string[], mayInstall: boolean): Promise<void> {
+  const folder = userFolder();
+  if (folder === undefined) {
+    const expected = "the variable HOME or XDG_CACHE_HOME";
+    throw new StepError(`There is no place to build libtitan in\n  expected: ${expected}\n  fix: set XDG_CACHE_HOME`);
+  }
+  try {
+    Deno.mkdirSync(folder, { recursive: true });
+    using lock = Deno.openSync(`${folder}/.lock`, { write: true, create: true });
+    lock.lockSync(true); // programs that start together fetch and build once
+    await Promise.all(NATIVE_SOURCES.map((path) => fetchSource(new URL(path, address), `${folder}/${path}`)));
+    Deno.chdir(folder);
+    await setup({ ...setupOptions(args), mayInstall, anew: `deno run -A ${address}mod.ts setup --again` });
+    // What CMake leaves is many times the library, and this version is not built again.
+    await Deno.remove(TREE, { recursive: true }).catch(() => {});
+  } catch (error) {
+    if (!isUnwritable(error)) throw error;
+    const expected = "a cache that this user may write to";
+    const fix = "set XDG_CACHE_HOME to a folder that takes files, or TITAN_LIB to the path of a library";
+    throw new StepError(`Cannot build libtitan in ${folder}: ${error.message}\n  expected: ${expected}\n  fix: ${fix}`);
+  }
+}
+
+async function fetchSource(url: URL, path: string): Promise<void> {
+  const bytes = await fetch(url).then(async (response) => {
+    if (response.ok) return await response.bytes();
+    await response.body?.cancel();
+    throw new Error(`its server answers ${response.status}`);
+  }).catch((error: Error) => {
+    const expected = "a native source of this package", fix = "try again, or set TITAN_LIB to the path of a library";
+    throw new StepError(`Cannot fetch ${url}: ${error.message}\n  expected: ${expected}\n  fix: ${fix}`);
+  });
+  Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true });
+  Deno.writeFileSync(path, bytes);
+}
+
+/** The command `setup`.
+ * @returns the exit code. */
+export async function run(args: readonly string[], mayInstall = true): Promise<number> {
+  const unknown = args.find((arg) => !["--again", "--mpi", "--gloo"].includes(arg)),
+    root = new URL("../", import.meta.url);
+  if (unknown !== undefined) {
+    (unknown === "--help" ? console.log : console.error)(USAGE);
+    return unknown === "--help" ? 0 : 1;
+  }
+  try {
+    if (root.protocol === "file:") {
+      Deno.chdir(root);
+      await setup({ ...setupOptions(args), mayInstall });
+    } else {
+      await install(root, args, mayInstall);
+    }
+    return 0;
+  } catch (error) {
+    const message = messageOf(error);
+    if (message === undefined) throw error;
+    console.error(message);
+    return 1;
+  }
+}
+
+if (import.meta.main) Deno.exit(await run(Deno.args, false));
