@@ -58,13 +58,14 @@ const FILE = `libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
 const PACKAGE = new URL("../", import.meta.url);
 const isServed = PACKAGE.protocol !== "file:";
 
-/** Where to look, in order. A TITAN_LIB that is set is the only place: what it names is used or refused. */
-export function candidates(): Candidate[] {
+/** Where to look, in order. A TITAN_LIB that is set is the only place: what it names is used or refused.
+ * @param isCompiled is this a program that `deno compile` made? */
+export function candidates(isCompiled: boolean = Deno.build.standalone): Candidate[] {
   const name = "TITAN_LIB", path = variable(name);
   if (path) return [{ name, path }];
   const isReadable = Deno.permissions.querySync({ name: "env", variable: name }).state === "granted";
   const asked = { name, reason: isReadable ? "not set" : "not looked at, for want of --allow-env=TITAN_LIB" };
-  if (Deno.build.standalone) return [asked, besideProgram(), inUserCache()];
+  if (isCompiled) return [asked, besideProgram(), inUserCache()];
   return [asked, isServed ? inUserCache() : inCheckout()];
 }
 

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { library, LibraryError, openFirst } from "../../ffi/library.ts";
+import { fromFileUrl } from "@std/path";
+import { candidates, library, LibraryError, openFirst, userFolder } from "../../ffi/library.ts";
 import { ABI_VERSION, symbols } from "../../ffi/symbols.ts";
 
 const { path } = library();
@@ -38,6 +39,16 @@ Deno.test("without a library the error lists every place and why it is not used"
     "  fix: run `deno task build` in a checkout, or set TITAN_LIB to the library's path and run with " +
     "`--allow-env=TITAN_LIB --allow-ffi=PATH` (`deno task train` allows build/ only)",
   ]);
+});
+
+Deno.test("a compiled program looks beside itself, then into the user's cache; a file's package into its checkout alone", () => {
+  const places = (isCompiled: boolean) => candidates(isCompiled).slice(1).map(({ name, path }) => [name, path]);
+  const cached = `${userFolder()}/build/libtitan.so`, beside = Deno.execPath().replace(/[^/]*$/, "libtitan.so");
+  assertEquals(places(true), [["the folder of this program", beside], ["the user's cache", cached]]);
+  assertEquals(places(false), [[
+    "the checkout's build folder",
+    fromFileUrl(new URL("../../build/libtitan.so", import.meta.url)),
+  ]]);
 });
 
 Deno.test("a library of another version is refused by its version, though it lacks our functions", async () => {
