@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Four hosts, which are network namespaces of this machine with links of 1 Gbit/s (and 1 ms, where the system has netem), train together
-# without MPI. Then the ranks of one are killed, its link is cut, it is halted: each time the others must end within ten seconds and
+# without MPI, and with the same losses by mpirun and by srun, where they are there. Then the ranks of one are killed, its link is cut, it is halted: each time the others must end within ten seconds and
 # name it, and none of their processes may be left; with --restarts the run then ends with the losses of one that lost nothing.
 # As root, with iproute2 and libtitan's module for Gloo: tests/launch/four_hosts.sh
 set -u
@@ -14,6 +14,7 @@ clean() {
   for n in 1 2 3 4; do
     ip netns pids "titan$n" 2>/dev/null | xargs -r kill -KILL 2>/dev/null
     ip netns del "titan$n" 2>/dev/null
+    ip link del "titan-h$n" 2>/dev/null
   done
   ip link del $bridge 2>/dev/null
   rm -rf "$work"
@@ -27,15 +28,20 @@ for n in 1 2 3 4; do
     tc -n "titan$n" qdisc add dev eth0 root tbf rate 1gbit burst 128kb latency 50ms || exit
 done
 
+# training NAME STEPS: the command that all ranks run.
+training() {
+  command=("$deno" task --quiet train --mesh dp_shard=2,tp=2 --model.dim 32 --model.n_layers 2 --model.n_heads 2 --model.ffn_hidden_dim 32
+    --training.local_batch_size 2 --training.seq_len 32 --device.threads 1 --validation.no_enable --metrics.log_freq 1
+    --training.steps "$2" --job.dump_folder "$work/$1")
+}
 # start NAME STEPS OPTION...: gives every host the same command.
 start() {
-  local name=$1 steps=$2 n
+  local name=$1 n
+  training "$1" "$2"
   shift 2
   launchers=()
   for n in 1 2 3 4; do
-    ip netns exec "titan$n" "$deno" task --quiet train --hosts 10.79.0.1,10.79.0.2,10.79.0.3,10.79.0.4 --host "10.79.0.$n" --mesh dp_shard=2,tp=2 \
-      --model.dim 32 --model.n_layers 2 --model.n_heads 2 --model.ffn_hidden_dim 32 --training.local_batch_size 2 --training.seq_len 32 \
-      --device.threads 1 --validation.no_enable --metrics.log_freq 1 --training.steps "$steps" --job.dump_folder "$work/$name" "$@" \
+    ip netns exec "titan$n" "${command[@]}" --hosts 10.79.0.1,10.79.0.2,10.79.0.3,10.79.0.4 --host "10.79.0.$n" "$@" \
       >"$work/$name.$n.out" 2>"$work/$name.$n.err" &
     launchers+=($!)
   done
@@ -60,6 +66,36 @@ expect() {
 start whole 30 --checkpoint.enable --checkpoint.interval 5
 wait "${launchers[@]}"
 expect "four hosts train together: $(losses whole | tail -n 1)" [ "$(losses whole | wc -l)" = 30 ]
+
+# The agent stands for ssh: it runs a command on one of the hosts, which has a name of its own there.
+printf '127.0.0.1 localhost\n10.79.0.1 titan1\n10.79.0.2 titan2\n10.79.0.3 titan3\n10.79.0.4 titan4\n' >"$work/hosts"
+cat >"$work/agent" <<END
+#!/bin/sh
+host=\$1 && shift
+exec ip netns exec "\$host" unshare --mount --uts sh -c 'mount --bind "$work/hosts" /etc/hosts && hostname "\$0" && eval "\$@"' "\$host" "\$*"
+END
+chmod +x "$work/agent"
+# same NAME BY: whether a run has ended with the losses of that without MPI.
+same() {
+  expect "four hosts train by $2 with the same losses: $(losses "$1" | tail -n 1)" [ "$(losses "$1")" = "$(losses whole)" ]
+  [[ $(losses "$1") == "$(losses whole)" ]] || tail -n 5 "$work/$1.1.err"
+}
+if command -v mpirun >/dev/null; then
+  training mpirun 30
+  variables=(OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_MCA_plm_ssh_agent="$work/agent" PRTE_MCA_prte_if_include=eth0
+    OMPI_MCA_btl_tcp_if_include=eth0 PRTE_MCA_hwloc_default_binding_policy=none OMP_WAIT_POLICY=passive)
+  "$work/agent" titan1 env "${variables[@]}" timeout 120 mpirun -n 4 --host titan1,titan2,titan3,titan4 "${command[@]}" >"$work/mpirun.1.out" 2>"$work/mpirun.1.err"
+  same mpirun mpirun
+else
+  printf 'skipped: mpirun, which this machine has not\n'
+fi
+if command -v slurmctld >/dev/null; then
+  training srun 30
+  HOSTS=4 tests/launch/slurm.sh timeout 120 srun --mpi=pmix --nodes 4 --ntasks-per-node 1 "${command[@]}" >"$work/srun.1.out" 2>"$work/srun.1.err"
+  same srun srun
+else
+  printf 'skipped: srun, as there is no Slurm (Debian: slurm-wlm)\n'
+fi
 
 # harm NAME HOW COMMAND...: does something to host 3 behind step 5, and looks at how the other hosts end.
 harm() {

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs a command on a Slurm of its own: slurmctld and two hosts, n1 and n2, which are network namespaces of this machine with two
-# processors each. All of it lies in a temporary folder and ends with the command. As root, with Debian's slurm-wlm:
+# Runs a command on a Slurm of its own: slurmctld and two hosts (or as many as HOSTS says), n1 and n2, which are network namespaces of this
+# machine with two processors each. All of it lies in a temporary folder and ends with the command. As root, with Debian's slurm-wlm:
 #   tests/launch/slurm.sh srun --nodes 2 hostname
 set -u
+hosts=${HOSTS:-2}
 work=$(mktemp -d)
 bridge=titan-slurm
 pids=()
@@ -10,7 +11,7 @@ clean() {
   kill "${pids[@]}" 2>/dev/null
   sleep 0.5
   kill -KILL "${pids[@]}" 2>/dev/null
-  for n in 1 2; do
+  for ((n = 1; n <= hosts; n++)); do
     ip netns pids "n$n" 2>/dev/null | xargs -r kill -KILL 2>/dev/null
     ip netns del "n$n" 2>/dev/null
   done
@@ -20,16 +21,20 @@ clean() {
 trap clean EXIT
 
 ip link add $bridge type bridge && ip addr add 10.77.0.254/24 dev $bridge && ip link set $bridge up || exit
-for n in 1 2; do
+for ((n = 1; n <= hosts; n++)); do
   ip netns add "n$n" && ip link add "titan-n$n" type veth peer name eth0 netns "n$n" && ip link set "titan-n$n" master $bridge up || exit
   ip -n "n$n" addr add "10.77.0.$n/24" dev eth0
   ip -n "n$n" link set eth0 up
   ip -n "n$n" link set lo up
 done
-mkdir -p "$work/state" "$work/n1" "$work/n2"
+mkdir -p "$work/state"
 head -c 1024 /dev/urandom >"$work/slurm.key"
 chmod 600 "$work/slurm.key"
-printf '127.0.0.1 localhost\n10.77.0.254 ctl\n10.77.0.1 n1\n10.77.0.2 n2\n' >"$work/hosts"
+printf '127.0.0.1 localhost\n10.77.0.254 ctl\n' >"$work/hosts"
+for ((n = 1; n <= hosts; n++)); do
+  mkdir "$work/n$n"
+  printf '10.77.0.%d n%d\n' $n $n >>"$work/hosts"
+done
 cat >"$work/slurm.conf" <<END
 ClusterName=titan
 SlurmctldHost=ctl(10.77.0.254)
@@ -52,7 +57,7 @@ SlurmdPidFile=$work/%n.pid
 SlurmctldLogFile=$work/ctl.log
 SlurmdLogFile=$work/%n.log
 ReturnToService=2
-NodeName=n[1-2] NodeAddr=10.77.0.[1-2] CPUs=2 State=UNKNOWN
+NodeName=n[1-$hosts] NodeAddr=10.77.0.[1-$hosts] CPUs=2 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES State=UP MaxTime=INFINITE
 END
 printf 'CgroupPlugin=disabled\n' >"$work/cgroup.conf"
@@ -61,7 +66,7 @@ export SLURM_CONF=$work/slurm.conf
 inside() { exec unshare --mount --uts bash -c 'mount --bind "$0" /etc/hosts && hostname "$1" && shift && exec "$@"' "$work/hosts" "$@"; }
 inside ctl slurmctld -D >/dev/null 2>&1 &
 pids+=($!)
-for n in 1 2; do
+for ((n = 1; n <= hosts; n++)); do
   ip netns exec "n$n" unshare --mount --uts bash -c 'mount --bind "$0" /etc/hosts && hostname "$1" && exec slurmd -D -N "$1"' "$work/hosts" "n$n" >/dev/null 2>&1 &
   pids+=($!)
 done
