@@ -32,7 +32,7 @@ head -c 1024 /dev/urandom >"$work/slurm.key"
 chmod 600 "$work/slurm.key"
 printf '127.0.0.1 localhost\n10.77.0.254 ctl\n' >"$work/hosts"
 for ((n = 1; n <= hosts; n++)); do
-  mkdir "$work/n$n"
+  mkdir "$work/n$n" "$work/n$n.tmp" # in a /tmp of both, Slurm's PMIx on one host removes what the other's step needs
   printf '10.77.0.%d n%d\n' $n $n >>"$work/hosts"
 done
 cat >"$work/slurm.conf" <<END
@@ -52,6 +52,7 @@ MinJobAge=300
 KillWait=5
 StateSaveLocation=$work/state
 SlurmdSpoolDir=$work/%n
+TmpFS=$work/%n.tmp
 SlurmctldPidFile=$work/ctl.pid
 SlurmdPidFile=$work/%n.pid
 SlurmctldLogFile=$work/ctl.log
