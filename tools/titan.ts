@@ -48,6 +48,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     about: "builds the native library for this machine, as the first use does: setup [--again] [--mpi] [--gloo]",
     run: async (args) => (await import("./install.ts")).run(args),
   },
+  completion: {
+    about: "has a shell complete commands, keys and values: completion bash|zsh|fish",
+    run: async (args) => (await import("./completion.ts")).completion(args, Object.keys(COMMANDS)),
+  },
   bench: {
     about: "compares training speed with PyTorch, in a checkout: bench --help",
     run: async (args) => {

@@ -17,8 +17,19 @@ Deno.test("help names all commands, each of which tells its own usage", async ()
   const { code, out, error } = await run("help");
   assertEquals([code, error], [0, ""]);
   const names = [...out.matchAll(/^ {2}(\w+) {2,}\S/gm)].map((m) => m[1]);
-  assertEquals(names, ["train", "plan", "generate", "convert", "data", "checkpoint", "view", "setup", "bench"]);
-  for (const name of ["train", "plan", "convert", "data", "checkpoint", "view", "setup"]) {
+  assertEquals(names, [
+    "train",
+    "plan",
+    "generate",
+    "convert",
+    "data",
+    "checkpoint",
+    "view",
+    "setup",
+    "completion",
+    "bench",
+  ]);
+  for (const name of ["train", "plan", "convert", "data", "checkpoint", "view", "setup", "completion"]) {
     const { code, out } = await run(name, "--help");
     assertEquals([code, /^Usage: /.test(out)], [0, true], `${name}: ${out}`);
   }

@@ -232,6 +232,11 @@ const VALUES: Readonly<Record<string, string>> = {
   disk_speed: "2GB/s",
 };
 
+/** Their names, with `_`. */
+export const VALUED_FLAGS: readonly string[] = Object.keys(VALUES);
+/** Flags that take none. */
+export const SWITCHES = ["help", "dry-run", "print-config", "quiet", "elastic"] as const;
+
 /** `dp_shard=8,tp=8` as the keys of its axes. */
 function readMesh(
   text: string,
