@@ -5,6 +5,7 @@ import { namedSchedule } from "../../parallel/pipeline/schedules.ts";
 import { writeSchedule } from "../../parallel/pipeline/schedule_csv.ts";
 import type { PipelineChoices } from "../../train/pipeline.ts";
 import { testRanks } from "../native/mpirun.ts";
+import { randomFrom, randomSchedule } from "../parallel/pipeline/random_schedules.ts";
 import { assertAsOne, run } from "./mesh_cases.ts";
 import type { MeshCase } from "./mesh_rank.ts";
 
@@ -12,6 +13,15 @@ const four: LlamaOptions = { numLayers: 4 }, six: LlamaOptions = { numLayers: 6 
 const tied: LlamaOptions = { ...four, tiedEmbeddings: true };
 const by = (schedule: string, more: PipelineChoices = {}) => ({ pipeline: { schedule, ...more } });
 const csv = writeSchedule(namedSchedule("ZBVZeroBubble", { ranks: 2, stagesPerRank: 2, microbatches: 4 }));
+/** Files of timetables that are made at random: stages lie on two ranks anyhow, and what can be done next is done in any order. */
+function randomFiles(count: number): string[] {
+  const random = randomFrom(3), files: string[] = [];
+  while (files.length < count) {
+    const schedule = randomSchedule(random), { rows, rankOf, microbatches } = schedule;
+    if (rows.length === 2 && rankOf.length === 4 && microbatches === 4) files.push(writeSchedule(schedule));
+  }
+  return files;
+}
 const modules = [["tok_embeddings", "layers.0", "layers.1", "layers.2"], ["layers.3", "norm", "output"]];
 
 /** Every degree that is not named is 1; four microbatches unless another number is. */
@@ -37,6 +47,9 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { pp: 4 }, choices: by("DualPipeV"), model: six, accumulation: 8 },
     { mesh: { pp: 4 }, choices: by("Auto"), model: six, accumulation: 8 },
   ],
+  "random timetables, read from files": randomFiles(3).map((csv) => ({
+    ...{ mesh: { pp: 2 }, choices: by("random.csv", { csv }), model: four },
+  })),
   "several runs of a schedule in a step, and few microbatches": [
     { mesh: { pp: 2 }, choices: by("1F1B", { microbatches: 2 }) },
     { mesh: { pp: 2 }, choices: by("ZBVZeroBubble", { microbatches: 3 }), model: four, accumulation: 6 },
