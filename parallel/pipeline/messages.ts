@@ -76,9 +76,10 @@ function messageBy({ stage, kind, microbatch }: Action, rankOf: readonly number[
  * becomes its two actions, so that the forward's message travels while the backward is at work.
  * @throws {ScheduleError} when the schedule cannot run. */
 export function placeMessages(schedule: Schedule, options: SimulateOptions = {}): MessageSchedule {
-  const { rankOf } = schedule;
+  const { rankOf } = schedule, timetable = simulate(schedule, options).spans;
   const rows = schedule.rows.map((): { time: number; cell: Action | MessageEnd }[] => []);
-  for (const [rank, spans] of simulate(schedule, options).spans.entries()) {
+  const begins = new Map(timetable.flat().map(({ action, start }) => [readText(action), start]));
+  for (const [rank, spans] of timetable.entries()) {
     for (const { action, start, end } of spans) {
       rows[rank].push({ time: start, cell: action });
       const message = messageBy(action, rankOf);
@@ -88,15 +89,32 @@ export function placeMessages(schedule: Schedule, options: SimulateOptions = {})
       rows[rankOf[to]].push({ time: end, cell: { stage: to, kind: `RECV_${way}`, microbatch } });
     }
   }
-  // Messages before what begins at the same time, as that may read them; among themselves all ranks have them in one order.
+  // Messages before what begins at the same time, as that may read them; among themselves all ranks have them in one order, first those
+  // that are read first: a rank that comes a little late with another would keep them waiting.
   const key = (cell: Action | MessageEnd) => isMessageEnd(cell) ? messageText(messageOf(cell)) : "~";
+  const needed = (cell: Action | MessageEnd) =>
+    isMessageEnd(cell) ? begins.get(readText(readerOf(messageOf(cell))))! : Infinity;
   const order = (a: string, b: string) => a < b ? -1 : a > b ? 1 : 0;
   return {
     ...schedule,
     rows: rows.map((row) =>
-      row.sort((a, b) => a.time - b.time || order(key(a.cell), key(b.cell))).map(({ cell }) => cell)
+      row.map((one) => ({ ...one, needed: needed(one.cell) }))
+        .sort((a, b) =>
+          a.time - b.time || (a.needed < b.needed ? -1 : a.needed > b.needed ? 1 : order(key(a.cell), key(b.cell)))
+        )
+        .map(({ cell }) => cell)
     ),
   };
+}
+
+/** What reads a message: a forward, or a backward, whole or for the input. */
+function readerOf({ what, to, microbatch }: Message): Action {
+  return { stage: to, kind: what === "activation" ? "F" : "I", microbatch };
+}
+
+/** One name for a backward, whole or for the input. */
+function readText({ stage, kind, microbatch }: Action): string {
+  return `${stage}${kind === "B" ? "I" : kind}${microbatch}`;
 }
 
 /** Verifies that a schedule can run with messages exchanged as rows have them: what `verifySchedule` asks; both ends of each message once

@@ -1,4 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   actionsOf,
   actionText,
@@ -19,6 +19,7 @@ import {
 } from "../../../parallel/pipeline/messages.ts";
 import { readSchedule } from "../../../parallel/pipeline/schedule_csv.ts";
 import { namedSchedule, SCHEDULES } from "../../../parallel/pipeline/schedules.ts";
+import { simulate } from "../../../parallel/pipeline/timetable.ts";
 import { below, randomFrom, randomSchedule } from "./random_schedules.ts";
 
 const text = (cell: Cell | MessageEnd) => isMessageEnd(cell) ? messageEndText(cell) : cellText(cell);
@@ -41,6 +42,32 @@ Deno.test("messages are sent as soon as they are made, and received before they 
     "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1",
     "1RECV_F0 1F0 1RECV_F1 1B0 1SEND_B0 1F1 1B1 1SEND_B1",
   ]);
+});
+
+Deno.test("of messages that are made at one time, a rank exchanges those first that are read first", () => {
+  const schedule = namedSchedule("Interleaved1F1B", { ranks: 4, stagesPerRank: 2, microbatches: 8 });
+  const spans = simulate(schedule).spans.flat(), begins = new Map<string, number>(), ends = new Map<string, number>();
+  for (const { action, start, end } of spans) {
+    begins.set(actionText(action), start);
+    ends.set(actionText(action), end);
+  }
+  let sameTime = 0;
+  for (const row of placeMessages(schedule).rows) {
+    const messages = row.filter((cell) => isMessageEnd(cell)).map(({ stage, kind, microbatch }) => {
+      const up = kind.endsWith("F") ? 1 : -1,
+        [made, read] = kind.startsWith("SEND") ? [stage, stage + up] : [stage - up, stage];
+      return {
+        made: ends.get(`${made}${kind.at(-1)}${microbatch}`)!,
+        read: begins.get(`${read}${kind.at(-1)}${microbatch}`)!,
+      };
+    });
+    for (const [i, next] of messages.slice(1).entries()) {
+      if (next.made !== messages[i].made) continue;
+      sameTime++;
+      assert(messages[i].read <= next.read, JSON.stringify([messages[i], next]));
+    }
+  }
+  assert(sameTime > 20, `${sameTime}`);
 });
 
 Deno.test("what two ranks send each other at one point is one exchange, the same on both", () => {
