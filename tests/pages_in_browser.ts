@@ -41,19 +41,23 @@ await page.evaluate(`(() => {
 })()`);
 await page.until(ready);
 assertEquals(await text("title"), "llama3/8B on dp_shard 8 x tp 2 = 16 ranks");
+console.log(`8B again, with tp 2: ${await text("stage")}`);
 assertEquals(await page.evaluate("location.hash"), "#parallelism.tensor_parallel_degree=2");
 assertMatch(await page.evaluate(`document.getElementById("toml").value`), /\ntensor_parallel_degree = 2\n/);
 
 await choose(
   "405B",
-  "model.flavor=405B&parallelism.data_parallel_shard_degree=64&parallelism.tensor_parallel_degree=8",
+  "model.flavor=405B&parallelism.data_parallel_shard_degree=64&parallelism.tensor_parallel_degree=8&activation_checkpoint.mode=full",
 );
 await choose(
   "pipeline",
   "model.flavor=70B&parallelism.pipeline_parallel_degree=4&parallelism.tensor_parallel_degree=8&training.local_batch_size=8",
 );
 assert(await page.evaluate<boolean>(`document.querySelector('[aria-label="timetable of the pipeline"]') !== null`));
-await choose("too large", "training.local_batch_size=64");
+await choose(
+  "too large",
+  "model.flavor=debugmodel&training.seq_len=512&training.local_batch_size=64&device-memory=1GB",
+);
 assertMatch(await text("fixes"), /training\.local_batch_size \d+ instead of 64/);
 await choose("refused", "parallelism.tensor_parallel_degree=3");
 assertMatch(await text("refused"), /expected: a multiple of 6/);

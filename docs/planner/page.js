@@ -33,18 +33,22 @@ function show(choice) {
 }
 
 let waiting, worker, clock;
+let isIdle = false;
 
 function changed() {
   clearTimeout(waiting);
   waiting = setTimeout(plan, 250);
 }
 
-/** Plans what is chosen; a plan under way is given up. */
+/** Plans what is chosen; a plan under way is given up. A worker that has planned before is faster, as its engine knows the code. */
 function plan() {
   const choice = chosen(), address = addressOf(choice);
   history.replaceState(null, "", address === "" ? location.pathname + location.search : `#${address}`);
-  worker?.terminate();
-  worker = new Worker(workerUrl);
+  if (!isIdle) {
+    worker?.terminate();
+    worker = new Worker(workerUrl);
+  }
+  isIdle = false;
   const begun = performance.now();
   let stage = "starting";
   const tick = () => at("stage").textContent = `${stage} ... ${((performance.now() - begun) / 1000).toFixed(1)} s`;
@@ -82,7 +86,7 @@ function plan() {
       at("refused").textContent = data.text;
       at("stage").textContent = "";
       end("refused");
-    }
+    } else if (data.kind === "done") isIdle = true;
   };
   worker.postMessage(argumentsOf(choice));
 }
