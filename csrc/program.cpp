@@ -182,7 +182,7 @@ class Loader {
       refuse(text(what, "'s name is ", bytes, " bytes from ", offset, " on; expected: inside the ", strings_.size, " bytes of strings"));
     std::string name(reinterpret_cast<const char*>(strings_.bytes) + offset, bytes);
     for (const char c : name)
-      if (c >= 0 && c < ' ') refuse(text(what, "'s name holds a control character; expected: none"));
+      if (static_cast<unsigned char>(c) < ' ') refuse(text(what, "'s name holds a control character; expected: none"));
     return name;
   }
 

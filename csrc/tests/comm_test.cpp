@@ -66,7 +66,7 @@ template <class T> titan_comm_call call_of(titan_comm_kind kind, const titan_com
 template <class T> T sum_of(const std::vector<std::vector<T>>& parts, size_t i, bool maximum) {
   using W = typename Wide<T>::type;
   W sum = static_cast<W>(parts[0][i]);
-  for (size_t r = 1; r < parts.size(); r++) sum = maximum ? static_cast<W>(std::max(static_cast<double>(static_cast<T>(sum)), static_cast<double>(parts[r][i]))) : sum + static_cast<W>(parts[r][i]);
+  for (size_t r = 1; r < parts.size(); r++) sum = maximum ? static_cast<W>(static_cast<T>(std::max(static_cast<double>(static_cast<T>(sum)), static_cast<double>(parts[r][i])))) : sum + static_cast<W>(parts[r][i]);
   return static_cast<T>(sum);
 }
 template <class T> bool same(const T& a, const T& b) { return !std::memcmp(&a, &b, sizeof a); }
