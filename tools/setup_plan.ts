@@ -154,7 +154,9 @@ export function nameAll(needs: readonly Need[]): string {
 }
 
 function howToInstall(facts: Facts, needs: readonly Need[]): string {
-  if (facts.os === "darwin" && needs.includes("compiler")) return "xcode-select --install && brew install cmake make";
+  if (facts.os === "darwin" && needs.includes("compiler")) {
+    return "xcode-select --install && brew install cmake make libomp";
+  }
   if (facts.packageManager === undefined) return `install ${nameAll(needs)} with this system's package manager`;
   const without = needs.filter((need) => PACKAGES[facts.packageManager!][need] === undefined);
   if (without.length > 0) {
