@@ -233,7 +233,9 @@ void malformed_collectives_are_refused() {
     for (const int64_t word : words) builder.integer(word);
     return COLLECTIVES[kind].check(builder.call(1));
   };
-  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 1}) == "");
+  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 1, 0}) == "");
+  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 1, 1}) == "");
+  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 1, 2}) == "has first 2; expected: 0, or 1 where only the first microbatch does it");
   EXPECT(refusal(1, whole, part, {1, 2, 1, 0, 1, 1, 0}) == "");
   EXPECT(refusal(2, whole, whole, {1, 1, 5, 1, 0}) == "");
   EXPECT(refusal(2, whole, whole, {1, 1, 5, 0, 1}) == "");
@@ -245,9 +247,9 @@ void malformed_collectives_are_refused() {
   EXPECT(refusal(3, part, Array<float>({2, 3}, {2, 1}), {1, 2, 4, 2}) == "tensor 0 is not rows without gaps; expected: two dims, the last of stride 1");
   EXPECT(refusal(3, Array<float>({6}), Array<float>({6}), {1, 2, 4, 2}) == "tensor 0 is not rows without gaps; expected: two dims, the last of stride 1");
   EXPECT(refusal(3, part, whole, {1, 2, 4, 2}) == "tensor 0 becomes [2, 6]; expected: [2, 3]");
-  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 0}) == "tensor 0 becomes [2, 6]; expected: [4, 3]");
-  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 2}) == "tensor 0 is cut along dim 2 of 2; expected: one that it has");
-  EXPECT(refusal(0, part, other, {1, 2, 0, 1, 1, 1}) == "tensor 0 has another dtype than the first input; expected: the same for all");
+  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 0, 0}) == "tensor 0 becomes [2, 6]; expected: [4, 3]");
+  EXPECT(refusal(0, part, whole, {1, 2, 0, 1, 1, 2, 0}) == "tensor 0 is cut along dim 2 of 2; expected: one that it has");
+  EXPECT(refusal(0, part, other, {1, 2, 0, 1, 1, 1, 0}) == "tensor 0 has another dtype than the first input; expected: the same for all");
   EXPECT(refusal(1, whole, part, {1, 4, 0, 1, 2, 3, 1, 1, 0}) == "tensor 0 has 6 along dim 1; expected: a multiple of the 4 ranks");
   EXPECT(refusal(1, whole, part, {1, 2, 0, 1, 1, 1, 2}) == "combines by 2; expected: 0 (sum) or 1 (max)");
   EXPECT(refusal(4, Array<float>({4, 3}), whole, {1, 2, 0, 1, 1, 0, 1, 1}) == "");
