@@ -222,12 +222,14 @@ function rematSearch(
 /** All that `TITAN_PRINT` may name beside `all`: what was traced, and every pass. */
 const PRINTABLE: readonly string[] = [
   "input",
-  ...passes({
-    ranks: {
-      ...{ partition: (g) => g, holdStates: (g) => g, reduceSums: (g) => g, graphOfRank: (g) => g },
-      ...{ ringAttention: true, asyncAxis: "tp" },
-    },
-  }).map((p) => p.name),
+  ...new Set((["forward", "step"] as const).flatMap((keepGathered) =>
+    passes({
+      ranks: {
+        ...{ partition: (g) => g, holdStates: (g) => g, reduceSums: (g) => g, graphOfRank: (g) => g },
+        ...{ ringAttention: true, asyncAxis: "tp", keepGathered },
+      },
+    }).map((p) => p.name)
+  )),
   "cut_turn",
 ];
 

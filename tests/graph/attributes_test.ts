@@ -67,7 +67,8 @@ Deno.test("what passes leave for others is written by passes that there are", ()
     reduceSums: passes()[0].run,
     holdStates: passes()[0].run,
   };
-  const names = new Set(passes({ ranks: { ...ranks, ringAttention: true, asyncAxis: "tp" } }).map((p) => p.name));
+  const all = { ...ranks, ringAttention: true, asyncAxis: "tp", keepGathered: "step" } as const;
+  const names = new Set(passes({ ranks: all }).map((p) => p.name));
   const writers = new Set(
     [...ops.values()].flatMap((op) => Object.values(op.attrs ?? {})).flatMap((a) => a.writer ?? []),
   );

@@ -192,11 +192,14 @@ Deno.test("a collective's kernel is given the ranks of its group, and runs only 
   const scatter = collective("reduce_scatter", f32(8, 4), { dim: 1, by: "max" }, [3, 1]);
   assertEquals(kernelOf(scatter), {
     kernel: "reduce_scatter",
-    attrs: { n: 1, group: [3, 1], dims: [1], splits: [], joins: [], by: 1, last: 0 },
+    attrs: { n: 1, group: [3, 1], dims: [1], splits: [], joins: [], by: 1, first: 0, last: 0 },
   });
   const reduce = collective("all_reduce", f32(8), { by: "sum" });
   const none = { dims: [], splits: [], joins: [] };
-  assertEquals(kernelOf(reduce), { kernel: "all_reduce", attrs: { n: 1, group: [0, 1], ...none, by: 0, last: 0 } });
+  assertEquals(kernelOf(reduce), {
+    kernel: "all_reduce",
+    attrs: { n: 1, group: [0, 1], ...none, by: 0, first: 0, last: 0 },
+  });
   const all = traceGraph("g", [], (builder) => {
     const x = new Tensor(builder, builder.input("x", f32(2)));
     return { y: x.apply("all_reduce", [], { axes: ["tp"], size: 2, by: "sum" })[0] };
