@@ -93,7 +93,7 @@ export interface Dataset {
 }
 
 /** How to read a dataset. */
-export interface DatasetOptions extends Pick<TokenOptions, "maxBytes" | "onBad" | "end" | "textOf"> {
+export interface DatasetOptions extends Pick<TokenOptions, "maxBytes" | "onBad" | "onNote" | "end" | "textOf"> {
   /** Seed of the order of documents, another one in each epoch; default: as they lie. */
   readonly shuffle?: number;
   /** Documents of a shard that are shuffled together, where there is a seed; default: {@linkcode SHUFFLE_WINDOW} of files, and 0 of C4,

@@ -19,6 +19,10 @@ import type { ShardFile } from "./source.ts";
 import { strictUtf8 } from "./utf8.ts";
 
 const NEWLINE = 10;
+/** Lines before the first that is wanted which may be inflated without a word. */
+const MANY = 5000;
+/** Files of which that was told. */
+const told = new WeakSet<ShardFile>();
 
 /** A line of a file. */
 interface Line {
@@ -40,7 +44,7 @@ export async function* readJsonLines(
   const { field = "text", maxBytes = MAX_DOCUMENT_BYTES, onBad = refuse } = options;
   let lines = 0;
   try {
-    for await (const line of readLines(file, take, maxBytes, (passed) => lines = passed)) {
+    for await (const line of readLines(file, take, options, (passed) => lines = passed)) {
       if (line.bytes !== undefined && isBlank(line.bytes)) continue;
       const text = attempt(() => parse(file, line, { ...options, field, maxBytes }), onBad);
       if (text !== undefined) yield { index: line.index, text };
@@ -65,10 +69,17 @@ export async function* readJsonLines(
 async function* readLines(
   file: ShardFile,
   take: Take,
-  maxBytes: number,
+  { maxBytes = MAX_DOCUMENT_BYTES, onNote }: ReadOptions,
   passed: (lines: number) => void,
 ): AsyncGenerator<Line, void> {
   await using plain = await openPlain(file, take.from);
+  if (plain.line === 0 && take.from >= MANY && /\.(gz|zst)$/i.test(file.name) && !told.has(file)) {
+    told.add(file);
+    onNote?.(
+      `reading shard ${file.location} from its beginning to line ${take.from + 1}, as no place in between is known ` +
+        `(${/\.gz$/i.test(file.name) ? "it has no index yet" : "zstd has no index"})`,
+    );
+  }
   let { line: index, byte } = plain;
   /** Pieces of a line that goes on in the next chunk, as long as it is not too long. */
   let pieces: Uint8Array[] = [], length = 0;

@@ -68,6 +68,8 @@ export interface LoaderOptions {
   readonly onRead?: (source: number, shard: number, document: number) => void;
   /** Is told of each document, or rest of a shard, that is left out. */
   readonly onSkip?: (error: DataError) => void;
+  /** Is told what takes long. */
+  readonly onNote?: (text: string) => void;
 }
 
 /** Enough that a batch mixes documents; it divides C4's 1,024 shards and most batch sizes. */
@@ -133,7 +135,7 @@ export class Loader {
       const value = options[name];
       if (value !== undefined && !(Number.isSafeInteger(value) && value > 0)) throw notACount(name, value);
     }
-    const { infinite = true, state, shuffle, shuffleWindow, maxDocumentBytes: maxBytes } = options;
+    const { infinite = true, state, shuffle, shuffleWindow, maxDocumentBytes: maxBytes, onNote } = options;
     const skipped = { count: 0 },
       leaveOut = (error: DataError) => {
         skipped.count++;
@@ -146,7 +148,8 @@ export class Loader {
     const packing = options.packing ?? (specs.some(({ data }) => isChat(data)) ? "best-fit" : "windows");
     const sources = await Promise.all(specs.map(async ({ name, data, weight }) => {
       const chats = isChat(data) ? new Chats(tokenizer, { ...options, leaveOut }) : undefined;
-      const dataset = await openDataset(data, { shuffle, shuffleWindow, maxBytes, onBad, end, textOf: chats?.textOf });
+      const reading = { shuffle, shuffleWindow, maxBytes, onBad, onNote, end, textOf: chats?.textOf };
+      const dataset = await openDataset(data, reading);
       return { name: name ?? dataset.name, dataset, weight, encoder: chats ?? tokenizer };
     }));
     const lanes = options.lanes ?? state?.lanes.length ?? defaultLanes(sources, packing, options);

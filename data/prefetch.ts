@@ -26,7 +26,7 @@ export function prefetchBytes(batchSize: number, seqLen: number, ahead: number =
 }
 
 /** What to load, and how far ahead. */
-export interface PrefetchOptions extends Omit<LoaderOptions, "onRead" | "onSkip" | "worker"> {
+export interface PrefetchOptions extends Omit<LoaderOptions, "onRead" | "onSkip" | "onNote" | "worker"> {
   /** Batches that are ready beside the one in use; default: {@linkcode AHEAD}. */
   readonly ahead?: number;
   /** Threads that read and tokenise, each lanes of its own; default 1. */
@@ -35,7 +35,7 @@ export interface PrefetchOptions extends Omit<LoaderOptions, "onRead" | "onSkip"
 
 /** What is told beside the batches. */
 export interface PrefetchListener {
-  /** Receives what is left out. Default: nobody does. */
+  /** Receives what is left out, and what takes long. Default: nobody does. */
   readonly notice?: (text: string) => void;
   /** Receives, every 10 seconds while a batch is waited for, the first one too, where the loader is. Default: who gets the notices. */
   readonly waiting?: (text: string) => void;
@@ -67,6 +67,7 @@ export type Message =
   | { readonly opened: Opened }
   | { readonly ready: true }
   | { readonly skipped: string }
+  | { readonly note: string }
   | { readonly problem: DataProblem }
   | { readonly error: { readonly name: string; readonly message: string; readonly stack?: string } };
 
@@ -176,6 +177,7 @@ class Crew {
           this.#behind.delete(n);
           if (this.#behind.size === 0) resolve(this.#opened[0]);
         } else if ("skipped" in data) this.#tell(data.skipped, notice);
+        else if ("note" in data) notice(data.note);
         else if ("problem" in data) fail(new DataError(data.problem));
         else fail(Object.assign(new Error(data.error.message), data.error));
       };

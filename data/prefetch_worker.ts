@@ -16,6 +16,7 @@ async function run(options: LoaderOptions, places: ReadingPlaces, ringOf: Promis
     ...options,
     onRead: (source, shard, document) => places.tell(worker, { source, shard, document }),
     onSkip: ({ problem }) => tell({ skipped: problem.what }),
+    onNote: (note) => tell({ note }),
   });
   tell({ opened: factsOf(loader) });
   await loader.checkLanes();

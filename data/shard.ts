@@ -43,6 +43,8 @@ export interface ReadOptions {
   readonly maxBytes?: number;
   /** Is told of each document, or rest of a shard, that cannot be used; reading goes on behind it, unless it throws. Default: it throws. */
   readonly onBad?: (error: DataError) => void;
+  /** Is told what takes long. */
+  readonly onNote?: (text: string) => void;
 }
 
 /** How files of tokens are read. */

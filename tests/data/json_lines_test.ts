@@ -176,3 +176,24 @@ Deno.test("what cannot be used is left out and told where that is asked for, and
   assertEquals(await read(new Uint8Array(0), ALL, { onBad }, "a.jsonl"), []);
   assertEquals(bad, ["bad_document", "bad_document", "damaged_shard", "empty_dataset"]);
 });
+
+Deno.test("going on far into a compressed shard without an index is told, once", async () => {
+  await using folder = await temporaryFolder();
+  const lines = text("{}\n".repeat(6000) + c4Lines(["wanted", "and more"])), told: string[] = [];
+  const read = async (name: string, from: number, written: Uint8Array) => {
+    await Deno.writeFile(`${folder.path}/${name}`, written);
+    const file = shardFile(toUrl(`${folder.path}/${name}`)), options = { onNote: (note: string) => told.push(note) };
+    const take = { ...ALL, from };
+    for (let n = 0; n < 2; n++) {
+      const [first] = await Array.fromAsync(readJsonLines(file, take, options));
+      assertEquals(first.text, "wanted");
+    }
+  };
+  await read("a.jsonl", 6000, lines);
+  await read("a.jsonl.gz", 6000, gzipSync(lines));
+  await read("a.jsonl.zst", 6000, zstdCompressSync(lines));
+  assertEquals(told.map((note) => note.replace(folder.path, "")), [
+    "reading shard /a.jsonl.gz from its beginning to line 6001, as no place in between is known (it has no index yet)",
+    "reading shard /a.jsonl.zst from its beginning to line 6001, as no place in between is known (zstd has no index)",
+  ]);
+});
