@@ -232,7 +232,9 @@ Deno.test("a step that is recorded has a record per instruction in order, its ti
     const elapsedNs = 1e6 * (performance.now() - begun), ran = recorded.program.recorded();
     assertEquals(await plain.program.step(step, 1e-2), numbers);
     const expected = [microbatch, microbatch, update].flatMap(({ name, instructions }, action) =>
-      instructions.map((instruction) => ({ ...instruction, section: name, action, stream: 0 }))
+      instructions.map((instruction) => {
+        return { ...instruction, section: name, action, stream: 0, microbatch: name === "update" ? undefined : action };
+      })
     );
     assertEquals(ran.map(({ beginNs: _, endNs: __, ...rest }) => rest), expected);
     const times = ran.flatMap(({ beginNs, endNs }) => [beginNs, endNs]);
