@@ -104,10 +104,15 @@ export async function prefetch(options: PrefetchOptions, listener: PrefetchListe
   const crew = new Crew(load, count, notice);
   /** Says for as long as `work` goes on where the awaited worker reads. */
   const watched = async <T>(work: Promise<T>, awaited: () => number | undefined): Promise<T> => {
-    const since = performance.now();
+    let since = performance.now(), last = since;
     const timer = setInterval(() => {
-      const worker = awaited(), seconds = Math.round((performance.now() - since) / 1000);
-      if (worker !== undefined) waiting(`waiting for data: ${crew.where(worker)}, since ${seconds} s`);
+      const worker = awaited(), now = performance.now(), isLate = now - last > 2 * stallMs;
+      last = now;
+      // This thread was at work, and has not looked yet at what may have come meanwhile.
+      if (isLate) since = now;
+      else if (worker !== undefined) {
+        waiting(`waiting for data: ${crew.where(worker)}, since ${Math.round((now - since) / 1000)} s`);
+      }
     }, stallMs);
     try {
       return await work;

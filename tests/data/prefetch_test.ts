@@ -223,6 +223,14 @@ Deno.test("a loader that stalls before its first batch tells whether it opens or
   assertEquals((await loader.next())!.rows, 1);
 });
 
+Deno.test("time in which the thread that waits was at work itself is no wait for data", async () => {
+  const told: string[] = [], waiting = (text: string) => void told.push(text);
+  const opening = prefetch(SAMPLE_OPTIONS, { waiting, stallMs: 100 }), begun = performance.now();
+  while (performance.now() - begun < 1800);
+  await using _loader = await opening;
+  assert(told.every((text) => !/since [^0]/.test(text)), told.join("\n"));
+});
+
 Deno.test("what cannot be used is left out, counted and told where that is asked for", async () => {
   await using folder = await temporaryFolder();
   const lines = someTexts(60).map((text, n) => JSON.stringify(n % 4 === 1 ? { url: "" } : { text })).join("\n");
