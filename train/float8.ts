@@ -77,6 +77,9 @@ export function float8ProductsOf(model: Module, options: Float8Options = {}): Fl
   );
 }
 
+/** What a run is told on a device that multiplies no float8; the figures are those of docs/float8.md. */
+export const EMULATED = "emulated, as processors multiply no float8: a step takes 1.3 to 1.9 times as long as in bf16";
+
 /** Which layers are converted and which are not, and why: alike ones together, a line for each reason. */
 export function float8Lines(model: Module, options: Float8Options): string[] {
   const layers = float8Layers(model, options), groups = Map.groupBy(layers, (l) => l.why);

@@ -17,7 +17,7 @@ import {
   trainOptions,
   writing,
 } from "../config/config.ts";
-import { float8Lines } from "../float8.ts";
+import { EMULATED, float8Lines } from "../float8.ts";
 import { checkpointsOf, deviceHere } from "./dry_run.ts";
 import { needOf, whatFits } from "./plans.ts";
 import { JsonLines } from "../report/json_lines.ts";
@@ -213,7 +213,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   if (program.compiled.pipeline) console.log(`  stages  ${stagesText(program.compiled)}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   const float8 = float8Options(config);
-  if (float8) float8Lines(options.model, float8).forEach((line) => console.log(`  float8  ${line}`));
+  if (float8) [...float8Lines(options.model, float8), EMULATED].forEach((line) => console.log(`  float8  ${line}`));
   console.log(`  remat   ${rematText(program.compiled)}`);
   console.log(`  takes   ${takes(config, trainer, gflops)}`);
   if (trainer.start) startLines(trainer.start, options.agreed).forEach((line) => console.log(line));

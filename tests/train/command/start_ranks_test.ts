@@ -400,6 +400,7 @@ testRanks("torchtitan's flags of float8, as they are typed there, train ranks as
     const job = new Launcher(script, [...ranks, ...tiny(folder.path, keys), ...flags]), { code } = await job.ended();
     assertEquals([code, job.err], [0, ""], job.out);
     assertMatch(job.out, / float8 {2}8 of 8 linear layers: layers\.\*\.attention\.wq, .*, output$/m);
+    assertMatch(job.out, / float8 {2}emulated, .* as long as in bf16$/m);
     return [...job.out.matchAll(/ loss: +(\d[\d.]*)/g)].map(([, loss]) => Number(loss));
   };
   const shards = ["--nproc", "4", ...degree("data_parallel_shard")], one = await losses(4);
