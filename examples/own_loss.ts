@@ -25,7 +25,7 @@ class WithZLoss extends Module {
 }
 
 for (const weight of [0, 1e-2]) {
-  const options = { data: texts("README.md"), steps: 30, batch: 4, seqLen: 64, lr: 1e-2 };
+  const options = { data: texts("README.md"), steps: 60, batch: 8, seqLen: 64, lr: 1e-2 };
   let last = NaN;
   for await (const { loss } of train({ model: new WithZLoss(weight), ...options })) last = loss;
   console.log(`z-loss times ${weight}: loss ${last.toFixed(3)}`);

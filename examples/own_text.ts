@@ -1,7 +1,7 @@
 /**
- * Trains a tiny Llama on text files, and prints the loss as it falls. Name your own instead of README.md: a folder, or "notes/*.md".
+ * Trains a tiny Llama on text files, and prints the loss as it falls. Name your own instead of CONTRIBUTING.md: a folder, or "notes/*.md".
  *
- * npx -y deno run --no-prompt --allow-read --allow-ffi=build/libtitan.so examples/own_text.ts README.md
+ * npx -y deno run --no-prompt --allow-read --allow-ffi=build/libtitan.so examples/own_text.ts CONTRIBUTING.md
  * @module
  */
 // deno-lint-ignore-file no-import-prefix no-unversioned-import -- a file on its own has no import map
