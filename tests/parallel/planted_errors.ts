@@ -298,18 +298,19 @@ export const errors: readonly Planted[] = [
 const stageTests = ["assign_stages", "cut_stages", "cut_turn", "hold_states", "rank_actions", "transfer_graphs"]
   .map((name) => `tests/parallel/pipeline/${name}_test.ts`);
 
-/** Tests that tell rules of partition apart; those of launching and of whole runs come too late to. */
+/** Tests that tell rules of partition apart, quick ones first, as the first that fails ends them; those of launching and of whole runs come too late
+ * to. */
 const ruleTests = [
   "conversion",
   "dim_roles",
-  "float8",
   "localize",
-  "partition",
+  "strategy",
   "rank_graph",
+  "partition",
+  "tile",
   "reduce_sums",
   "step",
-  "strategy",
-  "tile",
+  "float8",
 ]
   .map((name) => `tests/parallel/${name}_test.ts`);
 
