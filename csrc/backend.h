@@ -79,6 +79,7 @@ struct Call {
   uint32_t flags;
   int threads;
   const void* state = nullptr;  // what the kernel prepared for this call, if it prepares anything
+  void* stream = nullptr;       // of the device, where it has streams
   const Tensor& operator[](int i) const { return operands[i]; }
   /// The `accumulate` attribute resolved: does this call add to what the output holds?
   bool adds(int64_t accumulate) const { return accumulate == 1 || (accumulate == 2 && !(flags & FLAG_FIRST)); }
