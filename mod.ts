@@ -128,7 +128,7 @@ export type { GenerationStatistics, TextEnd, TextPiece } from "./train/generate/
 export type { DecayType, LrScheduleOptions } from "./train/lr_schedule.ts";
 export { MemoryError } from "./train/machine_memory.ts";
 export type { ParameterValues } from "./train/parameters.ts";
-export type { OptimizerOptions } from "./train/optimizer.ts";
+export type { OptimizerOptions, ParameterUpdate, UpdateRule } from "./train/optimizer.ts";
 export type { InstructionInfo } from "./graph/passes/encode.ts";
 export type { InstructionTime, StepProfile } from "./train/report/profile.ts";
 export type { RealType } from "./train/step.ts";

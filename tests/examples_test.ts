@@ -45,11 +45,14 @@ const PRINTS: Record<string, RegExp> = {
   "own_loss.ts":
     /^(epoch .*\n)*z-loss times 0: loss [2-6]\.\d{3}\n(epoch .*\n)*z-loss times 0\.01: loss [2-6]\.\d{3}\n$/,
   "own_model_tp.ts": new RegExp(String.raw`^step 1: loss 7\.6\d\d\n${LINES}step 40: loss [2-5]\.\d{3}\n$`),
+  "own_optimizer.ts": /^step 1: loss [78]\.\d{3}\n((step|epoch) .*\n)+step 60: loss [2-6]\.\d{3}\n$/,
   "own_pipeline_schedule.ts":
     /^all forwards first: ranks wait [1-9].* keep 4 and 4 microbatches\na backward as soon as can be: ranks wait [1-9].* keep 2 and \d microbatches\n$/,
   "own_schedule.ts":
     /^step 5: rate 5\.00e-3, .*\n([^]*\n)?step 20: rate 5\.00e-3, .*\n(epoch .*\n)*step 25: rate 3\.45e-3, .*\n(epoch .*\n)*step 30: rate 6\.10e-4, loss \d\.\d{3}\n$/,
   "own_text.ts": new RegExp(String.raw`^step 1: loss [78]\.\d{3}\n${LINES}step 50: loss [2-6]\.\d{3}\n$`),
+  "own_tokenizer.ts":
+    /^\d+ tokens; "A tensor" is 8 of them, which spell "A tensor"\nstep 1: loss [45]\.\d{3}\n((step|epoch) .*\n)+step 60: loss [12]\.\d{3}\n$/,
   "plan_64_devices.ts": /^(dp_shard=[\w=,]+: \d+\.\d GB of a device, fits, at least [1-9]\d{3,} tokens a second\n){3}$/,
 };
 

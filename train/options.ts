@@ -41,7 +41,7 @@ export interface TrainOptions {
   readonly lr?: number;
   /** Shape of the learning rate over the run; default: a tenth of it warm-up, then linear decay over the last half. */
   readonly lrSchedule?: LrScheduleOptions;
-  /** AdamW and clipping; defaults: betas 0.9 and 0.95, eps 1e-8, weight decay 0.1, norm 1. */
+  /** AdamW, or a rule of one's own, and clipping; defaults: betas 0.9 and 0.95, eps 1e-8, weight decay 0.1, norm 1. */
   readonly optimizer?: Partial<OptimizerOptions>;
   /** Element type of parameters and activations; default `f32`. */
   readonly dtype?: RealType;

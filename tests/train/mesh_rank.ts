@@ -11,11 +11,13 @@ import type { RematPolicy } from "../../graph/passes/remat.ts";
 import { makeBatch } from "../../data/batch.ts";
 import type { LlamaOptions } from "../../model/llama.ts";
 import { exchangesOf } from "../../parallel/exchanges.ts";
+import type { Tensor } from "../../graph/tensor.ts";
 import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
 import { BatchPart } from "../../train/batch_part.ts";
 import { type Float8Options, float8ProductsOf } from "../../train/float8.ts";
 import { dataRankOf, type MeshChoices, type MeshLayout } from "../../train/ranks.ts";
 import { sectionRuns } from "../../train/pipeline.ts";
+import type { UpdateRule } from "../../train/optimizer.ts";
 import { type CompiledStep, compileStep, type StepOptions } from "../../train/step_plan.ts";
 import { StepProgram } from "../../train/step_program.ts";
 import type { TypedArray } from "../../train/typed_array.ts";
@@ -37,6 +39,8 @@ export interface MeshCase {
   readonly accumulation?: number;
   readonly remat?: RematPolicy;
   readonly documents?: boolean;
+  /** Do parameters move by a rule that asks for sums over all of a parameter, instead of by AdamW? */
+  readonly rule?: boolean;
 }
 
 /** How a run on a mesh compares to one process. */
@@ -70,6 +74,13 @@ interface Sent {
 const STEPS = 10, SEQ_LEN = 16, GLOBAL_BATCH = 24;
 const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
 
+/** Momentum, which moves a parameter as far as its own length says. */
+const byLength: UpdateRule = ({ parameter, gradient, moments: [momentum, unused], lr }) => {
+  const moved = momentum.mul(0.9).add(gradient), length = (x: Tensor) => x.square().sum().add(1e-8).sqrt();
+  const rate = length(parameter).div(length(moved)).mul(lr);
+  return { parameter: parameter.sub(moved.mul(rate)), moments: [moved, unused] };
+};
+
 const optionsOf = (run: MeshCase, ranks?: MeshLayout): StepOptions => {
   const { dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRanks: 1 };
   const { accumulation = 1, dtype = "f64", remat, documents } = run;
@@ -77,7 +88,7 @@ const optionsOf = (run: MeshCase, ranks?: MeshLayout): StepOptions => {
   const float8 = run.float8 && float8ProductsOf(model, { filter: ["output"], ...run.float8 });
   return {
     model,
-    optimizer,
+    optimizer: run.rule ? { ...optimizer, rule: byLength } : optimizer,
     dtype,
     precision: run.precision || float8 ? { ...fullPrecision, ...run.precision, float8 } : undefined,
     batch: GLOBAL_BATCH / dataRanks,

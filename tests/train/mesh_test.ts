@@ -136,6 +136,10 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
     { mesh: { cp: 2 }, choices: { balancer: null } },
     { mesh: { cp: 2, tp: 2 }, choices: { balancer: null, lossParallel: false } },
   ],
+  "parameters that move by a rule of one's own": [
+    { mesh: { dp_shard: 2, tp: 2 }, rule: true },
+    { mesh: { dp_replicate: 2, cp: 2 }, rule: true },
+  ],
 };
 
 for (const [name, list] of Object.entries(cases)) {

@@ -1,8 +1,8 @@
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { interpret, type Memory } from "../../graph/interpret.ts";
 import { verify } from "../../graph/verify.ts";
 import { type Init, Module, namedParameters, type Parameter, parameter } from "../../model/module.ts";
-import { traceInitialize, traceUpdate } from "../../train/optimizer.ts";
+import { traceInitialize, traceUpdate, type UpdateRule } from "../../train/optimizer.ts";
 import { initialized, tinyLlama } from "../model/tiny.ts";
 
 /** A module of parameters alone. */
@@ -106,7 +106,7 @@ function beforeUpdate(): Memory {
   ]);
 }
 
-const update = (memory: Memory, more: { maxNorm?: number } = {}, step = 1) =>
+const update = (memory: Memory, more: { maxNorm?: number; rule?: UpdateRule } = {}, step = 1) =>
   interpret(verify(traceUpdate(pair, { ...options, globalTokens: 8, ...more })), {
     inputs: { lr: [0.1], step: [step] },
     memory,
@@ -140,6 +140,36 @@ Deno.test("a gradient shorter than the limit is not scaled up", () => {
   assertAlmostEquals(memory.get("moment1/parts.1")!.data[0], 0.1 * 1.2 * 8 / 6, 1e-14);
 });
 
+/** Stochastic gradient descent with momentum, which counts its steps in the second state. */
+const momentum: UpdateRule = ({ parameter, gradient, moments: [m, n], lr, step }) => {
+  const moved = m.mul(0.9).add(gradient);
+  return { parameter: parameter.sub(moved.mul(lr)), moments: [moved, n.add(step)] };
+};
+
+Deno.test("a rule moves parameters by the clipped gradient, the rate and its two states, and AdamW is out of it", () => {
+  const memory = beforeUpdate(), norm = 1.3 * 8 / 6, gradient = -0.4 * 8 / 6 * (1 / (norm + 1e-6));
+  let p = 2, m = 0;
+  for (const step of [1, 2]) {
+    update(memory, { rule: momentum }, step);
+    [p, m] = [p - 0.1 * (0.9 * m + gradient), 0.9 * m + gradient];
+    assertAlmostEquals(memory.get("parts.0")!.data[1], p, 1e-14);
+    assertAlmostEquals(memory.get("moment1/parts.0")!.data[1], m, 1e-14);
+  }
+  assertEquals(memory.get("moment2/parts.0")!.data[1], 1 + 2);
+});
+
+Deno.test("a state that a rule leaves alone is not written, and a shape that it changes is refused", () => {
+  const rule: UpdateRule = ({ parameter, gradient, moments, lr }) => ({
+    parameter: parameter.sub(gradient.mul(lr)),
+    moments,
+  });
+  const { nodes } = verify(traceUpdate(pair, { ...options, globalTokens: 8, rule }));
+  assertEquals(nodes.filter(({ op }) => op === "assign").length, 2);
+  const wrong: UpdateRule = ({ gradient, moments }) => ({ parameter: gradient.sum(), moments });
+  const error = assertThrows(() => traceUpdate(pair, { ...options, globalTokens: 8, rule: wrong }), RangeError);
+  assertMatch(error.message, /makes a parameter of shape \[\]\n {2}expected: \[2\], the shape that it had\n {2}fix: /);
+});
+
 for (
   const [what, spoil] of [
     ["a gradient is not a number", (memory: Memory) => memory.get("gradient/parts.1")!.data[0] = NaN],
@@ -148,12 +178,14 @@ for (
   ] as const
 ) {
   Deno.test(`when ${what}, parameters and moments stay as they are`, () => {
-    const memory = beforeUpdate();
-    spoil(memory);
-    const { grad_norm } = update(memory);
-    assert(!Number.isFinite(grad_norm.data[0]));
-    assertEquals(memory.get("parts.0")!.data, Float64Array.of(1, 2));
-    assertEquals(memory.get("parts.1")!.data, Float64Array.of(3));
-    assertEquals(memory.get("moment1/parts.0")!.data, Float64Array.of(0, 0));
+    for (const rule of [undefined, momentum]) {
+      const memory = beforeUpdate();
+      spoil(memory);
+      const { grad_norm } = update(memory, { rule });
+      assert(!Number.isFinite(grad_norm.data[0]));
+      assertEquals(memory.get("parts.0")!.data, Float64Array.of(1, 2));
+      assertEquals(memory.get("parts.1")!.data, Float64Array.of(3));
+      assertEquals(memory.get("moment1/parts.0")!.data, Float64Array.of(0, 0));
+    }
   });
 }
