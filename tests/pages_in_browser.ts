@@ -6,11 +6,13 @@ import { toFileUrl } from "@std/path";
 import { LiveServer } from "../train/report/live/live_server.ts";
 import { plannerPage } from "../tools/planner.ts";
 import { Page } from "./browser.ts";
+import { assertReadable, drawnBetween, recordTexts } from "./page_checks.ts";
 
 const [program = "chromium", pictures] = Deno.args;
 const path = await Deno.makeTempFile({ suffix: ".html" });
 await Deno.writeTextFile(path, await plannerPage());
 await using page = await Page.open(program);
+await recordTexts(page);
 await page.resize(1280, 1180);
 
 const ready = `["planned", "refused"].includes(document.body.dataset.state)`;
@@ -64,7 +66,7 @@ assertMatch(await text("refused"), /expected: a multiple of 6/);
 
 await page.resize(390, 800, { phone: true });
 await choose("phone", "");
-assert(await page.evaluate<boolean>("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone");
+await assertReadable(page, "planner on a phone");
 assertEquals(page.complaints, []);
 await Deno.remove(path);
 
@@ -79,6 +81,16 @@ for (const [i, name] of names.entries()) {
     run: {
       started,
       model: "6 million parameters",
+      ranks: "8 on this host: dp_shard 4 x tp 2",
+      device: "CPU, 2 threads",
+      memory: {
+        arena: 120 * 2 ** 20,
+        parameters: 24 * 2 ** 20,
+        gradientSums: 24 * 2 ** 20,
+        moments: 48 * 2 ** 20,
+        kept: 20 * 2 ** 20,
+        transient: 4 * 2 ** 20,
+      },
       size: 8,
       steps: 2 * STEPS,
       config: { training: { steps: 2 * STEPS }, optimizer: { lr: i } },
@@ -104,7 +116,7 @@ function reportsOf(step: number, run: number): unknown[] {
       "loss_metrics/global_avg_loss": loss,
       "loss_metrics/global_max_loss": loss + 0.1,
       grad_norm: 0.5 + 0.2 * Math.cos(step),
-      "throughput(tps)": 17_000 + 500 * Math.sin(step / 9),
+      "throughput(tps)": 17_000 + 500 * Math.sin(step) + 400 * run,
       "time_metrics/end_to_end(s)": 0.12,
       "time_metrics/data_loading(%)": 0.4,
       "memory/max_reserved(GiB)": 0.4,
@@ -116,7 +128,7 @@ function reportsOf(step: number, run: number): unknown[] {
         step,
         ranks: {
           native_ms: eight((r) => 100 + 10 * r),
-          loading_ms: eight(() => 1),
+          loading_ms: eight((r) => r === 5 && step % 900 < 200 ? 9 : 1),
           memory_gib: eight(() => 0.4),
           loss: eight(() => loss),
         },
@@ -140,8 +152,23 @@ await shows(STEPS);
 const look = async (name: string) => {
   await new Promise((resolve) => setTimeout(resolve, 1500)); // slow parts of the page are drawn once a second
   if (pictures) await page.screenshot(`${pictures}/live ${name}.png`, true);
+  await assertReadable(page, `live page, ${name}`);
 };
+const words = () => page.evaluate<string>("document.body.innerText");
+
+/** Holds that each run's curve is whole: the loss goes on without a gap from the first step to beyond half of the axis, which ends with
+ * the last step of a forecast. */
+async function assertWhole(name: string): Promise<void> {
+  for (const color of ["--c0", "--c1", "--c2"]) {
+    const [begin, end] = await drawnBetween(page, "Loss", color);
+    assert(begin < 0.06 && end > 0.5, `${name}: the curve of ${color} goes from ${begin} to ${end}`);
+  }
+}
 await look("three runs");
+await assertWhole("three runs");
+assertMatch(await words(), /goes on\s+step 10,000 of 20,000/);
+assertMatch(await words(), /died\s+no word for 1 h/);
+assertMatch(await words(), /ended\s+finished after 10,000 steps/);
 
 /** Milliseconds from the report of each of some steps until the page shows it. */
 async function latencies(first: number, count: number): Promise<number[]> {
@@ -171,16 +198,23 @@ console.log(
 await page.go("about:blank"); // a reload in mid-run
 await page.go(live.address);
 await shows(STEPS + 40);
+await look("reloaded");
+await assertWhole("reloaded");
 await page.resize(1280, 1180, { dark: true });
 await look("dark");
 await page.resize(390, 800, { phone: true });
 await look("phone");
-assert(await page.evaluate<boolean>("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone");
+await page.resize(390, 800, { phone: true, dark: true });
+await look("phone, dark");
 await page.resize(1280, 1180);
-const words = () => page.evaluate<string>("document.body.innerText");
+const sideBySide = `[...document.querySelectorAll("label")].find((label) => label.textContent === "side by side")`;
+await page.evaluate(`${sideBySide}.click()`);
+await look("side by side");
+await page.evaluate(`${sideBySide}.click()`);
 assertMatch(await words(), /this.* is no markup|<b>this<\/b>/);
 assertEquals(page.complaints, []);
 await live[Symbol.asyncDispose](); // the run dies
-await page.until(`/gone|no longer|lost/i.test(document.body.innerText)`);
+await page.until(`/its process has gone since .*, after step 10,040/.test(document.body.innerText)`);
 await look("server gone");
+await assertWhole("server gone");
 await Deno.remove(folder, { recursive: true });

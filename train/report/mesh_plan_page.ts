@@ -77,6 +77,7 @@ code { font: 13px/1.4 ui-monospace, Menlo, Consolas, monospace; }
 .axis.tp { background: #fdebd9; } .axis.partial { background: #e7f1e3; } .axis.none { background: #f0f1f3; color: #5b6875; }
 details { margin-top: 10px; } summary { cursor: pointer; color: #2f5d8a; }
 svg { display: block; max-width: 100%; height: auto; }
+@media (max-width: 760px) { section { overflow-x: auto; } table { min-width: 640px; } }
 `;
 
 /** A layout's text as a chip for each axis. */

@@ -93,6 +93,12 @@ export function extent(series, isLog) {
   return [low >= 0 && low < 0.3 * high ? 0 : low - pad, high + pad];
 }
 
+/** The order in which series are drawn: faint ones below all others, and the first on top. */
+export function backToFront(series) {
+  const last = series.toReversed();
+  return [...last.filter(({ faint }) => faint), ...last.filter(({ faint }) => !faint)];
+}
+
 /** A canvas with a chart. */
 export class Chart {
   /** @param format of values. @param formatX of places. @param onHover is told where the pointer is, or null. */
@@ -129,7 +135,7 @@ export class Chart {
     g.beginPath();
     g.rect(LEFT, TOP - 2, plot[0] + RIGHT, plot[1] + 4);
     g.clip();
-    for (const one of this.series) this.#line(g, one, { x, y, width: plot[0] });
+    for (const one of backToFront(this.series)) this.#line(g, one, { x, y, width: plot[0] });
     g.restore();
     this.#pointed(g, { x, y, theme, width, height });
   }

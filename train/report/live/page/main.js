@@ -107,7 +107,7 @@ function tiles(run) {
   const cells = [
     ["loss", number(run.smooth("loss", choice.smooth).at(-1)), "smoothed"],
     ["held-out loss", number(held), bits === null ? "" : `${number(bits)} bits per byte`],
-    ["at the end", ahead ? number(ahead.loss) : "-", "forecast of the loss"],
+    ["loss at the end", ahead ? number(ahead.loss) : "-", "forecast"],
     [
       "tokens/s",
       number(last(rows.tps) === null ? null : last(rows.tps) * (run.header?.size ?? 1)),
@@ -213,6 +213,7 @@ const KINDS = [
   { name: "lr", title: "Learning rate", unit: "" },
   { name: "tps", title: "Tokens a second", unit: "of a device" },
   { name: "loadingPercent", title: "Wait for data", unit: "% of a step" },
+  { name: "stepSeconds", title: "Time of a step", unit: "s" },
   { name: "memory", title: "Memory of the process", unit: "GiB" },
 ];
 
@@ -253,7 +254,7 @@ function placeOf(run, step) {
 }
 
 /** Numbers that jump from step to step: drawn as they are, faintly, and smoothed. */
-const NOISY = ["gradNorm", "tps", "loadingPercent"];
+const NOISY = ["gradNorm", "tps", "loadingPercent", "stepSeconds"];
 
 function seriesOf(kind, group, colors) {
   const isAlone = group.length === 1;
@@ -330,7 +331,9 @@ function draw() {
       chart.at = seen.at;
       chart.set(series, { range, span, isLog, formatX: FORMATS[choice.axis] });
       chart.draw(colors);
-      const named = series.filter(({ legend }) => legend);
+      const named = series.filter(({ legend }) => legend).sort((a, b) =>
+        Number(a.isGuide ?? 0) - Number(b.isGuide ?? 0)
+      );
       if (legend.childElementCount !== named.length) {
         legend.replaceChildren(
           ...named.map(({ color, legend }) =>

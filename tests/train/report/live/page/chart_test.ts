@@ -1,5 +1,12 @@
 import { assert, assertEquals } from "@std/assert";
-import { decimate, extent, logTicks, lowerBound, ticks } from "../../../../../train/report/live/page/chart.js";
+import {
+  backToFront,
+  decimate,
+  extent,
+  logTicks,
+  lowerBound,
+  ticks,
+} from "../../../../../train/report/live/page/chart.js";
 
 const upTo = (n: number) => Array.from({ length: n }, (_, i) => i);
 
@@ -24,6 +31,11 @@ Deno.test("an axis spans what is drawn, but for a few values that are out of all
   assert(extent([flat(100, 1000)], false)[1] > 1000);
   assert(extent([flat(100, 5), { x: [0, 1], y: [20, 20], isGuide: true }], false)[1] > 20);
   assertEquals(extent([{ x: [], y: [] }], false), [0, 1]);
+});
+
+Deno.test("the first run's line is drawn over those of others, and no faint one over a line that is not", () => {
+  const [first, faint, second] = [{ label: "first" }, { label: "faint", faint: true }, { label: "second" }];
+  assertEquals(backToFront([faint, first, second]), [faint, second, first]);
 });
 
 Deno.test("values that are the same but for rounding have an axis with few marks", () => {
