@@ -33,7 +33,8 @@ typedef enum titan_status {
 } titan_status;
 
 typedef enum titan_device_kind {
-  TITAN_DEVICE_CPU = 0
+  TITAN_DEVICE_CPU = 0,
+  TITAN_DEVICE_CUDA = 1 /* a GPU, through the module libtitan_cuda, which lies beside this library or where the environment variable TITAN_CUDA says */
 } titan_device_kind;
 
 /** Flags of an action. FIRST makes `accumulate` overwrite; CHECK_FINITE scans the outputs of every instruction; without LAST, what ranks have

@@ -26,6 +26,8 @@ export const Status = {
 /** `titan_device_kind` of titan.h. */
 export const DeviceKind = {
   CPU: 0,
+  /** a GPU, through the module libtitan_cuda, which lies beside this library or where the environment variable TITAN_CUDA says */
+  CUDA: 1,
 } as const;
 
 /** `titan_flag` of titan.h. */

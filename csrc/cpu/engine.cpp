@@ -8,6 +8,7 @@
 #include "../clock.h"
 #include "../comm/world.h"
 #include "../executor.h"
+#include "../finite.h"
 #include "arena.h"
 #include "measure.h"
 #include "progress.h"
@@ -16,24 +17,6 @@ namespace titan::cpu {
 namespace {
 
 constexpr uint64_t NEVER = UINT64_MAX, STATE_ALIGNMENT = 64;
-
-/// The first element that is not finite, in row-major order, or -1.
-template <class real> int64_t find_not_finite(const Tensor& tensor) {
-  int64_t elements = 1;
-  for (int d = 0; d < tensor.rank; d++) elements *= tensor.dims[d];
-  const int64_t row = tensor.rank ? tensor.dims[tensor.rank - 1] : 1, stride = tensor.rank ? tensor.strides[tensor.rank - 1] : 0;
-  for (int64_t start = 0; start < elements; start += row) {
-    int64_t offset = 0, index = start;
-    for (int d = tensor.rank - 1; d >= 0; d--) {
-      offset += index % tensor.dims[d] * tensor.strides[d];
-      index /= tensor.dims[d];
-    }
-    const real* data = tensor.as<real>() + offset;
-    for (int64_t i = 0; i < row; i++)
-      if (!(data[i * stride] - data[i * stride] == 0)) return start + i;
-  }
-  return -1;
-}
 
 std::vector<comm::Collective> collectives_of(const Backend& backend, const Program& program) {
   std::vector<comm::Collective> list;
@@ -102,7 +85,6 @@ class CpuProgram : public DeviceProgram {
   bool run_section(uint32_t stream, const Run& run, uint64_t i, const Before& before, titan_profile_record* records);
   bool may_begin(uint32_t stream, const Instruction& instruction, const titan_action& action, const Before& before) const;
   void run_collective(const Instruction& instruction, uint64_t slot);
-  void check_finite(uint64_t instruction) const;
 
   const CpuEngine& engine_;
   Program& program_;
@@ -214,7 +196,7 @@ bool CpuProgram::run_section(uint32_t stream, const Run& run, uint64_t i, const 
         run_collective(instruction, action.slot);
       }
       if (records) records[n - section.first_instruction] = {begin, now_ns(), n, static_cast<uint32_t>(i), stream};
-      if (action.flags & FLAG_CHECK_FINITE) check_finite(n);
+      if (action.flags & FLAG_CHECK_FINITE) check_finite(program_, n, [](const Tensor& tensor) { return tensor.data; });
       if (together_) progress_.advance(stream);
     }
   } catch (...) {
@@ -232,22 +214,6 @@ void CpuProgram::run_collective(const Instruction& instruction, uint64_t slot) {
   if (collective.last && !(instruction.call.flags & FLAG_LAST)) return;
   collective.move(arena_.data() + program_.slots_begin(), program_.slot_bytes, slot);
   world_->run(collective, *loading_.groups[instruction.collective], instruction.scope, !has_run_);
-}
-
-void CpuProgram::check_finite(uint64_t n) const {
-  const Instruction& instruction = program_.instructions[n];
-  for (int i = instruction.first_output; i < instruction.first_output + instruction.num_outputs; i++) {
-    const Tensor& tensor = instruction.call[i];
-    const int64_t element = tensor.dtype == DType::f32    ? find_not_finite<float>(tensor)
-                            : tensor.dtype == DType::f64  ? find_not_finite<double>(tensor)
-                            : tensor.dtype == DType::bf16 ? find_not_finite<bf16>(tensor)
-                            : tensor.dtype == DType::f8e4m3 ? find_not_finite<f8e4m3>(tensor)
-                            : tensor.dtype == DType::f8e5m2 ? find_not_finite<f8e5m2>(tensor)
-                                                          : -1;
-    if (element < 0) continue;
-    throw program_.failure(TITAN_STATUS_NOT_FINITE, n, text("instruction ", n, " (", instruction.kernel->name, " in ", instruction.scope, ") made output ",
-                                                            program_.operand_name(n, i), " infinite or NaN, first at element ", element));
-  }
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ struct TestProgram {
   std::vector<Step> steps;
   std::vector<Steps> sections;
   uint64_t slots = 1, slot_bytes = 0;
+  std::string target = "cpu";
 };
 
 /// The program as bytes. All sections are named "run", and all steps have the scope "norm!".
@@ -61,7 +62,7 @@ inline Bytes encode(const TestProgram& program) {
   file.u32({3, program.threads});
   file.u64({program.arena_bytes, program.input_bytes, program.output_bytes, program.views.size(), program.sections.size(), program.steps.size(),
             waits.data.size() / 8, operands.data.size() / 4, attributes.data.size() / 8, 8, program.slots, program.slot_bytes});
-  std::string target = "cpu";
+  std::string target = program.target;
   target.resize(16);
   for (char c : target) file.put(c);
   for (const Bytes* table : {&tensors, &sections, &instructions, &waits, &operands, &attributes}) {

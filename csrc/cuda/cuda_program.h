@@ -1,0 +1,86 @@
+// A program on a GPU. Kernels run on one stream. An action's inputs go through a ring of pinned buffers on a stream of their own, while kernels of the action
+// before run; results come back at the end of a run, which is the only time that the host waits for kernels. From its second run on, an action's
+// kernels are one graph, unless they are recorded or checked.
+#pragma once
+#include <deque>
+#include <vector>
+
+#include "../program.h"
+#include "engine.h"
+
+namespace titan::cuda {
+
+/// How many actions may have their inputs on the GPU at a time.
+constexpr int RING = 2;
+/// Of actions that differ in more than their inputs; what is beyond runs without a graph.
+constexpr size_t MOST_GRAPHS = 256;
+
+class CudaProgram : public DeviceProgram {
+ public:
+  /// Throws a Failure where the GPU has not the memory.
+  CudaProgram(const CudaEngine& engine, Program& program);
+  /// Waits for the GPU.
+  ~CudaProgram() override;
+  void run(const Run& run) override;
+  void read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes) override;
+  void write(uint64_t offset, const uint8_t* bytes, uint64_t num_bytes) override;
+  uint8_t* memory() override { return nullptr; }
+  void describe(titan_memory& memory) const override { memory.table_bytes += state_bytes_; }
+
+ private:
+  /// What an action's kernels are launched with, all of which a graph has in it.
+  struct Key {
+    uint32_t section, flags, slot, source;
+    int ring;
+    uint64_t output_base;
+    bool operator==(const Key&) const = default;
+  };
+  struct Captured {
+    Key key;
+    GraphExec graph;  // once it has run without
+  };
+  /// One of the ring, for the inputs of an action.
+  struct Lane {
+    PinnedMemory pinned;
+    DeviceMemory memory;
+    Event arrived, used;
+    bool in_use = false;
+  };
+  struct Timed {
+    Event begin, end;
+  };
+
+  void prepare_states();
+  void make_room_for_outputs(uint64_t bytes);
+  void run_actions(const Run& run);
+  void bring_inputs(Lane& lane, const uint8_t* input, uint64_t bytes);
+  void run_action(const titan_action& action, int ring, const Run& run, uint64_t* recorded);
+  /// Launches the kernels of an action, and takes the time of each if `recorded` says how many times there are already.
+  void launch(const titan_action& action, uint64_t* recorded = nullptr);
+  void launch_graph(const titan_action& action, const Key& key);
+  void fetch_records(const Run& run, uint64_t begun_ns);
+  /// What sections of a run write, all together: it is under way as a whole.
+  const std::vector<Range>& writes_of(const Run& run);
+  void* fetch(const Tensor& tensor);
+
+  const CudaEngine& engine_;
+  Program& program_;
+  const bool graphs_allowed_;
+  DeviceMemory arena_, states_, output_;
+  PinnedMemory pinned_output_;
+  Stream compute_, copies_, state_copies_;
+  Lane lanes_[RING];
+  uint64_t state_bytes_ = 0, input_bytes_ = 0, output_bytes_ = 0;
+  std::vector<Captured> captured_;
+  std::deque<Timed> times_;
+  Event origin_;  // of times
+  std::vector<uint8_t> fetched_;
+  struct Writes {
+    std::vector<bool> sections;
+    std::vector<Range> ranges;
+  };
+  std::deque<Writes> writes_;  // stay where they are
+  std::vector<bool> sections_;
+};
+
+}  // namespace titan::cuda

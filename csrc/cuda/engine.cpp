@@ -1,0 +1,107 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "cuda_program.h"
+
+namespace titan::cuda {
+namespace {
+
+constexpr int REPEATS = 5;
+
+const Kernel& find_kernel(const Backend& backend, const char* name) {
+  return *std::find_if(backend.kernels, backend.kernels + backend.num_kernels, [&](const Kernel& kernel) { return std::strcmp(kernel.name, name) == 0; });
+}
+
+/// Least seconds that a call takes, by the GPU's own clock.
+double least_seconds(const Kernel& kernel, Call call) {
+  const Stream stream = make_stream();
+  const Event begin = make_event(cudaEventDefault), end = make_event(cudaEventDefault);
+  call.stream = stream.get();
+  float least = 1e9f;
+  for (int repeat = 0; repeat < REPEATS; repeat++) {
+    TITAN_CUDA_CHECK(cudaEventRecord(begin.get(), stream.get()));
+    kernel.run(call);
+    check(cudaGetLastError(), kernel.name);
+    TITAN_CUDA_CHECK(cudaEventRecord(end.get(), stream.get()));
+    TITAN_CUDA_CHECK(cudaStreamSynchronize(stream.get()));
+    float milliseconds = 0;
+    TITAN_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, begin.get(), end.get()));
+    least = std::min(least, milliseconds);
+  }
+  return 1e-3 * static_cast<double>(std::max(least, 1e-6f));
+}
+
+/// Device memory, of zeros.
+DeviceMemory make_zeros(uint64_t bytes) {
+  DeviceMemory memory = make_device_memory(bytes);
+  const Stream stream = make_stream();
+  TITAN_CUDA_CHECK(cudaMemsetAsync(memory.get(), 0, bytes, stream.get()));
+  TITAN_CUDA_CHECK(cudaStreamSynchronize(stream.get()));
+  return memory;
+}
+
+int number_of_gpus() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess && count) return count;
+  throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("there is no GPU that CUDA can use: ", error == cudaSuccess ? "none is visible" : cudaGetErrorString(error),
+                                                    "; expected: an NVIDIA GPU with its driver (see nvidia-smi), which CUDA_VISIBLE_DEVICES does not hide; fix: --device cpu"));
+}
+
+int checked_ordinal(uint32_t ordinal) {
+  const int count = number_of_gpus();
+  if (ordinal < static_cast<uint32_t>(count)) return static_cast<int>(ordinal);
+  throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("there is no GPU ", ordinal, "; expected: below ", count, ", the number of those that this process sees; fix: fewer processes on this host, or CUDA_VISIBLE_DEVICES"));
+}
+
+}  // namespace
+
+CudaEngine::CudaEngine(const Backend& backend, uint32_t ordinal, const titan_device_options& options)
+    : Engine(backend, std::max(1, static_cast<int>(options.threads))), ordinal_(checked_ordinal(ordinal)) {
+  use();
+  TITAN_CUDA_CHECK(cudaGetDeviceProperties(&properties_, ordinal_));
+}
+
+void CudaEngine::describe(titan_device_info& info) const {
+  info.kind = TITAN_DEVICE_CUDA;
+  info.threads = static_cast<uint32_t>(threads);
+  copy_text(info.level, text("sm_", properties_.major, properties_.minor));
+  copy_text(info.processor, properties_.name);
+  copy_text(info.product, "libtitan's own");
+}
+
+MemoryLimit CudaEngine::memory(const MemorySharing&) const {
+  use();
+  size_t free = 0, total = 0;
+  TITAN_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return {0, "", total, free};
+}
+
+double CudaEngine::measure(titan_measure measure, int64_t n, int threads) {
+  use();
+  if (measure == TITAN_MEASURE_BANDWIDTH) {
+    const uint64_t bytes = static_cast<uint64_t>(n) * sizeof(float);
+    const DeviceMemory memory = make_zeros(2 * bytes);
+    const Tensor operands[] = {{memory.get(), DType::f32, 1, {n}, {1}}, {static_cast<char*>(memory.get()) + bytes, DType::f32, 1, {n}, {1}}};
+    const Attribute add = {1};
+    return 3e-9 * static_cast<double>(bytes) / least_seconds(find_kernel(backend, "accumulate"), {operands, 2, &add, 1, 0, threads});
+  }
+  const bool narrow = measure == TITAN_MEASURE_PRODUCT_BF16;
+  const uint64_t matrix_bytes = static_cast<uint64_t>(n * n) * sizeof(float);
+  const DeviceMemory memory = make_zeros(3 * matrix_bytes);
+  Tensor operands[3];
+  for (int i = 0; i < 3; i++) operands[i] = {static_cast<char*>(memory.get()) + static_cast<uint64_t>(i) * matrix_bytes, narrow && i < 2 ? DType::bf16 : DType::f32, 3, {1, n, n}, {n * n, n, 1}};
+  const Attribute attributes[] = {{0}, {narrow}};
+  return 2e-9 * static_cast<double>(n * n * n) / least_seconds(find_kernel(backend, "gemm"), {operands, 3, attributes, 2, 0, threads});
+}
+
+std::unique_ptr<DeviceProgram> CudaEngine::load(Program& program, comm::World* world) {
+  if (world) throw Failure(TITAN_STATUS_INVALID_PROGRAM, "the program has collectives, which GPUs have not learned yet; expected: a program of one process; fix: one process, or --device cpu");
+  use();
+  return std::make_unique<CudaProgram>(*this, program);
+}
+
+}  // namespace titan::cuda

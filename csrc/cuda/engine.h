@@ -1,0 +1,30 @@
+// The engine of GPUs, by the CUDA runtime: one arena in device memory, kernels on a stream, inputs copied ahead on another.
+#pragma once
+#include "../engine.h"
+#include "resources.h"
+
+namespace titan::cuda {
+
+class CudaEngine : public Engine {
+ public:
+  /// Throws a Failure where there is no such GPU.
+  CudaEngine(const Backend& backend, uint32_t ordinal, const titan_device_options& options);
+
+  void describe(titan_device_info& info) const override;
+  /// Of the GPU, not of the machine.
+  MemoryLimit memory(const MemorySharing& sharing) const override;
+  /// Its threads only wait for the GPU: they may do so anywhere.
+  void bind(const std::vector<Core>&) override {}
+  double measure(titan_measure measure, int64_t n, int threads) override;
+  std::unique_ptr<DeviceProgram> load(Program& program, comm::World* world) override;
+
+  int ordinal() const { return ordinal_; }
+  /// Has the calling thread use this GPU.
+  void use() const { TITAN_CUDA_CHECK(cudaSetDevice(ordinal_)); }
+
+ private:
+  const int ordinal_;
+  cudaDeviceProp properties_;
+};
+
+}  // namespace titan::cuda

@@ -1,0 +1,128 @@
+// What the played runtime is made of: memory, streams with work that waits, and the clocks by which it knows what is in order.
+#pragma once
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+
+#include "runtime.h"
+
+#ifdef TITAN_TOOLKIT_HEADER
+#include <cuda_runtime_api.h>
+#else
+#include "api.h"
+#endif
+
+namespace titan::cuda::host {
+
+constexpr unsigned char POISON = 0xff;  // NaN as a real, -1 as an integer
+/// By number of a stream, from 1 on: how much of it comes before.
+using Clock = std::vector<uint64_t>;
+
+void join(Clock& into, const Clock& other);
+inline uint64_t at(const Clock& clock, int who) { return static_cast<size_t>(who) < clock.size() ? clock[static_cast<size_t>(who)] : 0; }
+
+/// One recording of an event.
+struct Record {
+  bool done = false;
+  double milliseconds = 0;
+  Clock clock;
+  CUgraph_st* capture = nullptr;
+};
+
+struct Work {
+  std::string name;
+  std::function<std::string()> run;
+  std::vector<Touch> touches;
+  std::shared_ptr<Record> waits, records;
+};
+
+struct Allocation {
+  size_t bytes;
+  bool device, live;
+  std::map<uintptr_t, uintptr_t> written;  // begin to end, apart from each other
+};
+
+/// What a stream has touched, and when by its own clock.
+struct Past {
+  Touch touch;
+  int stream;
+  uint64_t when;
+  std::string name;
+};
+
+}  // namespace titan::cuda::host
+
+struct CUstream_st {
+  int number;
+  titan::cuda::host::Clock clock;
+  std::deque<titan::cuda::host::Work> queue;
+  CUgraph_st* capture = nullptr;
+};
+struct CUevent_st {
+  bool timed;
+  std::shared_ptr<titan::cuda::host::Record> record;
+};
+struct CUgraph_st {
+  CUstream_st* origin;
+  std::vector<titan::cuda::host::Work> works;
+  std::vector<CUstream_st*> streams;  // that take part
+  bool invalid = false;
+};
+struct CUgraphExec_st {
+  std::vector<titan::cuda::host::Work> works;
+};
+
+namespace titan::cuda::host {
+
+struct Runtime {
+  std::recursive_mutex mutex;
+  Play play;
+  Played played{};
+  std::mt19937_64 random{1};
+  std::map<uintptr_t, Allocation> memory;
+  std::vector<CUstream_st*> streams;  // by number - 1, null where it has gone
+  std::vector<Past> past;
+  Clock host;
+  int64_t events = 0, graphs = 0, live_streams = 0, live_memory = 0;
+  uint64_t device_bytes = 0;
+  cudaError_t last = cudaSuccess;
+  const std::vector<Touch>* touches = nullptr;  // of the call that is being submitted
+  const char* submitting = "a kernel";
+};
+Runtime& runtime();
+
+/// One call of the runtime: its lock, and the failure that somebody has asked for.
+struct Entered {
+  std::lock_guard<std::recursive_mutex> lock{runtime().mutex};
+  bool fails;
+  explicit Entered(const char* name) : fails(runtime().played.calls++ == runtime().play.fails) {
+    if (fails) runtime().played.last_call = name;
+  }
+};
+
+void complain(const std::string& what);
+/// The allocation that holds these bytes, or null.
+Allocation* find(uintptr_t begin, uintptr_t end);
+/// Puts work into a stream, or into the graph that it is captured into.
+cudaError_t put(CUstream_st* stream, Work work);
+/// Has streams go on, drawn by lot, until something has happened.
+void go_on_until(const std::function<bool()>& done);
+void finish(CUstream_st& stream);
+/// Does work that has not run yet touch this?
+bool is_awaited(const Touch& touch);
+/// The error of whatever waits, where there is a problem.
+cudaError_t fault();
+/// What CUDA does not allow while anything is captured: then the capture is lost.
+bool refused_by_capture();
+cudaError_t allocate(void** pointer, size_t bytes, bool device);
+/// It waits for the GPU first, as CUDA does.
+cudaError_t release(void* pointer, bool device);
+
+inline Touch touch_of(const void* memory, size_t bytes, bool writes, bool dense = true) {
+  const auto begin = reinterpret_cast<uintptr_t>(memory);
+  return {begin, begin + bytes, writes, dense};
+}
+
+}  // namespace titan::cuda::host

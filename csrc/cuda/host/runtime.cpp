@@ -1,0 +1,280 @@
+// The calls of the CUDA runtime, each as NVIDIA's documentation of it says.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "../../failure.h"
+#include "machine.h"
+
+using namespace titan;
+using namespace titan::cuda::host;
+
+namespace {
+
+/// FNV-1a.
+uint64_t hash_of(const void* memory, size_t bytes) {
+  uint64_t hash = 14695981039346656037u;
+  for (size_t i = 0; i < bytes; i++) hash = (hash ^ static_cast<const unsigned char*>(memory)[i]) * 1099511628211u;
+  return hash;
+}
+
+cudaError_t fail_if(bool fails, cudaError_t otherwise) { return fails ? cudaErrorUnknown : otherwise; }
+
+}  // namespace
+
+extern "C" {
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  const Entered entered(__func__);
+  *count = 1;
+  return fail_if(entered.fails, cudaSuccess);
+}
+
+cudaError_t cudaSetDevice(int device) {
+  const Entered entered(__func__);
+  return fail_if(entered.fails, device ? cudaErrorInvalidDevice : cudaSuccess);
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int device) {
+  const Entered entered(__func__);
+  if (entered.fails || device) return cudaErrorInvalidDevice;
+  *prop = {};
+  copy_text(prop->name, "a GPU played on the CPU");
+  prop->totalGlobalMem = runtime().play.memory_bytes;
+  prop->major = 9;
+  prop->multiProcessorCount = 4;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  const Entered entered(__func__);
+  *total = runtime().play.memory_bytes;
+  *free = *total - std::min<size_t>(*total, runtime().device_bytes);
+  return fail_if(entered.fails, cudaSuccess);
+}
+
+cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  const Entered entered(__func__);
+  return entered.fails ? cudaErrorMemoryAllocation : allocate(pointer, bytes, true);
+}
+
+cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
+  const Entered entered(__func__);
+  return entered.fails ? cudaErrorMemoryAllocation : allocate(pointer, bytes, false);
+}
+
+cudaError_t cudaFree(void* pointer) {
+  const Entered entered(__func__);
+  return fail_if(entered.fails, release(pointer, true));
+}
+
+cudaError_t cudaFreeHost(void* pointer) {
+  const Entered entered(__func__);
+  return fail_if(entered.fails, release(pointer, false));
+}
+
+/// Memory of the host that is not pinned goes through a buffer of the driver: what is read of it is read at once, and what is written there, before the
+/// call returns.
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  if (!bytes) return cudaSuccess;
+  const auto pinned = [&](const void* memory) { return find(reinterpret_cast<uintptr_t>(memory), reinterpret_cast<uintptr_t>(memory) + bytes) != nullptr; };
+  const bool from_host = kind == cudaMemcpyHostToDevice && !pinned(from), to_host = kind == cudaMemcpyDeviceToHost && !pinned(to);
+  if ((from_host || to_host) && refused_by_capture()) return cudaErrorStreamCaptureUnsupported;
+  std::vector<Touch> touches;
+  if (!from_host) touches.push_back(touch_of(from, bytes, false));
+  if (!to_host) touches.push_back(touch_of(to, bytes, true));
+  if (from_host) {
+    std::vector<char> staged(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
+    return put(stream, {"a copy to the GPU", [=] { return std::memcpy(to, staged.data(), bytes), std::string(); }, touches, nullptr, nullptr});
+  }
+  if (kind == cudaMemcpyDeviceToHost && !to_host && !stream->capture && !is_awaited(touch_of(to, bytes, true))) std::memset(to, POISON, bytes);
+  const uint64_t hash = kind == cudaMemcpyHostToDevice ? hash_of(from, bytes) : 0;
+  const auto copy = [=]() -> std::string {
+    if (kind == cudaMemcpyHostToDevice && hash_of(from, bytes) != hash) return "the host has changed what is copied meanwhile";
+    std::memcpy(to, from, bytes);
+    return "";
+  };
+  const cudaError_t error = put(stream, {kind == cudaMemcpyHostToDevice ? "a copy to the GPU" : "a copy from the GPU", copy, touches, nullptr, nullptr});
+  if (to_host) {
+    finish(*stream);
+    join(runtime().host, stream->clock);
+    return error == cudaSuccess ? fault() : error;
+  }
+  return error;
+}
+
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  return put(stream, {"memset", [=] { return std::memset(to, value, bytes), std::string(); }, {touch_of(to, bytes, true)}, nullptr, nullptr});
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  auto& r = runtime();
+  r.streams.push_back(new CUstream_st{static_cast<int>(r.streams.size()) + 1, {}, {}});
+  r.live_streams++;
+  *stream = r.streams.back();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const Entered entered(__func__);
+  finish(*stream);
+  runtime().streams[static_cast<size_t>(stream->number) - 1] = nullptr;
+  runtime().live_streams--;
+  delete stream;
+  return fail_if(entered.fails, cudaSuccess);
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  if (refused_by_capture()) return cudaErrorStreamCaptureUnsupported;
+  if (runtime().played.host_waits++ == runtime().play.forgets_host_wait) return cudaSuccess;
+  finish(*stream);
+  join(runtime().host, stream->clock);
+  return fault();
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  if (runtime().played.waits++ == runtime().play.forgets_wait || !event->record) return cudaSuccess;
+  if (CUgraph_st* capture = event->record->capture; capture != stream->capture) {
+    if (!capture || stream->capture) {
+      (capture ? capture : stream->capture)->invalid = true;
+      return cudaErrorStreamCaptureIsolation;
+    }
+    stream->capture = capture;  // it forks
+    capture->streams.push_back(stream);
+  }
+  return put(stream, {"a wait", nullptr, {}, event->record, nullptr});
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  if (stream->capture) return cudaErrorIllegalState;
+  stream->capture = new CUgraph_st{stream, {}, {stream}};
+  runtime().graphs++;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  const Entered entered(__func__);
+  CUgraph_st* capture = stream->capture;
+  *graph = nullptr;
+  if (!capture) return cudaErrorIllegalState;
+  cudaError_t error = capture->invalid ? cudaErrorStreamCaptureInvalidated : fail_if(entered.fails, cudaSuccess);
+  for (CUstream_st* fork : capture->streams) {
+    fork->capture = nullptr;
+    if (error == cudaSuccess && at(stream->clock, fork->number) < at(fork->clock, fork->number)) error = cudaErrorStreamCaptureUnjoined;
+  }
+  if (error == cudaSuccess) return *graph = capture, cudaSuccess;
+  delete capture;
+  runtime().graphs--;
+  return error;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  *event = new CUevent_st{!(flags & cudaEventDisableTiming), nullptr};
+  runtime().events++;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  const Entered entered(__func__);
+  delete event;
+  runtime().events--;
+  return fail_if(entered.fails, cudaSuccess);
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  event->record = std::make_shared<Record>();
+  return put(stream, {"an event", nullptr, {}, nullptr, event->record});
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  if (refused_by_capture()) return cudaErrorStreamCaptureUnsupported;
+  if (runtime().played.host_waits++ == runtime().play.forgets_host_wait || !event->record) return cudaSuccess;
+  go_on_until([&] { return event->record->done; });
+  join(runtime().host, event->record->clock);
+  return fault();
+}
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  const Entered entered(__func__);
+  if (!start->timed || !end->timed || !start->record || !end->record) return cudaErrorInvalidResourceHandle;
+  if (!start->record->done || !end->record->done) return cudaErrorNotReady;
+  *milliseconds = static_cast<float>(end->record->milliseconds - start->record->milliseconds);
+  return fail_if(entered.fails, cudaSuccess);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  *exec = new CUgraphExec_st{graph->works};
+  runtime().graphs++;
+  return cudaSuccess;
+}
+
+/// Its works run one behind the other, each held against memory as by itself.
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  runtime().played.graph_launches++;
+  for (const Work& work : exec->works)
+    if (const cudaError_t error = put(stream, {work.name, work.run, work.touches, nullptr, nullptr}); error != cudaSuccess) return error;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  const Entered entered(__func__);
+  delete graph;
+  runtime().graphs--;
+  return fail_if(entered.fails, cudaSuccess);
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  const Entered entered(__func__);
+  delete exec;
+  runtime().graphs--;
+  return fail_if(entered.fails, cudaSuccess);
+}
+
+cudaError_t cudaGetLastError(void) {
+  const Entered entered(__func__);
+  return fail_if(entered.fails, std::exchange(runtime().last, cudaSuccess));
+}
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorStreamCaptureUnjoined: return "cudaErrorStreamCaptureUnjoined";
+    case cudaErrorStreamCaptureIsolation: return "cudaErrorStreamCaptureIsolation";
+    default: return "cudaErrorUnknown";
+  }
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+  auto& r = runtime();
+  std::lock_guard lock(r.mutex);
+  return error == cudaErrorLaunchFailure ? r.played.problem.c_str() : error == cudaErrorMemoryAllocation ? "out of memory" : "a call failed";
+}
+}

@@ -1,0 +1,73 @@
+// What the engine has of a GPU, each given back by whoever owns it: memory, streams, events, graphs. A call that fails is a Failure.
+#pragma once
+#include <cstdint>
+#include <utility>
+
+#include "../failure.h"
+#include "api.h"
+
+namespace titan::cuda {
+
+/// Throws unless a call of the runtime went well. `fix` stands behind it: "; fix: ...".
+inline void check(cudaError_t error, const char* what, const char* fix = "") {
+  if (error == cudaSuccess) return;
+  const titan_status status = error == cudaErrorMemoryAllocation ? TITAN_STATUS_OUT_OF_MEMORY : TITAN_STATUS_INTERNAL;
+  throw Failure(status, text("the GPU failed in ", what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")", fix));
+}
+#define TITAN_CUDA_CHECK(call) ::titan::cuda::check(call, #call)
+
+/// A handle that somebody else made, and which is given back once. What goes wrong then has been told before, or harms nobody any more.
+template <class Handle, cudaError_t (*give_back)(Handle)> class Owned {
+ public:
+  Owned() = default;
+  Owned(Owned&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Owned& operator=(Owned&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Owned() {
+    if (handle_) (void)give_back(handle_);
+  }
+  Handle get() const { return handle_; }
+  explicit operator bool() const { return handle_ != nullptr; }
+  /// Where a call writes a new one.
+  Handle* slot() { return &handle_; }
+
+ private:
+  Handle handle_ = nullptr;
+};
+
+using Stream = Owned<cudaStream_t, cudaStreamDestroy>;
+using Event = Owned<cudaEvent_t, cudaEventDestroy>;
+using Graph = Owned<cudaGraph_t, cudaGraphDestroy>;
+using GraphExec = Owned<cudaGraphExec_t, cudaGraphExecDestroy>;
+using DeviceMemory = Owned<void*, cudaFree>;
+using PinnedMemory = Owned<void*, cudaFreeHost>;
+
+/// It does not wait for the default stream, nor that for it.
+inline Stream make_stream() {
+  Stream stream;
+  TITAN_CUDA_CHECK(cudaStreamCreateWithFlags(stream.slot(), cudaStreamNonBlocking));
+  return stream;
+}
+
+inline Event make_event(unsigned flags = cudaEventDisableTiming) {
+  Event event;
+  TITAN_CUDA_CHECK(cudaEventCreateWithFlags(event.slot(), flags));
+  return event;
+}
+
+inline DeviceMemory make_device_memory(uint64_t bytes) {
+  DeviceMemory memory;
+  if (bytes) TITAN_CUDA_CHECK(cudaMalloc(memory.slot(), bytes));
+  return memory;
+}
+
+/// Of this process, from which the GPU copies by itself.
+inline PinnedMemory make_pinned_memory(uint64_t bytes) {
+  PinnedMemory memory;
+  if (bytes) TITAN_CUDA_CHECK(cudaHostAlloc(memory.slot(), bytes, cudaHostAllocDefault));
+  return memory;
+}
+
+}  // namespace titan::cuda
