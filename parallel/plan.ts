@@ -12,7 +12,6 @@ import {
   partial,
   type Placement,
   replicate,
-  replicated,
   shard,
 } from "../graph/layout.ts";
 import type { ModelPlan, ParameterRole } from "../graph/roles.ts";
@@ -182,17 +181,8 @@ export class BoundPlan implements Layouts {
       const layout = this.state(s);
       return s.kind === "gradient" ? new Map([...layout].filter(([, p]) => p.kind !== "partial")) : layout;
     };
-    return { ...this.#layouts(), state };
-  }
-
-  /** The same where every rank gets all of the inputs, and does what is not cut by features as all others do. */
-  get undivided(): Layouts {
-    return { ...this.#layouts(), input: () => replicated, residual: () => replicated };
-  }
-
-  #layouts(): Layouts {
     return {
-      state: (s) => this.state(s),
+      state,
       used: (s) => this.used(s),
       input: (i) => this.input(i),
       activation: (module) => this.activation(module),

@@ -4,8 +4,7 @@ import { opOf } from "../graph/builder.ts";
 import { type Graph, inBackward, type State } from "../graph/ir.ts";
 import { flopsOf } from "../graph/op.ts";
 import { type Layout, LayoutError, localShape } from "../graph/layout.ts";
-import { parameterStates } from "../model/module.ts";
-import type { TrainableModel } from "../model/loss.ts";
+import { type Module, parameterStates } from "../model/module.ts";
 import type { Mesh } from "../parallel/mesh.ts";
 import type { Schedule } from "../parallel/pipeline/actions.ts";
 import { type Boundary, type CutGraph, cutStages, separateSums, stageName } from "../parallel/pipeline/cut_stages.ts";
@@ -27,7 +26,13 @@ import { namedSchedule, scheduleKind } from "../parallel/pipeline/schedules.ts";
 import { moduleOf, stageCount, type Stages, stagesOf } from "../parallel/pipeline/stages.ts";
 import { autoSchedule } from "../parallel/pipeline/auto_schedule.ts";
 import type { StageTimes } from "../parallel/pipeline/timetable.ts";
-import { exchangeGraph, passGraph, transferName } from "../parallel/pipeline/transfer_graphs.ts";
+import {
+  exchangeGraph,
+  passGraph,
+  resultGraph,
+  resultName,
+  transferName,
+} from "../parallel/pipeline/transfer_graphs.ts";
 import { verifySchedule } from "../parallel/pipeline/verify_schedule.ts";
 
 /** How a model is cut into stages, and in which order ranks work on them. */
@@ -59,8 +64,8 @@ export interface Pipeline {
   readonly own: readonly number[];
   /** What its program does in one run of the schedule. */
   readonly train: RankActions;
-  /** What it does for one batch of an evaluation. */
-  readonly evaluate: RankActions;
+  /** What it does for what goes through all stages forward and no further: a batch of an evaluation, tokens of a text. */
+  readonly forward: RankActions;
   /** Is every backward two sections? */
   readonly halves: boolean;
   /** Slots that the program needs. */
@@ -71,7 +76,7 @@ export interface Pipeline {
  * @param accumulation microbatches of a step. @param times of its stages, which the schedule `Auto` goes by; default: all are alike.
  * @throws {LayoutError} when the model cannot be cut so, or the schedule does not fit. */
 export function pipelineOf(
-  model: TrainableModel,
+  model: Module,
   { mesh, rank, pipeline: choices = {} }: {
     readonly mesh: Mesh;
     readonly rank: number;
@@ -94,16 +99,16 @@ export function pipelineOf(
   const train = messages
     ? actionsByRank(exchangeRows(messages), schedule.rankOf, halves)[at]
     : rankActions(schedule, isAuto(choices) ? { times } : {})[at];
-  const evaluate = forwardActions(schedule.rankOf, at, 1);
+  const forward = forwardActions(schedule.rankOf, at, 1);
   return {
     stages,
     schedule,
     runs,
     own: schedule.rankOf.flatMap((owner, stage) => owner === at ? [stage] : []),
     train,
-    evaluate,
+    forward,
     halves,
-    slots: Math.max(train.slots, evaluate.slots),
+    slots: Math.max(train.slots, forward.slots),
   };
 }
 
@@ -113,7 +118,7 @@ const isAuto = ({ schedule, csv }: PipelineChoices): boolean => csv === undefine
 /** The stages of a model on a mesh with several ranks along `pp`; `undefined` where there is one.
  * @throws {LayoutError} when it cannot be cut so. */
 export function stagesFor(
-  model: TrainableModel,
+  model: Module,
   { mesh: { degrees: { pp: ranks } }, pipeline: choices = {} }: {
     readonly mesh: Pick<Mesh, "degrees">;
     readonly pipeline?: PipelineChoices;
@@ -196,7 +201,7 @@ function fitting<T>(run: () => T): T {
 
 /** The graphs of a rank of a pipeline. */
 export interface StageGraphs {
-  /** In place of `microbatch` and `evaluate`: those of its stages, and what hands over between stages. */
+  /** In place of those that the model decides: those of its stages, and what hands over between stages, and to the host. */
   readonly graphs: readonly Graph[];
   /** What the ranks at its place along `pp` keep of a graph about parameters and sums. */
   holdStates(graph: Graph): Graph;
@@ -219,7 +224,7 @@ export function cutGraphs(graphs: readonly Graph[], count: number): CutGraphs {
  * @param options `layoutOf`: of a state, but for `pp`. */
 export function stageGraphs(
   all: CutGraphs,
-  { own, train, evaluate, schedule: { rankOf } }: Pipeline,
+  { own, train, forward, schedule: { rankOf } }: Pipeline,
   { mesh, rank, parameters, layoutOf }: {
     readonly mesh: Mesh;
     readonly rank: number;
@@ -232,18 +237,22 @@ export function stageGraphs(
   const modules = rankOf.map(() => new Set<string>());
   const local = (state: State): State => ({ ...state, shape: localShape(state.shape, layoutOf(state), mesh.factors) });
   const axes = mesh.factorsOf("pp"), peer = (stage: number) => mesh.group(rank, axes)[rankOf[stage]];
+  const results = ({ name, results }: CutGraph): Graph[] => {
+    const own = results.map((result) => ({ ...result, state: local(result.state) })), ranks = mesh.group(rank, axes);
+    return own.length > 0 ? [resultGraph(name, own, { ranks, from: peer(rankOf.length - 1), rank, axes })] : [];
+  };
   const parts: State[] = [],
     known = new Set(all.flatMap((g) => "up" in g ? g.graphs : [g]).flatMap((g) => g.states.map((s) => s.name)));
   const cut = all.flatMap((stages): Graph[] => {
     if (!("up" in stages)) return [stages];
     for (const [stage, { states }] of stages.graphs.entries()) {
-      for (const state of states.filter((s) => s.kind === "parameter")) {
+      for (const state of states.filter((s) => s.kind === "parameter" || s.kind === "cache")) {
         places.set(state.name, (places.get(state.name) ?? new Set()).add(rankOf[stage]));
-        modules[stage].add(moduleOf(state));
+        if (state.kind === "parameter") modules[stage].add(moduleOf(state));
       }
     }
     const isTrained = stages.graphs.some((graph) => graph.nodes.some((n) => n.phase !== "forward"));
-    const { actions } = isTrained ? train : evaluate;
+    const { actions } = isTrained ? train : forward;
     const staged = separateSums(own.map((stage) => stages.graphs[stage]));
     parts.push(
       ...staged.flatMap((g) => g.states).filter((s) => s.kind === "gradient" && !known.has(s.name)).map(local),
@@ -251,6 +260,7 @@ export function stageGraphs(
     return [
       ...staged,
       ...transfers(actions, stages, { local, peer, axes }),
+      ...results(stages),
     ];
   });
   const order = new Set(parameters.map(moduleOf)), last = rankOf.at(-1)!;
@@ -294,7 +304,7 @@ function transfers(
 }
 
 /** The section of a program that an action runs. */
-export function sectionName(graph: "microbatch" | "evaluate", action: RankAction): string {
+export function sectionName(graph: string, action: RankAction): string {
   if (!isTransfer(action)) return `${action.section} of ${stageName(graph, action.stage)}`;
   const { way, message } = action, stage = way === "send" ? message.from : message.to;
   return transferName(way, message, stageName(graph, stage));
@@ -354,11 +364,19 @@ export function sectionRuns(pipeline: Pipeline | undefined, accumulation: number
 
 /** What is done with a batch of an evaluation. */
 export function evaluationActions(pipeline: Pipeline | undefined): SectionRun[] {
-  if (pipeline) return runsOf("evaluate", pipeline.evaluate);
+  if (pipeline) return runsOf("evaluate", pipeline.forward);
   return [{ section: "evaluate", microbatch: 0, first: true, last: false }];
 }
 
-function runsOf(graph: "microbatch" | "evaluate", { actions }: RankActions): SectionRun[] {
+/** What is done to read tokens with a graph of generation: they go through all stages, and then all ranks have what is said of them. */
+export function generationActions(pipeline: Pipeline | undefined, graph: string): SectionRun[] {
+  const alone = { microbatch: 0, first: false, last: false };
+  if (!pipeline) return [{ section: graph, ...alone }];
+  const { forward, own, stages: { count } } = pipeline, slot = Math.max(0, own.indexOf(count - 1));
+  return [...runsOf(graph, forward), { section: resultName(graph), slot, ...alone }];
+}
+
+function runsOf(graph: string, { actions }: RankActions): SectionRun[] {
   return actions.map((action) => {
     const section = sectionName(graph, action), { slot } = action;
     if (!isTransfer(action)) {

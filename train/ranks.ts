@@ -48,9 +48,6 @@ export interface BoundRanks extends Ranks {
   readonly layouts: BoundPlan;
 }
 
-/** Does a graph keep tokens for later ones? All ranks then read them all, as a single token cannot be shared out. */
-const keepsTokens = (graph: Graph): boolean => graph.states.some((s) => s.kind === "cache");
-
 /** Binds a mesh to a model and the graphs of its step, or of text generation.
  * @param microbatches of a step.
  * @throws {LayoutError} when the model cannot be cut as the mesh asks. */
@@ -96,10 +93,7 @@ export function bindRanks(
   return {
     layouts,
     // What is added up in microbatches is whole, or in shards, when it is read.
-    partition: (graph) => {
-      const { undivided, reduced } = layouts;
-      return partition(graph, mesh, keepsTokens(graph) ? undivided : sumsGradients(graph) ? layouts : reduced);
-    },
+    partition: (graph) => partition(graph, mesh, sumsGradients(graph) ? layouts : layouts.reduced),
     reduceSums: (graph) => reduceSums(graph, mesh, (state) => layouts.state(whole(state))),
     graphOfRank: (graph) => graphOfRank(graph, mesh, rank),
     ringAttention: layout.rotateMethod === "alltoall",

@@ -94,7 +94,10 @@ export function stepGraphs(
     traceUpdate(model, { ...optimizer, dtype, globalTokens }),
     ...(evaluate ? [traceEvaluate(model, { ...evaluate, dtype, documents, stages }), traceEvaluateResult(dtype)] : []),
     ...(generate
-      ? generationGraphs(generative(model), { ...generate, dtype, cache: precision?.param === "bf16" ? "bf16" : dtype })
+      ? generationGraphs(generative(model), {
+        ...{ ...generate, dtype, stages },
+        cache: precision?.param === "bf16" ? "bf16" : dtype,
+      })
       : []),
   ];
 }
@@ -194,13 +197,12 @@ function bound(options: StepOptions, shared = traced(options)): {
 }
 
 /** @throws {LayoutError} when something is asked for that stages cannot do. */
-function refuseInStages({ remat, generate }: StepOptions): void {
-  const what = remat?.mode === "memory_budget"
-    ? "within a memory budget: expected another mode; change activation_checkpoint.mode"
-    : generate
-    ? "and generate text between steps: expected all of the model on each rank; set metrics.sample_freq to 0"
-    : undefined;
-  if (what !== undefined) throw new LayoutError(`Cannot train in stages ${what}, or set ${DEGREE_KEYS.pp} to 1`);
+function refuseInStages({ remat }: StepOptions): void {
+  if (remat?.mode !== "memory_budget") return;
+  throw new LayoutError(
+    "Cannot train in stages within a memory budget: expected another mode; change activation_checkpoint.mode, or set " +
+      `${DEGREE_KEYS.pp} to 1`,
+  );
 }
 
 /** A step that is ready to be loaded. */

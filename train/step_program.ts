@@ -274,8 +274,8 @@ export class StepProgram implements Disposable {
   /** A decoder over the parameters as they stand between steps. It may run whenever no other section does, and need not be disposed of.
    * @param sizes as they were compiled. */
   decoder(sizes: DecoderSizes & Pick<GenerativeModel, "vocabSize">): Decoder {
-    const { plan: { categories: { cache: cacheBytes } }, program: { sections } } = this.compiled;
-    return new ProgramDecoder(this.#program, sections, { ...sizes, cacheBytes });
+    const { plan: { categories: { cache: cacheBytes } }, program: { sections }, pipeline } = this.compiled;
+    return new ProgramDecoder(this.#program, sections, { ...sizes, cacheBytes, pipeline });
   }
 
   #place(name: string): { readonly state: State; readonly offset: number } {

@@ -32,7 +32,7 @@ const largest = (numbers: readonly (number | undefined)[]): number | undefined =
  * @throws {LayoutError} when a block needs what a stage behind its own makes. */
 export function assignStages(graph: Graph, stages: Stages): Graph {
   const facts = new Map<Value, Fact>(), made = producers(graph), feeding = feedsBlocks(graph);
-  for (const { value, roles } of graph.inputs) facts.set(value, { data: roles !== undefined, parameters: false });
+  for (const { value } of graph.inputs) facts.set(value, { data: true, parameters: false });
   const stageOf = new Map<Node, number>();
   for (const node of graph.nodes) {
     const fact = factOf(node, node.inputs.map((v) => facts.get(v)!), { stages, feeding });

@@ -1,6 +1,6 @@
 /** Cuts a graph whose nodes have stages (`assignStages`, and behind it `autodiff`) into one for each stage. What one stage makes for
  * another goes through all between them: a stage puts it into a state of its slot, from which it is sent, and the next one reads it from
- * a state of its own.
+ * a state of its own. What the graph gives the host goes to the last stage so, and into a state of its slot.
  * @module */
 import { Builder } from "../../graph/builder.ts";
 import { stateUse } from "../../graph/facts.ts";
@@ -14,14 +14,23 @@ export interface Boundary {
   readonly received: readonly State[];
 }
 
+/** What a graph in stages gives the host, and where the last stage has it. */
+export interface StageResult {
+  readonly name: string;
+  readonly state: State;
+}
+
 /** A graph in stages. */
 export interface CutGraph {
+  /** Of the graph. */
+  readonly name: string;
   /** By stage. */
   readonly graphs: readonly Graph[];
   /** By stage but the last: what goes up to the next one. */
   readonly up: readonly Boundary[];
   /** By stage but the first: what goes down to the one before. */
   readonly down: readonly (Boundary | undefined)[];
+  readonly results: readonly StageResult[];
 }
 
 /** What the graph of a stage is called. */
@@ -48,6 +57,11 @@ export function cutStages(graph: Graph, count: number): CutGraph {
   };
   const ups = up.map((values, s) => boundary(values, s, s + 1));
   const downs = down.map((values, s) => s === 0 ? undefined : boundary(values, s, s - 1));
+  const last = stageName(graph.name, count - 1);
+  const results = graph.outputs.map(({ name, value }): { readonly value: Value } & StageResult => {
+    const { dtype, shape } = value, own = { kind: "activation", of: last, dtype, shape } as const;
+    return { name, value, state: { ...own, name: `${last}/result_${name}`, roles: roles.get(value) as DimRole[] } };
+  });
   const graphs = Array.from({ length: count }, (_, stage) => {
     const received = new Map<Value, State>(), sent = new Map<Value, State[]>();
     const receive = (values: readonly Value[], { received: states }: Boundary) =>
@@ -62,9 +76,9 @@ export function cutStages(graph: Graph, count: number): CutGraph {
       receive(down[stage + 1], downs[stage + 1]!);
       send(up[stage], ups[stage]);
     }
-    return new StageGraph(graph, stage, made).make(received, sent);
+    return new StageGraph(graph, stage, made).make(received, sent, stage === count - 1 ? results : []);
   });
-  return { graphs, up: ups, down: downs };
+  return { name: graph.name, graphs, up: ups, down: downs, results };
 }
 
 /** By stage: the values that go from it to the next one, and to the one before. */
@@ -79,6 +93,7 @@ function crossings(graph: Graph, count: number, made: Lookup<Node>): { up: Value
   for (const node of graph.nodes) {
     if (node.stage !== undefined) node.inputs.forEach((v) => use(v, node.stage!));
   }
+  for (const { value } of graph.outputs) use(value, count - 1);
   return { up: up.slice(0, -1).map((s) => [...s]), down: down.map((s) => [...s]) };
 }
 
@@ -95,8 +110,13 @@ class StageGraph {
     this.#states = new Map(graph.states.map((s) => [s.name, s]));
   }
 
-  /** @param received states that hold what other stages make. @param sent states into which a value is put for them. */
-  make(received: ReadonlyMap<Value, State>, sent: ReadonlyMap<Value, readonly State[]>): Graph {
+  /** @param received states that hold what other stages make. @param sent states into which a value is put for them.
+   * @param results what is put into a state for the host. */
+  make(
+    received: ReadonlyMap<Value, State>,
+    sent: ReadonlyMap<Value, readonly State[]>,
+    results: readonly ({ readonly value: Value } & StageResult)[],
+  ): Graph {
     const builder = this.#builder, { graph, stage } = this;
     // All stages have all inputs, so that their host buffers are alike.
     for (const { name, value, roles } of graph.inputs) this.#now.set(value, builder.input(name, value, roles));
@@ -121,8 +141,11 @@ class StageGraph {
       node.outputs.forEach((v) => send(v, node));
     }
     passOn(true);
-    for (const { name, value } of graph.outputs) {
-      if (this.made.get(value)?.stage === stage) builder.output(name, this.#now.get(value)!);
+    for (const { value, state } of results) {
+      const now = this.#current(value);
+      builder.origin = { scope: "", phase: "forward" };
+      builder.declare(state);
+      builder.assign(state.name, now);
     }
     for (const { name, value } of graph.activations) {
       const now = this.made.get(value)?.stage === stage ? this.#now.get(value) : undefined;

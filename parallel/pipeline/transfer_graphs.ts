@@ -1,9 +1,9 @@
-/** Programs that hand over what a stage makes for the next one, or for the one before: one exchange between two ranks, or a copy where both
- * are on the same rank.
+/** Programs that hand over what a stage makes: for the next one, or for the one before, in one exchange between two ranks, or by a copy
+ * where both are on the same rank; and for the host, in one exchange of all ranks.
  * @module */
 import { Builder } from "../../graph/builder.ts";
 import type { Graph, State, Type } from "../../graph/ir.ts";
-import type { Boundary } from "./cut_stages.ts";
+import type { Boundary, StageResult } from "./cut_stages.ts";
 import type { Message } from "./messages.ts";
 
 /** What a transfer is called: `send gradient of microbatch.3`. */
@@ -45,6 +45,39 @@ export function passGraph(what: Message["what"], { sent, received }: Boundary): 
   const builder = builderOf([...sent, ...received], transferName("pass", { what }, slot), slot);
   builder.origin = { scope: `${what} on the same rank`, phase: "forward" };
   sent.forEach(({ name }, i) => builder.assign(received[i].name, builder.read(name)));
+  return builder.finish();
+}
+
+/** What hands over the results of a graph in stages is called: `result of decode`. */
+export function resultName(graph: string): string {
+  return `result of ${graph}`;
+}
+
+/** The graph of one rank in the exchange by which all ranks, and their hosts, get what the last stage has.
+ * @param results with the states as the rank that has the last stage has them. @param options `ranks`: all, in order; `from`: the one that
+ * sends; `rank`: the one that runs it; `axes` along which they lie. */
+export function resultGraph(
+  graph: string,
+  results: readonly StageResult[],
+  { ranks, from, rank, axes }: {
+    readonly ranks: readonly number[];
+    readonly from: number;
+    readonly rank: number;
+    readonly axes: readonly string[];
+  },
+): Graph {
+  const states = results.map((r) => r.state), isSender = rank === from, sender = ranks.indexOf(from);
+  const builder = new Builder(resultName(graph), isSender ? states : [], "rank");
+  if (isSender) builder.slot = states[0].of;
+  builder.origin = { scope: isSender ? "to all ranks" : `from rank ${from}`, phase: "forward" };
+  const others = ranks.flatMap((_, member) => member === sender ? [] : [member]);
+  const messages = states.flatMap(({ dtype, shape }) => others.map((to) => ({ to, type: { dtype, shape } })));
+  const own = isSender ? states.map(({ name }) => builder.read(name)) : [];
+  const values = builder.emit("exchange", own.flatMap((value) => others.map(() => value)), {
+    ...{ size: ranks.length, axes, group: ranks, member: ranks.indexOf(rank) },
+    ...{ from: messages.map(() => sender), to: messages.map((m) => m.to), types: messages.map((m) => m.type) as never },
+  });
+  results.forEach(({ name }, i) => builder.output(name, (isSender ? own : values)[i]));
   return builder.finish();
 }
 

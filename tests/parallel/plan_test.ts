@@ -74,14 +74,6 @@ Deno.test("caches are whole unless a rule cuts them, whose pattern has to match 
   new BoundPlan({ ...dataPlan, caches: rules }, mesh, [graphWith(...all)]); // a step of training has none
 });
 
-Deno.test("what all ranks get undivided is no longer shared out by the batch", () => {
-  const plan = bound([]).undivided, [tokens] = graphWith(...all).inputs;
-  assertEquals([plan.input(tokens), plan.residual(["batch", "sequence", "features"])].map(layoutText), [
-    "Replicate",
-    "Replicate",
-  ]);
-});
-
 Deno.test("a pattern that matches nothing is an error that names what there is", () => {
   assertThrows(
     () => bound([{ pattern: "layers.*.w" }]),

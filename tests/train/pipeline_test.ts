@@ -6,7 +6,14 @@ import { namedSchedule, SCHEDULES } from "../../parallel/pipeline/schedules.ts";
 import { writeSchedule } from "../../parallel/pipeline/schedule_csv.ts";
 import { simulate } from "../../parallel/pipeline/timetable.ts";
 import type { Schedule } from "../../parallel/pipeline/actions.ts";
-import { microbatchActions, type PipelineChoices, pipelineOf, sectionRuns, stageTimes } from "../../train/pipeline.ts";
+import {
+  generationActions,
+  microbatchActions,
+  type PipelineChoices,
+  pipelineOf,
+  sectionRuns,
+  stageTimes,
+} from "../../train/pipeline.ts";
 import { traceMicrobatch } from "../../train/step.ts";
 import { tinyLlama } from "../model/tiny.ts";
 
@@ -36,6 +43,28 @@ Deno.test("a step runs the schedule as often as its microbatches need, and begin
   ]);
   assertEquals(sectionRuns(own, 6).get("forward of microbatch.0"), 6);
   assertEquals(sectionRuns(undefined, 6), new Map([["update", 1], ["microbatch", 6]]));
+});
+
+Deno.test("what is read of a text goes forward through all stages, in slots of their own, and its result to all ranks", () => {
+  const sections = (rank: number) =>
+    generationActions(pipeline({ schedule: "ZBVZeroBubble" }, 4, rank), "decode")
+      .map(({ section, slot, source }) => `${section} ${slot}${source === undefined ? "" : ` from ${source}`}`);
+  assertEquals(sections(0), [
+    "forward of decode.0 0",
+    "send activation of decode.0 0",
+    "receive activation of decode.3 1",
+    "forward of decode.3 1",
+    "result of decode 1",
+  ]);
+  assertEquals(sections(1), [
+    "receive activation of decode.1 0",
+    "forward of decode.1 0",
+    "pass activation of decode.2 1 from 0",
+    "forward of decode.2 1",
+    "send activation of decode.2 1",
+    "result of decode 0",
+  ]);
+  assertEquals(generationActions(undefined, "decode").map((run) => run.section), ["decode"]);
 });
 
 Deno.test("a schedule runs as it is written: gradients of weights may wait, and those of inputs are sent without them", () => {

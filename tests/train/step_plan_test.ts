@@ -121,7 +121,17 @@ Deno.test("what stages cannot do is refused by name", () => {
     "Cannot train in stages within a memory budget: expected another mode; change activation_checkpoint.mode, or set " +
       "parallelism.pipeline_parallel_degree to 1",
   );
-  assert(refused({ generate: { sequences: 1, maxLength: 8 } }).includes("expected all of the model on each rank"));
+});
+
+Deno.test("a rank keeps tokens for its own blocks alone, and all stages together what one process keeps", () => {
+  const generate = { sequences: 3, maxLength: 40 };
+  for (const schedule of ["Interleaved1F1B", "ZBVZeroBubble"]) {
+    const step = { ...options({ pp: 2 }, { schedule }), model: tinyLlama({ numLayers: 4 }), generate };
+    const kept = planPlaces(step).map(({ plan }) => plan.categories.cache);
+    const alone = planStep({ ...step, ranks: undefined }).plan.categories.cache;
+    assertEquals(alone, 4 * 2 * 3 * 40 * 8 * 4, "keys and values of four blocks, in f32");
+    assertEquals(kept.map((bytes) => bytes / alone), schedule === "ZBVZeroBubble" ? [1 / 4, 3 / 4] : [1 / 2, 1 / 2]);
+  }
 });
 
 Deno.test("places are planned together as each alone, and what they have in common is partitioned once", () => {

@@ -52,7 +52,7 @@ export async function generateCommand(args: readonly string[], terminal: Termina
       return 0;
     }
     const found = worldOf(), world = found?.size === 1 ? undefined : found;
-    const size = numRanks(world?.size, options.nproc ?? options.tp);
+    const size = numRanks(world?.size, options.nproc ?? (options.mesh && options.mesh.pp * options.mesh.tp));
     if (size === 1) return await run(options, terminal);
     if (options.chat && options.prompt === undefined) {
       throw new GenerateError(
@@ -76,7 +76,7 @@ export async function generateCommand(args: readonly string[], terminal: Termina
 
 /** Runs as one of several ranks, all of which draw the same tokens; the first one writes them. */
 async function runAsRank(options: GenerateArguments, terminal: Terminal, world: World): Promise<number> {
-  const { rank, size } = world, mesh = new Mesh({ tp: options.tp ?? size, dp_shard: 1 }, size);
+  const { rank, size } = world, mesh = new Mesh({ dp_shard: 1, ...options.mesh ?? { tp: size } }, size);
   followLauncher(world);
   using device = new Device({ threads: options.threads, hostSize: world.hostSize });
   await using group = await ProcessGroup.open(device, world);

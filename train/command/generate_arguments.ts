@@ -4,6 +4,9 @@ import { closest } from "fastest-levenshtein";
 import { GenerateError } from "../generate/error.ts";
 import { type Sampling, samplingOf } from "../generate/sampler.ts";
 
+/** Ranks that share out the layers, as stages, and ranks that share out each layer. */
+export type MeshDegrees = Readonly<Record<"pp" | "tp", number>>;
+
 /** What the command line says. */
 export interface GenerateArguments {
   readonly from: string;
@@ -22,8 +25,8 @@ export interface GenerateArguments {
   readonly threads: number;
   /** Ranks that are started to do it together. */
   readonly nproc: number | undefined;
-  /** Ranks that share out each layer. */
-  readonly tp: number | undefined;
+  /** How they share out the model; default: each layer. */
+  readonly mesh: MeshDegrees | undefined;
   readonly help: boolean;
 }
 
@@ -59,7 +62,7 @@ const OPTIONS: Readonly<Record<string, readonly [value: string, meaning: string]
   "dtype": ["f32|bf16", "type of weights and products; default f32"],
   "threads": ["N", "CPU threads; default 0: one for each core"],
   "nproc": ["N", "ranks that do it together, started here through mpirun; default: as many as --mesh has"],
-  "mesh": ["tp=N", "ranks that share out each layer"],
+  "mesh": ["tp=N,pp=N", "tp: ranks that share out each layer; pp: ranks that share out the layers; or both"],
   "help": ["", "prints this"],
 };
 
@@ -118,14 +121,6 @@ export function readGenerateArguments(args: readonly string[]): GenerateArgument
     repetitionPenalty: number("repetition-penalty"),
     seed: number("seed"),
   }, (option) => `--${option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`);
-  const mesh = text("mesh"), [, tp] = /^tp=([1-9]\d*)$/.exec(mesh ?? "") ?? [];
-  if (mesh !== undefined && tp === undefined) {
-    throw new GenerateError(
-      `--mesh is ${mesh}`,
-      "tp=N: a text is made token by token, so that its layers alone can be shared out",
-      "write --mesh tp=2, or leave it out",
-    );
-  }
   const chat = given.has("chat"), dtype = text("dtype"), help = given.has("help"), prompt = text("prompt");
   if (dtype !== undefined && dtype !== "f32" && dtype !== "bf16") {
     throw new GenerateError(`--dtype is ${dtype}`, "f32 or bf16", "write one of these");
@@ -157,6 +152,20 @@ export function readGenerateArguments(args: readonly string[]): GenerateArgument
     contextLength: count("context-length", 1),
     threads: count("threads", 0) ?? 0,
     nproc: count("nproc", 1),
-    tp: tp === undefined ? undefined : Number(tp),
+    mesh: meshIn(text("mesh")),
   };
+}
+
+/** `tp=2,pp=2` as degrees.
+ * @throws {GenerateError} when it names other axes, or one twice. */
+function meshIn(text: string | undefined): MeshDegrees | undefined {
+  if (text === undefined) return undefined;
+  const parts = text.split(",").map((part) => /^\s*(pp|tp)\s*=\s*([1-9]\d*)\s*$/.exec(part));
+  const named = new Map(parts.flatMap((found) => found ? [[found[1], Number(found[2])]] : []));
+  if (named.size === parts.length) return { pp: 1, tp: 1, ...Object.fromEntries(named) };
+  throw new GenerateError(
+    `--mesh is ${text}`,
+    "tp=N, pp=N or both: a text is made token by token, so that the model alone can be shared out",
+    "write --mesh tp=2, --mesh pp=2 or --mesh pp=2,tp=2, or leave it out",
+  );
 }

@@ -15,6 +15,7 @@ import { CheckpointError } from "../checkpoint/error.ts";
 import type { LoadedCheckpoint } from "../checkpoint/load.ts";
 import { stretches } from "../checkpoint/pieces.ts";
 import { compileGraphs } from "../compile.ts";
+import { cutGraphs, generationActions, type Pipeline, pipelineOf, type SectionRun, stageGraphs } from "../pipeline.ts";
 import { bindRanks } from "../ranks.ts";
 import { newArray, setNumbers, typedArray } from "../typed_array.ts";
 import { generationGraphs, generationName, quickest, tokenCounts } from "./graphs.ts";
@@ -99,17 +100,29 @@ export async function openDecoder(weights: ModelWeights, options: DecoderOptions
   const shape = { sequences, maxLength, dtype: isBf16 ? "f32" : dtype, cache: dtype } as const;
   using stack = new DisposableStack();
   const device = options.ranks?.device ?? stack.use(new Device({ threads }));
-  const graphs = generationGraphs(model, shape), ranks = options.ranks && bindRanks(model, graphs, options.ranks);
-  const precision = isBf16 ? inBf16 : fullPrecision;
-  const { plan, program: encoded } = compileGraphs(graphs, { precision, threads: device.info.threads, ranks });
-  const program = stack.use(await Program.create(device, encoded.bytes));
+  const pipeline = options.ranks && pipelineOf(model, options.ranks, 1);
+  const whole = generationGraphs(model, { ...shape, stages: pipeline?.stages });
+  const ranks = options.ranks && bindRanks(model, whole, options.ranks);
   const { mesh, rank } = options.ranks ?? { mesh: new Mesh({}, 1), rank: 0 };
-  for (const state of graphs[0].states.filter((s) => s.kind === "parameter")) {
+  const parameters = whole[0].states.filter((s) => s.kind === "parameter");
+  const graphs = pipeline
+    ? stageGraphs(cutGraphs(whole, pipeline.stages.count), pipeline, {
+      ...{ mesh, rank, parameters, layoutOf: (state) => ranks!.layouts.state(state) },
+    }).graphs
+    : whole;
+  const { plan, program: encoded } = compileGraphs(graphs, {
+    precision: isBf16 ? inBf16 : fullPrecision,
+    ...{ threads: device.info.threads, ranks, slots: pipeline?.slots },
+  });
+  const program = stack.use(await Program.create(device, encoded.bytes));
+  for (const state of parameters) {
+    const place = plan.states.get(state.name);
+    if (!place) continue; // of another stage
     const layout = ranks?.layouts.state(state) ?? replicated,
       box = boxOf(state.shape, layout, mesh.factors, mesh.coordinates(rank));
-    await putParameter(weights, state, { ...plan.states.get(state.name)!, starts: box.starts, program });
+    await putParameter(weights, state, { ...place, starts: box.starts, program });
   }
-  const sizes = { sequences, maxLength, vocabSize: model.vocabSize, cacheBytes: plan.categories.cache };
+  const sizes = { sequences, maxLength, vocabSize: model.vocabSize, cacheBytes: plan.categories.cache, pipeline };
   return new ProgramDecoder(program, encoded.sections, { ...sizes, owned: stack.move() });
 }
 
@@ -150,7 +163,7 @@ async function putParameter(
   await program.write(offset, data);
 }
 
-/** A section of the program, and where its inputs and its output are in the host buffers. */
+/** What the program does to read tokens, and where inputs and output are in the host buffers. */
 interface Reader {
   /** New tokens of each sequence. */
   readonly count: number;
@@ -163,6 +176,8 @@ interface Reader {
 
 interface ProgramDecoderOptions extends Pick<Decoder, "sequences" | "vocabSize" | "maxLength"> {
   readonly cacheBytes: number;
+  /** Of the ranks, where they have stages of the model. */
+  readonly pipeline?: Pipeline;
   /** What is freed with the decoder; default: nothing. */
   readonly owned?: Disposable;
 }
@@ -185,7 +200,7 @@ export class ProgramDecoder implements Decoder {
 
   /** @param program which has the sections loaded. */
   constructor(program: Program, sections: readonly EncodedSection[], options: ProgramDecoderOptions) {
-    const { sequences, vocabSize, maxLength, cacheBytes, owned } = options;
+    const { sequences, vocabSize, maxLength, cacheBytes, pipeline, owned } = options;
     this.sequences = sequences;
     this.vocabSize = vocabSize;
     this.maxLength = maxLength;
@@ -193,7 +208,8 @@ export class ProgramDecoder implements Decoder {
     this.#program = program;
     this.#readers = new Map(
       tokenCounts(maxLength).map((count) => {
-        return [count, readerOf(program, sections.find((s) => s.name === generationName(count))!, count)];
+        const runs = generationActions(pipeline, generationName(count));
+        return [count, readerOf(program, sections, { count, runs })];
       }),
     );
     this.#lengths = Array(sequences).fill(0);
@@ -289,14 +305,26 @@ export class ProgramDecoder implements Decoder {
   }
 }
 
-function readerOf({ input, output }: Program, section: EncodedSection, count: number): Reader {
-  const view = <T>(buffer: ArrayBuffer, slots: EncodedSection["inputs"], name: string): T => {
-    const { value: { dtype, shape }, offset } = slots.find((s) => s.name === name)!;
+function readerOf(
+  { input, output }: Program,
+  sections: readonly EncodedSection[],
+  { count, runs }: { readonly count: number; readonly runs: readonly SectionRun[] },
+): Reader {
+  // Where there are stages, nothing may have to be handed over between two of them.
+  const found = runs.flatMap(({ section: name, slot, source }) => {
+    const section = sections.find((s) => s.name === name);
+    return section ? [{ section, slot, source }] : [];
+  });
+  const view = <T>(buffer: ArrayBuffer, of: "inputs" | "outputs", name: string): T => {
+    const { value: { dtype, shape }, offset } = found.flatMap(({ section }) => section[of]).find((s) =>
+      s.name === name
+    )!;
     return typedArray(dtype, buffer, offset, numel(shape)) as T;
   };
   const [tokens, positions, last] = ["tokens", "positions", "last"].map((name) =>
-    view<Int32Array>(input.buffer, section.inputs, name)
+    view<Int32Array>(input.buffer, "inputs", name)
   );
-  const logits = view<Float32Array | Float64Array>(output.buffer, section.outputs, "logits");
-  return { count, actions: new Actions([{ section: section.index }]), tokens, positions, last, logits };
+  const logits = view<Float32Array | Float64Array>(output.buffer, "outputs", "logits");
+  const actions = new Actions(found.map(({ section: { index }, ...slots }) => ({ section: index, ...slots })));
+  return { count, actions, tokens, positions, last, logits };
 }

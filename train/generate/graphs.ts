@@ -8,6 +8,8 @@ import { Tensor } from "../../graph/tensor.ts";
 import { traceGraph } from "../../graph/trace.ts";
 import { Cache, type GenerativeModel } from "../../model/cache.ts";
 import { bind } from "../../model/module.ts";
+import { assignStages } from "../../parallel/pipeline/assign_stages.ts";
+import type { Stages } from "../../parallel/pipeline/stages.ts";
 import type { RealType } from "../step.ts";
 
 /** What is generated, and how. */
@@ -20,6 +22,8 @@ export interface GenerationShape {
   readonly dtype: RealType;
   /** How the cache stores what it keeps; default: as it is computed. */
   readonly cache?: DType;
+  /** Of a pipeline, which nodes then have. */
+  readonly stages?: Stages;
 }
 
 /** New tokens of a sequence that graphs are made for: one, few enough that reading the weights still counts, and enough that it does not. */
@@ -45,14 +49,15 @@ export function generationName(tokens: number): string {
 }
 
 /** Graphs `decode` and `prefill_N`. Inputs `tokens` and `positions`, i32 `[sequences, N]`, and `last`, i32 `[sequences, 1]`: see
- * {@linkcode NewTokens}. Output `logits`, `[sequences, vocabSize]`. */
+ * {@linkcode NewTokens}. Their dims have no roles, so all ranks of a mesh read all tokens: a single one cannot be shared out. Output `logits`,
+ * `[sequences, vocabSize]`. */
 export function generationGraphs(model: GenerativeModel, shape: GenerationShape): Graph[] {
   return tokenCounts(shape.maxLength).map((tokens) => traceNext(model, tokens, shape));
 }
 
 function traceNext(model: GenerativeModel, count: number, shape: GenerationShape): Graph {
-  const { sequences, maxLength, dtype } = shape;
-  return traceGraph(generationName(count), [], (builder: Builder) => {
+  const { sequences, maxLength, dtype, stages } = shape;
+  const graph = traceGraph(generationName(count), [], (builder: Builder) => {
     const input = (name: string, n: number): Tensor => new Tensor(builder, builder.input(name, i32(sequences, n)));
     const [tokens, positions] = ["tokens", "positions"].map((name) => input(name, count)), last = input("last", 1);
     return bind(model, { builder, dtype }, () => {
@@ -60,4 +65,5 @@ function traceNext(model: GenerativeModel, count: number, shape: GenerationShape
       return { logits: model.next({ tokens, positions, last, cache }) };
     });
   });
+  return stages ? assignStages(graph, stages) : graph;
 }

@@ -5,6 +5,7 @@ import { touchedStates } from "../../../graph/edit.ts";
 import { stateUse } from "../../../graph/facts.ts";
 import { parameterStates } from "../../../model/module.ts";
 import { stagesOf } from "../../../parallel/pipeline/stages.ts";
+import { generationGraphs } from "../../../train/generate/graphs.ts";
 import { traceMicrobatch } from "../../../train/step.ts";
 import { initialized, someRows, tinyLlama } from "../../model/tiny.ts";
 import { inStages, SIZES } from "./stage_runs.ts";
@@ -40,6 +41,16 @@ Deno.test("what needs nothing from before is made by each stage that uses it", (
 Deno.test("stages without a block have the embedding, or the head", () => {
   assertEquals([stagesAt("tok_embeddings", { count: 6 }), stagesAt("layers.0.attention.wq", { count: 6 })], [[0], [1]]);
   assertEquals([stagesAt("layers.3.attention.wq", { count: 6 }), stagesAt("norm", { count: 6 })], [[4], [5]]);
+});
+
+Deno.test("the stages of text that is read are those of training, though what its inputs count is not said", () => {
+  const model = tinyLlama({ numLayers: 4 }), stages = stagesOf(parameterStates(model, "f64"), { count: 6 });
+  const [graph] = generationGraphs(model, { sequences: 2, maxLength: 8, dtype: "f64", stages });
+  const stagesOfModule = (
+    path: string,
+  ) => [...new Set(graph.nodes.filter((n) => n.scope === path).map((n) => n.stage))];
+  const modules = ["tok_embeddings", "layers.0.attention.wq", "layers.3.attention.wq", "output"];
+  assertEquals(modules.map(stagesOfModule), [[0], [1], [4], [5]]);
 });
 
 Deno.test("a list of modules puts the norm where it says", () => {

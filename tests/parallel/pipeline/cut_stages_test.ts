@@ -1,14 +1,21 @@
 import { assertEquals } from "@std/assert";
+import { arr } from "../../../graph/array.ts";
+import { i32 } from "../../../graph/builder.ts";
 import { touchedStates } from "../../../graph/edit.ts";
 import { stateUse } from "../../../graph/facts.ts";
-import type { Graph } from "../../../graph/ir.ts";
+import { type Graph, numel } from "../../../graph/ir.ts";
 import { print } from "../../../graph/print.ts";
-import { separateSums } from "../../../parallel/pipeline/cut_stages.ts";
+import { interpret, type Memory } from "../../../graph/interpret.ts";
+import { traceGraph } from "../../../graph/trace.ts";
+import { verify } from "../../../graph/verify.ts";
+import { assignStages } from "../../../parallel/pipeline/assign_stages.ts";
+import { cutStages, separateSums } from "../../../parallel/pipeline/cut_stages.ts";
+import { stagesOf } from "../../../parallel/pipeline/stages.ts";
 import { golden } from "../../golden.ts";
-import { Module, parameter } from "../../../model/module.ts";
+import { bind, Module, parameter, parameterStates } from "../../../model/module.ts";
 import { type Batch, CrossEntropy } from "../../../model/loss.ts";
 import { Embedding, Linear } from "../../../model/layers.ts";
-import type { Tensor } from "../../../graph/tensor.ts";
+import { Tensor } from "../../../graph/tensor.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 import { inStages } from "./stage_runs.ts";
 
@@ -68,6 +75,32 @@ Deno.test("a value for a stage further on goes through those between, and so doe
   assertEquals(down.map((b) => b?.sent.length), [undefined, 1, 2]);
   const passing = graphs[1].nodes.filter((n) => stateUse(n) === "replaces" && n.phase === "forward");
   assertEquals(passing.length, 2);
+});
+
+Deno.test("what a graph gives the host is in states of the last stage, whichever stage makes it", () => {
+  const model = new Skipping(), parameters = parameterStates(model, "f64");
+  const stages = stagesOf(parameters, { count: 3, firstLess: 0, lastLess: 0 });
+  const whole = verify(traceGraph("next", [], (builder) => {
+    const tokens = new Tensor(builder, builder.input("tokens", i32(2, 4))), [a, b] = model.blocks;
+    return bind(model, { builder, dtype: "f64" }, () => {
+      const x = model.embed.forward(tokens), early = a.forward(x, x);
+      return { early, late: b.forward(early, early), tokens };
+    });
+  }));
+  const inputs = { tokens: [3, 1, 4, 1, 5, 9, 2, 6] };
+  const memory: Memory = new Map(parameters.map(({ name, shape }, p) => {
+    return [name, arr(shape, Array.from({ length: numel(shape) }, (_, i) => Math.sin(7 * i + p)))];
+  }));
+  const { graphs, up, results } = cutStages(assignStages(whole, stages), 3);
+  for (const [stage, graph] of graphs.entries()) {
+    assertEquals(interpret(verify(graph), { inputs, memory }), {});
+    up[stage]?.sent.forEach(({ name }, i) => memory.set(up[stage].received[i].name, memory.get(name)!));
+  }
+  assertEquals(results.map(({ state }) => [state.of, memory.get(state.name)]), [
+    ...Object.values(interpret(whole, { inputs, memory })).map((value) => ["next.2", value]),
+  ]);
+  assertEquals(results.map((r) => r.name), ["early", "late", "tokens"]);
+  assertEquals(graphs[0].states.some((s) => s.name === "embed.weight"), true);
 });
 
 Deno.test("of a rank's stages, each has a sum of its own for a gradient that several have a part of", () => {

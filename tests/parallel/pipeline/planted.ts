@@ -9,6 +9,19 @@ export const stageErrors: readonly (readonly [what: string, file: string, before
     "Math.max(from ?? 0, asked ?? otherwise)",
     "from ?? 0",
   ],
+  ["tokens that are read are anywhere", "assign_stages", "{ data: true, ", "{ data: false, "],
+  [
+    "what a stage before the last one gives the host stays there",
+    "cut_stages",
+    "use(value, count - 1);",
+    "{}",
+  ],
+  [
+    "the rank of the last stage is taken for its place",
+    "transfer_graphs",
+    "sender = ranks.indexOf(from);",
+    "sender = from;",
+  ],
   ["a sum is begun twice", "cut_stages", "begin = !begun.has(name);", "begin = true;"],
   [
     "two stages of a rank begin one sum",

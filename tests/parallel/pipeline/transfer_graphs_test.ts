@@ -1,9 +1,10 @@
 import { assertEquals } from "@std/assert";
 import { arr } from "../../../graph/array.ts";
+import { Builder } from "../../../graph/builder.ts";
 import { interpret, interpretRanks, type Memory } from "../../../graph/interpret.ts";
 import type { State } from "../../../graph/ir.ts";
 import { verify } from "../../../graph/verify.ts";
-import { exchangeGraph, passGraph, transferName } from "../../../parallel/pipeline/transfer_graphs.ts";
+import { exchangeGraph, passGraph, resultGraph, transferName } from "../../../parallel/pipeline/transfer_graphs.ts";
 
 const state = (slot: string, way: string): State => ({
   ...{ name: `${slot}/activation_${way}`, kind: "activation", of: slot, dtype: "f64", shape: [2, 3] },
@@ -34,5 +35,30 @@ Deno.test("a rank that has both sides copies, into the slot of the stage that re
   assertEquals([graph.name, graph.slot], [
     transferName("pass", { what: "activation" }, "microbatch.2"),
     "microbatch.2",
+  ]);
+});
+
+Deno.test("what the last stage gives the host, the hosts of all ranks have, and nothing stays behind", () => {
+  const results = ["logits", "score"].map((name, i) => ({
+    name,
+    state: { ...state("decode.2", name), shape: [2, 3 + i] },
+  }));
+  const second = arr([2, 4], [8, 7, 6, 5, 4, 3, 2, 1]);
+  const ranks = [0, 2, 3], from = 2, idle = new Builder("idle", [], "rank").finish();
+  const graphs = ranks.map((rank) => verify(resultGraph("decode", results, { ranks, from, rank, axes: ["pp"] })));
+  const memories: Memory[] = ranks.map((rank) =>
+    new Map(rank === from ? [[results[0].state.name, value], [results[1].state.name, second]] : [])
+  );
+  const [first, ...others] = memories.map((memory) => ({ memory }));
+  const found = interpretRanks([graphs[0], idle, ...graphs.slice(1)], [first, { memory: new Map() }, ...others]);
+  assertEquals(ranks.map((r) => [found[r].logits, found[r].score]), ranks.map(() => [value, second]));
+  assertEquals(memories.map((memory) => memory.size), [0, 2, 0]);
+  assertEquals(graphs.map((g) => [g.name, g.slot]), [
+    ["result of decode", undefined],
+    ["result of decode", "decode.2"],
+    [
+      "result of decode",
+      undefined,
+    ],
   ]);
 });

@@ -9,11 +9,15 @@ Deno.test("every option is read, with a space or an equals sign, with - or _", (
   assertEquals(readGenerateArguments(args.split(" ")), {
     ...{ from: "a", prompt: "b=c", chat: false, system: undefined, maxNewTokens: 7, samples: 2, stop: ["x", "--y"] },
     sampling: { temperature: 0, topK: 3, topP: 0.5, minP: 0.1, repetitionPenalty: 1.2, seed: -4 },
-    ...{ tokenizer: "t", contextLength: 9, dtype: "bf16", threads: 1, nproc: 4, tp: 4, help: false },
+    ...{ tokenizer: "t", contextLength: 9, dtype: "bf16", threads: 1, nproc: 4, mesh: { pp: 1, tp: 4 }, help: false },
   });
   const { from, sampling, maxNewTokens } = readGenerateArguments(["--prompt", ""]);
   assertEquals([from, sampling.temperature, maxNewTokens], ["outputs/checkpoint", 0.8, 100]);
   assertEquals(readGenerateArguments(["--chat", "--system", "s"]).system, "s");
+  const meshes = ["pp=2", "tp=2,pp=3", " pp = 4 , tp = 1"].map((m) =>
+    readGenerateArguments(["--prompt=a", "--mesh", m]).mesh
+  );
+  assertEquals(meshes, [{ pp: 2, tp: 1 }, { pp: 3, tp: 2 }, { pp: 4, tp: 1 }]);
 });
 
 Deno.test("what cannot be understood is refused, with what would be", () => {
@@ -32,7 +36,9 @@ Deno.test("what cannot be understood is refused, with what would be", () => {
   refused("--prompt a --samples 0", "--samples is 0");
   refused("--prompt a --max-new-tokens 1.5", "--max-new-tokens is 1.5");
   refused("--prompt a --dtype f16", "--dtype is f16");
-  refused("--prompt a --mesh dp_shard=2", "--mesh is dp_shard=2", "tp=N");
+  for (const mesh of ["dp_shard=2", "pp=2,dp_shard=2", "pp=0", "pp", "tp=2,tp=2", "tp=2,"]) {
+    refused(`--prompt a --mesh ${mesh}`, `--mesh is ${mesh}`, "tp=N, pp=N or both");
+  }
   refused("--prompt a --system b", "--system is for conversations");
   refused("--chat --samples 2", "1 in a conversation");
   refused("--prompt a --toString b", "--toString is not known");

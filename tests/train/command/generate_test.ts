@@ -127,13 +127,14 @@ function command(args: readonly string[]): Deno.Command {
 testRanks("two ranks write, byte by byte, what one does, and end together behind the same token", async () => {
   await using at = await folders();
   const args = ["--from", at.step, "--prompt", "We the people", "--temperature", "0"];
-  const alone = await run([...args, ...few]),
-    { code, stdout, stderr } = await command([...args, ...few, "--mesh=tp=2"])
-      .output();
-  assertEquals([code, new TextDecoder().decode(stdout)], [0, alone.out]);
-  assertMatch(new TextDecoder().decode(stderr), /^\[\d+ tokens of prompt, .*\]\n$/);
+  const alone = await run([...args, ...few]);
+  for (const mesh of ["tp=2", "pp=2"]) {
+    const { code, stdout, stderr } = await command([...args, ...few, `--mesh=${mesh}`]).output();
+    assertEquals([code, new TextDecoder().decode(stdout)], [0, alone.out], mesh);
+    assertMatch(new TextDecoder().decode(stderr), /^\[\d+ tokens of prompt, .*\]\n$/);
+  }
 
-  const child = command([...args, "--nproc", "2", "--max-new-tokens", "2000", "--context-length", "4000"]).spawn();
+  const child = command([...args, "--mesh", "pp=2", "--max-new-tokens", "2000", "--context-length", "4000"]).spawn();
   const reader = child.stdout.getReader(), { value } = await reader.read(); // before a line has ended
   child.kill("SIGINT");
   for (let done = false; !done;) ({ done } = await reader.read());

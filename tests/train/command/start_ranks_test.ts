@@ -177,21 +177,25 @@ async function weightsIn(path: string): Promise<{ header: unknown; values: Float
 }
 
 testRanks(
-  "stages of ranks that share sequences and tensors train, validate and export as one process does",
+  "stages of ranks that share sequences and tensors train, validate, write texts and export as one process does",
   async () => {
     await using folder = await temporaryFolder();
     const run = async (name: string, ...ranks: string[]) => {
       const sizes = { "model.n_layers": 2, "training.local_batch_size": 4, "training.steps": 2, "validation.steps": 2 };
-      const args = [...ranks, ...tiny(`${folder.path}/${name}`, sizes), "--validation.enable", "--checkpoint.enable"];
+      const texts = { "metrics.sample_freq": 1, "metrics.sample_prompt": "We", "metrics.sample_tokens": 8 };
+      const keys = tiny(`${folder.path}/${name}`, { ...sizes, ...texts });
+      const args = [...ranks, ...keys, "--validation.enable", "--checkpoint.enable"];
       const save = ["--checkpoint.last_save_model_only", "--checkpoint.last_save_in_hf"];
       const job = new Launcher(script, [...args, ...save]), { code } = await job.ended();
       assertEquals([code, job.err], [0, ""], job.out);
       const weights = await weightsIn(`${folder.path}/${name}/out/checkpoint/step-2/model.safetensors`);
-      return { losses: [...job.out.matchAll(/loss:? +(\d[\d.]*)/g)].map(([, loss]) => Number(loss)), weights };
+      const found = (form: RegExp) => [...job.out.matchAll(form)].map((m) => m[1]);
+      return { losses: found(/loss:? +(\d[\d.]*)/g).map(Number), texts: found(/sample step: +(.*)/g), weights };
     };
     const one = await run("one"), all = await run("all", "--nproc", "8", "--mesh", "pp=2,cp=2,tp=2", "--log-rank", "0");
     assertEquals([one.losses.length, all.losses.length], [6, 6]); // two steps, and two validations told twice
     one.losses.forEach((loss, i) => assert(Math.abs(all.losses[i] - loss) < 2e-3, `${all.losses} and ${one.losses}`));
+    assertEquals([one.texts.length, new Set(one.texts).size, all.texts], [2, 2, one.texts]);
     assertEquals(all.weights.header, one.weights.header);
     const off = one.weights.values.map((x, i) => Math.abs(x - all.weights.values[i])).reduce((a, b) => Math.max(a, b));
     assert(off < 2e-3, `weights are off by ${off}`);

@@ -3,10 +3,13 @@ import { CheckpointError } from "../../../train/checkpoint/error.ts";
 import { load } from "../../../train/checkpoint/load.ts";
 import { openDecoder, type ProgramDecoder } from "../../../train/generate/decoder.ts";
 import { results, testRanks } from "../../native/mpirun.ts";
-import { type Continued, continued } from "./decoder_rank.ts";
+import type { LlamaOptions } from "../../../model/llama.ts";
+import { type Continued, continued, type DecoderCase } from "./decoder_rank.ts";
+import { temporaryFolder } from "../../data/fixture.ts";
 import { distance, fullLogits, randomLlama, sizes, someTokens } from "./weights.ts";
 
 const script = new URL("decoder_rank.ts", import.meta.url);
+const four: LlamaOptions = { numLayers: 4 }, six: LlamaOptions = { numLayers: 6 };
 
 /** Opens one in f64, whose logits are then those. */
 async function exact(weights: Parameters<typeof openDecoder>[0], sequences: number, maxLength: number) {
@@ -116,13 +119,63 @@ Deno.test("weights of another model, and numbers that are no sizes, are refused"
   );
 });
 
-testRanks("ranks that share weights and caches continue as one process does", async () => {
-  const alone = await continued();
-  for (const mesh of [{ tp: 2 }, { dp_shard: 2 }]) {
-    for (const found of await results({ size: 2, script, args: [JSON.stringify(mesh)] }) as unknown as Continued[]) {
-      assertEquals(found.tokens, alone.tokens, JSON.stringify(mesh));
-      assert(distance(found.logits, alone.logits) < 1e-10);
-      assertEquals(found.cacheBytes, "tp" in mesh ? alone.cacheBytes / 2 : alone.cacheBytes);
+/** Cases by the number of ranks, and the part of the caches that a rank may have. */
+const meshes: Readonly<Record<string, readonly (DecoderCase & { readonly cacheParts: readonly number[] })[]>> = {
+  "that share weights and caches": [
+    { mesh: { tp: 2 }, cacheParts: [1 / 2, 1 / 2] },
+    { mesh: { dp_shard: 2 }, cacheParts: [1, 1] },
+  ],
+  "in stages": [
+    { mesh: { pp: 2 }, cacheParts: [1 / 2, 1 / 2] },
+    { mesh: { pp: 2 }, model: { numLayers: 3, tiedEmbeddings: true }, cacheParts: [2 / 3, 1 / 3] },
+    { mesh: { pp: 2 }, steps: 1, cacheParts: [1 / 2, 1 / 2] },
+    { mesh: { pp: 2 }, model: four, steps: 1, pipeline: { schedule: "Interleaved1F1B" }, cacheParts: [1 / 2, 1 / 2] },
+    ...["ZBVZeroBubble", "DualPipeV"].map((schedule) => ({
+      ...{ mesh: { pp: 2 }, model: four, steps: 1, pipeline: { schedule }, cacheParts: [1 / 4, 3 / 4] },
+    })),
+  ],
+  "in stages, of which several are on each of four ranks, or that share weights too": [
+    { mesh: { pp: 4 }, cacheParts: [0, 1 / 2, 1 / 2, 0] }, // the first has the embedding, the last the head
+    { mesh: { pp: 2, tp: 2 }, cacheParts: [1 / 4, 1 / 4, 1 / 4, 1 / 4] },
+    { mesh: { pp: 2, dp_shard: 2 }, cacheParts: [1 / 2, 1 / 2, 1 / 2, 1 / 2] },
+    {
+      mesh: { pp: 4 },
+      model: six,
+      steps: 1,
+      pipeline: { schedule: "Interleaved1F1B" },
+      cacheParts: [1 / 6, 1 / 3, 1 / 3, 1 / 6],
+    },
+    {
+      mesh: { pp: 4 },
+      model: six,
+      steps: 1,
+      pipeline: { schedule: "ZBVZeroBubble" },
+      cacheParts: [0, 1 / 3, 1 / 3, 1 / 3],
+    },
+    { mesh: { pp: 2, tp: 2 }, steps: 1, cacheParts: [1 / 4, 1 / 4, 1 / 4, 1 / 4] },
+    { mesh: { pp: 2, dp_shard: 2 }, steps: 2, cacheParts: [1 / 2, 1 / 2, 1 / 2, 1 / 2] },
+  ],
+};
+
+for (const [name, cases] of Object.entries(meshes)) {
+  testRanks(`ranks ${name} continue as one process does, over weights of their own and between steps`, async () => {
+    const size = cases[0].cacheParts.length;
+    await using folder = await temporaryFolder();
+    await results({ size, script, args: [JSON.stringify(cases), folder.path] });
+    const ranks = Array.from({ length: size }, (_, rank): readonly (readonly Continued[])[] => {
+      return JSON.parse(Deno.readTextFileSync(`${folder.path}/${rank}`));
+    });
+    for (const [i, run] of cases.entries()) {
+      const alone = await continued(run), { cacheParts, ...about } = run;
+      for (const [rank, found] of ranks.entries()) {
+        const what = `rank ${rank} of ${JSON.stringify(about)}`;
+        assertEquals(found[i].map((c) => c.tokens), alone.map((c) => c.tokens), what);
+        const off = found[i].map((c, step) => distance(c.logits, alone[step].logits));
+        assert(Math.max(...off) < 1e-10, `${what}: logits are off by ${off}`);
+        assertEquals(found[i][0].cacheBytes, Math.round(alone[0].cacheBytes * cacheParts[rank]), what);
+      }
+      const moved = alone.slice(1).map((c, step) => distance(c.logits, alone[step].logits));
+      assert(moved.every((by) => by > 1e-3), `${JSON.stringify(about)}: a step changes nothing: ${moved}`);
     }
-  }
-});
+  });
+}

@@ -2,6 +2,12 @@ import { assert, assertEquals } from "@std/assert";
 import { fullPrecision } from "../../../graph/passes/precision.ts";
 import { compileGraphs } from "../../../train/compile.ts";
 import { generationGraphs, generationName, quickest, tokenCounts } from "../../../train/generate/graphs.ts";
+import { touchedStates } from "../../../graph/edit.ts";
+import { verify } from "../../../graph/verify.ts";
+import { parameterStates } from "../../../model/module.ts";
+import { cutStages } from "../../../parallel/pipeline/cut_stages.ts";
+import { stagesOf } from "../../../parallel/pipeline/stages.ts";
+import { traceMicrobatch } from "../../../train/step.ts";
 import { randomLlama } from "./weights.ts";
 
 Deno.test("there is no graph for more tokens than there is room for, but always one for a single token", () => {
@@ -39,5 +45,30 @@ for (const dtype of ["f32", "bf16"] as const) {
       copies = plan.sections.flatMap(({ graph }) => graph.nodes)
         .filter((n) => ["copy", "cast"].includes(n.op) && n.outputs[0].shape.reduce((a, b) => a * b, 1) >= whole);
     assertEquals(copies.map((n) => n.op), []);
+  });
+}
+
+for (const [count, tiedEmbeddings] of [[2, true], [3, false], [5, false]] as const) {
+  Deno.test(`each of ${count} stages reads the parameters that it trains, keeps what its blocks see, and the last one has the logits`, () => {
+    const { model } = randomLlama({ numLayers: 4, tiedEmbeddings });
+    const stages = stagesOf(parameterStates(model, "f64"), { count });
+    const shape = { batch: 2, seqLen: 8, dtype: "f64", globalTokens: 16, stages } as const;
+    const trained = cutStages(traceMicrobatch(model, shape), count).graphs;
+    for (const graph of generationGraphs(model, { sequences: 2, maxLength: 40, dtype: "f64", stages })) {
+      const { graphs, results, down } = cutStages(graph, count);
+      graphs.forEach((stage, i) => {
+        const of = (kind: string, g: typeof stage) => g.states.filter((s) => s.kind === kind).map((s) => s.name).sort();
+        assertEquals(of("parameter", verify(stage)), of("parameter", trained[i]));
+        const blocks = [...new Set(stage.nodes.flatMap((n) => n.block ?? []))];
+        assertEquals(
+          of("cache", stage),
+          blocks.flatMap((b) => [`cache/${b}.attention.keys`, `cache/${b}.attention.values`]),
+        );
+        assertEquals([stage.outputs.length, down[i]?.sent.length ?? 0], [0, 0]);
+        const gives = stage.nodes.some((n) => touchedStates(n).includes(results[0].state.name));
+        assertEquals(gives, i === count - 1);
+      });
+      assertEquals(results.map(({ name, state }) => [name, state.shape]), [["logits", [2, 48]]]);
+    }
   });
 }
