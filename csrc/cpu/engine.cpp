@@ -83,7 +83,7 @@ class CpuProgram : public DeviceProgram {
   void run_stream(uint32_t stream, const Run& run);
   /// The stream's instructions of an action; false where it cannot go on, as the other has stopped.
   bool run_section(uint32_t stream, const Run& run, uint64_t i, const Before& before, titan_profile_record* records);
-  bool may_begin(uint32_t stream, const Instruction& instruction, const titan_action& action, const Before& before) const;
+  bool may_begin(uint32_t stream, const Instruction& instruction, const titan_action& action, const Before& before);
   void run_collective(const Instruction& instruction, uint64_t slot);
 
   const CpuEngine& engine_;
@@ -157,7 +157,7 @@ void CpuProgram::run_stream(uint32_t stream, const Run& run) {
   }
 }
 
-bool CpuProgram::may_begin(uint32_t stream, const Instruction& instruction, const titan_action& action, const Before& before) const {
+bool CpuProgram::may_begin(uint32_t stream, const Instruction& instruction, const titan_action& action, const Before& before) {
   for (uint64_t w = instruction.first_wait; w < instruction.first_wait + instruction.num_waits; w++) {
     const Wait& wait = program_.waits[w];
     const auto has_ended = [&](const Before& then) { return then.on[0] == NEVER || progress_.wait(wait.stream, then.on[wait.stream] + wait.position); };

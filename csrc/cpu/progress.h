@@ -19,10 +19,13 @@ class Progress {
   /// The stream that failed first, or NOBODY.
   int stopped_by() const { return stopped_by_; }
   /// Waits until a stream has done n in all; false where it never will.
-  bool wait(uint32_t stream, uint64_t n) const;
+  bool wait(uint32_t stream, uint64_t n);
 
  private:
+  static_assert(NUM_STREAMS == 2, "each stream has one other that waits for it");
   std::atomic<uint64_t> done_[NUM_STREAMS] = {};  // UINT64_MAX once a stream has stopped
+  // Up to where the other waits for a stream: it is woken there, and not by each instruction on the way.
+  std::atomic<uint64_t> awaited_[NUM_STREAMS] = {};
   std::atomic<int> stopped_by_{NOBODY};
 };
 

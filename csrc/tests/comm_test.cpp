@@ -1,7 +1,12 @@
 // Collectives through shared memory, with threads in the place of processes: the right pieces, sums in the order of the ranks, several tensors
 // at once, and what happens when a rank does not come or comes for something else. Then the events between the streams of a program.
+#ifdef __linux__
+#include <sys/resource.h>
+#endif
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "../comm/collective.h"
@@ -325,6 +330,33 @@ void streams_wait_for_each_other() {
   }
 }
 
+#ifdef __linux__
+/// A stream that waits for much to be done sleeps until then: whoever wakes it in between pays for that, at each instruction.
+void streams_are_woken_once() {
+  cpu::Progress progress;
+  progress.begin();
+  constexpr uint64_t INSTRUCTIONS = 500;
+  const auto sleeps = [] {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nvcsw;
+  };
+  std::atomic<bool> waits{false};
+  std::thread other([&] {
+    const long before = sleeps();
+    waits = true;
+    EXPECT(progress.wait(0, INSTRUCTIONS));
+    EXPECT(sleeps() - before < static_cast<long>(INSTRUCTIONS) / 10);
+  });
+  while (!waits) std::this_thread::yield();
+  for (uint64_t n = 0; n < INSTRUCTIONS; n++) {
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+    progress.advance(0);
+  }
+  other.join();
+}
+#endif
+
 /// Memory of one process as another sees it: here the same process twice.
 void windows_can_be_mapped() {
   Window window(10000);
@@ -386,6 +418,7 @@ int main() {
   a_link_takes_as_long_for_what_comes_as_for_what_goes();
   streams_wait_for_each_other();
 #ifdef __linux__
+  streams_are_woken_once();
   windows_can_be_mapped();
   only_the_memory_that_is_meant_is_mapped();
 #endif

@@ -125,9 +125,10 @@ export function verifyMessages(schedule: MessageSchedule): void {
 }
 
 /** Rows of exchanges: what is sent between two ranks at one point of both their orders is one exchange.
+ * @param options what things take; of exchanges that ranks may do in any order, they do those first whose message is there first.
  * @throws {ScheduleError} as {@linkcode verifyMessages}. */
-export function exchangeRows(schedule: MessageSchedule): ExchangeRow[] {
-  return meet(schedule);
+export function exchangeRows(schedule: MessageSchedule, options: SimulateOptions = {}): ExchangeRow[] {
+  return meet(schedule, options);
 }
 
 /** Where an end is. */
@@ -167,31 +168,43 @@ function endsOf(schedule: MessageSchedule): Map<string, EndPlace> {
   return ends;
 }
 
-function meet(schedule: MessageSchedule): (Action | Exchange)[][] {
+/** Rows in which exchanges stand in an order that all ranks share. Of those that ranks have come to, the one that is made first goes first,
+ * and of several that are made at one time the one that is read first: else its reader would wait for a message of somebody else. */
+function meet(schedule: MessageSchedule, options: SimulateOptions = {}): (Action | Exchange)[][] {
   const { rows, rankOf } = schedule, ends = endsOf(schedule);
-  verifySchedule({ ...schedule, rows: rows.map((row) => row.map((cell) => isMessageEnd(cell) ? null : cell)) });
+  const computed = { ...schedule, rows: rows.map((row) => row.map((cell) => isMessageEnd(cell) ? null : cell)) };
+  verifySchedule(computed);
   verifyEnds(schedule, ends);
+  const spans = new Map(simulate(computed, options).spans.flat().map((span) => [readText(span.action), span]));
   const out = rows.map((): (Action | Exchange)[] => []), next = rows.map(() => 0);
   /** Ends of the batch that a rank has come to, which still wait for their other ends. */
   const open = rows.map(() => new Set<string>());
-  const queue = rows.map((_, rank) => rank).toReversed();
-  while (queue.length > 0) {
-    const rank = queue.pop()!, row = rows[rank];
-    for (; next[rank] < row.length; next[rank]++) {
+  /** Messages both of whose ranks have come to them. */
+  const ready: { message: Message; ranks: readonly [number, number]; made: number; read: number }[] = [];
+  const goOn = (rank: number) => {
+    for (const row = rows[rank]; next[rank] < row.length; next[rank]++) {
       const cell = row[next[rank]];
       if (isMessageEnd(cell)) {
         const message = messageOf(cell), other = rankOf[cell.stage === message.from ? message.to : message.from];
-        const key = messageText(message);
-        if (!open[other].delete(key)) {
-          open[rank].add(key);
-          continue;
-        }
-        addMessage(out, message, [Math.min(rank, other), Math.max(rank, other)]);
-        if (open[other].size === 0) queue.push(other);
+        open[rank].add(messageText(message));
+        if (!open[other].has(messageText(message))) continue;
+        const made = spans.get(readText({ ...readerOf(message), stage: message.from }))!.end;
+        const read = spans.get(readText(readerOf(message)))!.start;
+        ready.push({ message, ranks: [Math.min(rank, other), Math.max(rank, other)], made, read });
       } else if (cell !== null) {
         if (open[rank].size > 0) break;
         out[rank].push(...actionsOf(cell));
       }
+    }
+  };
+  rows.forEach((_, rank) => goOn(rank));
+  while (ready.length > 0) {
+    const first = ready.reduce((a, b) => b.made < a.made || (b.made === a.made && b.read < a.read) ? b : a);
+    ready.splice(ready.indexOf(first), 1);
+    addMessage(out, first.message, first.ranks);
+    for (const rank of first.ranks) {
+      open[rank].delete(messageText(first.message));
+      if (open[rank].size === 0) goOn(rank);
     }
   }
   const stuck = open.findIndex((keys) => keys.size > 0);

@@ -61,7 +61,7 @@ export function hasHalves({ rows }: Pick<Schedule, "rows">): boolean {
 /** By rank: what it does for a schedule that says what is computed. Messages are placed by the times that are given.
  * @throws {ScheduleError} when the schedule cannot run. */
 export function rankActions(schedule: Schedule, options: SimulateOptions = {}): RankActions[] {
-  return actionsByRank(exchangeRows(placeMessages(schedule, options)), schedule.rankOf, hasHalves(schedule));
+  return actionsByRank(exchangeRows(placeMessages(schedule, options), options), schedule.rankOf, hasHalves(schedule));
 }
 
 /** By rank: what it does for rows of exchanges.

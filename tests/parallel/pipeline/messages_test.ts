@@ -70,6 +70,40 @@ Deno.test("of messages that are made at one time, a rank exchanges those first t
   assert(sameTime > 20, `${sameTime}`);
 });
 
+Deno.test("a rank that comes to several exchanges at once has that first which its next action waits for", () => {
+  let several = 0;
+  for (const { name, stagesPerRank: needs } of SCHEDULES) {
+    const schedule = namedSchedule(name, { ranks: 4, stagesPerRank: needs === "one" ? 1 : 2, microbatches: 8 });
+    const ends = new Map(simulate(schedule).spans.flat().map(({ action, end }) => [actionText(action), end]));
+    for (const [rank, row] of exchangeRows(placeMessages(schedule)).entries()) {
+      // What is received between two actions, by when it is made, and how many actions later it is read.
+      const received = (at: number) => {
+        const step = row[at];
+        if (!isExchange(step)) return [];
+        return step.messages.filter(({ to }) => schedule.rankOf[to] === rank).map(({ what, from, to, microbatch }) => {
+          const kinds = what === "activation" ? "F" : "BI";
+          const named = (stage: number) => [...kinds].map((kind) => `${stage}${kind}${microbatch}`);
+          const made = named(from).map((text) => ends.get(text)).find((end) => end !== undefined)!;
+          const reads = (other: typeof step | (typeof row)[number]) =>
+            !isExchange(other) && named(to).includes(actionText(other));
+          return { made, read: row.findIndex(reads) };
+        });
+      };
+      for (let at = 0; at < row.length; at++) {
+        if (!isExchange(row[at]) || at > 0 && isExchange(row[at - 1])) continue;
+        const batch: { made: number; read: number }[] = [];
+        for (let i = at; i < row.length && isExchange(row[i]); i++) batch.push(...received(i));
+        for (const [i, next] of batch.slice(1).entries()) {
+          if (next.made !== batch[i].made) continue;
+          several++;
+          assert(batch[i].read <= next.read, `${name}, rank ${rank}: ${JSON.stringify(batch)}`);
+        }
+      }
+    }
+  }
+  assert(several > 20, `${several}`);
+});
+
 Deno.test("what two ranks send each other at one point is one exchange, the same on both", () => {
   const schedule = from(
     "0F0 0SEND_F0 0RECV_B0 0B0",
