@@ -188,6 +188,9 @@ export function runningMean(weight) {
   };
 }
 
+/** Keys that say where files lie, which is no difference between runs. */
+const PLACES = ["job.config_file", "job.dump_folder"];
+
 /** The keys in which runs differ, with the value of each. */
 export function differences(runs) {
   const flat = runs.map(({ header }) =>
@@ -199,7 +202,7 @@ export function differences(runs) {
   );
   const names = [...new Set(flat.flatMap((keys) => [...keys.keys()]))];
   return names.map((name) => [name, ...flat.map((keys) => keys.get(name) ?? "")])
-    .filter(([name, ...values]) => name !== "job.config_file" && new Set(values).size > 1);
+    .filter(([name, ...values]) => !PLACES.includes(name) && new Set(values).size > 1);
 }
 
 /** A whole number with its thousands. */

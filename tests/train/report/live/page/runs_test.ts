@@ -86,7 +86,11 @@ Deno.test("what a run is doing is told by its end, by its server, and by how lon
 Deno.test("runs differ in keys, not in where their file lies", () => {
   const [a, b] = [1, 2].map((lr) => {
     const one = run(10);
-    one.add({ begin: { config: { optimizer: { lr }, job: { config_file: `${lr}.toml` }, debug: { seed: 0 } } } });
+    one.add({
+      begin: {
+        config: { optimizer: { lr }, job: { config_file: `${lr}.toml`, dump_folder: `${lr}` }, debug: { seed: 0 } },
+      },
+    });
     return one;
   });
   assertEquals(differences([a, b]), [["optimizer.lr", "1", "2"]]);
