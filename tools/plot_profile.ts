@@ -1,6 +1,6 @@
 /**
  * Draws recorded steps one below the other, on one scale of time: `plot_profile.ts SVG TITLE "STEP=TRACE_JSON"...`. Of each trace
- * it shows what rank 0 did: kernels in the upper row, collectives in the lower one. A step of the picture in README.md is recorded by
+ * it shows what rank 0 did: kernels in the upper row, and where there are any, collectives in the lower one. A step of the picture in README.md is recorded by
  *
  *     npx -y deno task train --nproc 2 --mesh dp_shard=2 --device.threads 1 --comm.simulate "1GB/s,5us" --model.dim 512 \
  *       --model.n_layers 8 --model.n_heads 8 --model.ffn_hidden_dim 1376 --model.vocab_size 8192 --training.seq_len 512 \
@@ -53,7 +53,7 @@ export function instructionsOf(trace: string): Instruction[] {
   }));
 }
 
-const [width, left, right, head, panelHeight, rowHeight] = [960, 72, 944, 72, 92, 24];
+const [width, left, right, head, rowHeight, gap] = [960, 72, 944, 72, 24, 2];
 const colors: Readonly<Record<string, string>> = {
   forward: "#1f6feb",
   backward: "#d1570b",
@@ -85,12 +85,16 @@ export function profileSvg(title: string, panels: readonly Panel[]): string {
     parts.push(`<rect x="${at}" y="46" width="12" height="12" fill="${colors[name]}"/>`, label(at + 18, 57, name));
     at += 18 + 7.5 * name.length + 22;
   }
+  const rows = panels.some(({ instructions }) => instructions.some(({ stream }) => stream === 1))
+    ? ["compute", "comm"]
+    : ["compute"];
+  const panelHeight = 40 + rows.length * (rowHeight + gap);
   panels.forEach(({ title, instructions }, i) => {
     const top = head + i * panelHeight;
     parts.push(label(left, top + 24, title, 'font-weight="600"'));
     parts.push(label(right, top + 24, summary(instructions), 'text-anchor="end"'));
-    ["compute", "comm"].forEach((name, stream) => {
-      const y = top + 34 + stream * (rowHeight + 2);
+    rows.forEach((name, stream) => {
+      const y = top + 34 + stream * (rowHeight + gap);
       parts.push(label(left - 8, y + 16, name, 'text-anchor="end" font-size="12"'));
       parts.push(`<rect x="${left}" y="${y}" width="${right - left}" height="${rowHeight}" fill="#f3f5f7"/>`);
       for (const run of runsOf(instructions.filter((j) => j.stream === stream), total / (right - left) / 2)) {
@@ -131,6 +135,7 @@ function runsOf(instructions: readonly Instruction[], gap: number): Run[] {
 
 function summary(instructions: readonly Instruction[]): string {
   const { all, exposed } = commMs([{ instructions }]), ms = Math.max(...instructions.map((i) => i.endNs)) / 1e6;
+  if (all === 0) return `${ms.toFixed(0)} ms`;
   const share = (100 * (1 - exposed / all)).toFixed(0);
   return `${ms.toFixed(0)} ms; collectives ${all.toFixed(0)} ms, ${share} % of it beside kernels`;
 }

@@ -69,3 +69,9 @@ Deno.test("steps of one picture have one scale", () => {
   const widths = boxes(profileSvg("", [step("a", 50), step("b", 100)])).filter(([color]) => color === "#1f6feb");
   assertEquals(widths, [["#1f6feb", "72.0", "436.0"], ["#1f6feb", "72.0", "872.0"]]);
 });
+
+Deno.test("a step of one process has no row for collectives, and says nothing of them", () => {
+  const svg = profileSvg("alone", [{ title: "one step", instructions: [instruction("gemm", "output", [0, 20])] }]);
+  assertEquals(boxes(svg), [["#f3f5f7", "72", "872"], ["#1f6feb", "72.0", "872.0"]]);
+  assertStringIncludes(svg, ">20 ms<");
+});
