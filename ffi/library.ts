@@ -54,9 +54,14 @@ function openOrBuild(): Library {
 }
 
 const FILE = `libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
-/** Where this package lies: a checkout, a server, or in a program that `deno compile` made. */
+/** Where this package lies: a checkout, a server, npm's folder, or in a program that `deno compile` made. */
 const PACKAGE = new URL("../", import.meta.url);
-const isServed = PACKAGE.protocol !== "file:";
+/** The package for npm is JavaScript. */
+const isOfNpm = import.meta.url.endsWith(".js");
+/** Is this a checkout, which has its library in a folder of its own? */
+export const IS_CHECKOUT: boolean = PACKAGE.protocol === "file:" && !isOfNpm;
+/** How the command line is called where this is no checkout. */
+export const COMMAND: string = isOfNpm ? "npx titan" : `deno run -A ${PACKAGE}mod.ts`;
 
 /** Where to look, in order. A TITAN_LIB that is set is the only place: what it names is used or refused.
  * @param isCompiled is this a program that `deno compile` made? */
@@ -65,8 +70,8 @@ export function candidates(isCompiled: boolean = Deno.build.standalone): Candida
   if (path) return [{ name, path }];
   const isReadable = Deno.permissions.querySync({ name: "env", variable: name }).state === "granted";
   const asked = { name, reason: isReadable ? "not set" : "not looked at, for want of --allow-env=TITAN_LIB" };
-  if (isCompiled) return [asked, besideProgram(), inUserCache()];
-  return [asked, isServed ? inUserCache() : inCheckout()];
+  if (isCompiled) return [asked, { ...inCheckout(), name: "this program itself" }, besideProgram(), inUserCache()];
+  return [asked, IS_CHECKOUT ? inCheckout() : inUserCache()];
 }
 
 function inCheckout(): Candidate {
@@ -106,7 +111,7 @@ function has(path: string): boolean {
 /** May this program build a library? A checkout's is built by its tasks. */
 function mayBuild(): boolean {
   const mayRun = () => Deno.permissions.querySync({ name: "run", command: Deno.execPath() }).state === "granted";
-  return isServed && !Deno.build.standalone && userFolder() !== undefined && mayRun();
+  return !IS_CHECKOUT && !Deno.build.standalone && userFolder() !== undefined && mayRun();
 }
 
 /** Another process builds: this one waits, and what that one prints is seen. */
@@ -136,12 +141,17 @@ export function openFirst(candidates: readonly Candidate[]): Library {
       "Cannot open the native library libtitan",
       ...reasons.map((reason) => `  - ${reason}`),
       `  expected: a library with ABI version ${ABI_VERSION} at one of these places`,
-      `  fix: ${
-        isServed ? `run \`deno run -A ${PACKAGE}mod.ts setup\`` : "run `deno task build` in a checkout"
-      }, or set ` +
+      `  fix: ${howToGet()}, or set ` +
       "TITAN_LIB to the library's path and run with `--allow-env=TITAN_LIB --allow-ffi=PATH` (`deno task train` allows build/ only)",
     ].join("\n"),
   );
+}
+
+function howToGet(): string {
+  if (Deno.build.standalone) {
+    return `compile with \`--include build/${FILE}\` of a checkout, or put that file beside the program`;
+  }
+  return IS_CHECKOUT ? "run `deno task build` in a checkout" : `run \`${COMMAND} setup\``;
 }
 
 function open(path: string): Library {

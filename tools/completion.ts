@@ -47,11 +47,13 @@ _titan() {
   case \${COMP_WORDS[0]##*/} in
     run_train.sh) command=train ;;
     titan) ((COMP_CWORD > 1)) && command=\${COMP_WORDS[1]} ;;
-    *) # npx -y deno task NAME, or deno task NAME
-      for ((i = 1; i < COMP_CWORD - 1; i++)); do
-        [[ \${COMP_WORDS[i]} == task ]] && command=\${COMP_WORDS[i+1]} && break
+    *) # npx -y deno task NAME, deno task NAME, or npx titan NAME
+      for ((i = 1; i < COMP_CWORD; i++)); do
+        [[ \${COMP_WORDS[i]} == task || \${COMP_WORDS[i]} == titan ]] || continue
+        ((i < COMP_CWORD - 1)) && command=\${COMP_WORDS[i+1]}
+        break
       done
-      [[ -z $command ]] && return ;;
+      ((i == COMP_CWORD)) && return ;;
   esac
   COMPREPLY=()
   if [[ -z $command ]]; then
@@ -89,8 +91,8 @@ ${lines.join("\n")}
 
 const USAGE = `Usage: deno run -A mod.ts completion ${SHELLS.join("|")}
 
-Prints what a shell reads to complete commands, keys and their values: of ./run_train.sh, of deno task and npx -y deno task, and of titan,
-where that is an alias of deno run -A .../mod.ts.
+Prints what a shell reads to complete commands, keys and their values. It completes ./run_train.sh, what follows the word task or titan of
+deno and npx, and titan where that is a program or an alias.
 
   bash    source <(npx -y deno run -A mod.ts completion bash)
   zsh     autoload -U bashcompinit && bashcompinit && source <(npx -y deno run -A mod.ts completion zsh)

@@ -1,10 +1,10 @@
 /**
- * Makes this machine ready for a package that comes from a server: builds the native library from the package's own sources in a folder of
+ * Makes this machine ready for a package that comes from a server or from npm: builds the native library from the package's own sources in a folder of
  * the user's cache, where `ffi/library.ts` finds it, and writes nothing elsewhere. A program's first use runs this file, which installs
  * nothing; the command `setup` runs it too, and may. In a checkout that command does what `deno task setup` does.
  * @module
  */
-import { userFolder } from "../ffi/library.ts";
+import { COMMAND, IS_CHECKOUT, userFolder } from "../ffi/library.ts";
 import { NATIVE_SOURCES } from "../ffi/native_sources.ts";
 import { TREE } from "./build.ts";
 import { isUnwritable } from "./keep_deno.ts";
@@ -15,7 +15,7 @@ const USAGE = "Usage: setup [--again] [--mpi] [--gloo]\n" +
   "  builds the native library for this machine, where that has not been done; --again looks anew at what is installed,\n" +
   "  --mpi and --gloo also make ready for runs of several processes";
 
-/** Builds what an address serves. What changes from one version of the package to the next is in the folder's name.
+/** Builds the sources at an address. What changes from one version of the package to the next is in the folder's name.
  * @throws {StepError} that says what is missing, or failed. */
 export async function install(address: URL, args: readonly string[], mayInstall: boolean): Promise<void> {
   const folder = userFolder();
@@ -29,7 +29,7 @@ export async function install(address: URL, args: readonly string[], mayInstall:
     lock.lockSync(true); // programs that start together fetch and build once
     await Promise.all(NATIVE_SOURCES.map((path) => fetchSource(new URL(path, address), `${folder}/${path}`)));
     Deno.chdir(folder);
-    await setup({ ...setupOptions(args), mayInstall, anew: `deno run -A ${address}mod.ts setup --again` });
+    await setup({ ...setupOptions(args), mayInstall, anew: `${COMMAND} setup --again` });
     // What CMake leaves is many times the library, and this version is not built again.
     await Deno.remove(TREE, { recursive: true }).catch(() => {});
   } catch (error) {
@@ -56,14 +56,14 @@ async function fetchSource(url: URL, path: string): Promise<void> {
 /** The command `setup`.
  * @returns the exit code. */
 export async function run(args: readonly string[], mayInstall = true): Promise<number> {
-  const unknown = args.find((arg) => !["--again", "--mpi", "--gloo"].includes(arg)),
-    root = new URL("../", import.meta.url);
+  const unknown = args.find((arg) => !["--again", "--mpi", "--gloo"].includes(arg));
+  const root = new URL("../", import.meta.url);
   if (unknown !== undefined) {
     (unknown === "--help" ? console.log : console.error)(USAGE);
     return unknown === "--help" ? 0 : 1;
   }
   try {
-    if (root.protocol === "file:") {
+    if (IS_CHECKOUT) {
       Deno.chdir(root);
       await setup({ ...setupOptions(args), mayInstall });
     } else {

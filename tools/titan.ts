@@ -1,6 +1,7 @@
 /** All commands by one name: `deno run -A mod.ts COMMAND ...`. Each is loaded when it is asked for.
  * @module */
 import { closest } from "fastest-levenshtein";
+import { IS_CHECKOUT } from "../ffi/library.ts";
 import { runCommand } from "./tool.ts";
 
 /** A command. */
@@ -55,10 +56,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   bench: {
     about: "compares training speed with PyTorch, in a checkout: bench --help",
     run: async (args) => {
-      const bench = new URL("../bench/bench.ts", import.meta.url);
-      const options = { args: ["run", "-A", bench.href, ...args] },
-        { code } = await new Deno.Command(Deno.execPath(), options)
-          .spawn().status;
+      if (!IS_CHECKOUT) {
+        console.error(
+          "error: There is no bench in the package\n  expected: a checkout\n  fix: npx -y deno task bench, in one",
+        );
+        return 1;
+      }
+      const bench = new URL("../bench/bench.ts", import.meta.url).href;
+      const { code } = await new Deno.Command(Deno.execPath(), { args: ["run", "-A", bench, ...args] }).spawn().status;
       return code;
     },
   },

@@ -41,14 +41,16 @@ Deno.test("without a library the error lists every place and why it is not used"
   ]);
 });
 
-Deno.test("a compiled program looks beside itself, then into the user's cache; a file's package into its checkout alone", () => {
+Deno.test("a compiled program looks into itself, beside itself, then into the user's cache; a file's package into its checkout alone", () => {
   const places = (isCompiled: boolean) => candidates(isCompiled).slice(1).map(({ name, path }) => [name, path]);
+  const own = fromFileUrl(new URL("../../build/libtitan.so", import.meta.url));
   const cached = `${userFolder()}/build/libtitan.so`, beside = Deno.execPath().replace(/[^/]*$/, "libtitan.so");
-  assertEquals(places(true), [["the folder of this program", beside], ["the user's cache", cached]]);
-  assertEquals(places(false), [[
-    "the checkout's build folder",
-    fromFileUrl(new URL("../../build/libtitan.so", import.meta.url)),
-  ]]);
+  assertEquals(places(true), [
+    ["this program itself", own],
+    ["the folder of this program", beside],
+    ["the user's cache", cached],
+  ]);
+  assertEquals(places(false), [["the checkout's build folder", own]]);
 });
 
 Deno.test("a library of another version is refused by its version, though it lacks our functions", async () => {

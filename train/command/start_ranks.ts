@@ -11,8 +11,17 @@ import { isFile } from "../weights/weight_files.ts";
 import { type Config, type LogRanks, meshOf, readLogRanks } from "../config/config.ts";
 
 /** Number of ranks of a run: of those that this process is one of, else of those that are asked for, else one.
+ * @param isCompiled is this a program that `deno compile` made, which cannot start itself as a rank?
  * @throws {LaunchError} where both differ. */
-export function numRanks(found: number | undefined, asked: number | undefined): number {
+export function numRanks(
+  found: number | undefined,
+  asked: number | undefined,
+  isCompiled: boolean = Deno.build.standalone,
+): number {
+  if (isCompiled && found === undefined && asked !== undefined && asked > 1) {
+    const fix = `mpirun -n ${asked} PROGRAM, with the same arguments but --nproc`;
+    throw new LaunchError(`A compiled program starts no ranks, here ${asked}`, "a launcher that starts them", fix);
+  }
   if (asked !== undefined && found !== undefined && asked !== found) {
     const fix = "delete --nproc, which is for a process that nobody started with others";
     throw new LaunchError(`--nproc ${asked}, but this is one of ${found} ranks`, "the same", fix);

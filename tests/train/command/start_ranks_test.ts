@@ -26,6 +26,11 @@ Deno.test("the number of ranks is what there are, or else what is asked for", ()
   assertThrows(() => numRanks(4, 2), LaunchError, "--nproc 2, but this is one of 4 ranks");
 });
 
+Deno.test("a compiled program is one of the ranks that a launcher starts, and starts none", () => {
+  assertEquals([numRanks(2, undefined, true), numRanks(2, 2, true), numRanks(undefined, 1, true)], [2, 2, 1]);
+  assertThrows(() => numRanks(undefined, 2, true), LaunchError, "fix: mpirun -n 2 PROGRAM");
+});
+
 Deno.test("ranks that there are not cannot be shown", () => {
   assertEquals([shownRanks([0, 3], 4), shownRanks("all", 4), shownRanks(undefined, 4)], [[0, 3], "all", [0]]);
   assertThrows(() => shownRanks([0, 4], 4), LaunchError, "--log-rank 0,4\n  expected: ranks from 0 to 3");
