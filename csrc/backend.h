@@ -93,7 +93,7 @@ struct Kernel {
   /// attribute values, scratch size.
   /// `data` is a made-up address here: of the right alignment, equal for equal places, never to be followed.
   std::string (*check)(const Call&);
-  /// Runs on the executor thread; may open OpenMP regions of `call.threads`; never allocates, never throws.
+  /// Runs on the executor thread; may open parallel regions of `call.threads`; never allocates, never throws.
   void (*run)(const Call&);
   /// Optional, with `prepare`: how many bytes a call needs for what all its runs have in common.
   uint64_t (*state_bytes)(const Call&) = nullptr;

@@ -74,6 +74,8 @@ export const NATIVE_SOURCES: readonly string[] = [
   "csrc/cpu/ops/top_k.cpp",
   "csrc/cpu/packing.h",
   "csrc/cpu/parallel.h",
+  "csrc/cpu/pool.cpp",
+  "csrc/cpu/pool.h",
   "csrc/cpu/product.cpp",
   "csrc/cpu/product.h",
   "csrc/cpu/progress.cpp",

@@ -13,6 +13,7 @@
 #include "../clock.h"
 #include "../failure.h"
 #include "../limits.h"
+#include "parallel.h"
 
 namespace titan::cpu {
 namespace {
@@ -76,18 +77,16 @@ Arena::~Arena() {
 
 void Arena::touch(int threads) {
   const auto blocks = static_cast<int64_t>((bytes_ + HUGE_PAGE - 1) / HUGE_PAGE);
-#pragma omp parallel num_threads(threads)
-  {
+  for_each(threads, threads, [&](int64_t thread) {
     HugePages huge;
-#pragma omp for schedule(static)
-    for (int64_t block = 0; block < blocks; block++) {
+    for (int64_t block = blocks * thread / threads; block < blocks * (thread + 1) / threads; block++) {
       const uint64_t begin = static_cast<uint64_t>(block) * HUGE_PAGE, end = std::min(begin + HUGE_PAGE, mapped_bytes_);
       volatile char* data = data_;
       data[begin] = 0;
       if (!owns_ && end - begin == HUGE_PAGE) huge.ask(data_ + begin);
       for (uint64_t at = begin + PAGE; at < end; at += PAGE) data[at] = 0;
     }
-  }
+  });
 }
 
 uint64_t Arena::huge_bytes() const {

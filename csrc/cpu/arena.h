@@ -14,7 +14,7 @@ class Arena {
   char* data() const { return data_; }
   /// Leaves the memory to the process until its end.
   void keep() { owns_ = false; }
-  /// Writes to every page from the OpenMP team of the calling thread, so that no step pays for page faults.
+  /// Writes to every page from the team of the calling thread, so that no step pays for page faults.
   void touch(int threads);
   /// How much of it the system has put into huge pages; 0 where it does not say.
   uint64_t huge_bytes() const;

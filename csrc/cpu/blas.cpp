@@ -1,11 +1,10 @@
 #include "blas.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstdlib>
 
 #include "../failure.h"
+#include "parallel.h"
 
 namespace titan::cpu {
 
@@ -19,6 +18,7 @@ void cblas_dgemm(int order, int trans_a, int trans_b, int m, int n, int k, doubl
 #ifdef TITAN_OPENBLAS
 char* openblas_get_config(void);
 int openblas_get_parallel(void);  // 0 sequential, 1 its own threads, 2 OpenMP
+void openblas_set_num_threads(int threads);
 #endif
 }
 constexpr bool HAS_BLAS = true;
@@ -42,14 +42,24 @@ template <class real, class Gemm> void call_cblas(const Product& p, Gemm gemm) {
 }
 }  // namespace
 
-void multiply_blas(const Product& product, int threads) {
+void multiply_blas(const Product& product, [[maybe_unused]] int threads) {
+#if defined(_OPENMP)
   if (!omp_in_parallel()) omp_set_num_threads(threads);
+#elif defined(TITAN_OPENBLAS)
+  openblas_set_num_threads(threads);
+#endif
   if (product.c.dtype == DType::f64) call_cblas<double>(product, cblas_dgemm);
   else call_cblas<float>(product, cblas_sgemm);
 }
 
 #ifdef TITAN_OPENBLAS
-bool blas_nests() { return openblas_get_parallel() != 1; }
+bool blas_nests() {
+#ifdef _OPENMP
+  return openblas_get_parallel() != 1;
+#else
+  return openblas_get_parallel() == 0;  // OpenMP's threads know nothing of ours
+#endif
+}
 namespace {
 std::string blas_name() {
   const char* const threading[] = {" (sequential)", " (own threads)", " (OpenMP)"};

@@ -1,4 +1,4 @@
-// The engine of CPUs: kernels run on the OpenMP team of the executor's thread, on memory of this process.
+// The engine of CPUs: kernels run on the team of the executor's thread, on memory of this process.
 #pragma once
 #include <string>
 

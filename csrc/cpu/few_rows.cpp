@@ -1,9 +1,8 @@
 // The product of few rows with a matrix whose columns lie in one piece each, such as the weights of a layer when tokens are decoded. It is bound by
 // reading B once: each thread goes through its columns from front to back, where the processor's own prefetch follows, and nothing is packed.
 // A column is multiplied with all rows while it is in registers; the rows stay in L1 or L2. With 16 rows, packing is as fast.
-#include <omp.h>
-
 #include "packing.h"
+#include "parallel.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -52,9 +51,8 @@ template <class Math, int M> void multiply_columns(const Product& p, Span column
 template <class Math, int... M> void multiply(const Product& p, int threads, std::integer_sequence<int, M...>) {
   constexpr void (*by_rows[])(const Product&, Span) = {multiply_columns<Math, M + 1>...};
   const auto multiply_columns = by_rows[p.M - 1];
-  if (threads == 1 || omp_in_parallel()) return multiply_columns(p, {0, p.N});
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int i = 0; i < threads; i++) multiply_columns(p, part({0, p.N}, 64 / int64_t(sizeof(typename Math::sum)), i, threads));
+  if (threads == 1 || in_parallel()) return multiply_columns(p, {0, p.N});
+  for_each(threads, threads, [&](int64_t i) { multiply_columns(p, part({0, p.N}, 64 / int64_t(sizeof(typename Math::sum)), i, threads)); });
 }
 
 }  // namespace

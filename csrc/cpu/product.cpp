@@ -3,11 +3,10 @@
 // all in registers, run down the depth. Packing makes rows of any stride and storage alike and keeps them from meeting in the same cache sets.
 #include "product.h"
 
-#include <omp.h>
-
 #include <new>
 
 #include "packing.h"
+#include "parallel.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -246,13 +245,12 @@ template <class Math> int threads_across(const Product& p, int threads) {
 }
 
 template <class Math> void multiply(const Product& p, int threads) {
-  if (threads == 1 || omp_in_parallel()) return multiply_rectangle<Math>(p, {0, p.M}, {0, p.N});
+  if (threads == 1 || in_parallel()) return multiply_rectangle<Math>(p, {0, p.M}, {0, p.N});
   const int across = threads_across<Math>(p, threads), down = threads / across;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int i = 0; i < threads; i++) {
+  for_each(threads, threads, [&](int64_t i) {
     const Span rows = part({0, p.M}, 1, i / across, down), columns = part({0, p.N}, PANEL<Math>, i % across, across);
     if (rows.size() && columns.size()) multiply_rectangle<Math>(p, rows, columns);
-  }
+  });
 }
 
 }  // namespace

@@ -14,6 +14,8 @@
 #include <utility>
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include <arm_neon.h>
 #endif
 
 #include "../backend.h"
@@ -107,10 +109,12 @@ TITAN_INLINE vec<float> widen(halves h) {
   return (vec<float>)(__builtin_convertvector(h, words) << 16);
 #endif
 }
-/// Rounds to bf16. The processor's own instruction takes denormals (below 2^-126) for zero; integer arithmetic keeps them.
+/// Rounds to bf16. AVX512-BF16's instruction takes denormals (below 2^-126) for zero; arm64's and integer arithmetic keep them.
 TITAN_INLINE halves narrow(vec<float> x) {
 #if defined(__AVX512BF16__)
   return (halves)_mm512_cvtneps_pbh((__m512)x);
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+  return (halves)vreinterpret_u16_bf16(vcvt_bf16_f32((float32x4_t)x));
 #elif defined(__AVX2__) && !defined(__AVX512F__)
   const __m256i w = (__m256i)(rounded_words(x) >> 16);
   return (halves)_mm_packus_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
@@ -122,7 +126,7 @@ TITAN_INLINE halves narrow(vec<float> x) {
 template <class real>
 TITAN_INLINE vec<real> round_bf16(vec<real> x) {
   if constexpr (sizeof(real) == 4) {
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
     return widen(narrow(x));
 #else
     return (vec<real>)(rounded_words(x) & 0xffff0000);
@@ -257,11 +261,11 @@ TITAN_INLINE V smaller(V a, V b) {
 }
 template <class V>
 TITAN_INLINE V maximum(V a, V b) {  // NaN where either is NaN
-  return (a > b) | (a != a) ? a : b;
+  return ((a > b) | (a != a)) ? a : b;
 }
 template <class V>
 TITAN_INLINE V minimum(V a, V b) {
-  return (a < b) | (a != a) ? a : b;
+  return ((a < b) | (a != a)) ? a : b;
 }
 template <class V, size_t... I>
 TITAN_INLINE V zip_low(V a, V b, std::index_sequence<I...>) {

@@ -1,4 +1,4 @@
-// The OpenMP threads of a CPU's executor: how many, and on which processors they run.
+// The threads of a CPU's executor, OpenMP's or those of pool.h: how many, and on which processors they run.
 #pragma once
 #ifdef __linux__
 #include <sched.h>

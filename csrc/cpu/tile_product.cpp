@@ -3,11 +3,10 @@
 #include "product.h"
 #include "tiles.h"
 #if defined(__AMX_BF16__)
-#include <omp.h>
-
 #include <new>
 
 #include "packing.h"
+#include "parallel.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -178,9 +177,7 @@ void multiply_part(const Product& p, char* blocks, int i, int n) {
       const int64_t column_bytes = parts(k.size(), TILE_DEPTH) * TILE_ROW_BYTES;
       const Span packs = part(all_columns, LINES, i, n);
       pack<false>(p.b, p.b.column, p.b.row, packs, k, packed_b + (packs.first - all_columns.first) * column_bytes);
-      if (n > 1) {
-#pragma omp barrier
-      }
+      if (n > 1) barrier();
       const Stored* from = first ? (holds ? &held : &p.c) : p.adds ? &p.c : nullptr;
       rectangle.multiply(rows, columns, k, packed_b + (columns.first - all_columns.first) * column_bytes, from, holds && k.end < p.K ? held : p.c);
     }
@@ -191,9 +188,8 @@ void multiply_part(const Product& p, char* blocks, int i, int n) {
 
 void multiply_in_tiles(const Product& p, int threads) {
   char* const blocks = kept_memory<2 * B_BYTES>();
-  if (threads == 1 || omp_in_parallel()) return multiply_part(p, blocks, 0, 1);
-#pragma omp parallel num_threads(threads)
-  multiply_part(p, blocks, omp_get_thread_num(), omp_get_num_threads());
+  if (threads == 1 || in_parallel()) return multiply_part(p, blocks, 0, 1);
+  on_each_thread(threads, [&](int thread, int count) { multiply_part(p, blocks, thread, count); });
 }
 
 }  // namespace titan::cpu::inline TITAN_LEVEL

@@ -5,10 +5,10 @@
 #include <limits>
 
 #ifdef __linux__
-#include <omp.h>
 #include <sched.h>
 #endif
 
+#include "../cpu/parallel.h"
 #include "../cpu/team.h"
 #include "../executor.h"
 #include "../failure.h"
@@ -163,15 +163,14 @@ void each_thread_stays_where_it_is_bound() {
     std::vector<int> right(static_cast<size_t>(threads), 0);
     executor.run([&] {
       team.use(threads);
-#pragma omp parallel num_threads(threads)
-      {
+      cpu::on_each_thread(threads, [&](int number, int) {
         cpu_set_t set, expected;
         sched_getaffinity(0, sizeof set, &set);
-        const auto thread = static_cast<size_t>(omp_get_thread_num());
+        const auto thread = static_cast<size_t>(number);
         CPU_ZERO(&expected);
         for (const int processor : two[thread % 2]) CPU_SET(processor, &expected);
         right[thread] = CPU_EQUAL(&set, &expected);
-      }
+      });
     });
     EXPECT(std::all_of(right.begin(), right.end(), [](int is) { return is; }));
   }

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -42,8 +43,7 @@ void adamw(const Call& call) {
   for (int k = 0; k < n; k++) total += elements(call[k]);
   constexpr int64_t LINE = 64 / sizeof(real);
   const int64_t lines = (total + LINE - 1) / LINE;
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int part = 0; part < call.threads; part++) {
+  for_each(call.threads, call.threads, [&](int64_t part) {
     const int64_t begin = lines * part / call.threads * LINE, end = std::min(total, lines * (part + 1) / call.threads * LINE);
     int64_t first = 0;  // of parameter k in the whole range
     for (int k = 0; k < n && first < end; first += elements(call[k]), k++) {
@@ -55,7 +55,7 @@ void adamw(const Call& call) {
       else
         for (int group = 0; group < 3; group++) for_lanes<real>(count, [&](int64_t i, int64_t lanes) { at(out + group * n + k).store(i, at(group * n + k).load(i, lanes), lanes); });
     }
-  }
+  });
 }
 
 }  // namespace

@@ -18,9 +18,8 @@
 // takes half.
 #include "attention.h"
 
-#include <omp.h>
-
 #include "../kernels.h"
+#include "../parallel.h"
 #include "attention_few.h"
 #include "attention_tiles.h"
 
@@ -160,10 +159,9 @@ void attention(const Call& call) {
   const int64_t per_group = heads.H / heads.G, blocks = (heads.T + tile::QUERIES - 1) / tile::QUERIES * per_group;
   const int64_t groups = heads.B * heads.G, parts = std::clamp<int64_t>(groups >= 4 * call.threads ? 1 : (4 * call.threads + groups - 1) / groups, 1, std::max<int64_t>(blocks, 1));
   const int64_t bytes = scratch_bytes(heads.S, heads.K, sizeof(real));
-#pragma omp parallel for num_threads(call.threads) schedule(dynamic, 1)
-  for (int64_t task = 0; task < groups * parts; task++) {
+  for_each_in_turn(groups * parts, call.threads, [&](int64_t task, int thread) {
     const int64_t b = task / parts / heads.G, g = task / parts % heads.G, part = task % parts;
-    Block block(heads, call[13].as<char>() + omp_get_thread_num() * bytes);
+    Block block(heads, call[13].as<char>() + thread * bytes);
     block.load_keys(b, g);
     for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; i++) {
       const int64_t h = g * per_group + i % per_group, begin = i / per_group * tile::QUERIES, count = std::min<int64_t>(tile::QUERIES, heads.T - begin);
@@ -186,7 +184,7 @@ void attention(const Call& call) {
         lse.as<real>()[b * lse.strides[0] + h * lse.strides[1] + (begin + t) * lse.strides[2]] = logarithms[t];
       }
     }
-  }
+  });
 }
 
 }  // namespace

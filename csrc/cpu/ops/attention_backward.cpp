@@ -14,9 +14,8 @@
 // a Range per 64 keys; in reals, of which bf16 takes half.
 #include "attention.h"
 
-#include <omp.h>
-
 #include "../kernels.h"
+#include "../parallel.h"
 #include "attention_backward_tiles.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -190,9 +189,9 @@ void attention_backward(const Call& call) {
   const int64_t per_group = heads.H / heads.G, bytes = scratch_bytes(heads.S, heads.K, sizeof(real)), K = heads.K, P = heads.P;
   const int64_t groups = heads.B * heads.G, key_blocks = heads.padded_keys / BLOCK_KEYS, query_blocks = (heads.T + tile::QUERIES - 1) / tile::QUERIES;
 
-  const auto run = [&](Wanted wanted, int64_t group, int64_t first_key, int64_t end_key, int64_t first_query, int64_t end_query) {
+  const auto run = [&](int thread, Wanted wanted, int64_t group, int64_t first_key, int64_t end_key, int64_t first_query, int64_t end_query) {
     const int64_t b = group / heads.G, g = group % heads.G;
-    Block block(heads, wanted, call[15].as<char>() + omp_get_thread_num() * bytes);
+    Block block(heads, wanted, call[15].as<char>() + thread * bytes);
     block.load_keys(b, g, first_key, end_key);
     for (real* gradient : {block.dkeys_SP, block.dvalues_SP}) std::fill(gradient + first_key * P, gradient + end_key * P, real(0));
     for (int64_t h = g * per_group; h < (g + 1) * per_group; h++)
@@ -221,18 +220,16 @@ void attention_backward(const Call& call) {
   // Whole key heads take five products each, for as many turns as the busiest thread has; in parts they take seven, spread over all threads.
   const int64_t turns = (groups + call.threads - 1) / call.threads;
   if (5 * turns * call.threads <= 7 * groups) {
-#pragma omp parallel for num_threads(call.threads) schedule(dynamic, 1)
-    for (int64_t group = 0; group < groups; group++) run(Wanted::ALL, group, 0, heads.padded_keys, 0, heads.T);
+    for_each_in_turn(groups, call.threads, [&](int64_t group, int thread) { run(thread, Wanted::ALL, group, 0, heads.padded_keys, 0, heads.T); });
     return;
   }
   const int64_t parts = (4 * call.threads + groups - 1) / groups;
-#pragma omp parallel for num_threads(call.threads) schedule(dynamic, 1)
-  for (int64_t task = 0; task < 2 * groups * parts; task++) {
+  for_each_in_turn(2 * groups * parts, call.threads, [&](int64_t task, int thread) {
     const int64_t group = task / 2 / parts, part = task / 2 % parts, n = task % 2 ? query_blocks : key_blocks, first = n * part / parts, end = n * (part + 1) / parts;
-    if (first == end) continue;
-    if (task % 2) run(Wanted::QUERIES, group, 0, heads.padded_keys, first * tile::QUERIES, std::min(end * tile::QUERIES, heads.T));
-    else run(Wanted::KEYS, group, first * BLOCK_KEYS, end * BLOCK_KEYS, 0, heads.T);
-  }
+    if (first == end) return;
+    if (task % 2) run(thread, Wanted::QUERIES, group, 0, heads.padded_keys, first * tile::QUERIES, std::min(end * tile::QUERIES, heads.T));
+    else run(thread, Wanted::KEYS, group, first * BLOCK_KEYS, end * BLOCK_KEYS, 0, heads.T);
+  });
 }
 
 }  // namespace

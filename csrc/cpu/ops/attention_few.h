@@ -2,6 +2,7 @@
 // once for each query head, and only in blocks of which the query sees a key; here the head is in SIMD lanes, not the queries. The steps, the
 // rounding and the accuracy are those of attention.cpp.
 #pragma once
+#include "../parallel.h"
 #include "attention.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -151,11 +152,10 @@ void attend_few(const Call& call) {
   const Heads heads(call, 3);
   const auto scale = typename F::real(call.attributes[0].f * LOG2E);
   const int64_t queries = heads.T * heads.H;
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t task = 0; task < heads.B * queries; task++) {
+  for_each(heads.B * queries, call.threads, [&](int64_t task) {
     FewQueries<F, Stored> few(heads);
     few.attend(task / queries, task % heads.T, task % queries / heads.T, scale, call[11], call[12]);
-  }
+  });
 }
 
 /// Is this a call of few queries, whose keys are turned already and who see no other keys?

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -69,8 +70,7 @@ template <class Block> void for_each_block(const Tensor& x, const Tensor& y, int
     block(x_offset, y_offset, column, part);
   };
   if (blocks == 1) return run_block(0);  // not by an if clause: OpenMP would allocate a team of one
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t i = 0; i < blocks; i++) run_block(i);
+  for_each(blocks, threads, run_block);
 }
 
 template <class Element> void copy(const Tensor& x, const Tensor& y, int threads) {

@@ -9,6 +9,7 @@
 
 #include "../check.h"
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../simd.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -48,15 +49,14 @@ void cross_entropy(const Call& call) {
   const Tensor &logits = call[0], &targets = call[1], &lse = call[4];
   const int64_t N = logits.dims[0], V = logits.dims[1], ignore = call.attributes[0].i;
   real *losses = call[5].as<real>(), *counted = losses + N;
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t n = 0; n < N; n++) {
+  for_each(N, call.threads, [&](int64_t n) {
     const real* row = logits.as<real>() + n * logits.strides[0];
     const int64_t target = targets.as<int32_t>()[n * targets.strides[0]];
     const real z = log_sum_exp(row, V);
     lse.as<real>()[n * lse.strides[0]] = z;
     counted[n] = target != ignore;
     losses[n] = target == ignore ? 0 : target >= 0 && target < V ? z - row[target] : std::numeric_limits<real>::quiet_NaN();
-  }
+  });
   double loss = 0, count = 0;
   for (int64_t n = 0; n < N; n++) loss += double(losses[n]), count += double(counted[n]);
   *call[2].as<real>() = real(loss);
@@ -67,14 +67,13 @@ template <class real>
 void cross_entropy_part(const Call& call) {
   const Tensor &logits = call[0], &targets = call[1], &lse = call[2], &logit = call[3];
   const int64_t N = logits.dims[0], V = logits.dims[1], ignore = call.attributes[0].i, start = call.attributes[1].i, whole = call.attributes[2].i;
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t n = 0; n < N; n++) {
+  for_each(N, call.threads, [&](int64_t n) {
     const real* row = logits.as<real>() + n * logits.strides[0];
     const int64_t target = targets.as<int32_t>()[n * targets.strides[0]], own = target - start;
     const bool elsewhere = target == ignore || (target >= 0 && target < whole);
     lse.as<real>()[n * lse.strides[0]] = log_sum_exp(row, V);
     logit.as<real>()[n * logit.strides[0]] = target != ignore && own >= 0 && own < V ? row[own] : elsewhere ? 0 : std::numeric_limits<real>::quiet_NaN();
-  }
+  });
 }
 
 template <class real>
@@ -82,15 +81,14 @@ void cross_entropy_backward(const Call& call) {
   const Tensor &logits = call[0], &targets = call[1], &lse = call[2], &dlogits = call[4];
   const int64_t N = logits.dims[0], V = logits.dims[1], ignore = call.attributes[0].i, start = call.attributes[1].i;
   const real dloss = *call[3].as<real>();
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t n = 0; n < N; n++) {
+  for_each(N, call.threads, [&](int64_t n) {
     const real *x = logits.as<real>() + n * logits.strides[0], z = lse.as<real>()[n * lse.strides[0]];
     const int64_t target = targets.as<int32_t>()[n * targets.strides[0]], own = target - start;
     real* dx = dlogits.as<real>() + n * dlogits.strides[0];
     if (target == ignore) for_lanes<real>(V, [&](int64_t v, int64_t lanes) { store(dx + v, vec<real>{}, lanes); });
     else for_lanes<real>(V, [&](int64_t v, int64_t lanes) { store(dx + v, power<real>(load(x + v, lanes) - z) * dloss, lanes); });
     if (target != ignore && own >= 0 && own < V) dx[own] -= dloss;
-  }
+  });
 }
 
 }  // namespace

@@ -112,13 +112,12 @@ void embedding_backward(const Call& call) {
   constexpr int64_t LINE = 64 / sizeof(To);  // columns are handed out by cache lines
   const int64_t lines = (D + LINE - 1) / LINE;
   const bool add = call.adds(call.attributes[0].i);
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t part = 0; part < call.threads; part++) {
+  for_each(call.threads, call.threads, [&](int64_t part) {
     const int64_t first = lines * part / call.threads * LINE, count = std::min(D, lines * (part + 1) / call.threads * LINE) - first;
-    if (count <= 0) continue;
+    if (count <= 0) return;
     if constexpr (std::is_same_v<To, bf16>) add_rows_rounded<From>(ids, dy, dtable, N, first, count, add);
     else add_rows<From, To>(ids, dy, dtable, N, first, count, add);
-  }
+  });
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "../blas.h"
 #include "../check.h"
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../simd.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -73,8 +74,7 @@ void run_gemm(const Call& call) {
     else multiply_own(one, call.threads);
   };
   if (call.threads > 1 && batch >= call.threads && p.M * p.N <= SMALL / p.K && (!by_blas || blas_nests())) {
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-    for (int64_t i = 0; i < batch; i++) multiply_one(i);
+    for_each(batch, call.threads, multiply_one);
   } else {
     for (int64_t i = 0; i < batch; i++) multiply_one(i);
   }

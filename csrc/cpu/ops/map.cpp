@@ -13,6 +13,7 @@
 #include <new>
 
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -330,8 +331,7 @@ void run_map(const Call& call) {
   with_real(call[plan.program.inputs].dtype, [&](auto zero) {
     using real = decltype(zero);
     if (plan.tiles <= 1) return run_tiles<real>(call, plan, 0, plan.tiles);  // a scalar's worth of work wakes no threads
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-    for (int64_t part = 0; part < call.threads; part++) run_tiles<real>(call, plan, plan.tiles * part / call.threads, plan.tiles * (part + 1) / call.threads);
+    for_each(call.threads, call.threads, [&](int64_t part) { run_tiles<real>(call, plan, plan.tiles * part / call.threads, plan.tiles * (part + 1) / call.threads); });
   });
 }
 

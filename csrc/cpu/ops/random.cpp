@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../storage.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -110,15 +111,14 @@ void random(const Call& call) {
   T* y = call[1].as<T>();
   const Box box(call);
   const int64_t n = elements(call[1]);
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t i = 0; i < n; i++) {
+  for_each(n, call.threads, [&](int64_t i) {
     const auto [offset, index, inside] = box(call[1], i);
     const double u = uniform(key, index);
     if (!inside) y[offset] = T(0.);
     else if (kind == UNIFORM) y[offset] = T(a + (b - a) * u);
     else if (kind == NORMAL) y[offset] = T(a + b * quantile(u));
     else y[offset] = T(std::min(std::max(a + b * quantile(phi_low + u * (phi_high - phi_low)), low), high));
-  }
+  });
 }
 
 }  // namespace

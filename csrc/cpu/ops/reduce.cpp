@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -139,28 +140,25 @@ void reduce(const Call& call) {
 
   if (kept.rank && kept.inner_stride() == 1 && (!reduced.rank || reduced.inner_stride() != 1)) {
     const int64_t strip = 4 * LANES<real>, strips = (kept.inner() + strip - 1) / strip, rows = kept.inner() ? kept.total / kept.inner() : 0;
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-    for (int64_t task = 0; task < rows * strips; task++) {
+    for_each(rows * strips, call.threads, [&](int64_t task) {
       const int64_t column = task % strips * strip, columns = std::min(strip, kept.inner() - column), first = task / strips * kept.inner() + column;
       double totals[4 * LANES<real>];
       across<S, real, Op>(from + kept.at_x(first), reduced, columns, totals);
       for (int64_t c = 0; c < columns; c++) to[kept.at_y(first) + c * kept.y[kept.rank - 1]] = real(totals[c]);
-    }
+    });
   } else if (kept.total * PARTS <= MOST_PARTIALS && reduced.total >= LONG) {
     double partials[MOST_PARTIALS];
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-    for (int64_t task = 0; task < kept.total * PARTS; task++) {
+    for_each(kept.total * PARTS, call.threads, [&](int64_t task) {
       const int64_t part = task % PARTS;
       partials[task] = along<S, real, Op>(from + kept.at_x(task / PARTS), reduced, reduced.total * part / PARTS, reduced.total * (part + 1) / PARTS);
-    }
+    });
     for (int64_t i = 0; i < kept.total; i++) {
       double total = partials[i * PARTS];
       for (int64_t part = 1; part < PARTS; part++) total = Op::join(total, partials[i * PARTS + part]);
       to[kept.at_y(i)] = real(total);
     }
   } else {
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-    for (int64_t i = 0; i < kept.total; i++) to[kept.at_y(i)] = real(along<S, real, Op>(from + kept.at_x(i), reduced, 0, reduced.total));
+    for_each(kept.total, call.threads, [&](int64_t i) { to[kept.at_y(i)] = real(along<S, real, Op>(from + kept.at_x(i), reduced, 0, reduced.total)); });
   }
 }
 

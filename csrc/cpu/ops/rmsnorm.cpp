@@ -56,36 +56,31 @@ void rmsnorm_backward(const Call& call) {
   const int64_t N = x.dims[0], D = x.dims[1], parts = std::min(N, PARTS);
   real* scratch = call[7].as<real>();
   const bool add = call.adds(call.attributes[0].i);
-#pragma omp parallel num_threads(call.threads)
-  {
-#pragma omp for schedule(static)
-    for (int64_t part = 0; part < parts; part++) {
-      real* partial = scratch + part * D;
-      std::fill_n(partial, D, real(0));
-      for (int64_t n = N * part / parts; n < N * (part + 1) / parts; n++) {
-        const Row<S> a = row<S>(x, n), g = row<S>(dy, n), weight = row<S>(w, 0), before = row<S>(residual, n), out = row<S>(dx, n);
-        const real q = rstd.as<real>()[n * rstd.strides[0]];
-        vec<real> dot = {};
-        for_lanes<real>(D, [&](int64_t d, int64_t lanes) {
-          const vec<real> product = g.load(d, lanes) * a.load(d, lanes);
-          store(partial + d, load(partial + d, lanes) + product * q, lanes);
-          dot += product * weight.load(d, lanes);
-        });
-        const real mean = sum_lanes<real>(dot) * q * q * q / real(D);
-        auto gradient = [&](int64_t d, int64_t lanes) { return g.load(d, lanes) * weight.load(d, lanes) * q - a.load(d, lanes) * mean; };
-        if (present(residual)) for_lanes<real>(D, [&](int64_t d, int64_t lanes) { out.store(d, before.load(d, lanes) + gradient(d, lanes), lanes); });
-        else for_lanes<real>(D, [&](int64_t d, int64_t lanes) { out.store(d, gradient(d, lanes), lanes); });
-      }
+  for_each(parts, call.threads, [&](int64_t part) {
+    real* partial = scratch + part * D;
+    std::fill_n(partial, D, real(0));
+    for (int64_t n = N * part / parts; n < N * (part + 1) / parts; n++) {
+      const Row<S> a = row<S>(x, n), g = row<S>(dy, n), weight = row<S>(w, 0), before = row<S>(residual, n), out = row<S>(dx, n);
+      const real q = rstd.as<real>()[n * rstd.strides[0]];
+      vec<real> dot = {};
+      for_lanes<real>(D, [&](int64_t d, int64_t lanes) {
+        const vec<real> product = g.load(d, lanes) * a.load(d, lanes);
+        store(partial + d, load(partial + d, lanes) + product * q, lanes);
+        dot += product * weight.load(d, lanes);
+      });
+      const real mean = sum_lanes<real>(dot) * q * q * q / real(D);
+      auto gradient = [&](int64_t d, int64_t lanes) { return g.load(d, lanes) * weight.load(d, lanes) * q - a.load(d, lanes) * mean; };
+      if (present(residual)) for_lanes<real>(D, [&](int64_t d, int64_t lanes) { out.store(d, before.load(d, lanes) + gradient(d, lanes), lanes); });
+      else for_lanes<real>(D, [&](int64_t d, int64_t lanes) { out.store(d, gradient(d, lanes), lanes); });
     }
-#pragma omp for schedule(static)
-    for (int64_t first = 0; first < D; first += LANES<real>) {
-      const int64_t lanes = std::min<int64_t>(LANES<real>, D - first);
-      const Row<S> total = row<S>(dw, 0);
-      vec<real> sum = add ? total.load(first, lanes) : vec<real>{};
-      for (int64_t part = 0; part < parts; part++) sum += load(scratch + part * D + first, lanes);
-      total.store(first, sum, lanes);
-    }
-  }
+  });
+  for_each((D + LANES<real> - 1) / LANES<real>, call.threads, [&](int64_t v) {
+    const int64_t first = v * LANES<real>, lanes = std::min<int64_t>(LANES<real>, D - first);
+    const Row<S> total = row<S>(dw, 0);
+    vec<real> sum = add ? total.load(first, lanes) : vec<real>{};
+    for (int64_t part = 0; part < parts; part++) sum += load(scratch + part * D + first, lanes);
+    total.store(first, sum, lanes);
+  });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "../check.h"
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../simd.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -13,8 +14,7 @@ template <class real>
 void softmax(const Call& call) {
   const Tensor &x = call[0], &y = call[1];
   const int64_t D = x.dims[1];
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t n = 0; n < x.dims[0]; n++) {
+  for_each(x.dims[0], call.threads, [&](int64_t n) {
     const real* from = x.as<real>() + n * x.strides[0];
     real *to = y.as<real>() + n * y.strides[0], peak = from[0];
     for (int64_t d = 1; d < D; d++) peak = peak < from[d] ? from[d] : peak;
@@ -26,7 +26,7 @@ void softmax(const Call& call) {
     });
     const real scale = 1 / sum_lanes<real>(sums);
     for_lanes<real>(D, [&](int64_t d, int64_t lanes) { store(to + d, load(to + d, lanes) * scale, lanes); });
-  }
+  });
 }
 
 }  // namespace

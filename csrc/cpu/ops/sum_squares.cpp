@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "../kernels.h"
+#include "../parallel.h"
 #include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
@@ -35,8 +36,7 @@ void sum_squares(const Call& call) {
   double* partials = call[operands + 1].as<double>();
   int64_t total = 0;
   for (int i = 0; i < operands; i++) total += blocks_of(call[i]);
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int part = 0; part < call.threads; part++) {
+  for_each(call.threads, call.threads, [&](int64_t part) {
     const int64_t end = total * (part + 1) / call.threads;
     int64_t block = total * part / call.threads, first = 0;  // `first`: number of the operand's first block
     for (int i = 0; i < operands && block < end; first += blocks_of(call[i]), i++)
@@ -44,7 +44,7 @@ void sum_squares(const Call& call) {
         const int64_t begin = (block - first) * BLOCK;
         with_stored(call[i], [&](auto x) { partials[block] = block_sum(call[i].as<decltype(x)>() + begin, std::min(BLOCK, elements(call[i]) - begin)); });
       }
-  }
+  });
   double sum = 0;
   for (int64_t block = 0; block < total; block++) sum += partials[block];
   *call[operands].as<real>() = real(sum);

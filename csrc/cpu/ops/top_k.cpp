@@ -4,6 +4,7 @@
 // move the smaller ones, up to K of them.
 #include "../check.h"
 #include "../kernels.h"
+#include "../parallel.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
@@ -13,8 +14,7 @@ void top_k(const Call& call) {
   const Tensor &x = call[0], &values = call[1], &ids = call[2];
   const int64_t D = x.dims[1], K = values.dims[1];
   const auto is_larger = [](real a, real b) { return a > b || (a != a && b == b); };
-#pragma omp parallel for num_threads(call.threads) schedule(static)
-  for (int64_t n = 0; n < x.dims[0]; n++) {
+  for_each(x.dims[0], call.threads, [&](int64_t n) {
     const real* from = x.as<real>() + n * x.strides[0];
     real* best = values.as<real>() + n * values.strides[0];
     int32_t* at = ids.as<int32_t>() + n * ids.strides[0];
@@ -26,7 +26,7 @@ void top_k(const Call& call) {
       for (; k > 0 && is_larger(value, best[k - 1]); k--) best[k] = best[k - 1], at[k] = at[k - 1];
       best[k] = value, at[k] = int32_t(d);
     }
-  }
+  });
 }
 
 }  // namespace
