@@ -48,7 +48,12 @@ function openOrBuild(): Library {
   } catch (error) {
     const isAsked = places.length === 1; // TITAN_LIB names one
     if (isAsked || !mayBuild() || has(`${userFolder()}/build/${FILE}`)) throw error;
-    build(`${userFolder()}/build`);
+    if (!build(`${userFolder()}/build`)) {
+      const expected = "what that message expects",
+        fix = `what it says; then this program, or \`${COMMAND} setup\`, builds`;
+      const what = "The native library libtitan could not be built: a message above says why";
+      throw new LibraryError(`${what}\n  expected: ${expected}\n  fix: ${fix}`);
+    }
     return openFirst(places);
   }
 }
@@ -92,7 +97,7 @@ function inUserCache(): Candidate {
  * names no cache. */
 export function userFolder(): string | undefined {
   const home = variable("HOME"), cache = variable("XDG_CACHE_HOME") || (home && `${home}/.cache`);
-  return cache && `${cache}/libtitan/${VERSION}-abi${ABI_VERSION}-${Deno.build.os}-${Deno.build.arch}`;
+  return cache ? `${cache}/libtitan/${VERSION}-abi${ABI_VERSION}-${Deno.build.os}-${Deno.build.arch}` : undefined;
 }
 
 function variable(name: string): string | undefined {
@@ -114,11 +119,13 @@ function mayBuild(): boolean {
   return !IS_CHECKOUT && !Deno.build.standalone && userFolder() !== undefined && mayRun();
 }
 
-/** Another process builds: this one waits, and what that one prints is seen. */
-function build(folder: string): void {
+/** Another process builds: this one waits, and what that one prints is seen.
+ * @returns whether it did. */
+function build(folder: string): boolean {
   console.error(`libtitan has no native library for this machine yet: it builds one, once, in ${folder}`);
   const args = ["run", "--quiet", "--no-config", "--no-lock", "-A", new URL("tools/install.ts", PACKAGE).href];
-  new Deno.Command(Deno.execPath(), { args, stdin: "null", stdout: "null", stderr: "inherit" }).outputSync();
+  const options = { args, stdin: "null", stdout: "null", stderr: "inherit" } as const;
+  return new Deno.Command(Deno.execPath(), options).outputSync().success;
 }
 
 /** Opens the library at the first place that has one.
@@ -141,8 +148,8 @@ export function openFirst(candidates: readonly Candidate[]): Library {
       "Cannot open the native library libtitan",
       ...reasons.map((reason) => `  - ${reason}`),
       `  expected: a library with ABI version ${ABI_VERSION} at one of these places`,
-      `  fix: ${howToGet()}, or set ` +
-      "TITAN_LIB to the library's path and run with `--allow-env=TITAN_LIB --allow-ffi=PATH` (`deno task train` allows build/ only)",
+      `  fix: ${howToGet()}, or set TITAN_LIB to the library's path and run with \`--allow-env=TITAN_LIB --allow-ffi=PATH\`` +
+      (IS_CHECKOUT ? " (`deno task train` allows build/ only)" : ""),
     ].join("\n"),
   );
 }
@@ -151,7 +158,10 @@ function howToGet(): string {
   if (Deno.build.standalone) {
     return `compile with \`--include build/${FILE}\` of a checkout, or put that file beside the program`;
   }
-  return IS_CHECKOUT ? "run `deno task build` in a checkout" : `run \`${COMMAND} setup\``;
+  if (IS_CHECKOUT) return "run `deno task build` in a checkout";
+  return userFolder() === undefined
+    ? "set XDG_CACHE_HOME to a folder for the library that is then built"
+    : `run \`${COMMAND} setup\``;
 }
 
 function open(path: string): Library {

@@ -3,7 +3,15 @@
 import { familyNames } from "../model/families.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
 import { EXPORT_TYPES, exportHuggingFace, type ExportType } from "../train/weights/export.ts";
-import { damages, differences, listText, showLines } from "../train/checkpoint/inspect.ts";
+import {
+  contentOf,
+  damages,
+  differences,
+  listing,
+  listText,
+  showLines,
+  shownTensors,
+} from "../train/checkpoint/inspect.ts";
 import { familyOf, openFolder } from "../train/checkpoint/load.ts";
 import { contextLengthOf } from "../train/weights/model_source.ts";
 import { byteProgress, runCommand } from "./tool.ts";
@@ -17,6 +25,7 @@ const USAGE = `Usage: npx -y deno task checkpoint COMMAND ...
                    files of a tokenizer's folder; without a type, in f32
   diff STEP STEP   the tensors in which two differ, whatever meshes have saved them; exit code 1 where there are some
 
+--json, behind any but export, prints the same as one object of JSON.
 STEP may also be a folder with a model as transformers saves it or under Meta's names, or a file of GGUF, but for verify: these have
 no hashes. "deno task convert" writes files of GGUF.`;
 
@@ -30,26 +39,35 @@ export async function run(
   print: (text: string) => void,
   note: (text: string) => void = () => {},
 ): Promise<number> {
-  const [name, ...rest] = args, { dtype, paths } = exportType(rest);
-  if (dtype !== undefined && name !== "export") return unknown(print);
+  const isJson = args.includes("--json"), [name, ...rest] = args.filter((arg) => arg !== "--json");
+  const { dtype, paths } = exportType(rest), json = (value: unknown) => print(JSON.stringify(value, null, 2));
+  if (name === "export" ? isJson : dtype !== undefined) return unknown(print);
   switch (`${name} ${paths.length}`) {
     case "ls 0":
-    case "ls 1":
-      print(listText(paths[0] ?? "outputs/checkpoint"));
+    case "ls 1": {
+      const folder = paths[0] ?? "outputs/checkpoint";
+      if (isJson) json(listing(folder));
+      else print(listText(folder));
       return 0;
-    case "show 1":
-      for await (const line of showLines(openFolder(paths[0]))) print(line);
+    }
+    case "show 1": {
+      const checkpoint = openFolder(paths[0]);
+      if (isJson) json({ ...contentOf(checkpoint), tensors: await Array.fromAsync(shownTensors(checkpoint)) });
+      else for await (const line of showLines(checkpoint)) print(line);
       return 0;
+    }
     case "verify 1": {
       const checkpoint = openFolder(paths[0]);
       const found = await damages(checkpoint, byteProgress("compared", PROGRESS_MS, note));
       const files = Object.keys(checkpoint.manifest.files).length;
-      print(found.length > 0 ? found.join("\n") : `all bytes of ${files} files are those that were written`);
+      if (isJson) json({ files, damages: found });
+      else print(found.length > 0 ? found.join("\n") : `all bytes of ${files} files are those that were written`);
       return found.length > 0 ? 1 : 0;
     }
     case "diff 2": {
       const found = await differences(openFolder(paths[0]), openFolder(paths[1]));
-      print(found.length > 0 ? found.join("\n") : "all tensors are the same, bit for bit");
+      if (isJson) json({ differences: found });
+      else print(found.length > 0 ? found.join("\n") : "all tensors are the same, bit for bit");
       return found.length > 0 ? 1 : 0;
     }
     case "export 2":

@@ -18,26 +18,36 @@ const USAGE = `Usage: npx -y deno task data COMMAND ...
                                they are, and how fast they are read
   verify PATH [--field NAME]   reads all files of a folder, and names what cannot be used; exit code 1 where there is something
 
-KEYS are those of train, such as --config FILE or --training.dataset text --training.dataset_path notes/.`;
+--json, anywhere, prints the same as one object of JSON. KEYS are those of train, such as --config FILE or --training.dataset text --training.dataset_path notes/.`;
 
 /** Runs a command; returns its exit code. */
 export async function run(args: readonly string[], print: (text: string) => void, colors = false): Promise<number> {
-  const [name, ...rest] = args;
+  const isJson = args.includes("--json"), [name, ...rest] = args.filter((arg) => arg !== "--json");
+  const json = (value: unknown) => print(JSON.stringify(value, null, 2));
   if (name === "show") {
     const { value: rows = "4", others } = taken(rest, "--rows"), options = await optionsOf(others);
-    for (const line of await shownRows(options, Number(rows), colors)) print(line);
+    const shown = await shownRows(options, Number(rows));
+    if (isJson) json({ rows: shown });
+    else shown.forEach((row, n) => print(`row ${n + 1}  ${rowText(row, colors)}`));
     return 0;
   }
   if (name === "stats") {
-    const { value: most = "Infinity", others } = taken(rest, "--documents");
+    const { value: most = "Infinity", others } = taken(rest, "--documents"), sources: SourceStatistics[] = [];
     await using loader = await Loader.open({ ...await optionsOf(others), batchSize: 1, lanes: 1 });
     for (const { name, dataset } of loader.sources) {
-      for (const line of await statistics(name, dataset, loader.tokenizer, Number(most))) print(line);
+      const source = await statistics(name, dataset, loader.tokenizer, Number(most));
+      sources.push(source);
+      if (!isJson) statisticsLines(source).forEach(print);
     }
+    if (isJson) json({ sources });
     return 0;
   }
   const { value: field, others } = taken(rest, "--field");
-  if (name === "verify" && others.length === 1) return await verify(others[0], field, print);
+  if (name === "verify" && others.length === 1) {
+    const found = await verify(others[0], field, isJson ? () => {} : print);
+    if (isJson) json(found);
+    return found.problems.length === 0 ? 0 : 1;
+  }
   print(USAGE);
   return name === "--help" ? 0 : 1;
 }
@@ -61,42 +71,79 @@ async function optionsOf(args: readonly string[]): Promise<LoaderOptions> {
   return { ...reads, dataset: data, tokenizer, batchSize: batch, seqLen, lanes, shuffle: shuffle ? seed : undefined };
 }
 
-/** The first rows as text. */
-async function shownRows(options: LoaderOptions, count: number, colors: boolean): Promise<string[]> {
+/** A stretch of a row: tokens of one document that are learned, or are not. */
+interface Stretch {
+  /** Number of the document in its row. */
+  readonly document: number;
+  readonly learned: boolean;
+  readonly tokens: number;
+  readonly text: string;
+}
+
+/** The first rows. */
+async function shownRows(options: LoaderOptions, count: number): Promise<Stretch[][]> {
   await using loader = await Loader.open(options);
-  const lines: string[] = [];
-  while (lines.length < count) {
+  const rows: Stretch[][] = [];
+  while (rows.length < count) {
     const batch = await loader.next();
     if (batch === undefined) break;
-    for (let row = 0; row < batch.rows && lines.length < count; row++) {
-      lines.push(`row ${lines.length + 1}  ${rowText(batch, row, { options, tokenizer: loader.tokenizer, colors })}`);
+    for (let row = 0; row < batch.rows && rows.length < count; row++) {
+      rows.push(stretchesOf(batch, row, options.seqLen, loader.tokenizer));
     }
   }
-  return lines;
+  return rows;
+}
+
+function stretchesOf(
+  { tokens, targets, documents }: Batch,
+  row: number,
+  seqLen: number,
+  tokenizer: Tokenizer,
+): Stretch[] {
+  const at = row * seqLen, isLearned = (t: number) => t === 0 || targets[at + t - 1] !== IGNORE_INDEX;
+  const found: Stretch[] = [];
+  for (let from = 0, to = 1; from < seqLen; from = to++) {
+    const same = (t: number) => documents[at + t] === documents[at + from] && isLearned(t) === isLearned(from);
+    while (to < seqLen && same(to)) to++;
+    const text = tokenizer.decode(tokens.subarray(at + from, at + to));
+    found.push({ document: documents[at + from], learned: isLearned(from), tokens: to - from, text });
+  }
+  return found;
 }
 
 const DOCUMENTS = ["cyan", "yellow", "green", "magenta"] as const;
 
-/** One row: stretches of tokens of one document that are learned, or are not. */
-function rowText(
-  { tokens, targets, documents }: Batch,
-  row: number,
-  { options: { seqLen }, tokenizer, colors }: { options: LoaderOptions; tokenizer: Tokenizer; colors: boolean },
-): string {
-  const at = row * seqLen, isLearned = (t: number) => t === 0 || targets[at + t - 1] !== IGNORE_INDEX;
-  const parts: string[] = [];
-  for (let from = 0, to = 1; from < seqLen; from = to++) {
-    const same = (t: number) => documents[at + t] === documents[at + from] && isLearned(t) === isLearned(from);
-    while (to < seqLen && same(to)) to++;
-    const text = JSON.stringify(tokenizer.decode(tokens.subarray(at + from, at + to))).slice(1, -1);
-    const color = isLearned(from) ? DOCUMENTS[documents[at + from] % DOCUMENTS.length] : "grey";
-    parts.push(colors ? styleText(color, text, { validateStream: false }) : isLearned(from) ? text : `[${text}]`);
-  }
+function rowText(row: readonly Stretch[], colors: boolean): string {
+  const parts = row.map(({ document, learned, text }) => {
+    const quoted = JSON.stringify(text).slice(1, -1);
+    const color = learned ? DOCUMENTS[document % DOCUMENTS.length] : "grey";
+    return colors ? styleText(color, quoted, { validateStream: false }) : learned ? quoted : `[${quoted}]`;
+  });
   return parts.join(colors ? "" : "|");
 }
 
 /** Numbers of a source's documents. */
-async function statistics(name: string, dataset: Dataset, tokenizer: Tokenizer, most: number): Promise<string[]> {
+interface SourceStatistics {
+  readonly name: string;
+  readonly description: string;
+  readonly documents: number;
+  readonly tokens: number;
+  /** Read by one worker. */
+  readonly tokensPerSecond: number;
+  /** Tokens of a document; null where there is none. */
+  readonly shortest: number | null;
+  readonly median: number | null;
+  readonly longest: number | null;
+  /** Documents whose tokens lie between powers of two. */
+  readonly lengths: readonly { from: number; to: number; documents: number }[];
+}
+
+async function statistics(
+  name: string,
+  dataset: Dataset,
+  tokenizer: Tokenizer,
+  most: number,
+): Promise<SourceStatistics> {
   const lengths: number[] = [], begun = performance.now();
   reading: for (const shard of dataset.shards) {
     for await (const document of shard.read({ from: 0, every: 1, offset: 0 }, 0)) {
@@ -108,50 +155,59 @@ async function statistics(name: string, dataset: Dataset, tokenizer: Tokenizer, 
   }
   const seconds = (performance.now() - begun) / 1000, tokens = lengths.reduce((sum, n) => sum + n, 0);
   const sorted = lengths.toSorted((a, b) => a - b),
-    at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))];
-  const number = (n: number) => Math.round(n).toLocaleString("en-US");
+    at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))] ?? null;
+  return {
+    ...{ name, description: dataset.description, documents: lengths.length, tokens },
+    ...{ tokensPerSecond: tokens / seconds, shortest: at(0), median: at(0.5), longest: at(1) },
+    lengths: histogram(lengths),
+  };
+}
+
+function statisticsLines(source: SourceStatistics): string[] {
+  const number = (n: number | null) => Math.round(n!).toLocaleString("en-US");
+  const { name, description, documents, tokens, tokensPerSecond, shortest, median, longest, lengths } = source;
+  const largest = Math.max(...lengths.map(({ documents }) => documents));
   return [
-    `${name}: ${dataset.description}`,
-    `  ${number(lengths.length)} documents, ${number(tokens)} tokens, ${
-      number(tokens / seconds)
-    } tokens/s by one worker`,
-    ...(lengths.length > 0
-      ? [`  tokens of a document: ${number(at(0))} to ${number(at(1))}, half of them up to ${number(at(0.5))}`]
+    `${name}: ${description}`,
+    `  ${number(documents)} documents, ${number(tokens)} tokens, ${number(tokensPerSecond)} tokens/s by one worker`,
+    ...(documents > 0
+      ? [`  tokens of a document: ${number(shortest)} to ${number(longest)}, half of them up to ${number(median)}`]
       : []),
-    ...histogram(lengths),
+    ...lengths.map(({ from, to, documents }) => {
+      const range = `${String(from).padStart(8)} .. ${String(to).padEnd(8)}`;
+      return `  ${range} ${"#".repeat(Math.ceil(40 * documents / largest))} ${documents}`;
+    }),
   ];
 }
 
-/** How many lengths lie between powers of two, as bars. */
-function histogram(lengths: readonly number[]): string[] {
+function histogram(lengths: readonly number[]): SourceStatistics["lengths"] {
   const bins = lengths.map((length) => Math.floor(Math.log2(Math.max(1, length))));
   const first = Math.min(...new Set(bins)), last = Math.max(...new Set(bins));
   const counts = Array.from({ length: Math.max(0, last - first + 1) }, () => 0);
   for (const bin of bins) counts[bin - first]++;
-  return counts.map((count, n) => {
-    const range = `${String(2 ** (first + n)).padStart(8)} .. ${String(2 ** (first + n + 1) - 1).padEnd(8)}`;
-    return `  ${range} ${"#".repeat(Math.ceil(40 * count / Math.max(...counts)))} ${count}`;
-  });
+  return counts.map((documents, n) => ({ from: 2 ** (first + n), to: 2 ** (first + n + 1) - 1, documents }));
 }
 
-/** Reads all files of a path; 1 where something cannot be used. */
-async function verify(path: string, field: string | undefined, print: (text: string) => void): Promise<number> {
-  let [documents, bad] = [0, 0];
+/** Reads all files of a path. */
+async function verify(
+  path: string,
+  field: string | undefined,
+  print: (text: string) => void,
+): Promise<{ documents: number; shards: number; problems: string[] }> {
+  const problems: string[] = [];
   const onBad = ({ problem }: DataError) => {
-    bad++;
+    problems.push(problem.what);
     print(problem.what);
   };
   const { shards } = await openDataset({ name: "files", path, field }, { onBad });
+  let documents = 0;
   for (const { read } of shards) {
     for await (const _ of read({ from: 0, every: 1, offset: 0 }, 0)) documents++;
   }
   const count = (n: number, what: string) => `${n.toLocaleString("en-US")} ${what}${n === 1 ? "" : "s"}`;
-  print(
-    `${count(documents, "document")} in ${count(shards.length, "shard")}; ${
-      bad === 0 ? "all can be used" : `${bad} cannot be used`
-    }`,
-  );
-  return bad === 0 ? 0 : 1;
+  const end = problems.length === 0 ? "all can be used" : `${problems.length} cannot be used`;
+  print(`${count(documents, "document")} in ${count(shards.length, "shard")}; ${end}`);
+  return { documents, shards: shards.length, problems };
 }
 
 if (import.meta.main) {

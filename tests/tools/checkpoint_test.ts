@@ -50,8 +50,44 @@ Deno.test("a checkpoint is exported in the type that is asked for, also one from
   await assertRejects(() => command("export", step, "x", "--dtype"), CheckpointError, "Cannot export as nothing");
 });
 
+Deno.test("with --json each command prints one object that says the same", async () => {
+  await using at = await saved();
+  const json = async (...args: string[]) => {
+    const { code, text } = await command(...args, "--json");
+    return { code, value: JSON.parse(text) };
+  };
+  const { bytes, ...listed } = (await json("ls", at.folder)).value.checkpoints[0];
+  assertEquals(listed, { path: at.path, step: 1, content: "whole run" });
+  const shown = (await json("show", at.path)).value;
+  assertEquals([shown.step, Object.values<number>(shown.files).reduce((sum, n) => sum + n)], [1, bytes]);
+  const lines = (await command("show", at.path)).text.split("\n");
+  for (const { name, dtype, shape, pieces, norm } of shown.tensors) {
+    const parts = `${dtype}[${shape}], ${pieces} piece${pieces === 1 ? "" : "s"}, norm ${norm.toPrecision(6)}`;
+    assertEquals(
+      lines.filter((line) => line.trim().startsWith(`${name} `)).map((line) => line.trim().split(/ {2,}/)[1]),
+      [
+        parts,
+      ],
+    );
+  }
+  assertEquals(await json("verify", at.path), { code: 0, value: { files: 3, damages: [] } });
+  assertEquals(await json("diff", at.path, at.path), { code: 0, value: { differences: [] } });
+  const file = `${at.path}/model.safetensors`, content = await Deno.readFile(file);
+  content[content.length - 1] ^= 1;
+  await Deno.writeFile(file, content);
+  const damaged = await json("verify", at.path);
+  assertEquals([damaged.code, damaged.value.damages.length], [1, 1]);
+});
+
 Deno.test("anything else prints the usage", async () => {
-  for (const args of [[], ["show"], ["diff", "a"], ["list", "a"], ["show", "a", "--dtype", "f16"]]) {
+  for (
+    const args of [[], ["show"], ["diff", "a"], ["list", "a"], ["show", "a", "--dtype", "f16"], [
+      "export",
+      "a",
+      "b",
+      "--json",
+    ]]
+  ) {
     const { code, text } = await command(...args);
     assertEquals([code, text.startsWith("Usage: npx -y deno task checkpoint COMMAND")], [1, true]);
   }

@@ -49,6 +49,32 @@ Deno.test("documents and tokens are counted, and their lengths shown as bars", a
   assertMatch((await command("stats", "--documents", "2", ...keys)).lines[1], /^ {2}2 documents, 7 tokens/);
 });
 
+Deno.test("with --json each command prints one object that says the same", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(`${folder.path}/a.jsonl`, c4Lines(["one", "two", "three"]));
+  const keys = [
+    "--training.dataset=files",
+    `--training.dataset_path=${folder.path}`,
+    "--data.tokenizer=bytes",
+    "--data.lanes=1",
+    "--data.no_shuffle",
+  ];
+  const json = async (...args: string[]) => JSON.parse((await command(...args, "--json")).lines.join("\n"));
+  const { rows } = await json("show", "--rows", "1", "--training.seq_len=9", ...keys);
+  assertEquals(rows[0].map(({ document, learned, tokens }: Record<string, unknown>) => [document, learned, tokens]), [
+    [rows[0][0].document, true, 5],
+    [rows[0][0].document + 1, true, 4],
+  ]);
+  const { tokensPerSecond, description: _, ...source } = (await json("stats", ...keys)).sources[0];
+  assert(tokensPerSecond > 0);
+  const lengths = [{ from: 4, to: 7, documents: 3 }];
+  const sizes = { documents: 3, tokens: 17, shortest: 5, median: 5, longest: 7, lengths };
+  assertEquals(source, { name: source.name, ...sizes });
+  assertEquals(await json("verify", folder.path), { documents: 3, shards: 1, problems: [] });
+  await Deno.writeTextFile(`${folder.path}/b.jsonl`, "{}\n");
+  assertEquals((await json("verify", folder.path)).problems.length, 1);
+});
+
 Deno.test("a folder is verified, and what cannot be used is named", async () => {
   await using folder = await temporaryFolder();
   await Deno.writeTextFile(`${folder.path}/a.jsonl`, c4Lines(["a", "b"]));

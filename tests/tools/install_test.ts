@@ -111,3 +111,24 @@ Deno.test("where nothing may be built, one message says what builds the library,
   assertStringIncludes(unwritable.error, "Cannot build libtitan in /sys/libtitan/");
   assertStringIncludes(unwritable.error, "  fix: set XDG_CACHE_HOME to a folder that takes files, or TITAN_LIB");
 });
+
+Deno.test("what keeps a first use from building is told once, with what to do", async () => {
+  await using server = await servePackage();
+  using bare = new Bare(server, { isBuilt: false });
+  Deno.writeTextFileSync(
+    `${bare.folder}/main.ts`,
+    `import { library } from "${server.url}ffi/library.ts";
+library();`,
+  );
+  const { code, error } = await bare.run(["-A", "main.ts"], { PATH: "/nowhere" });
+  assertEquals(code, 1);
+  assertStringIncludes(error, "\nCannot build libtitan: a C++ compiler, CMake and Make or Ninja missing\n  expected: ");
+  assertStringIncludes(
+    error,
+    "LibraryError: The native library libtitan could not be built: a message above says why\n",
+  );
+  assertEquals(error.includes("Cannot open the native library"), false);
+  const homeless = await bare.run(["-A", "main.ts"], { HOME: "", XDG_CACHE_HOME: "" });
+  assertEquals(homeless.code, 1);
+  assertStringIncludes(homeless.error, "  fix: set XDG_CACHE_HOME to a folder for the library that is then built, or ");
+});

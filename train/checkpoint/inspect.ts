@@ -25,9 +25,19 @@ export async function readTensor(checkpoint: Checkpoint, name: string, verify = 
   return numbersOf(typedArray(dtype, bytes.buffer, 0, numel(shape)), dtype);
 }
 
-/** The checkpoints of a folder, a line each, the latest first; then what is none, and why.
+/** What lies in a folder of checkpoints. */
+export interface Listing {
+  /** The latest first. */
+  readonly checkpoints: readonly { path: string; step: number; content: string; bytes: number }[];
+  /** Why others are none. */
+  readonly broken: readonly string[];
+  /** Folders whose save is under way, or was cut off. */
+  readonly unfinished: readonly string[];
+}
+
+/** The checkpoints of a folder.
  * @throws {CheckpointError} when there is no such folder, or it is a checkpoint itself. */
-export function listText(path: string): string {
+export function listing(path: string): Listing {
   const folder = path.replace(/(?<=.)\/+$/, "");
   const refuse = (what: string, fix: string) => {
     return new CheckpointError(`Cannot list ${folder}: ${what}`, "a folder with checkpoints, such as step-100", fix);
@@ -38,19 +48,30 @@ export function listText(path: string): string {
   }
   if (names.includes(MANIFEST)) throw refuse("it is itself a checkpoint", `show it: checkpoint show ${folder}`);
   const { complete, broken } = findCheckpoints(folder);
-  const rows = complete.map(({ path, manifest }) => {
-    const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
-    return [path, `step ${count(manifest.step)}, ${contentText(manifest)}, ${bytesText(bytes)}`] as const;
-  });
-  const width = Math.max(...rows.map(([name]) => name.length));
+  return {
+    checkpoints: complete.map(({ path, manifest }) => {
+      const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
+      return { path, step: manifest.step, content: contentText(manifest), bytes };
+    }),
+    broken: broken.map(({ reason }) => reason.message.split("\n")[0]),
+    unfinished: names.filter((name) => /^step-\d+\.tmp$/.test(name)).sort().map((name) => `${folder}/${name}`),
+  };
+}
+
+/** The checkpoints of a folder, a line each; then what is none, and why.
+ * @throws {CheckpointError} as {@linkcode listing} does. */
+export function listText(path: string): string {
+  const { checkpoints, broken, unfinished } = listing(path), folder = path.replace(/(?<=.)\/+$/, "");
+  const width = Math.max(...checkpoints.map(({ path }) => path.length));
   const within = findCheckpoints(`${folder}/checkpoint`).complete.length > 0;
   return [
-    rows.length > 0
-      ? rows.map(([name, text]) => `  ${name.padEnd(width)}  ${text}`).join("\n")
+    checkpoints.length > 0
+      ? checkpoints.map(({ path, step, content, bytes }) =>
+        `  ${path.padEnd(width)}  step ${count(step)}, ${content}, ${bytesText(bytes)}`
+      ).join("\n")
       : `no complete checkpoint in ${folder}${within ? `; there are some in ${folder}/checkpoint` : ""}`,
-    ...broken.map(({ reason }) => `  ${reason.message.split("\n")[0]}`),
-    ...names.filter((name) => /^step-\d+\.tmp$/.test(name)).sort()
-      .map((name) => `  ${folder}/${name} is no checkpoint: its save is under way, or was cut off`),
+    ...broken.map((reason) => `  ${reason}`),
+    ...unfinished.map((path) => `  ${path} is no checkpoint: its save is under way, or was cut off`),
   ].join("\n");
 }
 
@@ -69,30 +90,64 @@ function namesIn(folder: string): string[] | undefined {
 }
 
 /** What it is that was saved. */
-function contentText({ content, files }: Manifest): string {
+function contentText({ content, files }: Pick<Manifest, "content" | "files">): string {
   if (!(STATE_FILE in files)) return "weights as transformers saves them";
   return content === "full" ? "whole run" : "parameters alone";
 }
 
-/** What a checkpoint holds, line by line: its files, and every tensor with type, shape, number of pieces and norm. */
-export async function* showLines(checkpoint: Checkpoint): AsyncGenerator<string, void> {
-  const { path, manifest } = checkpoint, { step, files, tensors } = manifest, entries = Object.entries(tensors);
-  const parameters = entries.reduce((n, [, { kind, shape }]) => kind === "parameter" ? n + numel(shape) : n, 0);
-  yield `${path}: ${STATE_FILE in files ? `step ${count(step)}, ` : ""}${contentText(manifest)}, ${
-    count(parameters)
-  } parameters`;
-  yield "Files";
-  yield table(Object.entries(files).map(([name, { bytes }]) => [name, bytesText(bytes)] as const));
-  yield "Tensors";
-  const width = Math.max(...entries.map(([name]) => name.length)), pieces = new Map<string, number>();
+/** A tensor of a checkpoint. */
+export interface ShownTensor {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly pieces: number;
+  readonly norm: number;
+}
+
+/** What a checkpoint holds but its tensors. */
+export function contentOf({ path, manifest: { step, files, tensors, content } }: Checkpoint): {
+  path: string;
+  /** Of a run; null where nobody counted. */
+  step: number | null;
+  content: string;
+  parameters: number;
+  /** Bytes of each. */
+  files: Record<string, number>;
+} {
+  const parameters = Object.values(tensors).reduce(
+    (n, { kind, shape }) => kind === "parameter" ? n + numel(shape) : n,
+    0,
+  );
+  return {
+    ...{ path, step: STATE_FILE in files ? step : null, content: contentText({ content, files }), parameters },
+    files: Object.fromEntries(Object.entries(files).map(([name, { bytes }]) => [name, bytes])),
+  };
+}
+
+/** Its tensors, one after the other, as each is read for its norm. */
+export async function* shownTensors(checkpoint: Checkpoint): AsyncGenerator<ShownTensor, void> {
+  const { files, tensors } = checkpoint.manifest, pieces = new Map<string, number>();
   for (const { tensor } of Object.keys(files).flatMap((file) => checkpoint.piecesIn(file))) {
     pieces.set(tensor, (pieces.get(tensor) ?? 0) + 1);
   }
-  for (const [name, { dtype, shape }] of entries) {
+  for (const [name, { dtype, shape }] of Object.entries(tensors)) {
     let squares = 0;
     for (const x of await readTensor(checkpoint, name)) squares += x * x;
-    const parts = pieces.get(name) === 1 ? "1 piece" : `${pieces.get(name) ?? 0} pieces`;
-    yield `  ${name.padEnd(width)}  ${dtype}[${shape}], ${parts}, norm ${Math.sqrt(squares).toPrecision(6)}`;
+    yield { name, dtype, shape, pieces: pieces.get(name) ?? 0, norm: Math.sqrt(squares) };
+  }
+}
+
+/** What a checkpoint holds, line by line: its files, and every tensor with type, shape, number of pieces and norm. */
+export async function* showLines(checkpoint: Checkpoint): AsyncGenerator<string, void> {
+  const { path, step, content, parameters, files } = contentOf(checkpoint);
+  yield `${path}: ${step === null ? "" : `step ${count(step)}, `}${content}, ${count(parameters)} parameters`;
+  yield "Files";
+  yield table(Object.entries(files).map(([name, bytes]) => [name, bytesText(bytes)] as const));
+  yield "Tensors";
+  const width = Math.max(...Object.keys(checkpoint.manifest.tensors).map((name) => name.length));
+  for await (const { name, dtype, shape, pieces, norm } of shownTensors(checkpoint)) {
+    const parts = pieces === 1 ? "1 piece" : `${pieces} pieces`;
+    yield `  ${name.padEnd(width)}  ${dtype}[${shape}], ${parts}, norm ${norm.toPrecision(6)}`;
   }
 }
 
