@@ -33,6 +33,12 @@ export async function install(address: URL, args: readonly string[], mayInstall:
     // What CMake leaves is many times the library, and this version is not built again.
     await Deno.remove(TREE, { recursive: true }).catch(() => {});
   } catch (error) {
+    if (error instanceof StepError && error.message.includes("No space left on device")) {
+      const expected = "room for 400 MB while it is built, of which 10 MB stay",
+        fix = "make room, or set XDG_CACHE_HOME to another folder";
+      const what = `${error.message}\nCannot build libtitan in ${folder}: its disk is full`;
+      throw new StepError(`${what}\n  expected: ${expected}\n  fix: ${fix}`);
+    }
     if (!isUnwritable(error)) throw error;
     const expected = "a cache that this user may write to";
     const fix = "set XDG_CACHE_HOME to a folder that takes files, or TITAN_LIB to the path of a library";

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { library, userFolder } from "../../ffi/library.ts";
 import { llama, texts, train } from "../../mod.ts";
 import { denoDir, type PackageServer, servePackage } from "./package_server.ts";
@@ -110,6 +110,24 @@ Deno.test("where nothing may be built, one message says what builds the library,
   assertEquals(unwritable.code, 1);
   assertStringIncludes(unwritable.error, "Cannot build libtitan in /sys/libtitan/");
   assertStringIncludes(unwritable.error, "  fix: set XDG_CACHE_HOME to a folder that takes files, or TITAN_LIB");
+});
+
+Deno.test("a disk that is full while the library is built is told as that, behind what the compiler says", async () => {
+  await using server = await servePackage();
+  using bare = new Bare(server, { isBuilt: false });
+  const tools = `${bare.folder}/tools`;
+  Deno.mkdirSync(tools);
+  const says = 'echo "$0: cannot write: No space left on device" >&2; exit 1';
+  for (const tool of ["c++", "cmake", "make"]) {
+    Deno.writeTextFileSync(`${tools}/${tool}`, `#!/bin/sh\n${tool === "cmake" ? says : ""}\n`, { mode: 0o755 });
+  }
+  const { code, error } = await bare.run(["-A", `${server.url}mod.ts`, "setup"], { PATH: tools });
+  assertEquals(code, 1);
+  assertStringIncludes(error, "/cmake: cannot write: No space left on device\n");
+  assertMatch(
+    error,
+    /\nCannot build libtitan in \S+: its disk is full\n {2}expected: room for .*\n {2}fix: make room, or set XDG/,
+  );
 });
 
 Deno.test("what keeps a first use from building is told once, with what to do", async () => {

@@ -113,7 +113,7 @@ async function run(
   const generator = new TextGenerator(source, together ? agreeing(decoder, stopping) : decoder);
   const speaker = new Speaker(generator, options, terminal, together !== undefined);
   if (isConversation) return await converse(source, system, speaker, terminal);
-  if (!chat && sequences === 1) terminal.out(prompt!);
+  if (!chat && sequences === 1 && !options.json) terminal.out(prompt!);
   await speaker.say(tokens, chat ? "" : prompt!);
   return speaker.stopped ? exitCodeOf(speaker.stopped) : 0;
 }
@@ -191,8 +191,9 @@ class Speaker {
   /** Writes texts while they come; returns the first.
    * @param before what is written before each of several. */
   async say(tokens: readonly number[], before: string): Promise<string> {
-    const { out, note, onStop } = this.#terminal, { samples, sampling, maxNewTokens, stop } = this.#options;
-    const texts = new Samples(samples, before, out), said: string[] = [];
+    const { out, note, onStop } = this.#terminal, { samples, sampling, maxNewTokens, stop, json } = this.#options;
+    const texts = new Samples(samples, before, json ? () => {} : out);
+    const said = Array.from({ length: samples }, () => ({ text: "", end: "" }));
     const stopping = this.#stopping = new AbortController();
     this.stopped = undefined;
     this.isSpeaking = true;
@@ -204,14 +205,17 @@ class Speaker {
       const { signal } = stopping;
       for await (const piece of this.#generator.continue(tokens, { sampling, maxNewTokens, stop, signal })) {
         texts.add(piece);
-        if (piece.sample === 0) said.push(piece.text);
+        said[piece.sample].text += piece.text;
+        said[piece.sample].end = piece.end ?? "";
       }
     } finally {
       off();
       this.isSpeaking = false;
     }
-    note(`${statisticsText(this.#generator.statistics!)}\n`);
-    return said.join("");
+    const statistics = this.#generator.statistics!, { prompt } = this.#options;
+    if (json) out(`${JSON.stringify({ prompt, texts: said, statistics }, null, 2)}\n`);
+    note(`${statisticsText(statistics)}\n`);
+    return said[0].text;
   }
 }
 

@@ -27,6 +27,8 @@ export interface GenerateArguments {
   readonly nproc: number | undefined;
   /** How they share out the model; default: each layer. */
   readonly mesh: MeshDegrees | undefined;
+  /** Print one object of JSON at the end, and no text before? */
+  readonly json: boolean;
   readonly help: boolean;
 }
 
@@ -54,6 +56,7 @@ const OPTIONS: Readonly<Record<string, readonly [value: string, meaning: string]
   "seed": ["N", "another one draws other tokens; default 0"],
   "samples": ["N", "so many texts at once; default 1"],
   "stop": ["TEXT", "ends a text, and is no part of it; may be given several times"],
+  "json": ["", "prints texts and what they took as one object of JSON"],
   "tokenizer": ["FOLDER", "folder with tokenizer.json, in place of the one that belongs to the model"],
   "context-length": [
     "N",
@@ -135,7 +138,10 @@ export function readGenerateArguments(args: readonly string[]): GenerateArgument
   if (given.has("system") && !chat) {
     throw new GenerateError("--system is for conversations", "--chat beside it", "add --chat, or leave --system out");
   }
-  const samples = count("samples", 1) ?? 1;
+  const json = given.has("json"), samples = count("samples", 1) ?? 1;
+  if (json && prompt === undefined && !help) {
+    throw new GenerateError("--json is for a text", "--prompt TEXT beside it", "add it, or leave --json out");
+  }
   if (samples > 1 && chat && prompt === undefined) {
     throw new GenerateError(
       `--samples is ${samples}`,
@@ -144,7 +150,7 @@ export function readGenerateArguments(args: readonly string[]): GenerateArgument
     );
   }
   return {
-    ...{ from: text("from") ?? FROM, prompt, chat, samples, sampling, dtype, help },
+    ...{ from: text("from") ?? FROM, prompt, chat, samples, sampling, dtype, json, help },
     system: text("system"),
     maxNewTokens: count("max-new-tokens", 1) ?? (chat ? 500 : 100),
     stop: given.get("stop") ?? [],

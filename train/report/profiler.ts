@@ -1,9 +1,10 @@
-/** Which steps of a run are recorded, in cycles as PyTorch's profiler has them, and what is left of each cycle: a table and a trace file.
+/** Which steps of a run are recorded, in cycles as PyTorch's profiler has them, and what is left of each cycle: a table, the same as JSON, and a
+ * trace file.
  * @module */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { traceJson } from "./chrome_trace.ts";
-import { type DeviceRates, profileText, type StepProfile } from "./profile.ts";
+import { type DeviceRates, kernelRows, profileText, type StepProfile } from "./profile.ts";
 
 /** Which steps are recorded: the last `active` of every `freq`, after `warmup` that are recorded and thrown away. */
 export interface ProfileCycle {
@@ -20,7 +21,7 @@ export function profileAction(step: number, { freq, warmup, active }: ProfileCyc
 
 /** What {@linkcode Profiler} is made with. */
 export interface ProfilerOptions extends ProfileCycle {
-  /** Receives `iteration_N/rank0_trace.json`, which the first rank writes for all; null on the others. */
+  /** Receives `iteration_N/rank0_trace.json`, which the first rank writes for all, and its table as `profile.json`; null on the others. */
   readonly folder: string | null;
   /** The recorded steps of every rank, where there are several: all call it at the end of a cycle; those that write nothing get none. */
   readonly gather?: (own: readonly StepProfile[]) => Promise<readonly (readonly StepProfile[])[] | undefined>;
@@ -55,7 +56,9 @@ export class Profiler {
     const ranks = await (this.#options.gather?.(recorded) ?? Promise.resolve([recorded]));
     if (!ranks || folder === null) return;
     const path = `${folder}/iteration_${step}/rank0_trace.json`;
-    const problem = written(path, traceJson(ranks));
+    const table = { steps: recorded.map(({ step }) => step), rates, kernels: kernelRows(recorded, rates) };
+    const problem = written(path, traceJson(ranks)) ??
+      written(`${dirname(path)}/profile.json`, `${JSON.stringify(table, null, 2)}\n`);
     const where = problem === undefined
       ? `${path} (open it in https://ui.perfetto.dev)`
       : `none, as ${path} cannot be written: ${problem}`;

@@ -5,11 +5,12 @@ import { readGenerateArguments, usage } from "../../../train/command/generate_ar
 Deno.test("every option is read, with a space or an equals sign, with - or _", () => {
   const args = "--from a --prompt b=c --max-new-tokens 7 --temperature=0 --top_k 3 --top-p 0.5 --min-p 0.1 " +
     "--repetition-penalty 1.2 --seed -4 --samples 2 --stop x --stop=--y --tokenizer t --context-length 9 --dtype bf16 --threads 1 " +
-    "--nproc 4 --mesh tp=4";
+    "--nproc 4 --mesh tp=4 --json";
   assertEquals(readGenerateArguments(args.split(" ")), {
     ...{ from: "a", prompt: "b=c", chat: false, system: undefined, maxNewTokens: 7, samples: 2, stop: ["x", "--y"] },
     sampling: { temperature: 0, topK: 3, topP: 0.5, minP: 0.1, repetitionPenalty: 1.2, seed: -4 },
-    ...{ tokenizer: "t", contextLength: 9, dtype: "bf16", threads: 1, nproc: 4, mesh: { pp: 1, tp: 4 }, help: false },
+    ...{ tokenizer: "t", contextLength: 9, dtype: "bf16", threads: 1, nproc: 4, mesh: { pp: 1, tp: 4 } },
+    ...{ json: true, help: false },
   });
   const { from, sampling, maxNewTokens } = readGenerateArguments(["--prompt", ""]);
   assertEquals([from, sampling.temperature, maxNewTokens], ["outputs/checkpoint", 0.8, 100]);

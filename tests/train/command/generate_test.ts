@@ -72,6 +72,17 @@ Deno.test("several samples come one below the other, each whole", async () => {
   assertEquals(samples[0], first.out);
 });
 
+Deno.test("with --json the texts come as one object, with why each ends and what they took", async () => {
+  await using at = await folders();
+  const args = ["--from", at.step, "--prompt", "We", "--samples", "2", "--temperature", "1", ...few];
+  const written = await run(args), { code, out } = await run([...args, "--json"]);
+  const { prompt, texts, statistics } = JSON.parse(out);
+  assertEquals([code, prompt, texts.map(({ end }: { end: string }) => end)], [0, "We", ["tokens", "tokens"]]);
+  const [, ...samples] = written.out.split(/--- sample \d ---\n/);
+  assertEquals(texts.map(({ text }: { text: string }) => `We${text}\n`), samples);
+  assertEquals([statistics.newTokens, (await run(["--from", at.step, "--chat", "--json"])).code], [16, 1]);
+});
+
 Deno.test("a conversation goes on with what was said, which is not read again, until there is no further line", async () => {
   await using at = await folders();
   const args = ["--from", at.step, "--tokenizer", at.tokenizer, "--chat", "--temperature", "0", ...few];

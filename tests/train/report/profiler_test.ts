@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
-import type { StepProfile } from "../../../train/report/profile.ts";
+import { kernelRows, type StepProfile } from "../../../train/report/profile.ts";
 import { profileAction, type ProfileCycle, Profiler } from "../../../train/report/profiler.ts";
 import { temporaryFolder } from "../../data/fixture.ts";
 import { twoMicrobatches } from "./profiles.ts";
@@ -34,6 +34,8 @@ Deno.test("each cycle leaves a trace of its recorded steps and a table, warm-up 
     const { traceEvents } = JSON.parse(await Deno.readTextFile(path));
     const steps = traceEvents.filter((e: { name: string }) => e.name.startsWith("step "));
     assertEquals(steps.map((e: { name: string }) => e.name), [`step ${step - 1}`, `step ${step}`]);
+    const { steps: listed, kernels } = JSON.parse(await Deno.readTextFile(`${folder}/iteration_${step}/profile.json`));
+    assertEquals([listed, kernels], [[step - 1, step], kernelRows([step - 1, step].map(twoMicrobatches), rates)]);
     assertMatch(printed[i], new RegExp(`^Profile of steps ${step - 1} to ${step}: `));
     assertEquals(printed[i].split("\n").at(-1), `  trace: ${path} (open it in https://ui.perfetto.dev)`);
   }
@@ -70,7 +72,8 @@ Deno.test("what is said of a pipeline stands below the trace, of the recorded st
   const page = `${cycle.folder}/iteration_2/pipeline.html`;
   assertEquals([printed[1], printed[3]], [`steps 1,2,1,2\n  picture: ${page}`, "steps 3,4,3,4"]);
   assertEquals(await Deno.readTextFile(page), "drawn");
-  assertEquals([...Deno.readDirSync(`${cycle.folder}/iteration_4`)].map(({ name }) => name), ["rank0_trace.json"]);
+  const files = [...Deno.readDirSync(`${cycle.folder}/iteration_4`)].map(({ name }) => name).sort();
+  assertEquals(files, ["profile.json", "rank0_trace.json"]);
 });
 
 Deno.test("a folder that cannot be made is an error before any step", async () => {
