@@ -14,7 +14,7 @@ import {
 } from "../train/checkpoint/inspect.ts";
 import { familyOf, openFolder } from "../train/checkpoint/load.ts";
 import { contextLengthOf } from "../train/weights/model_source.ts";
-import { byteProgress, runCommand } from "./tool.ts";
+import { byteProgress, runCommand, tellUsage } from "./tool.ts";
 
 const USAGE = `Usage: npx -y deno task checkpoint COMMAND ...
 
@@ -41,7 +41,7 @@ export async function run(
 ): Promise<number> {
   const isJson = args.includes("--json"), [name, ...rest] = args.filter((arg) => arg !== "--json");
   const { dtype, paths } = exportType(rest), json = (value: unknown) => print(JSON.stringify(value, null, 2));
-  if (name === "export" ? isJson : dtype !== undefined) return unknown(print);
+  if (name === "export" ? isJson : dtype !== undefined) return tellUsage(USAGE, args, print);
   switch (`${name} ${paths.length}`) {
     case "ls 0":
     case "ls 1": {
@@ -88,17 +88,9 @@ export async function run(
       print(`${paths[1]} has the weights as transformers opens them`);
       return 0;
     }
-    case "--help 0":
-      print(USAGE);
-      return 0;
     default:
-      return unknown(print);
+      return tellUsage(USAGE, args, print);
   }
-}
-
-function unknown(print: (text: string) => void): number {
-  print(USAGE);
-  return 1;
 }
 
 /** Takes `--dtype TYPE` out of arguments, wherever it stands. */

@@ -3,6 +3,7 @@
  * @module */
 import { SWITCHES, VALUED_FLAGS } from "../train/config/arguments.ts";
 import { vocabulary } from "../train/config/vocabulary.ts";
+import { tellUsage } from "./tool.ts";
 
 /** Shells that it is there for. */
 export const SHELLS = ["bash", "zsh", "fish"] as const;
@@ -68,10 +69,14 @@ ${cases.join("\n")}
   COMPREPLY=($(compgen -W "$words" -- "$current"))
 }
 complete -o default -F _titan titan run_train.sh ./run_train.sh
+_titan_known() {
+  if [[ -n $ZSH_VERSION ]]; then [[ -n \${_comps[$1]} ]]; else complete -p "$1" >/dev/null 2>&1; fi
+}
 for program in deno npx; do
-  complete -p "$program" >/dev/null 2>&1 || complete -o default -F _titan "$program"
+  _titan_known "$program" || complete -o default -F _titan "$program"
 done
 unset program
+unset -f _titan_known
 `;
 }
 
@@ -86,6 +91,10 @@ function fish(commands: readonly string[]): string {
   return `# libtitan's commands and keys, for fish. Made by: deno run -A mod.ts completion fish
 complete -c titan -f -n ${quoted(none)} -a ${quoted(commands.join(" "))}
 ${lines.join("\n")}
+for program in deno npx
+  complete -c $program -n '__fish_seen_subcommand_from task titan' \\
+    -a "(complete -C (string replace -r '^.*?\\b(task|titan)\\b' titan -- (commandline -cp)))"
+end
 `;
 }
 
@@ -101,8 +110,7 @@ deno and npx, and titan where that is a program or an alias.
 /** Prints a completion; returns the exit code. @param commands of the command line. */
 export function completion([shell, ...rest]: readonly string[], commands: readonly string[]): number {
   if (shell === "--help" || shell === undefined) {
-    console.log(USAGE);
-    return shell === undefined ? 1 : 0;
+    return tellUsage(USAGE, shell === undefined ? [] : [shell], console.log);
   }
   if (rest.length > 0 || !(SHELLS as readonly string[]).includes(shell)) {
     console.error(

@@ -3,7 +3,7 @@
 import { CheckpointError } from "../train/checkpoint/error.ts";
 import { convertWeights, isConvertType } from "../train/weights/convert.ts";
 import { GGUF_TYPES } from "../train/weights/gguf_export.ts";
-import { byteProgress, runCommand } from "./tool.ts";
+import { byteProgress, runCommand, tellUsage } from "./tool.ts";
 
 const TYPES = Object.keys(GGUF_TYPES);
 
@@ -33,8 +33,7 @@ export async function run(
   }
   const dtype = options.get("dtype") ?? "f32", [from, to] = paths;
   if (paths.length !== 2 || paths.some((path) => path.startsWith("--"))) {
-    print(USAGE);
-    return paths.includes("--help") ? 0 : 1;
+    return tellUsage(USAGE, args, print);
   }
   if (!isConvertType(dtype)) {
     throw new CheckpointError(`Cannot convert to ${dtype}`, TYPES.join(", "), "write one of these behind --dtype");

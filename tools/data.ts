@@ -8,7 +8,7 @@ import { Loader, type LoaderOptions } from "../data/loader.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { loadConfig, trainOptions } from "../train/config/config.ts";
-import { runCommand } from "./tool.ts";
+import { runCommand, tellUsage } from "./tool.ts";
 
 const USAGE = `Usage: npx -y deno task data COMMAND ...
 
@@ -48,8 +48,7 @@ export async function run(args: readonly string[], print: (text: string) => void
     if (isJson) json(found);
     return found.problems.length === 0 ? 0 : 1;
   }
-  print(USAGE);
-  return name === "--help" ? 0 : 1;
+  return tellUsage(USAGE, args, print);
 }
 
 /** Takes a flag with its value out of arguments. */

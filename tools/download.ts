@@ -11,7 +11,7 @@ import { PATIENCE, type RequestOptions, Requests } from "../data/hub/requests.ts
 import { type HubSettings, hubSettings } from "../data/hub/settings.ts";
 import { bytesText } from "../train/report/plan_report.ts";
 import { type Arguments, parseDownload, USAGE } from "./download_arguments.ts";
-import { runCommand } from "./tool.ts";
+import { runCommand, tellUsage } from "./tool.ts";
 
 /** Files that libtitan reads of a model. */
 export const ASSETS: Readonly<Record<string, readonly string[]>> = {
@@ -50,10 +50,7 @@ export async function run(
   { print, note, isTerminal = false }: Console,
   { settings = hubSettings(), ...options }: RequestOptions & { readonly settings?: HubSettings } = {},
 ): Promise<number> {
-  if (args.length === 0 || args.includes("--help")) {
-    print(USAGE);
-    return args.length === 0 ? 1 : 0;
-  }
+  if (args.length === 0 || args.includes("--help")) return tellUsage(USAGE, args, print);
   const asked = parseDownload(args);
   const token = asked.token ?? settings.token;
   const hub = new Hub(new Requests({ ...settings, token }, { patience: PATIENCE, say: note, ...options }));

@@ -65,8 +65,10 @@ export async function run(args: readonly string[], mayInstall = true): Promise<n
   const unknown = args.find((arg) => !["--again", "--mpi", "--gloo"].includes(arg));
   const root = new URL("../", import.meta.url);
   if (unknown !== undefined) {
-    (unknown === "--help" ? console.log : console.error)(USAGE);
-    return unknown === "--help" ? 0 : 1;
+    const isHelp = unknown === "--help", what = `setup has no ${unknown}`;
+    if (isHelp) console.log(USAGE);
+    else console.error(`error: ${what}\n  expected: --again, --mpi, --gloo\n  fix: write one of them\n\n${USAGE}`);
+    return isHelp ? 0 : 1;
   }
   try {
     if (IS_CHECKOUT) {

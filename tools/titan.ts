@@ -94,11 +94,12 @@ export async function titan([name = "", ...rest]: readonly string[]): Promise<nu
   return await runCommand(() => command.run(rest));
 }
 
-async function data([name = "--help", ...rest]: readonly string[]): Promise<number> {
+async function data(args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
   if (name === "download") {
     const { run, terminal } = await import("./download.ts");
     return await run(rest, terminal());
   }
   if (name === "tokenizer") return await (await import("./tokenizer.ts")).run(rest, console.log, console.error);
-  return await (await import("./data.ts")).run([name, ...rest], console.log, Deno.stdout.isTerminal() && !Deno.noColor);
+  return await (await import("./data.ts")).run(args, console.log, Deno.stdout.isTerminal() && !Deno.noColor);
 }

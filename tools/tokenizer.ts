@@ -7,7 +7,7 @@ import { WordCounts } from "../data/train_bpe.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { CheckpointError } from "../train/checkpoint/error.ts";
 import { writeLasting } from "../train/checkpoint/files.ts";
-import { runCommand } from "./tool.ts";
+import { runCommand, tellUsage } from "./tool.ts";
 
 const USAGE =
   `Usage: npx -y deno task tokenizer train --data PATH [--data PATH ...] --vocab-size N [--out FOLDER] [--field KEY] [--chat]
@@ -44,8 +44,7 @@ export async function run(
   const known = ["vocab-size", "out", "field", "--chat"],
     wrong = [...options.keys()].some((name) => !known.includes(name));
   if (command !== "train" || data.length === 0 || !options.has("vocab-size") || wrong) {
-    print(USAGE);
-    return args.includes("--help") ? 0 : 1;
+    return tellUsage(USAGE, args, print);
   }
   const out = options.get("out") ?? "tokenizer", vocabSize = Number(options.get("vocab-size"));
   newTokenizer(new WordCounts(), { vocabSize, chat: options.has("--chat") }); // a wrong size is told before all text is read

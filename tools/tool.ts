@@ -30,6 +30,24 @@ export function runTool(
   }
 }
 
+/** Arguments that a command does not have; the message ends with its usage. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+/** What is done where arguments are none of a command: its usage is printed where that is asked for.
+ * @returns the exit code. @throws {UsageError} where it is not. */
+export function tellUsage(usage: string, args: readonly string[], print: (text: string) => void): number {
+  if (!args.includes("--help")) {
+    const what = args.length === 0
+      ? "There are no arguments"
+      : `These are no arguments of the command: ${args.join(" ")}`;
+    throw new UsageError(`${what}\n  expected: those below\n  fix: write some of them\n\n${usage}`);
+  }
+  print(usage);
+  return 0;
+}
+
 /** Runs a command where the user stands. Of an error that tells the user something it prints the message alone.
  * @returns the exit code, 1 where such an error ended it. */
 export async function runCommand(run: () => Promise<number>): Promise<number> {
@@ -37,7 +55,7 @@ export async function runCommand(run: () => Promise<number>): Promise<number> {
     enterWorkingFolder();
     return await run();
   } catch (error) {
-    if (![CheckpointError, DataError, ConfigError].some((kind) => error instanceof kind)) throw error;
+    if (![CheckpointError, DataError, ConfigError, UsageError].some((kind) => error instanceof kind)) throw error;
     console.error(`error: ${(error as Error).message}`);
     return 1;
   }

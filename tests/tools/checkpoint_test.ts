@@ -1,5 +1,6 @@
 import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { run } from "../../tools/checkpoint.ts";
+import { UsageError } from "../../tools/tool.ts";
 import { CheckpointError } from "../../train/checkpoint/error.ts";
 import { writeLasting } from "../../train/checkpoint/files.ts";
 import { openHuggingFace, readHuggingFaceConfig } from "../../train/weights/hugging_face.ts";
@@ -79,7 +80,7 @@ Deno.test("with --json each command prints one object that says the same", async
   assertEquals([damaged.code, damaged.value.damages.length], [1, 1]);
 });
 
-Deno.test("anything else prints the usage", async () => {
+Deno.test("anything else is refused with the usage", async () => {
   for (
     const args of [[], ["show"], ["diff", "a"], ["list", "a"], ["show", "a", "--dtype", "f16"], [
       "export",
@@ -88,8 +89,7 @@ Deno.test("anything else prints the usage", async () => {
       "--json",
     ]]
   ) {
-    const { code, text } = await command(...args);
-    assertEquals([code, text.startsWith("Usage: npx -y deno task checkpoint COMMAND")], [1, true]);
+    await assertRejects(() => command(...args), UsageError, "\n\nUsage: npx -y deno task checkpoint COMMAND");
   }
   assertEquals((await command("--help")).code, 0);
 });

@@ -42,6 +42,8 @@ Deno.test("bash completes commands, keys of train and their values, also behind 
   assertEquals(await proposed("titan", "train", "--training.st"), ["--training.steps"]);
   assertEquals(await proposed("npx", "-y", "deno", "task", "train", "--training.st"), ["--training.steps"]);
   assertEquals(await proposed("deno", "task", "train", "--device-m"), ["--device-memory"]);
+  assertEquals(await proposed("npx", "titan", "ge"), ["generate"]);
+  assertEquals(await proposed("npx", "titan", "train", "--training.st"), ["--training.steps"]);
   assertEquals(await proposed("./run_train.sh", "--validation.no_e"), ["--validation.no_enable"]);
   const modes = await proposed("titan", "plan", "--activation_checkpoint.mode", "");
   assertEquals(modes.toSorted(), ["full", "memory_budget", "none", "selective"]);
@@ -66,5 +68,5 @@ Deno.test("another shell is refused with those that there are", () => {
   const { code, text } = printed("tcsh");
   assertEquals(code, 1);
   assertStringIncludes(text, "expected: bash, zsh, fish");
-  assertEquals([printed().code, printed("--help").code], [1, 0]);
+  assertEquals(printed("--help").code, 0);
 });

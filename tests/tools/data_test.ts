@@ -2,6 +2,7 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { gzipSync } from "node:zlib";
 import { DataError } from "../../data/error.ts";
 import { run } from "../../tools/data.ts";
+import { UsageError } from "../../tools/tool.ts";
 import { c4Lines, temporaryFolder } from "../data/fixture.ts";
 
 async function command(...args: string[]): Promise<{ code: number; lines: string[] }> {
@@ -89,9 +90,11 @@ Deno.test("a folder is verified, and what cannot be used is named", async () => 
   await assertRejects(() => command("verify", `${folder.path}/none`), DataError, "Cannot find a file");
 });
 
-Deno.test("a command that there is not prints the usage", async () => {
-  for (const [args, code] of [[[], 1], [["look"], 1], [["verify"], 1], [["--help"], 0]] as const) {
-    const { lines, code: given } = await command(...args);
-    assertEquals([given, lines[0].split("\n")[0]], [code, "Usage: npx -y deno task data COMMAND ..."]);
+Deno.test("a command that there is not is refused with the usage", async () => {
+  const usage = "Usage: npx -y deno task data COMMAND ...";
+  for (const args of [[], ["look"], ["verify"]]) {
+    await assertRejects(() => command(...args), UsageError, `\n\n${usage}`);
   }
+  const { code, lines } = await command("--help");
+  assertEquals([code, lines[0].split("\n")[0]], [0, usage]);
 });

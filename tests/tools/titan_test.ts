@@ -54,6 +54,44 @@ Deno.test("an unknown command is refused with the nearest one, and a command's m
   assert(!missing.error.includes("    at "));
 });
 
+Deno.test("what is refused ends with 1, is told on standard error alone, and first says that it is an error", async () => {
+  const refused = [
+    ["trian"],
+    ["train", "--nope"],
+    ["plan", "--training.steps=few"],
+    ["convert", "a"],
+    ["data"],
+    ["data", "nope"],
+    ["data", "download"],
+    ["data", "tokenizer", "learn"],
+    ["checkpoint", "nope"],
+    ["view", "/nowhere"],
+    ["setup", "--nope"],
+    ["completion"],
+    ["completion", "tcsh"],
+  ];
+  for (const args of refused) {
+    const { code, out, error } = await run(...args);
+    assertEquals([code, out, error.slice(0, 7)], [1, "", "error: "], args.join(" "));
+    assertMatch(error, /\n {2}expected: .*\n {2}fix: ./, args.join(" "));
+  }
+});
+
+Deno.test("a plan that does not fit into a device is whole, and ends with 1", async () => {
+  const sizes = ["--model.n_layers=1", "--training.seq_len=64"];
+  const { code, out } = await run("plan", ...sizes, "--device-memory", "1MiB");
+  assertEquals([code, out.includes("Memory (bytes are planned")], [1, true]);
+  assertEquals((await run("plan", ...sizes, "--device-memory", "80GB")).code, 0);
+});
+
+Deno.test("the exit codes that help tells are those of the page of errors", async () => {
+  const told = (await run("train", "--help")).out.match(/Exit codes: ([^]*?)\n\n/)![1];
+  const page = await Deno.readTextFile(new URL("../../docs/errors.md", import.meta.url));
+  const table = /\| code +\| means[^]*?\n\n/.exec(page)![0], codes = /\b(?:128 \+ n|\d+)\b/g;
+  const listed = table.split("\n").flatMap((line) => line.split("|")[1]?.match(codes) ?? []);
+  assertEquals(new Set(told.match(codes)), new Set(listed));
+});
+
 Deno.test("the package's module is this entry", async () => {
   const { code, out } = await ended(spawn(["help"]));
   assertEquals([code, out.startsWith("Usage: deno run -A mod.ts COMMAND")], [0, true]);
