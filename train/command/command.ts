@@ -85,7 +85,7 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     warnings.forEach(warn);
     if (config.job.print_config) console.log(JSON.stringify(config, null, 2));
-    if (!asked.dryRun) return await run(config);
+    if (!asked.dryRun) return await run(config, asked.quiet);
     const mesh = meshOf(config, nproc);
     if (mesh.size > 1 && config.activation_checkpoint.visualize_memory_budget_pareto) {
       warn("what memory budgets cost is shown for one rank alone, not for a mesh");

@@ -182,20 +182,26 @@ function openLivePage({ job: { dump_folder }, metrics: { jsonl_file, live_port }
   return openLive({ paths: [dump_folder], own, port: live_port }, "metrics.live_port");
 }
 
-/** Trains as a config says. Where that fails, other ranks are told, rather than waited for. */
-export async function run(config: Config): Promise<number> {
+/** Trains as a config says. Where that fails, other ranks are told, rather than waited for.
+ * @param quiet is no bar to be drawn, where there is a terminal? */
+export async function run(config: Config, quiet: boolean = false): Promise<number> {
   using _console = new SteadyConsole();
   using folder = (worldOf()?.rank ?? 0) === 0 ? openFolder(config) : undefined;
   await using trainer = await openTrainer(config);
   try {
-    return await train(config, trainer, folder);
+    return await train(config, trainer, folder, quiet);
   } catch (error) {
     trainer.group?.fail(error);
     throw error;
   }
 }
 
-async function train(config: Config, trainer: Trainer, folder: RunFolder | undefined): Promise<number> {
+async function train(
+  config: Config,
+  trainer: Trainer,
+  folder: RunFolder | undefined,
+  quiet: boolean,
+): Promise<number> {
   const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
   const { totalBytes } = trainer.memory();
@@ -257,7 +263,7 @@ async function train(config: Config, trainer: Trainer, folder: RunFolder | undef
   });
   const clock = new StepClock(() => performance.now());
   // Launchers give ranks terminals of their own, and print what comes out of them line by line.
-  using bar = Deno.stdout.isTerminal() && !ranks ? new ProgressBar(TERMINAL) : undefined;
+  using bar = Deno.stdout.isTerminal() && !ranks && !quiet ? new ProgressBar(TERMINAL) : undefined;
   const signal = stopOnSignal(trainer);
   try {
     let told = 0, toldTime = bar !== undefined;

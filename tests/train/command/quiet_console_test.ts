@@ -1,5 +1,23 @@
 import { assertEquals, assertMatch } from "@std/assert";
-import { ended, spawn, tinyRun } from "./command_line.ts";
+import { ended, root, spawn, tinyRun } from "./command_line.ts";
+
+Deno.test("on a terminal a run draws a bar, and a quiet one draws nothing", async () => {
+  await using tiny = await tinyRun();
+  const drawn = async (...flags: string[]) => {
+    const words = [Deno.execPath(), "run", "--quiet", "-A", "mod.ts", "train", ...tiny.config, ...flags];
+    const script = new Deno.Command("script", {
+      args: ["-qec", words.join(" "), "/dev/null"],
+      cwd: root,
+      env: { NO_COLOR: "1" },
+      stdin: "null",
+    });
+    const { code, stdout } = await script.output();
+    return { code, bar: new TextDecoder().decode(stdout).match(/step \d+ of \d+ \[/g)?.length ?? 0 };
+  };
+  assertEquals(await drawn("--quiet"), { code: 0, bar: 0 });
+  const { code, bar } = await drawn();
+  assertEquals([code, bar > 0], [0, true]);
+});
 
 Deno.test("a quiet run prints its warnings and errors on standard error, and nothing else; its numbers are written", async () => {
   await using tiny = await tinyRun();
