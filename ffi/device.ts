@@ -7,13 +7,15 @@ import { DeviceKind, Measure } from "./symbols.ts";
 
 /** What a device is. */
 export interface DeviceInfo {
+  /** `cpu`, or `cuda`, a GPU. */
+  readonly kind: "cpu" | "cuda";
   /** That its kernels use. */
   readonly threads: number;
   /** Why so many, and where they run; empty if there is nothing to say. */
   readonly threadsText: string;
   /** Width of the vectors that the kernels were compiled for. */
   readonly vectorBits: number;
-  /** Of the processor, that the kernels were compiled for: `portable`, `avx2`, `avx512`, `avx512_bf16`, `amx`. */
+  /** Of the processor, that the kernels were compiled for: `portable`, `avx2`, `avx512`, `avx512_bf16`, `amx`; of a GPU, such as `sm_90`. */
   readonly level: string;
   /** Was it forced by the environment variable TITAN_CPU? */
   readonly levelIsForced: boolean;
@@ -38,6 +40,10 @@ export interface ProcessMemory {
 
 /** What a device is to take of its machine. */
 export interface DeviceOptions {
+  /** What it is: `cpu`, the default, or `cuda`, a GPU. */
+  readonly kind?: "cpu" | "cuda";
+  /** Which of the GPUs that this process sees; default 0. */
+  readonly ordinal?: number;
   /** Threads of its kernels. 0, the default: OMP_NUM_THREADS, or one for each core that the process may use, as far as its CPU quota
    * keeps them busy. */
   readonly threads?: number;
@@ -54,21 +60,24 @@ export class Device implements Disposable {
   /** What it is. */
   readonly info: DeviceInfo;
 
-  /** Opens the CPU.
-   * @param options threads and processes. @throws {TitanError} if the native side refuses. */
+  /** Opens the CPU, or a GPU.
+   * @param options which, threads and processes. @throws {TitanError} if the native side refuses. */
   constructor(options: DeviceOptions = {}) {
     const wanted = new Struct("titan_device_options");
     wanted.set("threads", unsigned(options.threads ?? 0, "threads", U32));
     wanted.set("host_size", unsigned(options.hostSize ?? 1, "hostSize", U32));
     wanted.set("placed", options.placed ? 1 : 0);
+    const kind = options.kind === "cuda" ? DeviceKind.CUDA : DeviceKind.CPU;
+    const ordinal = unsigned(options.ordinal ?? 0, "ordinal", U32);
     const { symbols } = library();
     const error = errorStruct();
     const handle = new BigUint64Array(1);
-    check(symbols.titan_device_open(DeviceKind.CPU, 0, wanted.bytes, handle, error.bytes), error);
+    check(symbols.titan_device_open(kind, ordinal, wanted.bytes, handle, error.bytes), error);
     this.handle = handle[0];
     const info = new Struct("titan_device_info");
     check(symbols.titan_device_describe(this.handle, info.bytes, error.bytes), error);
     this.info = {
+      kind: info.get("kind") === DeviceKind.CUDA ? "cuda" : "cpu",
       threads: info.get("threads"),
       threadsText: info.text("threads_text"),
       vectorBits: info.get("vector_bits"),

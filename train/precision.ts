@@ -3,7 +3,7 @@
 import { fullPrecision, type Precision } from "../graph/passes/precision.ts";
 import type { RealType } from "./step.ts";
 
-/** Processor levels that multiply bf16 themselves. */
+/** Processor levels that multiply bf16 themselves; all GPUs do that libtitan compiles for. */
 const nativeLevels: ReadonlySet<string> = new Set(["amx", "avx512_bf16"]);
 
 /** What decides about bf16. */
@@ -16,13 +16,13 @@ export interface BySpeed {
 
 /** Does the device multiply bf16 itself? */
 export function multipliesBf16({ level }: BySpeed): boolean {
-  return nativeLevels.has(level);
+  return nativeLevels.has(level) || level.startsWith("sm_");
 }
 
 /** Is that faster than f32? Without tiles, Intel's processors multiply vectors of bf16 at half the rate of f32 (measured: 0.23 against
  * 0.46 TFLOP/s), AMD's at twice the rate. */
 export function isFasterInBf16(device: BySpeed): boolean {
-  return multipliesBf16(device) && (device.level === "amx" || !device.processor.startsWith("Intel"));
+  return multipliesBf16(device) && (device.level !== "avx512_bf16" || !device.processor.startsWith("Intel"));
 }
 
 /** Precision of a run. What is not asked for is f32, but for products: they take bf16 where the device is faster with it.

@@ -13,6 +13,7 @@ import { library } from "../ffi/library.ts";
 import { ABI_VERSION } from "../ffi/symbols.ts";
 import type { DType } from "../graph/ir.ts";
 import { LayoutError } from "../graph/layout.ts";
+import { targets } from "../graph/target/targets.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { isLaunched, worldOf } from "../launch/world.ts";
 import { BATCH_AXES, Mesh, stepProblems } from "../parallel/mesh.ts";
@@ -145,11 +146,18 @@ export class Trainer implements AsyncDisposable {
       const checked = checking.catch(() => {}); // it is awaited below, behind what is of more use
       stack.defer(() => checked);
       const compiling = attempt(() => {
-        const native = stack.use(new Device(deviceOptions(full.threads)));
+        const native = stack.use(new Device(deviceOptions(full.threads, full.device)));
         const joining = ranks && ProcessGroup.open(native, { rank: ranks.rank, size: ranks.mesh.size }, full.comm);
         joining?.catch(() => {}); // awaited below, behind what may fail before
         const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
-        const compiled = compileStep({ ...full, evaluate: full.validation, precision, threads, ranks });
+        const compiled = compileStep({
+          ...full,
+          evaluate: full.validation,
+          precision,
+          threads,
+          ranks,
+          target: targets[full.device],
+        });
         return { native, joining, precision, compiled };
       });
       const loader = stack.use(
@@ -467,9 +475,10 @@ function ranksOf({ mesh: degrees, parallelism, batch, seqLen, validation }: Comp
 }
 
 /** What this process's device takes of a machine that it may share with other ranks, to each of which their launcher may have given
- * processors of its own. */
-export function deviceOptions(threads: number): DeviceOptions {
-  return { threads, hostSize: worldOf()?.hostSize, placed: !isLaunched() };
+ * processors of its own. Of a machine's GPUs each rank has one. */
+export function deviceOptions(threads: number, kind: DeviceOptions["kind"]): DeviceOptions {
+  const world = worldOf(), ordinal = kind === "cuda" ? world?.hostRank : 0;
+  return { kind, ordinal, threads, hostSize: world?.hostSize, placed: !isLaunched() };
 }
 
 /** What has to be the same on all ranks of a run. */

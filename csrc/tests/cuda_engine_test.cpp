@@ -33,8 +33,8 @@ template <class Body> void each(const Call& call, Body body) {
 
 /// `map` with two inputs makes a * a + b, with one 2 * a; `copy` copies, `accumulate` adds.
 const Backend& kernels_of_test() {
-  static std::vector<Kernel> kernels(host::NUM_KERNELS, Kernel{"none", [](const Call&) -> std::string { return "is no kernel of this test"; }, [](const Call&) {}});
-  static const Backend backend = {"cuda", "sm_90", 0, kernels.data(), host::NUM_KERNELS};
+  static std::vector<Kernel> kernels(host::NUM_TRACED, Kernel{"none", [](const Call&) -> std::string { return "is no kernel of this test"; }, [](const Call&) {}});
+  static const Backend backend = {"cuda", "sm_90", 0, kernels.data(), host::NUM_TRACED};
   const auto accept = [](const Call&) -> std::string { return ""; };
   kernels[MAP] = {"map", accept, [](const Call& call) {
                     each(call, [](const auto& at, bool, size_t count) { at(count - 1) = count == 3 ? at(0) * at(0) + at(1) : 2 * at(0); });

@@ -53,6 +53,22 @@ Deno.test("TITAN_PRODUCT forces who multiplies matrices, and other values are an
   }
 });
 
+Deno.test("a GPU without its module says what is missing, and how to get it", () => {
+  const before = Deno.env.get("TITAN_CUDA");
+  try {
+    Deno.env.set("TITAN_CUDA", "/nowhere/libtitan_cuda.so");
+    const error = assertThrows(() => new Device({ kind: "cuda" }), TitanError);
+    assertEquals(error.status, "INVALID_ARGUMENT");
+    assertMatch(
+      error.message,
+      /^cannot open the module for GPUs: \/nowhere\/libtitan_cuda\.so: .*\n {2}expected: the module .*\n {2}fix: deno task setup --cuda/,
+    );
+  } finally {
+    if (before === undefined) Deno.env.delete("TITAN_CUDA");
+    else Deno.env.set("TITAN_CUDA", before);
+  }
+});
+
 Deno.test("a device says how much memory there is for this process, and ranks of a host get equal parts", () => {
   using alone = new Device({ threads: 1 }), shared = new Device({ threads: 1, hostSize: 1000 });
   const { totalBytes, availableBytes, ownBytes, file } = alone.memory();

@@ -9,18 +9,24 @@ import { type Arr, arr } from "../../graph/array.ts";
 import type { Memory } from "../../graph/interpret.ts";
 import { type Graph, numel, type Value } from "../../graph/ir.ts";
 import { encode } from "../../graph/passes/encode.ts";
+import { materialize } from "../../graph/passes/materialize.ts";
+import { memory as planMemory } from "../../graph/passes/memory.ts";
+import { type DeviceKindName, targets } from "../../graph/target/targets.ts";
 import { type Compiled, compileGraphs } from "../../train/compile.ts";
 import { newArray, numbersOf, setNumbers, typedArray } from "../../train/typed_array.ts";
-import { materialize, memory as planMemory } from "../graph/passes/on_cpu.ts";
 
 library(); // opened here: inside a test the sanitizer would call it a leak
+
+/** Where tests of ops and of random graphs run: on the CPU, unless the variable TITAN_DEVICE says `cuda`. */
+export const KIND: DeviceKindName = Deno.env.get("TITAN_DEVICE") === "cuda" ? "cuda" : "cpu";
+const target = targets[KIND];
 
 /** What a graph's inputs are given by. */
 export type Inputs = Readonly<Record<string, Arr | ArrayLike<number>>>;
 
 /** Compiles graphs as they are: no pass but the copies that kernels need. */
 export function compilePlainly(graphs: readonly Graph[], options: { readonly threads: number }): Compiled {
-  const ready = graphs.map(materialize), plan = planMemory(ready, options);
+  const ready = graphs.map((graph) => materialize(graph, target)), plan = planMemory(ready, { ...options, target });
   return { graphs: ready, plan, program: encode(plan) };
 }
 
@@ -48,9 +54,10 @@ export class NativeSession implements Disposable {
 
   /** Compiles and loads graphs, and writes the first values of their states. */
   static async open(graphs: readonly Graph[], options: NativeOptions = {}): Promise<NativeSession> {
-    const { threads = 1, compile = compileGraphs, memory = new Map() } = options;
+    const { threads = 1, memory = new Map() } = options;
+    const compile = options.compile ?? ((graphs, options) => compileGraphs(graphs, { ...options, target }));
     const compiled = compile(graphs, { threads });
-    const device = new Device({ threads });
+    const device = new Device({ kind: KIND, threads });
     const session = new NativeSession(compiled, device, await Program.create(device, compiled.program.bytes));
     for (const [name, { data }] of memory) await session.write(name, data);
     return session;

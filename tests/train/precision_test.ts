@@ -7,6 +7,7 @@ const [fast, slow] = [{ level: "avx512_bf16", processor }, { level: "avx2", proc
 Deno.test("products take bf16 by default where the processor is faster with it, else f32", () => {
   const levels = ["amx", "avx512_bf16", "avx512", "avx2", "portable"];
   assertEquals(levels.filter((level) => multipliesBf16({ level, processor })), ["amx", "avx512_bf16"]);
+  assertEquals(isFasterInBf16({ level: "sm_90", processor: "NVIDIA H100 80GB HBM3" }), true);
   assertEquals(levels.filter((level) => isFasterInBf16({ level, processor })), ["amx", "avx512_bf16"]);
   assertEquals(levels.filter((level) => isFasterInBf16({ level, processor: intel })), ["amx"]);
   assertEquals(precisionOf({}, "f32", { level: "avx512_bf16", processor: intel }).param, "f32");

@@ -25,10 +25,11 @@ import { deviceFit, deviceFitText, planText } from "../report/plan_report.ts";
 import { frontierText, rematText } from "../report/remat_report.ts";
 import { stepTime, stepTimeText } from "../report/step_time.ts";
 import { type CompiledStep, compileStep } from "../step_plan.ts";
-import { deviceSpeeds, meshPlan, needOf, stepOptions, whatFits, whatFitsDevice } from "./plans.ts";
+import { deviceSpeeds, infoOf, meshPlan, needOf, stepOptions, whatFits, whatFitsDevice } from "./plans.ts";
 
-/** The device of this machine; without a native library a plan is made for f32 and says so. */
-export function deviceHere(options: DeviceOptions): { info?: DeviceInfo; memory?: ProcessMemory } {
+/** The device of this machine, or a GPU that is not here; without a native library a plan is made for f32 and says so. */
+export function deviceHere(options: DeviceOptions, gpu?: string): { info?: DeviceInfo; memory?: ProcessMemory } {
+  if (gpu !== undefined) return { info: infoOf(gpu) };
   try {
     using device = new Device(options);
     return { info: device.info, memory: device.memory() };
@@ -53,7 +54,7 @@ export function checkpointsOf(config: Config, { spread, plan }: CompiledStep, di
 export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
   const { deviceMemory, diskSpeed } = asked,
     options = complete(trainOptions(config)),
-    { info, memory } = deviceHere({ threads: options.threads });
+    { info, memory } = deviceHere({ kind: options.device, threads: options.threads }, asked.gpu);
   const step = stepOptions(config, info), whole = compileStep(step);
   const compiled = memory ? withStagingThatFits(whole, memory) : whole;
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
@@ -67,7 +68,7 @@ export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
     ? compiled
     : compileStep({ ...step, remat: { mode: "memory_budget", fraction: 1 } });
   if (search) console.log(frontierText(search.frontier()));
-  const speeds = deviceSpeeds(asked), device = deviceFit(compiled.plan.arenaBytes, deviceMemory);
+  const speeds = deviceSpeeds(asked, step), device = deviceFit(compiled.plan.arenaBytes, deviceMemory);
   if (speeds) {
     const runs = sectionRuns(undefined, options.accumulation), tokens = tokensPerStep(options);
     const sections = compiled.program.sections.map((section) => ({ ...section, runs: runs.get(section.name) ?? 0 }));
@@ -87,7 +88,7 @@ export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
 /** The plan of a rank of a mesh, on the console and in the files that are asked for.
  * @returns whether it fits into the device that it is compared with, if any. */
 export function printMeshPlan(config: Config, mesh: Mesh, asked: PlanArguments): boolean {
-  const { info } = deviceHere({ threads: config.device.threads }),
+  const { info } = deviceHere({ kind: config.device.kind, threads: config.device.threads }, asked.gpu),
     plan = cut(() => meshPlan(config, mesh, asked, info));
   console.log(meshPlanText(plan));
   const files = [[asked.json, () => `${JSON.stringify(plan, null, 2)}\n`], [

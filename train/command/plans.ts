@@ -2,6 +2,8 @@
  * in browsers too.
  * @module */
 import type { DeviceInfo } from "../../ffi/device.ts";
+import { gpus } from "../../graph/target/gpus.ts";
+import { targets } from "../../graph/target/targets.ts";
 import { numParameters } from "../../model/module.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import {
@@ -27,26 +29,37 @@ export function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?:
   const options = complete(trainOptions(config, mesh)), precision = precisionOf(options.precision, options.dtype, info);
   const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
   const ranks = mesh && mesh.size > 1 ? { ...options.parallelism, mesh, rank: 0 } : undefined;
-  return { ...options, precision, threads, ranks, evaluate: options.validation };
+  return { ...options, precision, threads, ranks, evaluate: options.validation, target: targets[options.device] };
 }
 
 /** How fast the device is that a plan is asked about; undefined: it is not asked. */
 export function deviceSpeeds(
-  { deviceFlops, deviceBandwidth, links = {}, tokens }: PlanArguments,
+  { gpu, deviceFlops, deviceBandwidth, links = {}, tokens }: PlanArguments,
+  { precision, dtype }: Pick<StepOptions, "precision" | "dtype">,
 ): DeviceSpeeds | undefined {
-  return deviceFlops === undefined ? undefined : { flops: deviceFlops, bandwidth: deviceBandwidth, links, tokens };
+  const type = dtype === "f64" ? dtype : precision?.param ?? "f32";
+  const flops = deviceFlops ?? (gpu === undefined ? undefined : gpus[gpu].flops[type]);
+  return flops === undefined ? undefined : { flops, bandwidth: deviceBandwidth, links, tokens };
+}
+
+/** A GPU as it would describe itself, were it here. */
+export function infoOf(gpu: string): DeviceInfo {
+  const { title: processor, level } = gpus[gpu];
+  const none = { threadsText: "", vectorBits: 0, levelIsForced: false, product: "" };
+  return { ...none, kind: "cuda", threads: 1, level, processor };
 }
 
 /** The plan of a step on a mesh.
  * @param info of the device that it would run on, as far as one is here. */
 export function meshPlan(config: Config, mesh: Mesh, asked: PlanArguments = {}, info?: DeviceInfo): MeshPlan {
+  const step = stepOptions(config, info, mesh);
   return planMesh({
-    ...stepOptions(config, info, mesh),
+    ...step,
     model: modelOf(config),
     name: `${config.model.name}/${config.model.flavor}`,
     ranks: { mesh, ...meshChoices(config) },
     deviceMemory: asked.deviceMemory,
-    speeds: deviceSpeeds(asked),
+    speeds: deviceSpeeds(asked, step),
     exportDtype: exportDtype(config),
     diskSpeed: asked.diskSpeed,
   });

@@ -52,7 +52,7 @@ async function openTrainer(config: Config): Promise<Trainer> {
   } catch (error) {
     if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
-    const { info } = deviceHere(deviceOptions(config.device.threads));
+    const { info } = deviceHere(deviceOptions(config.device.threads, config.device.kind));
     const limit = {
       limit: memory.availableBytes,
       need: (p: PlannedStep) => neededBytes(withStagingThatFits(p, memory), memory).all,

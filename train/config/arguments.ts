@@ -1,12 +1,13 @@
 /**
  * Reads the command line: `--section.key value`, `--section.key=value`, `--section.switch` (also with
  * `true` or `false` behind it), `--section.no_switch`, where `-` and `_` are the same within names, and `--config FILE`, `--dry-run`,
- * `--mesh`, `--nproc`, `--hosts`, `--host`, `--restarts`, `--elastic`, `--log-rank`, `--plan-json`, `--plan-page`, `--device-memory`, `--device-tflops`,
+ * `--mesh`, `--nproc`, `--hosts`, `--host`, `--restarts`, `--elastic`, `--log-rank`, `--plan-json`, `--plan-page`, `--device`, `--device-memory`, `--device-tflops`,
  * `--device-bandwidth`, `--link`, `--tokens`, `--disk-speed`,
  * `--print-config`, `--quiet`, `--help`.
  * @module
  */
 import { type Host, readHosts } from "../../launch/hosts.ts";
+import { gpus } from "../../graph/target/gpus.ts";
 import { ALL_AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
 import { amountOf, bytesOf, rateOf } from "./bytes.ts";
 import type { Entry } from "./entry.ts";
@@ -50,6 +51,8 @@ export interface PlanArguments {
   readonly json?: string;
   /** `--plan-page`: the same. */
   readonly page?: string;
+  /** `--device h100`: a GPU, by its name in `graph/target/gpus.ts`. */
+  readonly gpu?: string;
   /** `--device-memory`: bytes of a device, which a rank is to fit into. */
   readonly deviceMemory?: number;
   /** `--disk-speed`: bytes a second that all ranks together write into the folder of the checkpoints. */
@@ -67,6 +70,7 @@ export interface PlanArguments {
 const PLAN_FLAGS: Readonly<Record<keyof PlanArguments, string>> = {
   json: "--plan-json",
   page: "--plan-page",
+  gpu: "--device",
   deviceMemory: "--device-memory",
   diskSpeed: "--disk-speed",
   deviceFlops: "--device-tflops",
@@ -89,6 +93,7 @@ export function readArguments(args: readonly string[]): Arguments {
     if (flag === "mesh") return readMesh(value, add, bad);
     if (flag === "plan_json") plan.json = value;
     else if (flag === "plan_page") plan.page = value;
+    else if (flag === "device") readDevice(value, plan, add, bad);
     else if (flag === "device_memory") {
       plan.deviceMemory = bytesOf(value);
       if (!plan.deviceMemory) bad(`--device-memory ${show(value)}`, "bytes such as 80GB or 512MiB", "add their unit");
@@ -181,9 +186,14 @@ export function readArguments(args: readonly string[]): Arguments {
     bad(`${flags} without --dry-run`, "--dry-run, which makes the plan", "add --dry-run, or delete it");
   }
   const untimed = (["deviceBandwidth", "links", "tokens"] as const).filter((key) => plan[key] !== undefined);
-  if (untimed.length > 0 && plan.deviceFlops === undefined && problems.length === 0) {
+  if (untimed.length > 0 && (plan.deviceFlops ?? plan.gpu) === undefined && problems.length === 0) {
     const flags = untimed.map((key) => PLAN_FLAGS[key]).join(" and ");
     bad(`${flags} without --device-tflops`, "how fast the device computes, too", "add --device-tflops 400");
+  }
+  if (plan.gpu) {
+    const { memory, bandwidth } = gpus[plan.gpu];
+    plan.deviceMemory ??= memory;
+    plan.deviceBandwidth ??= bandwidth;
   }
   return { entries, configFile, help, dryRun, printConfig, quiet, elastic, ...ranks, plan, problems };
 }
@@ -224,6 +234,7 @@ const VALUES: Readonly<Record<string, string>> = {
   log_rank: "0,2",
   plan_json: "plan.json",
   plan_page: "plan.html",
+  device: "cuda",
   device_memory: "80GB",
   device_tflops: "400",
   device_bandwidth: "3TB/s",
@@ -236,6 +247,20 @@ const VALUES: Readonly<Record<string, string>> = {
 export const VALUED_FLAGS: readonly string[] = Object.keys(VALUES);
 /** Flags that take none. */
 export const SWITCHES = ["help", "dry-run", "print-config", "quiet", "elastic"] as const;
+
+/** A kind of device, or a GPU that is planned for. */
+function readDevice(
+  text: string,
+  plan: { gpu?: string },
+  add: (name: string, value: unknown) => void,
+  bad: (what: string, expected: string, fix: string) => void,
+): void {
+  const name = text.toLowerCase(), isGpu = Object.hasOwn(gpus, name);
+  if (isGpu) plan.gpu = name;
+  if (isGpu || name === "cpu" || name === "cuda") return add("device.kind", isGpu ? "cuda" : name);
+  const known = Object.keys(gpus).join(", ");
+  bad(`--device ${show(text)}`, `cpu, cuda, or with --dry-run one of ${known}`, "write for instance --device cuda");
+}
 
 /** `dp_shard=8,tp=8` as the keys of its axes. */
 function readMesh(

@@ -128,6 +128,7 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
       chat: { maskPrompt: data.mask_prompt, tooLong: data.too_long },
     },
     seed: debug.seed,
+    device: device.kind,
     threads: device.threads,
     validation: validation.enable
       ? {

@@ -337,6 +337,11 @@ const schema = z.strictObject({
     seed: key(countOrZero, 0, "Seed of the initial weights and of the order of text: the same seed, the same run."),
   }),
   device: section("Where the run computes.", {
+    kind: key(
+      z.enum(["cpu", "cuda"]),
+      "cpu",
+      "cpu, or cuda: an NVIDIA GPU, with the module of deno task setup --cuda; `--device` is short for it.",
+    ),
     threads: key(
       countOrZero.max(4096),
       0,

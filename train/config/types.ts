@@ -163,6 +163,7 @@ export interface DebugConfig {
 
 /** `[device]`: where the run computes. */
 export interface DeviceConfig {
+  kind: "cpu" | "cuda";
   threads: number;
 }
 

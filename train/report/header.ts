@@ -13,11 +13,13 @@ const count = (n: number): string => n.toLocaleString("en-US");
 
 /** Device and native library in a line; a slower path that is taken says so. */
 export function deviceText(device: DeviceInfo, gflops: number, dtype: "f32" | "bf16"): string {
+  const speed = `${gflops.toFixed(0)} GFLOP/s in a product of 1024^3 (${dtype})`;
+  if (device.kind === "cuda") return `${device.processor} (${device.level}), ${device.product}, ${speed}`;
   const level = `level ${device.level}${device.levelIsForced ? ", forced by TITAN_CPU" : ""}`;
   const threads = `${device.threads} thread${device.threads === 1 ? "" : "s"}`;
   const why = device.threadsText && ` (${device.threadsText})`;
   return `${device.processor}, ${threads}${why}, ${level} (${device.vectorBits}-bit vectors), ${device.product}, ` +
-    `${gflops.toFixed(0)} GFLOP/s in a product of 1024^3 (${dtype})`;
+    speed;
 }
 
 /** Model and step in a line. */

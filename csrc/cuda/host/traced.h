@@ -7,7 +7,7 @@
 
 namespace titan::cuda::host {
 
-constexpr int NUM_KERNELS = 0
+constexpr int NUM_TRACED = 0
 #define KERNEL(name, operands, attributes, dtypes) +1
 #define MAP(name, arity)
 #include "../../kernels.def"
@@ -28,12 +28,12 @@ template <size_t index> void run_traced(const Call& call) {
 
 /// A backend of the same kernels; one in a process.
 inline const Backend& traced(const Backend& backend) {
-  static Kernel kernels[NUM_KERNELS];
-  static const Backend own = {backend.name, backend.level, backend.vector_bits, kernels, NUM_KERNELS};
+  static Kernel kernels[NUM_TRACED];
+  static const Backend own = {backend.name, backend.level, backend.vector_bits, kernels, NUM_TRACED};
   traced_kernels = backend.kernels;
   [&]<size_t... index>(std::index_sequence<index...>) {
     ((kernels[index] = backend.kernels[index], kernels[index].run = run_traced<index>), ...);
-  }(std::make_index_sequence<NUM_KERNELS>());
+  }(std::make_index_sequence<NUM_TRACED>());
   return own;
 }
 

@@ -102,6 +102,18 @@ Deno.test("a dry run estimates how long a step and all tokens take on a device o
   assertMatch(two.out, /\nTo fit\n {2}.*parallelism\.data_parallel_shard_degree [1-9]\d* .*needs [\d.]+ MiB\n/);
 });
 
+Deno.test("a dry run plans for a GPU that is not here: its memory, its speed in the type of products, and bf16 where nothing is said", async () => {
+  const sizes = ["--dry-run", "--device=h100", "--model.n_layers=1", "--training.seq_len=128"];
+  const [own, f32] = [await command(...sizes), await command(...sizes, "--training.mixed_precision_param=float32")];
+  assertEquals([own.code, own.errors], [0, []]);
+  assertMatch(own.out, /^Numbers\n {2}products of bf16 with f32 sums, parameters/m);
+  assertMatch(own.out, /\nTime \(estimated at 990 TFLOP\/s, 3\.35 TB\/s of memory\)\n/);
+  assertMatch(own.out, /\nDevice\n {2}fits: a rank needs [\d.]+ MiB of a device's 74\.5 GiB, /);
+  assertMatch(f32.out, /\nTime \(estimated at 67 TFLOP\/s, /);
+  const mesh = await command(...sizes, "--mesh=dp_shard=2");
+  assertMatch(mesh.out, /\nDevice\n {2}fits: /);
+});
+
 Deno.test("a run that does not fit into memory is refused with its plan", async () => {
   await using tiny = await tinyRun();
   const outcome = await command(...tiny.config, ...hugeKeys);

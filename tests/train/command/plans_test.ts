@@ -1,3 +1,4 @@
+import { fullPrecision } from "../../../graph/passes/precision.ts";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { makeConfig, meshOf } from "../../../train/config/config.ts";
 import { deviceSpeeds, meshPlan, whatFitsDevice } from "../../../train/command/plans.ts";
@@ -23,8 +24,12 @@ Deno.test("where a plan on a mesh does not fit, changes are named that do", () =
 });
 
 Deno.test("without the speed of its arithmetic a device has no times", () => {
-  assertEquals(deviceSpeeds({ deviceMemory: 1 }), undefined);
-  assertEquals(deviceSpeeds({ deviceFlops: 2, links: { tp: 1 }, tokens: 3 }), {
+  assertEquals(deviceSpeeds({ deviceMemory: 1 }, { dtype: "f32" }), undefined);
+  const flopsOf = (dtype: "f32" | "f64", param: "f32" | "bf16") =>
+    deviceSpeeds({ gpu: "h100" }, { dtype, precision: { ...fullPrecision, param } })?.flops;
+  assertEquals([flopsOf("f32", "bf16"), flopsOf("f32", "f32"), flopsOf("f64", "f32")], [989.5e12, 67e12, 34e12]);
+  assertEquals(deviceSpeeds({ gpu: "h100", deviceFlops: 4e14 }, { dtype: "f32" })?.flops, 4e14);
+  assertEquals(deviceSpeeds({ deviceFlops: 2, links: { tp: 1 }, tokens: 3 }, { dtype: "f32" }), {
     flops: 2,
     bandwidth: undefined,
     links: { tp: 1 },

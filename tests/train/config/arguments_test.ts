@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertMatch } from "@std/assert";
 import { readArguments } from "../../../train/config/arguments.ts";
 import { vocabulary } from "../../../train/config/vocabulary.ts";
 
@@ -162,6 +162,21 @@ Deno.test("a device's memory is bytes with their unit, and for a dry run alone",
   }
   const [problem] = readArguments(["--device-memory=80GB"]).problems;
   assertEquals(problem.what, "command line: --device-memory without --dry-run");
+});
+
+Deno.test("a device is a kind, or a GPU that a dry run plans for, with its memory and bandwidth unless others are given", () => {
+  const kindOf = (text: string) => readArguments(["--device", text]).entries.map(({ name, value }) => [name, value]);
+  assertEquals([kindOf("cuda"), kindOf("cpu")], [[["device.kind", "cuda"]], [["device.kind", "cpu"]]]);
+  const { entries, plan, problems } = readArguments(["--dry-run", "--device=H100", "--tokens", "1T"]);
+  assertEquals([entries.map(({ value }) => value), problems], [["cuda"], []]);
+  assertEquals([plan.gpu, plan.deviceMemory, plan.deviceBandwidth], ["h100", 80e9, 3.35e12]);
+  const own = readArguments(["--dry-run", "--device=a100", "--device-memory=1GB", "--device-bandwidth=1TB/s"]).plan;
+  assertEquals([own.deviceMemory, own.deviceBandwidth], [1e9, 1e12]);
+  const whatOf = (...args: string[]) => readArguments(args).problems.map(({ what }) => what);
+  assertEquals(whatOf("--device", "h100"), ["command line: --device without --dry-run"]);
+  const [unknown] = readArguments(["--dry-run", "--device", "h1000"]).problems;
+  assertEquals(unknown.what, 'command line: --device "h1000"');
+  assertMatch(unknown.expected, /^cpu, cuda, or with --dry-run one of .*a100, h100, /);
 });
 
 Deno.test("a disk's speed is bytes a second with their unit, and for a dry run alone", () => {

@@ -13,6 +13,7 @@ const compiled = compileStep({ model, ...sizes, accumulation: 3 });
 
 Deno.test("a device tells its level, whether that was forced, and who multiplies matrices", () => {
   const device = {
+    kind: "cpu" as const,
     threads: 2,
     threadsText: "",
     vectorBits: 512,
@@ -32,6 +33,14 @@ Deno.test("a device tells its level, whether that was forced, and who multiplies
   assertStringIncludes(
     deviceText({ ...device, threads: 1, threadsText: "the CPU quota is 0.5" }, 9, "f32"),
     "A CPU, 1 thread (the CPU quota is 0.5), level",
+  );
+  assertEquals(
+    deviceText(
+      { ...device, kind: "cuda", processor: "A GPU", level: "sm_90", product: "libtitan's own" },
+      20_000,
+      "bf16",
+    ),
+    "A GPU (sm_90), libtitan's own, 20000 GFLOP/s in a product of 1024^3 (bf16)",
   );
 });
 

@@ -1,0 +1,25 @@
+/** The target `cuda`: NVIDIA's GPUs, by the kernels of `csrc/cuda/ops/`. They are twins of the CPU's, with the same operands and the same
+ * checks, so that ops are called alike; what differs is memory, and what is dear.
+ * @module */
+import { kernels } from "../kernels.ts";
+import { cpu } from "./cpu.ts";
+import type { Target } from "./target.ts";
+
+/** GPUs. */
+export const cuda: Target = {
+  name: "cuda",
+  kernels,
+  lowerings: cpu.lowerings,
+  copy: cpu.copy,
+  // Each saves passes over memory and launches, of which a GPU has less time to hide than a CPU.
+  fusions: cpu.fusions,
+  mapSteps: 48,
+  chunks: { rows: 4096, chunks: 32 }, // a product of fewer rows leaves multiprocessors without work
+  alignment: 256, // as cudaMalloc gives it: vector loads, and whole lines of memory
+  page: 2 << 20, // what the driver maps at a time
+  // Of an H100 (gpus.ts), less what no kernel reaches: two thirds of its peak in products, half of it in attention.
+  costs: {
+    flopsPerSecond: { matmul: 660e12, attention: 490e12, cheap: Infinity, collective: Infinity },
+    bytesPerSecond: 3e12,
+  },
+};

@@ -1,0 +1,28 @@
+/** The target `cuda`: what is compiled for it, where no GPU is.
+ * @module */
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { cpu } from "../../../graph/target/cpu.ts";
+import { cuda } from "../../../graph/target/cuda.ts";
+import { llama } from "../../../model/llama.ts";
+import { compileGraphs } from "../../../train/compile.ts";
+import { traceMicrobatch } from "../../../train/step.ts";
+
+const sizes = { dim: 32, numLayers: 1, numHeads: 2, vocabSize: 64 };
+const graph = () => traceMicrobatch(llama("debug", sizes), { batch: 2, seqLen: 16, dtype: "f32", globalTokens: 32 });
+const compiledFor = (target: typeof cpu) => compileGraphs([graph()], { threads: 1, target });
+
+Deno.test("a program for GPUs says so, and each of its buffers begins where vector loads and whole lines of memory do", () => {
+  const { plan, program } = compiledFor(cuda);
+  const name = new TextDecoder().decode(program.bytes.subarray(112, 128)).replaceAll("\0", "");
+  assertEquals(name, "cuda");
+  const offsets = plan.sections.flatMap(({ allocations }) => allocations.map(({ offset }) => offset));
+  assert(offsets.length > 20);
+  assertEquals(offsets.filter((offset) => offset % 256 !== 0), []);
+  assert(compiledFor(cpu).plan.sections.some((s) => s.allocations.some(({ offset }) => offset % 256 !== 0)));
+});
+
+Deno.test("GPUs run what CPUs run, by kernels of the same names", () => {
+  const kernelsOf = (target: typeof cpu) => compiledFor(target).program.sections[0].instructions.map((i) => i.kernel);
+  assertEquals(kernelsOf(cuda), kernelsOf(cpu));
+  assertThrows(() => compileGraphs([graph()], { threads: 1, target: { ...cuda, lowerings: {} } }), TypeError, '"cuda"');
+});
