@@ -11,7 +11,7 @@ import { materialize } from "../graph/passes/materialize.ts";
 import { memory, type MemoryPlan } from "../graph/passes/memory.ts";
 import { fullPrecision, type Precision, precision } from "../graph/passes/precision.ts";
 import { Forward, remat, type RematPolicy } from "../graph/passes/remat.ts";
-import { type Judge, type RematBudget, type RematPoint, RematSearch } from "../graph/passes/remat_search.ts";
+import { type Judge, type RematBudget, RematSearch } from "../graph/passes/remat_search.ts";
 import { reshard } from "../graph/passes/reshard.ts";
 import { schedule } from "../graph/passes/schedule.ts";
 import { simplify } from "../graph/passes/simplify.ts";
@@ -66,15 +66,12 @@ const whole: readonly Level[] = ["global"], ofRanks: readonly Level[] = ["ranks"
 /** The passes over each graph of a step, in order, which is checked here: of each pass, the levels that it takes and what it comes
  * behind. `autodiff` comes before them: `traceMicrobatch` appends the gradient to the
  * forward graph that it traces.
- * @param found what a search for a memory budget has found; without it `remat` then makes again what is nearly free. */
-export function passes(options: PassOptions = {}, found?: RematPoint): readonly Pass[] {
+ * @param found what a search for a memory budget has found, by the names of graphs; of others `remat` then makes again what is nearly
+ * free. */
+export function passes(options: PassOptions = {}, found: ReadonlyMap<string, Graph> = new Map()): readonly Pass[] {
   const { remat: policy, ranks, target = cpu } = options;
   const rematGraph = (graph: Graph): Graph =>
-    policy?.mode !== "memory_budget"
-      ? remat(graph, policy)
-      : found?.graph.name === graph.name
-      ? found.graph
-      : remat(graph);
+    policy?.mode !== "memory_budget" ? remat(graph, policy) : found.get(graph.name) ?? remat(graph);
   const numbers = options.precision ?? fullPrecision, asyncAxis = ranks?.asyncAxis;
   const keep = ranks?.keepGathered ?? "forward";
   const list: readonly (Pass | false | undefined)[] = [
@@ -173,8 +170,7 @@ export function compileGraphs(graphs: readonly Graph[], options: CompileOptions)
 export function planGraphs(graphs: readonly Graph[], options: CompileOptions): Planned {
   const { threads, target = cpu, remat: budget, slots, halves = false, partitioned } = options,
     watch = options.watch ?? printing(fromEnvironment());
-  const search = budget?.mode === "memory_budget" ? rematSearch(graphs, options) : undefined;
-  const found = budget?.mode === "memory_budget" ? search?.within(budget) : undefined;
+  const { search, found } = budget?.mode === "memory_budget" ? searchRemat(graphs, options, budget) : {};
   const compiled = graphs.flatMap((graph) => {
     watch("input", verify(graph));
     const all = passes(options, found), first = all.findIndex((pass) => pass.takes.includes(graph.level));
@@ -188,36 +184,67 @@ export function planGraphs(graphs: readonly Graph[], options: CompileOptions): P
     const alike = partitioned?.get(graph) ?? run(graph, all.slice(first, differs)),
       made = run(alike, all.slice(differs));
     partitioned?.set(graph, alike);
-    // A stage's forward and backward are runs of their own.
-    if (graph.slot === undefined || graph.level !== "global") return [made];
-    const sections = Object.values(cutTurn(made, { halves }));
-    sections.forEach((section) => watch("cut_turn", verify(section)));
+    const sections = sectionsOf(graph, made, halves);
+    if (isStage(graph)) sections.forEach((section) => watch("cut_turn", verify(section)));
     return sections;
   });
   return { graphs: compiled, plan: memory(compiled, { target, threads, slots }), search };
 }
 
-/** `remat` within a budget is a search around the passes behind it: what it tries is judged by the memory plan of all graphs.
- * @returns `undefined` when there is nothing that could be made again. */
-function rematSearch(
+/** Is it all that a stage does with a microbatch? */
+const isStage = ({ slot, level }: Graph): boolean => slot !== undefined && level === "global";
+
+/** A stage's forward and backward are runs of their own. */
+const sectionsOf = (graph: Graph, made: Graph, halves: boolean): readonly Graph[] =>
+  isStage(graph) ? Object.values(cutTurn(made, { halves })) : [made];
+
+/** `remat` within a budget is a search around the passes behind it: what it tries is judged by the memory plan of all graphs. The stages of
+ * a rank are searched one after another, each beside what was found for those before it, while those behind it make all again that they can.
+ * Ranks that share a stage find the same, as their plans are of one size.
+ * @returns nothing when there is nothing that could be made again.
+ * @throws {MemoryBudgetError} when the budget cannot be kept. */
+function searchRemat(
   graphs: readonly Graph[],
-  options: PassOptions & { readonly threads: number },
-): RematSearch | undefined {
-  const { target = cpu, threads } = options, list = passes({ ...options, remat: undefined });
+  options: CompileOptions,
+  budget: RematBudget,
+): { readonly search?: RematSearch; readonly found?: ReadonlyMap<string, Graph> } {
+  const { target = cpu, threads, slots, halves = false } = options, list = passes({ ...options, remat: undefined });
   const at = list.findIndex((p) => p.name === "remat");
   const run = (graph: Graph, part: readonly Pass[]): Graph => part.reduce((g, p) => runPass(p, g), graph);
-  const before = graphs.map((graph) => run(graph, list.slice(0, at)));
-  const graph = before.find((g) => new Forward(g).needed.size > 0);
-  if (!graph) return;
-  const others = new Map(before.map((g) => [g, g === graph ? g : run(g, list.slice(at))]));
-  const judge: Judge = (tried) => {
-    const judged = run(tried, list.slice(at + 1)), all = before.map((g) => g === graph ? judged : others.get(g)!);
-    const { arenaBytes, sections } = memory(all, { target, threads });
-    const { allocations } = sections.find((s) => s.graph === judged)!;
-    return { graph: judged, allocations, arenaBytes };
-  };
-  return new RematSearch(graph, { judge, costs: target.costs });
+  // What ranks hand over is of one rank from the start.
+  const from = (graph: Graph) => list.findIndex((pass) => pass.takes.includes(graph.level));
+  const before = graphs.map((graph) => from(graph) < at ? run(graph, list.slice(from(graph), at)) : graph);
+  const behind = (i: number, graph: Graph) =>
+    sectionsOf(graphs[i], run(graph, list.slice(Math.max(at + 1, from(graphs[i])))), halves);
+  const open = before.flatMap((graph, i) => from(graphs[i]) < at && new Forward(graph).needed.size > 0 ? [i] : []);
+  if (open.length === 0) return {};
+  const plan = (all: readonly (readonly Graph[])[]) => memory(all.flat(), { target, threads, slots });
+  const plain = (graph: Graph, i: number) => behind(i, from(graphs[i]) < at ? remat(graph) : graph);
+  const now = before.map((graph, i) => open.includes(i) ? behind(i, remat(graph, { mode: "full" })) : plain(graph, i));
+  const searches = open.map((i) => {
+    const judge: Judge = (tried) => {
+      const judged = behind(i, tried), { arenaBytes, sections } = plan(now.with(i, judged));
+      return {
+        sections: judged.map((graph) => sections.find((s) => s.graph === graph)!),
+        slots: isStage(graphs[i]) ? slots ?? 1 : undefined,
+        arenaBytes,
+      };
+    };
+    return new RematSearch(before[i], { judge, costs: target.costs });
+  });
+  const [search] = searches, found = new Map<string, Graph>();
+  const most = () => plan(before.map(plain)).arenaBytes;
+  const bytes = () => "bytes" in budget ? budget.bytes : shareOf(search.range().least, most(), budget.fraction);
+  const within = searches.length === 1 ? budget : { mode: budget.mode, bytes: bytes() };
+  for (const [k, i] of open.entries()) {
+    const { graph } = searches[k].within(within);
+    found.set(before[i].name, graph);
+    now[i] = behind(i, graph);
+  }
+  return { search, found };
 }
+
+const shareOf = (least: number, most: number, fraction: number): number => least + fraction * (most - least);
 
 /** All that `TITAN_PRINT` may name beside `all`: what was traced, and every pass. */
 const PRINTABLE: readonly string[] = [

@@ -3,15 +3,15 @@
  * @module */
 import { prefetchBytes } from "../data/prefetch.ts";
 import { type Graph, inBackward, type State, type StateKind } from "../graph/ir.ts";
-import { type Layout, LayoutError, type Placement, replicated } from "../graph/layout.ts";
+import { type Layout, type Placement, replicated } from "../graph/layout.ts";
 import type { MemoryPlan } from "../graph/passes/memory.ts";
 import type { Precision } from "../graph/passes/precision.ts";
 import type { RematPolicy } from "../graph/passes/remat.ts";
-import type { RematBudget } from "../graph/passes/remat_search.ts";
+import { MemoryBudgetError, type RematBudget } from "../graph/passes/remat_search.ts";
 import type { Target } from "../graph/target/target.ts";
 import { type GenerativeModel, isGenerative } from "../model/cache.ts";
 import type { TrainableModel } from "../model/loss.ts";
-import { DEGREE_KEYS, Mesh } from "../parallel/mesh.ts";
+import { Mesh } from "../parallel/mesh.ts";
 import type { Stages } from "../parallel/pipeline/stages.ts";
 import type { StageTimes } from "../parallel/pipeline/timetable.ts";
 import type { BoundPlan } from "../parallel/plan.ts";
@@ -112,9 +112,11 @@ function generative(model: TrainableModel): TrainableModel & GenerativeModel {
 }
 
 /** Compiles the graphs of a step; needs no native library. Sections are named by their graphs.
- * @throws {LayoutError} when the model cannot be cut as the mesh asks. */
+ * @throws {LayoutError} when the model cannot be cut as the mesh asks.
+ * @throws {MemoryBudgetError} when the memory budget cannot be kept. */
 export function compileStep(options: StepOptions): CompiledStep {
-  const { graphs, passes, ...others } = bound(options), compiled = compileGraphs(graphs, passes);
+  const { graphs, passes, ...others } = bound(options);
+  const compiled = withinBudget(options, () => compileGraphs(graphs, passes));
   return { ...compiled, ...hostMemory(compiled.plan, others, options), ...others };
 }
 
@@ -132,8 +134,22 @@ export function planPlaces(options: StepOptions & { readonly ranks: MeshLayout }
 
 function planTraced(options: StepOptions, shared: Traced): StepPlan {
   const { graphs, passes, ...others } = bound(options, shared);
-  const planned = planGraphs(graphs, { ...passes, partitioned: shared.partitioned });
+  const planned = withinBudget(options, () => planGraphs(graphs, { ...passes, partitioned: shared.partitioned }));
   return { ...planned, ...hostMemory(planned.plan, others, options), ...others };
+}
+
+/** A budget is one for all ranks: where a place along `pp` cannot keep it, what is told is the least that all places can keep.
+ * @throws {MemoryBudgetError} when it cannot be kept. */
+function withinBudget<T>(options: StepOptions, plan: () => T): T {
+  try {
+    return plan();
+  } catch (error) {
+    const { ranks } = options;
+    if (!(error instanceof MemoryBudgetError) || !ranks || ranks.mesh.degrees.pp === 1) throw error;
+    const places = planPlaces({ ...options, ranks, remat: { mode: "memory_budget", fraction: 0 } });
+    const least = places.map(({ search, plan }) => search?.range().least ?? plan.arenaBytes);
+    throw new MemoryBudgetError(error.budgetBytes, Math.max(...least));
+  }
 }
 
 /** What all ranks share. */
@@ -167,7 +183,6 @@ function bound(options: StepOptions, shared = traced(options)): {
 } {
   const { model, precision, remat, target, threads, accumulation } = options;
   const pipeline = options.ranks && pipelineOf(model, options.ranks, accumulation, shared.times);
-  if (pipeline) refuseInStages(options);
   const ranks = options.ranks && bindRanks(model, shared.graphs, options.ranks, accumulation);
   const states = new Map(shared.graphs.flatMap((g) => g.states).map((s) => [s.name, s]));
   const { mesh, rank } = options.ranks ?? { mesh: new Mesh({}, 1), rank: 0 };
@@ -194,15 +209,6 @@ function bound(options: StepOptions, shared = traced(options)): {
     pipeline,
     modules,
   };
-}
-
-/** @throws {LayoutError} when something is asked for that stages cannot do. */
-function refuseInStages({ remat }: StepOptions): void {
-  if (remat?.mode !== "memory_budget") return;
-  throw new LayoutError(
-    "Cannot train in stages within a memory budget: expected another mode; change activation_checkpoint.mode, or set " +
-      `${DEGREE_KEYS.pp} to 1`,
-  );
 }
 
 /** A step that is ready to be loaded. */

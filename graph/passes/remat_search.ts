@@ -3,6 +3,7 @@
  * Blocks that are built alike share their analysis; no name of a model is known here.
  * @module */
 import { opOf } from "../builder.ts";
+import { touchedStates } from "../edit.ts";
 import { fillOf, onlyPlaces, stateUse } from "../facts.ts";
 import { type Graph, inBackward, type Node, numel, producers, sizeBytes, type Value } from "../ir.ts";
 import { flopsOf } from "../op.ts";
@@ -29,10 +30,10 @@ const SLACK = 2e-3;
 
 /** A graph as it will run, and its memory. */
 export interface Judged {
-  /** After all passes. */
-  readonly graph: Graph;
-  /** The pieces of the shared region that this graph uses. */
-  readonly allocations: readonly Allocation[];
+  /** After all passes: the graph, or what a stage's graph is cut into. `allocations`: the pieces of the shared region that it uses. */
+  readonly sections: readonly { readonly graph: Graph; readonly allocations: readonly Allocation[] }[];
+  /** Of a stage: of how many microbatches at a time something is kept, in states. Otherwise what is kept lies in the region. */
+  readonly slots?: number;
   /** Of all graphs of the step. */
   readonly arenaBytes: number;
 }
@@ -93,7 +94,7 @@ interface Choice {
   readonly keep: ReadonlySet<Atom>;
   /** Kept from the block's forward to its backward. */
   kept: number;
-  /** The most that is alive while the block runs, either way, without what earlier blocks keep. */
+  /** The most that is alive while the block runs, either way, without what earlier blocks keep; without what any keeps in slots. */
   peak: number;
   /** Seconds more than with all kept. */
   seconds: number;
@@ -161,7 +162,7 @@ export class RematSearch {
       const allowed = new Set(this.#forward.inside(new Set(open)));
       const remade = leastKept(this.#forward, allowed, new Set([...keep].flat()));
       const graph = remake(this.#graph, remade), judged = this.#judge(graph);
-      const seconds = predictedSeconds(judged.graph, this.#costs);
+      const seconds = judged.sections.reduce((sum, { graph }) => sum + predictedSeconds(graph, this.#costs), 0);
       const { recomputed } = recomputedFlops(graph), { arenaBytes } = judged;
       const slowdown = keep.size === this.#all.size ? 1 : seconds / this.#evaluate(this.#all).seconds;
       this.#points.set(key, point = { graph, arenaBytes, recomputedFlops: recomputed, slowdown, seconds, judged });
@@ -177,13 +178,15 @@ export class RematSearch {
   /** Assignments that are worth a look, the fastest first and each smaller than those before it, by estimate. */
   #estimates(): readonly (Assignment & { readonly bytes: number })[] {
     if (this.#assignments) return this.#assignments;
-    const all = this.#evaluate(this.#all), outside = this.#outside(all.judged);
+    const all = this.#evaluate(this.#all),
+      outside = this.#outside(all.judged),
+      inSlots = all.judged.slots !== undefined;
     let assignments: Assignment[] = [{ kept: 0, peak: 0, seconds: 0, choices: [] }], grid = 1;
     for (const { choices } of this.#analyse()) {
       assignments = assignments.flatMap((before) =>
         choices.map((choice): Assignment => ({
           kept: before.kept + choice.kept,
-          peak: Math.max(before.peak, before.kept + choice.peak),
+          peak: Math.max(before.peak, (inSlots ? 0 : before.kept) + choice.peak),
           seconds: before.seconds + choice.seconds,
           choices: [...before.choices, choice],
         }))
@@ -192,7 +195,9 @@ export class RematSearch {
         assignments = fastestOf(assignments, grid);
       }
     }
-    const complete = assignments.map((p) => ({ ...p, bytes: Math.max(p.peak, p.kept + outside) }));
+    const bytesOf = ({ peak, kept }: Assignment) =>
+      inSlots ? kept + Math.max(peak, outside) : Math.max(peak, kept + outside);
+    const complete = assignments.map((p) => ({ ...p, bytes: bytesOf(p) }));
     let least = Infinity;
     this.#assignments = complete.sort((a, b) => a.seconds - b.seconds || a.bytes - b.bytes).filter(({ bytes }) => {
       const isSmaller = bytes < least;
@@ -205,7 +210,7 @@ export class RematSearch {
   /** The most that is alive outside of all blocks, without what blocks keep. */
   #outside(judged: Judged): number {
     const { alive, blockAt, kept } = profile(judged), sum = [...kept.values()].reduce((a, b) => a + b, 0);
-    return Math.max(0, ...alive.filter((_, t) => blockAt[t] === undefined)) - sum;
+    return Math.max(0, ...alive.filter((_, t) => blockAt[t] === undefined)) - (judged.slots === undefined ? sum : 0);
   }
 
   /** Measures the choices of every block, on plans in which all blocks of a kind choose alike. */
@@ -223,7 +228,7 @@ export class RematSearch {
         for (const { name } of this.blocks) {
           const entry = entries.find((e) => e.name === name), own = kept.get(name) ?? 0;
           const peak = Math.max(0, ...alive.filter((_, t) => blockAt[t] === name)) - before;
-          before += own;
+          if (judged.slots === undefined) before += own;
           if (!entry) continue;
           const chosen = new Set(entry.atoms.filter((_, i) => mask[i]));
           entry.choices.push({ keep: chosen, kept: own, peak, seconds: (seconds - base) / blocks.length });
@@ -355,17 +360,35 @@ function smallestJoined(atoms: readonly Atom[]): Atom[] {
   return [...sorted.slice(0, MOST_ATOMS - 1), sorted.slice(MOST_ATOMS - 1).flat()];
 }
 
-/** Bytes alive at each node, the block that it belongs to, and what each block keeps for its backward. */
-function profile({ graph, allocations }: Judged) {
-  const changes = new Float64Array(graph.nodes.length + 2), kept = new Map<string, number>();
-  const blockAt = graph.nodes.map((n) => n.block);
-  for (const { first, last, bytes, use } of allocations) {
-    changes[first] += bytes;
-    changes[last + 1] -= bytes;
-    const block = blockAt[first];
-    if (use === "kept" && block !== undefined) kept.set(block, (kept.get(block) ?? 0) + bytes);
+/** Bytes alive at each node, the block that it belongs to, and what each block keeps for its backward: in the region, or in slots, which are
+ * there all the time and count apart. */
+function profile({ sections, slots }: Judged) {
+  const kept = new Map<string, number>(), alive: number[] = [], blockAt: (string | undefined)[] = [];
+  const keep = (block: string | undefined, bytes: number) => {
+    if (block !== undefined) kept.set(block, (kept.get(block) ?? 0) + bytes);
+  };
+  for (const { graph, allocations } of sections) {
+    const changes = new Float64Array(graph.nodes.length + 2);
+    for (const { first, last, bytes, use } of allocations) {
+      changes[first] += bytes;
+      changes[last + 1] -= bytes;
+      if (use === "kept" && slots === undefined) keep(graph.nodes[first]?.block, bytes);
+    }
+    let sum = 0;
+    graph.nodes.forEach((node, t) => {
+      alive.push(sum += changes[t]);
+      blockAt.push(node.block);
+    });
+    if (slots !== undefined) keptInSlots(graph).forEach(([block, bytes]) => keep(block, slots * bytes));
   }
-  let sum = 0;
-  const alive = graph.nodes.map((_, t) => sum += changes[t]);
   return { alive, blockAt, kept };
+}
+
+/** What a part of a stage leaves in the slot for a later one: the block that makes it, and its bytes. */
+function keptInSlots(graph: Graph): (readonly [string | undefined, number])[] {
+  const made = producers(graph), kinds = new Map(graph.states.map((s) => [s.name, s.kind]));
+  const leaves = graph.nodes.filter((n) =>
+    stateUse(n) === "replaces" && kinds.get(touchedStates(n)[0]) === "activation"
+  );
+  return leaves.map((n) => [made.get(n.inputs[0])?.block, sizeBytes(n.inputs[0])]);
 }

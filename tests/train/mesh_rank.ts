@@ -8,6 +8,7 @@ import { numel, type State } from "../../graph/ir.ts";
 import { boxOf, isHeld, type Layout, localShape, placementOn } from "../../graph/layout.ts";
 import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
+import type { RematBudget } from "../../graph/passes/remat_search.ts";
 import { makeBatch } from "../../data/batch.ts";
 import type { LlamaOptions } from "../../model/llama.ts";
 import { exchangesOf } from "../../parallel/exchanges.ts";
@@ -37,7 +38,7 @@ export interface MeshCase {
   /** Linear layers in float8, but for the output layer. */
   readonly float8?: Float8Options;
   readonly accumulation?: number;
-  readonly remat?: RematPolicy;
+  readonly remat?: RematPolicy | RematBudget;
   readonly documents?: boolean;
   /** Do parameters move by a rule that asks for sums over all of a parameter, instead of by AdamW? */
   readonly rule?: boolean;

@@ -85,6 +85,10 @@ const cases: Readonly<Record<string, readonly MeshCase[]>> = {
   "activation checkpointing and documents": [
     { mesh: { pp: 2 }, remat: { mode: "full" }, documents: true },
     {
+      ...{ mesh: { pp: 2, tp: 2 }, choices: by("ZBVZeroBubble"), model: four },
+      remat: { mode: "memory_budget", fraction: 0.4 },
+    },
+    {
       mesh: { pp: 2, dp_shard: 2 },
       choices: by("ZBVZeroBubble"),
       model: four,

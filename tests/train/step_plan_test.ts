@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { LayoutError } from "../../graph/layout.ts";
+import { MemoryBudgetError } from "../../graph/passes/remat_search.ts";
 import { print } from "../../graph/print.ts";
 import { Mesh, type MeshOptions } from "../../parallel/mesh.ts";
 import { isTransfer } from "../../parallel/pipeline/rank_actions.ts";
@@ -113,16 +113,6 @@ Deno.test("stages gather parameters once a step and keep them beside the slots, 
   assert(bytes(never).slots <= bytes(always).slots, JSON.stringify([bytes(never), bytes(always)]));
 });
 
-Deno.test("what stages cannot do is refused by name", () => {
-  const refused = (more: Partial<StepOptions>) =>
-    assertThrows(() => planStep({ ...options({ pp: 2 }), ...more }), LayoutError).message;
-  assertEquals(
-    refused({ remat: { mode: "memory_budget", fraction: 0.5 } }),
-    "Cannot train in stages within a memory budget: expected another mode; change activation_checkpoint.mode, or set " +
-      "parallelism.pipeline_parallel_degree to 1",
-  );
-});
-
 Deno.test("a rank keeps tokens for its own blocks alone, and all stages together what one process keeps", () => {
   const generate = { sequences: 3, maxLength: 40 };
   for (const schedule of ["Interleaved1F1B", "ZBVZeroBubble"]) {
@@ -133,6 +123,30 @@ Deno.test("a rank keeps tokens for its own blocks alone, and all stages together
     assertEquals(kept.map((bytes) => bytes / alone), schedule === "ZBVZeroBubble" ? [1 / 4, 3 / 4] : [1 / 2, 1 / 2]);
   }
 });
+
+for (const schedule of ["1F1B", "ZBVZeroBubble"]) {
+  Deno.test(`within a memory budget each place along pp fits, and makes no more again than it must, by ${schedule}`, () => {
+    const step = { ...options({ pp: 2 }, { schedule }), batch: 8, seqLen: 64, evaluate: undefined };
+    const plan = (remat: StepOptions["remat"]) => planPlaces({ ...step, remat });
+    const arenas = (plans: ReturnType<typeof plan>) => plans.map((p) => p.plan.arenaBytes);
+    const remade = (plans: ReturnType<typeof plan>) =>
+      plans.map((p) => p.graphs.flatMap((g) => g.nodes).filter((n) => n.phase === "remade").length);
+    const none = plan({ mode: "none" }), full = plan({ mode: "full" });
+    const bytes = Math.round((Math.max(...arenas(none)) + Math.max(...arenas(full))) / 2);
+    const within = plan({ mode: "memory_budget", bytes });
+    for (const [place, arena] of arenas(within).entries()) {
+      assert(arena <= bytes && arena > arenas(full)[place], `place ${place}: ${arena} of ${bytes}`);
+      assert(remade(within)[place] < remade(full)[place], `place ${place}: ${remade(within)}, at most ${remade(full)}`);
+    }
+    // The first place has more room than the last one, and tells what that needs.
+    const first = (bytes: number) => planStep({ ...step, remat: { mode: "memory_budget", bytes } });
+    const { leastBytes } = assertThrows(() => first(4096), MemoryBudgetError);
+    assert(arenas(plan({ mode: "memory_budget", bytes: leastBytes })).every((arena) => arena <= leastBytes));
+    const least = arenas(plan({ mode: "memory_budget", fraction: 0 }));
+    assert(least[0] < least[1] && least[1] <= leastBytes, `${least}, where ${leastBytes} are told`);
+    assert(leastBytes <= Math.max(...arenas(full)), `${leastBytes}, and ${arenas(full)} when all is made again`);
+  });
+}
 
 Deno.test("places are planned together as each alone, and what they have in common is partitioned once", () => {
   const step = options({ pp: 4, tp: 2 }, { schedule: "Interleaved1F1B" }), { mesh } = step.ranks;

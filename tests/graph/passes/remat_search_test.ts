@@ -19,7 +19,7 @@ import { fuse, materialize, memory, predictedSeconds, rematSearch, tile } from "
 const judge: Judge = (graph) => {
   const judged = materialize(fuse(graph)),
     { arenaBytes, sections: [{ allocations }] } = memory([judged], { threads: 2 });
-  return { graph: judged, allocations, arenaBytes };
+  return { sections: [{ graph: judged, allocations }], arenaBytes };
 };
 
 function microbatch(sizes: LlamaOptions, batch: number, seqLen: number): Graph {
@@ -124,7 +124,7 @@ Deno.test("the frontier of a model has twenty points and more, each smaller and 
 Deno.test("the search works on any graph, blocks or not, and its points mean the same to the last bit", () => {
   /** An arena has whole pages, in which all of a small graph may lie; its end tells more. */
   const finely: Judge = (graph) => {
-    const judged = judge(graph), ends = judged.allocations.map((b) => b.offset + b.bytes);
+    const judged = judge(graph), ends = judged.sections[0].allocations.map((b) => b.offset + b.bytes);
     return { ...judged, arenaBytes: Math.max(0, ...ends) };
   };
   let smaller = 0;
@@ -139,7 +139,8 @@ Deno.test("the search works on any graph, blocks or not, and its points mean the
 });
 
 Deno.test("predicted time grows with FLOPs and bytes, and views are free", () => {
-  const seconds = (sizes: LlamaOptions, seqLen: number) => predictedSeconds(judge(microbatch(sizes, 1, seqLen)).graph);
+  const seconds = (sizes: LlamaOptions, seqLen: number) =>
+    predictedSeconds(judge(microbatch(sizes, 1, seqLen)).sections[0].graph);
   assert(seconds(tiny, 128) > 1.9 * seconds(tiny, 64));
   assert(seconds({ ...tiny, numLayers: 4 }, 64) < 2 * seconds(tiny, 64));
 });
