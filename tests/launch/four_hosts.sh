@@ -1,32 +1,34 @@
 #!/usr/bin/env bash
-# Four hosts, which are network namespaces of this machine with links of 1 Gbit/s (and 1 ms, where the system has netem), train together
-# without MPI, and with the same losses by mpirun and by srun, where they are there. Then the ranks of one are killed, its link is cut, it is halted: each time the others must end within ten seconds and
-# name it, and none of their processes may be left; with --restarts the run then ends with the losses of one that lost nothing.
-# As root, with iproute2 and libtitan's module for Gloo: tests/launch/four_hosts.sh
+# Four hosts, which are network namespaces of this machine with links of 1 Gbit/s and 1 ms, train together without MPI, and with the same
+# losses by mpirun and by srun, where they are there. Then the ranks of one are killed, its link is cut, it is halted: each time the others
+# must end within ten seconds and name it, and none of their processes may be left; with --restarts the run then ends with the losses of one
+# that lost nothing. As root, with iproute2, c++ and libtitan's module for Gloo: tests/launch/four_hosts.sh
 set -u
 cd "$(dirname "$0")/../.." || exit
 work=$(mktemp -d)
-bridge=titan-hosts
 deno=$PWD/node_modules/.bin/deno
 export TITAN_TOKEN=four-hosts NO_COLOR=1
 failed=0
 clean() {
+  [[ -v relay ]] && kill "$relay"
   for n in 1 2 3 4; do
     ip netns pids "titan$n" 2>/dev/null | xargs -r kill -KILL 2>/dev/null
     ip netns del "titan$n" 2>/dev/null
     ip link del "titan-h$n" 2>/dev/null
   done
-  ip link del $bridge 2>/dev/null
   rm -rf "$work"
 }
 trap clean EXIT
-ip link add $bridge type bridge && ip link set $bridge up || exit
+c++ -std=c++20 -O2 tests/launch/slow_links.cpp -o "$work/slow_links" || exit
 for n in 1 2 3 4; do
-  ip netns add "titan$n" && ip link add "titan-h$n" type veth peer name eth0 netns "titan$n" && ip link set "titan-h$n" master $bridge up || exit
+  ip netns add "titan$n" && ip link add "titan-h$n" type veth peer name eth0 netns "titan$n" && ip link set "titan-h$n" up || exit
   ip -n "titan$n" addr add "10.79.0.$n/24" dev eth0 && ip -n "titan$n" link set eth0 up && ip -n "titan$n" link set lo up || exit
-  tc -n "titan$n" qdisc add dev eth0 root netem rate 1gbit delay 1ms 2>/dev/null ||
-    tc -n "titan$n" qdisc add dev eth0 root tbf rate 1gbit burst 128kb latency 50ms || exit
+  tc -n "titan$n" qdisc add dev eth0 root tbf rate 1gbit burst 128kb latency 50ms || exit
 done
+"$work/slow_links" 1000 titan-h1 titan-h2 titan-h3 titan-h4 >"$work/links" &
+relay=$!
+disown # it goes on while others are waited for
+until grep -q ready "$work/links"; do kill -0 $relay || exit; done
 
 # training NAME STEPS: the command that all ranks run.
 training() {
@@ -63,6 +65,15 @@ expect() {
   if "$@"; then printf 'ok: %s\n' "$what"; else printf 'FAILED: %s\n' "$what" && failed=1; fi
 }
 
+# The least that it takes to be refused at a port.
+round_trip=$(ip netns exec titan1 bash -c '
+  for _ in {1..20}; do
+    begun=${EPOCHREALTIME/[.,]/}
+    { : >/dev/tcp/10.79.0.2/9; } 2>/dev/null
+    echo $((${EPOCHREALTIME/[.,]/} - begun))
+  done' | sort -n | head -n 1)
+expect "a round trip takes two milliseconds ($round_trip us)" [ "$round_trip" -ge 2000 ]
+
 start whole 30 --checkpoint.enable --checkpoint.interval 5
 wait "${launchers[@]}"
 expect "four hosts train together: $(losses whole | tail -n 1)" [ "$(losses whole | wc -l)" = 30 ]
@@ -91,7 +102,7 @@ else
 fi
 if command -v slurmctld >/dev/null; then
   training srun 30
-  HOSTS=4 tests/launch/slurm.sh timeout 120 srun --mpi=pmix --nodes 4 --ntasks-per-node 1 "${command[@]}" >"$work/srun.1.out" 2>"$work/srun.1.err"
+  HOSTS=4 LINKS="$work/slow_links 1000" tests/launch/slurm.sh timeout 120 srun --mpi=pmix --nodes 4 --ntasks-per-node 1 "${command[@]}" >"$work/srun.1.out" 2>"$work/srun.1.err"
   same srun srun
 else
   printf 'skipped: srun, as there is no Slurm (Debian: slurm-wlm)\n'

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command on a Slurm of its own: slurmctld and two hosts (or as many as HOSTS says), n1 and n2, which are network namespaces of this
-# machine with two processors each. All of it lies in a temporary folder and ends with the command. As root, with Debian's slurm-wlm:
+# machine with two processors each. All of it lies in a temporary folder and ends with the command. Where LINKS says how, a command gives all
+# links a delay (slow_links.cpp), which gets their names. As root, with Debian's slurm-wlm:
 #   tests/launch/slurm.sh srun --nodes 2 hostname
 set -u
 hosts=${HOSTS:-2}
@@ -14,19 +15,27 @@ clean() {
   for ((n = 1; n <= hosts; n++)); do
     ip netns pids "n$n" 2>/dev/null | xargs -r kill -KILL 2>/dev/null
     ip netns del "n$n" 2>/dev/null
+    ip link del "titan-n$n" 2>/dev/null # the system itself takes its time
   done
   ip link del $bridge 2>/dev/null
   rm -rf "$work"
 }
 trap clean EXIT
 
-ip link add $bridge type bridge && ip addr add 10.77.0.254/24 dev $bridge && ip link set $bridge up || exit
+# With slow links, slurmctld has one as well, in place of the bridge.
+if [[ -v LINKS ]]; then ip link add $bridge type veth peer name titan-n0 && ip link set titan-n0 up; else ip link add $bridge type bridge; fi || exit
+ip addr add 10.77.0.254/24 dev $bridge && ip link set $bridge up || exit
 for ((n = 1; n <= hosts; n++)); do
-  ip netns add "n$n" && ip link add "titan-n$n" type veth peer name eth0 netns "n$n" && ip link set "titan-n$n" master $bridge up || exit
+  ip netns add "n$n" && ip link add "titan-n$n" type veth peer name eth0 netns "n$n" && ip link set "titan-n$n" up || exit
+  [[ -v LINKS ]] || ip link set "titan-n$n" master $bridge || exit
   ip -n "n$n" addr add "10.77.0.$n/24" dev eth0
   ip -n "n$n" link set eth0 up
   ip -n "n$n" link set lo up
 done
+if [[ -v LINKS ]]; then
+  $LINKS $(seq -f 'titan-n%.0f' 0 "$hosts") >/dev/null &
+  pids+=($!)
+fi
 mkdir -p "$work/state"
 head -c 1024 /dev/urandom >"$work/slurm.key"
 chmod 600 "$work/slurm.key"
