@@ -25,7 +25,10 @@ export class Page implements AsyncDisposable {
       stdout: "null",
       stderr: "null",
     }).spawn();
-    const port = await until(async () => (await Deno.readTextFile(`${folder}/DevToolsActivePort`)).split("\n")[0]);
+    const port = await until(async () =>
+      // while the file is being written, it is empty
+      /^(\d+)\n/.exec(await Deno.readTextFile(`${folder}/DevToolsActivePort`))?.[1]
+    );
     const target = await until(async () => {
       const targets = await (await fetch(`http://127.0.0.1:${port}/json/list`)).json() as Target[];
       return targets.find(({ type }) => type === "page")!.webSocketDebuggerUrl;

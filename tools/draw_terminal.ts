@@ -1,4 +1,4 @@
-/** Draws a session in a terminal as a moving picture: `deno run --allow-read --allow-write tools/draw_terminal.ts docs/tour.txt docs/tour.svg`.
+/** Draws a session in a terminal as a moving picture: `deno run --allow-read --allow-write tools/draw_terminal.ts docs/terminal/tour.txt docs/terminal/tour.svg`.
  * A line that begins with `$ ` is typed, `pause 2` lets two seconds pass, all others are printed. Who wants no motion sees the end.
  * @module */
 import { escaped } from "./svg.ts";

@@ -20,7 +20,12 @@ Deno.test("a session is one picture: text is text, each character is shown, and 
   assertEquals(picture.match(/href|url\(|@import/g), null);
 });
 
-Deno.test("the tour of README is drawn from its session", () => {
-  const read = (name: string) => Deno.readTextFileSync(new URL(`../../docs/${name}`, import.meta.url));
-  assertEquals(read("tour.svg"), terminalPicture(read("tour.txt"), "A session in a terminal"));
+Deno.test("the terminals of README and of the book are drawn from their sessions", () => {
+  const folder = new URL("../../docs/terminal/", import.meta.url);
+  const read = (name: string) => Deno.readTextFileSync(new URL(name, folder));
+  const pictures = [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) => name.endsWith(".svg"));
+  assertEquals(pictures.toSorted(), ["chat.svg", "data.svg", "error.svg", "tour.svg"]);
+  for (const name of pictures) {
+    assertEquals(read(name), terminalPicture(read(name.replace(".svg", ".txt")), "A session in a terminal"), name);
+  }
 });
