@@ -24,7 +24,7 @@ Deno.test("the terminals of README and of the book are drawn from their sessions
   const folder = new URL("../../docs/terminal/", import.meta.url);
   const read = (name: string) => Deno.readTextFileSync(new URL(name, folder));
   const pictures = [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) => name.endsWith(".svg"));
-  assertEquals(pictures.toSorted(), ["chat.svg", "data.svg", "error.svg", "tour.svg"]);
+  assertEquals(pictures.toSorted(), ["chat.svg", "data.svg", "error.svg", "gradient.svg", "tour.svg"]);
   for (const name of pictures) {
     assertEquals(read(name), terminalPicture(read(name.replace(".svg", ".txt")), "A session in a terminal"), name);
   }
