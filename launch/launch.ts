@@ -53,13 +53,16 @@ const START = [
   "exit $code",
 ].join("; ");
 
+/** How Deno finds packages where this is JavaScript, the package for npm: as `launch/node.ts` says. */
+const OF_NPM = import.meta.url.endsWith(".js") ? ["--node-modules-dir=manual"] : [];
+
 /** Starts ranks of this program on this machine and waits for them. A signal to stop is passed on, once; the next one ends them.
  * @returns how they ended.
  * @throws {LaunchError} when they cannot be started. */
 export async function launch(nproc: number, args: readonly string[], options: LaunchOptions): Promise<Ended> {
   const flags = permissionFlags(options.library), folder = await Deno.makeTempDir({ prefix: "libtitan-" });
   try {
-    const program = [Deno.execPath(), "run", "--quiet", ...flags, options.main ?? Deno.mainModule, ...args];
+    const program = [Deno.execPath(), "run", "--quiet", ...OF_NPM, ...flags, options.main ?? Deno.mainModule, ...args];
     const waiting = waitPolicy(nproc * options.threads);
     const job = options.module === "gloo"
       ? startProcesses({ nproc, part: options.part }, program, folder, waiting)

@@ -8,6 +8,9 @@ import { dirname } from "node:path";
 import process from "node:process";
 import { isMainThread } from "node:worker_threads";
 
+/** Has Deno take packages from where npm has put them, also where no package.json is near, as npm puts what is for all folders. */
+const IN_PLACE = "--node-modules-dir=manual";
+
 /** Runs the program that imports the package again, by Deno, and ends as that does.
  * @param from the address of a module of the package.
  * @throws {Error} where Node runs no file, or a thread beside the program's first. */
@@ -28,7 +31,7 @@ export async function runAgainByDeno(from: string): Promise<never> {
  * @param from the address of a module of the package. */
 export async function runByDeno(from: string, program: string, args: readonly string[]): Promise<never> {
   const [command, ...before] = denoCommand(from);
-  const child = spawn(command, [...before, "run", "--quiet", "-A", program, ...args], { stdio: "inherit" });
+  const child = spawn(command, [...before, "run", "--quiet", IN_PLACE, "-A", program, ...args], { stdio: "inherit" });
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2"] as const) {
     process.on(signal, () => child.kill(signal));
   }

@@ -45,7 +45,7 @@ Deno.test("under Node a program of the package is run again by Deno, whose exit 
   assertEquals(await ended(installed.start("main.mjs", "--steps", "two words")), {
     code: 7,
     signal: null,
-    out: `run --quiet -A ${main} --steps two words\n`,
+    out: `run --quiet --node-modules-dir=manual -A ${main} --steps two words\n`,
     error: `libtitan: Node opens no native library, so Deno runs ${main} again\n`,
   });
   const { error } = await ended(installed.start("--no-warnings", "main.mjs"));

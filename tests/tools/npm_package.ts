@@ -55,6 +55,11 @@ for await (const { loss } of train({ ...${options}, data: texts("note.txt") })) 
 
   const left = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
   assertEquals(left, ["node_modules", "note.txt", "outputs", "package-lock.json", "package.json", "train.mjs"]);
+
+  // As npm puts what is for all folders.
+  for (const name of ["package.json", "package-lock.json"]) await Deno.remove(`${folder}/${name}`);
+  const everywhere = await run(`${folder}/node_modules/.bin/titan`, "help");
+  assertEquals([everywhere.code, everywhere.out], [0, help.out], everywhere.error);
 } finally {
   for (const place of [folder, cache]) await Deno.remove(place, { recursive: true });
 }
