@@ -1,6 +1,7 @@
 /** Finds and opens the native library: on first use, never at import. `--allow-ffi=FILE` is all it needs.
  * @module */
 import { VERSION } from "./native_sources.ts";
+import { processorFeatures } from "./processor.ts";
 import { ABI_VERSION, symbols } from "./symbols.ts";
 
 /** The native functions. */
@@ -42,22 +43,30 @@ export function library(): Library {
 }
 
 function openOrBuild(): Library {
-  const places = candidates();
-  try {
-    return openFirst(places);
-  } catch (error) {
-    const isAsked = places.length === 1; // TITAN_LIB names one
-    if (isAsked || !mayBuild() || has(`${userFolder()}/build/${FILE}`)) throw error;
-    if (!build(`${userFolder()}/build`)) {
-      const expected = "what that message expects",
-        fix = `what it says; then this program, or \`${COMMAND} setup\`, builds`;
-      const what = "The native library libtitan could not be built: a message above says why";
-      throw new LibraryError(`${what}\n  expected: ${expected}\n  fix: ${fix}`);
-    }
-    return openFirst(places);
-  }
+  const places = candidates(), isAsked = places.length === 1; // TITAN_LIB names one
+  if (!isAsked && mayBuild()) buildWhereNeeded(`${userFolder()}/build`);
+  return openFirst(places);
 }
 
+/** Builds where there is nothing yet, for this processor alone, which takes half the time; and where another machine that has the same
+ * cache built for its own processor, for all. */
+function buildWhereNeeded(folder: string): void {
+  const features = processorFeatures(), built = textOf(`${folder}/${PROCESSOR}`);
+  if (!has(`${folder}/${FILE}`)) {
+    console.error(`libtitan has no native library for this machine yet: it builds one, once, in ${folder}`);
+    if (build(features === undefined ? "" : "native")) return;
+    const expected = "what that message expects";
+    const fix = `what it says; then this program, or \`${COMMAND} setup\`, builds`;
+    const what = "The native library libtitan could not be built: a message above says why";
+    throw new LibraryError(`${what}\n  expected: ${expected}\n  fix: ${fix}`);
+  }
+  if (features === undefined || built === undefined || built === features) return;
+  console.error(`The native library in ${folder} was built for another processor: libtitan builds it anew, for all`);
+  if (!build("")) console.error("warning: the library for another processor is used, which may be slower on this one");
+}
+
+/** The file beside a library that says for which processor alone it was built. */
+export const PROCESSOR = ".processor";
 const FILE = `libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
 /** Where this package lies: a checkout, a server, npm's folder, or in a program that `deno compile` made. */
 const PACKAGE = new URL("../", import.meta.url);
@@ -113,6 +122,14 @@ function has(path: string): boolean {
   }
 }
 
+function textOf(path: string): string | undefined {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
 /** May this program build a library? A checkout's is built by its tasks. */
 function mayBuild(): boolean {
   const mayRun = () => Deno.permissions.querySync({ name: "run", command: Deno.execPath() }).state === "granted";
@@ -120,11 +137,11 @@ function mayBuild(): boolean {
 }
 
 /** Another process builds: this one waits, and what that one prints is seen.
- * @returns whether it did. */
-function build(folder: string): boolean {
-  console.error(`libtitan has no native library for this machine yet: it builds one, once, in ${folder}`);
+ * @param levels of processors, where the environment names none; all where it is empty. @returns whether it did. */
+function build(levels: string): boolean {
   const args = ["run", "--quiet", "--no-config", "--no-lock", "-A", new URL("tools/install.ts", PACKAGE).href];
-  const options = { args, stdin: "null", stdout: "null", stderr: "inherit" } as const;
+  const env = { TITAN_LEVELS: variable("TITAN_LEVELS") || levels };
+  const options = { args, env, stdin: "null", stdout: "null", stderr: "inherit" } as const;
   return new Deno.Command(Deno.execPath(), options).outputSync().success;
 }
 

@@ -4,9 +4,10 @@
  * nothing; the command `setup` runs it too, and may. In a checkout that command does what `deno task setup` does.
  * @module
  */
-import { COMMAND, IS_CHECKOUT, userFolder } from "../ffi/library.ts";
+import { COMMAND, IS_CHECKOUT, PROCESSOR, userFolder } from "../ffi/library.ts";
 import { NATIVE_SOURCES } from "../ffi/native_sources.ts";
-import { TREE } from "./build.ts";
+import { processorFeatures } from "../ffi/processor.ts";
+import { BUILD, TREE } from "./build.ts";
 import { isUnwritable } from "./keep_deno.ts";
 import { StepError } from "./run_step.ts";
 import { messageOf, setup, setupOptions } from "./setup.ts";
@@ -30,6 +31,9 @@ export async function install(address: URL, args: readonly string[], mayInstall:
     await Promise.all(NATIVE_SOURCES.map((path) => fetchSource(new URL(path, address), `${folder}/${path}`)));
     Deno.chdir(folder);
     await setup({ ...setupOptions(args), mayInstall, anew: `${COMMAND} setup --again` });
+    const features = Deno.env.get("TITAN_LEVELS") === "native" ? processorFeatures() : undefined;
+    if (features !== undefined) Deno.writeTextFileSync(`${BUILD}/${PROCESSOR}`, features);
+    else await Deno.remove(`${BUILD}/${PROCESSOR}`).catch(() => {});
     // What CMake leaves is many times the library, and this version is not built again.
     await Deno.remove(TREE, { recursive: true }).catch(() => {});
   } catch (error) {

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { library, userFolder } from "../../ffi/library.ts";
+import { processorFeatures } from "../../ffi/processor.ts";
 import { llama, texts, train } from "../../mod.ts";
 import { denoDir, type PackageServer, servePackage } from "./package_server.ts";
 
@@ -127,6 +128,39 @@ Deno.test("a disk that is full while the library is built is told as that, behin
   assertMatch(
     error,
     /\nCannot build libtitan in \S+: its disk is full\n {2}expected: room for .*\n {2}fix: make room, or set XDG/,
+  );
+});
+
+Deno.test("a first use builds for this processor alone, and setup for all", async () => {
+  await using server = await servePackage();
+  using bare = new Bare(server, { isBuilt: false });
+  const tools = `${bare.folder}/tools`, main = `import { library } from "${server.url}ffi/library.ts";\nlibrary();`;
+  Deno.writeTextFileSync(`${bare.folder}/main.ts`, main);
+  Deno.mkdirSync(tools);
+  for (const tool of ["c++", "cmake", "make"]) {
+    Deno.writeTextFileSync(`${tools}/${tool}`, `#!/bin/sh\n[ $0 != ${tools}/cmake ]\n`, { mode: 0o755 });
+  }
+  const env = { PATH: tools, TITAN_LEVELS: "" }, setup = ["-A", `${server.url}mod.ts`, "setup"];
+  assertMatch((await bare.run(["-A", "main.ts"], env)).error, /\nConfiguring .* -DTITAN_LEVELS=native /);
+  assertMatch((await bare.run(["-A", "main.ts"], { ...env, TITAN_LEVELS: "avx2" })).error, / -DTITAN_LEVELS=avx2 /);
+  assertEquals(/Configuring .*TITAN_LEVELS/.test((await bare.run(setup, env)).error), false);
+});
+
+Deno.test("a library for another processor alone is built anew where that can be, and else used with a warning", async () => {
+  await using server = await servePackage();
+  using bare = new Bare(server, { isBuilt: true });
+  const main = `import { library } from "${server.url}ffi/library.ts";\nconsole.log(library().path);`;
+  Deno.writeTextFileSync(`${bare.folder}/main.ts`, main);
+  const used = `${bare.build}/libtitan.so\n`, run = () => bare.run(["-A", "main.ts"], { PATH: "/nowhere" });
+  Deno.writeTextFileSync(`${bare.build}/.processor`, processorFeatures()!);
+  assertEquals(await run(), { code: 0, out: used, error: "" });
+  Deno.writeTextFileSync(`${bare.build}/.processor`, "avx");
+  Deno.writeTextFileSync(`${bare.build}/.stamp`, "{}"); // so that setup builds
+  const { code, out, error } = await run();
+  assertEquals([code, out], [0, used]);
+  assertMatch(
+    error,
+    /^The native library in \S+ was built for another processor: .*\nCannot build [^]*\nwarning: the library for/,
   );
 });
 
