@@ -379,6 +379,8 @@ Deno.test("a schedule that is cut, or that the run outlasts, is announced", asyn
   assertEquals((await load("", "--training.steps=50")).warnings, [
     "lr_scheduler.warmup_steps = 200 is cut to the 50 steps of the schedule",
   ]);
+  const [one] = (await load("", "--training.steps=1")).warnings;
+  assertEquals(one, "lr_scheduler.warmup_steps = 200 is cut to the 1 step of the schedule");
   const decay = ["--lr_scheduler.warmup_steps=5", "--lr_scheduler.decay_ratio=0.8", "--training.steps=10"];
   assertEquals((await load("", ...decay)).warnings, [
     "lr_scheduler.decay_ratio = 0.8 asks for a decay of 8 steps, which is cut to the 5 after the warm-up",

@@ -266,6 +266,8 @@ function idle(config: Config, typed: ReadonlySet<string>, dryRun: boolean): stri
   );
 }
 
+const stepsText = (n: number): string => `${n} step${n === 1 ? "" : "s"}`;
+
 /** What runs, but perhaps not as meant: one line each, for the header of the run.
  * @param typed keys that the command line has.
  * @param dryRun whether it is planned and not run. */
@@ -274,13 +276,15 @@ export function surprises(config: Config, typed: ReadonlySet<string>, dryRun: bo
   const { steps } = config.training;
   const lines = idle(config, typed, dryRun);
   if (warmupSteps > totalSteps) {
-    lines.push(`lr_scheduler.warmup_steps = ${warmupSteps} is cut to the ${totalSteps} steps of the schedule`);
+    lines.push(`lr_scheduler.warmup_steps = ${warmupSteps} is cut to the ${stepsText(totalSteps)} of the schedule`);
   }
   const asked = askedDecaySteps(totalSteps, decayRatio);
   const left = Math.max(0, totalSteps - warmupSteps);
   if (decayRatio !== null && asked > left) {
     lines.push(
-      `lr_scheduler.decay_ratio = ${decayRatio} asks for a decay of ${asked} steps, which is cut to the ${left} after the warm-up`,
+      `lr_scheduler.decay_ratio = ${decayRatio} asks for a decay of ${
+        stepsText(asked)
+      }, which is cut to the ${left} after the warm-up`,
     );
   }
   lines.push(...float8Surprises(config, dryRun));

@@ -122,7 +122,7 @@ export function takesText(
     ? ""
     : `, at least ${durationText(tokens * flops / (devices * gflops * 1e9))} of steps`;
   const saves = save && `${count(save.count)} checkpoint${save.count === 1 ? "" : "s"} of ${bytesText(save.bytes)}`;
-  return `${count(steps)} steps, ${count(tokens)} tokens${least}, ${bytesText(arenaBytes)} of memory${
-    devices > 1 ? " on each rank" : ""
-  }${saves ? `, and on the disk up to ${saves}` : ""}`;
+  return `${count(steps)} step${steps === 1 ? "" : "s"}, ${count(tokens)} tokens${least}, ${
+    bytesText(arenaBytes)
+  } of memory${devices > 1 ? " on each rank" : ""}${saves ? `, and on the disk up to ${saves}` : ""}`;
 }

@@ -65,6 +65,7 @@ Deno.test("what a run takes is told in steps, tokens, the least time, memory and
     text.replace(/\d+ s of/, "N s of"),
     "1,000 steps, 2,048,000 tokens, at least N s of steps, 3.0 MiB of memory",
   );
+  assertEquals(takesText(model, { ...all, steps: 1 }).split(",")[0], "1 step");
   const saved = takesText(model, { ...all, devices: 4, save: { bytes: 1 << 30, count: 3 } });
   assertStringIncludes(saved, "3.0 MiB of memory on each rank, and on the disk up to 3 checkpoints of 1.0 GiB");
   assertEquals(Number(/at least (\d+) s/.exec(saved)?.[1]), Math.round(least / 4));
