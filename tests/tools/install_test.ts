@@ -146,6 +146,25 @@ Deno.test("a first use builds for this processor alone, and setup for all", asyn
   assertEquals(/Configuring .*TITAN_LEVELS/.test((await bare.run(setup, env)).error), false);
 });
 
+Deno.test("of two first uses at the same time one builds, and both have its library", async () => {
+  await using server = await servePackage();
+  using bare = new Bare(server, { isBuilt: false });
+  const tools = `${bare.folder}/tools`, main = `import { library } from "${server.url}ffi/library.ts";`;
+  Deno.writeTextFileSync(`${bare.folder}/main.ts`, `${main}\nconsole.log(library().path);`);
+  Deno.mkdirSync(tools);
+  // Builds by copying this checkout's library.
+  const cmake = `echo "$1" >>${tools}/calls; sleep 0.2; [ "$1" = -S ] || cp ${path} build/cmake/`;
+  for (const tool of ["c++", "cmake", "make"]) {
+    Deno.writeTextFileSync(`${tools}/${tool}`, `#!/bin/sh\n${tool === "cmake" ? cmake : ""}\n`, { mode: 0o755 });
+  }
+  const start = () => bare.run(["-A", "main.ts"], { PATH: `${tools}:${Deno.env.get("PATH")}`, CXX: `${tools}/c++` });
+  for (const { code, out, error } of await Promise.all([start(), start()])) {
+    assertEquals([code, out], [0, `${bare.build}/libtitan.so\n`], error);
+  }
+  assertEquals(Deno.readTextFileSync(`${tools}/calls`), "-S\n--build\n");
+  assertEquals(files(bare.build).filter((name) => !name.startsWith(".")), ["libtitan.so"]);
+});
+
 Deno.test("a library for another processor alone is built anew where that can be, and else used with a warning", async () => {
   await using server = await servePackage();
   using bare = new Bare(server, { isBuilt: true });
