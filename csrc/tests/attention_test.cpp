@@ -203,11 +203,16 @@ void expect_near(const char* name, const Case& c, const Tensor& actual, const Ro
 }
 
 template <class S, bool rounds>
-void compare(const Case& c) {
+void compare(Case c) {
+  if (EMULATED) {  // two tiles at least are left of what has many
+    const bool square = c.T == c.S;
+    c.query_offset = c.query_offset * std::min<int64_t>(c.S, 45) / c.S;
+    c.T = std::min<int64_t>(c.T, 37), c.S = square ? c.T : std::min<int64_t>(c.S, 45);
+  }
   Problem<S, rounds> one(c);
   one.forward(1), one.backward(1);
   EXPECT(one.o.guarded() && one.lse.guarded() && one.dqkv.guarded() && one.dq.guarded() && one.dk.guarded() && one.dv.guarded());
-  for (int threads = 2; threads <= 4; threads++) {
+  for (int threads = 2; threads <= (EMULATED ? 2 : 4); threads++) {
     Problem<S, rounds> more(c);
     more.forward(threads);
     EXPECT(one.o == more.o && one.lse == more.lse);

@@ -4,6 +4,19 @@
 using namespace titan;
 using namespace titan::test;
 
+/// CPUs sum in the order of the loop; CUDA's kernel in another, which only a sum of f64 shows.
+template <class T>
+bool agrees(const Array<T>& actual, const Array<T>& expected) {
+#ifdef TITAN_CUDA_EMULATED
+  if (std::is_same_v<T, double>) {
+    for (int64_t i = 0; i < actual.size(); i++)
+      if (!(std::fabs(double(actual[i]) - double(expected[i])) <= 1e-4)) return false;  // of sums beyond 1e9
+    return actual.guarded();
+  }
+#endif
+  return actual == expected;
+}
+
 template <class T>
 void running(std::vector<int64_t> dims, int dim, bool exclusive, bool reverse) {
   std::vector<int64_t> strides(dims.size());
@@ -31,12 +44,12 @@ void running(std::vector<int64_t> dims, int dim, bool exclusive, bool reverse) {
     RUN(builder, cumsum, threads);
   };
   call(y, x, 1), call(again, x, 3);
-  EXPECT(y == expected);
-  EXPECT(again == expected);
+  EXPECT(agrees(y, expected));
+  EXPECT(agrees(again, expected));
   Array<T> place(dims);
   for (int64_t i = 0; i < x.size(); i++) place[i] = x[i];
   call(place, place, 2);
-  EXPECT(place == expected);
+  EXPECT(agrees(place, expected));
 }
 
 int main() {

@@ -13,8 +13,19 @@
 
 #include "../backend.h"
 #include "../cpu/backend.h"
+#ifdef TITAN_CUDA_EMULATED
+#include "../cuda/host/emulator.h"
+#include "../cuda/kernels.h"
+#endif
 
 namespace titan::test {
+
+/// Do kernels run in the emulator of CUDA, thousands of times slower than on a processor? Then large cases are left out.
+#ifdef TITAN_CUDA_EMULATED
+constexpr bool EMULATED = true;
+#else
+constexpr bool EMULATED = false;
+#endif
 
 inline int failures = 0;
 #define EXPECT(condition)                                                        \
@@ -42,11 +53,16 @@ constexpr DType dtype_of() {
   return std::is_same_v<T, double> ? DType::f64 : std::is_same_v<T, float> ? DType::f32 : std::is_same_v<T, int32_t> ? DType::i32 : std::is_same_v<T, bf16> ? DType::bf16 : std::is_same_v<T, f8e4m3> ? DType::f8e4m3 : std::is_same_v<T, f8e5m2> ? DType::f8e5m2 : DType::bytes;
 }
 
-/// The kernel of this name, of the level that TITAN_CPU names (else the best of this machine).
+/// The kernel of this name, of the level that TITAN_CPU names (else the best of this machine), or CUDA's in the emulator.
 inline const Kernel& kernel(const char* name) {
   static const Backend& backend = cpu::choose_level().backend;
+#ifdef TITAN_CUDA_EMULATED
+  static const auto kernels = cuda::kernels(backend.kernels);
+#else
+  const auto* const kernels = backend.kernels;
+#endif
   for (int i = 0; i < backend.num_kernels; i++)
-    if (!std::strcmp(backend.kernels[i].name, name)) return backend.kernels[i];
+    if (!std::strcmp(kernels[i].name, name)) return kernels[i];
   std::printf("there is no kernel %s\n", name);
   std::abort();
 }
@@ -155,6 +171,9 @@ struct CallBuilder {
     if (kernel.prepare) kernel.prepare(made, state.data());
     made.state = state.data();
     kernel.run(made);
+#ifdef TITAN_CUDA_EMULATED
+    failures += !cuda::host::take_error().empty();
+#endif
   }
 };
 #define RUN(builder, name, threads) (builder).run(titan::test::kernel(#name), threads)

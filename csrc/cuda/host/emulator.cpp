@@ -1,0 +1,331 @@
+// Fibers, barriers and exchanges of the emulator, and what it does with each access to memory that the compiler reports.
+#undef _FORTIFY_SOURCE  // whose longjmp takes a switch between stacks for a mistake
+#include "emulator.h"
+
+#include <link.h>
+#include <setjmp.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "shadow.h"
+
+namespace titan::cuda::host {
+
+Place place;
+
+namespace {
+
+constexpr size_t STACK_BYTES = 256 << 10;
+constexpr unsigned MOST_THREADS = 1024;
+
+enum class State { READY, AT_BARRIER, IN_EXCHANGE, ENDED };
+
+struct Fiber {
+  ucontext_t start;
+  jmp_buf at;
+  char* stack = nullptr;
+  bool begun = false;
+  State state;
+  uint8_t warp_barriers;
+  const char* file;  // where it waits
+  int line;
+};
+
+struct Warp {
+  uint64_t slots[2][32];  // of the exchange under way and the one before, which some lanes have not read yet
+  unsigned arrived, generation;
+  const char* file;
+  int line;
+};
+
+struct Span {
+  uintptr_t begin, end;
+  bool contains(uintptr_t address, size_t bytes) const { return address >= begin && address + bytes <= end; }
+};
+
+struct Emulator {
+  std::mutex one_launch;
+  Fiber fibers[MOST_THREADS];
+  Warp warps[MOST_THREADS / 32];
+  std::vector<Span> operands, parameters, shared, constants;
+  Span last_operand, last_shared;
+  Shadow shadow;
+  jmp_buf scheduler;
+  void (*body)(const void*);
+  const void* context;
+  const char* caller;
+  int running = -1;  // which fiber, -1: none
+  unsigned threads;
+  uint32_t interval = 0, launch_begin, block_begin;
+  uint64_t launches = 0;
+  bool failed;
+  std::string error;
+};
+Emulator& emulator() {
+  static Emulator* const it = new Emulator;  // never destroyed, as kernels may run until the process ends
+  return *it;
+}
+
+std::string text_of(dim3 at) { return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")"; }
+
+void note(Emulator& e, const std::string& complaint) {
+  if (!e.failed && e.error.empty()) {
+    e.error = std::string("a kernel of ") + e.caller + ": " + complaint;
+    std::fprintf(stderr, "%s\n", e.error.c_str());
+  }
+  e.failed = true;
+}
+/// Leaves the running fiber until the scheduler comes back to it.
+void leave(Emulator& e) {
+  Fiber& fiber = e.fibers[e.running];
+  if (!_setjmp(fiber.at)) _longjmp(e.scheduler, 1);
+}
+/// Ends the launch: no fiber runs on.
+void fail(Emulator& e, const std::string& complaint) {
+  note(e, "thread " + text_of(place.thread) + " of block " + text_of(place.block) + " " + complaint);
+  leave(e);
+}
+
+void fiber_main() {
+  Emulator& e = emulator();
+  while (true) {
+    e.body(e.context);
+    e.fibers[e.running].state = State::ENDED;
+    leave(e);
+  }
+}
+
+void prepare_fiber(Fiber& fiber) {
+  if (!fiber.stack) {
+    void* const stack = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stack == MAP_FAILED) std::perror("a stack of the emulator"), std::abort();
+    fiber.stack = static_cast<char*>(stack);
+  }
+  fiber.state = State::READY;
+  fiber.warp_barriers = 0;
+}
+void switch_to(Emulator& e, unsigned t) {
+  Fiber& fiber = e.fibers[t];
+  e.running = int(t);
+  place.thread = {t % place.block_size.x, t / place.block_size.x % place.block_size.y, t / place.block_size.x / place.block_size.y};
+  place.lane = t % 32;
+  if (!_setjmp(e.scheduler)) {
+    if (fiber.begun) _longjmp(fiber.at, 1);
+    fiber.begun = true;
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack;
+    fiber.start.uc_stack.ss_size = STACK_BYTES;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, fiber_main, 0);
+    setcontext(&fiber.start);
+  }
+  e.running = -1;
+}
+
+/// All threads wait, or some have ended: goes on behind a barrier that all have reached, else says who waits for whom.
+void go_on(Emulator& e) {
+  unsigned at_barrier = 0, ended = 0;
+  const Fiber* waiting = nullptr;
+  for (unsigned t = 0; t < e.threads; t++) {
+    const Fiber& fiber = e.fibers[t];
+    at_barrier += fiber.state == State::AT_BARRIER, ended += fiber.state == State::ENDED;
+    if (fiber.state == State::ENDED) continue;
+    const bool elsewhere = waiting && fiber.state == waiting->state && fiber.line != waiting->line;
+    if (elsewhere) return note(e, "threads of block " + text_of(place.block) + " wait in lines " + std::to_string(waiting->line) + " and " + std::to_string(fiber.line) + " of " + fiber.file + "; expected: all in one place");
+    waiting = &fiber;
+  }
+  if (at_barrier < e.threads)
+    return note(e, std::to_string(e.threads - ended) + " of " + std::to_string(e.threads) + " threads of block " + text_of(place.block) + " wait in line " + std::to_string(waiting->line) + " of " + waiting->file +
+                       " and " + std::to_string(ended) + " have ended; expected: all threads get there");
+  e.interval++;
+  for (unsigned t = 0; t < e.threads; t++) e.fibers[t].state = State::READY, e.fibers[t].warp_barriers = 0;
+}
+
+/// Threads take their turns forwards in one launch and backwards in the next, so that no kernel gets to rely on an order.
+void run_block(Emulator& e, bool backwards) {
+  e.block_begin = ++e.interval;
+  for (unsigned t = 0; t < e.threads; t++) prepare_fiber(e.fibers[t]);
+  for (Warp& warp : e.warps) warp.arrived = 0;
+  while (!e.failed) {
+    bool all_ended = true, moved = false;
+    for (unsigned i = 0; i < e.threads && !e.failed; i++) {
+      const unsigned t = backwards ? e.threads - 1 - i : i;
+      if (e.fibers[t].state == State::READY) switch_to(e, t), moved = true;
+      all_ended &= e.fibers[t].state == State::ENDED;
+    }
+    if (e.failed || all_ended) return;
+    if (!moved) go_on(e);
+  }
+}
+
+void add_span(std::vector<Span>& spans, const void* data, size_t bytes) {
+  if (bytes) spans.push_back({reinterpret_cast<uintptr_t>(data), reinterpret_cast<uintptr_t>(data) + bytes});
+}
+void add_operands(Emulator& e, const Call& call) {
+  e.operands.clear();
+  for (int i = 0; i < call.num_operands; i++) {
+    const Tensor& t = call[i];
+    int64_t last = 0;
+    bool empty = !t.data;
+    for (int d = 0; d < t.rank; d++) empty |= t.dims[d] == 0, last += (t.dims[d] - 1) * t.strides[d];
+    if (!empty) add_span(e.operands, t.data, size_t(last + 1) * size_of(t.dtype));
+  }
+  std::sort(e.operands.begin(), e.operands.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
+  size_t kept = 0;
+  for (const Span& span : e.operands)
+    if (kept && span.begin <= e.operands[kept - 1].end) e.operands[kept - 1].end = std::max(e.operands[kept - 1].end, span.end);
+    else e.operands[kept++] = span;
+  e.operands.resize(kept);
+  e.last_operand = {0, 0};
+}
+/// Of the file that has the kernels: what may be written is shared memory, as kernels have no other variables, and the rest constants.
+void add_image(Emulator& e) {
+  if (!e.shared.empty()) return;
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, size_t, void* of) {
+        Emulator& e = *static_cast<Emulator*>(of);
+        std::vector<Span> shared, constants;
+        for (int i = 0; i < info->dlpi_phnum; i++)
+          if (const auto& part = info->dlpi_phdr[i]; part.p_type == PT_LOAD) add_span(part.p_flags & PF_W ? shared : constants, reinterpret_cast<const void*>(info->dlpi_addr + part.p_vaddr), part.p_memsz);
+        const auto here = reinterpret_cast<uintptr_t>(&place);
+        for (const Span& span : shared)
+          if (span.contains(here, 1)) return e.shared = shared, e.constants = constants, 1;
+        return 0;
+      },
+      &e);
+}
+
+bool is_in(const std::vector<Span>& spans, uintptr_t address, size_t bytes) {
+  return std::any_of(spans.begin(), spans.end(), [&](const Span& span) { return span.contains(address, bytes); });
+}
+bool is_in_shared(Emulator& e, uintptr_t address, size_t bytes) {
+  for (const Span& span : e.shared)
+    if (span.contains(address, bytes)) return e.last_shared = span, true;
+  return false;
+}
+bool is_in_operands(Emulator& e, uintptr_t address, size_t bytes) {
+  if (e.last_operand.contains(address, bytes)) return true;
+  const auto next = std::upper_bound(e.operands.begin(), e.operands.end(), address, [](uintptr_t a, const Span& span) { return a < span.begin; });
+  if (next == e.operands.begin() || !next[-1].contains(address, bytes)) return false;
+  e.last_operand = next[-1];
+  return true;
+}
+
+void access(const void* at, size_t bytes, bool writes) {
+  static Emulator& e = emulator();
+  if (e.running < 0) return;  // the host's part of a source
+  const auto address = reinterpret_cast<uintptr_t>(at);
+  Fiber& fiber = e.fibers[e.running];
+  if (address - reinterpret_cast<uintptr_t>(fiber.stack) < STACK_BYTES) return;
+  const char* const verb = writes ? "writes " : "reads ";
+  bool is_shared = e.last_shared.contains(address, bytes) && (address < reinterpret_cast<uintptr_t>(&place) || address >= reinterpret_cast<uintptr_t>(&place + 1)) && !is_in_operands(e, address, bytes);
+  if (!is_shared && !is_in_operands(e, address, bytes)) {
+    if (!writes && (is_in(e.parameters, address, bytes) || is_in(e.constants, address, bytes))) return;
+    if (address - reinterpret_cast<uintptr_t>(&place) < sizeof place) return;
+    is_shared = is_in_shared(e, address, bytes);
+    if (!is_shared) return fail(e, verb + std::to_string(bytes) + " bytes outside of the call's operands");
+  }
+  if (bytes > 1 && address % bytes && bytes <= 16 && (bytes & (bytes - 1)) == 0) return fail(e, verb + std::to_string(bytes) + " bytes at an address that is no multiple of that");
+  if (bytes == 1) return;
+  const Moment now{is_shared ? e.block_begin : e.launch_begin, e.block_begin, e.interval, uint16_t(e.running), fiber.warp_barriers};
+  for (size_t i = 0; i < bytes; i += Shadow::GRANULE) {
+    Cell& cell = e.shadow[address + i];
+    if (is_shared && !writes && cell.written < e.block_begin) return fail(e, "reads shared memory that its block has not written");
+    if (!(writes ? cell.note_write(now) : cell.note_read(now)))
+      return fail(e, verb + std::string(is_shared ? "shared" : "global") + " memory that another thread has touched; expected: a barrier between the two, or another place");
+  }
+}
+
+}  // namespace
+
+void launch(dim3 grid, dim3 block, const char* caller, const Call& call, const Range* parameters, int num_parameters, void (*body)(const void*), const void* context) {
+  Emulator& e = emulator();
+  const std::lock_guard lock(e.one_launch);
+  e.caller = caller, e.failed = false;
+  e.threads = block.x * block.y * block.z;
+  if (e.threads == 0 || e.threads > MOST_THREADS || e.threads % 32) return note(e, "there are " + std::to_string(e.threads) + " threads in a block; expected: a multiple of 32 up to 1024");
+  if (grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) return note(e, "the grid is " + text_of(grid) + "; expected: at most (2147483647, 65535, 65535)");
+  e.body = body, e.context = context;
+  e.parameters.clear();
+  for (int i = 0; i < num_parameters; i++) add_span(e.parameters, parameters[i].data, parameters[i].bytes);
+  add_operands(e, call);
+  add_image(e);
+  e.launch_begin = e.interval + 1;
+  const bool backwards = e.launches++ % 2;
+  const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
+  place.block_size = block, place.grid_size = grid;
+  for (uint64_t i = 0; i < blocks && !e.failed; i++) {
+    const uint64_t n = backwards ? blocks - 1 - i : i;
+    place.block = {unsigned(n % grid.x), unsigned(n / grid.x % grid.y), unsigned(n / grid.x / grid.y)};
+    run_block(e, backwards);
+  }
+  if (e.failed)
+    for (Fiber& fiber : e.fibers) fiber.begun = false;  // in the middle of a kernel
+}
+
+std::string take_error() {
+  Emulator& e = emulator();
+  const std::lock_guard lock(e.one_launch);
+  return std::exchange(e.error, "");
+}
+
+void barrier(const char* file, int line) {
+  Emulator& e = emulator();
+  Fiber& fiber = e.fibers[e.running];
+  fiber.state = State::AT_BARRIER, fiber.file = file, fiber.line = line;
+  leave(e);
+}
+
+void exchange(unsigned mask, uint64_t bits, uint64_t (&all)[32], const char* file, int line) {
+  Emulator& e = emulator();
+  const unsigned t = unsigned(e.running);
+  Fiber& fiber = e.fibers[t];
+  Warp& warp = e.warps[t / 32];
+  if (mask != ~0u) fail(e, "exchanges with some lanes of its warp; expected: a mask of all 32");
+  if (warp.arrived && (warp.line != line || warp.file != file)) fail(e, "exchanges in line " + std::to_string(line) + " of " + file + " while its warp does in line " + std::to_string(warp.line));
+  warp.file = file, warp.line = line;
+  uint64_t(&slots)[32] = warp.slots[warp.generation % 2];
+  slots[t % 32] = bits;
+  warp.arrived |= 1u << t % 32;
+  if (warp.arrived == ~0u) {
+    warp.arrived = 0, warp.generation++;
+    for (unsigned other = t / 32 * 32; other < t / 32 * 32 + 32; other++) e.fibers[other].state = State::READY;
+  } else {
+    fiber.state = State::IN_EXCHANGE, fiber.file = file, fiber.line = line;
+    leave(e);
+  }
+  std::copy_n(slots, 32, all);
+}
+void warp_barrier(const char* file, int line) {
+  uint64_t all[32];
+  Emulator& e = emulator();
+  e.fibers[e.running].warp_barriers++;
+  exchange(~0u, 0, all, file, line);
+}
+
+}  // namespace titan::cuda::host
+
+// What the compiler calls.
+#define EMULATOR_CALL extern "C" __attribute__((visibility("hidden"))) void
+#define ACCESS(bytes)                                                                                        \
+  EMULATOR_CALL __tsan_read##bytes(void* at) { titan::cuda::host::access(at, bytes, false); }                \
+  EMULATOR_CALL __tsan_write##bytes(void* at) { titan::cuda::host::access(at, bytes, true); }
+ACCESS(1) ACCESS(2) ACCESS(4) ACCESS(8) ACCESS(16)
+#define UNALIGNED_ACCESS(bytes)                                                                              \
+  EMULATOR_CALL __tsan_unaligned_read##bytes(void* at) { titan::cuda::host::access(at, bytes, false); }      \
+  EMULATOR_CALL __tsan_unaligned_write##bytes(void* at) { titan::cuda::host::access(at, bytes, true); }
+UNALIGNED_ACCESS(2) UNALIGNED_ACCESS(4) UNALIGNED_ACCESS(8) UNALIGNED_ACCESS(16)
+EMULATOR_CALL __tsan_read_range(void* at, size_t bytes) { titan::cuda::host::access(at, bytes, false); }
+EMULATOR_CALL __tsan_write_range(void* at, size_t bytes) { titan::cuda::host::access(at, bytes, true); }
+EMULATOR_CALL __tsan_init() {}
+EMULATOR_CALL __tsan_func_entry(void*) {}
+EMULATOR_CALL __tsan_func_exit() {}
+EMULATOR_CALL __tsan_vptr_read(void*) {}
+EMULATOR_CALL __tsan_vptr_update(void*, void*) {}

@@ -1,0 +1,102 @@
+// CUDA's kernel language for the host compiler: the sources of csrc/cuda/ops, compiled as C++ with -fsanitize=thread, run on CPUs in tests.
+//
+// Blocks run one after another, the threads of a block as fibers on one thread of the process. A __shared__ array is a static one, of which the
+// running block is the only user. The compiler reports each access to memory by a call (__tsan_read4 and so on), as for its thread sanitizer, whose
+// library is not linked: the emulator answers these calls itself. It refuses, once and for the whole launch,
+//   an access outside of the call's operands, the kernel's parameters, constants, shared memory and the thread's own stack
+//   a race: two threads touch a place, one writes, and no barrier is between (for threads of two blocks: in one launch)
+//   a read of shared memory that the block has not written
+//   a barrier or a warp's exchange that some threads never reach, or that they reach in different places
+// Races are found on granules of two bytes; single bytes are held against bounds alone. What a warp's __syncwarp orders counts as ordered in that warp.
+// Linux alone (ucontext, dl_iterate_phdr). One launch runs at a time.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "../../backend.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+namespace titan::cuda::host {
+
+/// What the running thread is told about itself.
+struct Place {
+  dim3 thread, block, block_size, grid_size;
+  unsigned lane;
+};
+extern Place place;
+
+struct Range {
+  const void* data;
+  size_t bytes;
+};
+
+/// Runs `body(context)` as each thread of each block. `caller` names the launch in messages.
+void launch(dim3 grid, dim3 block, const char* caller, const Call& call, const Range* parameters, int num_parameters, void (*body)(const void*), const void* context);
+
+/// What was refused since this was last asked, "" if nothing: the first complaint alone.
+std::string take_error();
+
+void barrier(const char* file, int line);
+void warp_barrier(const char* file, int line);
+/// Gives `bits` to the warp, and gets those of all lanes in `all`.
+void exchange(unsigned mask, uint64_t bits, uint64_t (&all)[32], const char* file, int line);
+
+template <class T>
+T shuffle(unsigned mask, T value, unsigned from, const char* file, int line) {
+  static_assert(sizeof(T) <= 8);
+  uint64_t bits = 0, all[32];
+  __builtin_memcpy(&bits, &value, sizeof value);
+  exchange(mask, bits, all, file, line);
+  if (from < 32) __builtin_memcpy(&value, &all[from], sizeof value);
+  return value;
+}
+
+}  // namespace titan::cuda::host
+
+#define threadIdx (titan::cuda::host::place.thread)
+#define blockIdx (titan::cuda::host::place.block)
+#define blockDim (titan::cuda::host::place.block_size)
+#define gridDim (titan::cuda::host::place.grid_size)
+
+inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { titan::cuda::host::barrier(file, line); }
+inline void __syncwarp(unsigned = ~0u, const char* file = __builtin_FILE(), int line = __builtin_LINE()) { titan::cuda::host::warp_barrier(file, line); }
+template <class T>
+T __shfl_sync(unsigned mask, T value, int from, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  return titan::cuda::host::shuffle(mask, value, unsigned(from) % 32, file, line);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int with, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  return titan::cuda::host::shuffle(mask, value, titan::cuda::host::place.lane ^ unsigned(with), file, line);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned by, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  const unsigned lane = titan::cuda::host::place.lane;
+  return titan::cuda::host::shuffle(mask, value, lane >= by ? lane - by : lane, file, line);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned by, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  const unsigned lane = titan::cuda::host::place.lane;
+  return titan::cuda::host::shuffle(mask, value, lane + by < 32 ? lane + by : lane, file, line);
+}
+inline unsigned __ballot_sync(unsigned mask, int vote, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  uint64_t all[32];
+  titan::cuda::host::exchange(mask, vote != 0, all, file, line);
+  unsigned votes = 0;
+  for (int i = 0; i < 32; i++) votes |= unsigned(all[i]) << i;
+  return votes;
+}
+inline int __any_sync(unsigned mask, int vote, const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return __ballot_sync(mask, vote, file, line) != 0; }
+inline int __all_sync(unsigned mask, int vote, const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return __ballot_sync(mask, vote, file, line) == ~0u; }

@@ -1,0 +1,38 @@
+// How a kernel is launched: by nvcc's <<<>>> on the call's stream, or, where the host compiler compiles this, by the emulator of host/.
+#pragma once
+#include <iterator>
+
+#include "../backend.h"
+
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+/// A parameter that is too large to be copied by each thread.
+#define TITAN_PARAMETER(type) const __grid_constant__ type
+#else
+#include "host/emulator.h"
+#define TITAN_PARAMETER(type) const type&
+#endif
+
+namespace titan::cuda {
+
+/// Blocks of a grid and threads of a block; the caller's name is for messages.
+struct Shape {
+  dim3 grid, block;
+  const char* caller;
+  Shape(dim3 grid, dim3 block, const char* caller = __builtin_FUNCTION()) : grid(grid), block(block), caller(caller) {}
+};
+
+/// Nothing is launched where the grid is empty, which CUDA refuses.
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), const Shape& shape, const Call& call, const Arguments&... arguments) {
+  if (!shape.grid.x || !shape.grid.y || !shape.grid.z) return;
+#ifdef __CUDACC__
+  kernel<<<shape.grid, shape.block, 0, static_cast<cudaStream_t>(call.stream)>>>(arguments...);
+#else
+  const auto body = [&, kernel] { kernel(arguments...); };
+  const host::Range parameters[] = {{&body, sizeof body}, {&arguments, sizeof arguments}...};
+  host::launch(shape.grid, shape.block, shape.caller, call, parameters, int(std::size(parameters)), [](const void* context) { (*static_cast<decltype(&body)>(context))(); }, &body);
+#endif
+}
+
+}  // namespace titan::cuda

@@ -1,0 +1,200 @@
+// The emulator runs kernels as CUDA does, and refuses what CUDA leaves undefined. This file is compiled as the kernels are (cmake/cuda_emulated.cmake).
+#include "../cuda/launch.h"
+#include "test.h"
+
+using namespace titan;
+using namespace titan::cuda;
+using namespace titan::test;
+
+/// What is refused of kernels over x and y, which have 256 numbers each, x[i] = i.
+struct Numbers {
+  Array<float> x{{256}}, y{{256}};
+  CallBuilder builder;
+  Numbers() {
+    x.fill([](int64_t i) { return double(i); });
+    builder.add(x).add(y);
+  }
+  template <class... Parameters, class... Arguments>
+  std::string run(void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments... arguments) {
+    launch(kernel, {grid, block}, builder.call(1), arguments...);
+    return host::take_error();
+  }
+};
+#define REFUSED(error, part)                                                                                                    \
+  do {                                                                                                                          \
+    const std::string error_ = error;                                                                                           \
+    if (error_.find(part) == std::string::npos) std::printf("%s:%d: \"%s\" lacks \"%s\"\n", __FILE__, __LINE__, error_.c_str(), part), failures++; \
+  } while (0)
+
+__global__ void reverse(const float* x, float* y, bool waits) {
+  __shared__ float tile[64];
+  tile[threadIdx.x] = x[blockIdx.x * 64 + threadIdx.x];
+  if (waits) __syncthreads();
+  y[blockIdx.x * 64 + threadIdx.x] = tile[63 - threadIdx.x];
+}
+void barriers_order_shared_memory() {
+  for (int launches = 0; launches < 2; launches++) {  // forwards and backwards
+    Numbers n;
+    EXPECT(n.run(reverse, 4, 64, n.x.data(), n.y.data(), true).empty());
+    for (int64_t i = 0; i < 256; i++) EXPECT(n.y[i] == n.x[i / 64 * 64 + 63 - i % 64]);
+    REFUSED(n.run(reverse, 4, 64, n.x.data(), n.y.data(), false), "shared memory");
+  }
+}
+
+/// `late` writes what the other threads have read, in the same interval.
+__global__ void write_after_read(const float* x, float* y, bool waits, bool is_shared) {
+  __shared__ float place;
+  float* const at = is_shared ? &place : y;
+  if (threadIdx.x == 0) *at = x[0];
+  __syncthreads();
+  const float read = *at;
+  if (waits) __syncthreads();
+  if (threadIdx.x == 63) *at = read + 1;
+}
+__global__ void two_blocks(const float* x, float* y) {
+  if (threadIdx.x == 0) y[0] = x[blockIdx.x];
+}
+__global__ void read_of_another_block(float* y) {
+  if (threadIdx.x != 0) return;
+  if (blockIdx.x == 0) y[0] = 1;
+  else y[1] = y[0];
+}
+__global__ void neighbours(bf16* y) { y[threadIdx.x] = bf16(1.f); }
+void races_are_refused() {
+  Numbers n;
+  for (const bool is_shared : {false, true}) {
+    EXPECT(n.run(write_after_read, 1, 64, n.x.data(), n.y.data(), true, is_shared).empty());
+    REFUSED(n.run(write_after_read, 1, 64, n.x.data(), n.y.data(), false, is_shared), is_shared ? "shared memory that another thread" : "global memory that another thread");
+  }
+  for (int launches = 0; launches < 2; launches++) {
+    REFUSED(n.run(two_blocks, 2, 32, n.x.data(), n.y.data()), "global memory that another thread");
+    REFUSED(n.run(read_of_another_block, 2, 32, n.y.data()), "global memory that another thread");
+  }
+  EXPECT(n.run(two_blocks, 1, 32, n.x.data(), n.y.data()).empty());
+  EXPECT(n.run(neighbours, 1, 64, reinterpret_cast<bf16*>(n.y.data())).empty());
+}
+
+__global__ void in_a_warp(const float* x, float* y, bool waits) {
+  __shared__ float tile[32];
+  tile[threadIdx.x] = x[threadIdx.x];
+  if (waits) __syncwarp();
+  y[threadIdx.x] = tile[31 - threadIdx.x];
+}
+__global__ void across_warps(const float* x, float* y) {
+  __shared__ float tile[64];
+  tile[threadIdx.x] = x[threadIdx.x];
+  __syncwarp();
+  y[threadIdx.x] = tile[63 - threadIdx.x];
+}
+void warp_barriers_order_their_warp_alone() {
+  Numbers n;
+  EXPECT(n.run(in_a_warp, 1, 32, n.x.data(), n.y.data(), true).empty());
+  EXPECT(n.y[3] == 28);
+  REFUSED(n.run(in_a_warp, 1, 32, n.x.data(), n.y.data(), false), "shared memory");
+  REFUSED(n.run(across_warps, 1, 64, n.x.data(), n.y.data()), "shared memory");
+}
+
+__global__ void read_unwritten(float* y) {
+  __shared__ float tile[64];
+  if (threadIdx.x > 0) tile[threadIdx.x] = 1;
+  __syncthreads();
+  y[threadIdx.x] = tile[threadIdx.x];
+}
+struct alignas(16) Four {
+  float v[4];
+};
+__global__ void move(const float* x, float* y, int at, bool in_fours) {
+  if (in_fours) *reinterpret_cast<Four*>(y) = *reinterpret_cast<const Four*>(x + at);
+  else *y = x[at];
+}
+void memory_is_what_the_call_names() {
+  Numbers n;
+  for (int launches = 0; launches < 2; launches++) REFUSED(n.run(read_unwritten, 1, 64, n.y.data()), "has not written");
+  EXPECT(n.run(move, 1, 32, n.x.data(), n.y.data(), 255, false) .find("another thread") != std::string::npos);  // 32 threads write one place
+  static float elsewhere[4] = {1, 2, 3, 4};
+  REFUSED(n.run(move, 1, 32, n.x.data(), n.y.data(), 256, false), "reads 4 bytes outside");
+  REFUSED(n.run(move, 1, 32, n.x.data(), n.y.data(), -1, false), "reads 4 bytes outside");
+  REFUSED(n.run(move, 1, 32, n.x.data(), n.x.data() + 256, 0, false), "writes 4 bytes outside");
+  std::vector<float> unknown(8);
+  REFUSED(n.run(move, 1, 32, unknown.data(), n.y.data(), 0, false), "reads 4 bytes outside");
+  REFUSED(n.run(move, 1, 32, elsewhere, n.y.data(), 0, false), "has not written");  // taken for shared memory
+  const int64_t shift = int64_t(reinterpret_cast<uintptr_t>(n.x.data()) % 16 / 4), first = (4 - shift) % 4;
+  REFUSED(n.run(move, 1, 32, n.x.data(), n.y.data(), int(first) + 1, true), "multiple");
+  REFUSED(n.run(move, 1, 32, n.x.data(), n.y.data(), int(first) + 256, true), "outside");
+}
+
+__global__ void some_wait(int from) {
+  if (int(threadIdx.x) >= from) __syncthreads();
+}
+__global__ void two_places(int from) {
+  if (int(threadIdx.x) >= from) {
+    __syncthreads();
+  } else {
+    __syncthreads();
+  }
+}
+__global__ void some_exchange(float* y) {
+  if (threadIdx.x < 16) y[threadIdx.x] = __shfl_xor_sync(~0u, y[threadIdx.x], 1);
+}
+void who_waits_for_nobody_is_told() {
+  Numbers n;
+  EXPECT(n.run(some_wait, 1, 64, 0).empty());
+  EXPECT(n.run(some_wait, 1, 64, 64).empty());
+  REFUSED(n.run(some_wait, 1, 64, 1), "63 of 64 threads");
+  REFUSED(n.run(two_places, 1, 64, 32), "expected: all in one place");
+  REFUSED(n.run(some_exchange, 1, 32, n.y.data()), "16 of 32 threads");
+  EXPECT(n.run(some_wait, 1, 64, 0).empty());  // what was left in the middle does not come back
+}
+
+__global__ void exchanges(const float* x, float* y) {
+  const int i = int(threadIdx.x);
+  const float mine = x[i];
+  y[i] = __shfl_xor_sync(~0u, mine, 5);
+  y[64 + i] = __shfl_up_sync(~0u, mine, 2);
+  y[128 + i] = __shfl_down_sync(~0u, double(mine), 3);
+  y[192 + i] = __shfl_sync(~0u, mine, 7);
+}
+__global__ void votes(const float* x, float* y) {
+  const int i = int(threadIdx.x);
+  y[i] = float(__ballot_sync(~0u, int(x[i]) % 8 == 1));
+  y[64 + i] = float(__any_sync(~0u, i == 40) * 10 + __all_sync(~0u, i < 40));
+}
+void warps_exchange() {
+  Numbers n;
+  EXPECT(n.run(exchanges, 1, 64, n.x.data(), n.y.data()).empty());
+  for (int i = 0; i < 64; i++) {
+    const int lane = i % 32, warp = i - lane;
+    EXPECT(n.y[i] == float(warp + (lane ^ 5)));
+    EXPECT(n.y[64 + i] == float(lane < 2 ? i : i - 2));
+    EXPECT(n.y[128 + i] == float(lane > 28 ? i : i + 3));
+    EXPECT(n.y[192 + i] == float(warp + 7));
+  }
+  EXPECT(n.run(votes, 1, 64, n.x.data(), n.y.data()).empty());
+  EXPECT(n.y[0] == float(0x02020202u) && n.y[32] == float(0x02020202u));
+  EXPECT(n.y[64] == 1 && n.y[64 + 32] == 10);
+}
+
+__global__ void whereabouts(float* y) {
+  const unsigned thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+  const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+  y[block * 32 + thread] += 1;
+}
+void every_thread_runs_once() {
+  Numbers n;
+  n.y.fill([](int64_t) { return 0; });
+  EXPECT(n.run(whereabouts, dim3(2, 2, 2), dim3(4, 4, 2), n.y.data()).empty());
+  for (int64_t i = 0; i < 256; i++) EXPECT(n.y[i] == 1);
+  REFUSED(n.run(whereabouts, 1, 48, n.y.data()), "multiple of 32");
+  EXPECT(n.run(whereabouts, 0, 32, n.y.data()).empty());
+}
+
+int main() {
+  barriers_order_shared_memory();
+  races_are_refused();
+  warp_barriers_order_their_warp_alone();
+  memory_is_what_the_call_names();
+  who_waits_for_nobody_is_told();
+  warps_exchange();
+  every_thread_runs_once();
+  return finish("cuda_emulator");
+}
