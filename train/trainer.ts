@@ -13,7 +13,7 @@ import { library } from "../ffi/library.ts";
 import { ABI_VERSION } from "../ffi/symbols.ts";
 import type { DType } from "../graph/ir.ts";
 import { LayoutError } from "../graph/layout.ts";
-import { targets } from "../graph/target/targets.ts";
+import { targets } from "../graph/target/by_kind.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { isLaunched, worldOf } from "../launch/world.ts";
 import { BATCH_AXES, Mesh, stepProblems } from "../parallel/mesh.ts";

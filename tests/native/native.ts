@@ -11,7 +11,7 @@ import { type Graph, numel, type Value } from "../../graph/ir.ts";
 import { encode } from "../../graph/passes/encode.ts";
 import { materialize } from "../../graph/passes/materialize.ts";
 import { memory as planMemory } from "../../graph/passes/memory.ts";
-import { type DeviceKindName, targets } from "../../graph/target/targets.ts";
+import { type DeviceKindName, targets } from "../../graph/target/by_kind.ts";
 import { type Compiled, compileGraphs } from "../../train/compile.ts";
 import { newArray, numbersOf, setNumbers, typedArray } from "../../train/typed_array.ts";
 

@@ -3,7 +3,7 @@
  * @module */
 import type { DeviceInfo } from "../../ffi/device.ts";
 import { gpus } from "../../graph/target/gpus.ts";
-import { targets } from "../../graph/target/targets.ts";
+import { targets } from "../../graph/target/by_kind.ts";
 import { numParameters } from "../../model/module.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import {
