@@ -15,7 +15,8 @@ export interface DeviceInfo {
   readonly threadsText: string;
   /** Width of the vectors that the kernels were compiled for. */
   readonly vectorBits: number;
-  /** Of the processor, that the kernels were compiled for: `portable`, `avx2`, `avx512`, `avx512_bf16`, `amx`; of a GPU, such as `sm_90`. */
+  /** Of the processor, that the kernels were compiled for: `portable`, `avx2`, `avx512`, `avx512_bf16`, `amx`, on arm64 `portable`,
+   * `neon_bf16`; of a GPU, such as `sm_90`. */
   readonly level: string;
   /** Was it forced by the environment variable TITAN_CPU? */
   readonly levelIsForced: boolean;

@@ -4,7 +4,7 @@ import { fullPrecision, type Precision } from "../graph/passes/precision.ts";
 import type { RealType } from "./step.ts";
 
 /** Processor levels that multiply bf16 themselves; all GPUs do that libtitan compiles for. */
-const nativeLevels: ReadonlySet<string> = new Set(["amx", "avx512_bf16"]);
+const nativeLevels: ReadonlySet<string> = new Set(["amx", "avx512_bf16", "neon_bf16"]);
 
 /** What decides about bf16. */
 export interface BySpeed {
@@ -20,8 +20,9 @@ export function multipliesBf16({ level }: BySpeed): boolean {
 }
 
 /** Is that faster than f32? Without tiles, Intel's processors multiply vectors of bf16 at half the rate of f32 (measured: 0.23 against
- * 0.46 TFLOP/s), AMD's at twice the rate. */
+ * 0.46 TFLOP/s), AMD's at twice the rate. Those of arm64 were not measured, so there it has to be asked for. */
 export function isFasterInBf16(device: BySpeed): boolean {
+  if (device.level === "neon_bf16") return false;
   return multipliesBf16(device) && (device.level !== "avx512_bf16" || !device.processor.startsWith("Intel"));
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "../failure.h"
+#include "arm.h"
 #include "blas.h"
 #include "grants.h"
 
@@ -44,11 +45,13 @@ std::string processor_name() {
 Choice choose_level() {
   const Level levels[] = {
 #define HAS(feature) &&__builtin_cpu_supports(#feature)
+#define ARM(feature) &&arm_has_##feature()
 #define GRANTED(what) &&grants_##what()
 #define LEVEL(name, features) {level_##name, true features},
 #include "built_levels.def"
 #undef LEVEL
 #undef GRANTED
+#undef ARM
 #undef HAS
   };
   const char* wanted = std::getenv("TITAN_CPU");

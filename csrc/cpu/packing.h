@@ -1,5 +1,6 @@
 // What matrix products share, whatever multiplies (product.cpp, tile_product.cpp): how numbers are rounded and packed, and how work is cut.
 #pragma once
+#include "pairs.h"
 #include "product.h"
 #include "simd.h"
 
@@ -40,10 +41,11 @@ template <class T> TITAN_INLINE auto load_first(const T* p, int64_t count) {
 //   across    the units of neighbouring rows or columns; the second of a pair is `stride` from the first, and absent unless `whole`
 //   spread    one unit in all lanes
 //   add       s += a b
+//   BLOCK     rows, and columns, that a vector of sums is made of; 1: one row by as many columns as a vector has lanes
 
 template <class real> struct Plain {
   using sum = real;
-  static constexpr int PAIR = 1;
+  static constexpr int PAIR = 1, BLOCK = 1;
   static constexpr bool MIXED = false;  // all operands are stored as what is computed in
   static TITAN_INLINE vec<real> along(const real* p, int64_t count) { return load_first(p, count); }
   static TITAN_INLINE vec<real> across(const real* p, int64_t, int64_t count, bool) { return load_first(p, count); }
@@ -51,35 +53,37 @@ template <class real> struct Plain {
   static TITAN_INLINE void add(vec<real>& s, vec<real> a, vec<real> b) { s += a * b; }
 };
 
-#if defined(__AVX512BF16__)
+#ifdef TITAN_MULTIPLIES_BF16
 struct Bf16 {
   using sum = float;
-  static constexpr int PAIR = 2;
+  static constexpr int PAIR = 2, BLOCK = 1;
   static constexpr bool MIXED = true;
-  static TITAN_INLINE vec<float> along(const bf16* p, int64_t count) {
-    return count >= 32 ? (vec<float>)_mm512_loadu_si512(p) : (vec<float>)_mm512_maskz_loadu_epi16(count > 0 ? (1u << count) - 1 : 0, p);
+  static TITAN_INLINE vec<float> along(const bf16* p, int64_t count) { return load_pairs(p, count); }
+  template <class T> static TITAN_INLINE vec<float> along(const T* p, int64_t count) {
+    constexpr int64_t HALF = LANES<float>;
+    return neighbouring_pairs(load_first(p, count), load_first(p + HALF, count - HALF));
   }
-  template <class T> static TITAN_INLINE vec<float> along(const T* p, int64_t count) { return both(load_first(p, count), load_first(p + 16, count - 16)); }
   static TITAN_INLINE vec<float> across(const bf16* p, int64_t stride, int64_t count, bool whole) {
     const words first = (words)load_first(p, count), second = (words)load_first(p + stride, whole ? count : 0);
     return (vec<float>)(first >> 16 | second);
   }
   template <class T> static TITAN_INLINE vec<float> across(const T* p, int64_t stride, int64_t count, bool whole) {
-    typedef uint16_t all_halves __attribute__((vector_size(64)));
-    constexpr all_halves zip = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    return (vec<float>)_mm512_permutexvar_epi16((__m512i)zip, (__m512i)both(load_first(p, count), load_first(p + stride, whole ? count : 0)));
+    return pairs_of(load_first(p, count), load_first(p + stride, whole ? count : 0));
   }
   static TITAN_INLINE vec<float> spread(const float* p) {
     int32_t pair;  // as integer: a pair is no float whose bits arithmetic would keep
     __builtin_memcpy(&pair, p, sizeof pair);
-    return (vec<float>)_mm512_set1_epi32(pair);
+    return (vec<float>)splat_integer<float>(pair);
   }
-  static TITAN_INLINE void store_both(bf16* p, vec<float> low, vec<float> high) { _mm512_storeu_si512(p, (__m512i)both(low, high)); }
-  static TITAN_INLINE void add(vec<float>& s, vec<float> a, vec<float> b) { s = (vec<float>)_mm512_dpbf16_ps((__m512)s, (__m512bh)a, (__m512bh)b); }
-
- private:
-  static TITAN_INLINE vec<float> both(vec<float> low, vec<float> high) { return (vec<float>)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
+  static TITAN_INLINE void store_both(bf16* p, vec<float> low, vec<float> high) { store(reinterpret_cast<float*>(p), neighbouring_pairs(low, high)); }
+  static TITAN_INLINE void add(vec<float>& s, vec<float> a, vec<float> b) { s = add_products(s, a, b); }
 };
+#ifdef TITAN_MULTIPLIES_BLOCKS
+/// Packed, two units of a row lie beside those of the next row, and so with columns. A vector of sums is two rows by two columns.
+struct Bf16Blocks : Bf16 {
+  static constexpr int BLOCK = 2;
+};
+#endif
 #else
 /// The same rounding points, multiplied in f32.
 struct Bf16 : Plain<float> {

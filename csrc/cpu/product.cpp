@@ -20,6 +20,8 @@ constexpr int64_t HELD_ROWS = 1024, HELD_COLUMNS = 256;  // of f32 sums that wai
 template <class Math> constexpr int L = LANES<typename Math::sum>;
 template <class Math> constexpr int PANEL = 2 * L<Math>;
 template <class Math> constexpr int64_t WIDTH = B_BYTES / (DEPTH * int64_t(sizeof(typename Math::sum)) * PANEL<Math>)*PANEL<Math>;
+/// Units that are packed for so many elements of K; zeros fill up the last block.
+template <class Math> int64_t units_of(int64_t depth) { return round_up(parts(depth, Math::PAIR), Math::BLOCK); }
 template <class Math> constexpr int64_t DEEP = DEPTH * Math::PAIR;  // elements of K in a block
 
 // A packed tile of A has its rows behind each other, padded so that they do not meet in cache sets; or transposed, all rows of one unit of K
@@ -40,8 +42,35 @@ struct Packed {
 
 // ---- packing: `depth` elements of K ----
 
+/// Rows of units [unit, WIDTH] of K become blocks, two rows at a time: the units (k, k + 1) of one row or column of the matrix, then those of the next.
+template <class Math, int64_t WIDTH> void make_blocks(typename Math::sum* rows, int64_t depth) {
+  using real = typename Math::sum;
+  constexpr int64_t COUNT = WIDTH / L<Math>;
+  const int64_t units = parts(depth, Math::PAIR);
+  for (int64_t k = 0; k < units; k += 2, rows += 2 * WIDTH) {
+    vec<real> first[COUNT], second[COUNT];
+#pragma GCC unroll 8
+    for (int64_t v = 0; v < COUNT; v++) first[v] = load(rows + v * L<Math>), second[v] = k + 1 < units ? load(rows + WIDTH + v * L<Math>) : vec<real>{};
+#pragma GCC unroll 8
+    for (int64_t v = 0; v < COUNT; v++) {
+      store(rows + 2 * v * L<Math>, zip_low(first[v], second[v], lane_indices<real>()));
+      store(rows + (2 * v + 1) * L<Math>, zip_high(first[v], second[v], lane_indices<real>()));
+    }
+  }
+}
+
 template <class Math, class T> void pack_a_rows(const T* a, int64_t row, int64_t rows, int64_t depth, typename Math::sum* to) {
   constexpr int64_t STEP = L<Math> * Math::PAIR;
+  if constexpr (Math::BLOCK == 2) {  // two rows interleaved, in the place of both
+    using pairs = double;            // two units
+    for (int64_t r = 0; r < rows; r += 2, a += 2 * row, to += 2 * A_ROW)
+      for (int64_t k = 0; k < depth; k += STEP) {
+        const auto first = (vec<pairs>)Math::along(a + k, depth - k), second = r + 1 < rows ? (vec<pairs>)Math::along(a + row + k, depth - k) : vec<pairs>{};
+        store(to + 2 * k / Math::PAIR, (vec<typename Math::sum>)zip_low(first, second, lane_indices<pairs>()));
+        store(to + 2 * k / Math::PAIR + L<Math>, (vec<typename Math::sum>)zip_high(first, second, lane_indices<pairs>()));
+      }
+    return;
+  }
   for (int64_t r = 0; r < rows; r++, a += row, to += A_ROW) {
     int64_t k = 0;
     for (; k + STEP <= depth; k += STEP) store(to + k / Math::PAIR, Math::along(a + k, STEP));
@@ -54,6 +83,7 @@ template <class Math, class T, class TileRows>
 void pack_a_columns(const T* a, int64_t column, int64_t M, TileRows tile_rows, int64_t first, int64_t last, int64_t depth, typename Math::sum* to) {
   int64_t starts[TILES];
   for (int64_t t = first; t < last; t++) starts[t - first] = tile_rows(t).first;
+  typename Math::sum* const tiles = to;
   for (int64_t k = 0; k < depth; k += Math::PAIR, a += Math::PAIR * column, to += A_COLUMN<Math>)
     for (int64_t t = 0; t < last - first; t++) {
       const T* from = a + starts[t];
@@ -62,11 +92,13 @@ void pack_a_columns(const T* a, int64_t column, int64_t M, TileRows tile_rows, i
       for (int64_t v = 0; v < A_COLUMN<Math>; v += L<Math>)
         store(to + t * A_TILE<Math> + v, Math::across(from + v, column, M - starts[t] - v, k + 1 < depth));
     }
+  if constexpr (Math::BLOCK == 2)
+    for (int64_t t = 0; t < last - first; t++) make_blocks<Math, A_COLUMN<Math>>(tiles + t * A_TILE<Math>, depth);
 }
 
 template <class Math, class T> void pack_b_rows(const T* b, int64_t row, int64_t columns, int64_t depth, typename Math::sum* to) {
   constexpr int64_t GROUP = 4 * PANEL<Math>;  // several panels at a time: longer reads
-  const int64_t units = parts(depth, Math::PAIR);
+  const int64_t units = units_of<Math>(depth);
   for (int64_t n = 0; n < columns; n += GROUP) {
     const T* from = b + n;
     typename Math::sum* panel = to + n * units;
@@ -76,13 +108,15 @@ template <class Math, class T> void pack_b_rows(const T* b, int64_t row, int64_t
         for (int64_t v = 0; v < PANEL<Math>; v += L<Math>)
           store(panel + j * units + v, Math::across(from + j + v, row, columns - n - j - v, k + 1 < depth));
   }
+  if constexpr (Math::BLOCK == 2)
+    for (int64_t n = 0; n < columns; n += PANEL<Math>) make_blocks<Math, PANEL<Math>>(to + n * units, depth);
 }
 
 template <class Math, class T> void pack_b_columns(const T* b, int64_t column, int64_t columns, int64_t depth, typename Math::sum* to) {
   using real = typename Math::sum;
   constexpr int64_t STEP = L<Math> * Math::PAIR;
-  const int64_t units = parts(depth, Math::PAIR);
-  for (int64_t n = 0; n < columns; n += PANEL<Math>, to += PANEL<Math> * units)
+  const int64_t units = units_of<Math>(depth);
+  for (int64_t n = 0; n < columns; n += PANEL<Math>, to += PANEL<Math> * units) {
     for (int64_t k = 0; k < depth; k += STEP)
       for (int64_t v = 0; v < PANEL<Math>; v += L<Math>) {
         const T* from = b + (n + v) * column + k;
@@ -102,9 +136,40 @@ template <class Math, class T> void pack_b_columns(const T* b, int64_t column, i
           for (int i = 0; i < units - k / Math::PAIR; i++) store(block_to + i * PANEL<Math>, block[i]);
         }
       }
+    if constexpr (Math::BLOCK == 2) make_blocks<Math, PANEL<Math>>(to, depth);
+  }
 }
 
 // ---- tiles ----
+
+#ifdef TITAN_MULTIPLIES_BLOCKS
+/// sums[R, PANEL] = a[R, units] b[units, PANEL], both of blocks.
+template <class Math, int R, bool A_BY_ROWS> TITAN_INLINE void sum_blocks(const float* a, const float* b, int64_t units, vec<float> (&sums)[R][2]) {
+  constexpr int ROW_PAIRS = (R + 1) / 2, COLUMN_PAIRS = PANEL<Math> / 2;
+  constexpr int64_t ROW = A_BY_ROWS ? 2 * A_ROW : L<Math>, COLUMN = A_BY_ROWS ? L<Math> : 2 * A_COLUMN<Math>;
+  vec<float> blocks[ROW_PAIRS][COLUMN_PAIRS] = {};
+#pragma GCC unroll 1
+  for (int64_t k = 0; k < units; k += 2, a += COLUMN, b += 2 * PANEL<Math>) {
+    vec<float> right[COLUMN_PAIRS];
+#pragma GCC unroll 4
+    for (int j = 0; j < COLUMN_PAIRS; j++) right[j] = load(b + j * L<Math>);
+    __builtin_prefetch(b + 1024 / sizeof(float));
+#pragma GCC unroll 8
+    for (int i = 0; i < ROW_PAIRS; i++) {
+      const vec<float> left = load(a + i * ROW);
+#pragma GCC unroll 4
+      for (int j = 0; j < COLUMN_PAIRS; j++) blocks[i][j] = add_block_products(blocks[i][j], left, right[j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; v++) {
+      const vec<float> x = blocks[r / 2][2 * v], y = blocks[r / 2][2 * v + 1];
+      sums[r][v] = r % 2 ? __builtin_shufflevector(x, y, 2, 3, 6, 7) : __builtin_shufflevector(x, y, 0, 1, 4, 5);
+    }
+}
+#endif
 
 /// c[R, PANEL] (+)= a[R, units] b[units, PANEL]
 template <class Math, int R, bool A_BY_ROWS, class C>
@@ -119,6 +184,9 @@ void multiply_tile(const typename Math::sum* a, const typename Math::sum* b, int
     __builtin_prefetch(c + r * c_row, 1);
     __builtin_prefetch(c + r * c_row + PANEL<Math> - 1, 1);
   }
+#ifdef TITAN_MULTIPLIES_BLOCKS
+  if constexpr (Math::BLOCK == 2) sum_blocks<Math, R, A_BY_ROWS>(a, b, units, sums), units = 0;
+#endif
 #pragma GCC unroll 1
   for (int64_t k = 0; k < units; k++, a += COLUMN, b += PANEL<Math>) {
     const vec<real> left = in_register(load(b)), right = in_register(load(b + L<Math>));
@@ -172,7 +240,7 @@ template <class Math> struct Rectangle {
       for (int64_t t = first; t < last; t++) {
         const Span tile = tile_rows(t);
         if (by_rows) with_operand<Math>(p.a, [&](auto* a) { pack_a_rows<Math>(a + tile.first * p.a.row + k, p.a.row, tile.size(), depth, packed_a); });
-        multiply_row_of_tiles(packed_a + (by_rows ? 0 : (t - first) * A_TILE<Math>), tile, columns, parts(depth, Math::PAIR), from, to);
+        multiply_row_of_tiles(packed_a + (by_rows ? 0 : (t - first) * A_TILE<Math>), tile, columns, units_of<Math>(depth), from, to);
       }
     }
   }
@@ -265,6 +333,8 @@ void multiply_own(const Product& product, int threads) {
   if (p.b.column != 1) p.b.row = 1;
 #if defined(__AMX_BF16__)
   if (p.bf16) return multiply_in_tiles(p, threads);
+#elif defined(TITAN_MULTIPLIES_BLOCKS)
+  if (p.bf16) return multiply<Bf16Blocks>(p, threads);
 #else
   if (p.bf16) return multiply<Bf16>(p, threads);
 #endif

@@ -212,7 +212,8 @@ void compare(Case c) {
   Problem<S, rounds> one(c);
   one.forward(1), one.backward(1);
   EXPECT(one.o.guarded() && one.lse.guarded() && one.dqkv.guarded() && one.dq.guarded() && one.dk.guarded() && one.dv.guarded());
-  for (int threads = 2; threads <= (EMULATED ? 2 : 4); threads++) {
+  for (int threads = 2; threads <= 4; threads++) {
+    if (threads != 3 && few_shapes()) continue;
     Problem<S, rounds> more(c);
     more.forward(threads);
     EXPECT(one.o == more.o && one.lse == more.lse);

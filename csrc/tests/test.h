@@ -53,6 +53,13 @@ constexpr DType dtype_of() {
   return std::is_same_v<T, double> ? DType::f64 : std::is_same_v<T, float> ? DType::f32 : std::is_same_v<T, int32_t> ? DType::i32 : std::is_same_v<T, bf16> ? DType::bf16 : std::is_same_v<T, f8e4m3> ? DType::f8e4m3 : std::is_same_v<T, f8e5m2> ? DType::f8e5m2 : DType::bytes;
 }
 
+/// Are shapes few and small? In an emulator, where a product takes a hundred times as long, tests take every kind of case, but fewer of each.
+inline bool few_shapes() {
+  if (EMULATED) return true;
+  const char* shapes = std::getenv("TITAN_TEST_SHAPES");
+  return shapes && std::string(shapes) == "few";
+}
+
 /// The kernel of this name, of the level that TITAN_CPU names (else the best of this machine), or CUDA's in the emulator.
 inline const Kernel& kernel(const char* name) {
   static const Backend& backend = cpu::choose_level().backend;

@@ -5,8 +5,8 @@ const processor = "AMD EPYC 9J14", intel = "Intel(R) Xeon(R) Processor";
 const [fast, slow] = [{ level: "avx512_bf16", processor }, { level: "avx2", processor }];
 
 Deno.test("products take bf16 by default where the processor is faster with it, else f32", () => {
-  const levels = ["amx", "avx512_bf16", "avx512", "avx2", "portable"];
-  assertEquals(levels.filter((level) => multipliesBf16({ level, processor })), ["amx", "avx512_bf16"]);
+  const levels = ["amx", "avx512_bf16", "avx512", "avx2", "neon_bf16", "portable"];
+  assertEquals(levels.filter((level) => multipliesBf16({ level, processor })), ["amx", "avx512_bf16", "neon_bf16"]);
   assertEquals(isFasterInBf16({ level: "sm_90", processor: "NVIDIA H100 80GB HBM3" }), true);
   assertEquals(levels.filter((level) => isFasterInBf16({ level, processor })), ["amx", "avx512_bf16"]);
   assertEquals(levels.filter((level) => isFasterInBf16({ level, processor: intel })), ["amx"]);

@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "../check.h"
+#include "../pairs.h"
 #include "../simd.h"
 #include "../storage.h"
 
@@ -43,7 +44,7 @@ struct Exact {
   static TITAN_INLINE vec<real> splat_unit(const unit* p) { return splat(*p); }
   static TITAN_INLINE vec<real> multiply_add(vec<real> sum, vec<real> a, vec<real> b) { return sum + a * b; }
 };
-#if defined(__AVX512BF16__)
+#ifdef TITAN_MULTIPLIES_BF16
 /// Rounded to bf16; one instruction multiplies a pair with a pair and adds both products to an f32.
 struct Rounded {
   struct Pair {
@@ -58,13 +59,10 @@ struct Rounded {
   static TITAN_INLINE vec<real> rounded(vec<real> x) { return round_bf16<float>(x); }
   static TITAN_INLINE void put(number* to, vec<real> x) { store(to, x); }
   /// Lanes (x[0], x[1]) side by side.
-  static TITAN_INLINE void put_unit(unit* to, const vec<real> (&x)[2]) {
-    alignas(64) static constexpr uint16_t zip[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(zip), (__m512i)_mm512_cvtne2ps_pbh((__m512)x[1], (__m512)x[0])));
-  }
-  static TITAN_INLINE vec<real> load_units(const unit* p) { return (vec<real>)_mm512_loadu_si512(p); }
-  static TITAN_INLINE vec<real> splat_unit(const unit* p) { return (vec<real>)_mm512_set1_epi32(__builtin_bit_cast(int32_t, *p)); }
-  static TITAN_INLINE vec<real> multiply_add(vec<real> sum, vec<real> a, vec<real> b) { return (vec<real>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b); }
+  static TITAN_INLINE void put_unit(unit* to, const vec<real> (&x)[2]) { store(reinterpret_cast<float*>(to), pairs_of(x[0], x[1])); }
+  static TITAN_INLINE vec<real> load_units(const unit* p) { return load(reinterpret_cast<const float*>(p)); }
+  static TITAN_INLINE vec<real> splat_unit(const unit* p) { return (vec<real>)splat_integer<float>(__builtin_bit_cast(int32_t, *p)); }
+  static TITAN_INLINE vec<real> multiply_add(vec<real> sum, vec<real> a, vec<real> b) { return add_products(sum, a, b); }
 };
 #else
 /// Rounded to bf16 at the same places as with bf16 instructions, multiplied as f32.
@@ -232,10 +230,9 @@ struct Mask {
     queries = Range();
     for (int v = 0; v < tile::VECTORS; v++) {
       vector_last[v] = INT32_MIN;
-      for (int l = 0; l < LANES<real>; l++) {
+      query_position[v] = splat_integer<real>(INT32_MIN), query_document[v] = splat_integer<real>(-1);
+      for (int l = 0; l < LANES<real> && v * LANES<real> + l < count; l++) {
         const int64_t t = v * LANES<real> + l;
-        query_position[v][l] = INT32_MIN, query_document[v][l] = -1;
-        if (t >= count) continue;
         const int32_t position = tokens.position(begin + t), document = tokens.document(begin + t);
         query_position[v][l] = position, query_document[v][l] = document;
         vector_last[v] = std::max(vector_last[v], position);
