@@ -30,11 +30,12 @@ export async function runAgainByDeno(from: string): Promise<never> {
 /** Runs a program by Deno, with leave to do all, and ends as that does.
  * @param from the address of a module of the package. */
 export async function runByDeno(from: string, program: string, args: readonly string[]): Promise<never> {
-  const [command, ...before] = denoCommand(from);
-  const child = spawn(command, [...before, "run", "--quiet", IN_PLACE, "-A", program, ...args], { stdio: "inherit" });
+  const deno = denoProgram(from);
+  // Before there is a process, so that none outlives this one; they are heard only after.
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2"] as const) {
     process.on(signal, () => child.kill(signal));
   }
+  const child = spawn(deno, ["run", "--quiet", IN_PLACE, "-A", program, ...args], { stdio: "inherit" });
   return await new Promise((_, reject) => {
     child.on("error", reject);
     child.on("exit", (code, signal) => {
@@ -45,20 +46,23 @@ export async function runByDeno(from: string, program: string, args: readonly st
   });
 }
 
-/** A command that runs Deno: its program where npm has put it in place, else what npm's package starts it with. */
-function denoCommand(from: string): string[] {
+/** The program of Deno. npm's package has it where its own installation has put it, which npm may have been told to leave out; then it is
+ * put there now. It is not started through that package's command, which passes no signals on.
+ * @throws {Error} where there is none. */
+function denoProgram(from: string): string {
+  const require = createRequire(from);
   let folder: string;
   try {
-    folder = dirname(createRequire(from).resolve("deno/package.json"));
+    folder = dirname(require.resolve("deno/package.json"));
   } catch {
     const expected = "npm's package deno, on which libtitan's depends";
     throw new Error(refusal("Cannot find Deno, which runs libtitan in Node's place", expected, "npm install deno"));
   }
   try {
     accessSync(`${folder}/deno`, constants.X_OK);
-    return [`${folder}/deno`];
+    return `${folder}/deno`;
   } catch {
-    return [process.execPath, `${folder}/bin.cjs`];
+    return require(`${folder}/install_api.cjs`).runInstall();
   }
 }
 

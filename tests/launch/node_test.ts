@@ -48,6 +48,11 @@ Deno.test("under Node a program of the package is run again by Deno, whose exit 
     out: `run --quiet --node-modules-dir=manual -A ${main} --steps two words\n`,
     error: `libtitan: Node opens no native library, so Deno runs ${main} again\n`,
   });
+  // npm has been told to run no scripts of packages.
+  const place = `${installed.folder}/node_modules/deno`, later = JSON.stringify(`${place}/later`);
+  Deno.renameSync(`${place}/deno`, `${place}/later`);
+  Deno.writeTextFileSync(`${place}/install_api.cjs`, `exports.runInstall = () => ${later};\n`);
+  assertEquals((await ended(installed.start("main.mjs"))).code, 7);
   const { error } = await ended(installed.start("--no-warnings", "main.mjs"));
   assertMatch(error, / again \(without Node's --no-warnings\)\n$/);
 });
@@ -56,7 +61,7 @@ Deno.test("signals go on to Deno, and a signal that ends it ends Node", async ()
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     const name = signal.slice(3);
     await using installed = await Installed.with(
-      `trap 'trap - ${name}; echo got it; kill -${name} $$' ${name}; echo ready; while :; do sleep 0.05; done`,
+      `trap 'trap - ${name}; echo got it; kill -${name} $$' ${name}; echo ready; for i in $(seq 1200); do sleep 0.05; done`,
     );
     const child = installed.start("main.mjs");
     let out = "";
