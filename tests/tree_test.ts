@@ -16,6 +16,7 @@ const SENTENCES: Record<keyof typeof RULES, string> = {
   identity: "no code of graph, parallel or train reads a scope's text or a state's name",
   facts: "no pass looks for ops by name but those that rewrite patterns of them",
   engines: "what lies above engines uses no device's means",
+  threads: "one header alone deals work to OpenMP's threads",
 };
 
 for (const [name, rule] of Object.entries(RULES)) {

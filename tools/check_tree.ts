@@ -266,6 +266,13 @@ export function engines(tree: Tree): string[] {
   });
 }
 
+/** One header deals work to threads, by OpenMP or without it: a pragma elsewhere would have one thread, in silence, in a build without. */
+export function threads(tree: Tree): string[] {
+  return [...tree].filter(([path]) => /^csrc\/.*\.(cpp|h)$/.test(path) && path !== "csrc/cpu/parallel.h")
+    .filter(([, text]) => /#pragma omp\b|#include <omp\.h>/.test(withoutComments(text)))
+    .map(([path]) => `${path} uses OpenMP: work is dealt to threads by csrc/cpu/parallel.h`);
+}
+
 /** Every rule by its name. */
 export const RULES: Readonly<Record<string, Rule>> = {
   layers,
@@ -279,6 +286,7 @@ export const RULES: Readonly<Record<string, Rule>> = {
   identity,
   facts,
   engines,
+  threads,
 };
 
 /** Reads the text files of a checkout. What git does not track is somebody's own, and no part of it; without git, which an archive

@@ -14,6 +14,7 @@ import {
   readTree,
   size,
   targets,
+  threads,
   type Tree,
 } from "../../tools/check_tree.ts";
 
@@ -98,6 +99,15 @@ Deno.test("above engines nothing is a device's own, but one file may pick an eng
     assertEquals(engines(tree({ "csrc/device.cpp": line })).length, 1, line);
   }
   assertEquals(engines(tree({ "csrc/program.cpp": "// no mmap( here\n" })), []);
+});
+
+Deno.test("one header alone deals work to OpenMP's threads", () => {
+  const own = "#pragma omp parallel for\n";
+  assertEquals(threads(tree({ "csrc/cpu/parallel.h": own, "csrc/cpu/team.cpp": "omp_set_dynamic(0);\n" })), []);
+  assertEquals(threads(tree({ "csrc/cpu/ops/map.cpp": own, "csrc/tests/a_test.cpp": "#include <omp.h>\n" })), [
+    "csrc/cpu/ops/map.cpp uses OpenMP: work is dealt to threads by csrc/cpu/parallel.h",
+    "csrc/tests/a_test.cpp uses OpenMP: work is dealt to threads by csrc/cpu/parallel.h",
+  ]);
 });
 
 Deno.test("a scope's text is tested nowhere but where it is written, and no state's name is composed or taken apart", () => {
