@@ -19,8 +19,8 @@ const TOOLS = `${TREE}/.tools`;
 /** There while a build is under way, and after one that did not end. */
 const UNFINISHED = `${TREE}/.unfinished`;
 const LIBRARY = `libtitan.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
-/** Communication modules: each is built where what it stands on is found. */
-export const MODULES = ["mpi", "gloo"] as const;
+/** Modules: of communication, each built where what it stands on is found, and of GPUs, built where it is asked for. */
+export const MODULES = ["mpi", "gloo", "cuda"] as const;
 type ModuleName = typeof MODULES[number];
 const moduleFile = (name: ModuleName) => `libtitan_${name}.so`;
 
@@ -32,6 +32,7 @@ export interface Stamp {
   blas?: string;
   mpi?: string;
   gloo?: string;
+  cuda?: string;
   /** Processor levels, by the variable TITAN_LEVELS; all where it is not set. */
   levels?: string;
 }
@@ -41,12 +42,20 @@ export interface Stamp {
 export type State = "current" | "usable" | "stale";
 
 /** The stamp of the sources and the machine as they are now. */
-export function currentStamp({ blas, mpi, gloo }: Facts, source = SOURCE): Stamp {
+export function currentStamp({ blas, mpi, gloo, cuda }: Facts, source = SOURCE): Stamp {
   const hash = createHash("sha256");
   for (const path of nativeSources(source)) hash.update(path).update("\0").update(Deno.readFileSync(path)).update("\0");
   const real = (path?: string) => path && Deno.realPathSync(path);
   const platform = `${Deno.build.os} ${Deno.build.arch}`, levels = Deno.env.get("TITAN_LEVELS") || undefined;
-  return { sources: hash.digest("hex"), platform, blas: real(blas), mpi: real(mpi), gloo: real(gloo), levels };
+  return {
+    sources: hash.digest("hex"),
+    platform,
+    blas: real(blas),
+    mpi: real(mpi),
+    gloo: real(gloo),
+    cuda: real(cuda),
+    levels,
+  };
 }
 
 /** How the library that lies there stands to a stamp. A BLAS or MPI that this machine lacks may be where the library finds it. */
@@ -58,7 +67,7 @@ export function stateOf(stamp: Stamp): State {
   return isOther("blas") || MODULES.some(isOther) ? "usable" : "current";
 }
 
-/** Whether a communication module lies there. */
+/** Whether a module lies there. */
 export function hasModule(name: ModuleName): boolean {
   return exists(`${BUILD}/${moduleFile(name)}`);
 }
@@ -87,7 +96,8 @@ export async function build(facts: Facts, stamp: Stamp): Promise<void> {
     "-DCMAKE_BUILD_TYPE=Release",
     "-DTITAN_BLAS=auto",
     ...(stamp.levels ? [`-DTITAN_LEVELS=${stamp.levels}`] : []),
-    ...MODULES.map((name) => `-DTITAN_${name.toUpperCase()}=${facts[name] ? "auto" : "none"}`),
+    ...(["mpi", "gloo"] as const).map((name) => `-DTITAN_${name.toUpperCase()}=${facts[name] ? "auto" : "none"}`),
+    `-DTITAN_CUDA=${facts.cuda ?? "none"}`,
   ];
   const configure = ["-S", SOURCE, "-B", TREE, ...generator, ...options];
   const jobs = String(navigator.hardwareConcurrency);

@@ -12,9 +12,10 @@ import { isUnwritable } from "./keep_deno.ts";
 import { StepError } from "./run_step.ts";
 import { messageOf, setup, setupOptions } from "./setup.ts";
 
-const USAGE = "Usage: setup [--again] [--mpi] [--gloo]\n" +
+const USAGE = "Usage: setup [--again] [--mpi] [--gloo] [--cuda]\n" +
   "  builds the native library for this machine, where that has not been done; --again looks anew at what is installed,\n" +
-  "  --mpi and --gloo also make ready for runs of several processes";
+  "  --mpi and --gloo also make ready for runs of several processes\n" +
+  "  --cuda also builds the module for NVIDIA's GPUs, by their toolkit";
 
 /** Builds the sources at an address. What changes from one version of the package to the next is in the folder's name.
  * @throws {StepError} that says what is missing, or failed. */
@@ -66,12 +67,14 @@ async function fetchSource(url: URL, path: string): Promise<void> {
 /** The command `setup`.
  * @returns the exit code. */
 export async function run(args: readonly string[], mayInstall = true): Promise<number> {
-  const unknown = args.find((arg) => !["--again", "--mpi", "--gloo"].includes(arg));
+  const unknown = args.find((arg) => !["--again", "--mpi", "--gloo", "--cuda"].includes(arg));
   const root = new URL("../", import.meta.url);
   if (unknown !== undefined) {
     const isHelp = unknown === "--help", what = `setup has no ${unknown}`;
     if (isHelp) console.log(USAGE);
-    else console.error(`error: ${what}\n  expected: --again, --mpi, --gloo\n  fix: write one of them\n\n${USAGE}`);
+    else {console.error(
+        `error: ${what}\n  expected: --again, --mpi, --gloo, --cuda\n  fix: write one of them\n\n${USAGE}`,
+      );}
     return isHelp ? 0 : 1;
   }
   try {

@@ -3,6 +3,7 @@
  * Once that is done a call says nothing and takes a few milliseconds. With `--again` it looks anew: it tries again to
  * install what is missing, and lets CMake decide what is out of date. With `--mpi` or `--gloo` it also installs MPI or Gloo
  * where there is none; where there is, the communication module `libtitan_mpi` or `libtitan_gloo` is built with the library.
+ * With `--cuda` it also builds `libtitan_cuda`, for NVIDIA's GPUs, where it finds their toolkit; it says how to get one where not.
  * A rank never builds, and needs nothing of this but the library.
  * @module
  */
@@ -16,8 +17,8 @@ import { type Facts, missing, nameAll, nextStep, type PackageManager, rankRefusa
 export const ANEW = "npx -y deno task build";
 
 /** Looks for the tools and libraries of a build; starts no process.
- * @param anew the command that looks anew and builds. */
-export function gatherFacts(anew: string = ANEW): Facts {
+ * @param anew the command that looks anew and builds. @param wanted what is asked for: a module for GPUs takes minutes to build. */
+export function gatherFacts(anew: string = ANEW, wanted: Wanted = {}): Facts {
   const os = Deno.build.os;
   return {
     os,
@@ -29,6 +30,7 @@ export function gatherFacts(anew: string = ANEW): Facts {
     blas: findBlas(os),
     mpi: onPath("mpicxx"),
     gloo: findGloo(),
+    cuda: wanted.cuda || hasModule("cuda") ? findNvcc() : undefined,
     anew,
   };
 }
@@ -60,6 +62,15 @@ function findGloo(): string | undefined {
   return firstFile(folders.flatMap((folder) => [`${folder}/libgloo.so`, `${folder}/libgloo.dylib`]));
 }
 
+/** NVIDIA's compiler: of the toolkit that CUDA_HOME or CUDA_PATH names, else of PATH, else where installers put it. */
+function findNvcc(): string | undefined {
+  for (const name of ["CUDA_HOME", "CUDA_PATH"]) {
+    const folder = Deno.env.get(name);
+    if (folder) return firstFile([`${folder}/bin/nvcc`]);
+  }
+  return onPath("nvcc") ?? firstFile(["/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc"]);
+}
+
 function firstFile(paths: string[]): string | undefined {
   return paths.find((path) => {
     try {
@@ -85,7 +96,7 @@ export interface SetupOptions extends Wanted {
 export async function setup({ again = false, mayInstall, anew = ANEW, ...wanted }: SetupOptions): Promise<void> {
   const asked = MODULES.filter((name) => wanted[name]);
   const isReady = (asRank = false) => {
-    const facts = gatherFacts(anew), state = stateOf(currentStamp(facts));
+    const facts = gatherFacts(anew, wanted), state = stateOf(currentStamp(facts));
     const cannotBuild = asRank || missing(facts).some((need) => need !== "blas");
     return !again && (state === "current" || state === "usable" && cannotBuild) && asked.every(hasModule);
   };
@@ -97,7 +108,7 @@ export async function setup({ again = false, mayInstall, anew = ANEW, ...wanted 
   lock.lockSync(true); // two runs that start together build once
   if (isReady()) return;
   for (let installed = !mayInstall;; installed = true) {
-    const facts = gatherFacts(anew);
+    const facts = gatherFacts(anew, wanted);
     const step = nextStep(facts, installed, wanted);
     switch (step.do) {
       case "stop":
@@ -142,8 +153,9 @@ async function refuseRank(world: World | undefined): Promise<never> {
 }
 
 /** What arguments ask for. */
-export function setupOptions(args: readonly string[]): { again: boolean; mpi: boolean; gloo: boolean } {
-  return { again: args.includes("--again"), mpi: args.includes("--mpi"), gloo: args.includes("--gloo") };
+export function setupOptions(args: readonly string[]): { again: boolean; mpi: boolean; gloo: boolean; cuda: boolean } {
+  const has = (flag: string) => args.includes(flag);
+  return { again: has("--again"), mpi: has("--mpi"), gloo: has("--gloo"), cuda: has("--cuda") };
 }
 
 /** What is said of an error that is nobody's mistake in here. */

@@ -18,6 +18,8 @@ export interface Facts {
   blas?: string;
   mpi?: string;
   gloo?: string;
+  /** nvcc, where a module for GPUs is wanted or there. */
+  cuda?: string;
   /** The command that looks anew and builds. */
   anew: string;
 }
@@ -29,7 +31,7 @@ export type Step =
   | { do: "stop"; message: string };
 
 export type PackageManager = "apt-get" | "dnf" | "pacman" | "brew";
-export type Need = "compiler" | "cmake" | "make" | "blas" | "mpi" | "gloo";
+export type Need = "compiler" | "cmake" | "make" | "blas" | "mpi" | "gloo" | "cuda";
 
 const NAMES: Record<Need, string> = {
   compiler: "a C++ compiler",
@@ -38,9 +40,10 @@ const NAMES: Record<Need, string> = {
   blas: "OpenBLAS",
   mpi: "MPI",
   gloo: "Gloo",
+  cuda: "NVIDIA's CUDA toolkit",
 };
 
-const PACKAGES: Record<PackageManager, Record<Need, string | undefined>> = {
+const PACKAGES: Record<PackageManager, Partial<Record<Need, string>>> = {
   "apt-get": {
     compiler: "g++",
     cmake: "cmake",
@@ -57,8 +60,8 @@ const PACKAGES: Record<PackageManager, Record<Need, string | undefined>> = {
     mpi: "openmpi-devel",
     gloo: "gloo-devel",
   },
-  pacman: { compiler: "gcc", cmake: "cmake", make: "make", blas: "blas-openblas", mpi: "openmpi", gloo: undefined },
-  brew: { compiler: "llvm", cmake: "cmake", make: "make", blas: "openblas", mpi: "open-mpi", gloo: undefined },
+  pacman: { compiler: "gcc", cmake: "cmake", make: "make", blas: "blas-openblas", mpi: "openmpi" },
+  brew: { compiler: "llvm", cmake: "cmake", make: "make", blas: "openblas", mpi: "open-mpi" },
 };
 
 /** What is asked for beyond one process on this machine. */
@@ -67,11 +70,13 @@ export interface Wanted {
   readonly mpi?: boolean;
   /** The same without MPI, over Gloo. */
   readonly gloo?: boolean;
+  /** Also runs on NVIDIA's GPUs. */
+  readonly cuda?: boolean;
 }
 
 /** What the machine lacks, in the order in which it is named to the user. */
 export function missing(facts: Facts, wanted: Wanted = {}): Need[] {
-  const optional = (["mpi", "gloo"] as const).filter((need) => wanted[need]);
+  const optional = (["mpi", "gloo", "cuda"] as const).filter((need) => wanted[need]);
   const needs: Need[] = ["compiler", "cmake", "make", "blas", ...optional];
   return needs.filter((need) => facts[need] === undefined);
 }
@@ -99,7 +104,8 @@ export function nextStep(facts: Facts, installed = false, wanted: Wanted = {}): 
   }
   const needs = missing(facts, wanted);
   if (needs.length === 0) return { do: "build", notes: [] };
-  if (facts.root && facts.packageManager === "apt-get" && !installed) {
+  const canInstall = needs.some((need) => PACKAGES["apt-get"][need] !== undefined);
+  if (facts.root && facts.packageManager === "apt-get" && !installed && canInstall) {
     return { do: "install", what: needs, commands: installCommands("apt-get", needs) };
   }
   const fix = howToInstall(facts, needs);
@@ -156,6 +162,10 @@ export function nameAll(needs: readonly Need[]): string {
 function howToInstall(facts: Facts, needs: readonly Need[]): string {
   if (facts.os === "darwin" && needs.includes("compiler")) {
     return "xcode-select --install && brew install cmake make libomp";
+  }
+  if (needs.includes("cuda")) {
+    return "install version 12.8 or later from NVIDIA's site, or load a cluster's module of it, set CUDA_HOME to its folder where it is " +
+      "neither /usr/local/cuda nor in PATH, then: npx -y deno task setup --cuda";
   }
   if (facts.packageManager === undefined) return `install ${nameAll(needs)} with this system's package manager`;
   const without = needs.filter((need) => PACKAGES[facts.packageManager!][need] === undefined);

@@ -14,6 +14,14 @@ foreach(part titan_cuda_emulator titan_cuda_kernels_emulated)
   set_target_properties(${part} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
 endforeach()
 
+# The whole module over the played runtime and these kernels: with TITAN_CUDA=build/cmake/libtitan_cuda_emulated.so libtitan takes it for a GPU.
+add_library(titan_cuda_emulated MODULE EXCLUDE_FROM_ALL ${cuda_module_sources} ${cuda_played_sources})
+target_compile_definitions(titan_cuda_emulated PRIVATE TITAN_PLAYED_RUNTIME)
+target_compile_options(titan_cuda_emulated PRIVATE -Wall -Wextra)
+target_link_libraries(titan_cuda_emulated PRIVATE titan_cuda_emulator titan_cuda_kernels_emulated Threads::Threads ${CMAKE_DL_LIBS})
+target_link_options(titan_cuda_emulated PRIVATE -Wl,-z,nodelete)
+set_target_properties(titan_cuda_emulated PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON SUFFIX .so)
+
 add_executable(cuda_emulator_test EXCLUDE_FROM_ALL tests/cuda_emulator_test.cpp)
 target_compile_options(cuda_emulator_test PRIVATE -fsanitize=thread -O1 -Wall -Wextra)
 target_link_libraries(cuda_emulator_test PRIVATE titan_cuda_emulator)

@@ -1,6 +1,7 @@
 // How a kernel is launched: by nvcc's <<<>>> on the call's stream, or, where the host compiler compiles this, by the emulator of host/.
 #pragma once
 #include <iterator>
+#include <vector>
 
 #include "../backend.h"
 
@@ -29,9 +30,18 @@ void launch(void (*kernel)(Parameters...), const Shape& shape, const Call& call,
 #ifdef __CUDACC__
   kernel<<<shape.grid, shape.block, 0, static_cast<cudaStream_t>(call.stream)>>>(arguments...);
 #else
-  const auto body = [&, kernel] { kernel(arguments...); };
-  const host::Range parameters[] = {{&body, sizeof body}, {&arguments, sizeof arguments}...};
-  host::launch(shape.grid, shape.block, shape.caller, call, parameters, int(std::size(parameters)), [](const void* context) { (*static_cast<decltype(&body)>(context))(); }, &body);
+  const auto run = [](auto kernel, const Shape& shape, const Call& call, const auto&... arguments) {
+    const auto body = [&, kernel] { kernel(arguments...); };
+    const host::Range parameters[] = {{&body, sizeof body}, {&arguments, sizeof arguments}...};
+    host::launch(shape.grid, shape.block, shape.caller, call, parameters, int(std::size(parameters)), [](const void* context) { (*static_cast<decltype(&body)>(context))(); }, &body);
+  };
+  if (!host::defer) return run(kernel, shape, call, arguments...);
+  // Until then the program places its operands for other actions.
+  host::defer(call.stream, [=, call = call, operands = std::vector<Tensor>(call.operands, call.operands + call.num_operands)]() mutable {
+    call.operands = operands.data();
+    run(kernel, shape, call, arguments...);
+    return host::take_error();
+  });
 #endif
 }
 

@@ -132,3 +132,15 @@ Deno.test("GCC before 12 and Clang before 14 are too old, and what installs a ne
   const apple = `${clang(13)}#define __apple_build_version__ 13160021\n`;
   for (const macros of [gcc(12), gcc(14), clang(14), clang(19), apple, ""]) assertEquals(problem(macros), undefined);
 });
+
+Deno.test("a module for GPUs needs NVIDIA's toolkit, which no package manager is asked for: how to get it is told", () => {
+  assertEquals(nextStep({ ...ready, cuda: "/opt/cuda/bin/nvcc" }, false, { cuda: true }), { do: "build", notes: [] });
+  assertEquals(nextStep(ready), { do: "build", notes: [] });
+  for (const root of [true, false]) {
+    const step = nextStep({ ...ready, root }, false, { cuda: true });
+    assert(step.do === "stop");
+    assertStringIncludes(step.message, "Cannot build libtitan: NVIDIA's CUDA toolkit missing");
+    assertStringIncludes(step.message, "fix: install version 12.8 or later from NVIDIA's site");
+    assertStringIncludes(step.message, "set CUDA_HOME to its folder");
+  }
+});

@@ -270,6 +270,8 @@ void launch(dim3 grid, dim3 block, const char* caller, const Call& call, const R
     for (Fiber& fiber : e.fibers) fiber.begun = false;  // in the middle of a kernel
 }
 
+void (*defer)(void*, std::function<std::string()>) = nullptr;
+
 std::string take_error() {
   Emulator& e = emulator();
   const std::lock_guard lock(e.one_launch);

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <string>
 
 #include "../../backend.h"
@@ -45,6 +46,9 @@ struct Range {
 
 /// Runs `body(context)` as each thread of each block. `caller` names the launch in messages.
 void launch(dim3 grid, dim3 block, const char* caller, const Call& call, const Range* parameters, int num_parameters, void (*body)(const void*), const void* context);
+
+/// Where the CUDA runtime is played too: puts a launch into a stream, and is told what was refused. Else null, and launches run at once.
+extern void (*defer)(void* stream, std::function<std::string()> launch);
 
 /// What was refused since this was last asked, "" if nothing: the first complaint alone.
 std::string take_error();

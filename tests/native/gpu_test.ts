@@ -1,0 +1,45 @@
+/** A model trains on a GPU as it does on a CPU. Where TITAN_DEVICE says `cuda`, the module that TITAN_CUDA names is the GPU, or what emulates one.
+ * @module */
+import { assert, assertEquals } from "@std/assert";
+import type { DeviceKindName } from "../../graph/target/by_kind.ts";
+import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
+import { llama } from "../../model/llama.ts";
+import { Trainer } from "../../train/trainer.ts";
+import { KIND } from "./native.ts";
+
+const sizes = { dim: 32, numLayers: 1, numHeads: 2, numKvHeads: 1, multipleOf: 16, vocabSize: BYTE_TOKENS };
+
+/** Loss and gradient norm of each step. */
+async function losses(device: DeviceKindName, dtype: "f32" | "f64"): Promise<number[]> {
+  await using trainer = await Trainer.open({
+    ...{ model: llama("debug", sizes), data: { name: "c4_test" }, device, dtype, steps: 2, batch: 1, seqLen: 16 },
+    ...{ tokenizer: BYTES, accumulation: 2, lr: 1e-2, precision: { param: "f32" }, threads: 1, notice: () => {} },
+  });
+  const numbers: number[] = [];
+  for await (const { loss, gradNorm } of trainer) numbers.push(loss, gradNorm);
+  return numbers;
+}
+
+const ignore = KIND !== "cuda";
+
+for (const [dtype, tolerance] of [["f32", 1e-4], ["f64", 1e-10]] as const) {
+  Deno.test({ ignore, name: `a model trains on a GPU as on a CPU, to ${tolerance} in ${dtype}` }, async () => {
+    const [cpu, gpu] = [await losses("cpu", dtype), await losses("cuda", dtype)];
+    assertEquals([cpu.length, gpu.length], [4, 4]);
+    const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x) / Math.max(1, Math.abs(x))));
+    assert(off <= tolerance, `off by ${off}: ${cpu} on the CPU, ${gpu} on the GPU`);
+  });
+}
+
+Deno.test(
+  { ignore, name: "a model trains twice the same on a GPU, with and without graphs, bit for bit" },
+  async () => {
+    const once = await losses("cuda", "f32");
+    Deno.env.set("TITAN_CUDA_GRAPHS", "off");
+    try {
+      assertEquals(await losses("cuda", "f32"), once);
+    } finally {
+      Deno.env.delete("TITAN_CUDA_GRAPHS");
+    }
+  },
+);
