@@ -102,7 +102,8 @@ else
 fi
 if command -v slurmctld >/dev/null; then
   training srun 30
-  HOSTS=4 LINKS="$work/slow_links 1000" tests/launch/slurm.sh timeout 120 srun --mpi=pmix --nodes 4 --ntasks-per-node 1 "${command[@]}" >"$work/srun.1.out" 2>"$work/srun.1.err"
+  # As in configs/slurm/pmix.sbatch.
+  SLURM_PMIX_FENCE=ring HOSTS=4 LINKS="$work/slow_links 1000" tests/launch/slurm.sh timeout 120 srun --mpi=pmix --nodes 4 --ntasks-per-node 1 "${command[@]}" >"$work/srun.1.out" 2>"$work/srun.1.err"
   same srun srun
 else
   printf 'skipped: srun, as there is no Slurm (Debian: slurm-wlm)\n'
