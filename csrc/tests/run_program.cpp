@@ -1,6 +1,6 @@
 // Runs an encoded program through the C interface and counts the memory that the process allocates after the first step.
 //   run_program PROGRAM INPUT THREADS STEPS ACTION...      an action is section:flags:input_base:output_base; INPUT is a file
-// Prints `allocations N` (without those of the BLAS library, which makes some of its own), one line for each library that allocated
+// Prints `level NAME`, the processor level whose kernels run, `allocations N` (without those of the BLAS library, which makes some of its own), one line for each library that allocated
 // with its count, and `output HEX`, the output buffer after the last step.
 #include <dlfcn.h>
 
@@ -89,9 +89,11 @@ int main(int argc, char** argv) {
   }
   titan_error error = {};
   uint64_t device = 0, program = 0, output_bytes = 0;
+  titan_device_info info = {};
   titan_memory memory = {};
   const titan_device_options options = {static_cast<uint32_t>(threads), 1, 0};
   expect_ok(titan_device_open(TITAN_DEVICE_CPU, 0, &options, &device, &error), error);
+  expect_ok(titan_device_describe(device, &info, &error), error);
   expect_ok(titan_program_create(device, bytes.data(), bytes.size(), &program, &error), error);
   expect_ok(titan_program_memory(program, &memory, &error), error);
   for (const titan_action& action : actions) output_bytes = std::max(output_bytes, action.output_base + memory.output_bytes);
@@ -109,7 +111,7 @@ int main(int argc, char** argv) {
   int ours = count;
   for (const auto& [library, n] : by_library)
     if (library.find("blas") != std::string::npos || library.find("mkl") != std::string::npos) ours -= n;
-  std::printf("allocations %d\n", ours);
+  std::printf("level %s\nallocations %d\n", info.level, ours);
   for (const auto& [library, n] : by_library) std::printf("%s %d\n", library.c_str(), n);
   std::printf("output ");
   for (uint64_t i = 0; i < output_bytes; i++) std::printf("%02x", reinterpret_cast<uint8_t*>(output.data())[i]);
