@@ -21,7 +21,8 @@ if(NOT TITAN_CUDA STREQUAL none)
   target_include_directories(titan_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_compile_options(titan_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra> $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-Werror=all-warnings;-Xptxas=-warn-spills>)
   set_target_properties(titan_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden SUFFIX .so)
-  target_link_options(titan_cuda PRIVATE -Wl,-z,nodelete)
+  # Nothing is undefined: had the host compiler taken the kernels, their emulator would be.
+  target_link_options(titan_cuda PRIVATE -Wl,-z,nodelete -Wl,--no-undefined)
   add_dependencies(titan titan_cuda)
   # The played runtime declares what it plays by itself: it has to be what the toolkit declares.
   add_library(titan_cuda_declarations OBJECT EXCLUDE_FROM_ALL ${cuda_played_sources})
