@@ -238,7 +238,7 @@ void compare(Case c) {
 
 template <class S, bool rounds>
 void nan_is_seen() {
-  for (int which = 0; which < 3; which++) {
+  for (int which = EMULATED ? 2 : 0; which < 3; which++) {
     Problem<S, rounds> problem({.B = 1, .T = 150, .S = 150, .H = 1, .G = 1, .K = 16});
     problem.part(which, false).template as<S>()[100 * problem.qkv.strides[1]] = S(NAN);
     problem.forward(2);
