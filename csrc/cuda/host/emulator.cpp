@@ -61,7 +61,8 @@ struct Emulator {
   void (*body)(const void*);
   const void* context;
   const char* caller;
-  int running = -1;  // which fiber, -1: none
+  int running = -1;     // which fiber, -1: none
+  bool inside = false;  // of the emulator's own code, parts of which the linker may take from where accesses are reported
   unsigned threads;
   uint32_t interval = 0, launch_begin, block_begin;
   uint64_t launches = 0;
@@ -72,6 +73,13 @@ Emulator& emulator() {
   static Emulator* const it = new Emulator;  // never destroyed, as kernels may run until the process ends
   return *it;
 }
+
+/// From where a fiber enters the emulator until it goes on with its kernel.
+struct Inside {
+  Emulator& e;
+  explicit Inside(Emulator& e) : e(e) { e.inside = true; }
+  ~Inside() { e.inside = false; }
+};
 
 std::string text_of(dim3 at) { return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")"; }
 
@@ -86,6 +94,7 @@ void note(Emulator& e, const std::string& complaint) {
 void leave(Emulator& e) {
   Fiber& fiber = e.fibers[e.running];
   if (!_setjmp(fiber.at)) _longjmp(e.scheduler, 1);
+  e.inside = true;
 }
 /// Ends the launch: no fiber runs on.
 void fail(Emulator& e, const std::string& complaint) {
@@ -96,6 +105,7 @@ void fail(Emulator& e, const std::string& complaint) {
 void fiber_main() {
   Emulator& e = emulator();
   while (true) {
+    e.inside = false;
     e.body(e.context);
     e.fibers[e.running].state = State::ENDED;
     leave(e);
@@ -220,7 +230,8 @@ bool is_in_operands(Emulator& e, uintptr_t address, size_t bytes) {
 
 void access(const void* at, size_t bytes, bool writes) {
   static Emulator& e = emulator();
-  if (e.running < 0) return;  // the host's part of a source
+  if (e.running < 0 || e.inside) return;  // the host's part of a source, or the emulator's own code
+  const Inside inside(e);
   const auto address = reinterpret_cast<uintptr_t>(at);
   Fiber& fiber = e.fibers[e.running];
   if (address - reinterpret_cast<uintptr_t>(fiber.stack) < STACK_BYTES) return;
@@ -280,6 +291,7 @@ std::string take_error() {
 
 void barrier(const char* file, int line) {
   Emulator& e = emulator();
+  const Inside inside(e);
   Fiber& fiber = e.fibers[e.running];
   fiber.state = State::AT_BARRIER, fiber.file = file, fiber.line = line;
   leave(e);
@@ -287,6 +299,7 @@ void barrier(const char* file, int line) {
 
 void exchange(unsigned mask, uint64_t bits, uint64_t (&all)[32], const char* file, int line) {
   Emulator& e = emulator();
+  const Inside inside(e);
   const unsigned t = unsigned(e.running);
   Fiber& fiber = e.fibers[t];
   Warp& warp = e.warps[t / 32];
