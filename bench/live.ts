@@ -1,7 +1,7 @@
-/** What the live page costs a run: steps of the debug model that nobody watches, and steps that a reader in another process follows, each
- * reported as soon as it is done. They take turns in blocks, and what is compared are neighbouring blocks. As that is less than steps differ
- * by themselves, the processor's time for a report is measured alone, too, in this process at rest.
- * `deno task bench:live --rounds 40 --steps 4`
+/** What the live page costs a run: steps of the debug model that nobody watches, and steps that a reader in another process follows. One in
+ * `--log-freq` is reported, as `metrics.log_freq` has it. They take turns in blocks, and what is compared are neighbouring blocks. As that is
+ * less than steps differ by themselves, the processor's time for a report is measured alone, too, in this process at rest.
+ * `deno task bench:live --rounds 40 --steps 10 --log-freq 10`
  * @module */
 import { cpuUsage } from "node:process";
 import { parseArgs } from "node:util";
@@ -10,11 +10,18 @@ import { LiveServer } from "../train/report/live/live_server.ts";
 import { median } from "./report.ts";
 
 const { values } = parseArgs({
-  options: { rounds: { type: "string", default: "40" }, steps: { type: "string", default: "4" } },
+  options: {
+    rounds: { type: "string", default: "40" },
+    steps: { type: "string", default: "10" },
+    "log-freq": { type: "string", default: "10" },
+  },
 });
-const rounds = Number(values.rounds), steps = Number(values.steps);
-if (!(Number.isSafeInteger(rounds) && rounds > 0 && Number.isSafeInteger(steps) && steps > 0)) {
-  console.error("error: Cannot read --rounds or --steps\n  expected: whole numbers above 0\n  fix: leave them out");
+const rounds = Number(values.rounds), steps = Number(values.steps), logFreq = Number(values["log-freq"]);
+if (![rounds, steps, logFreq].every((n) => Number.isSafeInteger(n) && n > 0) || steps % logFreq !== 0) {
+  console.error(
+    "error: Cannot read --rounds, --steps or --log-freq\n  expected: whole numbers above 0, steps a multiple of log-freq\n" +
+      "  fix: leave them out",
+  );
   Deno.exit(1);
 }
 
@@ -73,11 +80,10 @@ function report({ step, loss, gradNorm, lr }: Numbers, seconds: number, isWatche
   if (isWatched) live.write();
 }
 
-/** Takes a step, and reports it. @returns milliseconds. */
-async function step(isWatched: boolean): Promise<number> {
+/** Takes a step, and reports it where that is asked for. */
+async function step(isWatched: boolean, isReported: boolean): Promise<void> {
   const begun = performance.now(), { value } = await run.next();
-  report(value!, (performance.now() - begun) / 1000, isWatched);
-  return performance.now() - begun;
+  if (isReported) report(value!, (performance.now() - begun) / 1000, isWatched);
 }
 
 /** Has the reader follow, or stop. */
@@ -100,19 +106,19 @@ async function costOfReports(count: number, isWatched: boolean): Promise<number>
   return (user + system) / 1000 / count;
 }
 
-/** Median of the steps of a block, behind one that is not counted. */
+/** Milliseconds of a step in a block, behind one that is not counted. What a report costs comes behind it: so the first is reported. */
 async function block(isWatched: boolean): Promise<number> {
   await watch(isWatched);
-  await step(isWatched);
-  const times: number[] = [];
-  for (let i = 0; i < steps; i++) times.push(await step(isWatched));
-  return median(times);
+  await step(isWatched, true);
+  const begun = performance.now();
+  for (let i = 0; i < steps; i++) await step(isWatched, i % logFreq === 0);
+  return (performance.now() - begun) / steps;
 }
 
 await costOfReports(100, true); // until it is compiled
 const cost = await costOfReports(200, true) - await costOfReports(200, false);
 
-for (let i = 0; i < 10; i++) await step(false);
+for (let i = 0; i < 10; i++) await step(false, true);
 const ratios: number[] = [], alone: number[] = [];
 for (let round = 0; round < rounds; round++) {
   const isFirst = round % 2 === 0, a = await block(isFirst), b = await block(!isFirst);
@@ -130,8 +136,8 @@ console.log(
 );
 console.log(
   `a report to a page that is open takes ${cost.toFixed(2)} ms of one processor, ${
-    (100 * cost / median(alone)).toFixed(2)
-  } % of a step`,
+    (100 * cost / logFreq / median(alone)).toFixed(2)
+  } % of ${logFreq === 1 ? "a step" : `${logFreq} steps`}`,
 );
 await orders.close();
 reader.kill();

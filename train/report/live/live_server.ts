@@ -19,8 +19,9 @@ export interface LiveOptions {
 /** Milliseconds from a report to the page: what comes within them goes together. */
 const GATHER_MS = 20;
 
-/** Milliseconds between looks at files that others write, and for new files. */
-const LOOK_MS = 500;
+/** Milliseconds between looks at files that others write, and for new files; beside a run of this process, which tells of its own file, and
+ * whose steps have the processors. */
+const LOOK_MS = 500, LOOK_BESIDE_MS = 2000;
 
 /** Bytes that wait for a page which does not read; then it is let go, and asks again. */
 const MOST_WAITING = 64 << 20;
@@ -103,7 +104,8 @@ export class LiveServer implements AsyncDisposable {
         controller.enqueue(message({ server: this.#name }));
         for (const log of this.#logs.values()) this.#all(log).forEach((data) => controller.enqueue(data));
         this.#readers.add(controller);
-        this.#looking ??= setInterval(() => this.#readers.size > 0 && this.#send(true), LOOK_MS);
+        const every = this.#options.own === undefined ? LOOK_MS : LOOK_BESIDE_MS;
+        this.#looking ??= setInterval(() => this.#readers.size > 0 && this.#send(true), every);
       },
       cancel: () => void this.#readers.delete(mine),
     }, { highWaterMark: MOST_WAITING, size: (chunk) => chunk.length });
