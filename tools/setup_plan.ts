@@ -161,7 +161,7 @@ export function nameAll(needs: readonly Need[]): string {
 
 function howToInstall(facts: Facts, needs: readonly Need[]): string {
   if (facts.os === "darwin" && needs.includes("compiler")) {
-    return "xcode-select --install && brew install cmake make libomp";
+    return "xcode-select --install && brew install cmake make";
   }
   if (needs.includes("cuda")) {
     return "install version 12.8 or later from NVIDIA's site, or load a cluster's module of it, set CUDA_HOME to its folder where it is " +
