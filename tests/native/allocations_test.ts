@@ -52,7 +52,7 @@ Deno.test("steps 2 to 10 of a training run allocate no native memory", async () 
     ];
     const steps = (...actions: string[]) =>
       run(`${build}/run_program`, `${folder}/program`, `${folder}/input`, "2", "10", ...actions);
-    assertMatch(await steps(action(initialize.index, Flag.FIRST, 0, 0), ...training), /^allocations 0\n/);
+    assertMatch(await steps(action(initialize.index, Flag.FIRST, 0, 0), ...training), /^level .*\nallocations 0\n/);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
