@@ -3,6 +3,7 @@
 # ends, which has to go back to the queue and end with the losses of one that had time enough.
 #   tests/launch/slurm.sh tests/launch/slurm_jobs.sh gloo pmix
 set -u
+(($# > 0)) || { printf 'usage: tests/launch/slurm.sh %s KIND..., each of gloo, pmix, pmi2\n' "$0" >&2 && exit 2; }
 cd "$(dirname "$0")/../.." || exit
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
