@@ -103,6 +103,7 @@ export class LiveServer implements AsyncDisposable {
         this.#send(true); // so that all readers know as much
         controller.enqueue(message({ server: this.#name }));
         for (const log of this.#logs.values()) this.#all(log).forEach((data) => controller.enqueue(data));
+        controller.enqueue(message({ quiet: this.#quiet() }));
         this.#readers.add(controller);
         const every = this.#options.own === undefined ? LOOK_MS : LOOK_BESIDE_MS;
         this.#looking ??= setInterval(() => this.#readers.size > 0 && this.#send(true), every);
