@@ -80,6 +80,19 @@ Deno.test("a page hears all that a run has told, and what it tells then, within 
   assert(late < 100, `${late} ms`);
 });
 
+Deno.test("a page that comes hears how long runs have been quiet before it hears anything new", async () => {
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/metrics.jsonl`;
+  write(path, begin, train(1));
+  Deno.utimeSync(path, new Date(), new Date(Date.now() - 3_600_000));
+  await using server = LiveServer.open({ paths: [folder.path], own: path });
+  await using page = new Page(await fetch(`${server.address}events`));
+  await page.next((m) => firstRow(m) === 1);
+  write(path, train(2));
+  server.write();
+  assertEquals(await page.next((m) => m.quiet !== undefined || firstRow(m) === 2), { quiet: { [path]: 3600 } });
+});
+
 Deno.test("runs below a folder are found, also those that begin later, and a page that comes back hears all again", async () => {
   await using folder = await temporaryFolder();
   const [first, later] = ["a", "b/c"].map((name) => `${folder.path}/${name}`);
