@@ -133,4 +133,29 @@ void with_tiles(int64_t K, F f) {
   else f(Tiles<real, 256, BYTES>());
 }
 
+/// The query of a thread's row, in a block's task: one head's tile of queries.
+template <class tiles, class real>
+struct Query {
+  int64_t first, h, b, g, t;
+  bool exists;
+  int32_t position, document;
+  __device__ static int64_t num_tasks(const Attention<real>& c) { return c.B * c.H * ((c.T + tiles::ROWS - 1) / tiles::ROWS); }
+  __device__ Query(const Attention<real>& c, int64_t task) {
+    const int64_t query_tiles = (c.T + tiles::ROWS - 1) / tiles::ROWS;
+    first = task % query_tiles * tiles::ROWS, h = task / query_tiles % c.H, b = task / query_tiles / c.H, g = h / (c.H / c.G), t = first + tiles::row();
+    exists = t < c.T;
+    position = exists ? c.queries.position(b, t) : 0, document = exists ? c.queries.document(b, t) : 0;
+  }
+  /// Which of the thread's keys in the tile that begins there the query sees. @returns whether there is one.
+  __device__ bool sees(const Attention<real>& c, int64_t begin, bool (&seen)[tiles::SCORES]) const {
+    bool any = false;
+    for (int i = 0; i < tiles::SCORES; i++) {
+      const int64_t j = begin + tiles::other(i);
+      seen[i] = exists && tiles::other(i) < tiles::ROWS && j < c.S && c.keys.position(b, j) <= position && c.keys.document(b, j) == document;
+      any |= seen[i];
+    }
+    return any;
+  }
+};
+
 }  // namespace titan::cuda

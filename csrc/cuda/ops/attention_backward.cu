@@ -33,24 +33,18 @@ __global__ void query_gradients(Attention<real> c, Outputs<real> out) {
   __shared__ typename tiles::Tile q, grad, k, v;
   __shared__ typename tiles::Scores ds;
   const int row = tiles::row();
-  const int64_t query_tiles = (c.T + tiles::ROWS - 1) / tiles::ROWS;
-  for (int64_t task = blockIdx.x; task < c.B * c.H * query_tiles; task += gridDim.x) {
-    const int64_t first = task % query_tiles * tiles::ROWS, h = task / query_tiles % c.H, b = task / query_tiles / c.H, g = h / (c.H / c.G), t = first + row;
-    const bool is_query = t < c.T;
-    const int32_t position = is_query ? c.queries.position(b, t) : 0, document = is_query ? c.queries.document(b, t) : 0;
+  for (int64_t task = blockIdx.x; task < Query<tiles, real>::num_tasks(c); task += gridDim.x) {
+    const Query<tiles, real> query(c, task);
+    const int64_t first = query.first, h = query.h, b = query.b, g = query.g, t = query.t;
+    const bool is_query = query.exists;
     __syncthreads();
     load_tile<tiles>(q, c, c.q, c.queries, true, b, h, first, real(c.scale * real(LOG2E)));
     load_tile<tiles>(grad, c, out.grad, c.queries, false, b, h, first, real(1));
     const real lse = is_query ? out.lse.at(b, t, h)[0] * real(LOG2E) : 0, delta = delta_of<tiles>(c, out, b, t, h);
     real dq[tiles::PAIRS][2] = {};
     for (int64_t begin = 0; begin < c.S; begin += tiles::ROWS) {
-      bool seen[tiles::SCORES], any = false;
-      for (int i = 0; i < tiles::SCORES; i++) {
-        const int64_t j = begin + tiles::other(i);
-        seen[i] = is_query && tiles::other(i) < tiles::ROWS && j < c.S && c.keys.position(b, j) <= position && c.keys.document(b, j) == document;
-        any |= seen[i];
-      }
-      if (!any_of_block(any)) continue;
+      bool seen[tiles::SCORES];
+      if (!any_of_block(query.sees(c, begin, seen))) continue;
       load_tile<tiles>(k, c, c.k, c.keys, true, b, g, begin, real(1));
       load_tile<tiles>(v, c, c.v, c.keys, false, b, g, begin, real(1));
       __syncthreads();
