@@ -150,6 +150,7 @@ export const NATIVE_SOURCES: readonly string[] = [
   "csrc/limits.h",
   "csrc/loaded_program.cpp",
   "csrc/loaded_program.h",
+  "csrc/map_operations.h",
   "csrc/processors.cpp",
   "csrc/processors.h",
   "csrc/program.cpp",

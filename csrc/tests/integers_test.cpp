@@ -2,18 +2,11 @@
 #include <algorithm>
 #include <limits>
 
+#include "../map_operations.h"
 #include "test.h"
 
 using namespace titan;
 using namespace titan::test;
-
-enum Operation {
-#define KERNEL(name, operands, attributes, dtypes)
-#define MAP(name, arity) MAP_##name,
-#include "../kernels.def"
-#undef MAP
-#undef KERNEL
-};
 
 constexpr int32_t LEAST = std::numeric_limits<int32_t>::min(), MOST = std::numeric_limits<int32_t>::max();
 
@@ -22,7 +15,7 @@ void maps() {
   a.fill([](int64_t i) { return i % 5 == 0 ? LEAST : i % 5 == 1 ? MOST : double(i - 7); });
   b.fill([](int64_t i) { return i % 5 == 4 ? MOST : double(i % 5 - 2); });
   c.fill([](int64_t i) { return double(i % 3 - 1); });
-  auto apply = [&](Operation operation, auto f) {
+  auto apply = [&](MapOperation operation, auto f) {
     for (int threads : {1, 3}) {
       Array<int32_t> y({3, 5}, {7, 1});
       CallBuilder call;

@@ -6,20 +6,13 @@
 #include <algorithm>
 #include <limits>
 
+#include "../../map_operations.h"
 #include "../kernels.h"
 #include "../parallel.h"
 #include "../storage.h"
 
 namespace titan::cpu::inline TITAN_LEVEL {
 namespace {
-
-enum Operation {
-#define KERNEL(name, operands, attributes, dtypes)
-#define MAP(name, arity) MAP_##name,
-#include "../../kernels.def"
-#undef MAP
-#undef KERNEL
-};
 
 /// Calls f(offsets of all operands) for each element, from all threads.
 template <int N, class F>

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <new>
 
+#include "../../map_operations.h"
 #include "../kernels.h"
 #include "../parallel.h"
 #include "../storage.h"
@@ -22,14 +23,8 @@ namespace {
 constexpr int MOST_OPERANDS = 64, MOST_REGISTERS = 128;
 constexpr int64_t BUFFER_BYTES = 64 << 10, TILE_BYTES = 32 << 10, MOST_TILE = 1024;
 
-enum Operation {
-#define KERNEL(name, operands, attributes, dtypes)
-#define MAP(name, arity) MAP_##name,
-#include "../../kernels.def"
-#undef MAP
-  MAP_COUNT
-};
 constexpr int ARITY[] = {
+#define KERNEL(name, operands, attributes, dtypes)
 #define MAP(name, arity) arity,
 #include "../../kernels.def"
 #undef MAP

@@ -1,18 +1,11 @@
 // What is done with i32 element by element: integer_map and integer_cast (csrc/cpu/ops/integers.cpp). Operands of one shape, any rank and strides.
 // Memory-bound: each operand's element once.
+#include "../../map_operations.h"
 #include "../device.h"
 #include "../kernels.h"
 
 namespace titan::cuda {
 namespace {
-
-enum Operation {
-#define KERNEL(name, operands, attributes, dtypes)
-#define MAP(name, arity) MAP_##name,
-#include "../../kernels.def"
-#undef MAP
-#undef KERNEL
-};
 
 struct Operands {
   int32_t* data[4];

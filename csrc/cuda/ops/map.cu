@@ -4,6 +4,7 @@
 // This is the one kernel for every program: its registers are an array in local memory, which lies in L1, and each instruction is a branch. So it is
 // bound by instructions, not by memory, beyond a few of them. Programs compiled for themselves (NVRTC) are to take its place.
 // Bytes moved: each operand's element once.
+#include "../../map_operations.h"
 #include "../device.h"
 #include "../kernels.h"
 
@@ -11,14 +12,6 @@ namespace titan::cuda {
 namespace {
 
 constexpr int MOST_OPERANDS = 64, MOST_REGISTERS = 128, MOST_WORDS = 2048;
-
-enum Operation {
-#define KERNEL(name, operands, attributes, dtypes)
-#define MAP(name, arity) MAP_##name,
-#include "../../kernels.def"
-#undef MAP
-#undef KERNEL
-};
 
 /// What a launch is given: where operands lie, and the program.
 struct Program {
