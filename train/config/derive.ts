@@ -134,7 +134,7 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
       ? {
         data: validationSpec(config),
         batch: validation.local_batch_size,
-        seqLen: validation.seq_len,
+        seqLen: validation.seq_len ?? training.seq_len,
         steps: validation.steps,
       }
       : undefined,

@@ -329,7 +329,7 @@ const schema = z.strictObject({
       "Folder or file to read the dataset from, in place of its own address; of text also a pattern.",
     ),
     local_batch_size: key(count, 8, "Sequences that go through the model at once.", "sequences"),
-    seq_len: key(count, 2048, "Length of a sequence.", "tokens"),
+    seq_len: key(count.nullable(), null, "Length of a sequence; not set, that of training.seq_len.", "tokens"),
     freq: key(count, 10, "Steps between validations.", "steps"),
     steps: key(countOrMinusOne, -1, "Batches per validation; -1: the whole dataset.", "batches"),
   }),

@@ -151,7 +151,7 @@ export interface ValidationConfig {
   dataset: string | null;
   dataset_path: string | null;
   local_batch_size: number;
-  seq_len: number;
+  seq_len: number | null;
   freq: number;
   steps: number;
 }

@@ -20,6 +20,15 @@ Deno.test("who trains on C4 of the hub validates on it, and who names a path on 
   assertEquals(await names(), ["c4_test", "c4_validation"]);
 });
 
+Deno.test("validation has sequences as long as those that are trained on, unless its own key says another length", async () => {
+  const length = async (...args: string[]) => {
+    const { config } = await loadConfig(["--validation.enable", ...args], () => "");
+    return trainOptions(config).validation!.seqLen;
+  };
+  assertEquals(await length("--training.seq_len", "128"), 128);
+  assertEquals(await length("--training.seq_len", "128", "--validation.seq_len", "64"), 64);
+});
+
 Deno.test("the cache of streamed files is where the keys say, of training and validation alike", async () => {
   const args = ["--training.dataset", "c4", "--data.cache_dir", "kept", "--data.cache_size", "5GB"];
   assertEquals(
