@@ -1,5 +1,6 @@
 // The emulator runs kernels as CUDA does, and refuses what CUDA leaves undefined. This file is compiled as the kernels are (cmake/cuda_emulated.cmake).
 #include "../cuda/launch.h"
+#include "../cuda/mma.h"
 #include "test.h"
 
 using namespace titan;
@@ -18,9 +19,13 @@ struct Numbers {
     builder.add(x).add(y);
   }
   template <class... Parameters, class... Arguments>
-  std::string run(void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments... arguments) {
-    launch(kernel, {grid, block}, builder.call(1), arguments...);
+  std::string run(void (*kernel)(Parameters...), const Shape& shape, Arguments... arguments) {
+    launch(kernel, shape, builder.call(1), arguments...);
     return host::take_error();
+  }
+  template <class... Parameters, class... Arguments>
+  std::string run(void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments... arguments) {
+    return run(kernel, Shape(grid, block), arguments...);
   }
 };
 #define REFUSED(error, part)                                                                                                    \
@@ -191,6 +196,136 @@ void every_thread_runs_once() {
   EXPECT(n.run(whereabouts, 0, 32, n.y.data()).empty());
 }
 
+__global__ void any_of_a_block(const float* x, float* y) {
+  const bool first = __syncthreads_or(x[threadIdx.x] == 40), second = __syncthreads_or(x[threadIdx.x] == 64);
+  y[threadIdx.x] = float(first * 10 + second);
+}
+void barriers_count_votes() {
+  Numbers n;
+  EXPECT(n.run(any_of_a_block, 2, 64, n.x.data(), n.y.data()).find("global memory") != std::string::npos);  // two blocks write one place
+  EXPECT(n.run(any_of_a_block, 1, 64, n.x.data(), n.y.data()).empty());
+  EXPECT(n.y[0] == 10 && n.y[63] == 10);
+}
+
+__global__ void fill_shared(float* y, unsigned count) {
+  float* const tile = reinterpret_cast<float*>(dynamic_shared());
+  for (unsigned i = threadIdx.x; i < count; i += 32) tile[i] = float(i);
+  __syncthreads();
+  y[threadIdx.x] = tile[count - 1 - threadIdx.x];
+}
+__global__ void too_much(float* y) { y[threadIdx.x] = 1; }
+void dynamic_shared_memory_is_what_a_launch_asks_for() {
+  Numbers n;
+  EXPECT(n.run(fill_shared, {1, 32, 400}, n.y.data(), 100u).empty());
+  EXPECT(n.y[0] == 99);
+  REFUSED(n.run(fill_shared, {1, 32, 396}, n.y.data(), 100u), "beyond the 396 bytes");
+  REFUSED(n.run(fill_shared, 1, 32, n.y.data(), 100u), "beyond the 0 bytes");
+  EXPECT(n.run(fill_shared, {1, 32, 60000}, n.y.data(), 15000u).empty());  // `launch` has it allowed
+  REFUSED(n.run(too_much, {1, 32, host::MOST_SHARED_BYTES + 16}, n.y.data()), "expected: at most 49152");
+}
+
+/// One warp: products [16, 8] of a[16, 16] and b[16, 8], loaded in the way that `way` says, from rows of shared memory.
+__global__ void multiply(const float* a, const float* b, float* c, int way) {
+  alignas(16) __shared__ bf16 left[16 * 64], right[16 * 64];
+  const SharedRows<64> of_a{left}, of_b{right};
+  for (int i = int(threadIdx.x); i < 256; i += 32) {
+    *of_a.at(i / 16, 16 + i % 16) = bf16(a[i]);
+    if (way == 1) *of_b.at(i % 16, i / 16) = bf16(b[i]);  // column by column
+    else *of_b.at(i / 16, i % 16) = bf16(b[i]);
+  }
+  if (way != 2) __syncwarp();
+  Fragment x, y;
+  Sums low = {}, high = {};
+  of_a.load_a(x, 0, 16);
+  if (way == 1) of_b.load_b_of_rows(y, 0, 0);
+  else of_b.load_b(y, 0, 0);
+  multiply_add(low, x, y[0], y[1]);
+  multiply_add(high, x, y[2], y[3]);
+  const int row = int(threadIdx.x) / 4, column = int(threadIdx.x) % 4 * 2;
+  for (int i = 0; i < 4; i++) c[(row + i / 2 * 8) * 16 + column + i % 2] = low[i], c[(row + i / 2 * 8) * 16 + 8 + column + i % 2] = high[i];
+}
+/// By hand: what lane l holds of a and b is read as the PTX ISA's tables say.
+__global__ void multiply_by_the_tables(const float* a, const float* b, float* c) {
+  const int g = int(threadIdx.x) / 4, t = int(threadIdx.x) % 4;
+  Fragment x;
+  for (int i = 0; i < 4; i++) {
+    const float* const at = a + (g + (i % 2) * 8) * 16 + t * 2 + (i / 2) * 8;
+    x[i] = pack(at[0], at[1]);
+  }
+  for (int first = 0; first < 16; first += 8) {
+    Sums sums = {};
+    const auto rows = [&](int k) { return pack(b[k * 16 + first + g], b[(k + 1) * 16 + first + g]); };
+    multiply_add(sums, x, rows(2 * t), rows(2 * t + 8));
+    for (int i = 0; i < 4; i++) c[(g + i / 2 * 8) * 16 + first + t * 2 + i % 2] = sums[i];
+  }
+}
+/// Its sums, rounded, are the a of a second product with b.
+__global__ void multiply_twice(const float* a, const float* b, float* c) {
+  const int g = int(threadIdx.x) / 4, t = int(threadIdx.x) % 4;
+  const auto of = [&](const float* from, int row, int column, int down, int right) { return pack(from[row * 16 + column], from[(row + down) * 16 + column + right]); };
+  Fragment x;
+  for (int i = 0; i < 4; i++) x[i] = of(a, g + i % 2 * 8, 2 * t + i / 2 * 8, 0, 1);
+  Sums once[2] = {}, twice[2] = {};
+  for (int n = 0; n < 2; n++) multiply_add(once[n], x, of(b, 2 * t, 8 * n + g, 1, 0), of(b, 2 * t + 8, 8 * n + g, 1, 0));
+  const Fragment next = {pack(once[0][0], once[0][1]), pack(once[0][2], once[0][3]), pack(once[1][0], once[1][1]), pack(once[1][2], once[1][3])};
+  for (int n = 0; n < 2; n++) {
+    multiply_add(twice[n], next, of(b, 2 * t, 8 * n + g, 1, 0), of(b, 2 * t + 8, 8 * n + g, 1, 0));
+    for (int i = 0; i < 4; i++) c[(g + i / 2 * 8) * 16 + 8 * n + 2 * t + i % 2] = twice[n][i];
+  }
+}
+void tensor_cores_multiply() {
+  Numbers n;
+  Array<float> c{{256}};
+  n.builder.add(c);
+  // Small whole numbers: each product and each sum is exact, and each element another one.
+  n.x.fill([](int64_t i) { return double(i * 7 % 31 - 15); }), n.y.fill([](int64_t i) { return double(i * 5 % 29 - 14); });
+  const auto product = [&](int64_t i, const auto& of, int64_t j) {
+    double sum = 0;
+    for (int64_t k = 0; k < 16; k++) sum += double(of[i * 16 + k]) * double(n.y[k * 16 + j]);
+    return sum;
+  };
+  const auto expect_product = [&](const auto& of) {
+    for (int64_t i = 0; i < 256; i++) EXPECT(double(c[i]) == product(i / 16, of, i % 16));
+    c.fill([](int64_t) { return 77; });
+  };
+  for (const int way : {0, 1}) {
+    EXPECT(n.run(multiply, 1, 32, n.x.data(), n.y.data(), c.data(), way).empty());
+    expect_product(n.x);
+  }
+  EXPECT(n.run(multiply_by_the_tables, 1, 32, n.x.data(), n.y.data(), c.data()).empty());
+  expect_product(n.x);
+  REFUSED(n.run(multiply, 1, 32, n.x.data(), n.y.data(), c.data(), 2), "shared memory that another thread");
+  Array<float> once{{256}};
+  for (int64_t i = 0; i < 256; i++) once[i] = float(bf16(float(product(i / 16, n.x, i % 16))));
+  EXPECT(n.run(multiply_twice, 1, 32, n.x.data(), n.y.data(), c.data()).empty());
+  expect_product(once);
+}
+
+__global__ void some_multiply(const float* x, float* y, int from) {
+  if (int(threadIdx.x) < from) return;
+  Sums sums = {x[0], x[1], x[2], x[3]};
+  const Fragment a = {};
+  multiply_add(sums, a, 0, 0);
+  y[threadIdx.x] = sums[0];
+}
+__global__ void load_from(const bf16* global, float* y, int shift, bool is_shared) {
+  alignas(16) __shared__ bf16 tile[32 * 16];
+  for (int i = int(threadIdx.x); i < 32 * 16; i += 32) tile[i] = bf16(float(i));
+  __syncwarp();
+  Fragment x;
+  load_matrices(x, (is_shared ? tile : global) + threadIdx.x * 8 + shift);
+  y[threadIdx.x] = float(x[0]);
+}
+void tensor_cores_refuse() {
+  Numbers n;
+  EXPECT(n.run(some_multiply, 1, 32, n.x.data(), n.y.data(), 0).empty());
+  REFUSED(n.run(some_multiply, 1, 32, n.x.data(), n.y.data(), 1), "31 of 32 threads");
+  const auto* const global = reinterpret_cast<const bf16*>(n.x.data());
+  EXPECT(n.run(load_from, 1, 32, global, n.y.data(), 0, true).empty());
+  REFUSED(n.run(load_from, 1, 32, global, n.y.data(), 4, true), "no multiple of 16");
+  REFUSED(n.run(load_from, 1, 32, global, n.y.data(), 0, false), "not in shared memory");
+}
+
 int main() {
   barriers_order_shared_memory();
   races_are_refused();
@@ -199,5 +334,9 @@ int main() {
   who_waits_for_nobody_is_told();
   warps_exchange();
   every_thread_runs_once();
+  barriers_count_votes();
+  dynamic_shared_memory_is_what_a_launch_asks_for();
+  tensor_cores_multiply();
+  tensor_cores_refuse();
   return finish("cuda_emulator");
 }

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@
 namespace titan::cuda::host {
 
 Place place;
+alignas(128) char dynamic_shared_memory[MOST_SHARED_BYTES];
 
 namespace {
 
@@ -39,7 +41,7 @@ struct Fiber {
 };
 
 struct Warp {
-  uint64_t slots[2][32];  // of the exchange under way and the one before, which some lanes have not read yet
+  char slots[2][32 * MOST_EXCHANGED_BYTES];  // of the exchange under way and the one before, which some lanes have not read yet
   unsigned arrived, generation;
   const char* file;
   int line;
@@ -63,7 +65,9 @@ struct Emulator {
   const char* caller;
   int running = -1;     // which fiber, -1: none
   bool inside = false;  // of the emulator's own code, parts of which the linker may take from where accesses are reported
-  unsigned threads;
+  unsigned threads, shared_bytes;
+  std::map<const void*, int> most_shared;  // of kernels, where cudaFuncSetAttribute said so
+  bool vote = false, voted;                // of the barrier that threads are coming to, and of the last one
   uint32_t interval = 0, launch_begin, block_begin;
   uint64_t launches = 0;
   bool failed;
@@ -155,6 +159,7 @@ void go_on(Emulator& e) {
     return note(e, std::to_string(e.threads - ended) + " of " + std::to_string(e.threads) + " threads of block " + text_of(place.block) + " wait in line " + std::to_string(waiting->line) + " of " + waiting->file +
                        " and " + std::to_string(ended) + " have ended; expected: all threads get there");
   e.interval++;
+  e.voted = std::exchange(e.vote, false);
   for (unsigned t = 0; t < e.threads; t++) e.fibers[t].state = State::READY, e.fibers[t].warp_barriers = 0;
 }
 
@@ -163,6 +168,7 @@ void run_block(Emulator& e, bool backwards) {
   e.block_begin = ++e.interval;
   for (unsigned t = 0; t < e.threads; t++) prepare_fiber(e.fibers[t]);
   for (Warp& warp : e.warps) warp.arrived = 0;
+  e.vote = false;
   while (!e.failed) {
     bool all_ended = true, moved = false;
     for (unsigned i = 0; i < e.threads && !e.failed; i++) {
@@ -228,24 +234,14 @@ bool is_in_operands(Emulator& e, uintptr_t address, size_t bytes) {
   return true;
 }
 
-void access(const void* at, size_t bytes, bool writes) {
-  static Emulator& e = emulator();
-  if (e.running < 0 || e.inside) return;  // the host's part of a source, or the emulator's own code
-  const Inside inside(e);
-  const auto address = reinterpret_cast<uintptr_t>(at);
-  Fiber& fiber = e.fibers[e.running];
-  if (address - reinterpret_cast<uintptr_t>(fiber.stack) < STACK_BYTES) return;
+bool is_place(uintptr_t address) { return address - reinterpret_cast<uintptr_t>(&place) < sizeof place; }
+
+/// Of the running thread, to memory that the launch may use.
+void touch(Emulator& e, uintptr_t address, size_t bytes, bool writes, bool is_shared) {
   const char* const verb = writes ? "writes " : "reads ";
-  bool is_shared = e.last_shared.contains(address, bytes) && (address < reinterpret_cast<uintptr_t>(&place) || address >= reinterpret_cast<uintptr_t>(&place + 1)) && !is_in_operands(e, address, bytes);
-  if (!is_shared && !is_in_operands(e, address, bytes)) {
-    if (!writes && (is_in(e.parameters, address, bytes) || is_in(e.constants, address, bytes))) return;
-    if (address - reinterpret_cast<uintptr_t>(&place) < sizeof place) return;
-    is_shared = is_in_shared(e, address, bytes);
-    if (!is_shared) return fail(e, verb + std::to_string(bytes) + " bytes outside of the call's operands");
-  }
-  if (bytes > 1 && address % bytes && bytes <= 16 && (bytes & (bytes - 1)) == 0) return fail(e, verb + std::to_string(bytes) + " bytes at an address that is no multiple of that");
-  if (bytes == 1) return;
-  const Moment now{is_shared ? e.block_begin : e.launch_begin, e.block_begin, e.interval, uint16_t(e.running), fiber.warp_barriers};
+  if (const uintptr_t at = address - reinterpret_cast<uintptr_t>(dynamic_shared_memory); is_shared && at < MOST_SHARED_BYTES && at + bytes > e.shared_bytes)
+    return fail(e, verb + std::string("shared memory beyond the ") + std::to_string(e.shared_bytes) + " bytes that the launch asks for");
+  const Moment now{is_shared ? e.block_begin : e.launch_begin, e.block_begin, e.interval, uint16_t(e.running), e.fibers[e.running].warp_barriers};
   for (size_t i = 0; i < bytes; i += Shadow::GRANULE) {
     Cell& cell = e.shadow[address + i];
     if (is_shared && !writes && cell.written < e.block_begin) return fail(e, "reads shared memory that its block has not written");
@@ -253,16 +249,38 @@ void access(const void* at, size_t bytes, bool writes) {
       return fail(e, verb + std::string(is_shared ? "shared" : "global") + " memory that another thread has touched; expected: a barrier between the two, or another place");
   }
 }
+void access(const void* at, size_t bytes, bool writes) {
+  static Emulator& e = emulator();
+  if (e.running < 0 || e.inside) return;  // the host's part of a source, or the emulator's own code
+  const Inside inside(e);
+  const auto address = reinterpret_cast<uintptr_t>(at);
+  if (address - reinterpret_cast<uintptr_t>(e.fibers[e.running].stack) < STACK_BYTES) return;
+  const char* const verb = writes ? "writes " : "reads ";
+  bool is_shared = e.last_shared.contains(address, bytes) && !is_place(address) && !is_in_operands(e, address, bytes);
+  if (!is_shared && !is_in_operands(e, address, bytes)) {
+    if (!writes && (is_in(e.parameters, address, bytes) || is_in(e.constants, address, bytes))) return;
+    if (is_place(address)) return;
+    is_shared = is_in_shared(e, address, bytes);
+    if (!is_shared) return fail(e, verb + std::to_string(bytes) + " bytes outside of the call's operands");
+  }
+  if (bytes > 1 && address % bytes && bytes <= 16 && (bytes & (bytes - 1)) == 0) return fail(e, verb + std::to_string(bytes) + " bytes at an address that is no multiple of that");
+  if (bytes > 1) touch(e, address, bytes, writes, is_shared);
+}
 
 }  // namespace
 
-void launch(dim3 grid, dim3 block, const char* caller, const Call& call, const Range* parameters, int num_parameters, void (*body)(const void*), const void* context) {
+void launch(const Launch& launch, const Call& call, const Range* parameters, int num_parameters, void (*body)(const void*), const void* context) {
   Emulator& e = emulator();
   const std::lock_guard lock(e.one_launch);
+  const auto [grid, block, shared_bytes, kernel, caller] = launch;
   e.caller = caller, e.failed = false;
   e.threads = block.x * block.y * block.z;
   if (e.threads == 0 || e.threads > MOST_THREADS || e.threads % 32) return note(e, "there are " + std::to_string(e.threads) + " threads in a block; expected: a multiple of 32 up to 1024");
   if (grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) return note(e, "the grid is " + text_of(grid) + "; expected: at most (2147483647, 65535, 65535)");
+  const auto allowed = e.most_shared.find(kernel);
+  const unsigned most = allowed == e.most_shared.end() ? USUAL_SHARED_BYTES : unsigned(allowed->second);
+  if (shared_bytes > most) return note(e, "a launch asks for " + std::to_string(shared_bytes) + " bytes of dynamic shared memory; expected: at most " + std::to_string(most) + ", or cudaFuncSetAttribute before");
+  e.shared_bytes = shared_bytes;
   e.body = body, e.context = context;
   e.parameters.clear();
   for (int i = 0; i < num_parameters; i++) add_span(e.parameters, parameters[i].data, parameters[i].bytes);
@@ -289,15 +307,17 @@ std::string take_error() {
   return std::exchange(e.error, "");
 }
 
-void barrier(const char* file, int line) {
+bool barrier(bool vote, const char* file, int line) {
   Emulator& e = emulator();
   const Inside inside(e);
   Fiber& fiber = e.fibers[e.running];
   fiber.state = State::AT_BARRIER, fiber.file = file, fiber.line = line;
+  e.vote |= vote;
   leave(e);
+  return e.voted;
 }
 
-void exchange(unsigned mask, uint64_t bits, uint64_t (&all)[32], const char* file, int line) {
+void exchange(unsigned mask, const void* own, size_t bytes, void* all, const char* file, int line) {
   Emulator& e = emulator();
   const Inside inside(e);
   const unsigned t = unsigned(e.running);
@@ -306,8 +326,8 @@ void exchange(unsigned mask, uint64_t bits, uint64_t (&all)[32], const char* fil
   if (mask != ~0u) fail(e, "exchanges with some lanes of its warp; expected: a mask of all 32");
   if (warp.arrived && (warp.line != line || warp.file != file)) fail(e, "exchanges in line " + std::to_string(line) + " of " + file + " while its warp does in line " + std::to_string(warp.line));
   warp.file = file, warp.line = line;
-  uint64_t(&slots)[32] = warp.slots[warp.generation % 2];
-  slots[t % 32] = bits;
+  char(&slots)[32 * MOST_EXCHANGED_BYTES] = warp.slots[warp.generation % 2];
+  __builtin_memcpy(slots + t % 32 * bytes, own, bytes);
   warp.arrived |= 1u << t % 32;
   if (warp.arrived == ~0u) {
     warp.arrived = 0, warp.generation++;
@@ -316,16 +336,33 @@ void exchange(unsigned mask, uint64_t bits, uint64_t (&all)[32], const char* fil
     fiber.state = State::IN_EXCHANGE, fiber.file = file, fiber.line = line;
     leave(e);
   }
-  std::copy_n(slots, 32, all);
+  __builtin_memcpy(all, slots, 32 * bytes);
 }
 void warp_barrier(const char* file, int line) {
-  uint64_t all[32];
+  char all[32] = {};
   Emulator& e = emulator();
   e.fibers[e.running].warp_barriers++;
-  exchange(~0u, 0, all, file, line);
+  exchange(~0u, all, 1, all, file, line);
+}
+
+void touch_shared(const void* at, size_t bytes, size_t alignment, bool writes) {
+  Emulator& e = emulator();
+  const Inside inside(e);
+  const auto address = reinterpret_cast<uintptr_t>(at);
+  if (is_place(address) || is_in_operands(e, address, bytes) || !is_in_shared(e, address, bytes)) return fail(e, "names a place that is not in shared memory");
+  if (address % alignment) return fail(e, "names a place in shared memory that is no multiple of " + std::to_string(alignment) + " bytes");
+  touch(e, address, bytes, writes, true);
 }
 
 }  // namespace titan::cuda::host
+
+cudaError_t cudaFuncSetAttribute(const void* func, cudaFuncAttribute attr, int value) {
+  using namespace titan::cuda::host;
+  if (attr != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || unsigned(value) > MOST_SHARED_BYTES) return cudaErrorInvalidValue;
+  const std::lock_guard lock(emulator().one_launch);
+  emulator().most_shared[func] = value;
+  return cudaSuccess;
+}
 
 // What the compiler calls.
 #define EMULATOR_CALL extern "C" __attribute__((visibility("hidden"))) void

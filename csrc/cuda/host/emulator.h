@@ -7,6 +7,7 @@
 //   a race: two threads touch a place, one writes, and no barrier is between (for threads of two blocks: in one launch)
 //   a read of shared memory that the block has not written
 //   a barrier or a warp's exchange that some threads never reach, or that they reach in different places
+//   dynamic shared memory beyond what a launch asks for, and a launch that asks for more than its kernel may have
 // Races are found on granules of two bytes; single bytes are held against bounds alone. What a warp's __syncwarp orders counts as ordered in that warp.
 // Linux alone (ucontext, dl_iterate_phdr). One launch runs at a time.
 #pragma once
@@ -17,6 +18,7 @@
 #include <string>
 
 #include "../../backend.h"
+#include "api.h"
 
 #define __global__
 #define __device__
@@ -44,8 +46,20 @@ struct Range {
   size_t bytes;
 };
 
-/// Runs `body(context)` as each thread of each block. `caller` names the launch in messages.
-void launch(dim3 grid, dim3 block, const char* caller, const Call& call, const Range* parameters, int num_parameters, void (*body)(const void*), const void* context);
+/// Dynamic shared memory that any launch may ask for, and after cudaFuncSetAttribute: the least of all devices that run code for sm_80 (CUDA C++
+/// Programming Guide, Technical Specifications per Compute Capability: 8.6 and 8.9).
+constexpr unsigned USUAL_SHARED_BYTES = 48 << 10, MOST_SHARED_BYTES = 99 << 10;
+extern char dynamic_shared_memory[MOST_SHARED_BYTES];
+
+/// What a launch is besides its body. `caller` names it in messages.
+struct Launch {
+  dim3 grid, block;
+  unsigned shared_bytes;
+  const void* kernel;
+  const char* caller;
+};
+/// Runs `body(context)` as each thread of each block.
+void launch(const Launch& launch, const Call& call, const Range* parameters, int num_parameters, void (*body)(const void*), const void* context);
 
 /// Where the CUDA runtime is played too: puts a launch into a stream, and is told what was refused. Else null, and launches run at once.
 extern void (*defer)(void* stream, std::function<std::string()> launch);
@@ -53,19 +67,25 @@ extern void (*defer)(void* stream, std::function<std::string()> launch);
 /// What was refused since this was last asked, "" if nothing: the first complaint alone.
 std::string take_error();
 
-void barrier(const char* file, int line);
+/// Waits for all threads of the block. @returns whether any of them voted so.
+bool barrier(bool vote, const char* file, int line);
 void warp_barrier(const char* file, int line);
-/// Gives `bits` to the warp, and gets those of all lanes in `all`.
-void exchange(unsigned mask, uint64_t bits, uint64_t (&all)[32], const char* file, int line);
+/// Gives `own` to the warp, and gets that of all lanes, one after another.
+void exchange(unsigned mask, const void* own, size_t bytes, void* all, const char* file, int line);
+constexpr size_t MOST_EXCHANGED_BYTES = 24;
+/// An access to shared memory that the compiler does not see: refused as any other, and where the place is elsewhere or no multiple of `alignment`.
+void touch_shared(const void* at, size_t bytes, size_t alignment, bool writes);
 
 template <class T>
+void exchange(unsigned mask, const T& own, T (&all)[32], const char* file, int line) {
+  static_assert(sizeof(T) <= MOST_EXCHANGED_BYTES);
+  exchange(mask, &own, sizeof(T), all, file, line);
+}
+template <class T>
 T shuffle(unsigned mask, T value, unsigned from, const char* file, int line) {
-  static_assert(sizeof(T) <= 8);
-  uint64_t bits = 0, all[32];
-  __builtin_memcpy(&bits, &value, sizeof value);
-  exchange(mask, bits, all, file, line);
-  if (from < 32) __builtin_memcpy(&value, &all[from], sizeof value);
-  return value;
+  T all[32];
+  exchange(mask, value, all, file, line);
+  return from < 32 ? all[from] : value;
 }
 
 }  // namespace titan::cuda::host
@@ -75,7 +95,8 @@ T shuffle(unsigned mask, T value, unsigned from, const char* file, int line) {
 #define blockDim (titan::cuda::host::place.block_size)
 #define gridDim (titan::cuda::host::place.grid_size)
 
-inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { titan::cuda::host::barrier(file, line); }
+inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { titan::cuda::host::barrier(false, file, line); }
+inline int __syncthreads_or(int vote, const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return titan::cuda::host::barrier(vote != 0, file, line); }
 inline void __syncwarp(unsigned = ~0u, const char* file = __builtin_FILE(), int line = __builtin_LINE()) { titan::cuda::host::warp_barrier(file, line); }
 template <class T>
 T __shfl_sync(unsigned mask, T value, int from, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
@@ -96,7 +117,7 @@ T __shfl_down_sync(unsigned mask, T value, unsigned by, const char* file = __bui
   return titan::cuda::host::shuffle(mask, value, lane + by < 32 ? lane + by : lane, file, line);
 }
 inline unsigned __ballot_sync(unsigned mask, int vote, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-  uint64_t all[32];
+  bool all[32];
   titan::cuda::host::exchange(mask, vote != 0, all, file, line);
   unsigned votes = 0;
   for (int i = 0; i < 32; i++) votes |= unsigned(all[i]) << i;

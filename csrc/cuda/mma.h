@@ -1,0 +1,83 @@
+// Products on tensor cores by one warp: sums [16, 8] of f32 += a [16, 16] b [16, 8] of bf16, and how a and b get from shared memory into registers.
+// PTX for nvcc (sm_80 and later); in the emulator, host/mma.cpp plays the same.
+//
+// What lane `l` holds, with g = l / 4 and t = l % 4 (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type"); a register has two
+// neighbours along the summed index, the first one in its lower half:
+//   a     rows g and g + 8 (registers 0 and 1) of columns 2t and 2t + 1, then the same rows (2 and 3) of columns 2t + 8 and 2t + 9
+//   b     column g of rows 2t and 2t + 1 (register 0), and of rows 2t + 8 and 2t + 9 (1)
+//   sums  row g of columns 2t and 2t + 1 (0 and 1), and row g + 8 of the same (2 and 3)
+// So two neighbouring blocks of sums, rounded, are an a of the next product: see `pack`.
+#pragma once
+#include "launch.h"
+#ifndef __CUDACC__
+#include "host/mma.h"
+#endif
+
+namespace titan::cuda {
+
+using Sums = float[4];
+using Fragment = uint32_t[4];  // an a, or the b's of two neighbouring blocks of columns
+
+/// sums += a b. All lanes of a warp take part, and no other way leads here.
+__device__ inline void multiply_add(Sums& sums, const Fragment& a, uint32_t b0, uint32_t b1, [[maybe_unused]] const char* file = __builtin_FILE(), [[maybe_unused]] int line = __builtin_LINE()) {
+#ifdef __CUDACC__
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+  host::multiply_add(sums, a, b0, b1, file, line);
+#endif
+}
+
+/// Four matrices of 8 x 8 from shared memory: lane l names row l % 8 of matrix l / 8, whose 16 bytes begin at a multiple of 16. A lane gets, of each
+/// matrix, columns 2t and 2t + 1 of row g; `transposed`: rows 2t and 2t + 1 of column g.
+template <bool transposed = false>
+__device__ void load_matrices(Fragment& to, const bf16* row, [[maybe_unused]] const char* file = __builtin_FILE(), [[maybe_unused]] int line = __builtin_LINE()) {
+#ifdef __CUDACC__
+  const auto at = uint32_t(__cvta_generic_to_shared(row));
+  if constexpr (transposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
+#else
+  host::load_matrices(to, row, transposed, file, line);
+#endif
+}
+
+/// Two numbers, rounded, in a register.
+__device__ inline uint32_t pack(float first, float second) {
+#if defined(__CUDA_ARCH__)
+  uint32_t both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+  return both;
+#else
+  return bf16(first).bits | uint32_t{bf16(second).bits} << 16;
+#endif
+}
+
+/// Rows of bf16 in shared memory for load_matrices, of COLUMNS, a multiple of 64: their eighths of 128 bytes are exchanged from row to row, so that the
+/// 16 bytes that eight rows have in one place lie in different banks.
+template <int COLUMNS>
+struct SharedRows {
+  static_assert(COLUMNS % 64 == 0);
+  bf16* data;
+  __device__ bf16* at(int row, int column) const { return data + row * COLUMNS + ((column / 8 ^ row % 8) * 8 + column % 8); }
+
+  /// The a at [row, column], both multiples of 16 (8 would do for columns).
+  __device__ void load_a(Fragment& to, int row, int column) const {
+    const int lane = int(threadIdx.x) % 32;
+    load_matrices(to, at(row + lane % 16, column + lane / 16 * 8));
+  }
+  /// The b's of 16 columns, which are rows here from `row` on, for a summed index that is the column here, from `column` on.
+  __device__ void load_b_of_rows(Fragment& to, int row, int column) const {
+    const int lane = int(threadIdx.x) % 32;
+    load_matrices(to, at(row + lane % 8 + lane / 16 * 8, column + lane / 8 % 2 * 8));
+  }
+  /// The b's of 16 columns from `column` on, for a summed index that is the row, from `row` on.
+  __device__ void load_b(Fragment& to, int row, int column) const {
+    const int lane = int(threadIdx.x) % 32;
+    load_matrices<true>(to, at(row + lane % 16, column + lane / 16 * 8));
+  }
+};
+
+}  // namespace titan::cuda
