@@ -10,7 +10,7 @@
 namespace titan::cuda {
 namespace {
 
-constexpr uint64_t STATE_ALIGNMENT = 256;
+constexpr uint64_t STATE_ALIGNMENT = 64;
 constexpr const char* NAME_IT = "; fix: CUDA_LAUNCH_BLOCKING=1 in the environment of a new run, which is slower, and names the instruction";
 
 bool graphs_are_allowed() {
@@ -46,24 +46,22 @@ CudaProgram::~CudaProgram() {
   for (const Stream* stream : {&compute_, &copies_, &state_copies_}) (void)cudaStreamSynchronize(stream->get());
 }
 
-/// Kernels make it in memory of the host, where operands have their addresses on the GPU, and find a copy of it there.
+/// It stays in memory of the host, where kernels are launched: handles of libraries, plans, sizes of grids.
 void CudaProgram::prepare_states() {
   std::vector<uint64_t> offsets;
+  uint64_t bytes = 0;
   for (const Instruction& instruction : program_.instructions) {
-    offsets.push_back(state_bytes_);
-    if (instruction.kernel->prepare) state_bytes_ += (instruction.kernel->state_bytes(instruction.call) + STATE_ALIGNMENT - 1) / STATE_ALIGNMENT * STATE_ALIGNMENT;
+    offsets.push_back(bytes);
+    if (instruction.kernel->prepare) bytes += (instruction.kernel->state_bytes(instruction.call) + STATE_ALIGNMENT - 1) / STATE_ALIGNMENT * STATE_ALIGNMENT;
   }
-  if (!state_bytes_) return;
-  states_ = make_device_memory(state_bytes_);
-  std::vector<uint8_t> made(state_bytes_ + STATE_ALIGNMENT);
-  uint8_t* memory = made.data() + (STATE_ALIGNMENT - reinterpret_cast<uintptr_t>(made.data()) % STATE_ALIGNMENT) % STATE_ALIGNMENT;
+  states_.resize(bytes + STATE_ALIGNMENT);
+  uint8_t* memory = states_.data() + (STATE_ALIGNMENT - reinterpret_cast<uintptr_t>(states_.data()) % STATE_ALIGNMENT) % STATE_ALIGNMENT;
   for (size_t n = 0; n < offsets.size(); n++) {
     Instruction& instruction = program_.instructions[n];
     if (!instruction.kernel->prepare) continue;
     instruction.kernel->prepare(instruction.call, memory + offsets[n]);
-    instruction.call.state = static_cast<char*>(states_.get()) + offsets[n];
+    instruction.call.state = memory + offsets[n];
   }
-  TITAN_CUDA_CHECK(cudaMemcpyAsync(states_.get(), memory, state_bytes_, cudaMemcpyHostToDevice, compute_.get()));
 }
 
 /// A run's results have the same places on the GPU as in the caller's buffer. Graphs know these.

@@ -25,7 +25,7 @@ class CudaProgram : public DeviceProgram {
   void read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes) override;
   void write(uint64_t offset, const uint8_t* bytes, uint64_t num_bytes) override;
   uint8_t* memory() override { return nullptr; }
-  void describe(titan_memory& memory) const override { memory.table_bytes += state_bytes_; }
+  void describe(titan_memory& memory) const override { memory.table_bytes += states_.size(); }
 
  private:
   /// What an action's kernels are launched with, all of which a graph has in it.
@@ -66,11 +66,12 @@ class CudaProgram : public DeviceProgram {
   const CudaEngine& engine_;
   Program& program_;
   const bool graphs_allowed_;
-  DeviceMemory arena_, states_, output_;
+  DeviceMemory arena_, output_;
   PinnedMemory pinned_output_;
   Stream compute_, copies_, state_copies_;
   Lane lanes_[RING];
-  uint64_t state_bytes_ = 0, input_bytes_ = 0, output_bytes_ = 0;
+  uint64_t input_bytes_ = 0, output_bytes_ = 0;
+  std::vector<uint8_t> states_;  // what kernels prepared
   std::vector<Captured> captured_;
   std::deque<Timed> times_;
   Event origin_;  // of times
