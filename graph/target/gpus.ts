@@ -5,6 +5,8 @@
 export interface Gpu {
   /** As its maker calls it. */
   readonly title: string;
+  /** What is in the name that CUDA tells of it. */
+  readonly named: RegExp;
   /** What kernels are compiled for, to run on it. */
   readonly level: string;
   /** Bytes of its memory. */
@@ -17,28 +19,39 @@ export interface Gpu {
 
 const gpu = (
   title: string,
+  named: RegExp,
   level: string,
   gigabytes: number,
   [bf16, f32, f64]: readonly number[],
   gigabytesPerSecond: number,
 ): Gpu => ({
   title,
+  named,
   level,
   memory: gigabytes * 1e9,
   flops: { bf16: bf16 * 1e12, f32: f32 * 1e12, f64: f64 * 1e12 },
   bandwidth: gigabytesPerSecond * 1e9,
 });
 
-/** Sheets give rates of tensor cores with sparsity, which is twice what dense products reach: here are the halves. */
+/** Sheets give rates of tensor cores with sparsity, which is twice what dense products reach: here are the halves, in whole TFLOP a second,
+ * as torchtitan has them for its MFU. */
 export const gpus: Readonly<Record<string, Gpu>> = {
   // NVIDIA A100 Tensor Core GPU, data sheet of June 2021.
-  "a100-40gb": gpu("NVIDIA A100 40GB SXM", "sm_80", 40, [312, 19.5, 9.7], 1555),
-  a100: gpu("NVIDIA A100 80GB SXM", "sm_80", 80, [312, 19.5, 9.7], 2039),
-  // NVIDIA H100 Tensor Core GPU, data sheet of 2024.
-  h100: gpu("NVIDIA H100 SXM", "sm_90", 80, [989.5, 67, 34], 3350),
-  "h100-nvl": gpu("NVIDIA H100 NVL", "sm_90", 94, [835.5, 60, 30], 3900),
+  "a100-40gb": gpu("NVIDIA A100 40GB SXM", /\bA100-SXM4-40GB\b/, "sm_80", 40, [312, 19.5, 9.7], 1555),
+  a100: gpu("NVIDIA A100 80GB SXM", /\bA100\b/, "sm_80", 80, [312, 19.5, 9.7], 2039),
+  // NVIDIA H100 Tensor Core GPU, data sheets of 2022 (PCIe) and 2024.
+  "h100-nvl": gpu("NVIDIA H100 NVL", /\bH100 NVL\b/, "sm_90", 94, [835, 60, 30], 3900),
+  "h100-pcie": gpu("NVIDIA H100 PCIe", /\bH100 PCIe\b/, "sm_90", 80, [756, 51, 26], 2000),
+  h100: gpu("NVIDIA H100 SXM", /\bH100\b/, "sm_90", 80, [989, 67, 34], 3350),
   // NVIDIA H200 Tensor Core GPU, data sheet of 2024.
-  h200: gpu("NVIDIA H200 SXM", "sm_90", 141, [989.5, 67, 34], 4800),
+  h200: gpu("NVIDIA H200 SXM", /\bG?H200\b/, "sm_90", 141, [989, 67, 34], 4800),
+  // NVIDIA H20 Tensor Core GPU, specifications of 2024.
+  h20: gpu("NVIDIA H20", /\bH20\b/, "sm_90", 96, [148, 44, 1], 4000),
+  // NVIDIA Blackwell, data sheet of 2025: one of eight GPUs of an HGX B200.
+  b200: gpu("NVIDIA B200", /\bG?B200\b/, "sm_100", 180, [2250, 75, 37], 7700),
   // NVIDIA L40S, data sheet of 2023.
-  l40s: gpu("NVIDIA L40S", "sm_89", 48, [362.05, 91.6, 1.4], 864),
+  l40s: gpu("NVIDIA L40S", /\bL40S\b/, "sm_89", 48, [362, 91.6, 1.4], 864),
 };
+
+/** The GPU of a name that CUDA tells, such as `NVIDIA H100 80GB HBM3`: the first that is in it. Undefined: its peak is not known here. */
+export const gpuNamed = (name: string): Gpu | undefined => Object.values(gpus).find(({ named }) => named.test(name));
