@@ -32,6 +32,8 @@ export interface StepTime {
   readonly arithmetic: number;
   /** Those that memory limits. */
   readonly memory: number;
+  /** Both by the kernel's name, the longest first. */
+  readonly kernels: readonly (readonly [name: string, seconds: number])[];
   /** How long a rank of a pipeline waits for others. */
   readonly waiting: number;
   /** Exchanges by the axes that they go over, the longest first. `null`: no link of these axes is known. */
@@ -59,12 +61,14 @@ export interface StepTimeOptions {
 /** The time of a step. */
 export function stepTime({ speeds, sections, collectives, tokens, stretch = 1 }: StepTimeOptions): StepTime {
   let [arithmetic, memory] = [0, 0];
+  const byName = new Map<string, number>();
   for (const { runs, instructions } of sections) {
     for (const { kernel, flops, bytes } of instructions) {
       if (kernels[kernel as KernelName].collective) continue;
       const computes = flops / speeds.flops, moves = speeds.bandwidth ? bytes / speeds.bandwidth : 0;
       if (computes >= moves) arithmetic += runs * computes;
       else memory += runs * moves;
+      byName.set(kernel, (byName.get(kernel) ?? 0) + runs * Math.max(computes, moves));
     }
   }
   const byAxes = new Map<string, { axes: readonly string[]; seconds: number | null }>();
@@ -79,6 +83,7 @@ export function stepTime({ speeds, sections, collectives, tokens, stretch = 1 }:
     speeds,
     arithmetic,
     memory,
+    kernels: [...byName].toSorted(([, a], [, b]) => b - a),
     waiting,
     exchanges,
     least: Math.max(kernelTime + waiting, sending),
@@ -149,5 +154,8 @@ export function stepTimeRows(time: StepTime): readonly (readonly [string, string
 
 /** The time of a step as text. */
 export function stepTimeText(time: StepTime): string {
-  return `Time (estimated at ${speedsText(time.speeds)})\n${table(stepTimeRows(time))}`;
+  const kernels = time.kernels.map(([name, seconds]) => [name, durationText(seconds)] as const);
+  return `Time (estimated at ${speedsText(time.speeds)})\n${table(stepTimeRows(time))}\nTime of kernels\n${
+    table(kernels)
+  }`;
 }

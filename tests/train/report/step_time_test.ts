@@ -4,6 +4,7 @@ import {
   speedsText,
   stepTime,
   stepTimeRows,
+  stepTimeText,
   type TimedSection,
 } from "../../../train/report/step_time.ts";
 import { meshOf } from "../../parallel/step_graphs.ts";
@@ -35,6 +36,18 @@ Deno.test("a kernel takes as long as its arithmetic or its memory, whichever is 
     { axes: ["dp_shard"], seconds: 1 },
   ]);
   assertEquals([time.least, time.most, time.run], [12, 21, null]);
+});
+
+Deno.test("times of kernels are told by name, of all sections together, the longest first, and add up to those of arithmetic and memory", () => {
+  const update: TimedSection = {
+    runs: 1,
+    instructions: [{ kernel: "adamw", flops: 0, bytes: 30e9 }, { kernel: "rmsnorm", flops: 0, bytes: 3e9 }],
+  };
+  const time = stepTime({ speeds, sections: [...sections, update], collectives, tokens: 100 });
+  assertEquals(time.kernels, [["adamw", 10], ["rmsnorm", 7], ["gemm", 6]]);
+  assertEquals(time.arithmetic + time.memory, 23);
+  const lines = stepTimeText(time).split("\n");
+  assertEquals(lines.slice(-4), ["Time of kernels", "  adamw    10 s", "  rmsnorm   7 s", "  gemm      6 s"]);
 });
 
 Deno.test("exchanges that take longer than kernels cannot hide behind them", () => {
