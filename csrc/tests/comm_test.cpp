@@ -14,6 +14,7 @@
 #include "../comm/shared.h"
 #include "../failure.h"
 #include "../cpu/progress.h"
+#include "collective_calls.h"
 #include "test.h"
 
 using namespace titan;
@@ -52,20 +53,6 @@ struct Ranks {
     for (auto& thread : threads) thread.join();
   }
 };
-
-template <class T> std::vector<T> values(size_t n, int rank) {
-  std::vector<T> list;
-  std::mt19937 engine(static_cast<unsigned>(rank + 1));
-  std::uniform_real_distribution<double> number(-100, 100);
-  for (size_t i = 0; i < n; i++) list.push_back(T(static_cast<float>(number(engine))));
-  return list;
-}
-
-titan_comm_tensor pieces(const void* in, void* out, uint64_t outer, uint64_t chunk) { return {in, out, outer, chunk, 0, 0, 0, 0, 0, 0}; }
-
-template <class T> titan_comm_call call_of(titan_comm_kind kind, const titan_comm_tensor* tensors, uint32_t num_tensors = 1, uint32_t by = 0) {
-  return {kind, static_cast<uint32_t>(dtype_of<T>()), by, num_tensors, tensors};
-}
 
 /// What element i of a sum must be, to the bit: added in the order of the ranks, bf16 in f32 and rounded once.
 template <class T> T sum_of(const std::vector<std::vector<T>>& parts, size_t i, bool maximum) {

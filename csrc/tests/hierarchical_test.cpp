@@ -9,6 +9,7 @@
 #include "../comm/combine.h"
 #include "../comm/hierarchical.h"
 #include "../comm/messages.h"
+#include "collective_calls.h"
 #include "test.h"
 
 using namespace titan;
@@ -93,20 +94,6 @@ template <class Body> Network::Crossed at_once(const std::vector<int>& host_of, 
   for (auto& thread : threads) thread.join();
   for (const auto& [ends, box] : network.boxes) EXPECT(box.empty());
   return network.crossed;
-}
-
-template <class T> std::vector<T> values(size_t n, int rank) {
-  std::vector<T> list;
-  std::mt19937 engine(static_cast<unsigned>(rank + 1));
-  std::uniform_real_distribution<double> number(-100, 100);
-  for (size_t i = 0; i < n; i++) list.push_back(T(static_cast<float>(number(engine))));
-  return list;
-}
-
-titan_comm_tensor pieces(const void* in, void* out, uint64_t outer, uint64_t chunk) { return {in, out, outer, chunk, 0, 0, 0, 0, 0, 0}; }
-
-template <class T> titan_comm_call call_of(titan_comm_kind kind, const std::vector<titan_comm_tensor>& tensors, bool maximum = false) {
-  return {kind, static_cast<uint32_t>(dtype_of<T>()), maximum, static_cast<uint32_t>(tensors.size()), tensors.data()};
 }
 
 /// What a sum must be, to the bit: of each host first, then of the hosts, bf16 in f32 and rounded once.

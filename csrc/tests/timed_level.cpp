@@ -1,19 +1,13 @@
 // In a library for measurements: kernels as in libtitan, but each product takes at least TITAN_PRODUCT_US microseconds, of which it sleeps what it does
-// not need. So ranks that share processors keep to the times of a schedule. Products with a vocabulary take what they take: stages are alike then. The
-// linker has all that choose a level come here (--wrap).
+// not need. So ranks that share processors keep to the times of a schedule. Products with a vocabulary take what they take: stages are alike then.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <cstring>
 #include <thread>
-#include <vector>
 
-#include "../cpu/backend.h"
+#include "wrapped_level.h"
 
-using titan::Backend, titan::Call, titan::Kernel, titan::cpu::Choice;
-
-Choice chosen() __asm__("__real__ZN5titan3cpu12choose_levelEv");
-Choice timed() __asm__("__wrap__ZN5titan3cpu12choose_levelEv");
+using titan::Call, titan::cpu::Choice;
 
 namespace {
 
@@ -31,22 +25,14 @@ bool has_vocabulary(const Call& call) {
 
 }  // namespace
 
-Choice timed() {
+Choice wrapped() {
   const Choice choice = chosen();
   const char* wanted = std::getenv("TITAN_PRODUCT_US");
   if (!wanted) return choice;
   least = std::chrono::microseconds(std::atoll(wanted));
-  static std::vector<Kernel> kernels(choice.backend.kernels, choice.backend.kernels + choice.backend.num_kernels);
-  static Backend backend = choice.backend;
-  backend.kernels = kernels.data();
-  for (Kernel& kernel : kernels) {
-    if (std::strcmp(kernel.name, "gemm")) continue;
-    product = kernel.run;
-    kernel.run = [](const Call& call) {
-      const auto end = std::chrono::steady_clock::now() + least;
-      product(call);
-      if (!has_vocabulary(call)) std::this_thread::sleep_until(end);
-    };
-  }
-  return {backend, choice.forced};
+  return titan::test::with_kernel(choice, "gemm", [](const Call& call) {
+    const auto end = std::chrono::steady_clock::now() + least;
+    product(call);
+    if (!has_vocabulary(call)) std::this_thread::sleep_until(end);
+  }, product);
 }
