@@ -14,6 +14,7 @@ export const NATIVE_SOURCES: readonly string[] = [
   "csrc/cmake/check_level.cmake",
   "csrc/cmake/cuda.cmake",
   "csrc/cmake/cuda_emulated.cmake",
+  "csrc/cmake/cuda_libraries.cmake",
   "csrc/cmake/levels.cmake",
   "csrc/comm/collective.cpp",
   "csrc/comm/collective.h",

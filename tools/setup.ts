@@ -3,12 +3,14 @@
  * Once that is done a call says nothing and takes a few milliseconds. With `--again` it looks anew: it tries again to
  * install what is missing, and lets CMake decide what is out of date. With `--mpi` or `--gloo` it also installs MPI or Gloo
  * where there is none; where there is, the communication module `libtitan_mpi` or `libtitan_gloo` is built with the library.
- * With `--cuda` it also builds `libtitan_cuda`, for NVIDIA's GPUs, where it finds their toolkit; it says how to get one where not.
+ * With `--cuda` it also builds `libtitan_cuda`, for NVIDIA's GPUs, where it finds their toolkit, and fetches libraries of theirs that
+ * the system lacks; it says how to get a toolkit where there is none.
  * A rank never builds, and needs nothing of this but the library.
  * @module
  */
 import { isLaunched, LaunchError, type World, worldOf } from "../launch/world.ts";
 import { BUILD, build, currentStamp, hasModule, MODULES, stateOf, TREE } from "./build.ts";
+import { provideCudaLibraries } from "./cuda_libraries.ts";
 import { isUnwritable, keepDeno } from "./keep_deno.ts";
 import { runStep, StepError } from "./run_step.ts";
 import { type Facts, missing, nameAll, nextStep, type PackageManager, rankRefusal, type Wanted } from "./setup_plan.ts";
@@ -119,6 +121,7 @@ export async function setup({ again = false, mayInstall, anew = ANEW, ...wanted 
         break;
       case "build":
         for (const note of step.notes) console.error(note);
+        if (facts.cuda) await provideCudaLibraries(facts, wanted.cuda === true);
         await build(facts, currentStamp(facts));
         for (const name of asked) {
           if (hasModule(name)) continue;
