@@ -136,6 +136,7 @@ export const NATIVE_SOURCES: readonly string[] = [
   "csrc/cuda/ops/softmax.cu",
   "csrc/cuda/ops/sum_squares.cu",
   "csrc/cuda/ops/top_k.cu",
+  "csrc/cuda/plan.h",
   "csrc/cuda/resources.h",
   "csrc/device.cpp",
   "csrc/device.h",

@@ -11,6 +11,7 @@ namespace titan::cuda {
 namespace {
 
 constexpr uint64_t STATE_ALIGNMENT = 64;
+constexpr uintptr_t OUTPUT_ALIGNMENT = 8;  // of an action's results, in the caller's buffer
 constexpr const char* NAME_IT = "; fix: CUDA_LAUNCH_BLOCKING=1 in the environment of a new run, which is slower, and names the instruction";
 
 bool graphs_are_allowed() {
@@ -36,6 +37,7 @@ CudaProgram::CudaProgram(const CudaEngine& engine, Program& program)
   make_room_for_outputs(program_.output_bytes);
   program_.bind(static_cast<char*>(arena_.get()));
   prepare_states();
+  prepare_plans();
   captured_.reserve(MOST_GRAPHS);
   sections_.resize(program_.sections.size());
   TITAN_CUDA_CHECK(cudaStreamSynchronize(compute_.get()));
@@ -62,6 +64,13 @@ void CudaProgram::prepare_states() {
     instruction.kernel->prepare(instruction.call, memory + offsets[n]);
     instruction.call.state = memory + offsets[n];
   }
+}
+
+/// Made for each instruction with addresses that have the least alignment of all which actions may give them.
+void CudaProgram::prepare_plans() {
+  char* const slots = static_cast<char*>(arena_.get()) + program_.slots_begin();
+  for (const Section& section : program_.sections) program_.place(section, 0, static_cast<const uint8_t*>(lanes_[0].memory.get()), reinterpret_cast<uint8_t*>(OUTPUT_ALIGNMENT), slots, slots);
+  plans_ = engine_.plan(program_);
 }
 
 /// A run's results have the same places on the GPU as in the caller's buffer. Graphs know these.
@@ -169,7 +178,8 @@ void CudaProgram::launch(const titan_action& action, uint64_t* recorded) {
       instruction.call.flags = action.flags;
       instruction.call.stream = compute_.get();
       if (recorded) TITAN_CUDA_CHECK(cudaEventRecord(times_[*recorded].begin.get(), compute_.get()));
-      instruction.kernel->run(instruction.call);
+      if (const Plan* plan = plans_[n].get()) plan->run(instruction.call);
+      else instruction.kernel->run(instruction.call);
       check(cudaGetLastError(), instruction.kernel->name);
       if (recorded) TITAN_CUDA_CHECK(cudaEventRecord(times_[(*recorded)++].end.get(), compute_.get()));
       if (action.flags & FLAG_CHECK_FINITE) check_finite(program_, n, [&](const Tensor& tensor) { return fetch(tensor); });

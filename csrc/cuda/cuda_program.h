@@ -51,6 +51,7 @@ class CudaProgram : public DeviceProgram {
   };
 
   void prepare_states();
+  void prepare_plans();
   void make_room_for_outputs(uint64_t bytes);
   void run_actions(const Run& run);
   void bring_inputs(Lane& lane, const uint8_t* input, uint64_t bytes);
@@ -67,6 +68,7 @@ class CudaProgram : public DeviceProgram {
   Program& program_;
   const bool graphs_allowed_;
   DeviceMemory arena_, output_;
+  Plans plans_;
   PinnedMemory pinned_output_;
   Stream compute_, copies_, state_copies_;
   Lane lanes_[RING];

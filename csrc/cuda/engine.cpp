@@ -98,6 +98,8 @@ double CudaEngine::measure(titan_measure measure, int64_t n, int threads) {
   return 2e-9 * static_cast<double>(n * n * n) / least_seconds(find_kernel(backend, "gemm"), {operands, 3, attributes, 2, 0, threads});
 }
 
+Plans CudaEngine::plan(const Program& program) const { return Plans(program.instructions.size()); }
+
 std::unique_ptr<DeviceProgram> CudaEngine::load(Program& program, comm::World* world) {
   if (world) throw Failure(TITAN_STATUS_INVALID_PROGRAM, "the program has collectives, which GPUs have not learned yet; expected: a program of one process; fix: one process, or --device cpu");
   use();

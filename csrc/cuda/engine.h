@@ -1,6 +1,7 @@
 // The engine of GPUs, by the CUDA runtime: one arena in device memory, kernels on a stream, inputs copied ahead on another.
 #pragma once
 #include "../engine.h"
+#include "plan.h"
 #include "resources.h"
 
 namespace titan::cuda {
@@ -17,6 +18,8 @@ class CudaEngine : public Engine {
   void bind(const std::vector<Core>&) override {}
   double measure(titan_measure measure, int64_t n, int threads) override;
   std::unique_ptr<DeviceProgram> load(Program& program, comm::World* world) override;
+  /// Which of a program's calls libraries run, and how. Its operands have addresses on this GPU, or, in the caller's buffers, some of the same alignment.
+  Plans plan(const Program& program) const;
 
   int ordinal() const { return ordinal_; }
   /// Has the calling thread use this GPU.
