@@ -85,6 +85,8 @@ class SharedGroup {
   titan_comm_result post(const titan_comm_call& call, const std::vector<uint64_t>& window_bytes, const titan_comm_wait& wait, std::string* error);
   /// Waits until all have come; false where `wait` has given up.
   bool meet(const titan_comm_wait& wait);
+  /// This rank has come to a meeting at which nobody waits: `missing` then tells who has not.
+  void come() { members_[static_cast<size_t>(self_)].seat->arrived.store(++meetings_, std::memory_order_release); }
   /// A tensor of a member, counted here, as this process sees it.
   const char* in_of(size_t member, uint32_t tensor) const;
   const char* out_of(size_t member, uint32_t tensor) const;

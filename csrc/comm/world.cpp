@@ -83,55 +83,42 @@ std::atomic<bool> opened{false};
 
 }  // namespace
 
-/// How long this rank waits, for whom, and why it stopped.
-struct World::Wait {
-  World& world;
-  std::string what;
-  const uint64_t begun = now_ns(), timeout_ms;
-  uint32_t asked = 0, looked = 0;
-  int lost = -1;
-  std::string loss;  // why waiting for that rank is no use
+bool World::Wait::go_on() {
+  // Ranks of one host share its processors: who waits soon lets the others work.
+  asked++;
+  if (asked < 1000) sched_yield();
+  else std::this_thread::sleep_for(std::chrono::microseconds(50));
+  return asked % 64 || look();
+}
 
-  Wait(World& world, uint64_t timeout_ms, std::string what) : world(world), what(std::move(what)), timeout_ms(timeout_ms) {}
-  /// For a module: one that does not sleep asks all the time.
-  titan_comm_wait interface() {
-    if (world.module_->sleeps) return interface_of_sleeper();
-    return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->go_on(); }, this};
+bool World::Wait::look() {
+  looked++;
+  stop_at_exit();
+  if (now_ns() - begun > timeout_ms * 1'000'000) return false;
+  for (int rank = 0; rank < static_cast<int>(world.peers_.size()) && lost < 0; rank++) {
+    // This rank may have given up itself: its kernels run beside its collectives.
+    const Block* block = rank == world.rank() ? world.block_ : world.peers_[static_cast<size_t>(rank)].block;
+    if (!block) continue;
+    const uint32_t state = block->state.load(std::memory_order_acquire);
+    if (state == Block::gave_up) lost = rank, loss = text("gave up: ", block->reason);
+    else if (looked % 64 == 0 && kill(block->pid, 0) && errno == ESRCH) lost = rank, loss = "has ended without a word";
   }
-  /// For who asks every few milliseconds, and sleeps meanwhile.
-  titan_comm_wait interface_of_sleeper() {
-    return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->look(); }, this};
+  if (lost < 0 && (!world.sees_all_ || world.module_->watches)) {
+    char why[TITAN_COMM_TEXT];
+    lost = world.module_->given_up(why);
+    if (lost >= 0) loss = why, world.told_ = true;
   }
+  return lost < 0;
+}
 
- private:
-  bool go_on() {
-    // Ranks of one host share its processors: who waits soon lets the others work.
-    asked++;
-    if (asked < 1000) sched_yield();
-    else std::this_thread::sleep_for(std::chrono::microseconds(50));
-    return asked % 64 || look();
-  }
+titan_comm_wait World::Wait::interface() {
+  if (world.module_->sleeps) return interface_of_sleeper();
+  return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->go_on(); }, this};
+}
 
-  bool look() {
-    looked++;
-    stop_at_exit();
-    if (now_ns() - begun > timeout_ms * 1'000'000) return false;
-    for (int rank = 0; rank < static_cast<int>(world.peers_.size()) && lost < 0; rank++) {
-      // This rank may have given up itself: its kernels run beside its collectives.
-      const Block* block = rank == world.rank() ? world.block_ : world.peers_[static_cast<size_t>(rank)].block;
-      if (!block) continue;
-      const uint32_t state = block->state.load(std::memory_order_acquire);
-      if (state == Block::gave_up) lost = rank, loss = text("gave up: ", block->reason);
-      else if (looked % 64 == 0 && kill(block->pid, 0) && errno == ESRCH) lost = rank, loss = "has ended without a word";
-    }
-    if (lost < 0 && (!world.sees_all_ || world.module_->watches)) {
-      char why[TITAN_COMM_TEXT];
-      lost = world.module_->given_up(why);
-      if (lost >= 0) loss = why, world.told_ = true;
-    }
-    return lost < 0;
-  }
-};
+titan_comm_wait World::Wait::interface_of_sleeper() {
+  return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->look(); }, this};
+}
 
 std::shared_ptr<World> World::open(const std::string& name, const titan_comm_options& options) {
   const titan_comm_module* module = load_module(name);
@@ -424,8 +411,7 @@ Group* World::group_of(const std::vector<int>& ranks) {
   return &groups_.emplace(ranks, std::move(group)).first->second;
 }
 
-Loading World::load(uint64_t arena_bytes, const std::vector<Collective>& collectives) {
-  Loading loading;
+std::vector<Group*> World::groups_of(const std::vector<Collective>& collectives) {
   for (const Collective& collective : collectives) {
     const bool all = std::all_of(collective.ranks.begin(), collective.ranks.end(), [&](int r) { return r < size(); });
     if (!all || !has(collective.ranks, rank()))
@@ -434,6 +420,14 @@ Loading World::load(uint64_t arena_bytes, const std::vector<Collective>& collect
       throw Failure(TITAN_STATUS_INVALID_PROGRAM, text("an exchange over ", list(collective.ranks), " is that of member ", collective.member, "; expected: of rank ", rank(), ", which loads it"));
   }
   agree_on_groups(collectives);
+  std::vector<Group*> groups;
+  for (const Collective& collective : collectives) groups.push_back(group_of(collective.ranks));
+  return groups;
+}
+
+Loading World::load(uint64_t arena_bytes, const std::vector<Collective>& collectives) {
+  Loading loading;
+  loading.groups = groups_of(collectives);
   if (shares_) {
     struct Answer { int32_t mapped; char why[256]; } own = {};
     std::vector<Answer> answers(static_cast<size_t>(size()));
@@ -450,7 +444,6 @@ Loading World::load(uint64_t arena_bytes, const std::vector<Collective>& collect
       }
     loading.memory = windows_[static_cast<size_t>(loading.number)]->data();
   }
-  for (const Collective& collective : collectives) loading.groups.push_back(group_of(collective.ranks));
   return loading;
 }
 
@@ -463,13 +456,23 @@ void World::release(int number) {
     if (n < peer.mappings.size()) peer.mappings[n].reset();
 }
 
-void World::run(const Collective& collective, Group& group, const std::string& scope, bool starting) {
-  check_works();
-  const uint64_t number = block_->num_records.load(std::memory_order_relaxed), begun = now_ns(), kept = options_.num_records;
-  Record unkept, &record = kept ? block_->record(number, kept) : unkept;
-  record = {number, begun, 0, collective.bytes, collective.call.kind, collective.call.dtype, collective.call.num_tensors, static_cast<uint32_t>(group.ranks.size()), {}};
+std::string World::text_of(const Collective& collective, const Group& group, const std::string& scope, uint64_t number) {
+  return text(COLLECTIVES[collective.call.kind].name, " ", number, " over ", list(group.ranks), " in ", scope.empty() ? "the graph" : scope);
+}
+
+Record& World::begin(const Collective& collective, const Group& group, const std::string& scope) {
+  const uint64_t number = block_->num_records.load(std::memory_order_relaxed), kept = options_.num_records;
+  Record& record = kept ? block_->record(number, kept) : unkept_;
+  record = {number, now_ns(), 0, collective.bytes, collective.call.kind, collective.call.dtype, collective.call.num_tensors, static_cast<uint32_t>(group.ranks.size()), {}};
   copy_text(record.scope, scope);
   block_->num_records.store(number + 1, std::memory_order_release);
+  return record;
+}
+
+void World::run(const Collective& collective, Group& group, const std::string& scope, bool starting) {
+  check_works();
+  Record& record = begin(collective, group, scope);
+  const uint64_t begun = record.begin_ns;
   titan_comm_call call = collective.call;
   call.tensors = collective.tensors.data();
   Wait wait(*this, starting ? options_.start_timeout_ms : options_.timeout_ms, {});
@@ -494,7 +497,7 @@ void World::run(const Collective& collective, Group& group, const std::string& s
     std::vector<int> missing;
     if (group.shared || levels)
       for (const int member : group.shared ? group.shared->missing() : levels->missing()) missing.push_back(group.ranks[static_cast<size_t>(member)]);
-    wait.what = text(COLLECTIVES[collective.call.kind].name, " ", number, " over ", list(group.ranks), " in ", scope.empty() ? "the graph" : scope);
+    wait.what = text_of(collective, group, scope, record.number);
     // Of whom it says what they last did: who is not there, else all.
     fail(result, wait, error, missing.empty() && result == TITAN_COMM_FAILED ? group.ranks : missing);
   }
@@ -524,6 +527,10 @@ void World::fail(titan_comm_result result, const Wait& wait, const std::string& 
 
 void World::check_works() const {
   if (!broken_.empty()) refuse(broken_);
+  check_goes_on();
+}
+
+void World::check_goes_on() const {
   if (block_ && block_->state.load() == Block::gave_up) refuse(text("this rank gave up before: ", block_->reason));
 }
 

@@ -7,11 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "../clock.h"
 #include "../executor.h"
 #include "../failure.h"
 #include "collective.h"
 #include "hierarchical.h"
 #include "module.h"
+#include "ranks.h"
 #include "shared.h"
 
 namespace titan {
@@ -49,14 +51,14 @@ struct Group {
   std::unique_ptr<Hierarchical> levels; // where those of a host do, and there are several hosts
 };
 
-class World {
+class World : public Ranks {
  public:
   /// Opens the module and joins the others. One world for each process.
   static std::shared_ptr<World> open(const std::string& module, const titan_comm_options& options);
   ~World();
 
-  int rank() const { return place_.rank; }
-  int size() const { return place_.size; }
+  int rank() const override { return place_.rank; }
+  int size() const override { return place_.size; }
   void describe(titan_comm_info& info) const;
   /// Binds a device's threads to this rank's share of the processors of its host, if there are enough, and finds out with how many others it
   /// has each limit of memory together.
@@ -66,9 +68,14 @@ class World {
   /// The last collectives of all ranks of this host, for people.
   std::string record() const;
   /// Every rank's bytes, one after another.
-  void gather(const void* mine, void* all, uint64_t bytes);
+  void gather(const void* mine, void* all, uint64_t bytes) override;
   void leave();
   void abort(int32_t exit_code) { module_->abort(exit_code); }
+  std::vector<Group*> agree(const std::vector<Collective>& collectives) override;
+  void launched(Launched& launched) override;
+  void ended(const Launched& launched) override;
+  void check(const Launched& launched, uint64_t since_ns, bool starting, const std::string& error) override;
+  void check(const char* what, uint64_t since_ns) override;
   /// The thread on which all below are called.
   Executor& executor() { return executor_; }
 
@@ -79,7 +86,7 @@ class World {
   void run(const Collective& collective, Group& group, const std::string& scope, bool starting);
 
   /// This rank does not go on, as the others see who see its memory. From any thread.
-  void give_up(const char* why) noexcept;
+  void give_up(const char* why) noexcept override;
   /// Tells the same, if it has given up, those who do not see its memory. From any thread but the world's own.
   void tell();
   /// Is memory of programs to stay until the process ends? Messages may be on their way that nobody waits for.
@@ -91,7 +98,26 @@ class World {
     std::vector<std::unique_ptr<Mapping>> mappings;
     std::vector<char*> windows;  // the blocks are window 0
   };
-  struct Wait;
+
+  /// How long this rank waits, for whom, and why it stopped.
+  struct Wait {
+    World& world;
+    std::string what;
+    const uint64_t begun, timeout_ms;
+    uint32_t asked = 0, looked;
+    int lost = -1;
+    std::string loss;  // why waiting for that rank is no use
+
+    /// `looked`: how often before, where each look is a Wait of its own.
+    Wait(World& world, uint64_t timeout_ms, std::string what, uint64_t begun = now_ns(), uint32_t looked = 0)
+        : world(world), what(std::move(what)), begun(begun), timeout_ms(timeout_ms), looked(looked) {}
+    /// For a module: one that does not sleep asks all the time.
+    titan_comm_wait interface();
+    /// For who asks every few milliseconds, and sleeps meanwhile.
+    titan_comm_wait interface_of_sleeper();
+    bool go_on();
+    bool look();
+  };
 
   struct Traffic {
     std::atomic<uint64_t> collectives, tensors;
@@ -105,11 +131,16 @@ class World {
   int add_window(uint64_t bytes, bool* mapped, std::string* why);
   Group* group_of(const std::vector<int>& ranks);
   void agree_on_groups(const std::vector<Collective>& collectives);
+  std::vector<Group*> groups_of(const std::vector<Collective>& collectives);
+  static std::string text_of(const Collective& collective, const Group& group, const std::string& scope, uint64_t number);
+  Record& begin(const Collective& collective, const Group& group, const std::string& scope);
   /// `all` has room for every rank of the world.
   void gather_all(const void* mine, void* all, uint64_t bytes, const char* what);
   [[noreturn]] void fail(titan_comm_result result, const Wait& wait, const std::string& error, const std::vector<int>& missing);
   std::string last_of(int rank) const;
+  void check(Wait wait, const Group* group, const std::string& error);
   void check_works() const;
+  void check_goes_on() const;
   void tell_now();
 
   const titan_comm_module* const module_;
@@ -128,6 +159,8 @@ class World {
   std::vector<uint64_t> window_bytes_;
   std::vector<Seat> own_block_;  // where memory is not shared: room for a block
   Block* block_ = nullptr;
+  Record unkept_ = {};  // where no records are kept
+  uint32_t checks_ = 0;
   std::map<std::vector<int>, Group> groups_;
   Traffic traffic_[NUM_COLLECTIVES] = {};
 };

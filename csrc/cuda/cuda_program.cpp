@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "../clock.h"
 #include "../finite.h"
@@ -12,7 +13,6 @@ namespace {
 
 constexpr uint64_t STATE_ALIGNMENT = 64;
 constexpr uintptr_t OUTPUT_ALIGNMENT = 8;  // of an action's results, in the caller's buffer
-constexpr const char* NAME_IT = "; fix: CUDA_LAUNCH_BLOCKING=1 in the environment of a new run, which is slower, and names the instruction";
 
 bool graphs_are_allowed() {
   const char* wanted = std::getenv("TITAN_CUDA_GRAPHS");
@@ -23,8 +23,13 @@ bool graphs_are_allowed() {
 
 }  // namespace
 
-CudaProgram::CudaProgram(const CudaEngine& engine, Program& program)
-    : engine_(engine), program_(program), graphs_allowed_(graphs_are_allowed()), compute_(make_stream()), copies_(make_stream()), state_copies_(make_stream()) {
+CudaProgram::CudaProgram(const CudaEngine& engine, Program& program, comm::Ranks* ranks)
+    : engine_(engine), program_(program), graphs_allowed_(graphs_are_allowed()), compute_(make_stream()), copies_(make_stream()), state_copies_(make_stream()), waits_(program), done_(make_event()) {
+  if (ranks) {
+    collectives_ = std::make_unique<CollectiveLauncher>(*ranks, program, engine.backend.num_kernels);
+    comm_ = make_stream();
+    fork_ = make_event(), join_ = make_event();
+  }
   for (const Section& section : program_.sections) input_bytes_ = std::max(input_bytes_, section.input_bytes);
   const uint64_t needed = program_.arena_bytes + RING * input_bytes_ + program_.output_bytes, available = engine.memory({}).available;
   if (needed > available)
@@ -38,6 +43,7 @@ CudaProgram::CudaProgram(const CudaEngine& engine, Program& program)
   program_.bind(static_cast<char*>(arena_.get()));
   prepare_states();
   prepare_plans();
+  if (collectives_) collectives_->open(static_cast<char*>(arena_.get()));
   captured_.reserve(MOST_GRAPHS);
   sections_.resize(program_.sections.size());
   TITAN_CUDA_CHECK(cudaStreamSynchronize(compute_.get()));
@@ -45,7 +51,8 @@ CudaProgram::CudaProgram(const CudaEngine& engine, Program& program)
 
 CudaProgram::~CudaProgram() {
   (void)cudaSetDevice(engine_.ordinal());
-  for (const Stream* stream : {&compute_, &copies_, &state_copies_}) (void)cudaStreamSynchronize(stream->get());
+  for (const Stream* stream : {&compute_, &comm_, &copies_, &state_copies_})
+    if (*stream) (void)cudaStreamSynchronize(stream->get());
 }
 
 /// It stays in memory of the host, where kernels are launched: handles of libraries, plans, sizes of grids.
@@ -90,14 +97,13 @@ const std::vector<Range>& CudaProgram::writes_of(const Run& run) {
   if (known != writes_.end()) return known->ranges;
   std::vector<Range> all;
   for (size_t i = 0; i < sections_.size(); i++)
-    if (sections_[i]) all.insert(all.end(), program_.sections[i].writes[0].begin(), program_.sections[i].writes[0].end());
+    for (const auto& writes : program_.sections[i].writes)
+      if (sections_[i]) all.insert(all.end(), writes.begin(), writes.end());
   writes_.push_back({sections_, join_ranges(std::move(all))});
   return writes_.back().ranges;
 }
 
 void CudaProgram::run(const Run& run) {
-  engine_.use();
-  make_room_for_outputs(run.host.output_bytes);
   struct Inside {
     Access& access;
     ~Inside() { access.end(0); }
@@ -105,16 +111,23 @@ void CudaProgram::run(const Run& run) {
   run.access.begin(0, writes_of(run));
   const Inside inside{run.access};
   try {
+    engine_.use();
+    make_room_for_outputs(run.host.output_bytes);
     run_actions(run);
   } catch (...) {
     const Failure failure = Failure::caught();
-    for (const Stream* stream : {&copies_, &compute_}) (void)cudaStreamSynchronize(stream->get());  // the caller's buffers, and what the run writes, are in use until then
+    if (collectives_) collectives_->abort(failure.what());  // else the others would wait for this rank, and its streams for them
+    for (const Stream* stream : {&copies_, &comm_, &compute_})
+      if (*stream) (void)cudaStreamSynchronize(stream->get());  // the caller's buffers, and what the run writes, are in use until then
     throw failure;
   }
 }
 
 void CudaProgram::run_actions(const Run& run) {
   const auto [input, input_bytes, output, output_bytes] = run.host;
+  waits_.barrier();  // the run before has ended
+  comm_is_busy_ = comm_is_behind_ = false;
+  if (collectives_) collectives_->begin_run();
   if (output_bytes) {
     // What no kernel writes stays as it is.
     std::copy_n(output, output_bytes, static_cast<uint8_t*>(pinned_output_.get()));
@@ -138,16 +151,34 @@ void CudaProgram::run_actions(const Run& run) {
     }
   }
   if (output_bytes) TITAN_CUDA_CHECK(cudaMemcpyAsync(pinned_output_.get(), output_.get(), output_bytes, cudaMemcpyDeviceToHost, compute_.get()));
-  check(cudaStreamSynchronize(compute_.get()), "the kernels of a run", NAME_IT);
+  join_collectives();
+  TITAN_CUDA_CHECK(cudaEventRecord(done_.get(), compute_.get()));
+  wait_for(done_);
+  if (collectives_) collectives_->end_run();
   if (output_bytes) std::copy_n(static_cast<const uint8_t*>(pinned_output_.get()), output_bytes, output);
   if (run.records) fetch_records(run, begun_ns);
   for (Lane& lane : lanes_) lane.in_use = false;
 }
 
+void CudaProgram::wait_for(const Event& event) {
+  if (collectives_) collectives_->wait_for(event);
+  else check(cudaEventSynchronize(event.get()), "the kernels of a run", NAME_IT);
+}
+
+void CudaProgram::follow(const Stream& stream, const Stream& other, const Event& event) {
+  TITAN_CUDA_CHECK(cudaEventRecord(event.get(), other.get()));
+  TITAN_CUDA_CHECK(cudaStreamWaitEvent(stream.get(), event.get(), 0));
+}
+
+/// Kernels from now on come behind all collectives that were launched by themselves.
+void CudaProgram::join_collectives() {
+  if (std::exchange(comm_is_busy_, false)) follow(compute_, comm_, join_);
+}
+
 /// The host waits until the lane's last inputs have left its pinned memory, the GPU until kernels have read them.
 void CudaProgram::bring_inputs(Lane& lane, const uint8_t* input, uint64_t bytes) {
   if (lane.in_use) {
-    TITAN_CUDA_CHECK(cudaEventSynchronize(lane.arrived.get()));
+    wait_for(lane.arrived);
     TITAN_CUDA_CHECK(cudaStreamWaitEvent(copies_.get(), lane.used.get(), 0));
   }
   std::copy_n(input, bytes, static_cast<uint8_t*>(lane.pinned.get()));
@@ -162,27 +193,50 @@ void CudaProgram::run_action(const titan_action& action, int ring, const Run& ru
   Lane& lane = lanes_[ring];
   if (section.input_bytes) bring_inputs(lane, run.host.input + action.input_base, section.input_bytes);
   char* const slots = static_cast<char*>(arena_.get()) + program_.slots_begin();
-  program_.place(section, 0, static_cast<const uint8_t*>(lane.memory.get()), static_cast<uint8_t*>(output_.get()) + action.output_base, slots + action.slot * program_.slot_bytes,
-                 slots + action.source * program_.slot_bytes);
-  if (recorded || action.flags & FLAG_CHECK_FINITE || !graphs_allowed_) launch(action, recorded);
+  for (uint32_t stream = 0; stream < NUM_STREAMS; stream++)
+    program_.place(section, stream, static_cast<const uint8_t*>(lane.memory.get()), static_cast<uint8_t*>(output_.get()) + action.output_base, slots + action.slot * program_.slot_bytes,
+                   slots + action.source * program_.slot_bytes);
+  if (recorded || !may_be_graph(action)) launch(action, recorded);
   else launch_graph(action, {action.section, action.flags, action.slot, action.source, ring, action.output_base});
   if (section.input_bytes) TITAN_CUDA_CHECK(cudaEventRecord(lane.used.get(), compute_.get()));
 }
 
-void CudaProgram::launch(const titan_action& action, uint64_t* recorded) {
+bool CudaProgram::may_be_graph(const titan_action& action) const {
+  const Section& section = program_.sections[action.section];
+  return graphs_allowed_ && !(action.flags & FLAG_CHECK_FINITE) && section.num_on[0] && (!section.num_on[1] || program_.slots == 1);
+}
+
+void CudaProgram::launch(const titan_action& action, uint64_t* recorded, bool captured) {
   const Section& section = program_.sections[action.section];
   uint64_t n = section.first_instruction;
   try {
+    if (section.num_on[1] && !captured) {
+      if (std::exchange(comm_is_behind_, false)) follow(comm_, compute_, fork_);
+      comm_is_busy_ = true;
+    }
     for (; n < section.first_instruction + section.num_instructions; n++) {
       Instruction& instruction = program_.instructions[n];
+      const cudaStream_t stream = (instruction.stream ? comm_ : compute_).get();
       instruction.call.flags = action.flags;
-      instruction.call.stream = compute_.get();
-      if (recorded) TITAN_CUDA_CHECK(cudaEventRecord(times_[*recorded].begin.get(), compute_.get()));
-      if (const Plan* plan = plans_[n].get()) plan->run(instruction.call);
-      else instruction.kernel->run(instruction.call);
-      check(cudaGetLastError(), instruction.kernel->name);
-      if (recorded) TITAN_CUDA_CHECK(cudaEventRecord(times_[(*recorded)++].end.get(), compute_.get()));
-      if (action.flags & FLAG_CHECK_FINITE) check_finite(program_, n, [&](const Tensor& tensor) { return fetch(tensor); });
+      instruction.call.stream = stream;
+      waits_.wait(instruction, action, stream, captured ? StreamWaits::own : StreamWaits::all);
+      if (recorded) TITAN_CUDA_CHECK(cudaEventRecord(times_[*recorded].begin.get(), stream));
+      if (instruction.stream) {
+        collectives_->launch(instruction, action, stream);
+      } else {
+        if (const Plan* plan = plans_[n].get()) plan->run(instruction.call);
+        else instruction.kernel->run(instruction.call);
+        check(cudaGetLastError(), instruction.kernel->name);
+      }
+      if (recorded) TITAN_CUDA_CHECK(cudaEventRecord(times_[(*recorded)++].end.get(), stream));
+      if (!captured && instruction.stream) collectives_->note(action, n, 1, stream);
+      waits_.record(n, action, stream);
+      if (!(action.flags & FLAG_CHECK_FINITE)) continue;
+      if (collectives_) {
+        TITAN_CUDA_CHECK(cudaEventRecord(done_.get(), stream));
+        wait_for(done_);
+      }
+      check_finite(program_, n, [&](const Tensor& tensor) { return fetch(tensor, stream); });
     }
   } catch (...) {
     throw program_.caught(action.section, n);
@@ -196,19 +250,39 @@ void CudaProgram::launch_graph(const titan_action& action, const Key& key) {
     if (captured_.size() < MOST_GRAPHS) captured_.push_back({key, {}});
     return;
   }
-  if (!known->graph) {
-    Graph graph;
-    TITAN_CUDA_CHECK(cudaStreamBeginCapture(compute_.get(), cudaStreamCaptureModeThreadLocal));
-    try {
-      launch(action);
-    } catch (...) {
-      (void)cudaStreamEndCapture(compute_.get(), graph.slot());
-      throw;
-    }
-    TITAN_CUDA_CHECK(cudaStreamEndCapture(compute_.get(), graph.slot()));
-    TITAN_CUDA_CHECK(cudaGraphInstantiate(known->graph.slot(), graph.get(), 0));
+  const Section& section = program_.sections[action.section];
+  const uint64_t first = section.first_instruction, count = section.num_instructions;
+  if (section.num_on[1]) {
+    join_collectives();  // also that these have one order on all ranks
+    waits_.barrier();
+  } else {
+    for (uint64_t n = first; n < first + count; n++) waits_.wait(program_.instructions[n], action, compute_.get(), StreamWaits::earlier);
   }
+  if (!known->graph) capture(action, known->graph);
   TITAN_CUDA_CHECK(cudaGraphLaunch(known->graph.get(), compute_.get()));
+  if (section.num_on[1]) {
+    collectives_->note(action, first, count, compute_.get());
+    waits_.barrier();
+    comm_is_behind_ = true;
+  } else {
+    for (uint64_t n = first; n < first + count; n++) waits_.record(n, action, compute_.get());
+  }
+}
+
+void CudaProgram::capture(const titan_action& action, GraphExec& exec) {
+  const bool forks = program_.sections[action.section].num_on[1];
+  Graph graph;
+  TITAN_CUDA_CHECK(cudaStreamBeginCapture(compute_.get(), cudaStreamCaptureModeThreadLocal));
+  try {
+    if (forks) follow(comm_, compute_, fork_);
+    launch(action, nullptr, true);
+    if (forks) follow(compute_, comm_, join_);
+  } catch (...) {
+    (void)cudaStreamEndCapture(compute_.get(), graph.slot());
+    throw;
+  }
+  TITAN_CUDA_CHECK(cudaStreamEndCapture(compute_.get(), graph.slot()));
+  TITAN_CUDA_CHECK(cudaGraphInstantiate(exec.slot(), graph.get(), 0));
 }
 
 void CudaProgram::fetch_records(const Run& run, uint64_t begun_ns) {
@@ -221,12 +295,12 @@ void CudaProgram::fetch_records(const Run& run, uint64_t begun_ns) {
   for (uint64_t i = 0; i < run.num_actions; i++) {
     const Section& section = program_.sections[run.actions[i].section];
     for (uint64_t n = section.first_instruction; n < section.first_instruction + section.num_instructions; n++, k++)
-      run.records[k] = {when(times_[k].begin), when(times_[k].end), n, static_cast<uint32_t>(i), 0};
+      run.records[k] = {when(times_[k].begin), when(times_[k].end), n, static_cast<uint32_t>(i), program_.instructions[n].stream};
   }
 }
 
 /// What a tensor's elements lie in, in memory of the host.
-void* CudaProgram::fetch(const Tensor& tensor) {
+void* CudaProgram::fetch(const Tensor& tensor, cudaStream_t stream) {
   uint64_t reach = 1;
   for (int d = 0; d < tensor.rank; d++) {
     if (!tensor.dims[d]) return fetched_.data();
@@ -234,7 +308,7 @@ void* CudaProgram::fetch(const Tensor& tensor) {
   }
   const uint64_t bytes = reach * size_of(tensor.dtype);
   if (fetched_.size() < bytes) fetched_.resize(bytes);
-  TITAN_CUDA_CHECK(cudaMemcpyAsync(fetched_.data(), tensor.data, bytes, cudaMemcpyDeviceToHost, compute_.get()));  // into memory that is not pinned: it returns when they are there
+  TITAN_CUDA_CHECK(cudaMemcpyAsync(fetched_.data(), tensor.data, bytes, cudaMemcpyDeviceToHost, stream));  // into memory that is not pinned: it returns when they are there
   return fetched_.data();
 }
 

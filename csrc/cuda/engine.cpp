@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "../comm/world.h"
 #include "cuda_program.h"
 
 namespace titan::cuda {
@@ -101,9 +102,8 @@ double CudaEngine::measure(titan_measure measure, int64_t n, int threads) {
 Plans CudaEngine::plan(const Program& program) const { return Plans(program.instructions.size()); }
 
 std::unique_ptr<DeviceProgram> CudaEngine::load(Program& program, comm::World* world) {
-  if (world) throw Failure(TITAN_STATUS_INVALID_PROGRAM, "the program has collectives, which GPUs have not learned yet; expected: a program of one process; fix: one process, or --device cpu");
   use();
-  return std::make_unique<CudaProgram>(*this, program);
+  return std::make_unique<CudaProgram>(*this, program, world);
 }
 
 }  // namespace titan::cuda

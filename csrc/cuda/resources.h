@@ -8,6 +8,9 @@
 
 namespace titan::cuda {
 
+/// Behind a fault of a kernel, which is told later.
+constexpr const char* NAME_IT = "; fix: CUDA_LAUNCH_BLOCKING=1 in the environment of a new run, which is slower, and names the instruction";
+
 /// Throws unless a call of the runtime went well. `fix` stands behind it: "; fix: ...".
 inline void check(cudaError_t error, const char* what, const char* fix = "") {
   if (error == cudaSuccess) return;

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "../../failure.h"
@@ -94,17 +95,30 @@ void run_work(const Work& work) {
 
 }  // namespace
 
-void go_on_until(const std::function<bool()>& done) {
+bool go_on(bool* awaits_others) {
   auto& r = runtime();
+  std::vector<CUstream_st*> ready;
+  for (CUstream_st* stream : r.streams) {
+    if (!stream || stream->queue.empty()) continue;
+    const Work& front = stream->queue.front();
+    if (front.waits && !front.waits->done) continue;
+    if (!front.ready || front.ready()) ready.push_back(stream);
+    else *awaits_others = true;
+  }
+  if (ready.empty()) return false;
+  CUstream_st& stream = *ready[r.random() % ready.size()];
+  const Work work = std::move(stream.queue.front());
+  stream.queue.pop_front();
+  run_work(work);
+  return true;
+}
+
+void go_on_until(const std::function<bool()>& done) {
   while (!done()) {
-    std::vector<CUstream_st*> ready;
-    for (CUstream_st* stream : r.streams)
-      if (stream && !stream->queue.empty() && (!stream->queue.front().waits || stream->queue.front().waits->done)) ready.push_back(stream);
-    if (ready.empty()) return complain("what the host waits for never comes");
-    CUstream_st& stream = *ready[r.random() % ready.size()];
-    const Work work = std::move(stream.queue.front());
-    stream.queue.pop_front();
-    run_work(work);
+    bool awaits_others = false;
+    if (go_on(&awaits_others)) continue;
+    if (!awaits_others) return complain("what the host waits for never comes");
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
   }
 }
 void finish(CUstream_st& stream) {
@@ -125,6 +139,18 @@ bool is_awaited(const Touch& touch) {
 
 cudaError_t fault() { return runtime().played.problem.empty() ? cudaSuccess : cudaErrorLaunchFailure; }
 
+CUstream_st* make_stream() {
+  auto& streams = runtime().streams;
+  streams.push_back(new CUstream_st{static_cast<int>(streams.size()) + 1, {}, {}});
+  return streams.back();
+}
+
+void destroy(CUstream_st* stream) {
+  finish(*stream);
+  runtime().streams[static_cast<size_t>(stream->number) - 1] = nullptr;
+  delete stream;
+}
+
 cudaError_t put(CUstream_st* stream, Work work) {
   if (!stream) return cudaErrorInvalidResourceHandle;
   auto& clock = stream->clock;
@@ -134,6 +160,8 @@ cudaError_t put(CUstream_st* stream, Work work) {
   if (work.waits) join(clock, work.waits->clock);
   if (work.records) work.records->clock = clock, work.records->capture = stream->capture;
   if (stream->capture) {
+    const auto& streams = stream->capture->streams;
+    work.branch = static_cast<size_t>(std::find(streams.begin(), streams.end(), stream) - streams.begin());
     stream->capture->works.push_back(std::move(work));
     return cudaSuccess;
   }

@@ -29,6 +29,7 @@ struct Record {
   double milliseconds = 0;
   Clock clock;
   CUgraph_st* capture = nullptr;
+  bool asked = false, forgotten = false;  // by cudaEventQuery, the first of which is a wait of the host
 };
 
 struct Work {
@@ -36,6 +37,8 @@ struct Work {
   std::function<std::string()> run;
   std::vector<Touch> touches;
   std::shared_ptr<Record> waits, records;
+  size_t branch = 0;                       // in a graph: the number of its stream
+  std::function<bool()> ready = nullptr;  // what waits for other processes asks whether they have come; else it can run as soon as it is at the front
 };
 
 struct Allocation {
@@ -72,6 +75,7 @@ struct CUgraph_st {
 };
 struct CUgraphExec_st {
   std::vector<titan::cuda::host::Work> works;
+  std::vector<CUstream_st*> branches;  // streams of its own, for what was captured on others than the first
 };
 
 namespace titan::cuda::host {
@@ -105,9 +109,13 @@ struct Entered {
 void complain(const std::string& what);
 /// The allocation that holds these bytes, or null.
 Allocation* find(uintptr_t begin, uintptr_t end);
+CUstream_st* make_stream();
+void destroy(CUstream_st* stream);
 /// Puts work into a stream, or into the graph that it is captured into.
 cudaError_t put(CUstream_st* stream, Work work);
-/// Has streams go on, drawn by lot, until something has happened.
+/// Has a stream go on by one work, drawn by lot among those that can. False where none can; `awaits_others`: some wait for other processes.
+bool go_on(bool* awaits_others);
+/// Has streams go on until something has happened.
 void go_on_until(const std::function<bool()>& done);
 void finish(CUstream_st& stream);
 /// Does work that has not run yet touch this?

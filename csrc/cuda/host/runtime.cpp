@@ -114,19 +114,15 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   const Entered entered(__func__);
   if (entered.fails) return cudaErrorUnknown;
-  auto& r = runtime();
-  r.streams.push_back(new CUstream_st{static_cast<int>(r.streams.size()) + 1, {}, {}});
-  r.live_streams++;
-  *stream = r.streams.back();
+  runtime().live_streams++;
+  *stream = make_stream();
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   const Entered entered(__func__);
-  finish(*stream);
-  runtime().streams[static_cast<size_t>(stream->number) - 1] = nullptr;
+  destroy(stream);
   runtime().live_streams--;
-  delete stream;
   return fail_if(entered.fails, cudaSuccess);
 }
 
@@ -212,6 +208,23 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return fault();
 }
 
+/// Streams go on meanwhile, by some works or none.
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const Entered entered(__func__);
+  if (entered.fails) return cudaErrorUnknown;
+  if (refused_by_capture()) return cudaErrorStreamCaptureUnsupported;
+  if (!event->record) return cudaSuccess;
+  Record& record = *event->record;
+  if (!std::exchange(record.asked, true)) record.forgotten = runtime().played.host_waits++ == runtime().play.forgets_host_wait;
+  if (record.forgotten) return cudaSuccess;
+  bool awaits_others = false, goes_on = true;
+  for (uint64_t works = runtime().random() % 8; works && goes_on && !record.done; works--) goes_on = go_on(&awaits_others);
+  if (!goes_on && !awaits_others && !record.done) complain("what the host waits for never comes");
+  if (const cudaError_t error = fault(); error != cudaSuccess || !record.done) return error != cudaSuccess ? error : cudaErrorNotReady;
+  join(runtime().host, record.clock);
+  return cudaSuccess;
+}
+
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   const Entered entered(__func__);
   if (!start->timed || !end->timed || !start->record || !end->record) return cudaErrorInvalidResourceHandle;
@@ -223,18 +236,24 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
   const Entered entered(__func__);
   if (entered.fails) return cudaErrorUnknown;
-  *exec = new CUgraphExec_st{graph->works};
+  *exec = new CUgraphExec_st{graph->works, {}};
+  for (size_t i = 1; i < graph->streams.size(); i++) (*exec)->branches.push_back(make_stream());
   runtime().graphs++;
   return cudaSuccess;
 }
 
-/// Its works run one behind the other, each held against memory as by itself.
+/// Its works run in their order where one stream had them or an event orders them, each held against memory as by itself.
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const Entered entered(__func__);
   if (entered.fails) return cudaErrorUnknown;
   runtime().played.graph_launches++;
-  for (const Work& work : exec->works)
-    if (const cudaError_t error = put(stream, {work.name, work.run, work.touches, nullptr, nullptr}); error != cudaSuccess) return error;
+  std::map<const Record*, std::shared_ptr<Record>> records;  // of this launch
+  for (const Work& captured : exec->works) {
+    Work work = captured;
+    if (work.records) work.records = records[captured.records.get()] = std::make_shared<Record>();
+    if (work.waits) work.waits = records[captured.waits.get()];
+    if (const cudaError_t error = put(work.branch ? exec->branches[work.branch - 1] : stream, std::move(work)); error != cudaSuccess) return error;
+  }
   return cudaSuccess;
 }
 
@@ -247,6 +266,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   const Entered entered(__func__);
+  for (CUstream_st* branch : exec->branches) destroy(branch);
   delete exec;
   runtime().graphs--;
   return fail_if(entered.fails, cudaSuccess);
@@ -263,6 +283,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorNotReady: return "cudaErrorNotReady";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
     case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
     case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";

@@ -1,0 +1,44 @@
+// The world, as engines see it whose collectives go another way than through it.
+#include "ranks.h"
+
+#include "../clock.h"
+#include "world.h"
+
+namespace titan::comm {
+
+std::vector<Group*> World::agree(const std::vector<Collective>& collectives) {
+  std::vector<Group*> groups;
+  executor_.run([&] { groups = groups_of(collectives); });
+  return groups;
+}
+
+void World::launched(Launched& launched) {
+  check_goes_on();
+  launched.number = begin(*launched.collective, *launched.group, *launched.scope).number;
+  if (launched.group->shared) launched.group->shared->come();
+}
+
+void World::ended(const Launched& launched) {
+  if (Record& record = options_.num_records ? block_->record(launched.number, options_.num_records) : unkept_; record.number == launched.number) record.end_ns = now_ns();
+  count(*launched.collective);
+}
+
+void World::check(const Launched& launched, uint64_t since_ns, bool starting, const std::string& error) {
+  const std::string what = text_of(*launched.collective, *launched.group, *launched.scope, launched.number);
+  check({*this, starting ? options_.start_timeout_ms : options_.timeout_ms, what, since_ns, checks_++}, launched.group, error);
+}
+
+void World::check(const char* what, uint64_t since_ns) { check({*this, options_.start_timeout_ms, what, since_ns, checks_++}, nullptr, ""); }
+
+void World::check(Wait wait, const Group* group, const std::string& error) {
+  executor_.run([&] {
+    check_works();
+    if (error.empty() && wait.look()) return;
+    std::vector<int> missing;
+    if (group && group->shared)
+      for (const int member : group->shared->missing()) missing.push_back(group->ranks[static_cast<size_t>(member)]);
+    fail(error.empty() ? TITAN_COMM_GAVE_UP : TITAN_COMM_FAILED, wait, error, missing.empty() && !error.empty() ? group->ranks : missing);
+  });
+}
+
+}  // namespace titan::comm
