@@ -218,7 +218,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (!std::exchange(record.asked, true)) record.forgotten = runtime().played.host_waits++ == runtime().play.forgets_host_wait;
   if (record.forgotten) return cudaSuccess;
   bool awaits_others = false, goes_on = true;
-  for (uint64_t works = runtime().random() % 8; works && goes_on && !record.done; works--) goes_on = go_on(&awaits_others);
+  for (uint64_t works = runtime().random() % 3; works && goes_on && !record.done; works--) goes_on = go_on(&awaits_others);
   if (!goes_on && !awaits_others && !record.done) complain("what the host waits for never comes");
   if (const cudaError_t error = fault(); error != cudaSuccess || !record.done) return error != cudaSuccess ? error : cudaErrorNotReady;
   join(runtime().host, record.clock);
