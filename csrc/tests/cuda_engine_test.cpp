@@ -193,6 +193,16 @@ void what_the_gpu_has_no_room_for_is_refused_before() {
   EXPECT(host::left() == 0);
 }
 
+void a_process_has_those_gpus_that_it_may_see() {
+  host::play({});
+  const auto open = [](uint32_t ordinal) { return refusal([&] { CudaEngine(kernels_of_test(), ordinal, titan_device_options{1, 1, 0}); }); };
+  setenv("CUDA_VISIBLE_DEVICES", "4,2", 1);
+  EXPECT(open(1) == "" && open(2) == "there is no GPU 2; expected: below 2, the number of those that this process sees; fix: fewer processes on this host, or CUDA_VISIBLE_DEVICES");
+  setenv("CUDA_VISIBLE_DEVICES", "", 1);
+  EXPECT(open(0) == "there is no GPU that CUDA can use: none is visible; expected: an NVIDIA GPU with its driver (see nvidia-smi), which CUDA_VISIBLE_DEVICES does not hide; fix: --device cpu");
+  unsetenv("CUDA_VISIBLE_DEVICES");
+}
+
 void times_are_taken_of_each_instruction_in_order() {
   host::play({});
   titan_profile_record records[MICROBATCHES + 5] = {};
@@ -226,6 +236,7 @@ int main() {
   whichever_call_fails_one_error_tells_it_and_nothing_is_left();
   an_error_says_which_instruction_it_was();
   what_the_gpu_has_no_room_for_is_refused_before();
+  a_process_has_those_gpus_that_it_may_see();
   times_are_taken_of_each_instruction_in_order();
   what_is_not_finite_is_told_where_that_is_asked_for();
   return finish("cuda_engine");

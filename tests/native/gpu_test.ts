@@ -5,6 +5,9 @@ import type { DeviceKindName } from "../../graph/target/by_kind.ts";
 import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
 import { llama } from "../../model/llama.ts";
 import { Trainer } from "../../train/trainer.ts";
+import { assertAsOne, run } from "../train/mesh_cases.ts";
+import type { MeshCase, MeshResult } from "../train/mesh_rank.ts";
+import { testRanks } from "./mpirun.ts";
 import { KIND } from "./native.ts";
 
 const sizes = { dim: 32, numLayers: 1, numHeads: 2, numKvHeads: 1, multipleOf: 16, vocabSize: BYTE_TOKENS };
@@ -43,3 +46,30 @@ Deno.test(
     }
   },
 );
+
+/** Runs on several GPUs, of which each rank has one. */
+const meshes: readonly MeshCase[] = [
+  { mesh: { dp_shard: 2, tp: 2 }, accumulation: 2 },
+  { mesh: { dp_replicate: 2, dp_shard: 2 }, model: { tiedEmbeddings: true }, accumulation: 3 },
+  { mesh: { cp: 2 } },
+  { mesh: { pp: 2 }, accumulation: 4 },
+].map((run) => ({ ...run, steps: 3, globalBatch: 4 }));
+
+if (!ignore) {
+  testRanks("several GPUs train as one CPU does, to 1e-10 in f64, with and without graphs the same bits", async () => {
+    const graphs = await run(meshes);
+    assertAsOne(graphs, { gradient: 1e-12, loss: 1e-10 });
+    Deno.env.set("TITAN_CUDA_GRAPHS", "off");
+    try {
+      const last = (found: ReadonlyMap<MeshCase, MeshResult>) => [...found.values()].map((result) => result.last);
+      assertEquals(last(await run(meshes)), last(graphs));
+    } finally {
+      Deno.env.delete("TITAN_CUDA_GRAPHS");
+    }
+  });
+
+  testRanks("several GPUs train as one CPU does, to 1e-4 in f32", async () => {
+    const f32 = meshes.map((run): MeshCase => ({ ...run, dtype: "f32" }));
+    assertAsOne(await run(f32), { gradient: 1e-5, loss: 1e-4 });
+  });
+}

@@ -3,6 +3,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { AXES, type MeshOptions } from "../../parallel/mesh.ts";
 import { results } from "../native/mpirun.ts";
+import { KIND } from "../native/native.ts";
 import type { MeshCase, MeshResult } from "./mesh_rank.ts";
 
 const script = new URL("mesh_rank.ts", import.meta.url);
@@ -38,8 +39,10 @@ export function assertAsOne(
       firstLosses <= (tolerance.firstLosses ?? Infinity),
       `${nameOf(run)}: first losses are off by ${firstLosses}`,
     );
-    assertEquals(arena, { planned: arena.planned, mapped: arena.planned, resident: arena.planned }, nameOf(run));
+    // A GPU's memory is not the process's.
+    const inProcess = KIND === "cuda" ? 0 : arena.planned;
+    assertEquals(arena, { planned: arena.planned, mapped: inProcess, resident: inProcess }, nameOf(run));
     assertEquals(traffic.counted, traffic.planned, nameOf(run));
-    assert(last < 4.1, `${nameOf(run)}: it has not learned, loss ${last}`); // ln 64 = 4.16
+    if (run.steps === undefined) assert(last < 4.1, `${nameOf(run)}: it has not learned, loss ${last}`); // ln 64 = 4.16
   }
 }

@@ -1,5 +1,6 @@
 /** What one rank does in the matrix of meshes: `mpirun -n N deno run -A mesh_rank.ts CASES FILE`, where CASES is JSON. For each case, all ranks
- * train some steps on a mesh, twice; then the first rank trains the same alone and compares. It writes what it found into FILE.
+ * train some steps on a mesh, twice; then the first rank trains the same alone and compares. It writes what it found into FILE. Where TITAN_DEVICE says
+ * `cuda`, ranks train on a GPU each, and the first one, alone, on the CPU.
  * @module */
 import { Comm } from "../../ffi/comm.ts";
 import { Device } from "../../ffi/device.ts";
@@ -7,6 +8,8 @@ import { arr, forEachIndex, stridesOf } from "../../graph/array.ts";
 import { numel, type State } from "../../graph/ir.ts";
 import { boxOf, isHeld, type Layout, localShape, placementOn } from "../../graph/layout.ts";
 import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
+import { targets } from "../../graph/target/by_kind.ts";
+import { worldOf } from "../../launch/world.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import type { RematBudget } from "../../graph/passes/remat_search.ts";
 import { makeBatch } from "../../data/batch.ts";
@@ -24,6 +27,7 @@ import { StepProgram } from "../../train/step_program.ts";
 import type { TypedArray } from "../../train/typed_array.ts";
 import { arenaOf, mappingsOf } from "../../tools/process_memory.ts";
 import { SmallExperts } from "../model/experts.ts";
+import { KIND } from "../native/native.ts";
 import { someRows, tinyLlama } from "../model/tiny.ts";
 
 /** A run on a mesh. */
@@ -38,6 +42,9 @@ export interface MeshCase {
   /** Linear layers in float8, but for the output layer. */
   readonly float8?: Float8Options;
   readonly accumulation?: number;
+  /** Rows of a microbatch of all ranks, 24 unless given, and steps, 10. */
+  readonly globalBatch?: number;
+  readonly steps?: number;
   readonly remat?: RematPolicy | RematBudget;
   readonly documents?: boolean;
   /** Do parameters move by a rule that asks for sums over all of a parameter, instead of by AdamW? */
@@ -72,7 +79,7 @@ interface Sent {
   readonly bytes: number;
 }
 
-const STEPS = 10, SEQ_LEN = 16, GLOBAL_BATCH = 24;
+const SEQ_LEN = 16;
 const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
 
 /** Momentum, which moves a parameter as far as its own length says. */
@@ -84,7 +91,7 @@ const byLength: UpdateRule = ({ parameter, gradient, moments: [momentum, unused]
 
 const optionsOf = (run: MeshCase, ranks?: MeshLayout): StepOptions => {
   const { dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRanks: 1 };
-  const { accumulation = 1, dtype = "f64", remat, documents } = run;
+  const { accumulation = 1, globalBatch = 24, dtype = "f64", remat, documents } = run;
   const model = run.experts ? new SmallExperts() : tinyLlama({ vocabSize: 64, ...run.model });
   const float8 = run.float8 && float8ProductsOf(model, { filter: ["output"], ...run.float8 });
   return {
@@ -92,13 +99,14 @@ const optionsOf = (run: MeshCase, ranks?: MeshLayout): StepOptions => {
     optimizer: run.rule ? { ...optimizer, rule: byLength } : optimizer,
     dtype,
     precision: run.precision || float8 ? { ...fullPrecision, ...run.precision, float8 } : undefined,
-    batch: GLOBAL_BATCH / dataRanks,
+    batch: globalBatch / dataRanks,
     seqLen: SEQ_LEN,
     accumulation,
     remat,
     documents,
     threads: 1,
     ranks,
+    target: ranks ? targets[KIND] : undefined,
   };
 };
 
@@ -145,9 +153,16 @@ function difference(after: Record<string, Sent>, before: Record<string, Sent>): 
 }
 
 /** Trains on rows that a formula makes. */
-async function train(device: Device, options: StepOptions, compiled = compileStep(options), comm?: Comm): Promise<Run> {
+async function train(
+  device: Device,
+  options: StepOptions,
+  compiled: CompiledStep,
+  steps = 10,
+  comm?: Comm,
+): Promise<Run> {
   const { ranks, accumulation, batch, model } = options;
   const { dataRank, dataRanks } = ranks ? dataRankOf(ranks.mesh, ranks.rank) : { dataRank: 0, dataRanks: 1 };
+  const globalBatch = batch * dataRanks;
   using program = await StepProgram.load(device, compiled, accumulation);
   const part = new BatchPart(SEQ_LEN, ranks), own = makeBatch(batch, SEQ_LEN);
   const read = async (kind: string) => {
@@ -167,10 +182,10 @@ async function train(device: Device, options: StepOptions, compiled = compileSte
   await program.initialize(42);
   const start = await read("parameter"), losses: number[] = [];
   let gradients: ReadonlyMap<string, TypedArray> = new Map(), counted: Record<string, Sent> = {};
-  for (let step = 1; step <= STEPS; step++) {
+  for (let step = 1; step <= steps; step++) {
     program.microbatches.forEach((views, k) => {
-      const rows = someRows(GLOBAL_BATCH * STEPS * accumulation, SEQ_LEN, model.vocabSize!);
-      const from = (((step - 1) * accumulation + k) * GLOBAL_BATCH + dataRank * (GLOBAL_BATCH / dataRanks)) * SEQ_LEN;
+      const rows = someRows(globalBatch * steps * accumulation, SEQ_LEN, model.vocabSize!);
+      const from = (((step - 1) * accumulation + k) * globalBatch + dataRank * batch) * SEQ_LEN;
       const cut = (list: readonly number[]) => list.slice(from, from + own.tokens.length);
       own.tokens.set(cut(rows.tokens));
       own.targets.set(cut(rows.targets));
@@ -219,7 +234,8 @@ function whole(state: State, layout: Layout, mesh: Mesh, parts: readonly Float64
 async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshResult> {
   const { rank, size } = comm.info, mesh = new Mesh(run.mesh, size), ranks = { ...run.choices, mesh, rank };
   const options = optionsOf(run, ranks), compiled = compileStep(options);
-  const first = await train(device, options, compiled, comm), second = await train(device, options, compiled);
+  const first = await train(device, options, compiled, run.steps, comm);
+  const second = await train(device, options, compiled, run.steps);
   const { layoutOf, states } = compiled.spread;
   const gathered = async (state: State, data: TypedArray | undefined): Promise<Float64Array> => {
     // Behind a step, sums over copies of the data have been reduced.
@@ -239,12 +255,13 @@ async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshR
   const own = a.every((x, i) => x === b[i]) && losses.every((l) => l.every((x, i) => x === losses[0][i]));
   const repeats = (await comm.gather(Uint8Array.of(own ? 1 : 0))).every(([same]) => same === 1);
   // On a device of its own, which has joined nobody.
-  const single = rank === 0 ? await train(new Device({ threads: 1 }), optionsOf(run)) : undefined;
+  const alone = optionsOf(run);
+  const single = rank === 0 ? await train(new Device({ threads: 1 }), alone, compileStep(alone), run.steps) : undefined;
   let [sameStart, difference, largest] = [true, 0, 0];
   for (const state of states.values()) {
     if (state.kind === "parameter") {
-      const value = await gathered(state, first.start.get(state.name)), alone = single?.start.get(state.name);
-      sameStart &&= alone?.every((x, i) => Object.is(x, value[i])) ?? true;
+      const value = await gathered(state, first.start.get(state.name)), own = single?.start.get(state.name);
+      sameStart &&= own?.every((x, i) => Object.is(x, value[i])) ?? true;
     } else if (state.kind === "gradient") {
       const value = await gathered(state, first.gradients.get(state.name));
       single?.gradients.get(state.name)?.forEach((x, i) => {
@@ -266,7 +283,7 @@ async function compare(device: Device, comm: Comm, run: MeshCase): Promise<MeshR
   };
 }
 
-const device = new Device({ threads: 1 });
+const device = new Device({ kind: KIND, ordinal: KIND === "cuda" ? worldOf()?.hostRank : 0, threads: 1 });
 try {
   const comm = await Comm.open(device, { startTimeoutMs: 60_000, timeoutMs: 60_000 }), found: MeshResult[] = [];
   for (const [i, run] of (JSON.parse(Deno.args[0]) as MeshCase[]).entries()) {

@@ -1,5 +1,6 @@
 // The calls of the CUDA runtime, each as NVIDIA's documentation of it says.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -18,6 +19,13 @@ uint64_t hash_of(const void* memory, size_t bytes) {
   return hash;
 }
 
+/// Of each process, which plays the one that it uses: those that it sees, or 8.
+int number_of_devices() {
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (!visible) return 8;
+  return *visible ? 1 + static_cast<int>(std::count(visible, visible + std::strlen(visible), ',')) : 0;
+}
+
 cudaError_t fail_if(bool fails, cudaError_t otherwise) { return fails ? cudaErrorUnknown : otherwise; }
 
 }  // namespace
@@ -26,18 +34,18 @@ extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
   const Entered entered(__func__);
-  *count = 1;
+  *count = number_of_devices();
   return fail_if(entered.fails, cudaSuccess);
 }
 
 cudaError_t cudaSetDevice(int device) {
   const Entered entered(__func__);
-  return fail_if(entered.fails, device ? cudaErrorInvalidDevice : cudaSuccess);
+  return fail_if(entered.fails, device < 0 || device >= number_of_devices() ? cudaErrorInvalidDevice : cudaSuccess);
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int device) {
   const Entered entered(__func__);
-  if (entered.fails || device) return cudaErrorInvalidDevice;
+  if (entered.fails || device < 0 || device >= number_of_devices()) return cudaErrorInvalidDevice;
   *prop = {};
   copy_text(prop->name, "a GPU played on the CPU");
   prop->totalGlobalMem = runtime().play.memory_bytes;
