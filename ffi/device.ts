@@ -11,7 +11,7 @@ export interface DeviceInfo {
   readonly kind: "cpu" | "cuda";
   /** That its kernels use. */
   readonly threads: number;
-  /** Why so many, and where they run; empty if there is nothing to say. */
+  /** Why so many, and where they run; empty if there is nothing to say. Of a GPU, its memory, clock and links. */
   readonly threadsText: string;
   /** Width of the vectors that the kernels were compiled for. */
   readonly vectorBits: number;

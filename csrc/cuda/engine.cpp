@@ -66,7 +66,34 @@ CudaEngine::CudaEngine(const Backend& backend, uint32_t ordinal, const titan_dev
   TITAN_CUDA_CHECK(cudaGetDeviceProperties(&properties_, ordinal_));
 }
 
+int CudaEngine::attribute(cudaDeviceAttr of) const {
+  int value = 0;
+  TITAN_CUDA_CHECK(cudaDeviceGetAttribute(&value, of, ordinal_));
+  return value;
+}
+
+/// Whether other GPUs that this process sees can be reached from this one without the host. NVLink alone carries atomics, PCIe does not.
+std::string CudaEngine::links() const {
+  int reached = 0, by_nvlink = 0;
+  for (int other = 0, count = number_of_gpus(); other < count; other++) {
+    if (other == ordinal_) continue;
+    int access = 0, atomics = 0;
+    TITAN_CUDA_CHECK(cudaDeviceGetP2PAttribute(&access, cudaDevP2PAttrAccessSupported, ordinal_, other));
+    TITAN_CUDA_CHECK(cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, ordinal_, other));
+    reached += access;
+    by_nvlink += access && atomics;
+  }
+  return reached ? text(", ", by_nvlink ? "NVLink" : "PCIe", " to ", by_nvlink ? by_nvlink : reached, " more") : "";
+}
+
 void CudaEngine::describe(titan_device_info& info) const {
+  use();
+  // Clocks are in kHz; memory moves twice in each.
+  const double bandwidth = 2e-6 * attribute(cudaDevAttrMemoryClockRate) * attribute(cudaDevAttrGlobalMemoryBusWidth) / 8;
+  char speeds[96];
+  std::snprintf(speeds, sizeof speeds, "%.1f GB at %.0f GB/s, %d multiprocessors at %.2f GHz", 1e-9 * static_cast<double>(properties_.totalGlobalMem), bandwidth, properties_.multiProcessorCount,
+                1e-6 * attribute(cudaDevAttrClockRate));
+  copy_text(info.threads_text, text(speeds, links()));
   info.kind = TITAN_DEVICE_CUDA;
   info.threads = static_cast<uint32_t>(threads);
   copy_text(info.level, text("sm_", properties_.major, properties_.minor));

@@ -26,6 +26,9 @@ class CudaEngine : public Engine {
   void use() const { TITAN_CUDA_CHECK(cudaSetDevice(ordinal_)); }
 
  private:
+  int attribute(cudaDeviceAttr of) const;
+  std::string links() const;
+
   const int ordinal_;
   cudaDeviceProp properties_;
 };

@@ -10,6 +10,7 @@ import { LaunchError, worldOf } from "../../launch/world.ts";
 import { follows, isLast } from "../../launch/rank_output.ts";
 import { AgreementError } from "../agreement.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
+import { chooseDevice } from "./choose_device.ts";
 import { ConfigError, helpText, loadConfig, meshOf, shownFile, tomlText } from "../config/config.ts";
 import { printMeshPlan, printPlan } from "./dry_run.ts";
 import { GenerateError } from "../generate/error.ts";
@@ -84,6 +85,7 @@ export async function main(args: readonly string[]): Promise<number> {
       return await startRanks(config, size, args, { ...asked, part });
     }
     warnings.forEach(warn);
+    chooseDevice(config.device);
     if (config.job.print_config) console.log(JSON.stringify(config, null, 2));
     if (!asked.dryRun) return await run(config, asked.quiet);
     const mesh = meshOf(config, nproc);

@@ -8,6 +8,7 @@ import { type CheckpointPlan, checkpointPlanText, planCheckpoints } from "../che
 import {
   type Config,
   cut,
+  deviceKind,
   exportDtype,
   float8Options,
   type PlanArguments,
@@ -88,7 +89,7 @@ export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
 /** The plan of a rank of a mesh, on the console and in the files that are asked for.
  * @returns whether it fits into the device that it is compared with, if any. */
 export function printMeshPlan(config: Config, mesh: Mesh, asked: PlanArguments): boolean {
-  const { info } = deviceHere({ kind: config.device.kind, threads: config.device.threads }, asked.gpu),
+  const { info } = deviceHere({ kind: deviceKind(config.device), threads: config.device.threads }, asked.gpu),
     plan = cut(() => meshPlan(config, mesh, asked, info));
   console.log(meshPlanText(plan));
   const files = [[asked.json, () => `${JSON.stringify(plan, null, 2)}\n`], [

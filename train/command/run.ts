@@ -9,6 +9,7 @@ import { writeFullySync } from "../checkpoint/files.ts";
 import { savedText, stagingLines, startLines } from "../checkpoint/report.ts";
 import {
   type Config,
+  deviceKind,
   float8Options,
   meshError,
   meshOf,
@@ -25,7 +26,7 @@ import type { LiveServer } from "../report/live/live_server.ts";
 import { type BarTerminal, durationText, ProgressBar, StepClock, takesText } from "../report/progress.ts";
 import { RankNumbers } from "../report/rank_numbers.ts";
 import { MemoryError, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
-import { bitsPerByte, colorsWanted, Metrics, processMemory } from "../report/metrics.ts";
+import { bitsPerByte, colorsWanted, gpuMemory, Metrics, processMemory } from "../report/metrics.ts";
 import { memoryUse, smallPages } from "../report/plan_report.ts";
 import { precisionOf, precisionText } from "../precision.ts";
 import type { ProcessGroup } from "../process_group.ts";
@@ -35,7 +36,7 @@ import { Profiler } from "../report/profiler.ts";
 import { EventFile, eventFolder } from "../report/tensorboard.ts";
 import { stagesText } from "../report/pipeline_report.ts";
 import { rematText } from "../report/remat_report.ts";
-import { deviceText, modelText, ranksText, slowPaths } from "../report/header.ts";
+import { deviceText, modelText, publishedPeak, ranksText, slowPaths } from "../report/header.ts";
 import { SteadyConsole } from "./steady_console.ts";
 import { tokensPerStep } from "../options.ts";
 import { deviceOptions, Trainer } from "../trainer.ts";
@@ -52,7 +53,7 @@ async function openTrainer(config: Config): Promise<Trainer> {
   } catch (error) {
     if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
-    const { info } = deviceHere(deviceOptions(config.device.threads, config.device.kind));
+    const { info } = deviceHere(deviceOptions(config.device.threads, deviceKind(config.device)));
     const limit = {
       limit: memory.availableBytes,
       need: (p: PlannedStep) => neededBytes(withStagingThatFits(p, memory), memory).all,
@@ -205,11 +206,11 @@ async function train(
   const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
   const { totalBytes } = trainer.memory();
-  const gflops = await trainer.measure();
+  const gflops = await trainer.measure(), { param } = precisionOf(options.precision, options.dtype);
   console.log(`libtitan: ${job.description}`);
   const texts = {
     model: modelText(model, tokensPerStep(options, ranks?.mesh), seqLen),
-    device: deviceText(device, gflops, precisionOf(options.precision, options.dtype).param),
+    device: deviceText(device, gflops, param),
     ranks: ranks && group && ranksText(ranks.mesh, group.info, config.comm.simulate),
   };
   console.log(`  model   ${texts.model}`);
@@ -252,9 +253,12 @@ async function train(
     lastStep: steps,
     devices: ranks?.mesh.size ?? 1,
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
-    peakFlops: gflops * 1e9,
+    peakFlops: publishedPeak(device, param) ?? gflops * 1e9,
     measurePeak: async () => await trainer.measure() * 1e9,
-    memory: () => processMemory(program.compiled.plan.arenaBytes, totalBytes),
+    memory: () => {
+      const { arenaBytes } = program.compiled.plan;
+      return device.kind === "cuda" ? gpuMemory(arenaBytes, trainer.memory()) : processMemory(arenaBytes, totalBytes);
+    },
     colors: colorsWanted(disable_color_printing),
     epochs: trainer.documents !== undefined,
     print: console.log,

@@ -257,9 +257,13 @@ function readDevice(
 ): void {
   const name = text.toLowerCase(), isGpu = Object.hasOwn(gpus, name);
   if (isGpu) plan.gpu = name;
-  if (isGpu || name === "cpu" || name === "cuda") return add("device.kind", isGpu ? "cuda" : name);
+  if (isGpu || name === "auto" || name === "cpu" || name === "cuda") return add("device.kind", isGpu ? "cuda" : name);
   const known = Object.keys(gpus).join(", ");
-  bad(`--device ${show(text)}`, `cpu, cuda, or with --dry-run one of ${known}`, "write for instance --device cuda");
+  bad(
+    `--device ${show(text)}`,
+    `auto, cpu, cuda, or with --dry-run one of ${known}`,
+    "write for instance --device cuda",
+  );
 }
 
 /** `dp_shard=8,tp=8` as the keys of its axes. */

@@ -24,6 +24,7 @@ export {
   askedPrecision,
   checkpointOptions,
   commOptions,
+  deviceKind,
   exportDtype,
   float8Options,
   lrSchedule,

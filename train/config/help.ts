@@ -50,7 +50,7 @@ export function helpText(standard?: ConfigFile): string {
     "  --log-rank LIST show what these ranks print, such as 0,2 or all; else those of the environment variable LOG_RANK,",
     "                  else rank 0, and with a pipeline the first rank of its last stage. Errors are shown of every rank",
     "  --plan-json FILE, --plan-page FILE   with --dry-run and a mesh: also write its plan as JSON, or as a page for a browser",
-    "  --device NAME   where to compute: cpu, or cuda, an NVIDIA GPU (see docs/cuda.md). With --dry-run also a GPU that is not",
+    "  --device NAME   where to compute: cpu, cuda (an NVIDIA GPU, see docs/cuda.md), or auto: a GPU where one is found. With --dry-run also a GPU that is not",
     "                  here, such as h100 or a100: the plan is made for its memory and speed",
     "  --device-memory BYTES   with --dry-run: say whether what is planned of a rank fits into a device of so many bytes, such",
     "                  as 80GB or 160MiB, instead of this machine's memory; where it does not, the exit code is 1",

@@ -338,9 +338,9 @@ const schema = z.strictObject({
   }),
   device: section("Where the run computes.", {
     kind: key(
-      z.enum(["cpu", "cuda"]),
-      "cpu",
-      "cpu, or cuda: an NVIDIA GPU, with the module of deno task setup --cuda; `--device` is short for it.",
+      z.enum(["auto", "cpu", "cuda"]),
+      "auto",
+      "cpu, cuda (an NVIDIA GPU, with the module of deno task setup --cuda), or auto: a GPU where one is found; `--device` is short for it.",
     ),
     threads: key(
       countOrZero.max(4096),

@@ -163,7 +163,7 @@ export interface DebugConfig {
 
 /** `[device]`: where the run computes. */
 export interface DeviceConfig {
-  kind: "cpu" | "cuda";
+  kind: "auto" | "cpu" | "cuda";
   threads: number;
 }
 

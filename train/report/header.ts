@@ -2,6 +2,7 @@
  * @module */
 import type { CommInfo } from "../../ffi/comm.ts";
 import type { DeviceInfo } from "../../ffi/device.ts";
+import { gpuNamed } from "../../graph/target/gpus.ts";
 import { isCopy } from "../../graph/passes/materialize.ts";
 import { scopeText } from "../../graph/print.ts";
 import type { TrainableModel } from "../../model/loss.ts";
@@ -14,12 +15,22 @@ const count = (n: number): string => n.toLocaleString("en-US");
 /** Device and native library in a line; a slower path that is taken says so. */
 export function deviceText(device: DeviceInfo, gflops: number, dtype: "f32" | "bf16"): string {
   const speed = `${gflops.toFixed(0)} GFLOP/s in a product of 1024^3 (${dtype})`;
-  if (device.kind === "cuda") return `${device.processor} (${device.level}), ${device.product}, ${speed}`;
+  if (device.kind === "cuda") {
+    const peak = publishedPeak(device, dtype);
+    const share = peak &&
+      `, ${(100e9 * gflops / peak).toFixed(0)}% of the published ${(peak / 1e12).toFixed(0)} TFLOP/s`;
+    return `${device.processor} (${device.level}), ${device.threadsText}, ${device.product}, ${speed}${share ?? ""}`;
+  }
   const level = `level ${device.level}${device.levelIsForced ? ", forced by TITAN_CPU" : ""}`;
   const threads = `${device.threads} thread${device.threads === 1 ? "" : "s"}`;
   const why = device.threadsText && ` (${device.threadsText})`;
   return `${device.processor}, ${threads}${why}, ${level} (${device.vectorBits}-bit vectors), ${device.product}, ` +
     speed;
+}
+
+/** FLOP a second that a GPU's data sheet gives; undefined for a CPU, and for a GPU whose sheet is not known here. */
+export function publishedPeak({ kind, processor }: DeviceInfo, dtype: "f32" | "bf16"): number | undefined {
+  return kind === "cuda" ? gpuNamed(processor)?.flops[dtype] : undefined;
 }
 
 /** Model and step in a line. */

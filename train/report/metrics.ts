@@ -8,8 +8,9 @@
  * @module
  */
 import { styleText } from "node:util";
+import type { ProcessMemory } from "../../ffi/device.ts";
 
-/** Memory of one device; on a CPU, of this process. */
+/** Memory of one device; of a CPU, what this process has. */
 export interface MemoryUse {
   /** Most bytes that the program has in use at once. */
   readonly activeBytes: number;
@@ -23,6 +24,12 @@ export interface MemoryUse {
  * @param activeBytes of its program. @param totalBytes that it may use. */
 export function processMemory(activeBytes: number, totalBytes: number): MemoryUse {
   return { activeBytes, reservedBytes: Deno.memoryUsage().rss, totalBytes };
+}
+
+/** Memory of a GPU, whoever takes it.
+ * @param activeBytes of the program. */
+export function gpuMemory(activeBytes: number, { totalBytes, availableBytes }: ProcessMemory): MemoryUse {
+  return { activeBytes, reservedBytes: totalBytes - availableBytes, totalBytes };
 }
 
 /** Speed since the last report. */
@@ -260,7 +267,7 @@ export interface MetricsOptions {
   readonly devices: number;
   /** FLOPs of forward and backward per token, as the model tells them; null where it does not. */
   readonly flopsPerToken: number | null;
-  /** FLOPs a second that the device can do: on a CPU, its measured matrix product. */
+  /** FLOPs a second that the device can do: of a GPU, what its data sheet says, as far as it is known; else a measured matrix product. */
   readonly peakFlops: number;
   /** Measures them again, for when a step was faster: the device was busy then. */
   readonly measurePeak: () => Promise<number>;

@@ -54,6 +54,20 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int device) {
   return cudaSuccess;
 }
 
+/// 1 GHz, and memory of 64 bits at 1 GHz.
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attr, int device) {
+  const Entered entered(__func__);
+  if (entered.fails || device) return cudaErrorInvalidDevice;
+  *value = attr == cudaDevAttrGlobalMemoryBusWidth ? 64 : 1000000;
+  return cudaSuccess;
+}
+
+/// There is one GPU.
+cudaError_t cudaDeviceGetP2PAttribute(int*, cudaDeviceP2PAttr, int, int) {
+  const Entered entered(__func__);
+  return cudaErrorInvalidDevice;
+}
+
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   const Entered entered(__func__);
   *total = runtime().play.memory_bytes;

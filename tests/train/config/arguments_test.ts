@@ -166,7 +166,7 @@ Deno.test("a device's memory is bytes with their unit, and for a dry run alone",
 
 Deno.test("a device is a kind, or a GPU that a dry run plans for, with its memory and bandwidth unless others are given", () => {
   const kindOf = (text: string) => readArguments(["--device", text]).entries.map(({ name, value }) => [name, value]);
-  assertEquals([kindOf("cuda"), kindOf("cpu")], [[["device.kind", "cuda"]], [["device.kind", "cpu"]]]);
+  for (const kind of ["auto", "cpu", "cuda"]) assertEquals(kindOf(kind), [["device.kind", kind]]);
   const { entries, plan, problems } = readArguments(["--dry-run", "--device=H100", "--tokens", "1T"]);
   assertEquals([entries.map(({ value }) => value), problems], [["cuda"], []]);
   assertEquals([plan.gpu, plan.deviceMemory, plan.deviceBandwidth], ["h100", 80e9, 3.35e12]);
@@ -176,7 +176,7 @@ Deno.test("a device is a kind, or a GPU that a dry run plans for, with its memor
   assertEquals(whatOf("--device", "h100"), ["command line: --device without --dry-run"]);
   const [unknown] = readArguments(["--dry-run", "--device", "h1000"]).problems;
   assertEquals(unknown.what, 'command line: --device "h1000"');
-  assertMatch(unknown.expected, /^cpu, cuda, or with --dry-run one of .*a100, h100, /);
+  assertMatch(unknown.expected, /^auto, cpu, cuda, or with --dry-run one of .*\ba100, .*\bh100, /);
 });
 
 Deno.test("a disk's speed is bytes a second with their unit, and for a dry run alone", () => {

@@ -1,8 +1,9 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import type { DeviceInfo } from "../../../ffi/device.ts";
 import type { Batch, LossSum } from "../../../model/loss.ts";
 import { Module, numParameters, parameter } from "../../../model/module.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
-import { deviceText, modelText, ranksText, slowPaths } from "../../../train/report/header.ts";
+import { deviceText, modelText, publishedPeak, ranksText, slowPaths } from "../../../train/report/header.ts";
 import { compileStep } from "../../../train/step_plan.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 
@@ -34,14 +35,29 @@ Deno.test("a device tells its level, whether that was forced, and who multiplies
     deviceText({ ...device, threads: 1, threadsText: "the CPU quota is 0.5" }, 9, "f32"),
     "A CPU, 1 thread (the CPU quota is 0.5), level",
   );
+});
+
+Deno.test("a GPU tells its memory, clock and links, and how much of its data sheet's peak a product reaches", () => {
+  const gpu: DeviceInfo = {
+    kind: "cuda",
+    threads: 2,
+    threadsText: "80.0 GB at 3352 GB/s, NVLink to 7 more",
+    vectorBits: 0,
+    level: "sm_90",
+    levelIsForced: false,
+    processor: "NVIDIA H100 80GB HBM3",
+    product: "libtitan's own",
+  };
   assertEquals(
-    deviceText(
-      { ...device, kind: "cuda", processor: "A GPU", level: "sm_90", product: "libtitan's own" },
-      20_000,
-      "bf16",
-    ),
-    "A GPU (sm_90), libtitan's own, 20000 GFLOP/s in a product of 1024^3 (bf16)",
+    deviceText(gpu, 494_500, "bf16"),
+    "NVIDIA H100 80GB HBM3 (sm_90), 80.0 GB at 3352 GB/s, NVLink to 7 more, libtitan's own, " +
+      "494500 GFLOP/s in a product of 1024^3 (bf16), 50% of the published 989 TFLOP/s",
   );
+  assertEquals([publishedPeak(gpu, "bf16"), publishedPeak(gpu, "f32")], [989e12, 67e12]);
+  const unknown = { ...gpu, processor: "A GPU" };
+  assertEquals(publishedPeak(unknown, "bf16"), undefined);
+  assertEquals(deviceText(unknown, 9, "bf16").includes("published"), false);
+  assertEquals(publishedPeak({ ...gpu, kind: "cpu" }, "bf16"), undefined);
 });
 
 Deno.test("a model is told in parameters, tokens and FLOPs, as far as it knows them", () => {

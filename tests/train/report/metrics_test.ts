@@ -1,6 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { llama } from "../../../model/llama.ts";
 import {
+  gpuMemory,
   type MemoryUse,
   Metrics,
   type MetricsSink,
@@ -249,6 +250,11 @@ Deno.test("the memory of a process on a CPU is what it has now, of what it may u
   const { activeBytes, reservedBytes, totalBytes } = processMemory(123, 2 ** 40);
   assertEquals([activeBytes, totalBytes], [123, 2 ** 40]);
   assert(reservedBytes > 1e6 && reservedBytes < totalBytes);
+});
+
+Deno.test("the memory of a GPU is what is taken of it, by whomever", () => {
+  const memory = { totalBytes: 80e9, availableBytes: 50e9, ownBytes: 0, file: "" };
+  assertEquals(gpuMemory(123, memory), { activeBytes: 123, reservedBytes: 30e9, totalBytes: 80e9 });
 });
 
 Deno.test("a report takes the time since the one before into account", () => {
