@@ -1,4 +1,4 @@
-// What the engine asks of several GPUs: collectives between them, in streams. NCCL does it (nccl.h); no other file of the engine names it.
+// What the engine asks of several GPUs: collectives between them, in streams. NCCL does it (nccl.cpp); no other file of the engine names it.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -17,7 +17,8 @@ struct Exchange {
   uint64_t arena_bytes;
 };
 
-/// Collectives of one program. All is called from the thread of the device, which is the current one.
+/// Collectives of one program. All is called from the thread of the device, which is the current one. Graphs that hold collectives have been given back before
+/// this is destroyed or aborted: NCCL waits for that. One that runs then goes when it ends.
 class Collectives {
  public:
   virtual ~Collectives() = default;

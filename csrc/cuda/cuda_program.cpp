@@ -116,7 +116,10 @@ void CudaProgram::run(const Run& run) {
     run_actions(run);
   } catch (...) {
     const Failure failure = Failure::caught();
-    if (collectives_) collectives_->abort(failure.what());  // else the others would wait for this rank, and its streams for them
+    if (collectives_) {
+      captured_.clear();  // which an abort waits for
+      collectives_->abort(failure.what());  // else the others would wait for this rank, and its streams for them
+    }
     for (const Stream* stream : {&copies_, &comm_, &compute_})
       if (*stream) (void)cudaStreamSynchronize(stream->get());  // the caller's buffers, and what the run writes, are in use until then
     throw failure;

@@ -97,12 +97,13 @@ void run_work(const Work& work) {
 
 bool go_on(bool* awaits_others) {
   auto& r = runtime();
+  const bool works = r.played.problem.empty();  // a GPU that has a fault waits for nobody
   std::vector<CUstream_st*> ready;
   for (CUstream_st* stream : r.streams) {
     if (!stream || stream->queue.empty()) continue;
     const Work& front = stream->queue.front();
     if (front.waits && !front.waits->done) continue;
-    if (!front.ready || front.ready()) ready.push_back(stream);
+    if (!works || !front.ready || front.ready()) ready.push_back(stream);
     else *awaits_others = true;
   }
   if (ready.empty()) return false;
@@ -110,6 +111,7 @@ bool go_on(bool* awaits_others) {
   const Work work = std::move(stream.queue.front());
   stream.queue.pop_front();
   run_work(work);
+  if (stream.ends && stream.queue.empty()) destroy(&stream);
   return true;
 }
 
@@ -149,6 +151,11 @@ void destroy(CUstream_st* stream) {
   finish(*stream);
   runtime().streams[static_cast<size_t>(stream->number) - 1] = nullptr;
   delete stream;
+}
+
+void let_end(CUstream_st* stream) {
+  stream->ends = true;
+  if (stream->queue.empty()) destroy(stream);
 }
 
 cudaError_t put(CUstream_st* stream, Work work) {
@@ -225,7 +232,7 @@ Played played() {
 int64_t left() {
   auto& r = runtime();
   std::lock_guard lock(r.mutex);
-  return r.events + r.graphs + r.live_streams + r.live_memory;
+  return r.events + r.graphs + r.live_streams + r.live_memory + r.communicators;
 }
 
 void submit(void* stream, std::function<std::string()> work) {

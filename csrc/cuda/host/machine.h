@@ -39,6 +39,7 @@ struct Work {
   std::shared_ptr<Record> waits, records;
   size_t branch = 0;                       // in a graph: the number of its stream
   std::function<bool()> ready = nullptr;  // what waits for other processes asks whether they have come; else it can run as soon as it is at the front
+  std::shared_ptr<void> captured_from = nullptr;  // in a graph: held for as long as that is there
 };
 
 struct Allocation {
@@ -62,6 +63,7 @@ struct CUstream_st {
   titan::cuda::host::Clock clock;
   std::deque<titan::cuda::host::Work> queue;
   CUgraph_st* capture = nullptr;
+  bool ends = false;  // when its work is done
 };
 struct CUevent_st {
   bool timed;
@@ -89,7 +91,7 @@ struct Runtime {
   std::vector<CUstream_st*> streams;  // by number - 1, null where it has gone
   std::vector<Past> past;
   Clock host;
-  int64_t events = 0, graphs = 0, live_streams = 0, live_memory = 0;
+  int64_t events = 0, graphs = 0, live_streams = 0, live_memory = 0, communicators = 0;
   uint64_t device_bytes = 0;
   cudaError_t last = cudaSuccess;
   const std::vector<Touch>* touches = nullptr;  // of the call that is being submitted
@@ -111,6 +113,8 @@ void complain(const std::string& what);
 Allocation* find(uintptr_t begin, uintptr_t end);
 CUstream_st* make_stream();
 void destroy(CUstream_st* stream);
+/// The same, when its work is done.
+void let_end(CUstream_st* stream);
 /// Puts work into a stream, or into the graph that it is captured into.
 cudaError_t put(CUstream_st* stream, Work work);
 /// Has a stream go on by one work, drawn by lot among those that can. False where none can; `awaits_others`: some wait for other processes.

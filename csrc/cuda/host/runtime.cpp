@@ -272,6 +272,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   std::map<const Record*, std::shared_ptr<Record>> records;  // of this launch
   for (const Work& captured : exec->works) {
     Work work = captured;
+    work.captured_from = nullptr;
     if (work.records) work.records = records[captured.records.get()] = std::make_shared<Record>();
     if (work.waits) work.waits = records[captured.waits.get()];
     if (const cudaError_t error = put(work.branch ? exec->branches[work.branch - 1] : stream, std::move(work)); error != cudaSuccess) return error;
@@ -286,9 +287,10 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return fail_if(entered.fails, cudaSuccess);
 }
 
+/// One that still runs goes when it has ended.
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   const Entered entered(__func__);
-  for (CUstream_st* branch : exec->branches) destroy(branch);
+  for (CUstream_st* branch : exec->branches) let_end(branch);
   delete exec;
   runtime().graphs--;
   return fail_if(entered.fails, cudaSuccess);

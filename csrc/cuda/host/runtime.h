@@ -33,7 +33,7 @@ struct Played {
 };
 Played played();
 
-/// What has not been given back: allocations, streams, events and graphs.
+/// What has not been given back: allocations, streams, events, graphs and communicators.
 int64_t left();
 
 /// A place in memory that work reads or writes.
