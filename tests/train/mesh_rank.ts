@@ -197,7 +197,8 @@ async function train(
     losses.push(loss);
     if (step === 1) gradients = await read("gradient");
   }
-  const planned = program.compiled.plan.arenaBytes, arena = arenaOf(await mappingsOf(Deno.pid), planned);
+  const planned = program.compiled.plan.arenaBytes;
+  const arena = options.target === targets.cuda ? undefined : arenaOf(await mappingsOf(Deno.pid), planned);
   return {
     losses,
     start,

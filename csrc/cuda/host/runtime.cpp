@@ -57,15 +57,17 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int device) {
 /// 1 GHz, and memory of 64 bits at 1 GHz.
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attr, int device) {
   const Entered entered(__func__);
-  if (entered.fails || device) return cudaErrorInvalidDevice;
+  if (entered.fails || device < 0 || device >= number_of_devices()) return cudaErrorInvalidDevice;
   *value = attr == cudaDevAttrGlobalMemoryBusWidth ? 64 : 1000000;
   return cudaSuccess;
 }
 
-/// There is one GPU.
-cudaError_t cudaDeviceGetP2PAttribute(int*, cudaDeviceP2PAttr, int, int) {
+/// All reach each other, by a link without atomics.
+cudaError_t cudaDeviceGetP2PAttribute(int* value, cudaDeviceP2PAttr attr, int one, int other) {
   const Entered entered(__func__);
-  return cudaErrorInvalidDevice;
+  if (entered.fails || one == other || std::min(one, other) < 0 || std::max(one, other) >= number_of_devices()) return cudaErrorInvalidDevice;
+  *value = attr == cudaDevP2PAttrAccessSupported;
+  return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
