@@ -36,7 +36,7 @@ target_compile_options(cuda_emulator_test PRIVATE -fsanitize=thread -fno-threads
 target_link_libraries(cuda_emulator_test PRIVATE titan_cuda_emulator)
 add_dependencies(titan_tests cuda_emulator_test)
 add_test(NAME cuda_emulator_test COMMAND cuda_emulator_test)
-foreach(name adamw attention bf16 copy cross_entropy cumsum embedding gemm integers map random reduce rmsnorm rope rows softmax top_k)
+foreach(name adamw alignment attention bf16 copy cross_entropy cumsum embedding gemm integers map random reduce rmsnorm rope rows softmax top_k)
   add_executable(cuda_${name}_test EXCLUDE_FROM_ALL tests/${name}_test.cpp)
   target_compile_definitions(cuda_${name}_test PRIVATE TITAN_CUDA_EMULATED TITAN_LEVEL=portable)
   target_compile_options(cuda_${name}_test PRIVATE -O1 -Wall -Wextra)

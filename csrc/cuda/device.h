@@ -9,6 +9,8 @@
 namespace titan::cuda {
 
 constexpr int WARP = 32, BLOCK_THREADS = 256;
+/// Bytes that a thread loads or stores by one instruction, at most.
+constexpr int WORD = 16;
 
 /// As many blocks as it takes, at most `most`: kernels go on by strides of the grid.
 inline unsigned blocks_for(int64_t n, int64_t each, int64_t most = 1 << 20) { return unsigned(std::min((n + each - 1) / each, most)); }
@@ -67,68 +69,107 @@ struct Elements {
     }
     as<real>()[i] = x;
   }
-  /// N at once: one, or four reals or bf16 at a multiple of four.
+  /// N at once: one; four; or eight, which are then bf16. Several are aligned as `Lanes` tells.
   template <int N>
   __device__ void load(int64_t i, real (&x)[N]) const {
-    if constexpr (N == 1) {
-      x[0] = (*this)[i];
-    } else if constexpr (sizeof(real) == 8) {
-      for (int k = 0; k < N; k += 2) {
-        const auto pack = *reinterpret_cast<const Pack<real, 2>*>(as<real>() + i + k);
-        x[k] = pack.v[0], x[k + 1] = pack.v[1];
-      }
-    } else if (dtype == DType::bf16) {
-      const auto pack = *reinterpret_cast<const Pack<bf16, N>*>(as<bf16>() + i);
-      for (int k = 0; k < N; k++) x[k] = pack.v[k];
-    } else {
-      const auto pack = *reinterpret_cast<const Pack<real, N>*>(as<real>() + i);
-      for (int k = 0; k < N; k++) x[k] = pack.v[k];
+    fetch(i, x);
+    widen(x);
+  }
+  /// The first half of `load`: x has the bits as they are stored, until `widen`. What fetches several operands before it widens the first waits for
+  /// memory once.
+  template <int N>
+  __device__ void fetch(int64_t i, real (&x)[N]) const {
+    if constexpr (N == 1) x[0] = (*this)[i];
+    else if (are_bf16<N>()) copy_words<bf16>(as<bf16>() + i, x);
+    else copy_words<real>(as<real>() + i, x);
+  }
+  template <int N>
+  __device__ void widen(real (&x)[N]) const {
+    if constexpr (N > 1 && sizeof(real) == 4) {
+      if (!are_bf16<N>()) return;
+      bf16 bits[N];
+      __builtin_memcpy(bits, x, sizeof bits);
+      for (int k = 0; k < N; k++) x[k] = bits[k];
     }
   }
   template <int N>
   __device__ void store(int64_t i, const real (&x)[N]) const {
     if constexpr (N == 1) {
       put(i, x[0]);
-    } else if constexpr (sizeof(real) == 8) {
-      for (int k = 0; k < N; k += 2) *reinterpret_cast<Pack<real, 2>*>(as<real>() + i + k) = Pack<real, 2>{{x[k], x[k + 1]}};
-    } else if (dtype == DType::bf16) {
+    } else if (are_bf16<N>()) {
       Pack<bf16, N> pack;
       for (int k = 0; k < N; k++) pack.v[k] = bf16(x[k]);
       *reinterpret_cast<Pack<bf16, N>*>(as<bf16>() + i) = pack;
     } else {
-      Pack<real, N> pack;
-      for (int k = 0; k < N; k++) pack.v[k] = x[k];
-      *reinterpret_cast<Pack<real, N>*>(as<real>() + i) = pack;
+      constexpr int M = WORD / int(sizeof(real));
+      for (int k = 0; k < N; k += M) {
+        Pack<real, M> pack;
+        for (int j = 0; j < M; j++) pack.v[j] = x[k + j];
+        *reinterpret_cast<Pack<real, M>*>(as<real>() + i + k) = pack;
+      }
+    }
+  }
+
+ private:
+  template <int N>
+  __device__ bool are_bf16() const {
+    return sizeof(real) == 4 && (N == 8 || dtype == DType::bf16);
+  }
+  /// The bits of N elements from a place on.
+  template <class T, int N>
+  static __device__ void copy_words(const T* from, real (&x)[N]) {
+    constexpr int M = N * int(sizeof(T)) < WORD ? N : WORD / int(sizeof(T));
+    for (int k = 0; k < N; k += M) {
+      const auto pack = *reinterpret_cast<const Pack<T, M>*>(from + k);
+      __builtin_memcpy(reinterpret_cast<T*>(x) + k, &pack, sizeof pack);
     }
   }
 };
 
-/// May the rows of all these be loaded in fours? Absent ones may.
-inline bool in_fours(std::initializer_list<const Tensor*> operands) {
-  for (const Tensor* t : operands) {
-    if (!t->data) continue;
-    if (size_of(t->dtype) == 1 || reinterpret_cast<uintptr_t>(t->data) % std::min<size_t>(16, 4 * size_of(t->dtype))) return false;
-    for (int d = 0; d + 1 < t->rank; d++)
-      if (t->dims[d] > 1 && t->strides[d] % 4) return false;
-  }
-  return true;
+/// x.load(i, a) for each pair of x and a, all of which are under way at once.
+template <class real, int N, class... Rest>
+__device__ void load(int64_t i, const Elements<real>& x, real (&a)[N], Rest&&... rest) {
+  x.fetch(i, a);
+  if constexpr (sizeof...(rest)) load(i, rest...);
+  x.widen(a);
 }
+
+/// How many elements of a row a thread takes at once: where all are bf16 eight, else four. A word of 16 bytes has so many of the widest type; a narrower
+/// one then moves by less, but by whole lines, as neighbouring threads take neighbouring elements.
+struct Lanes {
+  int n;
+  bool aligned;  // else one after another
+
+  /// Of rows of these operands. Absent ones do not matter.
+  Lanes(std::initializer_list<const Tensor*> operands) : n(8), aligned(true) {
+    for (const Tensor* t : operands)
+      if (t->data && t->dtype != DType::bf16) n = 4;
+    for (const Tensor* t : operands) {
+      if (!t->data) continue;
+      const uint64_t word = std::min<uint64_t>(WORD, n * size_of(t->dtype));
+      aligned &= size_of(t->dtype) > 1 && reinterpret_cast<uintptr_t>(t->data) % word == 0;
+      for (int d = 0; d + 1 < t->rank; d++) aligned &= t->dims[d] == 1 || uint64_t(t->strides[d]) * size_of(t->dtype) % word == 0;
+    }
+  }
+  __device__ Lanes(int n, bool aligned) : n(n), aligned(aligned) {}
+};
 
 template <int N>
 struct Width {
   static constexpr int value = N;
 };
-/// f(d, Width<4 or 1>) for the elements d of a row that are this thread's, all of the row together from `threads` threads. A thread has the same
-/// elements in the same order whether they come in fours or not: sums have the same bits wherever a row lies.
+/// f(d, Width<8, 4 or 1>) for the elements d of a row that are this thread's, all of the row together from `threads` threads. A thread has the same
+/// elements in the same order whether they are aligned or not: sums have the same bits wherever a row lies.
 template <class F>
-__device__ void for_row(int64_t row, bool fours, int64_t thread, int64_t threads, F f) {
-  const int64_t in_fours = row / 4 * 4;
-  for (int64_t d = 4 * thread; d < in_fours; d += 4 * threads) {
-    if (fours) f(d, Width<4>{});
-    else
-      for (int k = 0; k < 4; k++) f(d + k, Width<1>{});
+__device__ void for_row(int64_t row, Lanes lanes, int64_t thread, int64_t threads, F f) {
+  const int64_t whole = row / lanes.n * lanes.n;
+  for (int64_t d = lanes.n * thread; d < whole; d += lanes.n * threads) {
+    if (!lanes.aligned)
+      for (int k = 0; k < lanes.n; k++) f(d + k, Width<1>{});
+    else if (lanes.n == 8) f(d, Width<8>{});
+    else f(d, Width<4>{});
   }
-  for (int64_t d = in_fours + thread; d < row; d += threads) f(d, Width<1>{});
+  for (int64_t d = whole + thread; d < row; d += threads) f(d, Width<1>{});
 }
 
 struct Sum {

@@ -1,15 +1,26 @@
 /** The target `cuda`: NVIDIA's GPUs, by the kernels of `csrc/cuda/ops/`. They are twins of the CPU's, with the same operands and the same
  * checks, so that ops are called alike; what differs is memory, and what is dear.
  * @module */
+import { dtypeBytes, type Node, numel, wide } from "../ir.ts";
 import { kernels } from "../kernels.ts";
 import { cpu } from "./cpu.ts";
 import type { Target } from "./target.ts";
+
+/** How a GPU runs what it runs in another way than a CPU. */
+const own = {
+  rmsnorm_backward: {
+    ...cpu.lowerings.rmsnorm_backward,
+    // dw is summed by up to 512 blocks, each in a row of its own: four for each multiprocessor of an H100.
+    scratch: ({ inputs: [x, rstd, w] }: Node) =>
+      Math.min(512, numel(rstd.shape)) * w.shape[0] * dtypeBytes[wide(x.dtype)],
+  },
+};
 
 /** GPUs. */
 export const cuda: Target = {
   name: "cuda",
   kernels,
-  lowerings: cpu.lowerings,
+  lowerings: { ...cpu.lowerings, ...own },
   copy: cpu.copy,
   // Each saves passes over memory and launches, of which a GPU has less time to hide than a CPU.
   fusions: cpu.fusions,

@@ -40,17 +40,18 @@ __global__ void adamw(TITAN_PARAMETER(Table) table, const real* lr, const real* 
     else high = middle - 1;
   }
   const int64_t begin = (blockIdx.x - int64_t{table.first[low]}) * PIECE, left = table.sizes[low] - begin, size = left < PIECE ? left : PIECE;
-  bool fours = true;
+  Lanes lanes(8, true);
   const auto role = [&](int k) {
     const DType dtype = sizeof(real) == 8 ? DType::f64 : table.bf16_roles[low] >> k & 1 ? DType::bf16 : DType::f32;
     const Elements<real> elements = Elements<real>(table.data[low][k], dtype) + begin;
-    fours &= reinterpret_cast<uintptr_t>(elements.data) % 16 == 0;
+    if (dtype != DType::bf16) lanes.n = 4;
+    lanes.aligned &= reinterpret_cast<uintptr_t>(elements.data) % WORD == 0;
     return elements;
   };
   const Elements<real> p = role(0), m = role(1), v = role(2), g = role(3), new_p = role(4), new_m = role(5), new_v = role(6);
-  for_row(size, fours, threadIdx.x, blockDim.x, [&](int64_t i, auto width) {
+  for_row(size, lanes, threadIdx.x, blockDim.x, [&](int64_t i, auto width) {
     real weights[width.value], means[width.value], squares[width.value], gradients[width.value];
-    p.load(i, weights), m.load(i, means), v.load(i, squares), g.load(i, gradients);
+    load(i, p, weights, m, means, v, squares, g, gradients);
     if (std::isfinite(s.scale))
       for (int k = 0; k < width.value; k++) {
         const real gradient = gradients[k] * s.scale;

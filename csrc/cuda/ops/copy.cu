@@ -1,5 +1,5 @@
 // copy: y = x in another layout. accumulate: y (+)= x, either may be bf16. Operands are viewed with the same dims.
-// Memory-bound: a copy moves twice its element's bytes, a sum three times. A run that is dense in both goes in words of 16 bytes (copy) or in fours;
+// Memory-bound: a copy moves twice its element's bytes, a sum three times. A run that is dense in both goes in words of 16 bytes;
 // where the two are contiguous along different dims, a copy goes through a tile of shared memory, so that both sides are read and written by whole lines.
 #include "../device.h"
 #include "../kernels.h"
@@ -74,11 +74,11 @@ void copy_any(const Call& call) {
 }
 
 template <class real>
-__global__ void add_dense(Elements<real> x, Elements<real> y, int64_t total, bool adds) {
-  for_row(total, true, int64_t{blockIdx.x} * blockDim.x + threadIdx.x, int64_t{gridDim.x} * blockDim.x, [&](int64_t i, auto width) {
+__global__ void add_dense(Elements<real> x, Elements<real> y, int64_t total, Lanes lanes, bool adds) {
+  for_row(total, lanes, int64_t{blockIdx.x} * blockDim.x + threadIdx.x, int64_t{gridDim.x} * blockDim.x, [&](int64_t i, auto width) {
     real a[width.value], b[width.value] = {};
-    x.load(i, a);
-    if (adds) y.load(i, b);
+    if (adds) load(i, x, a, y, b);
+    else x.load(i, a);
     for (int k = 0; k < width.value; k++) b[k] = adds ? b[k] + a[k] : a[k];
     y.store(i, b);
   });
@@ -104,9 +104,11 @@ void run_accumulate(const Call& call) {
     using real = decltype(zero);
     const Space<2> space(call.operands, 2, 1);
     const bool dense = space.rank == 0 || (space.rank == 1 && space.strides[0][0] == 1 && space.strides[1][0] == 1);
-    const unsigned blocks = blocks_for(space.total, BLOCK_THREADS * (dense ? 4 : 1));
-    if (dense && in_fours({&x, &y})) launch(add_dense<real>, {blocks, BLOCK_THREADS}, call, Elements<real>(x), Elements<real>(y), space.total, adds);
-    else launch(add_strided<real>, {blocks, BLOCK_THREADS}, call, Elements<real>(x), Elements<real>(y), space, adds);
+    Tensor runs[2] = {x, y};
+    runs[0].rank = runs[1].rank = 0;  // one row each, if they are dense
+    const Lanes lanes({&runs[0], &runs[1]});
+    if (dense) launch(add_dense<real>, {blocks_for(space.total, BLOCK_THREADS * lanes.n), BLOCK_THREADS}, call, Elements<real>(x), Elements<real>(y), space.total, lanes, adds);
+    else launch(add_strided<real>, {blocks_for(space.total, BLOCK_THREADS), BLOCK_THREADS}, call, Elements<real>(x), Elements<real>(y), space, adds);
   });
 }
 

@@ -9,10 +9,10 @@ namespace {
 
 /// log sum exp of a row, in all threads.
 template <class real>
-__device__ real log_sum_exp(const Elements<real>& x, int64_t V, bool fours) {
+__device__ real log_sum_exp(const Elements<real>& x, int64_t V, const Lanes& lanes) {
   constexpr real lowest = -std::numeric_limits<real>::infinity();
   real peak = lowest, sum = 0;
-  for_row(V, fours, threadIdx.x, blockDim.x, [&](int64_t v, auto width) {
+  for_row(V, lanes, threadIdx.x, blockDim.x, [&](int64_t v, auto width) {
     real a[width.value];
     x.load(v, a);
     real largest = a[0];
@@ -35,7 +35,7 @@ struct Rows {
   Elements<real> logits;
   const int32_t* targets;
   int64_t row, target_stride, N, V, ignore, start, whole;
-  bool fours;
+  Lanes lanes;
   __device__ int64_t target(int64_t n) const { return targets[n * target_stride]; }
 };
 
@@ -43,7 +43,7 @@ template <class real>
 __global__ void cross_entropy(Rows<real> rows, real* lse, int64_t lse_stride, real* losses, real* counted) {
   for (int64_t n = blockIdx.x; n < rows.N; n += gridDim.x) {
     const Elements<real> x = rows.logits + n * rows.row;
-    const real z = log_sum_exp(x, rows.V, rows.fours);
+    const real z = log_sum_exp(x, rows.V, rows.lanes);
     if (threadIdx.x != 0) continue;
     const int64_t target = rows.target(n);
     lse[n * lse_stride] = z;
@@ -64,7 +64,7 @@ template <class real>
 __global__ void cross_entropy_part(Rows<real> rows, real* lse, int64_t lse_stride, real* logit, int64_t logit_stride) {
   for (int64_t n = blockIdx.x; n < rows.N; n += gridDim.x) {
     const Elements<real> x = rows.logits + n * rows.row;
-    const real z = log_sum_exp(x, rows.V, rows.fours);
+    const real z = log_sum_exp(x, rows.V, rows.lanes);
     if (threadIdx.x != 0) continue;
     const int64_t target = rows.target(n), own = target - rows.start;
     const bool elsewhere = target == rows.ignore || (target >= 0 && target < rows.whole);
@@ -80,7 +80,7 @@ __global__ void cross_entropy_backward(Rows<real> rows, const real* lse, int64_t
     const Elements<real> x = rows.logits + n * rows.row, dx = dlogits + n * dlogits_row;
     const real z = lse[n * lse_stride];
     const int64_t target = rows.target(n), own = target - rows.start;
-    for_row(rows.V, rows.fours, threadIdx.x, blockDim.x, [&](int64_t v, auto width) {
+    for_row(rows.V, rows.lanes, threadIdx.x, blockDim.x, [&](int64_t v, auto width) {
       real a[width.value] = {};
       if (target != rows.ignore) {
         x.load(v, a);
@@ -94,7 +94,7 @@ __global__ void cross_entropy_backward(Rows<real> rows, const real* lse, int64_t
 template <class real>
 Rows<real> rows_of(const Call& call, int64_t start, int64_t whole) {
   const Tensor &logits = call[0], &targets = call[1];
-  return {logits, targets.as<int32_t>(), logits.strides[0], targets.strides[0], logits.dims[0], logits.dims[1], call.attributes[0].i, start, whole, in_fours({&logits})};
+  return {logits, targets.as<int32_t>(), logits.strides[0], targets.strides[0], logits.dims[0], logits.dims[1], call.attributes[0].i, start, whole, Lanes({&logits})};
 }
 
 }  // namespace
@@ -119,7 +119,7 @@ void run_cross_entropy_backward(const Call& call) {
   with_real(call[0], [&](auto zero) {
     using real = decltype(zero);
     auto rows = rows_of<real>(call, call.attributes[1].i, 0);
-    rows.fours &= in_fours({&call[4]});
+    rows.lanes = Lanes({&call[0], &call[4]});
     launch(cross_entropy_backward<real>, {blocks_for(rows.N, 1), threads_for(rows.V)}, call, rows, call[2].as<real>(), call[2].strides[0], call[3].as<real>(), Elements<real>(call[4]), call[4].strides[0]);
   });
 }

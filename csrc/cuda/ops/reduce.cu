@@ -1,7 +1,7 @@
 // y = sum (kind 0), maximum (kind 1) or largest size (kind 2) of x over any dims; x may be bf16. y is viewed with x's dims and has stride 0 on the reduced ones.
 // Memory-bound: x's element once. Either
 //   across  the innermost contiguous dim of x is kept: a block sums WARP neighbouring columns, its warps every ROWS-th element of the reduced dims
-//   along   else: a block sums one element of y
+//   along   else: a block sums one element of y; where that is of neighbouring elements of x, in words of 16 bytes
 // There is no scratch, so a single sum has a single block, of 1024 threads. Sums are f64, in an order that depends on shapes alone.
 // A NaN in x is a NaN in y, also for the maximum.
 #include "../device.h"
@@ -29,15 +29,24 @@ template <>
 constexpr double IDENTITY<MaxSize> = 0;
 
 template <class real, class Op>
-__global__ void along(Elements<real> x, real* y, Space<2> kept, Space<1> reduced, Op op) {
+__global__ void along(Elements<real> x, real* y, Space<2> kept, Space<1> reduced, bool dense, Lanes lanes, Op op) {
   for (int64_t i = blockIdx.x; i < kept.total; i += gridDim.x) {
     int64_t at[2];
     kept.at(i, 2, at);
     double total = IDENTITY<Op>;
-    for (int64_t k = threadIdx.x; k < reduced.total; k += blockDim.x) {
-      int64_t place;
-      reduced.at(k, 1, &place);
-      total = op(total, value(x[at[0] + place], op));
+    if (dense) {
+      const Elements<real> row = x + at[0];
+      for_row(reduced.total, lanes, threadIdx.x, blockDim.x, [&](int64_t d, auto width) {
+        real a[width.value];
+        row.load(d, a);
+        for (int k = 0; k < width.value; k++) total = op(total, value(a[k], op));
+      });
+    } else {
+      for (int64_t k = threadIdx.x; k < reduced.total; k += blockDim.x) {
+        int64_t place;
+        reduced.at(k, 1, &place);
+        total = op(total, value(x[at[0] + place], op));
+      }
     }
     total = join_block(total, op);
     if (threadIdx.x == 0) y[at[1]] = real(total);
@@ -85,7 +94,11 @@ void reduce(const Call& call, Op op) {
     launch(across<real, Op>, {blocks_for(strips, 1), dim3(WARP, ROWS)}, call, Elements<real>(x), y.as<real>(), kept, reduced, strips, op);
   } else {
     const unsigned threads = reduced.total < 1024 ? WARP : kept.total < 64 ? 1024 : BLOCK_THREADS;
-    launch(along<real, Op>, {blocks_for(kept.total, 1), threads}, call, Elements<real>(x), y.as<real>(), kept, reduced, op);
+    Tensor rows = x;  // as `along` walks over them
+    rows.rank = kept.rank + 1;
+    std::copy_n(kept.dims, kept.rank, rows.dims), std::copy_n(kept.strides[0], kept.rank, rows.strides);
+    const bool dense = reduced.rank == 0 || (reduced.rank == 1 && reduced.strides[0][0] == 1);
+    launch(along<real, Op>, {blocks_for(kept.total, 1), threads}, call, Elements<real>(x), y.as<real>(), kept, reduced, dense, Lanes({&rows}), op);
   }
 }
 

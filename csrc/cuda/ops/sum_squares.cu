@@ -29,9 +29,9 @@ __global__ void sum_pieces(TITAN_PARAMETER(Table) table, double* partials) {
   const Elements<real> all(table.data[low], DType(table.dtypes[low]));
   const int64_t begin = (blockIdx.x - int64_t{table.first[low]}) * PIECE, left = table.sizes[low] - begin, size = left < PIECE ? left : PIECE;
   const Elements<real> x = all + begin;
-  const bool fours = reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
+  const Lanes lanes(x.dtype == DType::bf16 ? 8 : 4, reinterpret_cast<uintptr_t>(x.data) % WORD == 0);
   real sum = 0;
-  for_row(size, fours, threadIdx.x, blockDim.x, [&](int64_t d, auto width) {
+  for_row(size, lanes, threadIdx.x, blockDim.x, [&](int64_t d, auto width) {
     real a[width.value];
     x.load(d, a);
     for (int k = 0; k < width.value; k++) sum += a[k] * a[k];
