@@ -3,6 +3,7 @@
 file(GLOB cuda_engine_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cpp)
 list(REMOVE_ITEM cuda_engine_sources cuda/open.cpp cuda/module.cpp cuda/kernels.cpp) # of libtitan; the module's entry, and its table of kernels
 set(cuda_engine_test_sources ${cuda_engine_sources})
+set(cuda_products_test_sources cuda/products.cpp)
 set(cuda_collectives_test_sources ${cuda_engine_sources})
 list(REMOVE_ITEM cuda_collectives_test_sources cuda/nccl.cpp) # which the test plays itself
 set(cuda_nccl_test_sources cuda/nccl.cpp)

@@ -16,15 +16,18 @@ const Kernel& find_kernel(const Backend& backend, const char* name) {
   return *std::find_if(backend.kernels, backend.kernels + backend.num_kernels, [&](const Kernel& kernel) { return std::strcmp(kernel.name, name) == 0; });
 }
 
+bool is_product(const Kernel& kernel) { return !std::strcmp(kernel.name, "gemm"); }
+
 /// Least seconds that a call takes, by the GPU's own clock.
-double least_seconds(const Kernel& kernel, Call call) {
+double least_seconds(const Kernel& kernel, const Plan* plan, Call call) {
   const Stream stream = make_stream();
   const Event begin = make_event(cudaEventDefault), end = make_event(cudaEventDefault);
   call.stream = stream.get();
   float least = 1e9f;
   for (int repeat = 0; repeat < REPEATS; repeat++) {
     TITAN_CUDA_CHECK(cudaEventRecord(begin.get(), stream.get()));
-    kernel.run(call);
+    if (plan) plan->run(call);
+    else kernel.run(call);
     check(cudaGetLastError(), kernel.name);
     TITAN_CUDA_CHECK(cudaEventRecord(end.get(), stream.get()));
     TITAN_CUDA_CHECK(cudaStreamSynchronize(stream.get()));
@@ -98,7 +101,7 @@ void CudaEngine::describe(titan_device_info& info) const {
   info.threads = static_cast<uint32_t>(threads);
   copy_text(info.level, text("sm_", properties_.major, properties_.minor));
   copy_text(info.processor, properties_.name);
-  copy_text(info.product, "libtitan's own");
+  copy_text(info.product, Products::name());
 }
 
 MemoryLimit CudaEngine::memory(const MemorySharing&) const {
@@ -115,21 +118,40 @@ double CudaEngine::measure(titan_measure measure, int64_t n, int threads) {
     const DeviceMemory memory = make_zeros(2 * bytes);
     const Tensor operands[] = {{memory.get(), DType::f32, 1, {n}, {1}}, {static_cast<char*>(memory.get()) + bytes, DType::f32, 1, {n}, {1}}};
     const Attribute add = {1};
-    return 3e-9 * static_cast<double>(bytes) / least_seconds(find_kernel(backend, "accumulate"), {operands, 2, &add, 1, 0, threads});
+    return 3e-9 * static_cast<double>(bytes) / least_seconds(find_kernel(backend, "accumulate"), nullptr, {operands, 2, &add, 1, 0, threads});
   }
   const bool narrow = measure == TITAN_MEASURE_PRODUCT_BF16;
   const uint64_t matrix_bytes = static_cast<uint64_t>(n * n) * sizeof(float);
   const DeviceMemory memory = make_zeros(3 * matrix_bytes);
   Tensor operands[3];
-  for (int i = 0; i < 3; i++) operands[i] = {static_cast<char*>(memory.get()) + static_cast<uint64_t>(i) * matrix_bytes, narrow && i < 2 ? DType::bf16 : DType::f32, 3, {1, n, n}, {n * n, n, 1}};
+  for (int i = 0; i < 3; i++) operands[i] = {static_cast<char*>(memory.get()) + static_cast<uint64_t>(i) * matrix_bytes, narrow ? DType::bf16 : DType::f32, 3, {1, n, n}, {n * n, n, 1}};
   const Attribute attributes[] = {{0}, {narrow}};
-  return 2e-9 * static_cast<double>(n * n * n) / least_seconds(find_kernel(backend, "gemm"), {operands, 3, attributes, 2, 0, threads});
+  const Call call = {operands, 3, attributes, 2, 0, threads};
+  return 2e-9 * static_cast<double>(n * n * n) / least_seconds(find_kernel(backend, "gemm"), products().plan(call).get(), call);
 }
 
-Plans CudaEngine::plan(const Program& program) const { return Plans(program.instructions.size()); }
+const Products& CudaEngine::products() {
+  if (!products_) products_ = std::make_unique<Products>(10 * properties_.major + properties_.minor);
+  return *products_;
+}
+
+Plans CudaEngine::plan(const Program& program) const {
+  Plans plans(program.instructions.size());
+  for (size_t n = 0; n < plans.size(); n++) {
+    const Instruction& instruction = program.instructions[n];
+    try {
+      if (is_product(*instruction.kernel)) plans[n] = products_->plan(instruction.call);
+    } catch (const Failure& failure) {
+      throw program.failure(failure.status(), n, text("instruction ", n, " (", instruction.kernel->name, " in ", instruction.scope, "): ", failure.what()));
+    }
+  }
+  return plans;
+}
 
 std::unique_ptr<DeviceProgram> CudaEngine::load(Program& program, comm::World* world) {
   use();
+  // Before the program is held against what is free: there is a workspace.
+  if (std::any_of(program.instructions.begin(), program.instructions.end(), [](const Instruction& instruction) { return is_product(*instruction.kernel); })) (void)products();
   return std::make_unique<CudaProgram>(*this, program, world);
 }
 

@@ -1,8 +1,7 @@
 // The engine of GPUs, by the CUDA runtime: one arena in device memory, kernels on a stream, inputs copied ahead on another.
 #pragma once
 #include "../engine.h"
-#include "plan.h"
-#include "resources.h"
+#include "products.h"
 
 namespace titan::cuda {
 
@@ -28,9 +27,12 @@ class CudaEngine : public Engine {
  private:
   int attribute(cudaDeviceAttr of) const;
   std::string links() const;
+  /// Made for the first product that somebody has.
+  const Products& products();
 
   const int ordinal_;
   cudaDeviceProp properties_;
+  std::unique_ptr<Products> products_;
 };
 
 }  // namespace titan::cuda

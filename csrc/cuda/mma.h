@@ -9,8 +9,11 @@
 // So two neighbouring blocks of sums, rounded, are an a of the next product: see `pack`.
 #pragma once
 #include "launch.h"
-#ifndef __CUDACC__
+#ifdef __CUDACC__
+#define TITAN_UNROLL _Pragma("unroll")
+#else
 #include "host/mma.h"
+#define TITAN_UNROLL
 #endif
 
 namespace titan::cuda {

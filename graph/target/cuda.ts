@@ -22,8 +22,8 @@ export const cuda: Target = {
   kernels,
   lowerings: { ...cpu.lowerings, ...own },
   copy: cpu.copy,
-  // Each saves passes over memory and launches, of which a GPU has less time to hide than a CPU.
-  fusions: cpu.fusions,
+  // Each saves passes over memory and launches, of which a GPU has less time to hide than a CPU. But cuBLASLt rounds no operands.
+  fusions: new Set([...cpu.fusions].filter((fusion) => fusion !== "castsIntoProducts")),
   mapSteps: 48,
   chunks: { rows: 4096, chunks: 32 }, // a product of fewer rows leaves multiprocessors without work
   alignment: 256, // as cudaMalloc gives it: vector loads, and whole lines of memory

@@ -232,7 +232,7 @@ Played played() {
 int64_t left() {
   auto& r = runtime();
   std::lock_guard lock(r.mutex);
-  return r.events + r.graphs + r.live_streams + r.live_memory + r.communicators;
+  return r.events + r.graphs + r.live_streams + r.live_memory + r.communicators + r.descriptors;
 }
 
 void submit(void* stream, std::function<std::string()> work) {

@@ -91,7 +91,7 @@ struct Runtime {
   std::vector<CUstream_st*> streams;  // by number - 1, null where it has gone
   std::vector<Past> past;
   Clock host;
-  int64_t events = 0, graphs = 0, live_streams = 0, live_memory = 0, communicators = 0;
+  int64_t events = 0, graphs = 0, live_streams = 0, live_memory = 0, communicators = 0, descriptors = 0;
   uint64_t device_bytes = 0;
   cudaError_t last = cudaSuccess;
   const std::vector<Touch>* touches = nullptr;  // of the call that is being submitted

@@ -1,14 +1,18 @@
 // c[B,M,N] = a[B,M,K] b[B,K,N], or added to c, of any strides, in f32 or f64 (csrc/cpu/ops/gemm.cpp). With bf16 = 1, a and b are rounded to bf16 and any
-// operand may be stored so, a and b also as float8; the products are summed in f32.
-// Compute-bound: a block makes a tile of 64 x 64 from slices of 16 in shared memory, a thread 4 x 4 of it, by plain multiply-adds. This is the way for
-// what a library of products does not take; it reaches the rate of f32 at best. Each element is summed along K in order.
+// operand may be stored so, a and b also as float8; the products are summed in f32. This is the way for what cuBLASLt does not take (../products.h).
+// Compute-bound. A block makes a tile of 64 x 64 from slices of a and b in shared memory. With bf16 = 1 its four warps multiply slices of 64 on tensor
+// cores (../mma.h), 32 x 32 each, 2 FLOP x 64 / (2 + 2) = 32 FLOP for each byte of bf16 that is loaded; rows that are contiguous along either dim are
+// loaded by 16 bytes. Else a thread makes 4 x 4 of it from slices of 16, by plain multiply-adds: at best the rate of f32. Each element is summed along K
+// in order, by sixteens on tensor cores.
 #include "../device.h"
 #include "../kernels.h"
+#include "../mma.h"
 
 namespace titan::cuda {
 namespace {
 
 constexpr int TILE = 64, SLICE = 16, EACH = 4, SIDE = TILE / EACH;
+constexpr int MMA_THREADS = 4 * WARP, MMA_SLICE = 64, PART = TILE / 2;  // of a warp
 
 template <class real>
 struct Matrix {
@@ -18,7 +22,7 @@ struct Matrix {
 };
 
 template <class real>
-__global__ void gemm(Matrix<real> a, Matrix<real> b, Matrix<real> c, int64_t B, int64_t M, int64_t N, int64_t K, bool adds, bool rounds) {
+__global__ void gemm(Matrix<real> a, Matrix<real> b, Matrix<real> c, int64_t B, int64_t M, int64_t N, int64_t K, bool adds) {
   // Neighbouring threads read neighbours in memory: along the dim of stride 1.
   __shared__ real left[SLICE][TILE + 1], right[SLICE][TILE + 1];
   const int64_t tile_rows = (M + TILE - 1) / TILE, tile_columns = (N + TILE - 1) / TILE;
@@ -32,24 +36,96 @@ __global__ void gemm(Matrix<real> a, Matrix<real> b, Matrix<real> c, int64_t B, 
       for (int i = int(threadIdx.x); i < TILE * SLICE; i += SIDE * SIDE) {
         const int m = a.column == 1 ? i / SLICE : i % TILE, ka = a.column == 1 ? i % SLICE : i / TILE;
         const int n = b.column == 1 ? i % TILE : i / SLICE, kb = b.column == 1 ? i / TILE : i % SLICE;
-        const real x = row + m < M && first + ka < K ? from_a[(row + m) * a.row + (first + ka) * a.column] : real(0);
-        const real y = column + n < N && first + kb < K ? from_b[(first + kb) * b.row + (column + n) * b.column] : real(0);
-        left[ka][m] = rounds ? real(bf16(float(x))) : x;
-        right[kb][n] = rounds ? real(bf16(float(y))) : y;
+        left[ka][m] = row + m < M && first + ka < K ? from_a[(row + m) * a.row + (first + ka) * a.column] : real(0);
+        right[kb][n] = column + n < N && first + kb < K ? from_b[(first + kb) * b.row + (column + n) * b.column] : real(0);
       }
       __syncthreads();
       for (int k = 0; k < SLICE; k++) {
         real x[EACH], y[EACH];
-        for (int i = 0; i < EACH; i++) x[i] = left[k][ty + i * SIDE], y[i] = right[k][tx + i * SIDE];
-        for (int i = 0; i < EACH; i++)
-          for (int j = 0; j < EACH; j++) sums[i][j] += x[i] * y[j];
+        TITAN_UNROLL for (int i = 0; i < EACH; i++) x[i] = left[k][ty + i * SIDE], y[i] = right[k][tx + i * SIDE];
+        TITAN_UNROLL for (int i = 0; i < EACH; i++)
+          TITAN_UNROLL for (int j = 0; j < EACH; j++) sums[i][j] += x[i] * y[j];
       }
     }
-    for (int i = 0; i < EACH; i++)
-      for (int j = 0; j < EACH; j++) {
+    TITAN_UNROLL for (int i = 0; i < EACH; i++)
+      TITAN_UNROLL for (int j = 0; j < EACH; j++) {
         const int64_t m = row + ty + i * SIDE, n = column + tx + j * SIDE, at = m * c.row + n * c.column;
         if (m < M && n < N) to.put(at, adds ? to[at] + sums[i][j] : sums[i][j]);
       }
+  }
+}
+
+/// An operand of tensor cores: what is summed over is its column. `fours`: runs of four neighbours, along whichever dim is contiguous, lie aligned.
+struct Operand : Matrix<float> {
+  bool fours;
+  Operand(const Tensor& t, bool transposes) : Matrix(t) {
+    if (transposes) {
+      const int64_t other = row;
+      row = column, column = other;
+    }
+    const int64_t apart = column == 1 ? row : column;
+    fours = (row == 1 || column == 1) && size_of(t.dtype) > 1 && reinterpret_cast<uintptr_t>(t.data) % (4 * size_of(t.dtype)) == 0 && apart % 4 == 0 && batch % 4 == 0;
+  }
+};
+
+/// A tile's rows of a slice, rounded. `rows` and `columns` are how many there are; what lies outside is 0.
+__device__ void load_slice(const SharedRows<MMA_SLICE>& to, const Elements<float>& from, const Operand& matrix, int64_t rows, int64_t columns) {
+  constexpr int EIGHTS = TILE * MMA_SLICE / 8;
+  const bool by_rows = matrix.column == 1;
+  for (int i = int(threadIdx.x); i < EIGHTS; i += MMA_THREADS) {
+    // Neighbouring threads have neighbours in memory.
+    const int line = i / (TILE / 8), along = i % (TILE / 8) * 8, row = by_rows ? line : along, column = by_rows ? along : line;
+    const bool is_whole = row + (by_rows ? 1 : 8) <= rows && column + (by_rows ? 8 : 1) <= columns;
+    const int64_t at = row * matrix.row + column * matrix.column;
+    float x[2][4];
+    if (matrix.fours && is_whole) {
+      from.load(at, x[0]);
+      from.load(at + 4, x[1]);
+    } else {
+      for (int k = 0; k < 8; k++) {
+        const int r = by_rows ? row : row + k, c = by_rows ? column + k : column;
+        x[k / 4][k % 4] = r < rows && c < columns ? from[r * matrix.row + c * matrix.column] : 0;
+      }
+    }
+    if (by_rows) *reinterpret_cast<Pack<uint32_t, 4>*>(to.at(row, column)) = {{pack(x[0][0], x[0][1]), pack(x[0][2], x[0][3]), pack(x[1][0], x[1][1]), pack(x[1][2], x[1][3])}};
+    else
+      for (int k = 0; k < 8; k++) *to.at(row + k, column) = bf16(x[k / 4][k % 4]);
+  }
+}
+
+/// `b` is seen with N as its rows.
+__global__ void __launch_bounds__(MMA_THREADS, 4) gemm_bf16(Operand a, Operand b, Matrix<float> c, int64_t B, int64_t M, int64_t N, int64_t K, bool adds) {
+  alignas(16) __shared__ bf16 left_memory[TILE * MMA_SLICE], right_memory[TILE * MMA_SLICE];
+  const SharedRows<MMA_SLICE> left{left_memory}, right{right_memory};
+  const int64_t tile_rows = (M + TILE - 1) / TILE, tile_columns = (N + TILE - 1) / TILE;
+  const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, own_row = warp / 2 * PART, own_column = warp % 2 * PART;
+  for (int64_t t = blockIdx.x; t < B * tile_rows * tile_columns; t += gridDim.x) {
+    const int64_t batch = t / tile_columns / tile_rows, row = t / tile_columns % tile_rows * TILE, column = t % tile_columns * TILE;
+    Sums sums[PART / 16][PART / 8] = {};
+    for (int64_t first = 0; first < K; first += MMA_SLICE) {
+      __syncthreads();
+      load_slice(left, a.elements + (batch * a.batch + row * a.row + first * a.column), a, M - row, K - first);
+      load_slice(right, b.elements + (batch * b.batch + column * b.row + first * b.column), b, N - column, K - first);
+      __syncthreads();
+      for (int k = 0; k < MMA_SLICE; k += 16) {
+        Fragment x[PART / 16], y;
+        TITAN_UNROLL for (int i = 0; i < PART / 16; i++) left.load_a(x[i], own_row + 16 * i, k);
+        TITAN_UNROLL for (int j = 0; j < PART / 16; j++) {
+          right.load_b_of_rows(y, own_column + 16 * j, k);
+          TITAN_UNROLL for (int i = 0; i < PART / 16; i++) {
+            multiply_add(sums[i][2 * j], x[i], y[0], y[1]);
+            multiply_add(sums[i][2 * j + 1], x[i], y[2], y[3]);
+          }
+        }
+      }
+    }
+    const Elements<float> to = c.elements + batch * c.batch;
+    TITAN_UNROLL for (int i = 0; i < PART / 16; i++)
+      TITAN_UNROLL for (int j = 0; j < PART / 8; j++)
+        TITAN_UNROLL for (int e = 0; e < 4; e++) {
+          const int64_t m = row + own_row + 16 * i + lane / 4 + e / 2 * 8, n = column + own_column + 8 * j + lane % 4 * 2 + e % 2, at = m * c.row + n * c.column;
+          if (m < M && n < N) to.put(at, adds ? to[at] + sums[i][j][e] : sums[i][j][e]);
+        }
   }
 }
 
@@ -57,11 +133,13 @@ __global__ void gemm(Matrix<real> a, Matrix<real> b, Matrix<real> c, int64_t B, 
 
 void run_gemm(const Call& call) {
   const Tensor &a = call[0], &b = call[1], &c = call[2];
-  const bool rounds = call.attributes[1].i == 1, adds = call.adds(call.attributes[0].i);
+  const bool adds = call.adds(call.attributes[0].i);
+  const int64_t B = c.dims[0], M = c.dims[1], N = c.dims[2], K = a.dims[2];
+  const unsigned blocks = blocks_for(B * ((M + TILE - 1) / TILE) * ((N + TILE - 1) / TILE), 1);
+  if (call.attributes[1].i == 1) return launch(gemm_bf16, {blocks, MMA_THREADS}, call, Operand(a, false), Operand(b, true), Matrix<float>(c), B, M, N, K, adds);
   with_real(c, [&](auto zero) {
     using real = decltype(zero);
-    const int64_t B = c.dims[0], M = c.dims[1], N = c.dims[2], K = a.dims[2];
-    launch(gemm<real>, {blocks_for(B * ((M + TILE - 1) / TILE) * ((N + TILE - 1) / TILE), 1), SIDE * SIDE}, call, Matrix<real>(a), Matrix<real>(b), Matrix<real>(c), B, M, N, K, adds, rounds);
+    launch(gemm<real>, {blocks, SIDE * SIDE}, call, Matrix<real>(a), Matrix<real>(b), Matrix<real>(c), B, M, N, K, adds);
   });
 }
 

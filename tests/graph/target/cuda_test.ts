@@ -26,3 +26,14 @@ Deno.test("GPUs run what CPUs run, by kernels of the same names", () => {
   assertEquals(kernelsOf(cuda), kernelsOf(cpu));
   assertThrows(() => compileGraphs([graph()], { threads: 1, target: { ...cuda, lowerings: {} } }), TypeError, '"cuda"');
 });
+
+Deno.test("products of bf16 have operands that are rounded already, where a CPU rounds them while it multiplies", () => {
+  const precision = { param: "bf16", reduce: "f32", stored: "f32" } as const;
+  const operandsFor = (target: typeof cpu) => {
+    const { plan } = compileGraphs([graph()], { threads: 1, target, precision });
+    const products = plan.sections.flatMap((s) => s.graph.nodes.filter((n) => n.op === "contract"));
+    return products.flatMap((n) => n.inputs.map((v) => v.dtype));
+  };
+  assertEquals(new Set(operandsFor(cuda)), new Set(["bf16"]));
+  assertEquals(new Set(operandsFor(cpu)), new Set(["bf16", "f32"]));
+});
