@@ -135,8 +135,9 @@ export class Builder implements Tracer {
   }
 
   /** Adds an input.
-   * @param roles what each of its dims counts; without them every rank of a mesh is given all of it. */
-  input(name: string, type: Type, roles?: readonly DimRole[]): Value {
+   * @param roles what each of its dims counts; without them every rank of a mesh is given all of it.
+   * @param counts is each row 0, 1, 2 and so on? */
+  input(name: string, type: Type, roles?: readonly DimRole[], counts?: true): Value {
     if (this.inputs.some((i) => i.name === name)) throw new TypeError(`Cannot add input "${name}": it exists already`);
     if (roles && roles.length !== type.shape.length) {
       throw new TypeError(
@@ -144,7 +145,7 @@ export class Builder implements Tracer {
       );
     }
     const value = this.#value(type);
-    this.inputs.push(roles ? { name, value, roles } : { name, value });
+    this.inputs.push({ name, value, ...(roles ? { roles } : {}), ...(counts ? { counts } : {}) });
     return value;
   }
 

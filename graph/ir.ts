@@ -102,6 +102,8 @@ export type DimRole = "batch" | "sequence" | "features";
 export interface Input extends Named {
   /** What each dim counts; absent where the value is everybody's, such as a learning rate. */
   readonly roles?: readonly DimRole[];
+  /** Are the numbers of each row, along its last dim, 0, 1, 2 and so on, whatever the host gives? A rank with a slice of rows has others. */
+  readonly counts?: true;
 }
 
 /** How far a graph has come: `global`, over whole values; `ranks`, the one graph of all ranks, over the parts that each has; `rank`,

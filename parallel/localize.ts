@@ -67,7 +67,8 @@ class Localizer {
     for (const input of this.graph.inputs) {
       const { name, value, roles } = input, layout = this.layouts.input(input);
       const shape = this.#localShape(value, layout, `input "${name}"`);
-      this.#place(value, this.#builder.input(name, { dtype: value.dtype, shape }, roles), layout);
+      const counts = shape.at(-1) === value.shape.at(-1) ? input.counts : undefined; // not of a slice of rows
+      this.#place(value, this.#builder.input(name, { dtype: value.dtype, shape }, roles, counts), layout);
     }
     for (const node of this.graph.nodes) this.#node(node);
     // Behind all nodes, they may go on from what was converted for backward.

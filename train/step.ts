@@ -22,7 +22,7 @@ export interface BatchShape {
   /** Tokens of a sequence. */
   readonly seqLen: number;
   readonly dtype: RealType;
-  /** Is there an input `documents`, so that attention stays inside of a document? */
+  /** Is there an input `documents`, so that attention stays inside of a document? Without it, the positions of each row count from 0. */
   readonly documents?: boolean;
 }
 
@@ -54,8 +54,10 @@ function traceForward(name: string, model: TrainableModel, shape: BatchShape, su
 }
 
 function batchInputs(builder: Builder, { batch, seqLen, documents }: BatchShape): Batch {
-  const input = (name: string): Tensor =>
-    new Tensor(builder, builder.input(name, i32(batch, seqLen), ["batch", "sequence"]));
+  const input = (name: string): Tensor => {
+    const counts = name === "positions" && !documents ? true : undefined; // with documents they may restart
+    return new Tensor(builder, builder.input(name, i32(batch, seqLen), ["batch", "sequence"], counts));
+  };
   const [tokens, targets, positions] = ["tokens", "targets", "positions"].map(input);
   return { tokens, targets, positions, ...(documents ? { documents: input("documents") } : {}) };
 }

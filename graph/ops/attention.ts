@@ -33,6 +33,7 @@ export function operandsBehind<T>(rest: readonly T[], attrs: Attrs): Behind<T> {
 const ATTENTION: Schema = {
   scale: { type: "number", doc: "factor of q k^T" },
   documents: { type: "flag", optional: true, doc: "are document ids given?" },
+  ordered: { type: "flag", optional: true, writer: "fuse", doc: "are both positions 0, 1, 2 and so on in each row?" },
   rope: { type: "flag", optional: true, writer: "fuse", doc: "are heads turned as they are loaded?" },
   ...ROUND,
   ...STORED,

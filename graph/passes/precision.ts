@@ -104,11 +104,13 @@ function roundProducts(graph: Graph, { lowerings }: Target): Graph {
   return rewrite(graph, ({ op, inputs, outputs, attrs }, { emit, cast }) => {
     const { rounding } = opOf(op);
     if (!rounding || outputs[0].dtype !== "f32" || attrs.round) return;
-    const { stored, keepsSums } = rounding, rounded = { ...attrs, round: "bf16" };
-    const isCast = (v: Value, i: number) => v.dtype === "f32" && takesBf16(opOf(op), "input", i, inputs.length);
-    const operands = lowerings[op]?.castsOperands ? inputs.map((v, i) => isCast(v, i) ? cast(v, "bf16") : v) : inputs;
-    if (stored === undefined || keepsSums && isSummed(outputs[stored])) return emit(op, operands, rounded);
-    return emit(op, operands, { ...rounded, bf16: [stored] }).map((v, i) => i === stored ? cast(v, "f32") : v);
+    const { castsOperands, castsResults } = lowerings[op] ?? {}, rounded = { ...attrs, round: "bf16" };
+    const mayBe = (side: "input" | "output", i: number) => takesBf16(opOf(op), side, i, inputs.length);
+    const isCast = (v: Value, i: number) => castsOperands && v.dtype === "f32" && mayBe("input", i);
+    const operands = inputs.map((v, i) => isCast(v, i) ? cast(v, "bf16") : v);
+    const bf16 = outputs.flatMap((_, i) => (castsResults ? mayBe("output", i) : i === rounding.stored) ? [i] : []);
+    if (bf16.length === 0 || rounding.keepsSums && isSummed(outputs[bf16[0]])) return emit(op, operands, rounded);
+    return emit(op, operands, { ...rounded, bf16 }).map((v, i) => bf16.includes(i) ? cast(v, "f32") : v);
   });
 }
 

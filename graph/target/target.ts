@@ -34,6 +34,8 @@ export interface Lowering {
   /** Are its operands rounded by casts in front of it, where it multiplies in a narrower type? Others may share these. Default: its
    * kernel rounds them as it loads them. */
   readonly castsOperands?: boolean;
+  /** Are its results stored as what it multiplies in, all that its record lets be? Default: those that its record names. */
+  readonly castsResults?: boolean;
 }
 
 /** How a target runs ops, by the op's name. What is not among them it cannot run. */
@@ -42,6 +44,7 @@ export type Lowerings = Readonly<Record<string, Lowering | undefined>>;
 /** A rule of pass `fuse`. */
 export type Fusion =
   | "castsIntoProducts"
+  | "orderedAttention"
   | "ropeIntoAttention"
   | "residualNorms"
   | "joinProducts"

@@ -119,7 +119,9 @@ class StageGraph {
   ): Graph {
     const builder = this.#builder, { graph, stage } = this;
     // All stages have all inputs, so that their host buffers are alike.
-    for (const { name, value, roles } of graph.inputs) this.#now.set(value, builder.input(name, value, roles));
+    for (const { name, value, roles, counts } of graph.inputs) {
+      this.#now.set(value, builder.input(name, value, roles, counts));
+    }
     for (const state of [...received.values(), ...[...sent.values()].flat()]) builder.declare(state);
     const send = (value: Value, node: Pick<Node, "phase">) => {
       builder.origin = { scope: "", phase: node.phase };

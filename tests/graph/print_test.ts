@@ -11,7 +11,8 @@ const states: State[] = [
   { name: "unused", kind: "sum", ...f32() },
 ];
 const example: Graph = traceGraph("example", states, (builder) => {
-  const ids = new Tensor(builder, builder.input("ids", i32(2))), x = new Tensor(builder, builder.input("x", f32(2, 4)));
+  const ids = new Tensor(builder, builder.input("ids", i32(2), undefined, true)),
+    x = new Tensor(builder, builder.input("x", f32(2, 4)));
   builder.origin = at("layers.0.norm");
   const [y] = x.apply("rmsnorm", [new Tensor(builder, builder.read("norm.weight"))], { eps: 0.00001 });
   builder.origin = at("");
@@ -24,7 +25,7 @@ Deno.test("a graph prints its inputs, touched states, nodes and outputs", () => 
   assertEquals(
     print(example),
     `graph example
-  input %0: i32[2] "ids"
+  input %0: i32[2] "ids" counts
   input %1: f32[2,4] "x"
   parameter "norm.weight": f32[4]
   %2: f32[4] = read() states=[norm.weight]  @layers.0.norm

@@ -273,9 +273,11 @@ const steps: Readonly<Record<string, Step>> = {
       new Tensor(builder, builder.input(`${name}${builder.inputs.length}`, { dtype, shape: [B, T, heads, K] }));
     const near = choose(pool, (t) => String(t.shape) === String([B, T, G * R, K]));
     const [q, k, v] = [near ?? head("q", G * R), head("k", G), head("v", G)];
-    const integers = (name: string) =>
-      new Tensor(builder, builder.input(`${name}${builder.inputs.length}`, { dtype: "i32", shape: [B, T] }));
-    const positions = integers("positions"), documents = random.oneIn(2);
+    const integers = (name: string, counts?: true) => {
+      const type = { dtype: "i32", shape: [B, T] } as const;
+      return new Tensor(builder, builder.input(`${name}${builder.inputs.length}`, type, undefined, counts));
+    };
+    const documents = random.oneIn(2), positions = integers("positions", documents ? undefined : true);
     const ids = documents ? [1].flatMap(() => Array(2).fill(integers("documents"))) : [];
     const turn = { theta: 100, factor: 1, low: 1, high: 4, original: 64, dtype, size: K };
     const table = positions.apply("rope_table", [], turn)[0];
@@ -439,9 +441,10 @@ function integerRange(graph: Graph, input: Value): [number, number] {
 export function randomInputs(graph: Graph, seed: number): { inputs: Record<string, Arr>; memory: Memory } {
   const random = new Random(seed ^ 0x5eed);
   const fill = (shape: readonly number[], next: () => number) => arr(shape, Array.from({ length: numel(shape) }, next));
-  const inputs = Object.fromEntries(graph.inputs.map(({ name, value }) => {
+  const inputs = Object.fromEntries(graph.inputs.map(({ name, value, counts }) => {
     const [low, high] = value.dtype === "i32" ? integerRange(graph, value) : [0, 0];
-    return [name, fill(value.shape, () => value.dtype === "i32" ? random.int(low, high) : random.real(-2, 2))];
+    const values = fill(value.shape, () => value.dtype === "i32" ? random.int(low, high) : random.real(-2, 2));
+    return [name, counts ? arr(value.shape, values.data.map((_, i) => i % value.shape.at(-1)!)) : values];
   }));
   const memory = graph.states.map(({ name, dtype, shape }): [string, Arr] => {
     const value = fill(shape, () => dtype === "i32" ? random.int(-2, 2) : random.real(-2, 2));

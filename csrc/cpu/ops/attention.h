@@ -205,15 +205,15 @@ inline Visible visible(const Range& keys, const Range& queries) {
   return one_document && keys.last_position <= queries.first_position ? Visible::ALL : Visible::SOME;
 }
 
-/// Positions and documents of the tokens of a sequence; without documents all are in document 0.
+/// Positions and documents of the tokens of a sequence; without positions they are 0, 1, 2 and so on, without documents all are in document 0.
 struct Tokens {
   const int32_t *positions, *documents;
   int64_t step, document_step;
 
   Tokens(const Tensor& position, const Tensor& document, int64_t b)
-      : positions(position.as<int32_t>() + b * position.strides[0]), documents(present(document) ? document.as<int32_t>() + b * document.strides[0] : nullptr), step(position.strides[1]),
+      : positions(present(position) ? position.as<int32_t>() + b * position.strides[0] : nullptr), documents(present(document) ? document.as<int32_t>() + b * document.strides[0] : nullptr), step(positions ? position.strides[1] : 0),
         document_step(documents ? document.strides[1] : 0) {}
-  int32_t position(int64_t t) const { return positions[t * step]; }
+  int32_t position(int64_t t) const { return positions ? positions[t * step] : int32_t(t); }
   int32_t document(int64_t t) const { return documents ? documents[t * document_step] : 0; }
 };
 
@@ -342,7 +342,8 @@ struct Heads {
 inline void check_heads(Check& check, const Call& call, DType real, int q_table_at, std::initializer_list<int> stored) {
   const int64_t B = check.dim(0, 0), T = check.dim(0, 1), H = check.dim(0, 2), K = check.dim(0, 3), S = check.dim(1, 1), G = check.dim(1, 2);
   check.real_or_bf16(0, real, {-1, -1, -1, -1}).real_or_bf16(1, real, {B, -1, -1, K}).real_or_bf16(2, real, {B, S, G, K}).rows(0).rows(1).rows(2);
-  check.operand(q_table_at + 2, DType::i32, {B, T}).operand(q_table_at + 3, DType::i32, {B, S});
+  check.require(present(call[q_table_at + 2]) == present(call[q_table_at + 3]), "only one of q_positions and k_positions is given; expected: both or neither");
+  if (check.ok() && present(call[q_table_at + 2])) check.operand(q_table_at + 2, DType::i32, {B, T}).operand(q_table_at + 3, DType::i32, {B, S});
   if (!check.ok()) return;
   check.require(present(call[q_table_at]) == present(call[q_table_at + 1]), "only one of q_table and k_table is given; expected: both or neither");
   check.require(present(call[q_table_at + 4]) == present(call[q_table_at + 5]), "only one of q_documents and k_documents is given; expected: both or neither");
