@@ -13,6 +13,8 @@ export interface Peer {
 
 /** What `deno task bench` was asked for. */
 export interface Arguments {
+  /** Where ours and PyTorch compute. */
+  readonly device: "cpu" | "cuda";
   readonly sizes: readonly string[];
   readonly dtypes: readonly string[];
   readonly rounds: number;
@@ -31,11 +33,18 @@ export interface Arguments {
 /** Contestants that always take part, unless they are skipped. */
 export const builtIn = ["ours", "pytorch", "pytorch-compiled"] as const;
 
+/** What is measured on a device unless sizes and dtypes are given: 8B with as many blocks as fit into 80 GB. */
+const DEFAULTS = {
+  cpu: { size: "debug", dtype: "f32" },
+  cuda: { size: "debug,small,1B,8B-cut", dtype: "bf16" },
+} as const;
+
 /** Text of `--help`. */
 export const usage = `deno task bench [options]: training speed of this library beside PyTorch and others
 
-  --size LIST          rows of bench/sizes.json, such as debug,mid (debug)
-  --dtype LIST         f32, bf16 or f32,bf16; bf16 is autocast in PyTorch (f32)
+  --device NAME        cpu or cuda, an NVIDIA GPU, which PyTorch then uses, too (cpu)
+  --size LIST          rows of bench/sizes.json, such as debug,mid (debug; on a GPU debug,small,1B,8B-cut)
+  --dtype LIST         f32, bf16 or f32,bf16; bf16 is autocast in PyTorch (f32; on a GPU bf16)
   --rounds N           how often each contestant runs, taking turns (3)
   --steps N            timed steps per run, after 2 to warm up (5)
   --threads N          for ours and PyTorch (each one's default: all cores)
@@ -78,8 +87,9 @@ export function parseArguments(args: readonly string[]): Arguments {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      size: { type: "string", default: "debug" },
-      dtype: { type: "string", default: "f32" },
+      device: { type: "string", default: "cpu" },
+      size: { type: "string" },
+      dtype: { type: "string" },
       rounds: { type: "string", default: "3" },
       steps: { type: "string", default: "5" },
       threads: { type: "string" },
@@ -93,7 +103,12 @@ export function parseArguments(args: readonly string[]): Arguments {
       help: { type: "boolean", default: false },
     },
   });
-  const [sizes, dtypes] = [values.size, values.dtype].map((list) => [...new Set(list.split(",").map((s) => s.trim()))]);
+  const { device } = values;
+  if (device !== "cpu" && device !== "cuda") {
+    throw new Error(`Cannot read --device "${device}"\n  expected: cpu or cuda`);
+  }
+  const { size, dtype } = { ...DEFAULTS[device], ...values };
+  const [sizes, dtypes] = [size, dtype].map((list) => [...new Set(list.split(",").map((s) => s.trim()))]);
   sizes.forEach(sizeNamed);
   const unknown = dtypes.find((dtype) => dtype !== "f32" && dtype !== "bf16");
   if (unknown !== undefined) throw new Error(`Cannot read --dtype "${unknown}"\n  expected: f32, bf16 or f32,bf16`);
@@ -111,6 +126,7 @@ export function parseArguments(args: readonly string[]): Arguments {
     throw new Error("Nobody is left to run\n  fix: skip less, or add a --peer");
   }
   return {
+    device,
     sizes,
     dtypes,
     rounds: positive("rounds", values.rounds)!,

@@ -4,6 +4,7 @@
  * @module */
 
 import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
+import { Device } from "../ffi/device.ts";
 import { type Arguments, filled, parseArguments, usage } from "./arguments.ts";
 import { speedSvg } from "./chart.ts";
 import { type Case, numberAfter, parseRun, type Results, type Run, table, withFigures } from "./report.ts";
@@ -36,25 +37,39 @@ async function run([program, ...args]: readonly string[]): Promise<{ output: str
 }
 
 /** Path of the Python of `bench/.venv`, which is made and filled from `requirements.txt` if it is not there yet.
- * @param python interpreter that makes it. */
-export async function virtualEnvironment(python: string): Promise<string> {
+ * @param python interpreter that makes it. @param device that PyTorch is to use.
+ * @throws Error where PyTorch finds no GPU, and is to use one. */
+export async function virtualEnvironment(python: string, device: Arguments["device"] = "cpu"): Promise<string> {
   const inside = here(".venv/bin/python");
-  const ready = await run([inside, "-c", "import torch, transformers"]).then(() => true, () => false);
+  const succeeds = (program: string) => run([inside, "-c", program]).then(() => true, () => false);
+  const ready = await succeeds("import torch, transformers");
   if (!ready) {
     console.log("Installing PyTorch and transformers into bench/.venv");
     await run([python, "-m", "venv", "--clear", here(".venv")]);
     await run([inside, "-m", "pip", "install", "--quiet", "--requirement", here("requirements.txt")]);
+  }
+  if (device === "cuda" && !await succeeds("import torch; assert torch.cuda.is_available()")) {
+    throw new Error(
+      "PyTorch of bench/.venv finds no GPU\n  expected: a build for CUDA, and a driver that is new enough for it\n" +
+        "  fix: remove bench/.venv and PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL of CPU builds; or --skip pytorch --skip pytorch-compiled",
+    );
   }
   return inside;
 }
 
 const deno = (file: string): string[] => [Deno.execPath(), "run", "--quiet", "-A", here(file)];
 
-async function contestants({ steps, threads, skip, python, peers }: Arguments): Promise<Contestant[]> {
-  const common = ["--steps", `${steps}`, ...(threads === undefined ? [] : ["--threads", `${threads}`])];
+async function contestants({ device, steps, threads, skip, python, peers }: Arguments): Promise<Contestant[]> {
+  const common = [
+    "--device",
+    device,
+    "--steps",
+    `${steps}`,
+    ...(threads === undefined ? [] : ["--threads", `${threads}`]),
+  ];
   const pytorch = skip.has("pytorch") && skip.has("pytorch-compiled")
     ? []
-    : [await virtualEnvironment(python), here("pytorch_llama.py")];
+    : [await virtualEnvironment(python, device), here("pytorch_llama.py")];
   const ours: Record<string, readonly string[]> = {
     "ours": [...deno("ours.ts"), ...common],
     "pytorch": [...pytorch, ...common],
@@ -76,7 +91,7 @@ async function contestants({ steps, threads, skip, python, peers }: Arguments): 
 async function measure(field: readonly Contestant[], size: string, dtype: string, args: Arguments): Promise<Case> {
   const product = async (): Promise<number> => {
     const threads = args.threads === undefined ? [] : ["--threads", `${args.threads}`];
-    const { output } = await run([...deno("product.ts"), "--dtype", dtype, ...threads]);
+    const { output } = await run([...deno("product.ts"), "--dtype", dtype, "--device", args.device, ...threads]);
     return numberAfter("product GF/s", output)!;
   };
   const rounds = field.map(({ name }) => ({ name, runs: [] as Run[] }));
@@ -94,13 +109,23 @@ async function measure(field: readonly Contestant[], size: string, dtype: string
   return { size, dtype, contestants: rounds };
 }
 
+/** What computes: this machine's processors and memory, or the GPU.
+ * @throws TitanError where there is no GPU. */
+function machineText(kind: Arguments["device"]): string {
+  const memory = `${(totalmem() / 2 ** 30).toFixed(0)} GiB`, system = Deno.build.os;
+  const host = `${cpus()[0].model.trim()}, ${availableParallelism()} cores, ${memory}, ${system}`;
+  if (kind === "cpu") return host;
+  using device = new Device({ kind });
+  const { processor, level, threadsText } = device.info;
+  return `${processor} (${level}), ${threadsText}; on ${host}`;
+}
+
 /** Runs what is asked for. What is measured so far is written after each case: a long run may be cut short. */
 async function measureAll(args: Arguments): Promise<Results> {
-  const field = await contestants(args);
-  const memory = `${(totalmem() / 2 ** 30).toFixed(0)} GiB`, system = Deno.build.os;
+  const machine = machineText(args.device), field = await contestants(args);
   const results = {
     date: new Date().toISOString(),
-    machine: `${cpus()[0].model.trim()}, ${availableParallelism()} cores, ${memory}, ${system}`,
+    machine,
     rounds: args.rounds,
     steps: args.steps,
     cases: [] as Case[],

@@ -7,8 +7,9 @@
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { makeBatch } from "../data/batch.ts";
-import { Device } from "../ffi/device.ts";
+import { Device, type ProcessMemory } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
+import { targets as ofDevices } from "../graph/target/by_kind.ts";
 import { worldOf } from "../launch/world.ts";
 import { BatchPart } from "../train/batch_part.ts";
 import { loadConfig, meshOf, trainOptions } from "../train/config/config.ts";
@@ -48,22 +49,30 @@ const { values, positionals } = parseArgs({
     warmup: { type: "string", default: "2" },
     threads: { type: "string", default: "0" },
     dtype: { type: "string", default: "f32" },
+    device: { type: "string", default: "cpu" },
     mesh: { type: "string" },
   },
 });
 const size = sizeNamed(values.size), { batch, seqLen, vocabSize } = size, world = worldOf();
-const asked = [...argumentsOf(size, values.dtype), ...(values.mesh ? ["--mesh", values.mesh] : []), ...positionals];
+const asked = [
+  ...argumentsOf(size, values.dtype),
+  "--device",
+  values.device,
+  ...(values.mesh ? ["--mesh", values.mesh] : []),
+  ...positionals,
+];
 const { config } = await loadConfig(asked, () => ""), mesh = meshOf(config, world?.size ?? 1);
 const options = complete(trainOptions(config, mesh)),
   ranks = world && { ...options.parallelism, mesh, rank: world.rank };
 const { dataRank, dataRanks } = dataRankOf(mesh, world?.rank ?? 0), ownBatch = batch / dataRanks;
 if (!Number.isInteger(ownBatch)) throw new RangeError(`${dataRanks} data ranks cannot share ${batch} sequences evenly`);
-using device = new Device({ threads: Number(values.threads) });
+using device = new Device({ kind: options.device, ordinal: world?.hostRank, threads: Number(values.threads) });
 await using group = world && await ProcessGroup.open(device, world, options.comm);
 
 const compileStart = performance.now();
 const precision = precisionOf(options.precision, options.dtype, device.info);
-const compiled = compileStep({ ...options, batch: ownBatch, precision, threads: device.info.threads, ranks });
+const target = ofDevices[options.device], { threads } = device.info;
+const compiled = compileStep({ ...options, batch: ownBatch, precision, threads, ranks, target });
 const compileSeconds = (performance.now() - compileStart) / 1000;
 using program = await StepProgram.load(device, compiled, options.accumulation);
 await program.initialize(0);
@@ -89,7 +98,9 @@ for (let step = 1; step <= warmup + steps; step++) {
 }
 
 const rate = (s: number): string => (batch * seqLen / s).toFixed(1);
-const peakGb = process.resourceUsage().maxRSS * 1024 / 1e9;
+/** Of a GPU, what is taken of it. */
+const taken = ({ totalBytes, availableBytes }: ProcessMemory): number => totalBytes - availableBytes;
+const peakGb = (options.device === "cuda" ? taken(device.memory()) : process.resourceUsage().maxRSS * 1024) / 1e9;
 if (!world?.rank) {
   console.log(
     `tokens/s ${rate(median(seconds))} best ${rate(Math.min(...seconds))} peak GB ${peakGb.toFixed(2)}` +

@@ -1,4 +1,4 @@
-"""A Llama training step in PyTorch on a CPU, eager or compiled, timed: the peers that bench.ts runs beside ours.
+"""A Llama training step in PyTorch on a CPU or a GPU, eager or compiled, timed: the peers that bench.ts runs beside ours.
 
 Meant to be as good as plain PyTorch gets without exotic tricks: scaled_dot_product_attention, fused RMSNorm, one
 product for q, k and v and one for w1 and w3, fused AdamW; bf16 is autocast over f32 weights. Prints `first step` when
@@ -6,7 +6,7 @@ that step has ended, and at the end
 
     tokens/s MEDIAN best BEST peak GB RESIDENT [compile s SECONDS] loss LOSS threads N version torch VERSION
 
-where `compile s` is how much longer the first step took than the median one: what torch.compile spends.
+where RESIDENT is what the process has had, of a GPU what PyTorch has had of it, and `compile s` is how much longer the first step took than the median one: what torch.compile spends.
 
 Shape letters: B batch, T tokens, D model, F hidden, H query heads, G key/value heads, K head size, V vocabulary.
 """
@@ -108,6 +108,7 @@ def main():
     parser.add_argument("--size", choices=sizes, default="debug")
     parser.add_argument("--steps", type=int, default=5, help="timed steps")
     parser.add_argument("--warmup", type=int, default=2, help="steps before the timed ones")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=None, help="default: what PyTorch takes, one per core")
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32", help="bf16: autocast")
     parser.add_argument("--compile", action="store_true", help="torch.compile (needs a C++ compiler)")
@@ -117,6 +118,7 @@ def main():
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
 
+    torch.set_default_device(arguments.device)
     torch.manual_seed(0)
     model = Llama(size)
     for parameter in model.layers.parameters():
@@ -130,7 +132,7 @@ def main():
         return F.cross_entropy(logits_BTV.flatten(0, 1).float(), row_BT[:, 1:].flatten())
 
     forward = torch.compile(loss_of, mode=arguments.mode) if arguments.compile else loss_of
-    precision = torch.autocast("cpu", torch.bfloat16) if arguments.dtype == "bf16" else contextlib.nullcontext()
+    precision = torch.autocast(arguments.device, torch.bfloat16) if arguments.dtype == "bf16" else contextlib.nullcontext()
 
     def step(row_BT):
         with precision:
@@ -152,6 +154,8 @@ def main():
     timed = seconds[arguments.warmup :]
     # Linux counts in KiB, macOS in bytes
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if arguments.device == "cuda":
+        peak_bytes = torch.cuda.max_memory_reserved()
     tokens = size["batch"] * size["seqLen"]
     compiling = f" compile s {seconds[0] - statistics.median(timed):.2f}" if arguments.compile else ""
     print(

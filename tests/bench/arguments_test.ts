@@ -8,6 +8,13 @@ Deno.test("without options the bench compares ours and PyTorch at the debug size
   assertEquals([peers.length, skip.size], [0, 0]);
 });
 
+Deno.test("on a GPU the bench compares debug, small, 1B and 8B with fewer blocks in bf16, unless it is told otherwise", () => {
+  const { device, sizes, dtypes } = parseArguments(["--device", "cuda"]);
+  assertEquals([device, sizes, dtypes], ["cuda", ["debug", "small", "1B", "8B-cut"], ["bf16"]]);
+  const told = parseArguments(["--device=cuda", "--size=debug", "--dtype=f32"]);
+  assertEquals([told.sizes, told.dtypes, parseArguments([]).device], [["debug"], ["f32"], "cpu"]);
+});
+
 Deno.test("sizes and dtypes are lists, of which each is run once", () => {
   const { sizes, dtypes } = parseArguments(["--size", "debug2k, debug,debug2k", "--dtype=f32,bf16"]);
   assertEquals([sizes, dtypes], [["debug2k", "debug"], ["f32", "bf16"]]);
@@ -43,6 +50,7 @@ Deno.test("options that cannot be honoured are refused before anything runs", ()
     [["--threads", "-1"], "--threads"],
     [["--size", "debug,huge"], 'named "huge"'],
     [["--dtype", "f32,fp8"], '"fp8"'],
+    [["--device", "h100"], '--device "h100"'],
     [["--skip", "torch"], 'skip "torch"'],
     [["--peer", "x=1", "--peer", "x=2"], 'named "x"'],
     [["--peer", "pytorch=1"], 'named "pytorch"'],
@@ -53,6 +61,7 @@ Deno.test("options that cannot be honoured are refused before anything runs", ()
 
 Deno.test("the usage text names every option", () => {
   const names = [
+    "device",
     "size",
     "dtype",
     "rounds",
