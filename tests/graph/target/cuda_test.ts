@@ -4,8 +4,10 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { cpu } from "../../../graph/target/cpu.ts";
 import { cuda } from "../../../graph/target/cuda.ts";
 import { llama } from "../../../model/llama.ts";
+import { Mesh } from "../../../parallel/mesh.ts";
 import { compileGraphs } from "../../../train/compile.ts";
 import { traceMicrobatch } from "../../../train/step.ts";
+import { compileStep } from "../../../train/step_plan.ts";
 
 const sizes = { dim: 32, numLayers: 1, numHeads: 2, vocabSize: 64 };
 const graph = () => traceMicrobatch(llama("debug", sizes), { batch: 2, seqLen: 16, dtype: "f32", globalTokens: 32 });
@@ -36,4 +38,28 @@ Deno.test("products of bf16 have operands that are rounded already, where a CPU 
   };
   assertEquals(new Set(operandsFor(cuda)), new Set(["bf16"]));
   assertEquals(new Set(operandsFor(cpu)), new Set(["bf16", "f32"]));
+});
+
+Deno.test("weights that ranks share out travel in bf16, straight to where products read them", () => {
+  const ranks = { mesh: new Mesh({ dp_shard: 2 }, 2), rank: 0 };
+  const { graphs } = compileStep({
+    ...{
+      model: llama("debug", sizes),
+      dtype: "f32",
+      batch: 1,
+      seqLen: 16,
+      accumulation: 1,
+      threads: 1,
+      target: cuda,
+      ranks,
+    },
+    precision: { param: "bf16", reduce: "f32", stored: "f32" },
+    optimizer: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 },
+  });
+  const { nodes } = graphs.find(({ name }) => name === "microbatch")!;
+  const gathered = nodes.filter(({ op }) => op === "all_gather").flatMap(({ outputs }) => outputs);
+  const matrices = gathered.filter(({ shape }) => shape.length === 2);
+  // Seven of the layer, in forward and again in backward, and the output layer's; the embedding's table is read in f32.
+  assertEquals(["f32", "bf16"].map((dtype) => matrices.filter((v) => v.dtype === dtype).length), [1, 15]);
+  assertEquals(nodes.filter(({ op }) => op === "copy" || op === "cast"), []);
 });
