@@ -1,5 +1,6 @@
 # GPUs: libtitan_cuda, a module that libtitan opens on demand. The engine is C++, the kernels of cuda/ops are compiled by nvcc for each architecture.
 # What the module shares with libtitan it has for itself: libtitan shows nothing but its C interface.
+include(cmake/cuda_texts.cmake)
 file(GLOB cuda_engine_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cpp)
 list(REMOVE_ITEM cuda_engine_sources cuda/open.cpp cuda/module.cpp cuda/kernels.cpp) # of libtitan; the module's entry, and its table of kernels
 set(cuda_engine_test_sources ${cuda_engine_sources})
@@ -7,7 +8,7 @@ set(cuda_products_test_sources cuda/products.cpp)
 set(cuda_collectives_test_sources ${cuda_engine_sources})
 list(REMOVE_ITEM cuda_collectives_test_sources cuda/nccl.cpp) # which the test plays itself
 set(cuda_nccl_test_sources cuda/nccl.cpp)
-set(cuda_module_sources ${cuda_engine_sources} cuda/module.cpp access.cpp failure.cpp program.cpp signature.cpp comm/collective.cpp)
+set(cuda_module_sources cuda/module.cpp access.cpp failure.cpp program.cpp signature.cpp comm/collective.cpp sha256.cpp)
 file(GLOB cuda_played_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/host/*.cpp)
 list(REMOVE_ITEM cuda_played_sources cuda/host/emulator.cpp cuda/host/mma.cpp) # which run blocks
 file(GLOB cuda_kernel_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/ops/*.cu)
@@ -25,7 +26,7 @@ if(NOT TITAN_CUDA STREQUAL none)
   endif()
   message(STATUS "GPUs: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, for the architectures ${CMAKE_CUDA_ARCHITECTURES}")
   include(cmake/cuda_libraries.cmake)
-  add_library(titan_cuda MODULE ${cuda_module_sources} cuda/kernels.cpp ${cuda_kernel_sources})
+  add_library(titan_cuda MODULE ${cuda_engine_sources} ${cuda_module_sources} cuda/kernels.cpp ${cuda_kernel_sources})
   target_include_directories(titan_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_link_libraries(titan_cuda PRIVATE titan_cublaslt titan_cudnn titan_nccl titan_nvrtc)
   target_compile_options(titan_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra> $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-Werror=all-warnings;-Xptxas=-warn-spills>)

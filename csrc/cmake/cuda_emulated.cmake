@@ -18,16 +18,19 @@ add_library(titan_cuda_kernels_emulated OBJECT EXCLUDE_FROM_ALL cuda/kernels.cpp
 target_include_directories(titan_cuda_kernels_emulated PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 # A shared array is a static one, which threads enter one after another: no guard, whose atomics the emulator does not answer.
 target_compile_options(titan_cuda_kernels_emulated PRIVATE -fsanitize=thread -fno-threadsafe-statics)
-foreach(part titan_cuda_emulator titan_cuda_kernels_emulated)
+# The engine over the played runtime and libraries.
+add_library(titan_cuda_played OBJECT EXCLUDE_FROM_ALL ${cuda_engine_sources} ${cuda_played_sources})
+target_compile_definitions(titan_cuda_played PRIVATE TITAN_PLAYED_RUNTIME)
+foreach(part titan_cuda_emulator titan_cuda_kernels_emulated titan_cuda_played)
   target_compile_options(${part} PRIVATE -O2 -Wall -Wextra)
   set_target_properties(${part} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
 endforeach()
 
 # The whole module over the played runtime and these kernels: with TITAN_CUDA=build/cmake/libtitan_cuda_emulated.so libtitan takes it for a GPU.
-add_library(titan_cuda_emulated MODULE EXCLUDE_FROM_ALL ${cuda_module_sources} ${cuda_played_sources})
+add_library(titan_cuda_emulated MODULE EXCLUDE_FROM_ALL ${cuda_module_sources})
 target_compile_definitions(titan_cuda_emulated PRIVATE TITAN_PLAYED_RUNTIME)
 target_compile_options(titan_cuda_emulated PRIVATE -Wall -Wextra)
-target_link_libraries(titan_cuda_emulated PRIVATE titan_cuda_emulator titan_cuda_kernels_emulated Threads::Threads ${CMAKE_DL_LIBS})
+target_link_libraries(titan_cuda_emulated PRIVATE titan_cuda_played titan_cuda_emulator titan_cuda_kernels_emulated Threads::Threads ${CMAKE_DL_LIBS})
 target_link_options(titan_cuda_emulated PRIVATE -Wl,-z,nodelete)
 set_target_properties(titan_cuda_emulated PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON SUFFIX .so)
 
@@ -40,7 +43,7 @@ foreach(name adamw alignment attention bf16 copy cross_entropy cumsum embedding 
   add_executable(cuda_${name}_test EXCLUDE_FROM_ALL tests/${name}_test.cpp)
   target_compile_definitions(cuda_${name}_test PRIVATE TITAN_CUDA_EMULATED TITAN_LEVEL=portable)
   target_compile_options(cuda_${name}_test PRIVATE -O1 -Wall -Wextra)
-  target_link_libraries(cuda_${name}_test PRIVATE titan_cuda_kernels_emulated titan_cuda_emulator ${titan_parts})
+  target_link_libraries(cuda_${name}_test PRIVATE titan_cuda_kernels_emulated titan_cuda_emulator titan_cuda_played ${titan_parts})
   add_dependencies(titan_tests cuda_${name}_test)
   add_test(NAME cuda_${name}_test COMMAND cuda_${name}_test)
 endforeach()

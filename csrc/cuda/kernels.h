@@ -21,7 +21,8 @@ constexpr int NUM_KERNELS = 0
 
 /// The table in the order of kernels.def. What a call must be does not depend on the device: `twins`, the table of CPUs, has the checks.
 std::array<Kernel, NUM_KERNELS> kernels(const Kernel* twins);
-/// Why a map that CPUs take is none for this device, "" if it is one: a launch's parameters hold so many instructions.
-std::string refuse_map(const Call& call);
+/// What calls of `map` prepare: a kernel from source.
+uint64_t state_bytes_of_map(const Call& call);
+void prepare_map(const Call& call, void* memory);
 
 }  // namespace titan::cuda

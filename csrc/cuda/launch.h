@@ -11,6 +11,7 @@
 #define TITAN_PARAMETER(type) const __grid_constant__ type
 #else
 #include "host/emulator.h"
+#include "host/played_kernel.h"
 #define TITAN_PARAMETER(type) const type&
 #endif
 
@@ -55,6 +56,22 @@ void launch(void (*kernel)(Parameters...), const Shape& shape, const Call& call,
     run(kernel, shape, call, arguments...);
     return host::take_error();
   });
+#endif
+}
+
+/// The same of a kernel with one parameter, of this type, that was compiled from its source.
+template <class Parameter>
+void launch_compiled(const void* kernel, const Shape& shape, const Call& call, const Parameter& parameter) {
+#ifdef __CUDACC__
+  if (!shape.grid.x) return;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid, config.blockDim = shape.block, config.stream = static_cast<cudaStream_t>(call.stream);
+  void* arguments[] = {const_cast<Parameter*>(&parameter)};
+  (void)cudaLaunchKernelExC(&config, kernel, arguments);  // the engine asks for the error, as behind <<<>>>
+#else
+  const auto& played = *static_cast<const host::PlayedKernel*>(kernel);
+  *played.hooks = {&host::place, host::accessed};
+  launch(reinterpret_cast<void (*)(Parameter)>(played.function), shape, call, parameter);
 #endif
 }
 

@@ -301,6 +301,8 @@ void launch(const Launch& launch, const Call& call, const Range* parameters, int
 
 void (*defer)(void*, std::function<std::string()>) = nullptr;
 
+void accessed(const void* at, size_t bytes, bool writes) { access(at, bytes, writes); }
+
 std::string take_error() {
   Emulator& e = emulator();
   const std::lock_guard lock(e.one_launch);

@@ -67,6 +67,9 @@ extern void (*defer)(void* stream, std::function<std::string()> launch);
 /// What was refused since this was last asked, "" if nothing: the first complaint alone.
 std::string take_error();
 
+/// What a kernel that was compiled from its source tells of itself.
+void accessed(const void* at, size_t bytes, bool writes);
+
 /// Waits for all threads of the block. @returns whether any of them voted so.
 bool barrier(bool vote, const char* file, int line);
 void warp_barrier(const char* file, int line);

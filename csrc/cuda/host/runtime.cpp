@@ -19,6 +19,8 @@ uint64_t hash_of(const void* memory, size_t bytes) {
   return hash;
 }
 
+thread_local int current_device = 0;
+
 /// Of each process, which plays the one that it uses: those that it sees, or 8.
 int number_of_devices() {
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
@@ -40,7 +42,15 @@ cudaError_t cudaGetDeviceCount(int* count) {
 
 cudaError_t cudaSetDevice(int device) {
   const Entered entered(__func__);
-  return fail_if(entered.fails, device < 0 || device >= number_of_devices() ? cudaErrorInvalidDevice : cudaSuccess);
+  if (entered.fails || device < 0 || device >= number_of_devices()) return fail_if(entered.fails, cudaErrorInvalidDevice);
+  current_device = device;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  const Entered entered(__func__);
+  *device = current_device;
+  return fail_if(entered.fails, cudaSuccess);
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int device) {
@@ -54,12 +64,16 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int device) {
   return cudaSuccess;
 }
 
-/// 1 GHz, and memory of 64 bits at 1 GHz.
+/// 1 GHz, and memory of 64 bits at 1 GHz, for sm_90.
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attr, int device) {
   const Entered entered(__func__);
   if (entered.fails || device < 0 || device >= number_of_devices()) return cudaErrorInvalidDevice;
-  *value = attr == cudaDevAttrGlobalMemoryBusWidth ? 64 : 1000000;
-  return cudaSuccess;
+  switch (attr) {
+    case cudaDevAttrComputeCapabilityMajor: return *value = 9, cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor: return *value = 0, cudaSuccess;
+    case cudaDevAttrGlobalMemoryBusWidth: return *value = 64, cudaSuccess;
+    default: return *value = 1000000, cudaSuccess;
+  }
 }
 
 /// All reach each other, by a link without atomics.
@@ -310,6 +324,8 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
     case cudaErrorNotReady: return "cudaErrorNotReady";
+    case cudaErrorInvalidKernelImage: return "cudaErrorInvalidKernelImage";
+    case cudaErrorSymbolNotFound: return "cudaErrorSymbolNotFound";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
     case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
     case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
