@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
 #include <thread>
 
 #include "../clock.h"
@@ -246,6 +247,16 @@ void exchanges_bring_each_tensor_to_whom_it_is_for() {
       for (uint64_t i = 0; i < bytes; i++) EXPECT(found[i] == value<char>(from, bytes + i));
     }
     EXPECT(gpu.works());
+  });
+}
+
+/// A program with collectives may be made and closed again and again.
+void what_processes_share_is_given_back() {
+  in_processes(2, [](Ranks& ranks) {
+    const auto descriptors = [] { return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {}); };
+    const auto before = descriptors();
+    for (int i = 0; i < 3; i++) Gpu gpu(ranks, {first(2)});
+    EXPECT(descriptors() == before);
   });
 }
 
@@ -553,6 +564,7 @@ int main() {
 #ifdef __linux__  // where memory without a name is shared
   for (const int size : {2, 3, 4}) every_collective_means_what_it_says(size);
   exchanges_bring_each_tensor_to_whom_it_is_for();
+  what_processes_share_is_given_back();
   more_rows_than_a_group_takes_are_several_groups();
   ranks_exchange_in_several_groups();
   collectives_of_a_graph_run_whenever_it_is_launched();

@@ -257,6 +257,8 @@ ncclResult_t call(const char* name, ncclComm* comm, const Operation& operation, 
 /// NCCL waits until no graph holds calls of the communicator any more.
 ncclResult_t give_back(ncclComm* comm, const char* how) {
   comm->live = false;
+  comm->mail = nullptr;  // its works keep it until they are done
+  comm->progress = nullptr;
   runtime().communicators--;
   if (comm->captured.use_count() > 1) return refuse(ncclInvalidUsage, text("a communicator is ", how, " before the graphs that hold its calls: NCCL would hang"));
   return ncclSuccess;

@@ -47,12 +47,15 @@ std::shared_ptr<Mail> Mail::join(const MailPlace& place, int rank, int ranks, st
   void* memory = mmap(nullptr, ALL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, descriptor, 0);
   close(descriptor);
   if (memory == MAP_FAILED) return *why = "memory cannot be shared", nullptr;
-  std::shared_ptr<Mail> mail(new Mail(rank, ranks, static_cast<Head*>(memory)));
+  std::shared_ptr<Mail> mail(new Mail(rank, ranks, static_cast<Head*>(memory), place.pid == getpid() ? place.descriptor : -1));
   if (mail->head_->joined.fetch_or(1u << rank) & 1u << rank) return *why = text("rank ", rank, " has joined already"), nullptr;
   return mail;
 }
 
-Mail::~Mail() { munmap(head_, ALL_BYTES); }
+Mail::~Mail() {
+  munmap(head_, ALL_BYTES);
+  if (descriptor_ >= 0) close(descriptor_);
+}
 
 bool Mail::all_have_joined() const { return head_->joined.load() == (1u << ranks) - 1; }
 

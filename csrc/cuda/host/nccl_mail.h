@@ -26,7 +26,7 @@ struct MailPlace {
 
 class Mail {
  public:
-  /// Makes the memory. It can be joined for as long as this process lives, or until all have joined.
+  /// Makes the memory. It can be joined until this process has joined and left.
   static MailPlace make();
   /// Null, with the reason, where there is no such memory or the rank has joined already.
   static std::shared_ptr<Mail> join(const MailPlace& place, int rank, int ranks, std::string* why);
@@ -48,9 +48,10 @@ class Mail {
 
  private:
   struct Head;
-  Mail(int rank, int ranks, Head* head) : rank(rank), ranks(ranks), head_(head) {}
+  Mail(int rank, int ranks, Head* head, int descriptor) : rank(rank), ranks(ranks), head_(head), descriptor_(descriptor) {}
   char* box(int from, int to) const;
   Head* const head_;
+  const int descriptor_;  // -1 where another process made the memory
 };
 
 }  // namespace titan::cuda::host

@@ -1,0 +1,45 @@
+/** Collectives between GPUs, of which each rank has one: what they mean, and how it ends when a rank does not keep up. Where TITAN_DEVICE says `cuda`,
+ * the module that TITAN_CUDA names is the GPUs with their NCCL, or what emulates both.
+ * @module */
+import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
+import type { Traffic } from "../../ffi/comm.ts";
+import { type Job, ranks, results, testRanks } from "./mpirun.ts";
+import { KIND } from "./native.ts";
+
+const script = new URL("comm_rank.ts", import.meta.url);
+const job = (size: number, task: string, ...args: string[]): Job => ({ size, script, args: [task, ...args] });
+
+if (KIND === "cuda") {
+  testRanks("3 GPUs run every collective in every dtype as it means", async () => {
+    assertEquals((await results(job(3, "collectives"))).length, 3);
+    for (const { received } of await results(job(3, "exchange"))) assert(received as number >= 2);
+  });
+
+  testRanks("random graphs on 4 GPUs run as they mean on one CPU", async () => {
+    for (const { collectives } of await results(job(4, "some_graphs"))) {
+      assert(collectives as number >= 30, `only ${collectives}`);
+    }
+  });
+
+  testRanks("what GPUs send is what a plan says", async () => {
+    for (const { planned, sent } of await results(job(2, "sent"))) {
+      for (const [kind, { collectives, sentBytes }] of Object.entries(sent as Record<string, Traffic>)) {
+        assertEquals(collectives, 2, kind);
+        assertAlmostEquals(sentBytes, (planned as Record<string, number>)[kind], 1e-6, kind);
+      }
+    }
+  });
+
+  testRanks("who waits for a GPU's rank that does not come is told so in time, and what each did last", async () => {
+    const { code, stderr } = await ranks(job(2, "sleep", '{"timeoutMs": 1500}'));
+    assert(code !== 0);
+    assertMatch(stderr, /all_reduce 1 over ranks 0, 1 in layers\.3\.attention did not end within 1\.5 s/);
+    assertMatch(stderr, /rank 1's last: all_reduce 0 of 400 bytes of f32 over 2 ranks in layers\.3\.attention, ended /);
+  });
+
+  testRanks("who waits for a GPU's rank that says that it gives up is told at once why", async () => {
+    const { code, stderr } = await ranks(job(2, "fails"));
+    assert(code !== 0);
+    assertMatch(stderr, /all_reduce 1 over ranks 0, 1 in \S+ cannot end: rank 1 gave up: the disk is full/);
+  });
+}
