@@ -1,6 +1,8 @@
 /** A model trains on a GPU as it does on a CPU. Where TITAN_DEVICE says `cuda`, the module that TITAN_CUDA names is the GPU, or what emulates one.
  * @module */
 import { assert, assertEquals } from "@std/assert";
+import { Device } from "../../ffi/device.ts";
+import { TitanError } from "../../ffi/error.ts";
 import type { DeviceKindName } from "../../graph/target/by_kind.ts";
 import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
 import { llama } from "../../model/llama.ts";
@@ -55,8 +57,20 @@ const meshes: readonly MeshCase[] = [
   { mesh: { pp: 2 }, accumulation: 4 },
 ].map((run) => ({ ...run, steps: 3, globalBatch: 4 }));
 
+/** Can each of so many ranks have a GPU of its own? */
+function hasGpus(ranks: number): boolean {
+  try {
+    new Device({ kind: "cuda", ordinal: ranks - 1 })[Symbol.dispose]();
+    return true;
+  } catch (error) {
+    if (error instanceof TitanError) return false;
+    throw error;
+  }
+}
+
 if (!ignore) {
-  testRanks("several GPUs train as one CPU does, to 1e-10 in f64, with and without graphs the same bits", async () => {
+  const testGpus: typeof testRanks = hasGpus(4) ? testRanks : (name, fn) => Deno.test({ name, ignore: true, fn });
+  testGpus("several GPUs train as one CPU does, to 1e-10 in f64, with and without graphs the same bits", async () => {
     const graphs = await run(meshes), some = meshes.filter(({ mesh }) => mesh.tp || mesh.pp);
     assertAsOne(graphs, { gradient: 1e-12, loss: 1e-10 });
     Deno.env.set("TITAN_CUDA_GRAPHS", "off");
@@ -68,7 +82,7 @@ if (!ignore) {
     }
   });
 
-  testRanks("several GPUs train as one CPU does, to 1e-4 in f32", async () => {
+  testGpus("several GPUs train as one CPU does, to 1e-4 in f32", async () => {
     assertAsOne(await run([{ ...meshes[0], dtype: "f32" }]), { gradient: 1e-5, loss: 1e-4 });
   });
 }
