@@ -105,6 +105,7 @@ export const NATIVE_SOURCES: readonly string[] = [
   "csrc/cuda/engine.cpp",
   "csrc/cuda/engine.h",
   "csrc/cuda/host/api.h",
+  "csrc/cuda/host/control.cpp",
   "csrc/cuda/host/cublaslt.cpp",
   "csrc/cuda/host/cublaslt.h",
   "csrc/cuda/host/emulator.cpp",
