@@ -68,7 +68,7 @@ function keepOldStates(graph: Graph, target: Target): Graph {
   return edit.finish();
 }
 
-/** The product of operands copied into the order [batch, rows, columns] that a matrix product wants. */
+/** The product of operands copied into the order [batch, rows, columns] that a matrix product wants; float8 has what is summed over last. */
 function repackProduct(edit: Editor, node: Node): void {
   const dims = str(node.attrs.dims), { inputs: [a, b], outputs: [c] } = parseDims(dims);
   const { batch, m, n, k } = gemmLabels(dims);
@@ -76,7 +76,8 @@ function repackProduct(edit: Editor, node: Node): void {
     const pattern = `${term.map((d) => d[0]).join(" ")} -> ${order.join(" ")}`;
     return edit.add(node, "copy", [edit.add(node, "transpose", [value], { dims: pattern }).outputs[0]]).outputs[0];
   };
-  const orders = [[...batch, ...m, ...k], [...batch, ...k, ...n], [...batch, ...m, ...n]];
+  const right = node.inputs.every((v) => v.dtype.startsWith("f8")) ? [...n, ...k] : [...k, ...n];
+  const orders = [[...batch, ...m, ...k], [...batch, ...right], [...batch, ...m, ...n]];
   const [pa, pb] = [pack(node.inputs[0], a, orders[0]), pack(node.inputs[1], b, orders[1])];
   const [ta, tb, tc] = orders.map((o) => o.join(" "));
   const { into, begin, ...own } = node.attrs;

@@ -1,18 +1,27 @@
 /** The target `cuda`: NVIDIA's GPUs, by the kernels of `csrc/cuda/ops/`. They are twins of the CPU's, with the same operands and the same
  * checks, so that ops are called alike; what differs is memory, and what is dear.
  * @module */
-import { dtypeBytes, type Node, numel, wide } from "../ir.ts";
+import { dtypeBytes, numel, wide } from "../ir.ts";
 import { kernels } from "../kernels.ts";
 import { cpu } from "./cpu.ts";
-import type { Target } from "./target.ts";
+import type { Lowerings, Target } from "./target.ts";
 
 /** How a GPU runs what it runs in another way than a CPU. */
-const own = {
+const own: Lowerings = {
+  contract: {
+    ...cpu.lowerings.contract,
+    // Tensor cores take float8 only where both operands are contiguous along what is summed over.
+    views(node, views) {
+      const taken = cpu.lowerings.contract!.views!(node, views);
+      if (typeof taken === "string" || !node.inputs.every((v) => v.dtype.startsWith("f8"))) return taken;
+      const [a, b] = taken, contiguous = a.shape[2] === 1 || (a.strides[2] === 1 && b.strides[1] === 1);
+      return contiguous ? taken : "operands of float8 are not contiguous along what is summed over";
+    },
+  },
   rmsnorm_backward: {
     ...cpu.lowerings.rmsnorm_backward,
     // dw is summed by up to 512 blocks, each in a row of its own: four for each multiprocessor of an H100.
-    scratch: ({ inputs: [x, rstd, w] }: Node) =>
-      Math.min(512, numel(rstd.shape)) * w.shape[0] * dtypeBytes[wide(x.dtype)],
+    scratch: ({ inputs: [x, rstd, w] }) => Math.min(512, numel(rstd.shape)) * w.shape[0] * dtypeBytes[wide(x.dtype)],
   },
 };
 

@@ -6,6 +6,8 @@ import { TitanError } from "../../ffi/error.ts";
 import type { DeviceKindName } from "../../graph/target/by_kind.ts";
 import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
 import { llama } from "../../model/llama.ts";
+import { float8ProductsOf } from "../../train/float8.ts";
+import type { TrainOptions } from "../../train/options.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { assertAsOne, run } from "../train/mesh_cases.ts";
 import type { MeshCase } from "../train/mesh_rank.ts";
@@ -15,10 +17,15 @@ import { KIND } from "./native.ts";
 const sizes = { dim: 32, numLayers: 1, numHeads: 2, numKvHeads: 1, multipleOf: 16, vocabSize: BYTE_TOKENS };
 
 /** Loss and gradient norm of each step. */
-async function losses(device: DeviceKindName, dtype: "f32" | "f64"): Promise<number[]> {
+async function losses(
+  device: DeviceKindName,
+  dtype: "f32" | "f64",
+  more: Partial<TrainOptions> = {},
+): Promise<number[]> {
   await using trainer = await Trainer.open({
     ...{ model: llama("debug", sizes), data: { name: "c4_test" }, device, dtype, steps: 2, batch: 1, seqLen: 16 },
     ...{ tokenizer: BYTES, accumulation: 2, lr: 1e-2, precision: { param: "f32" }, threads: 1, notice: () => {} },
+    ...more,
   });
   const numbers: number[] = [];
   for await (const { loss, gradNorm } of trainer) numbers.push(loss, gradNorm);
@@ -34,6 +41,28 @@ for (const [dtype, tolerance] of [["f32", 1e-4], ["f64", 1e-10]] as const) {
     const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x) / Math.max(1, Math.abs(x))));
     assert(off <= tolerance, `off by ${off}: ${cpu} on the CPU, ${gpu} on the GPU`);
   });
+}
+
+for (
+  const [name, tolerance, more] of [
+    ["f32", 1e-4, {}],
+    ["bf16", 0.01, { precision: { param: "bf16" } }],
+    ["float8", 0.05, { precision: { param: "bf16", float8: float8ProductsOf(llama("debug", sizes)) } }],
+  ] as const
+) {
+  Deno.test(
+    { ignore, name: `all products of a model in ${name} are cuBLASLt's, and its losses near a CPU's` },
+    async () => {
+      Deno.env.set("TITAN_CUDA_PRODUCTS", "cublaslt");
+      try {
+        const [cpu, gpu] = [await losses("cpu", "f32", more), await losses("cuda", "f32", more)];
+        const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x) / Math.max(1, Math.abs(x))));
+        assert(gpu.length === 4 && off <= tolerance, `off by ${off}: ${cpu} on the CPU, ${gpu} on the GPU`);
+      } finally {
+        Deno.env.delete("TITAN_CUDA_PRODUCTS");
+      }
+    },
+  );
 }
 
 Deno.test(

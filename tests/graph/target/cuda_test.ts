@@ -1,11 +1,13 @@
 /** The target `cuda`: what is compiled for it, where no GPU is.
  * @module */
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { kernelViews } from "../../../graph/place.ts";
 import { cpu } from "../../../graph/target/cpu.ts";
 import { cuda } from "../../../graph/target/cuda.ts";
 import { llama } from "../../../model/llama.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
 import { compileGraphs } from "../../../train/compile.ts";
+import { float8ProductsOf } from "../../../train/float8.ts";
 import { traceMicrobatch } from "../../../train/step.ts";
 import { compileStep } from "../../../train/step_plan.ts";
 
@@ -62,4 +64,20 @@ Deno.test("weights that ranks share out travel in bf16, straight to where produc
   // Seven of the layer, in forward and again in backward, and the output layer's; the embedding's table is read in f32.
   assertEquals(["f32", "bf16"].map((dtype) => matrices.filter((v) => v.dtype === dtype).length), [1, 15]);
   assertEquals(nodes.filter(({ op }) => op === "copy" || op === "cast"), []);
+});
+
+Deno.test("products of float8 have operands that are contiguous along what is summed over, by copies that a CPU does without", () => {
+  const float8 = float8ProductsOf(llama("debug", sizes));
+  const strided = (target: typeof cpu) => {
+    const precision = { param: "bf16", reduce: "f32", stored: "f32", float8 } as const;
+    const { plan } = compileGraphs([graph()], { threads: 1, target, precision });
+    const taken = plan.sections.flatMap(({ graph, places }) =>
+      graph.nodes.filter((n) => n.op === "contract" && n.inputs.every((v) => v.dtype.startsWith("f8")))
+        .map((n) => kernelViews(n, [...n.inputs, ...n.outputs].map((v) => places.of.get(v)!.view), target))
+    );
+    assert(taken.length > 10);
+    return taken.filter((v) => typeof v === "string" || v[0].strides[2] !== 1 || v[1].strides[1] !== 1).length;
+  };
+  assertEquals(strided(cuda), 0);
+  assert(strided(cpu) > 0);
 });
