@@ -124,7 +124,7 @@ double CudaEngine::measure(titan_measure measure, int64_t n, int threads) {
   const uint64_t matrix_bytes = static_cast<uint64_t>(n * n) * sizeof(float);
   const DeviceMemory memory = make_zeros(3 * matrix_bytes);
   Tensor operands[3];
-  for (int i = 0; i < 3; i++) operands[i] = {static_cast<char*>(memory.get()) + static_cast<uint64_t>(i) * matrix_bytes, narrow ? DType::bf16 : DType::f32, 3, {1, n, n}, {n * n, n, 1}};
+  for (int i = 0; i < 3; i++) operands[i] = {static_cast<char*>(memory.get()) + static_cast<uint64_t>(i) * matrix_bytes, narrow && i < 2 ? DType::bf16 : DType::f32, 3, {1, n, n}, {n * n, n, 1}};
   const Attribute attributes[] = {{0}, {narrow}};
   const Call call = {operands, 3, attributes, 2, 0, threads};
   return 2e-9 * static_cast<double>(n * n * n) / least_seconds(find_kernel(backend, "gemm"), products().plan(call).get(), call);

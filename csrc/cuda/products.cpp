@@ -188,6 +188,7 @@ Products::~Products() {
 }
 
 std::string Products::name() {
+  if (way() == Way::own) return "libtitan's own";
   const size_t version = cublasLtGetVersion();
   return text("cuBLASLt ", version / 10000, ".", version / 100 % 100);
 }

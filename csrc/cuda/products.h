@@ -36,7 +36,7 @@ class Products {
 
   /// Null where our kernel is the way. Throws a Failure where that is not allowed.
   std::unique_ptr<Plan> plan(const Call& call) const;
-  /// Of what multiplies: "cuBLASLt 13.0".
+  /// Who multiplies: "cuBLASLt 13.0".
   static std::string name();
 
  private:
