@@ -8,6 +8,7 @@ set(cuda_products_test_sources cuda/products.cpp)
 set(cuda_collectives_test_sources ${cuda_engine_sources})
 list(REMOVE_ITEM cuda_collectives_test_sources cuda/nccl.cpp) # which the test plays itself
 set(cuda_nccl_test_sources cuda/nccl.cpp)
+set(cuda_nccl_errors_test_sources cuda/nccl.cpp)
 set(cuda_module_sources cuda/module.cpp access.cpp failure.cpp program.cpp signature.cpp comm/collective.cpp sha256.cpp)
 file(GLOB cuda_played_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/host/*.cpp)
 list(REMOVE_ITEM cuda_played_sources cuda/host/emulator.cpp cuda/host/mma.cpp) # which run blocks
