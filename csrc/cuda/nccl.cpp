@@ -1,4 +1,4 @@
-// Collectives by NCCL.
+// Collectives by NCCL, to which libtitan_cuda is linked: to open it takes some milliseconds, also for one GPU, and spares a module of its own.
 //
 // - A group of ranks has a communicator, which it makes from an id of its first rank. The ids travel through the world (MPI, Gloo).
 // - Communicators do not block: NCCL then says that something is in progress, and whoever waits asks it again and again, as well as whether all others are
