@@ -2,7 +2,7 @@
  * @module */
 import { Device } from "../../ffi/device.ts";
 import { TitanError } from "../../ffi/error.ts";
-import { library } from "../../ffi/library.ts";
+import { library, LibraryError } from "../../ffi/library.ts";
 import type { DeviceConfig } from "../config/types.ts";
 
 /** Puts `cpu` or `cuda` in the place of `auto`. Where the module for GPUs is built, but finds none, a line says why the CPU is taken. */
@@ -12,9 +12,10 @@ export function chooseDevice(device: DeviceConfig): void {
     new Device({ kind: "cuda" })[Symbol.dispose]();
     device.kind = "cuda";
   } catch (error) {
-    if (!(error instanceof TitanError)) throw error;
+    const noLibrary = error instanceof LibraryError; // which is told where one is needed: some plans need none
+    if (!noLibrary && !(error instanceof TitanError)) throw error;
     device.kind = "cpu";
-    if (isBuilt()) console.log(`on the CPU, as ${error.message.split("\n")[0]}`);
+    if (!noLibrary && isBuilt()) console.log(`on the CPU, as ${error.message.split("\n")[0]}`);
   }
 }
 

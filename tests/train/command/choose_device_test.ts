@@ -12,11 +12,16 @@ Deno.test("a kind of device that is given is kept", () => {
   }
 });
 
-Deno.test("where no module for GPUs can be opened, auto is the CPU", async () => {
+/** What a process of these variables chooses, and says. */
+async function chosen(env: Record<string, string>): Promise<string> {
   const program = `import { chooseDevice } from ${JSON.stringify(SOURCE)}; const device = { kind: "auto", threads: 0 };
     chooseDevice(device); console.log(device.kind);`;
-  const env = { TITAN_CUDA: "/nowhere/libtitan_cuda.so", NO_COLOR: "1" };
   const { stdout, stderr } = await new Deno.Command(Deno.execPath(), { args: ["eval", program], env }).output();
-  assertMatch(new TextDecoder().decode(stdout), /^(on the CPU, as cannot open the module for GPUs.*\n)?cpu\n$/);
-  assertEquals(new TextDecoder().decode(stderr), "");
+  return new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+}
+
+Deno.test("where no module for GPUs can be opened, or no library, auto is the CPU", async () => {
+  const why = /^(on the CPU, as cannot open the module for GPUs.*\n)?cpu\n$/; // said where the module is built
+  assertMatch(await chosen({ TITAN_CUDA: "/nowhere/libtitan_cuda.so" }), why);
+  assertEquals(await chosen({ TITAN_LIB: "/nowhere/libtitan.so" }), "cpu\n");
 });
