@@ -7,8 +7,8 @@ import { Device } from "../../ffi/device.ts";
 import { TitanError } from "../../ffi/error.ts";
 import { worldOf } from "../../launch/world.ts";
 import { train } from "./gpu_model.ts";
+import { playedGpu } from "./gpus.ts";
 import { KIND } from "./native.ts";
-import { playedGpu } from "./played_gpu.ts";
 
 const how = Deno.args[0], isSignal = how.startsWith("SIG"), { hostRank: ordinal = 0 } = worldOf()!;
 const device = new Device({ kind: KIND, ordinal: KIND === "cuda" ? ordinal : 0, threads: 1 });
