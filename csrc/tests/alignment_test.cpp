@@ -96,6 +96,23 @@ void rows_of() {
     RUN(builder, embedding, 1);
     return y.result();
   });
+  at_each_place<T>("take and put_rows", [&](int64_t length, int64_t offset, int64_t gap) {
+    Array<int32_t> ids({1, 3});
+    ids.fill([](int64_t n) { return double(n == 1 ? -1 : 2 - n); });
+    Data x(length, offset, gap), y(length, offset, gap), z(length, offset, gap);
+    const auto parts = [](Data& rows) {
+      const Tensor t = rows.tensor();
+      return Tensor{t.data, t.dtype, 3, {1, t.dims[0], t.dims[1]}, {0, t.strides[0], 1}};
+    };
+    x.random(1);
+    auto taken = call({parts(x), ids.tensor(), parts(y)}).integer(0);
+    RUN(taken, take, 1);
+    auto put = call({parts(x), ids.tensor(), parts(y), parts(z)}).integer(0);
+    RUN(put, put_rows, 1);
+    auto bits = y.result(), more = z.result();
+    bits.insert(bits.end(), more.begin(), more.end());
+    return bits;
+  });
   at_each_place<T>("accumulate", [&](int64_t length, int64_t offset, int64_t gap) {
     Data x(length, offset, gap), y(length, offset, gap);
     auto builder = call({x.random(1).line(), y.random(2).line()}).integer(1);

@@ -8,12 +8,13 @@
 namespace titan::cuda {
 namespace {
 
-/// The rows of an operand [B,rows,D], in words of any size.
+/// The rows of an operand [B,rows,D], in words of any size: of an element, or of several.
 template <class Word>
 struct Rows {
   Word* data;
-  int64_t batch, row;
-  Rows(const Tensor& t) : data(t.as<Word>()), batch(t.strides[0]), row(t.strides[1]) {}
+  int64_t batch, row, D;
+  Rows(const Tensor& t) : data(t.as<Word>()), batch(words(t, t.strides[0])), row(words(t, t.strides[1])), D(words(t, t.dims[2])) {}
+  static int64_t words(const Tensor& t, int64_t elements) { return elements * int64_t(size_of(t.dtype)) / int64_t(sizeof(Word)); }
   __device__ Word* at(int64_t b, int64_t n) const { return data + b * batch + n * row; }
 };
 struct Ids {
@@ -24,18 +25,18 @@ struct Ids {
 };
 
 template <class Word>
-__global__ void take(Rows<Word> x, Ids ids, Rows<Word> y, int64_t B, int64_t N, int64_t K, int64_t D) {
+__global__ void take(Rows<Word> x, Ids ids, Rows<Word> y, int64_t B, int64_t N, int64_t K) {
   for (int64_t i = blockIdx.x; i < B * K; i += gridDim.x) {
     const int64_t b = i / K, k = i % K, n = ids.at(b, k);
     const bool is_row = n >= 0 && n < N;
     const Word* const from = x.at(b, is_row ? n : 0);
     Word* const to = y.at(b, k);
-    for (int64_t d = threadIdx.x; d < D; d += blockDim.x) to[d] = is_row ? from[d] : Word{};
+    for (int64_t d = threadIdx.x; d < y.D; d += blockDim.x) to[d] = is_row ? from[d] : Word{};
   }
 }
 
 template <class Word>
-__global__ void put_rows(Rows<Word> x, Ids ids, Rows<Word> rows, Rows<Word> y, int64_t B, int64_t N, int64_t K, int64_t D, bool in_place) {
+__global__ void put_rows(Rows<Word> x, Ids ids, Rows<Word> rows, Rows<Word> y, int64_t B, int64_t N, int64_t K, bool in_place) {
   for (int64_t i = blockIdx.x; i < B * N; i += gridDim.x) {
     const int64_t b = i / N, n = i % N;
     int64_t last = -1;
@@ -43,7 +44,7 @@ __global__ void put_rows(Rows<Word> x, Ids ids, Rows<Word> rows, Rows<Word> y, i
     if (last < 0 && in_place) continue;
     const Word* const from = last < 0 ? x.at(b, n) : rows.at(b, last);
     Word* const to = y.at(b, n);
-    for (int64_t d = threadIdx.x; d < D; d += blockDim.x) to[d] = from[d];
+    for (int64_t d = threadIdx.x; d < y.D; d += blockDim.x) to[d] = from[d];
   }
 }
 
@@ -58,10 +59,14 @@ __global__ void scatter_add(Ids ids, Rows<real> rows, Rows<real> y, int64_t B, i
   }
 }
 
-/// Elements are moved as words of their size, whatever they mean.
+/// Rows are moved by 16 bytes where all consist of such words, else as elements, whatever they mean.
 template <class F>
-void with_word(DType dtype, F f) {
-  switch (size_of(dtype)) {
+void with_word(std::initializer_list<const Tensor*> operands, F f) {
+  const auto size = size_of((*operands.begin())->dtype);
+  uint64_t together = 0;
+  for (const Tensor* t : operands) together |= reinterpret_cast<uintptr_t>(t->data) | uint64_t(t->strides[0] | t->strides[1] | t->dims[2]) * size;
+  if (together % WORD == 0) return f(Pack<uint32_t, 4>{});
+  switch (size) {
     case 2: return f(uint16_t{});
     case 4: return f(uint32_t{});
     default: return f(uint64_t{});
@@ -72,17 +77,17 @@ void with_word(DType dtype, F f) {
 
 void run_take(const Call& call) {
   const Tensor &x = call[0], &y = call[2];
-  with_word(y.dtype, [&](auto word) {
+  with_word({&x, &y}, [&](auto word) {
     using Word = decltype(word);
-    launch(take<Word>, {blocks_for(y.dims[0] * y.dims[1], 1), threads_for(y.dims[2])}, call, Rows<Word>(x), Ids(call[1], call.attributes[0].i), Rows<Word>(y), y.dims[0], x.dims[1], y.dims[1], y.dims[2]);
+    launch(take<Word>, {blocks_for(y.dims[0] * y.dims[1], 1), threads_for(y.dims[2])}, call, Rows<Word>(x), Ids(call[1], call.attributes[0].i), Rows<Word>(y), y.dims[0], x.dims[1], y.dims[1]);
   });
 }
 void run_put_rows(const Call& call) {
   const Tensor &x = call[0], &rows = call[2], &y = call[3];
-  with_word(y.dtype, [&](auto word) {
+  with_word({&x, &rows, &y}, [&](auto word) {
     using Word = decltype(word);
     launch(put_rows<Word>, {blocks_for(y.dims[0] * y.dims[1], 1), MATCH_THREADS}, call, Rows<Word>(x), Ids(call[1], call.attributes[0].i), Rows<Word>(rows), Rows<Word>(y), y.dims[0], y.dims[1], rows.dims[1],
-           y.dims[2], x.data == y.data);
+           x.data == y.data);
   });
 }
 void run_scatter_add(const Call& call) {

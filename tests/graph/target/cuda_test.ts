@@ -12,7 +12,8 @@ import { traceMicrobatch } from "../../../train/step.ts";
 import { compileStep } from "../../../train/step_plan.ts";
 
 const sizes = { dim: 32, numLayers: 1, numHeads: 2, vocabSize: 64 };
-const graph = () => traceMicrobatch(llama("debug", sizes), { batch: 2, seqLen: 16, dtype: "f32", globalTokens: 32 });
+const graph = (seqLen = 16) =>
+  traceMicrobatch(llama("debug", sizes), { batch: 2, seqLen, dtype: "f32", globalTokens: 2 * seqLen });
 const compiledFor = (target: typeof cpu) => compileGraphs([graph()], { threads: 1, target });
 
 Deno.test("a program for GPUs says so, and each of its buffers begins where vector loads and whole lines of memory do", () => {
@@ -80,4 +81,14 @@ Deno.test("products of float8 have operands that are contiguous along what is su
   };
   assertEquals(strided(cuda), 0);
   assert(strided(cpu) > 0);
+});
+
+Deno.test("norms' gradients have scratch for as many blocks as fill a GPU, and for no more than there are rows", () => {
+  const scratchOf = (target: typeof cpu, seqLen: number) => {
+    const { plan } = compileGraphs([graph(seqLen)], { threads: 1, target });
+    const [section] = plan.sections, node = section.graph.nodes.find((n) => n.op === "rmsnorm_backward")!;
+    return section.scratchOf(node)!.bytes / (4 * sizes.dim);
+  };
+  assertEquals([16, 256, 512].map((seqLen) => scratchOf(cuda, seqLen)), [32, 512, 512]);
+  assertEquals(scratchOf(cpu, 512), 64);
 });
