@@ -71,6 +71,7 @@ void all() {
   embed<real>(1, 1, 1);
   embed<real>(20, 7, 19);
   embed<real>(100, 50, 256);
+  embed<real>(1100, 40, 3);  // more ids than the threads of a block look at between two barriers
 }
 
 int main() {
