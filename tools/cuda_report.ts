@@ -1,5 +1,5 @@
 /**
- * What the compiler made of the kernels for GPUs: registers, shared memory, occupancy, bytes under way. Reads a module, or cubins, by
+ * What the compiler made of the kernels for GPUs: registers, shared memory, occupancy, bytes under way. Reads a module by
  * `cuobjdump`, which needs no GPU:
  *
  *     deno run -A tools/cuda_report.ts build/libtitan_cuda.so           holds the kernels against limits, and the table in docs/cuda.md against them
@@ -62,6 +62,8 @@ export const LAUNCHED: readonly Launched[] = [
   { kernel: "rope", name: "rope", threads: 256, underWay: 16, moves: "8" },
   { kernel: "softmax", name: "softmax", threads: 512, underWay: 16, moves: "8" },
   { kernel: "embedding", name: "embedding", threads: 512, underWay: 16, moves: "8" },
+  { kernel: "take", name: "take", threads: 512, underWay: 16, moves: "8" },
+  { kernel: "put_rows", name: "put_rows", threads: 256, underWay: 16, moves: "8" },
   { kernel: "cross_entropy", name: "cross_entropy", threads: 512, underWay: 16, moves: "4" },
   { kernel: "cross_entropy_backward", name: "cross_entropy_backward", threads: 512, underWay: 16, moves: "8" },
   { kernel: "sum_squares", name: "sum_pieces", threads: 256, underWay: 16, moves: "4" },
@@ -196,13 +198,20 @@ export function staleness(document: string, rows: readonly Row[], version: strin
 }
 
 async function output(command: string, ...args: string[]): Promise<string> {
-  const { stdout, stderr, success } = await new Deno.Command(command, { args }).output();
+  const run = async () => await new Deno.Command(command, { args }).output();
+  const { stdout, stderr, success } = await run().catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    const fix = "add the toolkit's bin to it, or see docs/cuda.md";
+    throw new Error(`There is no ${command}\n  expected: nvcc, cuobjdump and nvdisasm in PATH\n  fix: ${fix}`);
+  });
   if (!success) throw new Error(`${command} ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
   return new TextDecoder().decode(stdout);
 }
 
 async function main(files: readonly string[], write: boolean): Promise<number> {
-  if (files.length === 0) throw new Error("There is no module to read; fix: name build/libtitan_cuda.so, or cubins");
+  if (files.length === 0) {
+    throw new Error("There is no module to read\n  expected: its file\n  fix: name build/libtitan_cuda.so");
+  }
   const texts = async (...flags: string[]) =>
     (await Promise.all(files.map((f) => output("cuobjdump", ...flags, f)))).join("\n");
   const all = parseResources(await texts("--dump-resource-usage"));
@@ -229,4 +238,8 @@ async function main(files: readonly string[], write: boolean): Promise<number> {
   return found.length > 0 ? 1 : 0;
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args.filter((a) => a !== "--write"), Deno.args.includes("--write")));
+if (import.meta.main) {
+  const files = Deno.args.filter((a) => a !== "--write");
+  const failed = (error: Error) => (console.error(`error: ${error.message}`), 1);
+  Deno.exit(await main(files, Deno.args.includes("--write")).catch(failed));
+}
