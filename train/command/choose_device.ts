@@ -5,9 +5,10 @@ import { TitanError } from "../../ffi/error.ts";
 import { library, LibraryError } from "../../ffi/library.ts";
 import type { DeviceConfig } from "../config/types.ts";
 
-/** Puts `cpu` or `cuda` in the place of `auto`. Where the module for GPUs is built, but finds none, a line says why the CPU is taken. */
-export function chooseDevice(device: DeviceConfig): void {
-  if (device.kind !== "auto") return;
+/** Puts `cpu` or `cuda` in the place of `auto`.
+ * @returns why it is the CPU, where the module for GPUs is built, but finds none. */
+export function chooseDevice(device: DeviceConfig): string | undefined {
+  if (device.kind !== "auto") return undefined;
   try {
     new Device({ kind: "cuda" })[Symbol.dispose]();
     device.kind = "cuda";
@@ -15,8 +16,9 @@ export function chooseDevice(device: DeviceConfig): void {
     const noLibrary = error instanceof LibraryError; // which is told where one is needed: some plans need none
     if (!noLibrary && !(error instanceof TitanError)) throw error;
     device.kind = "cpu";
-    if (!noLibrary && isBuilt()) console.log(`on the CPU, as ${error.message.split("\n")[0]}`);
+    if (!noLibrary && isBuilt()) return `it runs on the CPU, as ${error.message.split("\n")[0]}`;
   }
+  return undefined;
 }
 
 function isBuilt(): boolean {

@@ -58,7 +58,7 @@ export async function main(args: readonly string[]): Promise<number> {
     if (world) followLauncher(world);
     const named = args.some((a) => /^--(config|job[._-]config[_-]file)(=|$)/.test(a));
     const defaults = named ? [] : ["--config", STANDARD];
-    const { config, warnings, ...asked } = await loadConfig([...defaults, ...args], readText);
+    const { config, warnings: ofKeys, ...asked } = await loadConfig([...defaults, ...args], readText);
     const nproc = asked.hosts?.reduce((all, { ranks }) => all + ranks, 0) ?? asked.nproc;
     const size = asked.dryRun ? 1 : numRanks(world?.size, nproc);
     const shown = size > 1 || (asked.logRanks && !asked.dryRun)
@@ -72,12 +72,15 @@ export async function main(args: readonly string[]): Promise<number> {
       console.log(helpText({ name: shownFile(STANDARD), text: await readText(STANDARD) }));
       return 0;
     }
+    const isLauncher = size > 1 && !world && !asked.printConfig; // its ranks choose
+    const whyCpu = isLauncher ? undefined : chooseDevice(config.device);
+    const warnings = whyCpu === undefined ? ofKeys : [...ofKeys, whyCpu];
     if (asked.printConfig) {
       warnings.forEach((warning) => console.error(`warning: ${warning}`)); // what is printed can be kept as a file
       console.log(tomlText(config).trimEnd());
       return 0;
     }
-    if (size > 1 && !world) {
+    if (isLauncher) {
       const part = asked.hosts && partOf(asked.hosts, asked.host);
       // Rank 0 takes it; what keeps it from that is told on its host before any rank starts.
       if (!part?.firstRank) openFolder(config)?.[Symbol.dispose]();
@@ -85,7 +88,6 @@ export async function main(args: readonly string[]): Promise<number> {
       return await startRanks(config, size, args, { ...asked, part });
     }
     warnings.forEach(warn);
-    chooseDevice(config.device);
     if (config.job.print_config) console.log(JSON.stringify(config, null, 2));
     if (!asked.dryRun) return await run(config, asked.quiet);
     const mesh = meshOf(config, nproc);
