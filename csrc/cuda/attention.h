@@ -1,4 +1,5 @@
-// What attention's forward and backward share: heads in memory, tiles of them in shared memory, who sees whom, and which thread has what.
+// What attention's forward and backward share: heads in memory, and, for products of f32 and f64, tiles of them in shared memory, who sees whom, and which
+// thread has what. Products of bf16 are made on tensor cores: attention_mma.h.
 // Letters as in csrc/cpu/ops/attention.h: B batch, T queries, S keys, H query heads, G key/value heads, K head size (P: padded with zeros).
 //
 // A tile is ROWS queries or keys by P numbers. A block has THREADS threads: LANES neighbours for each row of a tile, of which thread `lane` has every
@@ -43,16 +44,16 @@ struct Heads {
   Heads(const Tensor& t, bool present) : elements(t), batch(present ? t.strides[0] : 0), token(present ? t.rank == 4 ? t.strides[1] : t.strides[2] : 0), head(present ? t.rank == 4 ? t.strides[2] : t.strides[1] : 0) {}
   __device__ Elements<real> at(int64_t b, int64_t token_at, int64_t h) const { return elements + (b * batch + token_at * token + h * head); }
 };
-/// What a token has: its position, document, and angles; the last two may be absent.
+/// What a token has: its position, which is its number where none are given, document, and angles, both of which may be absent.
 template <class real>
 struct Tokens {
   const int32_t *positions, *documents;
   const real* table;
   int64_t count, position_batch, position_stride, document_batch, document_stride, table_batch, table_row;
   Tokens(const Tensor& p, const Tensor& d, const Tensor& t, int64_t count)
-      : positions(p.as<int32_t>()), documents(d.as<int32_t>()), table(t.as<real>()), count(count), position_batch(p.strides[0]), position_stride(p.strides[1]), document_batch(d.data ? d.strides[0] : 0),
+      : positions(p.as<int32_t>()), documents(d.as<int32_t>()), table(t.as<real>()), count(count), position_batch(p.data ? p.strides[0] : 0), position_stride(p.data ? p.strides[1] : 0), document_batch(d.data ? d.strides[0] : 0),
         document_stride(d.data ? d.strides[1] : 0), table_batch(t.data ? t.strides[0] : 0), table_row(t.data ? t.strides[1] : 0) {}
-  __device__ int32_t position(int64_t b, int64_t n) const { return positions[b * position_batch + n * position_stride]; }
+  __device__ int32_t position(int64_t b, int64_t n) const { return positions ? positions[b * position_batch + n * position_stride] : int32_t(n); }
   __device__ int32_t document(int64_t b, int64_t n) const { return documents ? documents[b * document_batch + n * document_stride] : 0; }
   __device__ const real* angles(int64_t b, int64_t n) const { return table ? table + b * table_batch + n * table_row : nullptr; }
 };
@@ -63,15 +64,13 @@ struct Attention {
   Tokens<real> queries, keys;
   int64_t B, T, S, H, G, K;
   real scale;
-  bool rounds;
   /// `tokens` is the operand from which on tables, positions and documents come.
   Attention(const Call& call, int tokens)
       : q(call[0]), k(call[1]), v(call[2]), queries(call[tokens + 2], call[tokens + 4], call[tokens], call[0].dims[1]), keys(call[tokens + 3], call[tokens + 5], call[tokens + 1], call[1].dims[1]),
-        B(call[0].dims[0]), T(call[0].dims[1]), S(call[1].dims[1]), H(call[0].dims[2]), G(call[1].dims[2]), K(call[0].dims[3]), scale(real(call.attributes[0].f)), rounds(call.attributes[1].i == 1) {}
-  __device__ real rounded(real x) const { return rounds ? real(bf16(float(x))) : x; }
+        B(call[0].dims[0]), T(call[0].dims[1]), S(call[1].dims[1]), H(call[0].dims[2]), G(call[1].dims[2]), K(call[0].dims[3]), scale(real(call.attributes[0].f)) {}
 };
 
-/// Rows [first, first + ROWS) of a head, times a factor, turned by the tokens' angles if there are any, rounded where products are; zeros elsewhere.
+/// Rows [first, first + ROWS) of a head, times a factor, turned by the tokens' angles if there are any; zeros elsewhere.
 template <class tiles, class real>
 __device__ void load_tile(typename tiles::Tile& tile, const Attention<real>& c, const Heads<real>& heads, const Tokens<real>& tokens, bool turns, int64_t b, int64_t h, int64_t first, real factor) {
   for (int i = int(threadIdx.x); i < tiles::ROWS * tiles::P / 2; i += tiles::THREADS) {
@@ -86,7 +85,7 @@ __device__ void load_tile(typename tiles::Tile& tile, const Attention<real>& c, 
         x = turned;
       }
     }
-    tile[row][column] = c.rounded(x * factor), tile[row][column + 1] = c.rounded(y * factor);
+    tile[row][column] = x * factor, tile[row][column + 1] = y * factor;
   }
 }
 /// The thread's columns of its row, times a factor, turned back if `turns`.
@@ -122,8 +121,9 @@ __device__ typename tiles::real dot(const typename tiles::Tile& a, int row, cons
   return sum;
 }
 
-/// Does any thread of the block say so?
-__device__ inline bool any_of_block(bool vote) { return join_block(int(vote), Max()) != 0; }
+/// Where the attribute bf16 is 1.
+void attend_on_tensor_cores(const Call& call);
+void attend_backward_on_tensor_cores(const Call& call);
 
 /// Calls f(Tiles) for the least that has heads of size K.
 template <class real, int BYTES, class F>

@@ -11,9 +11,11 @@
 #include "launch.h"
 #ifdef __CUDACC__
 #define TITAN_UNROLL _Pragma("unroll")
+#define TITAN_NO_UNROLL _Pragma("unroll 1")
 #else
 #include "host/mma.h"
 #define TITAN_UNROLL
+#define TITAN_NO_UNROLL
 #endif
 
 namespace titan::cuda {
@@ -21,7 +23,7 @@ namespace titan::cuda {
 using Sums = float[4];
 using Fragment = uint32_t[4];  // an a, or the b's of two neighbouring blocks of columns
 
-/// sums += a b. All lanes of a warp take part, and no other way leads here.
+/// sums += a b. All 32 lanes of a warp take part.
 __device__ inline void multiply_add(Sums& sums, const Fragment& a, uint32_t b0, uint32_t b1, [[maybe_unused]] const char* file = __builtin_FILE(), [[maybe_unused]] int line = __builtin_LINE()) {
 #ifdef __CUDACC__
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -58,15 +60,20 @@ __device__ inline uint32_t pack(float first, float second) {
 #endif
 }
 
-/// Rows of bf16 in shared memory for load_matrices, of COLUMNS, a multiple of 64: their eighths of 128 bytes are exchanged from row to row, so that the
-/// 16 bytes that eight rows have in one place lie in different banks.
+/// Rows of bf16 in shared memory for load_matrices: of COLUMNS, and 16 bytes more, so that eight rows have what they have in one column in different banks.
 template <int COLUMNS>
 struct SharedRows {
   static_assert(COLUMNS % 64 == 0);
+  static constexpr int STRIDE = COLUMNS + 8, BYTES = STRIDE * int(sizeof(bf16));  // of a row
   bf16* data;
-  __device__ bf16* at(int row, int column) const { return data + row * COLUMNS + ((column / 8 ^ row % 8) * 8 + column % 8); }
+  __device__ SharedRows(void* data) : data(static_cast<bf16*>(data)) {}
+  __device__ bf16* at(int row, int column) const { return data + row * STRIDE + column; }
+  /// The rows after `rows` of these.
+  __device__ SharedRows operator+(int rows) const { return at(rows, 0); }
+  /// Four numbers of a row that products never read.
+  __device__ float* spare(int row) const { return reinterpret_cast<float*>(at(row, COLUMNS)); }
 
-  /// The a at [row, column], both multiples of 16 (8 would do for columns).
+  /// The a that begins at [row, column]; the column is a multiple of 8.
   __device__ void load_a(Fragment& to, int row, int column) const {
     const int lane = int(threadIdx.x) % 32;
     load_matrices(to, at(row + lane % 16, column + lane / 16 * 8));

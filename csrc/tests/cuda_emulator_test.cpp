@@ -226,8 +226,8 @@ void dynamic_shared_memory_is_what_a_launch_asks_for() {
 
 /// One warp: products [16, 8] of a[16, 16] and b[16, 8], loaded in the way that `way` says, from rows of shared memory.
 __global__ void multiply(const float* a, const float* b, float* c, int way) {
-  alignas(16) __shared__ bf16 left[16 * 64], right[16 * 64];
-  const SharedRows<64> of_a{left}, of_b{right};
+  alignas(16) __shared__ char left[16 * SharedRows<64>::BYTES], right[16 * SharedRows<64>::BYTES];
+  const SharedRows<64> of_a(left), of_b(right);
   for (int i = int(threadIdx.x); i < 256; i += 32) {
     *of_a.at(i / 16, 16 + i % 16) = bf16(a[i]);
     if (way == 1) *of_b.at(i % 16, i / 16) = bf16(b[i]);  // column by column

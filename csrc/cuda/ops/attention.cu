@@ -1,7 +1,7 @@
 // Attention forward: o and lse of q, k and v, with the operands and formulas of csrc/cpu/ops/attention.cpp, other_o and other_lse among them.
 // One pass over the keys with a running maximum ("flash"): a block has a tile of queries of one head, its output in registers, and takes tile after tile
-// of keys through shared memory; tiles that no query sees are skipped. Compute-bound, by plain multiply-adds of f32 (or f64): tensor cores are not used.
-// With bf16 = 1 operands and probabilities are rounded to bf16 where the CPU's kernel rounds them, and their products summed in f32.
+// of keys through shared memory; tiles that no query sees are skipped. Compute-bound, by plain multiply-adds of f32 or f64. With bf16 = 1 products are
+// made on tensor cores: attention_mma.cu.
 // Every query is summed in the order of its keys, in tiles that depend on the head size alone. Scratch is not used.
 #include "../attention.h"
 #include "../kernels.h"
@@ -34,7 +34,7 @@ __global__ void attention(Attention<real> c, Heads<real> other_o, Heads<real> ot
     }
     for (int64_t begin = 0; begin < c.S; begin += tiles::ROWS) {
       bool seen[tiles::SCORES];
-      if (!any_of_block(query.sees(c, begin, seen))) continue;  // a barrier, too: the tiles before have been used
+      if (!__syncthreads_or(query.sees(c, begin, seen))) continue;  // a barrier, too: the tiles before have been used
       load_tile<tiles>(kv, c, c.k, c.keys, true, b, g, begin, real(1));
       __syncthreads();
       real scores[tiles::SCORES], largest = most;
@@ -49,7 +49,7 @@ __global__ void attention(Attention<real> c, Heads<real> other_o, Heads<real> ot
       for (int i = 0; i < tiles::SCORES; i++) {
         const real power = std::exp2(scores[i] - most);
         added += power;
-        if (tiles::other(i) < tiles::ROWS) powers[row][tiles::other(i)] = c.rounded(power);
+        if (tiles::other(i) < tiles::ROWS) powers[row][tiles::other(i)] = power;
       }
       sum = sum * rescale + tiles::join_row(added, Sum());
       for (int pair = 0; pair < tiles::PAIRS; pair++) output[pair][0] *= rescale, output[pair][1] *= rescale;
@@ -67,6 +67,7 @@ __global__ void attention(Attention<real> c, Heads<real> other_o, Heads<real> ot
 }  // namespace
 
 void run_attention(const Call& call) {
+  if (call.attributes[1].i == 1) return attend_on_tensor_cores(call);
   with_real(call[12], [&](auto zero) {
     using real = decltype(zero);
     const Attention<real> c(call, 3);

@@ -2,7 +2,7 @@
 // Two kernels, each of which makes the probabilities again from the scores: one has a block for a tile of queries and sums dq over its keys, the other
 // one for a tile of keys and sums dk and dv over the queries of all heads that share them. So nothing is added to memory by two blocks: sums are in
 // registers, in an order that depends on the head size alone. Seven products of a visible pair instead of five. Compute-bound, by plain multiply-adds.
-// With bf16 = 1 operands, probabilities and their gradients are rounded as on CPUs. Scratch is not used.
+// Scratch is not used. With bf16 = 1 products are made on tensor cores: attention_backward_mma.cu.
 #include "../attention.h"
 #include "../kernels.h"
 
@@ -23,7 +23,7 @@ __device__ real delta_of(const Attention<real>& c, const Outputs<real>& out, int
   if (t < c.T) {
     const Elements<real> o = out.o.at(b, t, h), grad = out.grad.at(b, t, h);
     for (int pair = 0; pair < tiles::PAIRS; pair++)
-      if (const int column = tiles::column(pair); column < c.K) sum += c.rounded(grad[column]) * o[column] + c.rounded(grad[column + 1]) * o[column + 1];
+      if (const int column = tiles::column(pair); column < c.K) sum += grad[column] * o[column] + grad[column + 1] * o[column + 1];
   }
   return tiles::join_row(sum, Sum());
 }
@@ -44,14 +44,14 @@ __global__ void query_gradients(Attention<real> c, Outputs<real> out) {
     real dq[tiles::PAIRS][2] = {};
     for (int64_t begin = 0; begin < c.S; begin += tiles::ROWS) {
       bool seen[tiles::SCORES];
-      if (!any_of_block(query.sees(c, begin, seen))) continue;
+      if (!__syncthreads_or(query.sees(c, begin, seen))) continue;
       load_tile<tiles>(k, c, c.k, c.keys, true, b, g, begin, real(1));
       load_tile<tiles>(v, c, c.v, c.keys, false, b, g, begin, real(1));
       __syncthreads();
       for (int i = 0; i < tiles::SCORES; i++) {
         if (tiles::other(i) >= tiles::ROWS) continue;
         const real p = seen[i] ? std::exp2(dot<tiles>(q, row, k, tiles::other(i), c.K) - lse) : 0;
-        ds[row][tiles::other(i)] = seen[i] ? c.rounded(p * (dot<tiles>(grad, row, v, tiles::other(i), c.K) - delta)) : real(0);
+        ds[row][tiles::other(i)] = seen[i] ? p * (dot<tiles>(grad, row, v, tiles::other(i), c.K) - delta) : real(0);
       }
       __syncthreads();
       add_rows<tiles>(dq, ds, k);
@@ -83,7 +83,7 @@ __global__ void key_gradients(Attention<real> c, Outputs<real> out) {
           seen[i] = is_key && tiles::other(i) < tiles::ROWS && t < c.T && position <= c.queries.position(b, t) && document == c.queries.document(b, t);
           any |= seen[i];
         }
-        if (!any_of_block(any)) continue;
+        if (!__syncthreads_or(any)) continue;
         load_tile<tiles>(q, c, c.q, c.queries, true, b, h, begin, real(c.scale * real(LOG2E)));
         load_tile<tiles>(grad, c, out.grad, c.queries, false, b, h, begin, real(1));
         const real delta = delta_of<tiles>(c, out, b, begin + row, h);
@@ -93,8 +93,8 @@ __global__ void key_gradients(Attention<real> c, Outputs<real> out) {
           const int other = tiles::other(i);
           if (other >= tiles::ROWS) continue;
           const real power = seen[i] ? std::exp2(dot<tiles>(q, other, k, row, c.K) - lses[other]) : 0;
-          p[row][other] = c.rounded(power);
-          ds[row][other] = seen[i] ? c.rounded(power * (dot<tiles>(grad, other, v, row, c.K) - deltas[other])) : real(0);
+          p[row][other] = power;
+          ds[row][other] = seen[i] ? power * (dot<tiles>(grad, other, v, row, c.K) - deltas[other]) : real(0);
         }
         __syncthreads();
         add_rows<tiles>(dv, p, grad);
@@ -109,6 +109,7 @@ __global__ void key_gradients(Attention<real> c, Outputs<real> out) {
 }  // namespace
 
 void run_attention_backward(const Call& call) {
+  if (call.attributes[1].i == 1) return attend_backward_on_tensor_cores(call);
   with_real(call[4], [&](auto zero) {
     using real = decltype(zero);
     const Attention<real> c(call, 6);

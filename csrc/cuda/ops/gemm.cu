@@ -95,7 +95,7 @@ __device__ void load_slice(const SharedRows<MMA_SLICE>& to, const Elements<float
 
 /// `b` is seen with N as its rows.
 __global__ void __launch_bounds__(MMA_THREADS, 4) gemm_bf16(Operand a, Operand b, Matrix<float> c, int64_t B, int64_t M, int64_t N, int64_t K, bool adds) {
-  alignas(16) __shared__ bf16 left_memory[TILE * MMA_SLICE], right_memory[TILE * MMA_SLICE];
+  alignas(16) __shared__ bf16 left_memory[TILE * SharedRows<MMA_SLICE>::STRIDE], right_memory[TILE * SharedRows<MMA_SLICE>::STRIDE];
   const SharedRows<MMA_SLICE> left{left_memory}, right{right_memory};
   const int64_t tile_rows = (M + TILE - 1) / TILE, tile_columns = (N + TILE - 1) / TILE;
   const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, own_row = warp / 2 * PART, own_column = warp % 2 * PART;
