@@ -42,9 +42,12 @@ if(NOT TITAN_CUDA STREQUAL none)
   target_link_libraries(titan_cuda_declarations PRIVATE titan_cublaslt titan_cudnn titan_nccl titan_nvrtc)
   add_dependencies(titan_cuda titan_cuda_declarations)
   if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/tests)
+    add_executable(nvrtc_sources EXCLUDE_FROM_ALL tests/nvrtc_sources.cpp cuda/nvrtc.cpp failure.cpp sha256.cpp)
+    target_include_directories(nvrtc_sources SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+    target_link_libraries(nvrtc_sources PRIVATE titan_nvrtc Threads::Threads ${CMAKE_DL_LIBS})
     add_executable(cublaslt_library EXCLUDE_FROM_ALL tests/cublaslt_library.cpp failure.cpp)
     target_include_directories(cublaslt_library SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
     target_link_libraries(cublaslt_library PRIVATE titan_cublaslt)
-    set_source_files_properties(tests/cublaslt_library.cpp PROPERTIES LANGUAGE CUDA) # linked with the runtime
+    set_source_files_properties(tests/cublaslt_library.cpp tests/nvrtc_sources.cpp PROPERTIES LANGUAGE CUDA) # linked with the runtime
   endif()
 endif()

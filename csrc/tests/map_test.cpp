@@ -170,6 +170,54 @@ void in_place() {
   for (int i = 0; i < 3000; i++) EXPECT(a[i] == a0[i] * b0[i] && b[i] == a0[i] - b0[i]);
 }
 
+/// y = 2 x + 1 for short and long rows that begin at every place within 16 bytes, whatever the types: what lies before and behind stays as it was.
+template <class X, class Y>
+void alignments() {
+  for (const int64_t n : {1, 9, 300})
+    for (int64_t at = 0; at < int64_t(16 / std::min(sizeof(X), sizeof(Y))); at++) {
+      Array<X> x({n + 16});
+      Array<Y> y({n + 16});
+      x.fill([](int64_t i) { return double(i % 7 - 3); });
+      const int64_t from = at, to = (3 * at + 1) % 16;
+      CallBuilder call;
+      call.operands = {x.tensor(), y.tensor()};
+      call.operands[0].data = x.data() + from, call.operands[1].data = y.data() + to;
+      call.operands[0].dims[0] = call.operands[1].dims[0] = n;
+      attributes(call, 1, 5, {word(mul_, 3, 0, 1), word(add_, 4, 3, 2), 4}, {2, 1});
+      RUN(call, map, 1);
+      for (int64_t i = 0; i < n + 16; i++) EXPECT(double(y[i]) == (i < to || i >= to + n ? double(Y(77)) : 2 * double((i - to + from) % 7 - 3) + 1));
+      EXPECT(y.guarded());
+    }
+}
+
+/// 48 steps over six inputs, each of the last registers: x = 1.5 x - y for one after another.
+template <class real>
+void long_program() {
+  std::vector<Array<real>> x(6, Array<real>({513}));
+  Array<real> y({513});
+  CallBuilder call;
+  for (int k = 0; k < 6; k++) call.add(x[size_t(k)].random(unsigned(k)));
+  call.add(y);
+  std::vector<int64_t> code;
+  for (int step = 0; step < 24; step++) {
+    const int a = step < 6 ? step : 7 + (step - 6) % 6, b = step < 5 ? step + 1 : 7 + (step - 5) % 6;
+    code.push_back(word(mul_, 13, a, 6)), code.push_back(word(sub_, 7 + step % 6, 13, b));
+  }
+  code.push_back(12);
+  attributes(call, 6, 14, code, {1.5});
+  RUN(call, map, 2);
+  for (int i = 0; i < 513; i++) {
+    double r[14];
+    for (int k = 0; k < 6; k++) r[k] = double(x[size_t(k)][i]);
+    r[6] = 1.5;
+    for (size_t k = 0; k + 1 < code.size(); k += 2) {
+      const int64_t mul = code[k], sub = code[k + 1];
+      r[sub >> 16 & 0xfff] = r[mul >> 28 & 0xfff] * 1.5 - r[sub >> 40 & 0xfff];
+    }
+    EXPECT_NEAR(double(y[i]), r[12], (sizeof(real) == 4 ? 1e-4 : 1e-12) * (1 + std::fabs(r[12])));
+  }
+}
+
 void refusals() {
   Array<float> x({4}), y({4}), z({5});
   auto refusal = [&](const Array<float>& out, int registers, std::vector<int64_t> code) {
@@ -199,11 +247,15 @@ void all() {
   broadcasts<real>(1, 700, 1);
   broadcasts<real>(40, 9, 70);
   in_place<real>();
+  long_program<real>();
 }
 
 int main() {
   all<float>();
   all<double>();
+  alignments<float, float>(), alignments<double, double>();
+  alignments<bf16, float>(), alignments<float, bf16>();
+  alignments<f8e4m3, bf16>(), alignments<float, f8e5m2>();
   refusals();
   return finish("map");
 }

@@ -1,5 +1,5 @@
-// nvrtc_sources FOLDER ARCHITECTURE...: compiles each source of the folder, where TITAN_CUDA_SOURCES had them written, by NVRTC for each architecture, as
-// the engine does. No GPU is needed. Fails where NVRTC has something to say, or a kernel spills registers.
+// nvrtc_sources FOLDER ARCHITECTURE...: compiles each source of the folder, where TITAN_CUDA_SOURCES had them written, by NVRTC for one of the
+// architectures in turn, as the engine does. No GPU is needed. Fails where NVRTC has something to say, or a kernel spills registers.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -9,6 +9,7 @@
 #include <mutex>
 #include <regex>
 #include <thread>
+#include <vector>
 
 #include "../cuda/nvrtc.h"
 #include "../failure.h"
@@ -28,10 +29,12 @@ int number_behind(const std::string& log, const char* words) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc < 3) return std::printf("expected: a folder of sources, and architectures such as sm_90\n"), 2;
   std::vector<Job> jobs;
-  for (const auto& entry : std::filesystem::directory_iterator(argc > 2 ? argv[1] : "."))
-    for (int i = 2; i < argc; i++)
-      if (entry.path().extension() == ".cu") jobs.push_back({entry.path(), argv[i]});
+  for (const auto& entry : std::filesystem::directory_iterator(argv[1]))
+    if (entry.path().extension() == ".cu") jobs.push_back({entry.path(), ""});
+  std::sort(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) { return a.path < b.path; });
+  for (size_t i = 0; i < jobs.size(); i++) jobs[i].architecture = argv[2 + i % static_cast<size_t>(argc - 2)];
   std::atomic<size_t> next{0};
   std::mutex mutex;
   int failures = 0, most_registers = 0;
