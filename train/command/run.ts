@@ -211,7 +211,7 @@ async function train(
   const texts = {
     model: modelText(model, tokensPerStep(options, ranks?.mesh), seqLen),
     device: deviceText(device, gflops, param),
-    ranks: ranks && group && ranksText(ranks.mesh, group.info, config.comm.simulate),
+    ranks: ranks && group && ranksText(ranks.mesh, group.info, config.comm.simulate, device.kind),
   };
   console.log(`  model   ${texts.model}`);
   console.log(`  data    ${trainer.dataDescription}`);

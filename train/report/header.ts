@@ -42,10 +42,19 @@ export function modelText(model: TrainableModel, tokensPerStep: number, seqLen: 
 
 /** The mesh and how its ranks exchange in a line: `8 = dp_shard 4 x tp 2, 8 of them on this host, by shared memory (Open MPI v5.0.7),
  * threads bound to processors 0-1`.
- * @param simulated the link that is imitated, or nothing. */
-export function ranksText({ size, degrees }: Mesh, info: CommInfo, simulated = ""): string {
+ * @param simulated the link that is imitated, or nothing.
+ * @param kind of the ranks' devices: GPUs exchange by themselves. */
+export function ranksText(
+  { size, degrees }: Mesh,
+  info: CommInfo,
+  simulated = "",
+  kind: DeviceInfo["kind"] = "cpu",
+): string {
   const { hostSize, exchange, version, processors } = info;
-  return `${size} = ${degreesText(degrees)}, ${hostSize} of them on this host, by ${exchange} (${version})` +
+  const by = kind === "cuda"
+    ? `NCCL, in whose order sums are added (they meet by ${version})`
+    : `${exchange} (${version})`;
+  return `${size} = ${degreesText(degrees)}, ${hostSize} of them on this host, by ${by}` +
     `${processors ? `, ${processors}` : ""}${simulated ? `, as slow as over a link of ${simulated}` : ""}`;
 }
 

@@ -110,6 +110,10 @@ Deno.test("ranks are told by their mesh, how they exchange, and where they compu
   const text = "4 = dp_shard 2 x tp 2, 2 of them on this host, by messages (An MPI 1)";
   assertEquals(ranksText(mesh, info), text);
   assertEquals(
+    ranksText(mesh, info, "", "cuda"),
+    "4 = dp_shard 2 x tp 2, 2 of them on this host, by NCCL, in whose order sums are added (they meet by An MPI 1)",
+  );
+  assertEquals(
     ranksText(mesh, { ...info, processors: "threads bound to processor 1" }, "10GB/s,5us"),
     `${text}, threads bound to processor 1, as slow as over a link of 10GB/s,5us`,
   );
