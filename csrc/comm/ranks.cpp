@@ -7,6 +7,8 @@
 namespace titan::comm {
 
 std::vector<Group*> World::agree(const std::vector<Collective>& collectives) {
+  if (options_.bytes_per_second > 0)
+    throw Failure(TITAN_STATUS_INVALID_ARGUMENT, "a link is simulated, which is for ranks on CPUs; expected: none, as the device exchanges by itself; fix: no comm.simulate, or --device cpu");
   std::vector<Group*> groups;
   executor_.run([&] { groups = groups_of(collectives); });
   return groups;

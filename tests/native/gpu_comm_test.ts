@@ -29,6 +29,12 @@ if (KIND === "cuda") {
     }
   });
 
+  testRanks("a simulated link, which GPUs cannot have, is refused", async () => {
+    const { code, stderr } = await ranks(job(2, "link", '{"link": {"bytesPerSecond": 1e9, "latencyNs": 0}}'));
+    assert(code !== 0);
+    assertMatch(stderr, /a link is simulated, which is for ranks on CPUs/);
+  });
+
   testRanks("what GPUs send is what a plan says", async () => {
     for (const { planned, sent } of await results(job(2, "sent"))) {
       for (const [kind, { collectives, sentBytes }] of Object.entries(sent as Record<string, Traffic>)) {
