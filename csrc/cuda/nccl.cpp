@@ -2,8 +2,8 @@
 //
 // - A group of ranks has a communicator, which it makes from an id of its first rank. The ids travel through the world (MPI, Gloo).
 // - Communicators do not block: NCCL then says that something is in progress, and whoever waits asks it again and again, as well as whether all others are
-//   there. So what never comes ends by a time-out, at the start and where NCCL connects GPUs at their first message. A launch that is no graph's takes some
-//   10 us longer for it.
+//   there. So what never comes ends by a time-out, at the start and where NCCL connects GPUs at their first message. What is in no graph
+//   is launched by a thread of NCCL's, which takes longer; how long, only a GPU can tell.
 // - Tensors of one collective are one group of calls, which NCCL makes one kernel of. What lies in rows (`outer` > 1) takes a call for each row, or in an
 //   all_to_all a call for each run of each member; NCCL takes 2048 calls in a group, so what has more rows becomes several groups. Rows are those of a cut
 //   along an inner dim: in a mesh these are activations along their sequence, with a row for each sequence of the batch, and few.
