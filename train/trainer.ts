@@ -13,7 +13,7 @@ import { library } from "../ffi/library.ts";
 import { ABI_VERSION } from "../ffi/symbols.ts";
 import type { DType } from "../graph/ir.ts";
 import { LayoutError } from "../graph/layout.ts";
-import { targets } from "../graph/target/by_kind.ts";
+import { targetOf } from "../graph/target/by_kind.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { isLaunched, worldOf } from "../launch/world.ts";
 import { BATCH_AXES, Mesh, stepProblems } from "../parallel/mesh.ts";
@@ -156,7 +156,7 @@ export class Trainer implements AsyncDisposable {
           precision,
           threads,
           ranks,
-          target: targets[full.device],
+          target: targetOf(native.info),
         });
         return { native, joining, precision, compiled };
       });

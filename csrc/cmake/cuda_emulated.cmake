@@ -13,7 +13,7 @@ foreach(source ${emulated_kernels}) # under another name, as nvcc may compile th
   file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/cuda_emulated/${name}.cpp CONTENT "#include \"${source}\"\n")
   list(APPEND emulated_sources ${CMAKE_BINARY_DIR}/cuda_emulated/${name}.cpp)
 endforeach()
-add_library(titan_cuda_emulator OBJECT EXCLUDE_FROM_ALL cuda/host/emulator.cpp cuda/host/mma.cpp)
+add_library(titan_cuda_emulator OBJECT EXCLUDE_FROM_ALL cuda/host/emulator.cpp cuda/host/mma.cpp ${cuda_attention_sources} cuda/host/cudnn.cpp)
 add_library(titan_cuda_kernels_emulated OBJECT EXCLUDE_FROM_ALL cuda/kernels.cpp ${emulated_sources})
 target_include_directories(titan_cuda_kernels_emulated PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 # A shared array is a static one, which threads enter one after another: no guard, whose atomics the emulator does not answer.

@@ -9,9 +9,9 @@ using namespace titan::test;
 struct Case {
   int64_t B, T, S, H, G, K;
   bool tables = false, documents = false, permuted = false;
+  bool ordered = false;      // no positions are given: they count from 0
   int64_t query_offset = 0;  // added to the query positions (as when decoding); negative: the first queries see nothing
   bool aligned = false;      // rows begin at multiples of what a thread loads at once
-  bool in_order = false;     // positions are not given, as tokens stand in their order
 };
 
 /// S: how q, k, v, o and their gradients are stored; `rounds`: the attribute bf16.
@@ -53,7 +53,7 @@ struct Problem {
   static double at(const Tensor& t, int64_t b, int64_t i, int64_t h, int64_t d) { return double(t.as<S>()[b * t.strides[0] + i * t.strides[1] + h * t.strides[2] + d]); }
   void add_tokens(CallBuilder& call) const {
     c.tables ? call.add(q_table).add(k_table) : call.absent().absent();
-    c.in_order ? call.absent().absent() : call.add(q_positions).add(k_positions);
+    c.ordered ? call.absent().absent() : call.add(q_positions).add(k_positions);
     c.documents ? call.add(q_documents).add(k_documents) : call.absent().absent();
   }
   static Tensor slice(Tensor t, int64_t begin, int64_t end) {
@@ -232,7 +232,7 @@ void compare(Case c) {
     for (int64_t i = 0; i < parts.lse.size(); i++) EXPECT_NEAR(double(parts.lse[i]), expected.lse[size_t(i)], bound);
     expect_near<S, rounds>("o of slices", c, parts.o.tensor(), expected.o, bound);
   };
-  if (c.S >= 3 && !c.in_order) same_in_slices(2, false), same_in_slices(3, true);
+  if (c.S >= 3 && !c.ordered) same_in_slices(2, false), same_in_slices(3, true);
   expect_near<S, rounds>("dq", c, one.part(0, true), expected.dq, bound);
   expect_near<S, rounds>("dk", c, one.part(1, true), expected.dk, bound);
   expect_near<S, rounds>("dv", c, one.part(2, true), expected.dv, bound);
@@ -282,13 +282,16 @@ void all() {
   compare<S, rounds>({.B = 1, .T = 129, .S = 129, .H = 2, .G = 1, .K = 24, .tables = true, .aligned = true});
   compare<S, rounds>({.B = 1, .T = 64, .S = 127, .H = 2, .G = 2, .K = 72, .tables = true, .documents = true, .query_offset = 63, .aligned = true});
   compare<S, rounds>({.B = 1, .T = 65, .S = 33, .H = 1, .G = 1, .K = 136, .query_offset = -10, .aligned = true});
-  compare<S, rounds>({.B = 1, .T = 70, .S = 70, .H = 2, .G = 1, .K = 16, .tables = true, .in_order = true});
   // Keys that no query sees, and few queries, as when text is generated.
   compare<S, rounds>({.B = 2, .T = 70, .S = 300, .H = 2, .G = 1, .K = 16});
   for (int64_t K : {2, 10, 16, 50, 64, 100, 256}) compare<S, rounds>({.B = 2, .T = 1, .S = 200, .H = 6, .G = 2, .K = K, .query_offset = 150});
   compare<S, rounds>({.B = 1, .T = 4, .S = 300, .H = 2, .G = 2, .K = 24, .documents = true, .query_offset = 180});
   compare<S, rounds>({.B = 3, .T = 3, .S = 71, .H = 2, .G = 1, .K = 16, .permuted = true, .query_offset = 30});
   compare<S, rounds>({.B = 1, .T = 2, .S = 90, .H = 1, .G = 1, .K = 16, .query_offset = -1});
+  // Without positions: on GPUs by cuDNN, which takes bf16 alone.
+  if (!EMULATED || std::is_same_v<S, bf16>)
+    for (const int64_t K : {8, 16, 64, 128}) compare<S, rounds>({.B = 2, .T = 70, .S = 70, .H = 4, .G = 2, .K = K, .ordered = true, .aligned = true});
+  if (!EMULATED) compare<S, rounds>({.B = 1, .T = 2, .S = 90, .H = 1, .G = 1, .K = 16, .tables = true, .documents = true, .ordered = true});
   unseen_keys_do_not_matter<S, rounds>();
   nan_is_seen<S, rounds>();
 }
@@ -329,5 +332,17 @@ int main() {
   EXPECT(refusal(Problem<bf16, false>({.B = 1, .T = 4, .S = 4, .H = 1, .G = 1, .K = 8})) ==
          "operand 0 is stored as bf16 and the attribute bf16 is 0; expected: 1, or f32 operands");
   EXPECT(refusal(Problem<double, true>({.B = 1, .T = 4, .S = 4, .H = 1, .G = 1, .K = 8})) == "bf16 is 1 and the operands are f64; expected: f32 or bf16");
+  // Without positions, a GPU has cuDNN alone.
+  const auto says = [](const std::string& refusal, const char* part) { return refusal.find(part) != std::string::npos; };
+  const Case ordered = {.B = 1, .T = 4, .S = 4, .H = 1, .G = 1, .K = 8, .ordered = true, .aligned = true};
+  EXPECT(says(refusal(Problem<float>(ordered)), "operand 0 is f32 and there are no positions; expected: bf16 for cuDNN") == EMULATED);
+  Case other = ordered;
+  other.S = 5;
+  EXPECT(says(refusal(Problem<bf16>(other)), "no positions for 4 queries and 5 keys; expected: as many of each for cuDNN") == EMULATED);
+  other = ordered, other.documents = true;
+  EXPECT(says(refusal(Problem<bf16>(other)), "expected: none of them for cuDNN") == EMULATED);
+  other = ordered, other.K = 12;
+  EXPECT(says(refusal(Problem<bf16>(other)), "heads of 12; expected: a multiple of 8") == EMULATED);
+  EXPECT(refusal(Problem<bf16>(ordered)).empty());
   return finish("attention");
 }

@@ -144,8 +144,8 @@ struct CallBuilder {
     return *this;
   }
   CallBuilder& scratch(int64_t bytes) {
-    scratch_memory.assign(size_t(bytes) + 64, char(0x7f));
-    char* start = scratch_memory.data() + (64 - reinterpret_cast<uintptr_t>(scratch_memory.data()) % 64) % 64;
+    scratch_memory.assign(size_t(bytes) + 256, char(0x7f));
+    char* start = scratch_memory.data() + (256 - reinterpret_cast<uintptr_t>(scratch_memory.data()) % 256) % 256;
     operands.push_back(Tensor{start, DType::bytes, 1, {bytes}, {1}});
     return *this;
   }

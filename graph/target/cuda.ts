@@ -1,10 +1,11 @@
 /** The target `cuda`: NVIDIA's GPUs, by the kernels of `csrc/cuda/ops/`. They are twins of the CPU's, with the same operands and the same
- * checks, so that ops are called alike; what differs is memory, and what is dear.
+ * checks, so that ops are called alike; what differs is attention, memory, and what is dear.
  * @module */
 import { dtypeBytes, numel, wide } from "../ir.ts";
 import { kernels } from "../kernels.ts";
 import { cpu } from "./cpu.ts";
-import type { Lowerings, Target } from "./target.ts";
+import { attention } from "./cuda/attention.ts";
+import type { Fusion, Lowerings, Target } from "./target.ts";
 
 /** How a GPU runs what it runs in another way than a CPU. */
 const own: Lowerings = {
@@ -25,14 +26,17 @@ const own: Lowerings = {
   },
 };
 
+/** What does not pay: cuBLASLt rounds no operands, and heads are turned by a kernel of their own. */
+const UNPAID: readonly Fusion[] = ["castsIntoProducts", "ropeIntoAttention"];
+
 /** GPUs. */
 export const cuda: Target = {
   name: "cuda",
   kernels,
-  lowerings: { ...cpu.lowerings, ...own },
+  lowerings: { ...cpu.lowerings, ...own, ...attention },
   copy: cpu.copy,
-  // Each saves passes over memory and launches, of which a GPU has less time to hide than a CPU. But cuBLASLt rounds no operands.
-  fusions: new Set([...cpu.fusions].filter((fusion) => fusion !== "castsIntoProducts")),
+  // Each saves passes over memory and launches, of which a GPU has less time to hide than a CPU.
+  fusions: new Set<Fusion>(["orderedAttention", ...[...cpu.fusions].filter((fusion) => !UNPAID.includes(fusion))]),
   mapSteps: 48,
   chunks: { rows: 4096, chunks: 32 }, // a product of fewer rows leaves multiprocessors without work
   alignment: 256, // as cudaMalloc gives it: vector loads, and whole lines of memory
@@ -42,4 +46,10 @@ export const cuda: Target = {
     flopsPerSecond: { matmul: 660e12, attention: 490e12, cheap: Infinity, collective: Infinity },
     bytesPerSecond: 3e12,
   },
+};
+
+/** GPUs before sm_90: there the workspace of a gradient by cuDNN that is the same bit for bit each time grows with the square of the tokens. */
+export const cudaBefore90: Target = {
+  ...cuda,
+  fusions: new Set([...cuda.fusions].filter((name) => name !== "orderedAttention")),
 };

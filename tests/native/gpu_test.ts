@@ -65,6 +65,17 @@ for (
 }
 
 Deno.test(
+  { ignore, name: "a model whose attention cuDNN runs trains on a GPU as on a CPU, as near as bf16 is to f32" },
+  async () => {
+    const exact = await losses("cpu", "f32"), bf16 = { precision: { param: "bf16" } } as const;
+    const [cpu, gpu] = [await losses("cpu", "f32", bf16), await losses("cuda", "f32", bf16)];
+    const apart = (a: number[], b: number[]) => Math.max(...a.map((x, i) => Math.abs(x - b[i])));
+    const [off, spread] = [apart(gpu, cpu), apart(cpu, exact)];
+    assert(off <= 2 * spread, `off by ${off}, bf16 by ${spread}: ${cpu} on the CPU, ${gpu} on the GPU`);
+  },
+);
+
+Deno.test(
   { ignore, name: "a model trains twice the same on a GPU, with and without graphs, bit for bit" },
   async () => {
     const once = await losses("cuda", "f32");

@@ -3,7 +3,7 @@
  * @module */
 import type { DeviceInfo } from "../../ffi/device.ts";
 import { gpus } from "../../graph/target/gpus.ts";
-import { targets } from "../../graph/target/by_kind.ts";
+import { targetOf, targets } from "../../graph/target/by_kind.ts";
 import { numParameters } from "../../model/module.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import {
@@ -29,7 +29,8 @@ export function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?:
   const options = complete(trainOptions(config, mesh)), precision = precisionOf(options.precision, options.dtype, info);
   const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
   const ranks = mesh && mesh.size > 1 ? { ...options.parallelism, mesh, rank: 0 } : undefined;
-  return { ...options, precision, threads, ranks, evaluate: options.validation, target: targets[options.device] };
+  const target = info ? targetOf(info) : targets[options.device];
+  return { ...options, precision, threads, ranks, evaluate: options.validation, target };
 }
 
 /** How fast the device is that a plan is asked about; undefined: it is not asked. */

@@ -26,9 +26,10 @@ Deno.test("a program for GPUs says so, and each of its buffers begins where vect
   assert(compiledFor(cpu).plan.sections.some((s) => s.allocations.some(({ offset }) => offset % 256 !== 0)));
 });
 
-Deno.test("GPUs run what CPUs run, by kernels of the same names", () => {
+Deno.test("GPUs run what CPUs run, by kernels of the same names, and turn heads by one of its own", () => {
   const kernelsOf = (target: typeof cpu) => compiledFor(target).program.sections[0].instructions.map((i) => i.kernel);
-  assertEquals(kernelsOf(cuda), kernelsOf(cpu));
+  assertEquals(kernelsOf(cuda).filter((kernel) => kernel !== "rope"), kernelsOf(cpu));
+  assertEquals(kernelsOf(cuda).length, kernelsOf(cpu).length + 4);
   assertThrows(() => compileGraphs([graph()], { threads: 1, target: { ...cuda, lowerings: {} } }), TypeError, '"cuda"');
 });
 
