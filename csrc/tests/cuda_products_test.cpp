@@ -45,7 +45,9 @@ template <class A, class B, class C> bool multiply(const Products& products, Arr
   call.stream = stream.get();
   EXPECT(kernel("gemm").check(call).empty());
   const auto plan = products.plan(call);
+  const int64_t calls = host::played().calls;
   if (plan) plan->run(call);
+  EXPECT(host::played().calls == calls + (plan != nullptr));  // no choice is left for a run
   out.fetch(stream.get());
   TITAN_CUDA_CHECK(cudaStreamSynchronize(stream.get()));
   return plan != nullptr;
