@@ -53,7 +53,11 @@ class Ranks final : public comm::Ranks {
   void meet() {
     const int round = board_.arrived++ / size_;
     const uint64_t begun = now_ns();
-    while (board_.arrived / size_ == round) check("a meeting", begun), std::this_thread::yield();
+    for (;; std::this_thread::yield()) {
+      const bool gave_up = board_.gave_up;  // whoever gives up behind this meeting has been at it
+      if (board_.arrived / size_ != round) return;
+      if (gave_up || now_ns() - begun > PATIENCE_NS) throw Failure(TITAN_STATUS_COMMUNICATION, "the others do not come");
+    }
   }
 
  private:
