@@ -14,6 +14,7 @@ import { temporaryFolder } from "../data/fixture.ts";
 import { parityFolder } from "../goldens.ts";
 import { type Runner, testParity, traceLogits } from "../model/parity.ts";
 import { NativeSession } from "./native.ts";
+import { playedGpu } from "./gpus.ts";
 
 function runner(dtype: RealType, tolerance: number, trainedTolerance: number): Runner {
   return {
@@ -77,7 +78,9 @@ function goldenStates(model: Llama): Memory {
   }));
 }
 
-for (const [name, golden] of Object.entries(goldens)) {
+// One takes an emulated GPU as long as all ops do.
+const templates = Object.entries(goldens).slice(0, playedGpu() ? 1 : undefined);
+for (const [name, golden] of templates) {
   Deno.test(`packed conversations have the loss that PyTorch gives each in a row of its own, the assistant's tokens alone: ${name}`, async () => {
     await using files = await temporaryFolder();
     for (const file of ["tokenizer.json", "tokenizer.model", "tokenizer_config.json"]) {
