@@ -41,7 +41,7 @@ export const cuda: Target = {
   chunks: { rows: 4096, chunks: 32 }, // a product of fewer rows leaves multiprocessors without work
   alignment: 256, // as cudaMalloc gives it: vector loads, and whole lines of memory
   page: 2 << 20, // what the driver maps at a time
-  // Of an H100 (gpus.ts), less what no kernel reaches: two thirds of its peak in products, half of it in attention.
+  // Of an H100 (cuda/gpus.ts), less what no kernel reaches: two thirds of its peak in products, half of it in attention.
   costs: {
     flopsPerSecond: { matmul: 660e12, attention: 490e12, cheap: Infinity, collective: Infinity },
     bytesPerSecond: 3e12,

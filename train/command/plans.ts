@@ -2,7 +2,7 @@
  * in browsers too.
  * @module */
 import type { DeviceInfo } from "../../ffi/device.ts";
-import { gpus } from "../../graph/target/gpus.ts";
+import { gpus } from "../../graph/target/cuda/gpus.ts";
 import { targetOf, targets } from "../../graph/target/by_kind.ts";
 import { numParameters } from "../../model/module.ts";
 import type { Mesh } from "../../parallel/mesh.ts";

@@ -7,7 +7,7 @@
  * @module
  */
 import { type Host, readHosts } from "../../launch/hosts.ts";
-import { gpus } from "../../graph/target/gpus.ts";
+import { gpus } from "../../graph/target/cuda/gpus.ts";
 import { ALL_AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
 import { amountOf, bytesOf, rateOf } from "./bytes.ts";
 import type { Entry } from "./entry.ts";
@@ -51,7 +51,7 @@ export interface PlanArguments {
   readonly json?: string;
   /** `--plan-page`: the same. */
   readonly page?: string;
-  /** `--device h100`: a GPU, by its name in `graph/target/gpus.ts`. */
+  /** `--device h100`: a GPU, by its name in `graph/target/cuda/gpus.ts`. */
   readonly gpu?: string;
   /** `--device-memory`: bytes of a device, which a rank is to fit into. */
   readonly deviceMemory?: number;

@@ -2,7 +2,7 @@
  * @module */
 import type { CommInfo } from "../../ffi/comm.ts";
 import type { DeviceInfo } from "../../ffi/device.ts";
-import { gpuNamed } from "../../graph/target/gpus.ts";
+import { gpuNamed } from "../../graph/target/cuda/gpus.ts";
 import { isCopy } from "../../graph/passes/materialize.ts";
 import { scopeText } from "../../graph/print.ts";
 import type { TrainableModel } from "../../model/loss.ts";

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import { cuda } from "../../../graph/target/cuda.ts";
-import { gpuNamed, gpus } from "../../../graph/target/gpus.ts";
+import { cuda } from "../../../../graph/target/cuda.ts";
+import { gpuNamed, gpus } from "../../../../graph/target/cuda/gpus.ts";
 
 Deno.test("what the target prices is what an H100 reaches: below its peaks, but not by half", () => {
   const { flops, bandwidth } = gpus.h100, { flopsPerSecond, bytesPerSecond } = cuda.costs;
