@@ -142,3 +142,13 @@ export function parseArguments(args: readonly string[]): Arguments {
     help: values.help,
   };
 }
+
+/** Runs a bench from the command line. An error is told by its message alone, and the process ends with exit code 1. */
+export async function runBench(main: () => Promise<void>): Promise<void> {
+  try {
+    await main();
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    Deno.exit(1);
+  }
+}

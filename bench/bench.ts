@@ -5,7 +5,7 @@
 
 import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
 import { Device } from "../ffi/device.ts";
-import { type Arguments, filled, parseArguments, usage } from "./arguments.ts";
+import { type Arguments, filled, parseArguments, runBench, usage } from "./arguments.ts";
 import { speedSvg } from "./chart.ts";
 import { type Case, numberAfter, parseRun, type Results, type Run, table, withFigures } from "./report.ts";
 
@@ -156,12 +156,9 @@ async function main(args: Arguments): Promise<void> {
 }
 
 if (import.meta.main) {
-  try {
+  await runBench(async () => {
     const args = parseArguments(Deno.args);
     if (args.help) console.log(usage);
     else await main(args);
-  } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
-    Deno.exit(1);
-  }
+  });
 }

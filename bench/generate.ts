@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { Device } from "../ffi/device.ts";
 import { load } from "../train/checkpoint/load.ts";
 import { openDecoder } from "../train/generate/decoder.ts";
+import { runBench } from "./arguments.ts";
 import { virtualEnvironment } from "./bench.ts";
 import { median } from "./report.ts";
 
@@ -167,11 +168,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) {
-  try {
-    await main();
-  } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
-    Deno.exit(1);
-  }
-}
+if (import.meta.main) await runBench(main);

@@ -17,6 +17,7 @@ import { stagesOf } from "../parallel/pipeline/stages.ts";
 import { compileGraphs } from "../train/compile.ts";
 import { traceInitialize } from "../train/optimizer.ts";
 import { traceMicrobatch } from "../train/step.ts";
+import { runBench } from "./arguments.ts";
 import { median } from "./report.ts";
 
 const usage = `deno task bench:pipeline [options]: idle time, speed and halves of pipelines
@@ -223,11 +224,4 @@ async function main(): Promise<void> {
   if (what.includes("halves")) await halves(Number(values.rounds ?? 20));
 }
 
-if (import.meta.main) {
-  try {
-    await main();
-  } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
-    Deno.exit(1);
-  }
-}
+if (import.meta.main) await runBench(main);
