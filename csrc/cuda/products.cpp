@@ -13,23 +13,9 @@ void check(cublasStatus_t status, const char* what) {
 }
 #define TITAN_CUBLASLT_CHECK(call) check(call, #call)
 
-/// A handle of cuBLASLt that is given back once.
-template <class Handle, cublasStatus_t (*destroy)(Handle)> class Descriptor {
- public:
-  Descriptor() = default;
-  Descriptor(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (handle_) (void)destroy(handle_);
-  }
-  Handle get() const { return handle_; }
-  Handle* slot() { return &handle_; }
-
- private:
-  Handle handle_ = nullptr;
-};
-using Description = Descriptor<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
-using Layout = Descriptor<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
-using Preference = Descriptor<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+using Description = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using Preference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
 
 /// One operand of a product, seen as a batch of matrices.
 struct Matrix {

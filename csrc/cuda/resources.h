@@ -20,7 +20,7 @@ inline void check(cudaError_t error, const char* what, const char* fix = "") {
 #define TITAN_CUDA_CHECK(call) ::titan::cuda::check(call, #call)
 
 /// A handle that somebody else made, and which is given back once. What goes wrong then has been told before, or harms nobody any more.
-template <class Handle, cudaError_t (*give_back)(Handle)> class Owned {
+template <class Handle, auto give_back> class Owned {
  public:
   Owned() = default;
   Owned(Owned&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
