@@ -3,7 +3,7 @@
 import { assert, assertEquals } from "@std/assert";
 import type { DeviceKindName } from "../../graph/target/by_kind.ts";
 import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
-import { llama } from "../../model/llama.ts";
+import { llama, llamaConfig } from "../../model/llama.ts";
 import { float8ProductsOf } from "../../train/float8.ts";
 import type { TrainOptions } from "../../train/options.ts";
 import { Trainer } from "../../train/trainer.ts";
@@ -15,7 +15,7 @@ import { KIND } from "./native.ts";
 
 const sizes = { dim: 32, numLayers: 1, numHeads: 2, numKvHeads: 1, multipleOf: 16, vocabSize: BYTE_TOKENS };
 
-/** Loss and gradient norm of each step. */
+/** Loss and gradient norm of each step, and the held-out loss after them, where there is one. */
 async function losses(
   device: DeviceKindName,
   dtype: "f32" | "f64",
@@ -28,18 +28,24 @@ async function losses(
   });
   const numbers: number[] = [];
   for await (const { loss, gradNorm } of trainer) numbers.push(loss, gradNorm);
+  if (more.validation) numbers.push((await trainer.evaluate()).loss);
   return numbers;
 }
 
 const ignore = KIND !== "cuda";
 
 for (const [dtype, tolerance] of [["f32", 1e-4], ["f64", 1e-10]] as const) {
-  Deno.test({ ignore, name: `a model trains on a GPU as on a CPU, to ${tolerance} in ${dtype}` }, async () => {
-    const [cpu, gpu] = [await losses("cpu", dtype), await losses("cuda", dtype)];
-    assertEquals([cpu.length, gpu.length], [4, 4]);
-    const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x) / Math.max(1, Math.abs(x))));
-    assert(off <= tolerance, `off by ${off}: ${cpu} on the CPU, ${gpu} on the GPU`);
-  });
+  Deno.test(
+    { ignore, name: `the whole debug model trains on a GPU as on a CPU, to ${tolerance} in ${dtype}` },
+    async () => {
+      const validation = { data: { name: "c4_validation" }, batch: 1, seqLen: 16, steps: 1 };
+      const whole = { model: llama("debug"), tokenizer: undefined, validation };
+      const [cpu, gpu] = [await losses("cpu", dtype, whole), await losses("cuda", dtype, whole)];
+      assertEquals([cpu.length, gpu.length], [5, 5]);
+      const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x) / Math.max(1, Math.abs(x))));
+      assert(off <= tolerance, `off by ${off}: ${cpu} on the CPU, ${gpu} on the GPU`);
+    },
+  );
 }
 
 for (
@@ -123,7 +129,14 @@ if (!ignore) {
     }
   });
 
-  testGpus("several GPUs train as one CPU does, to 1e-4 in f32", async () => {
-    assertAsOne(await run([{ ...meshes.find(({ mesh }) => mesh.tp)!, dtype: "f32" }]), { gradient: 1e-5, loss: 1e-4 });
+  testGpus("the whole debug model trains on four GPUs as on one CPU, to 1e-4 in f32", async () => {
+    const whole = {
+      mesh: { dp_shard: 2, tp: 2 },
+      dtype: "f32",
+      model: llamaConfig("debug"),
+      steps: 2,
+      globalBatch: 4,
+    } as const;
+    assertAsOne(await run([whole]), { gradient: 1e-5, loss: 1e-4 });
   });
 }
