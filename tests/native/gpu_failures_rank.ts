@@ -1,6 +1,6 @@
 /** A rank of a run that loses another: `deno run -A gpu_failures_rank.ts HOW`, by Gloo. Two train on a mesh, on a GPU each, and the second fails. HOW is a
  * signal, which it sends itself before the third step, whose actions are graphs by then; or the number of a call to the played GPU, which goes wrong.
- * Each prints how its run ended, as a line of JSON, with what it has not given back then, and the number of its calls.
+ * Each prints its losses or its error, as a line of JSON, with what it has not given back then, and the number of its calls.
  * @module */
 import { Comm } from "../../ffi/comm.ts";
 import { Device } from "../../ffi/device.ts";
@@ -18,9 +18,10 @@ const gpu = playedGpu();
 gpu?.titan_played_gpu_fails(BigInt(isSignal || rank === 0 ? -1 : how));
 let ended: Record<string, unknown> = {};
 try {
-  await train(device, info, (step) => {
+  const losses = await train(device, info, (step) => {
     if (isSignal && step === 3 && rank === 1) Deno.kill(Deno.pid, how as Deno.Signal);
   });
+  ended = { losses };
 } catch (error) {
   if (!(error instanceof TitanError)) throw error;
   const { message, kernel, scope } = error;

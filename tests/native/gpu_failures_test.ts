@@ -40,12 +40,12 @@ function failing(calls: number, some: number): number[] {
 /** How an error of a GPU or of NCCL begins. */
 const OWN_ERROR = /^(instruction \d+ \([^)]+\): )?(the GPU failed in |NCCL failed in |there is no GPU )/;
 
-/** How the run of one GPU ends whose call of this number fails. */
-async function ending(call: number): Promise<TitanError | undefined> {
+/** How the run of one GPU ends whose call of this number fails: its error, or its losses. */
+async function ending(call: number): Promise<TitanError | number[]> {
   gpu!.titan_played_gpu_fails(BigInt(call));
   try {
     using device = new Device({ kind: KIND, threads: 1 });
-    await train(device);
+    return await train(device);
   } catch (error) {
     if (error instanceof TitanError) return error;
     throw error;
@@ -73,26 +73,30 @@ if (KIND === "cuda" && hasGpus(2)) {
 
 if (gpu) {
   Deno.test("whichever call to a GPU fails while a model trains, one error tells it and nothing is left", async () => {
-    assertEquals(await ending(-1), undefined);
-    const calls = Number(gpu.titan_played_gpu_calls());
+    const losses = await ending(-1), calls = Number(gpu.titan_played_gpu_calls());
+    assert(Array.isArray(losses));
     let told = 0;
     for (const call of failing(calls, 40)) {
-      const error = await ending(call);
-      if (error) assertMatch(error.message, OWN_ERROR, `call ${call} of ${calls}`), told++;
+      const end = await ending(call);
+      if (end instanceof TitanError) assertMatch(end.message, OWN_ERROR, `call ${call} of ${calls}`), told++;
+      else assertEquals(end, losses, `call ${call} of ${calls}`); // what gives something back tells none
       assertEquals(gpu.titan_played_gpu_left(), 0n, `call ${call} of ${calls}`);
     }
-    assert(told >= 20, `${told} errors`); // what gives something back tells none
+    assert(told >= 20, `${told} errors`);
     gpu.titan_played_gpu_fails(-1n);
   });
 
   testGloo("whichever call fails on one of two GPUs, both end with its error, and nothing is left", async () => {
-    const [, { calls, message }] = await lastWords("-1");
-    assertEquals(message, undefined);
+    const [, { calls, losses }] = await lastWords("-1");
+    assert(Array.isArray(losses));
     let told = 0;
     for (const call of failing(calls as number, 6)) {
       const [first, second] = await lastWords(`${call}`), where = `call ${call} of ${calls}: ${first.message}`;
       assertEquals([first.left, second.left], [0, 0], where);
-      if (second.message === undefined) continue; // what gives something back
+      if (second.message === undefined) { // what gives something back tells none
+        assertEquals(second.losses, losses, where);
+        continue;
+      }
       told++;
       assertMatch(second.message as string, OWN_ERROR, where);
       assert(`${first.message}`.includes(`rank 1 gave up: ${second.message}`.slice(0, 60)), where);

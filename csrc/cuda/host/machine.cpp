@@ -239,7 +239,8 @@ void submit(void* stream, std::function<std::string()> work) {
   const Entered entered("a launch");
   auto& r = runtime();
   r.played.launches++;
-  r.last = entered.fails ? cudaErrorUnknown : put(static_cast<CUstream_st*>(stream), {r.submitting, std::move(work), r.touches ? *r.touches : std::vector<Touch>{}, nullptr, nullptr});
+  const cudaError_t error = entered.fails ? cudaErrorUnknown : put(static_cast<CUstream_st*>(stream), {r.submitting, std::move(work), r.touches ? *r.touches : std::vector<Touch>{}, nullptr, nullptr});
+  if (error != cudaSuccess) r.last = error;  // stays until it is asked for, whatever goes well meanwhile
 }
 
 Submitting::Submitting(const Call& call, int inputs, const char* name) {
