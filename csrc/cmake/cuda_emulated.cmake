@@ -1,9 +1,8 @@
 # CUDA's kernels for tests without a GPU: their sources compiled by the host compiler over the emulator of cuda/host/, as object library
 # titan_cuda_kernels_emulated. The tests of kernels that name no level run on them, too. -fsanitize=thread has the compiler report each access; no
 # sanitizer's library is linked, and another sanitizer cannot be had beside it. The emulator answers GCC's calls; Clang makes others. An emulator in
-# an emulator of another processor would take hours. TITAN_CUDA_EMULATED=none leaves them out, for builds that try something else.
-set(TITAN_CUDA_EMULATED auto CACHE STRING "auto or none")
-if(TITAN_CUDA_EMULATED STREQUAL none OR TITAN_SANITIZE OR CMAKE_CROSSCOMPILING OR NOT CMAKE_SYSTEM_NAME STREQUAL Linux OR NOT CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+# an emulator of another processor would take hours.
+if(TITAN_SANITIZE OR CMAKE_CROSSCOMPILING OR NOT CMAKE_SYSTEM_NAME STREQUAL Linux OR NOT CMAKE_CXX_COMPILER_ID STREQUAL GNU)
   return()
 endif()
 file(GLOB emulated_kernels CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/ops/*.cu)
