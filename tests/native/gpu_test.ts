@@ -6,7 +6,10 @@ import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
 import { llama, llamaConfig } from "../../model/llama.ts";
 import { float8ProductsOf } from "../../train/float8.ts";
 import type { TrainOptions } from "../../train/options.ts";
+import { load } from "../../train/checkpoint/load.ts";
+import { openDecoder } from "../../train/generate/decoder.ts";
 import { Trainer } from "../../train/trainer.ts";
+
 import { assertAsOne, run } from "../train/mesh_cases.ts";
 import type { MeshCase } from "../train/mesh_rank.ts";
 import { hasGpus } from "./gpus.ts";
@@ -93,6 +96,53 @@ Deno.test(
     }
   },
 );
+
+for (const [dtype, tolerance] of [["f32", 1e-4], ["f64", 1e-10]] as const) {
+  Deno.test({ ignore, name: `a model reads on on a GPU as on a CPU, to ${tolerance} in ${dtype}` }, async () => {
+    const decode = async (device: DeviceKindName) => {
+      using decoder = await openDecoder(load("tests/goldens/hf/grouped"), {
+        maxLength: 16,
+        sequences: 2,
+        dtype,
+        device,
+      });
+      const logits: number[] = [];
+      for (const tokens of [[[1, 7, 3], [5]], [[2], [4, 6]], [[9], []]]) logits.push(...await decoder.extend(tokens));
+      return logits;
+    };
+    const [cpu, gpu] = [await decode("cpu"), await decode("cuda")];
+    const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x) / Math.max(1, Math.abs(x))));
+    assert(gpu.length === cpu.length && off <= tolerance, `off by ${off}`);
+  });
+}
+
+Deno.test({ ignore, name: "a run on a GPU writes texts between its steps as one on a CPU does" }, async () => {
+  const write = async (device: DeviceKindName) => {
+    await using trainer = await Trainer.open({
+      ...{
+        model: llama("debug", sizes),
+        data: { name: "c4_test" },
+        device,
+        dtype: "f32",
+        steps: 1,
+        batch: 1,
+        seqLen: 16,
+      },
+      ...{
+        tokenizer: BYTES,
+        precision: { param: "f32" },
+        threads: 1,
+        generate: { maxLength: 16, sequences: 1 },
+        notice: () => {},
+      },
+    });
+    for await (const _ of trainer) break;
+    return [...await trainer.decoder.extend([[72, 101, 108]])];
+  };
+  const [cpu, gpu] = [await write("cpu"), await write("cuda")];
+  const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x)));
+  assert(off <= 1e-4, `off by ${off}`);
+});
 
 const four = { numLayers: 4 };
 const by = (schedule: string): MeshCase["choices"] => ({ pipeline: { schedule } });

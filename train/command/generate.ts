@@ -5,6 +5,7 @@ import { Device } from "../../ffi/device.ts";
 import { TitanError } from "../../ffi/error.ts";
 import { LibraryError } from "../../ffi/library.ts";
 import { LayoutError } from "../../graph/layout.ts";
+import type { DeviceKindName } from "../../graph/target/by_kind.ts";
 import { exitCodeOf, followLauncher, onStop, type StopSignal } from "../../launch/stop.ts";
 import { LaunchError, type World, worldOf } from "../../launch/world.ts";
 import { Mesh } from "../../parallel/mesh.ts";
@@ -12,12 +13,14 @@ import { CheckpointError } from "../checkpoint/error.ts";
 import { writeFullySync } from "../checkpoint/files.ts";
 import { findCheckpoints } from "../checkpoint/open.ts";
 import type { ChatMessage } from "../../data/chat_template.ts";
+import { deviceKind } from "../config/config.ts";
 import { type Decoder, type DecoderRanks, openDecoder } from "../generate/decoder.ts";
 import { GenerateError } from "../generate/error.ts";
 import { chatTokens, promptTokens, roomFor } from "../generate/generate.ts";
 import { openSource, type TextSource } from "../generate/source.ts";
 import { checkPrompt, type GenerationStatistics, TextGenerator, type TextPiece } from "../generate/text_generator.ts";
 import { ProcessGroup } from "../process_group.ts";
+import { chooseDevice } from "./choose_device.ts";
 import { type GenerateArguments, readGenerateArguments, usage } from "./generate_arguments.ts";
 import { launchRanks, numRanks } from "./start_ranks.ts";
 import { enterWorkingFolder } from "./working_folder.ts";
@@ -78,7 +81,8 @@ export async function generateCommand(args: readonly string[], terminal: Termina
 async function runAsRank(options: GenerateArguments, terminal: Terminal, world: World): Promise<number> {
   const { rank, size } = world, mesh = new Mesh({ dp_shard: 1, ...options.mesh ?? { tp: size } }, size);
   followLauncher(world);
-  using device = new Device({ threads: options.threads, hostSize: world.hostSize });
+  const kind = deviceOf(options), ordinal = kind === "cuda" ? world.hostRank : 0;
+  using device = new Device({ kind, ordinal, threads: options.threads, hostSize: world.hostSize });
   await using group = await ProcessGroup.open(device, world);
   const silent = { ...terminal, out: () => {}, note: () => {} };
   try {
@@ -88,6 +92,13 @@ async function runAsRank(options: GenerateArguments, terminal: Terminal, world: 
     group.fail(error);
     throw error;
   }
+}
+
+/** The device that is asked for, or that is found. */
+function deviceOf({ device: kind, threads }: GenerateArguments): DeviceKindName {
+  const device = { kind, threads };
+  chooseDevice(device);
+  return deviceKind(device);
 }
 
 async function run(
@@ -108,7 +119,8 @@ async function run(
   const maxLength = roomFor(source, needed, contextLength);
   checkPrompt(tokens.length, maxLength);
   const { samples: sequences, dtype, threads } = options;
-  using decoder = await openDecoder(source.weights, { sequences, maxLength, dtype, threads, ranks: together });
+  const device = together ? undefined : deviceOf(options);
+  using decoder = await openDecoder(source.weights, { sequences, maxLength, dtype, device, threads, ranks: together });
   const stopping = (): Promise<void> => speaker.agree(together!.group);
   const generator = new TextGenerator(source, together ? agreeing(decoder, stopping) : decoder);
   const speaker = new Speaker(generator, options, terminal, together !== undefined);

@@ -1,6 +1,7 @@
 /** The command line of `deno task generate`.
  * @module */
 import { closest } from "fastest-levenshtein";
+import type { DeviceConfig } from "../config/types.ts";
 import { GenerateError } from "../generate/error.ts";
 import { type Sampling, samplingOf } from "../generate/sampler.ts";
 
@@ -22,6 +23,7 @@ export interface GenerateArguments {
   readonly tokenizer: string | undefined;
   readonly contextLength: number | undefined;
   readonly dtype: "f32" | "bf16" | undefined;
+  readonly device: DeviceConfig["kind"];
   readonly threads: number;
   /** Ranks that are started to do it together. */
   readonly nproc: number | undefined;
@@ -63,6 +65,7 @@ const OPTIONS: Readonly<Record<string, readonly [value: string, meaning: string]
     "tokens of prompt and text at most; default: as the model was made for, in a conversation up to 4096",
   ],
   "dtype": ["f32|bf16", "type of weights and products; default f32"],
+  "device": ["auto|cpu|cuda", "where to compute; default auto: an NVIDIA GPU where one is found"],
   "threads": ["N", "CPU threads; default 0: one for each core"],
   "nproc": ["N", "ranks that do it together, started here through mpirun; default: as many as --mesh has"],
   "mesh": ["tp=N,pp=N", "tp: ranks that share out each layer; pp: ranks that share out the layers; or both"],
@@ -124,9 +127,16 @@ export function readGenerateArguments(args: readonly string[]): GenerateArgument
     repetitionPenalty: number("repetition-penalty"),
     seed: number("seed"),
   }, (option) => `--${option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`);
-  const chat = given.has("chat"), dtype = text("dtype"), help = given.has("help"), prompt = text("prompt");
+  const chat = given.has("chat"),
+    dtype = text("dtype"),
+    device = text("device") ?? "auto",
+    help = given.has("help"),
+    prompt = text("prompt");
   if (dtype !== undefined && dtype !== "f32" && dtype !== "bf16") {
     throw new GenerateError(`--dtype is ${dtype}`, "f32 or bf16", "write one of these");
+  }
+  if (device !== "auto" && device !== "cpu" && device !== "cuda") {
+    throw new GenerateError(`--device is ${device}`, "auto, cpu or cuda", "write one of these");
   }
   if (prompt === undefined && !chat && !help) {
     throw new GenerateError(
@@ -150,7 +160,7 @@ export function readGenerateArguments(args: readonly string[]): GenerateArgument
     );
   }
   return {
-    ...{ from: text("from") ?? FROM, prompt, chat, samples, sampling, dtype, json, help },
+    ...{ from: text("from") ?? FROM, prompt, chat, samples, sampling, dtype, device, json, help },
     system: text("system"),
     maxNewTokens: count("max-new-tokens", 1) ?? (chat ? 500 : 100),
     stop: given.get("stop") ?? [],

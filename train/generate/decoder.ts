@@ -7,6 +7,7 @@ import { numel, type State } from "../../graph/ir.ts";
 import { boxOf, replicated } from "../../graph/layout.ts";
 import type { EncodedSection } from "../../graph/passes/encode.ts";
 import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
+import { type DeviceKindName, targetOf } from "../../graph/target/by_kind.ts";
 import type { GenerativeModel } from "../../model/cache.ts";
 import { buildModel, familyNames } from "../../model/families.ts";
 import type { FamilyModel } from "../../model/family.ts";
@@ -48,6 +49,8 @@ export interface DecoderOptions {
   readonly maxLength: number;
   /** Element type of weights, products and cache; sums and the residual stream are f32 where this is bf16. Default f32. */
   readonly dtype?: "f32" | "bf16" | "f64";
+  /** Where it decodes; default `cpu`. `cuda` is an NVIDIA GPU. */
+  readonly device?: DeviceKindName;
   /** CPU threads; default 0: one for each core that the process may use. */
   readonly threads?: number;
   /** What is decoded; default: that of the weights' family and sizes. */
@@ -88,7 +91,7 @@ const inBf16: Precision = { ...fullPrecision, param: "bf16", stored: "bf16" };
  * }
  * ``` */
 export async function openDecoder(weights: ModelWeights, options: DecoderOptions): Promise<Decoder> {
-  const { sequences = 1, maxLength, dtype = "f32", threads = 0 } = options;
+  const { sequences = 1, maxLength, dtype = "f32", device: kind, threads = 0 } = options;
   for (const [name, value] of Object.entries({ sequences, maxLength })) {
     if (!Number.isInteger(value) || value < 1) {
       throw new RangeError(
@@ -99,7 +102,7 @@ export async function openDecoder(weights: ModelWeights, options: DecoderOptions
   const model = options.model ?? modelOf(weights), isBf16 = dtype === "bf16";
   const shape = { sequences, maxLength, dtype: isBf16 ? "f32" : dtype, cache: dtype } as const;
   using stack = new DisposableStack();
-  const device = options.ranks?.device ?? stack.use(new Device({ threads }));
+  const device = options.ranks?.device ?? stack.use(new Device({ kind, threads }));
   const pipeline = options.ranks && pipelineOf(model, options.ranks, 1);
   const whole = generationGraphs(model, { ...shape, stages: pipeline?.stages });
   const ranks = options.ranks && bindRanks(model, whole, options.ranks);
@@ -112,7 +115,7 @@ export async function openDecoder(weights: ModelWeights, options: DecoderOptions
     : whole;
   const { plan, program: encoded } = compileGraphs(graphs, {
     precision: isBf16 ? inBf16 : fullPrecision,
-    ...{ threads: device.info.threads, ranks, slots: pipeline?.slots },
+    ...{ threads: device.info.threads, target: targetOf(device.info), ranks, slots: pipeline?.slots },
   });
   const program = stack.use(await Program.create(device, encoded.bytes));
   for (const state of parameters) {

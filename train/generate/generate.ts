@@ -1,6 +1,7 @@
 /** `generate()`: a model continues a text, or answers in a conversation.
  * @module */
 import type { ChatMessage } from "../../data/chat_template.ts";
+import type { DeviceKindName } from "../../graph/target/by_kind.ts";
 import { chatText } from "./chat.ts";
 import { openDecoder } from "./decoder.ts";
 import { GenerateError } from "./error.ts";
@@ -26,6 +27,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly contextLength?: number;
   /** Element type of weights, products and cache; default `f32`. */
   readonly dtype?: "f32" | "bf16";
+  /** Where it is done; default `cpu`. `cuda` is an NVIDIA GPU. */
+  readonly device?: DeviceKindName;
   /** CPU threads; default 0: one for each core that the process may use. */
   readonly threads?: number;
   /** Ends the text behind the token under way. */
@@ -62,13 +65,21 @@ export async function* generate(
 
 /** The same with what is open already. */
 export async function* generateFrom(source: TextSource, options: GenerateOptions): AsyncGenerator<TextPiece, void> {
-  const { prompt = "", messages, dtype, threads, stop = [], signal, done } = options, sampling = samplingOf(options);
+  const { prompt = "", messages, dtype, device, threads, stop = [], signal, done } = options,
+    sampling = samplingOf(options);
   const maxNewTokens = countOf("maxNewTokens", options.maxNewTokens ?? 100);
   const sequences = countOf("samples", options.samples ?? 1);
   const tokens = messages ? chatTokens(source, messages) : promptTokens(source, prompt);
   const maxLength = roomFor(source, tokens.length + maxNewTokens, options.contextLength);
   checkPrompt(tokens.length, maxLength);
-  using decoder = await openDecoder(source.weights, { sequences, maxLength, dtype, threads, model: source.model });
+  using decoder = await openDecoder(source.weights, {
+    sequences,
+    maxLength,
+    dtype,
+    device,
+    threads,
+    model: source.model,
+  });
   const generator = new TextGenerator(source, decoder);
   yield* generator.continue(tokens, { sampling, maxNewTokens, stop, signal });
   done?.(generator.statistics!);

@@ -4,12 +4,20 @@ import { readGenerateArguments, usage } from "../../../train/command/generate_ar
 
 Deno.test("every option is read, with a space or an equals sign, with - or _", () => {
   const args = "--from a --prompt b=c --max-new-tokens 7 --temperature=0 --top_k 3 --top-p 0.5 --min-p 0.1 " +
-    "--repetition-penalty 1.2 --seed -4 --samples 2 --stop x --stop=--y --tokenizer t --context-length 9 --dtype bf16 --threads 1 " +
+    "--repetition-penalty 1.2 --seed -4 --samples 2 --stop x --stop=--y --tokenizer t --context-length 9 --dtype bf16 --device cuda --threads 1 " +
     "--nproc 4 --mesh tp=4 --json";
   assertEquals(readGenerateArguments(args.split(" ")), {
     ...{ from: "a", prompt: "b=c", chat: false, system: undefined, maxNewTokens: 7, samples: 2, stop: ["x", "--y"] },
     sampling: { temperature: 0, topK: 3, topP: 0.5, minP: 0.1, repetitionPenalty: 1.2, seed: -4 },
-    ...{ tokenizer: "t", contextLength: 9, dtype: "bf16", threads: 1, nproc: 4, mesh: { pp: 1, tp: 4 } },
+    ...{
+      tokenizer: "t",
+      contextLength: 9,
+      dtype: "bf16",
+      device: "cuda",
+      threads: 1,
+      nproc: 4,
+      mesh: { pp: 1, tp: 4 },
+    },
     ...{ json: true, help: false },
   });
   const { from, sampling, maxNewTokens } = readGenerateArguments(["--prompt", ""]);
@@ -37,6 +45,7 @@ Deno.test("what cannot be understood is refused, with what would be", () => {
   refused("--prompt a --samples 0", "--samples is 0");
   refused("--prompt a --max-new-tokens 1.5", "--max-new-tokens is 1.5");
   refused("--prompt a --dtype f16", "--dtype is f16");
+  refused("--prompt a --device gpu", "--device is gpu");
   for (const mesh of ["dp_shard=2", "pp=2,dp_shard=2", "pp=0", "pp", "tp=2,tp=2", "tp=2,"]) {
     refused(`--prompt a --mesh ${mesh}`, `--mesh is ${mesh}`, "tp=N, pp=N or both");
   }
