@@ -124,7 +124,11 @@ void go_on_until(const std::function<bool()>& done) {
   }
 }
 void finish(CUstream_st& stream) {
-  go_on_until([&] { return stream.queue.empty(); });
+  // One that ends with its work is gone then.
+  go_on_until([place = static_cast<size_t>(stream.number) - 1] {
+    const CUstream_st* there = runtime().streams[place];
+    return !there || there->queue.empty();
+  });
 }
 static void finish_all() {
   for (CUstream_st* stream : runtime().streams)
