@@ -1,7 +1,6 @@
 /** `generate()`: a model continues a text, or answers in a conversation.
  * @module */
 import type { ChatMessage } from "../../data/chat_template.ts";
-import type { DeviceKindName } from "../../graph/target/by_kind.ts";
 import { chatText } from "./chat.ts";
 import { openDecoder } from "./decoder.ts";
 import { GenerateError } from "./error.ts";
@@ -28,7 +27,7 @@ export interface GenerateOptions extends SamplingOptions {
   /** Element type of weights, products and cache; default `f32`. */
   readonly dtype?: "f32" | "bf16";
   /** Where it is done; default `cpu`. `cuda` is an NVIDIA GPU. */
-  readonly device?: DeviceKindName;
+  readonly device?: "cpu" | "cuda";
   /** CPU threads; default 0: one for each core that the process may use. */
   readonly threads?: number;
   /** Ends the text behind the token under way. */
