@@ -35,6 +35,15 @@ async function losses(
   return numbers;
 }
 
+/** Numbers of a GPU are as many as those of a CPU, and no further from them than this, of a number above 1 relatively. */
+function assertNear(cpu: readonly number[], gpu: readonly number[], tolerance: number): void {
+  const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x) / Math.max(1, Math.abs(x))));
+  assert(
+    gpu.length === cpu.length && off <= tolerance,
+    `off by ${off}: ${cpu.slice(0, 8)} on the CPU, ${gpu.slice(0, 8)} on the GPU`,
+  );
+}
+
 const ignore = KIND !== "cuda";
 
 for (const [dtype, tolerance] of [["f32", 1e-4], ["f64", 1e-10]] as const) {
@@ -45,8 +54,7 @@ for (const [dtype, tolerance] of [["f32", 1e-4], ["f64", 1e-10]] as const) {
       const whole = { model: llama("debug"), tokenizer: undefined, validation };
       const [cpu, gpu] = [await losses("cpu", dtype, whole), await losses("cuda", dtype, whole)];
       assertEquals([cpu.length, gpu.length], [5, 5]);
-      const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x) / Math.max(1, Math.abs(x))));
-      assert(off <= tolerance, `off by ${off}: ${cpu} on the CPU, ${gpu} on the GPU`);
+      assertNear(cpu, gpu, tolerance);
     },
   );
 }
@@ -64,8 +72,8 @@ for (
       Deno.env.set("TITAN_CUDA_PRODUCTS", "cublaslt");
       try {
         const [cpu, gpu] = [await losses("cpu", "f32", more), await losses("cuda", "f32", more)];
-        const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x) / Math.max(1, Math.abs(x))));
-        assert(gpu.length === 4 && off <= tolerance, `off by ${off}: ${cpu} on the CPU, ${gpu} on the GPU`);
+        assertEquals(gpu.length, 4);
+        assertNear(cpu, gpu, tolerance);
       } finally {
         Deno.env.delete("TITAN_CUDA_PRODUCTS");
       }
@@ -111,8 +119,7 @@ for (const [dtype, tolerance] of [["f32", 1e-4], ["f64", 1e-10]] as const) {
       return logits;
     };
     const [cpu, gpu] = [await decode("cpu"), await decode("cuda")];
-    const off = Math.max(...cpu.map((x, i) => Math.abs(gpu[i] - x) / Math.max(1, Math.abs(x))));
-    assert(gpu.length === cpu.length && off <= tolerance, `off by ${off}`);
+    assertNear(cpu, gpu, tolerance);
   });
 }
 
