@@ -2,6 +2,7 @@
 
 #ifdef __linux__
 #include <sched.h>
+#include <sys/syscall.h>
 #endif
 #include <unistd.h>
 
@@ -160,6 +161,21 @@ Share share_alone(const Processors& own, const std::vector<Core>& cores, int soc
   std::vector<Core> usable = usable_cores(own, cores);
   if (usable.size() < 2 || usable.size() != own.threads || (sockets < 2 && count(usable) == count(cores))) return {};
   return {std::move(usable), "each bound to a core"};
+}
+
+void run_soon() {
+#ifdef SYS_sched_setattr
+  struct {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t turn_ns, deadline, period;
+  } attributes = {};
+  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0)) return;
+  attributes.turn_ns = 100'000;
+  syscall(SYS_sched_setattr, 0, &attributes, 0);
+#endif
 }
 
 }  // namespace titan

@@ -146,18 +146,12 @@ export class Trainer implements AsyncDisposable {
       const checked = checking.catch(() => {}); // it is awaited below, behind what is of more use
       stack.defer(() => checked);
       const compiling = attempt(() => {
-        const native = stack.use(new Device(deviceOptions(full.threads, full.device)));
+        const native = stack.use(new Device(deviceOptions(full)));
         const joining = ranks && ProcessGroup.open(native, { rank: ranks.rank, size: ranks.mesh.size }, full.comm);
         joining?.catch(() => {}); // awaited below, behind what may fail before
         const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
-        const compiled = compileStep({
-          ...full,
-          evaluate: full.validation,
-          precision,
-          threads,
-          ranks,
-          target: targetOf(native.info),
-        });
+        const target = targetOf(native.info), on = { precision, threads, ranks, target };
+        const compiled = compileStep({ ...full, ...on, evaluate: full.validation });
         return { native, joining, precision, compiled };
       });
       const loader = stack.use(
@@ -476,7 +470,7 @@ function ranksOf({ mesh: degrees, parallelism, batch, seqLen, validation }: Comp
 
 /** What this process's device takes of a machine that it may share with other ranks, to each of which their launcher may have given
  * processors of its own. Of a machine's GPUs each rank has one. */
-export function deviceOptions(threads: number, kind: DeviceOptions["kind"]): DeviceOptions {
+export function deviceOptions({ device: kind, threads }: Pick<TrainOptions, "device" | "threads">): DeviceOptions {
   const world = worldOf(), ordinal = kind === "cuda" ? world?.hostRank : 0;
   return { kind, ordinal, threads, hostSize: world?.hostSize, placed: !isLaunched() };
 }

@@ -4,12 +4,12 @@ include(cmake/cuda_texts.cmake)
 file(GLOB cuda_engine_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cpp)
 set(cuda_attention_sources cuda/attention_by_cudnn.cpp cuda/cudnn_rules.cpp) # which kernels.cpp calls
 list(REMOVE_ITEM cuda_engine_sources cuda/open.cpp cuda/module.cpp cuda/kernels.cpp cuda/cudnn.cpp ${cuda_attention_sources}) # of libtitan; the module's entry, and its table of kernels
-set(cuda_engine_test_sources ${cuda_engine_sources})
 set(cuda_products_test_sources cuda/products.cpp)
-set(cuda_collectives_test_sources ${cuda_engine_sources})
-list(REMOVE_ITEM cuda_collectives_test_sources cuda/nccl.cpp) # which the test plays itself
-set(cuda_nccl_test_sources cuda/nccl.cpp)
-set(cuda_nccl_errors_test_sources cuda/nccl.cpp)
+set(cuda_collectives_test_sources ${cuda_engine_sources}) # which plays the collectives itself
+list(APPEND cuda_engine_sources comm/nccl/nccl.cpp)
+set(cuda_engine_test_sources ${cuda_engine_sources})
+set(cuda_nccl_test_sources comm/nccl/nccl.cpp)
+set(cuda_nccl_errors_test_sources comm/nccl/nccl.cpp)
 set(cuda_module_sources cuda/module.cpp access.cpp failure.cpp program.cpp signature.cpp comm/collective.cpp sha256.cpp)
 file(GLOB cuda_played_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/host/*.cpp)
 list(REMOVE_ITEM cuda_played_sources cuda/host/emulator.cpp cuda/host/mma.cpp cuda/host/cudnn.cpp) # which run blocks and kernels

@@ -3,7 +3,6 @@
 #include <dlfcn.h>
 #ifdef __linux__
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #endif
 #include <sched.h>
 #include <signal.h>
@@ -45,23 +44,6 @@ std::string describe(const Record& record, uint64_t now) {
   return record.end_ns ? text(what, ", ended ", seconds(now - record.end_ns), " ago") : text(what, ", begun ", seconds(now - record.begin_ns), " ago");
 }
 
-/// Lets this thread begin as soon as it is woken, although others compute without a pause on every processor: it asks for short turns, and
-/// who does so goes first on Linux from 6.12 on. Elsewhere one wake-up in ten comes a tick late, 3 ms.
-void run_soon() {
-#ifdef SYS_sched_setattr
-  struct {
-    uint32_t size, policy;
-    uint64_t flags;
-    int32_t nice;
-    uint32_t priority;
-    uint64_t turn_ns, deadline, period;
-  } attributes = {};
-  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0)) return;
-  attributes.turn_ns = 100'000;
-  syscall(SYS_sched_setattr, 0, &attributes, 0);
-#endif
-}
-
 const titan_comm_module* load_module(const std::string& name) {
   if (name.empty() || name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") != std::string::npos)
     throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("\"", name, "\" is no name of a communication module; expected: mpi or gloo"));
@@ -83,42 +65,55 @@ std::atomic<bool> opened{false};
 
 }  // namespace
 
-bool World::Wait::go_on() {
-  // Ranks of one host share its processors: who waits soon lets the others work.
-  asked++;
-  if (asked < 1000) sched_yield();
-  else std::this_thread::sleep_for(std::chrono::microseconds(50));
-  return asked % 64 || look();
-}
+/// How long this rank waits, for whom, and why it stopped.
+struct World::Wait {
+  World& world;
+  std::string what;
+  uint64_t begun = now_ns();
+  const uint64_t timeout_ms;
+  uint32_t asked = 0, looked = 0;
+  int lost = -1;
+  std::string loss;  // why waiting for that rank is no use
 
-bool World::Wait::look() {
-  looked++;
-  stop_at_exit();
-  if (now_ns() - begun > timeout_ms * 1'000'000) return false;
-  for (int rank = 0; rank < static_cast<int>(world.peers_.size()) && lost < 0; rank++) {
-    // This rank may have given up itself: its kernels run beside its collectives.
-    const Block* block = rank == world.rank() ? world.block_ : world.peers_[static_cast<size_t>(rank)].block;
-    if (!block) continue;
-    const uint32_t state = block->state.load(std::memory_order_acquire);
-    if (state == Block::gave_up) lost = rank, loss = text("gave up: ", block->reason);
-    else if (looked % 64 == 0 && kill(block->pid, 0) && errno == ESRCH) lost = rank, loss = "has ended without a word";
+  Wait(World& world, uint64_t timeout_ms, std::string what) : world(world), what(std::move(what)), timeout_ms(timeout_ms) {}
+  /// For a module: one that does not sleep asks all the time.
+  titan_comm_wait interface() {
+    if (world.module_->sleeps) return interface_of_sleeper();
+    return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->go_on(); }, this};
   }
-  if (lost < 0 && (!world.sees_all_ || world.module_->watches)) {
-    char why[TITAN_COMM_TEXT];
-    lost = world.module_->given_up(why);
-    if (lost >= 0) loss = why, world.told_ = true;
+  /// For who asks every few milliseconds, and sleeps meanwhile.
+  titan_comm_wait interface_of_sleeper() {
+    return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->look(); }, this};
   }
-  return lost < 0;
-}
 
-titan_comm_wait World::Wait::interface() {
-  if (world.module_->sleeps) return interface_of_sleeper();
-  return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->go_on(); }, this};
-}
+  bool go_on() {
+    // Ranks of one host share its processors: who waits soon lets the others work.
+    asked++;
+    if (asked < 1000) sched_yield();
+    else std::this_thread::sleep_for(std::chrono::microseconds(50));
+    return asked % 64 || look();
+  }
 
-titan_comm_wait World::Wait::interface_of_sleeper() {
-  return {[](void* self) -> int32_t { return static_cast<Wait*>(self)->look(); }, this};
-}
+  bool look() {
+    looked++;
+    stop_at_exit();
+    if (now_ns() - begun > timeout_ms * 1'000'000) return false;
+    for (int rank = 0; rank < static_cast<int>(world.peers_.size()) && lost < 0; rank++) {
+      // This rank may have given up itself: its kernels run beside its collectives.
+      const Block* block = rank == world.rank() ? world.block_ : world.peers_[static_cast<size_t>(rank)].block;
+      if (!block) continue;
+      const uint32_t state = block->state.load(std::memory_order_acquire);
+      if (state == Block::gave_up) lost = rank, loss = text("gave up: ", block->reason);
+      else if (looked % 64 == 0 && kill(block->pid, 0) && errno == ESRCH) lost = rank, loss = "has ended without a word";
+    }
+    if (lost < 0 && (!world.sees_all_ || world.module_->watches)) {
+      char why[TITAN_COMM_TEXT];
+      lost = world.module_->given_up(why);
+      if (lost >= 0) loss = why, world.told_ = true;
+    }
+    return lost < 0;
+  }
+};
 
 std::shared_ptr<World> World::open(const std::string& name, const titan_comm_options& options) {
   const titan_comm_module* module = load_module(name);
@@ -523,6 +518,19 @@ void World::fail(titan_comm_result result, const Wait& wait, const std::string& 
   give_up(why.c_str());
   tell_now();
   refuse(why);
+}
+
+void World::look_once(uint64_t timeout_ms, const std::string& what, uint64_t since_ns, const Group* group, const std::string& error) {
+  executor_.run([&] {
+    check_works();
+    Wait wait(*this, timeout_ms, what);
+    wait.begun = since_ns, wait.looked = looks_++;
+    if (error.empty() && wait.look()) return;
+    std::vector<int> missing;
+    if (group && group->shared)
+      for (const int member : group->shared->missing()) missing.push_back(group->ranks[static_cast<size_t>(member)]);
+    fail(error.empty() ? TITAN_COMM_GAVE_UP : TITAN_COMM_FAILED, wait, error, missing.empty() && !error.empty() ? group->ranks : missing);
+  });
 }
 
 void World::check_works() const {

@@ -7,13 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "../clock.h"
 #include "../executor.h"
 #include "../failure.h"
 #include "collective.h"
 #include "hierarchical.h"
 #include "module.h"
-#include "ranks.h"
+#include "nccl/ranks.h"
 #include "shared.h"
 
 namespace titan {
@@ -98,26 +97,7 @@ class World : public Ranks {
     std::vector<std::unique_ptr<Mapping>> mappings;
     std::vector<char*> windows;  // the blocks are window 0
   };
-
-  /// How long this rank waits, for whom, and why it stopped.
-  struct Wait {
-    World& world;
-    std::string what;
-    const uint64_t begun, timeout_ms;
-    uint32_t asked = 0, looked;
-    int lost = -1;
-    std::string loss;  // why waiting for that rank is no use
-
-    /// `looked`: how often before, where each look is a Wait of its own.
-    Wait(World& world, uint64_t timeout_ms, std::string what, uint64_t begun = now_ns(), uint32_t looked = 0)
-        : world(world), what(std::move(what)), begun(begun), timeout_ms(timeout_ms), looked(looked) {}
-    /// For a module: one that does not sleep asks all the time.
-    titan_comm_wait interface();
-    /// For who asks every few milliseconds, and sleeps meanwhile.
-    titan_comm_wait interface_of_sleeper();
-    bool go_on();
-    bool look();
-  };
+  struct Wait;
 
   struct Traffic {
     std::atomic<uint64_t> collectives, tensors;
@@ -138,7 +118,8 @@ class World : public Ranks {
   void gather_all(const void* mine, void* all, uint64_t bytes, const char* what);
   [[noreturn]] void fail(titan_comm_result result, const Wait& wait, const std::string& error, const std::vector<int>& missing);
   std::string last_of(int rank) const;
-  void check(Wait wait, const Group* group, const std::string& error);
+  /// `group` is who has not come; all is told about it where `error` says what failed.
+  void look_once(uint64_t timeout_ms, const std::string& what, uint64_t since_ns, const Group* group, const std::string& error);
   void check_works() const;
   void check_goes_on() const;
   void tell_now();
@@ -160,7 +141,7 @@ class World : public Ranks {
   std::vector<Seat> own_block_;  // where memory is not shared: room for a block
   Block* block_ = nullptr;
   Record unkept_ = {};  // where no records are kept
-  uint32_t checks_ = 0;
+  uint32_t looks_ = 0;
   std::map<std::vector<int>, Group> groups_;
   Traffic traffic_[NUM_COLLECTIVES] = {};
 };

@@ -1,11 +1,11 @@
-// What the engine asks of several GPUs: collectives between them, in streams. NCCL does it (nccl.cpp); no other file of the engine names it.
+// What the engine asks of several GPUs: collectives between them, in streams. NCCL does it (comm/nccl); no other file of the engine names it.
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "../comm/ranks.h"
+#include "../comm/nccl/ranks.h"
 #include "api.h"
 
 namespace titan::cuda {

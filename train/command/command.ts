@@ -58,7 +58,7 @@ export async function main(args: readonly string[]): Promise<number> {
     if (world) followLauncher(world);
     const named = args.some((a) => /^--(config|job[._-]config[_-]file)(=|$)/.test(a));
     const defaults = named ? [] : ["--config", STANDARD];
-    const { config, warnings: ofKeys, ...asked } = await loadConfig([...defaults, ...args], readText);
+    const { config, warnings, ...asked } = await loadConfig([...defaults, ...args], readText);
     const nproc = asked.hosts?.reduce((all, { ranks }) => all + ranks, 0) ?? asked.nproc;
     const size = asked.dryRun ? 1 : numRanks(world?.size, nproc);
     const shown = size > 1 || (asked.logRanks && !asked.dryRun)
@@ -73,8 +73,9 @@ export async function main(args: readonly string[]): Promise<number> {
       return 0;
     }
     const isLauncher = size > 1 && !world && !asked.printConfig; // its ranks choose
-    const whyCpu = isLauncher ? undefined : chooseDevice(config.device);
-    const warnings = whyCpu === undefined ? ofKeys : [...ofKeys, whyCpu];
+    if (!isLauncher) {
+      Object.assign(config.device, { kind: chooseDevice(config.device.kind, (why) => warnings.push(why)) });
+    }
     if (asked.printConfig) {
       warnings.forEach((warning) => console.error(`warning: ${warning}`)); // what is printed can be kept as a file
       console.log(tomlText(config).trimEnd());

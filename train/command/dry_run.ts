@@ -3,12 +3,12 @@
 import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../../ffi/device.ts";
 import { LibraryError } from "../../ffi/library.ts";
 import type { State } from "../../graph/ir.ts";
+import { infoOf } from "../../graph/target/cuda/gpus.ts";
 import { Mesh } from "../../parallel/mesh.ts";
 import { type CheckpointPlan, checkpointPlanText, planCheckpoints } from "../checkpoint/plan.ts";
 import {
   type Config,
   cut,
-  deviceKind,
   exportDtype,
   float8Options,
   type PlanArguments,
@@ -26,7 +26,7 @@ import { deviceFit, deviceFitText, planText } from "../report/plan_report.ts";
 import { frontierText, rematText } from "../report/remat_report.ts";
 import { stepTime, stepTimeText } from "../report/step_time.ts";
 import { type CompiledStep, compileStep } from "../step_plan.ts";
-import { deviceSpeeds, infoOf, meshPlan, needOf, stepOptions, whatFits, whatFitsDevice } from "./plans.ts";
+import { deviceSpeeds, meshPlan, needOf, stepOptions, whatFits, whatFitsDevice } from "./plans.ts";
 
 /** The device of this machine, or a GPU that is not here; without a native library a plan is made for f32 and says so. */
 export function deviceHere(options: DeviceOptions, gpu?: string): { info?: DeviceInfo; memory?: ProcessMemory } {
@@ -89,7 +89,8 @@ export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
 /** The plan of a rank of a mesh, on the console and in the files that are asked for.
  * @returns whether it fits into the device that it is compared with, if any. */
 export function printMeshPlan(config: Config, mesh: Mesh, asked: PlanArguments): boolean {
-  const { info } = deviceHere({ kind: deviceKind(config.device), threads: config.device.threads }, asked.gpu),
+  const { device: kind, threads } = trainOptions(config),
+    { info } = deviceHere({ kind, threads }, asked.gpu),
     plan = cut(() => meshPlan(config, mesh, asked, info));
   console.log(meshPlanText(plan));
   const files = [[asked.json, () => `${JSON.stringify(plan, null, 2)}\n`], [

@@ -5,7 +5,6 @@ import { Device } from "../../ffi/device.ts";
 import { TitanError } from "../../ffi/error.ts";
 import { LibraryError } from "../../ffi/library.ts";
 import { LayoutError } from "../../graph/layout.ts";
-import type { DeviceKindName } from "../../graph/target/by_kind.ts";
 import { exitCodeOf, followLauncher, onStop, type StopSignal } from "../../launch/stop.ts";
 import { LaunchError, type World, worldOf } from "../../launch/world.ts";
 import { Mesh } from "../../parallel/mesh.ts";
@@ -13,7 +12,6 @@ import { CheckpointError } from "../checkpoint/error.ts";
 import { writeFullySync } from "../checkpoint/files.ts";
 import { findCheckpoints } from "../checkpoint/open.ts";
 import type { ChatMessage } from "../../data/chat_template.ts";
-import { deviceKind } from "../config/config.ts";
 import { type Decoder, type DecoderRanks, openDecoder } from "../generate/decoder.ts";
 import { GenerateError } from "../generate/error.ts";
 import { chatTokens, promptTokens, roomFor } from "../generate/generate.ts";
@@ -81,7 +79,7 @@ export async function generateCommand(args: readonly string[], terminal: Termina
 async function runAsRank(options: GenerateArguments, terminal: Terminal, world: World): Promise<number> {
   const { rank, size } = world, mesh = new Mesh({ dp_shard: 1, ...options.mesh ?? { tp: size } }, size);
   followLauncher(world);
-  const kind = deviceOf(options), ordinal = kind === "cuda" ? world.hostRank : 0;
+  const kind = chooseDevice(options.device), ordinal = kind === "cuda" ? world.hostRank : 0;
   using device = new Device({ kind, ordinal, threads: options.threads, hostSize: world.hostSize });
   await using group = await ProcessGroup.open(device, world);
   const silent = { ...terminal, out: () => {}, note: () => {} };
@@ -92,13 +90,6 @@ async function runAsRank(options: GenerateArguments, terminal: Terminal, world: 
     group.fail(error);
     throw error;
   }
-}
-
-/** The device that is asked for, or that is found. */
-function deviceOf({ device: kind, threads }: GenerateArguments): DeviceKindName {
-  const device = { kind, threads };
-  chooseDevice(device);
-  return deviceKind(device);
 }
 
 async function run(
@@ -119,7 +110,7 @@ async function run(
   const maxLength = roomFor(source, needed, contextLength);
   checkPrompt(tokens.length, maxLength);
   const { samples: sequences, dtype, threads } = options;
-  const device = together ? undefined : deviceOf(options);
+  const device = together ? undefined : chooseDevice(options.device);
   using decoder = await openDecoder(source.weights, { sequences, maxLength, dtype, device, threads, ranks: together });
   const stopping = (): Promise<void> => speaker.agree(together!.group);
   const generator = new TextGenerator(source, together ? agreeing(decoder, stopping) : decoder);

@@ -127,11 +127,8 @@ export function readGenerateArguments(args: readonly string[]): GenerateArgument
     repetitionPenalty: number("repetition-penalty"),
     seed: number("seed"),
   }, (option) => `--${option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`);
-  const chat = given.has("chat"),
-    dtype = text("dtype"),
-    device = text("device") ?? "auto",
-    help = given.has("help"),
-    prompt = text("prompt");
+  const chat = given.has("chat"), dtype = text("dtype"), help = given.has("help"), prompt = text("prompt");
+  const device = text("device") ?? "auto";
   if (dtype !== undefined && dtype !== "f32" && dtype !== "bf16") {
     throw new GenerateError(`--dtype is ${dtype}`, "f32 or bf16", "write one of these");
   }

@@ -43,13 +43,6 @@ export function deviceSpeeds(
   return flops === undefined ? undefined : { flops, bandwidth: deviceBandwidth, links, tokens };
 }
 
-/** A GPU as it would describe itself, were it here. */
-export function infoOf(gpu: string): DeviceInfo {
-  const { title: processor, level } = gpus[gpu];
-  const none = { threadsText: "", vectorBits: 0, levelIsForced: false, product: "" };
-  return { ...none, kind: "cuda", threads: 1, level, processor };
-}
-
 /** The plan of a step on a mesh.
  * @param info of the device that it would run on, as far as one is here. */
 export function meshPlan(config: Config, mesh: Mesh, asked: PlanArguments = {}, info?: DeviceInfo): MeshPlan {

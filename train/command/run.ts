@@ -2,6 +2,7 @@
  * @module */
 import { dirname } from "@std/path";
 import { TitanError } from "../../ffi/error.ts";
+import { publishedPeak } from "../../graph/target/cuda/gpus.ts";
 import { exitCodeOf, onStop, type StopSignal } from "../../launch/stop.ts";
 import { isLaunched, worldOf } from "../../launch/world.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
@@ -9,7 +10,6 @@ import { writeFullySync } from "../checkpoint/files.ts";
 import { savedText, stagingLines, startLines } from "../checkpoint/report.ts";
 import {
   type Config,
-  deviceKind,
   float8Options,
   meshError,
   meshOf,
@@ -26,7 +26,7 @@ import type { LiveServer } from "../report/live/live_server.ts";
 import { type BarTerminal, durationText, ProgressBar, StepClock, takesText } from "../report/progress.ts";
 import { RankNumbers } from "../report/rank_numbers.ts";
 import { MemoryError, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
-import { bitsPerByte, colorsWanted, gpuMemory, Metrics, processMemory } from "../report/metrics.ts";
+import { bitsPerByte, colorsWanted, memoryOf, Metrics } from "../report/metrics.ts";
 import { memoryUse, smallPages } from "../report/plan_report.ts";
 import { precisionOf, precisionText } from "../precision.ts";
 import type { ProcessGroup } from "../process_group.ts";
@@ -36,7 +36,7 @@ import { Profiler } from "../report/profiler.ts";
 import { EventFile, eventFolder } from "../report/tensorboard.ts";
 import { stagesText } from "../report/pipeline_report.ts";
 import { rematText } from "../report/remat_report.ts";
-import { deviceText, modelText, publishedPeak, ranksText, slowPaths } from "../report/header.ts";
+import { deviceText, modelText, ranksText, slowPaths } from "../report/header.ts";
 import { SteadyConsole } from "./steady_console.ts";
 import { tokensPerStep } from "../options.ts";
 import { deviceOptions, Trainer } from "../trainer.ts";
@@ -48,12 +48,13 @@ import { TextSamples } from "./text_samples.ts";
  * @throws {MemoryError} that says what to change when it does not fit. */
 async function openTrainer(config: Config): Promise<Trainer> {
   const mesh = meshOf(config, worldOf()?.size ?? 1);
+  const options = trainOptions(config, mesh);
   try {
-    return await Trainer.open(trainOptions(config, mesh));
+    return await Trainer.open(options);
   } catch (error) {
     if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
-    const { info } = deviceHere(deviceOptions(config.device.threads, deviceKind(config.device)));
+    const { info } = deviceHere(deviceOptions(options));
     const limit = {
       limit: memory.availableBytes,
       need: (p: PlannedStep) => neededBytes(withStagingThatFits(p, memory), memory).all,
@@ -211,7 +212,7 @@ async function train(
   const texts = {
     model: modelText(model, tokensPerStep(options, ranks?.mesh), seqLen),
     device: deviceText(device, gflops, param),
-    ranks: ranks && group && ranksText(ranks.mesh, group.info, config.comm.simulate, device.kind),
+    ranks: ranks && group && ranksText(ranks.mesh, group.info, config.comm.simulate, device.kind === "cuda"),
   };
   console.log(`  model   ${texts.model}`);
   console.log(`  data    ${trainer.dataDescription}`);
@@ -255,10 +256,7 @@ async function train(
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
     peakFlops: publishedPeak(device, param) ?? gflops * 1e9,
     measurePeak: async () => await trainer.measure() * 1e9,
-    memory: () => {
-      const { arenaBytes } = program.compiled.plan;
-      return device.kind === "cuda" ? gpuMemory(arenaBytes, trainer.memory()) : processMemory(arenaBytes, totalBytes);
-    },
+    memory: () => memoryOf(device.kind, program.compiled.plan.arenaBytes, trainer.memory()),
     colors: colorsWanted(disable_color_printing),
     epochs: trainer.documents !== undefined,
     print: console.log,

@@ -93,8 +93,12 @@ export function readArguments(args: readonly string[]): Arguments {
     if (flag === "mesh") return readMesh(value, add, bad);
     if (flag === "plan_json") plan.json = value;
     else if (flag === "plan_page") plan.page = value;
-    else if (flag === "device") readDevice(value, plan, add, bad);
-    else if (flag === "device_memory") {
+    else if (flag === "device") {
+      const name = value.toLowerCase(), isGpu = Object.hasOwn(gpus, name);
+      if (isGpu) plan.gpu = name;
+      if (isGpu || /^(auto|cpu|cuda)$/.test(name)) add("device.kind", isGpu ? "cuda" : name);
+      else bad(`--device ${show(value)}`, `auto, cpu, cuda, or with --dry-run ${GPUS}`, "write --device cuda");
+    } else if (flag === "device_memory") {
       plan.deviceMemory = bytesOf(value);
       if (!plan.deviceMemory) bad(`--device-memory ${show(value)}`, "bytes such as 80GB or 512MiB", "add their unit");
     } else if (flag === "disk_speed") {
@@ -200,6 +204,7 @@ export function readArguments(args: readonly string[]): Arguments {
 
 const TRUTH = /^(true|false)$/i;
 
+const GPUS = `one of ${Object.keys(gpus).join(", ")}`;
 const HOSTS = "hosts with how many ranks each has, none of them twice";
 const LOG_RANKS = "ranks such as 0,2, or all";
 
@@ -247,24 +252,6 @@ const VALUES: Readonly<Record<string, string>> = {
 export const VALUED_FLAGS: readonly string[] = Object.keys(VALUES);
 /** Flags that take none. */
 export const SWITCHES = ["help", "dry-run", "print-config", "quiet", "elastic"] as const;
-
-/** A kind of device, or a GPU that is planned for. */
-function readDevice(
-  text: string,
-  plan: { gpu?: string },
-  add: (name: string, value: unknown) => void,
-  bad: (what: string, expected: string, fix: string) => void,
-): void {
-  const name = text.toLowerCase(), isGpu = Object.hasOwn(gpus, name);
-  if (isGpu) plan.gpu = name;
-  if (isGpu || name === "auto" || name === "cpu" || name === "cuda") return add("device.kind", isGpu ? "cuda" : name);
-  const known = Object.keys(gpus).join(", ");
-  bad(
-    `--device ${show(text)}`,
-    `auto, cpu, cuda, or with --dry-run one of ${known}`,
-    "write for instance --device cuda",
-  );
-}
 
 /** `dp_shard=8,tp=8` as the keys of its axes. */
 function readMesh(

@@ -24,7 +24,6 @@ export {
   askedPrecision,
   checkpointOptions,
   commOptions,
-  deviceKind,
   exportDtype,
   float8Options,
   lrSchedule,
@@ -40,7 +39,7 @@ export {
 export interface LoadedConfig extends Omit<Arguments, "entries" | "configFile" | "problems"> {
   readonly config: Config;
   /** What runs, but perhaps not as meant; print these at the start. */
-  readonly warnings: readonly string[];
+  readonly warnings: string[];
 }
 
 /** Sections and keys, all optional. */

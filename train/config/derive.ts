@@ -32,7 +32,6 @@ import { meshOf } from "./mesh.ts";
 import { ConfigError } from "./problem.ts";
 import { convertsToMx } from "./quantize_check.ts";
 import type { Config, ModelConfig } from "./schema.ts";
-import type { DeviceConfig } from "./types.ts";
 
 /** The flavor whose sizes are those of a folder of weights. */
 export const HUGGING_FACE = "hf";
@@ -84,11 +83,6 @@ function ropeScaling(model: ModelConfig, flavor: RopeScaling | null): RopeScalin
   };
 }
 
-/** What a config computes on. Of `auto`, from which a run's start chooses, a plan is one for CPUs. */
-export function deviceKind({ kind }: DeviceConfig): "cpu" | "cuda" {
-  return kind === "auto" ? "cpu" : kind;
-}
-
 /** What the training of a config is.
  * @param mesh of the ranks that run it. */
 export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): TrainOptions {
@@ -134,7 +128,7 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
       chat: { maskPrompt: data.mask_prompt, tooLong: data.too_long },
     },
     seed: debug.seed,
-    device: deviceKind(device),
+    device: device.kind === "cuda" ? "cuda" : "cpu", // `auto` is chosen from before a run: a plan of it is for CPUs
     threads: device.threads,
     validation: validation.enable
       ? {

@@ -64,21 +64,13 @@ export async function* generate(
 
 /** The same with what is open already. */
 export async function* generateFrom(source: TextSource, options: GenerateOptions): AsyncGenerator<TextPiece, void> {
-  const { prompt = "", messages, dtype, device, threads, stop = [], signal, done } = options,
-    sampling = samplingOf(options);
+  const { prompt = "", messages, stop = [], signal, done } = options, sampling = samplingOf(options);
   const maxNewTokens = countOf("maxNewTokens", options.maxNewTokens ?? 100);
   const sequences = countOf("samples", options.samples ?? 1);
   const tokens = messages ? chatTokens(source, messages) : promptTokens(source, prompt);
   const maxLength = roomFor(source, tokens.length + maxNewTokens, options.contextLength);
   checkPrompt(tokens.length, maxLength);
-  using decoder = await openDecoder(source.weights, {
-    sequences,
-    maxLength,
-    dtype,
-    device,
-    threads,
-    model: source.model,
-  });
+  using decoder = await openDecoder(source.weights, { ...options, sequences, maxLength, model: source.model });
   const generator = new TextGenerator(source, decoder);
   yield* generator.continue(tokens, { sampling, maxNewTokens, stop, signal });
   done?.(generator.statistics!);

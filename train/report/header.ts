@@ -2,7 +2,7 @@
  * @module */
 import type { CommInfo } from "../../ffi/comm.ts";
 import type { DeviceInfo } from "../../ffi/device.ts";
-import { gpuNamed } from "../../graph/target/cuda/gpus.ts";
+import { publishedPeak } from "../../graph/target/cuda/gpus.ts";
 import { isCopy } from "../../graph/passes/materialize.ts";
 import { scopeText } from "../../graph/print.ts";
 import type { TrainableModel } from "../../model/loss.ts";
@@ -16,21 +16,15 @@ const count = (n: number): string => n.toLocaleString("en-US");
 export function deviceText(device: DeviceInfo, gflops: number, dtype: "f32" | "bf16"): string {
   const speed = `${gflops.toFixed(0)} GFLOP/s in a product of 1024^3 (${dtype})`;
   if (device.kind === "cuda") {
-    const peak = publishedPeak(device, dtype);
-    const share = peak &&
-      `, ${(100e9 * gflops / peak).toFixed(0)}% of the published ${(peak / 1e12).toFixed(0)} TFLOP/s`;
-    return `${device.processor} (${device.level}), ${device.threadsText}, ${device.product}, ${speed}${share ?? ""}`;
+    const peak = publishedPeak(device, dtype), share = (100e9 * gflops / (peak ?? 1)).toFixed(0);
+    const ofPeak = peak ? `, ${share}% of the published ${(peak / 1e12).toFixed(0)} TFLOP/s` : "";
+    return `${device.processor} (${device.level}), ${device.threadsText}, ${device.product}, ${speed}${ofPeak}`;
   }
   const level = `level ${device.level}${device.levelIsForced ? ", forced by TITAN_CPU" : ""}`;
   const threads = `${device.threads} thread${device.threads === 1 ? "" : "s"}`;
   const why = device.threadsText && ` (${device.threadsText})`;
   return `${device.processor}, ${threads}${why}, ${level} (${device.vectorBits}-bit vectors), ${device.product}, ` +
     speed;
-}
-
-/** FLOP a second that a GPU's data sheet gives; undefined for a CPU, and for a GPU whose sheet is not known here. */
-export function publishedPeak({ kind, processor }: DeviceInfo, dtype: "f32" | "bf16"): number | undefined {
-  return kind === "cuda" ? gpuNamed(processor)?.flops[dtype] : undefined;
 }
 
 /** Model and step in a line. */
@@ -43,17 +37,10 @@ export function modelText(model: TrainableModel, tokensPerStep: number, seqLen: 
 /** The mesh and how its ranks exchange in a line: `8 = dp_shard 4 x tp 2, 8 of them on this host, by shared memory (Open MPI v5.0.7),
  * threads bound to processors 0-1`.
  * @param simulated the link that is imitated, or nothing.
- * @param kind of the ranks' devices: GPUs exchange by themselves. */
-export function ranksText(
-  { size, degrees }: Mesh,
-  info: CommInfo,
-  simulated = "",
-  kind: DeviceInfo["kind"] = "cpu",
-): string {
+ * @param onGpus do the ranks' devices exchange by themselves? */
+export function ranksText({ size, degrees }: Mesh, info: CommInfo, simulated = "", onGpus = false): string {
   const { hostSize, exchange, version, processors } = info;
-  const by = kind === "cuda"
-    ? `NCCL, in whose order sums are added (they meet by ${version})`
-    : `${exchange} (${version})`;
+  const by = onGpus ? `NCCL, in whose order sums are added (they meet by ${version})` : `${exchange} (${version})`;
   return `${size} = ${degreesText(degrees)}, ${hostSize} of them on this host, by ${by}` +
     `${processors ? `, ${processors}` : ""}${simulated ? `, as slow as over a link of ${simulated}` : ""}`;
 }

@@ -20,16 +20,15 @@ export interface MemoryUse {
   readonly totalBytes: number;
 }
 
-/** Memory of this process on a CPU.
- * @param activeBytes of its program. @param totalBytes that it may use. */
-export function processMemory(activeBytes: number, totalBytes: number): MemoryUse {
-  return { activeBytes, reservedBytes: Deno.memoryUsage().rss, totalBytes };
-}
-
-/** Memory of a GPU, whoever takes it.
- * @param activeBytes of the program. */
-export function gpuMemory(activeBytes: number, { totalBytes, availableBytes }: ProcessMemory): MemoryUse {
-  return { activeBytes, reservedBytes: totalBytes - availableBytes, totalBytes };
+/** Memory of a CPU that this process has; of a GPU, whoever takes it.
+ * @param activeBytes of its program. @param limit what the process may use. */
+export function memoryOf(kind: "cpu" | "cuda", activeBytes: number, limit: ProcessMemory): MemoryUse {
+  const { totalBytes, availableBytes } = limit;
+  return {
+    activeBytes,
+    reservedBytes: kind === "cuda" ? totalBytes - availableBytes : Deno.memoryUsage().rss,
+    totalBytes,
+  };
 }
 
 /** Speed since the last report. */

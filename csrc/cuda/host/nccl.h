@@ -1,5 +1,5 @@
 // Those functions of NCCL that we call, as NVIDIA's nccl.h (2.27 and later) declares them: for the played NCCL, which needs no toolkit. Where there is one,
-// nccl.cpp is compiled against NVIDIA's header too, so that neither can stray.
+// its source is compiled against NVIDIA's header too, so that neither can stray.
 #pragma once
 #include <climits>
 

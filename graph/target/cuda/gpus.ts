@@ -55,3 +55,17 @@ export const gpus: Readonly<Record<string, Gpu>> = {
 
 /** The GPU of a name that CUDA tells, such as `NVIDIA H100 80GB HBM3`: the first that is in it. Undefined: its peak is not known here. */
 export const gpuNamed = (name: string): Gpu | undefined => Object.values(gpus).find(({ named }) => named.test(name));
+
+/** FLOP a second that a GPU's data sheet gives; undefined for a CPU, and for a GPU whose sheet is not known here. */
+export function publishedPeak(
+  { kind, processor }: { readonly kind: string; readonly processor: string },
+  type: keyof Gpu["flops"],
+): number | undefined {
+  return kind === "cuda" ? gpuNamed(processor)?.flops[type] : undefined;
+}
+
+/** A GPU as its device would describe itself, were it here. */
+export function infoOf(gpu: string) {
+  const { title: processor, level } = gpus[gpu], kind = "cuda" as const;
+  return { kind, processor, level, threads: 1, threadsText: "", vectorBits: 0, levelIsForced: false, product: "" };
+}

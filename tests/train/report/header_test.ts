@@ -3,7 +3,8 @@ import type { DeviceInfo } from "../../../ffi/device.ts";
 import type { Batch, LossSum } from "../../../model/loss.ts";
 import { Module, numParameters, parameter } from "../../../model/module.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
-import { deviceText, modelText, publishedPeak, ranksText, slowPaths } from "../../../train/report/header.ts";
+import { publishedPeak } from "../../../graph/target/cuda/gpus.ts";
+import { deviceText, modelText, ranksText, slowPaths } from "../../../train/report/header.ts";
 import { compileStep } from "../../../train/step_plan.ts";
 import { tinyLlama } from "../../model/tiny.ts";
 
@@ -110,7 +111,7 @@ Deno.test("ranks are told by their mesh, how they exchange, and where they compu
   const text = "4 = dp_shard 2 x tp 2, 2 of them on this host, by messages (An MPI 1)";
   assertEquals(ranksText(mesh, info), text);
   assertEquals(
-    ranksText(mesh, info, "", "cuda"),
+    ranksText(mesh, info, "", true),
     "4 = dp_shard 2 x tp 2, 2 of them on this host, by NCCL, in whose order sums are added (they meet by An MPI 1)",
   );
   assertEquals(

@@ -1,11 +1,10 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { llama } from "../../../model/llama.ts";
 import {
-  gpuMemory,
+  memoryOf,
   type MemoryUse,
   Metrics,
   type MetricsSink,
-  processMemory,
   Throughput,
   trainLine,
   type TrainReport,
@@ -247,14 +246,16 @@ Deno.test("a loss that is not a number is null in JSON and NaN on the console", 
 });
 
 Deno.test("the memory of a process on a CPU is what it has now, of what it may use", () => {
-  const { activeBytes, reservedBytes, totalBytes } = processMemory(123, 2 ** 40);
+  const { activeBytes, reservedBytes, totalBytes } = memoryOf("cpu", 123, {
+    ...{ totalBytes: 2 ** 40, availableBytes: 0, ownBytes: 0, file: "" },
+  });
   assertEquals([activeBytes, totalBytes], [123, 2 ** 40]);
   assert(reservedBytes > 1e6 && reservedBytes < totalBytes);
 });
 
 Deno.test("the memory of a GPU is what is taken of it, by whomever", () => {
   const memory = { totalBytes: 80e9, availableBytes: 50e9, ownBytes: 0, file: "" };
-  assertEquals(gpuMemory(123, memory), { activeBytes: 123, reservedBytes: 30e9, totalBytes: 80e9 });
+  assertEquals(memoryOf("cuda", 123, memory), { activeBytes: 123, reservedBytes: 30e9, totalBytes: 80e9 });
 });
 
 Deno.test("a report takes the time since the one before into account", () => {

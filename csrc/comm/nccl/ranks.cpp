@@ -1,8 +1,8 @@
 // The world, as engines see it whose collectives go another way than through it.
 #include "ranks.h"
 
-#include "../clock.h"
-#include "world.h"
+#include "../../clock.h"
+#include "../world.h"
 
 namespace titan::comm {
 
@@ -27,20 +27,9 @@ void World::ended(const Launched& launched) {
 
 void World::check(const Launched& launched, uint64_t since_ns, bool starting, const std::string& error) {
   const std::string what = text_of(*launched.collective, *launched.group, *launched.scope, launched.number);
-  check({*this, starting ? options_.start_timeout_ms : options_.timeout_ms, what, since_ns, checks_++}, launched.group, error);
+  look_once(starting ? options_.start_timeout_ms : options_.timeout_ms, what, since_ns, launched.group, error);
 }
 
-void World::check(const char* what, uint64_t since_ns) { check({*this, options_.start_timeout_ms, what, since_ns, checks_++}, nullptr, ""); }
-
-void World::check(Wait wait, const Group* group, const std::string& error) {
-  executor_.run([&] {
-    check_works();
-    if (error.empty() && wait.look()) return;
-    std::vector<int> missing;
-    if (group && group->shared)
-      for (const int member : group->shared->missing()) missing.push_back(group->ranks[static_cast<size_t>(member)]);
-    fail(error.empty() ? TITAN_COMM_GAVE_UP : TITAN_COMM_FAILED, wait, error, missing.empty() && !error.empty() ? group->ranks : missing);
-  });
-}
+void World::check(const char* what, uint64_t since_ns) { look_once(options_.start_timeout_ms, what, since_ns, nullptr, ""); }
 
 }  // namespace titan::comm

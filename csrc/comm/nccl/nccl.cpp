@@ -19,9 +19,9 @@
 #include <thread>
 #include <utility>
 
-#include "../clock.h"
-#include "../failure.h"
-#include "collectives.h"
+#include "../../clock.h"
+#include "../../cuda/collectives.h"
+#include "../../failure.h"
 #include "nccl_api.h"
 
 namespace titan::cuda {
