@@ -9,7 +9,7 @@ import { parseArgs } from "node:util";
 import { makeBatch } from "../data/batch.ts";
 import { Device, type ProcessMemory } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
-import { targets as ofDevices } from "../graph/target/by_kind.ts";
+import { targetOf } from "../graph/target/by_kind.ts";
 import { worldOf } from "../launch/world.ts";
 import { BatchPart } from "../train/batch_part.ts";
 import { loadConfig, meshOf, trainOptions } from "../train/config/config.ts";
@@ -71,7 +71,7 @@ await using group = world && await ProcessGroup.open(device, world, options.comm
 
 const compileStart = performance.now();
 const precision = precisionOf(options.precision, options.dtype, device.info);
-const target = ofDevices[options.device], { threads } = device.info;
+const target = targetOf(device.info), { threads } = device.info;
 const compiled = compileStep({ ...options, batch: ownBatch, precision, threads, ranks, target });
 const compileSeconds = (performance.now() - compileStart) / 1000;
 using program = await StepProgram.load(device, compiled, options.accumulation);

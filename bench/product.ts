@@ -7,7 +7,7 @@ import { Actions } from "../ffi/buffer.ts";
 import { Device } from "../ffi/device.ts";
 import { Program } from "../ffi/program.ts";
 import { Builder } from "../graph/builder.ts";
-import { targets } from "../graph/target/by_kind.ts";
+import { targetOf } from "../graph/target/by_kind.ts";
 import type { Attrs, Graph, State } from "../graph/ir.ts";
 import { compileGraphs } from "../train/compile.ts";
 
@@ -34,7 +34,7 @@ function product(dtype: "f32" | "bf16"): Graph {
 using device = new Device({ kind: onGpu ? "cuda" : "cpu", threads: Number(threads) });
 const { plan, program: { bytes } } = compileGraphs([product(dtype === "bf16" ? "bf16" : "f32")], {
   threads: device.info.threads,
-  target: targets[device.info.kind],
+  target: targetOf(device.info),
 });
 using program = await Program.create(device, bytes);
 // Whole numbers from -3 to 3, which the upper half of an f32 holds.

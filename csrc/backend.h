@@ -6,12 +6,6 @@
 
 #include "element_types.h"
 
-#ifdef __CUDACC__
-#define TITAN_ON_DEVICES __host__ __device__
-#else
-#define TITAN_ON_DEVICES
-#endif
-
 namespace titan {
 
 /// A real stored in 16 bits: the upper half of an f32. Kernels compute in f32; this is only how an operand lies in memory.
@@ -19,11 +13,11 @@ struct bf16 {
   uint16_t bits;
   bf16() = default;
   /// Rounds to nearest even; what is too large becomes an infinity, NaN stays NaN. Inline, as code of every processor level uses it.
-  TITAN_ON_DEVICES __attribute__((always_inline)) explicit bf16(float x) {
+  __attribute__((always_inline)) constexpr explicit bf16(float x) {
     const uint32_t u = __builtin_bit_cast(uint32_t, x);
     bits = uint16_t(x != x ? u >> 16 | 0x40 : (u + 0x7fff + (u >> 16 & 1)) >> 16);
   }
-  TITAN_ON_DEVICES __attribute__((always_inline)) operator float() const { return __builtin_bit_cast(float, uint32_t{bits} << 16); }
+  __attribute__((always_inline)) constexpr operator float() const { return __builtin_bit_cast(float, uint32_t{bits} << 16); }
 };
 
 /// A real stored in 8 bits, by the OCP's format of 8-bit floating point: EXPONENT bits of exponent, the rest mantissa. What is too large becomes the
@@ -39,14 +33,14 @@ struct Float8 {
   uint8_t bits;
   Float8() = default;
   /// Rounds to nearest even; NaN keeps its sign alone.
-  TITAN_ON_DEVICES __attribute__((always_inline)) explicit Float8(float x) {
+  __attribute__((always_inline)) constexpr explicit Float8(float x) {
     const uint32_t u = __builtin_bit_cast(uint32_t, x), size = u & 0x7fffffff;
     uint32_t rounded = (size - ((127 - BIAS) << 23) + (1 << (SHIFT - 1)) - 1 + (size >> SHIFT & 1)) >> SHIFT;
     if (size < NORMAL) rounded = __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, size) + __builtin_bit_cast(float, SUBNORMAL)) - SUBNORMAL;
     if (size >= TOO_LARGE) rounded = x != x ? NOT_A_NUMBER : LARGEST;
     bits = uint8_t((u >> 24 & 0x80) | rounded);
   }
-  TITAN_ON_DEVICES __attribute__((always_inline)) operator float() const {
+  __attribute__((always_inline)) constexpr operator float() const {
     const uint32_t size = bits & 0x7f, sign = uint32_t{bits} >> 7 << 31;
     uint32_t wide = (size << SHIFT) + ((127 - BIAS) << 23);
     if (size < 1u << MANTISSA) wide = __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, SUBNORMAL | size) - __builtin_bit_cast(float, SUBNORMAL));

@@ -8,7 +8,6 @@
 #include "../clock.h"
 #include "../comm/world.h"
 #include "../executor.h"
-#include "../finite.h"
 #include "arena.h"
 #include "measure.h"
 #include "progress.h"

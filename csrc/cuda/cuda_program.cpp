@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "../clock.h"
-#include "../finite.h"
 
 namespace titan::cuda {
 namespace {

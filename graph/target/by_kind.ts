@@ -1,4 +1,4 @@
-/** The targets by their names.
+/** The targets of devices.
  * @module */
 import { cpu } from "./cpu.ts";
 import { cuda, cudaBefore90 } from "./cuda.ts";
@@ -7,10 +7,9 @@ import type { Target } from "./target.ts";
 /** Kinds of devices. */
 export type DeviceKindName = "cpu" | "cuda";
 
-/** What compiles for each. */
-export const targets: Readonly<Record<DeviceKindName, Target>> = { cpu, cuda };
-
-/** What compiles for a device of a processor level, or of a GPU's architecture, such as `sm_90`. */
-export function targetOf({ kind, level }: { readonly kind: DeviceKindName; readonly level: string }): Target {
-  return kind === "cuda" && Number(level.slice("sm_".length)) < 90 ? cudaBefore90 : targets[kind];
+/** What compiles for a device of a processor level, or of a GPU's architecture, which is `sm_90` unless it is named. */
+export function targetOf(
+  { kind, level = "sm_90" }: { readonly kind: DeviceKindName; readonly level?: string },
+): Target {
+  return kind === "cpu" ? cpu : Number(level.slice("sm_".length)) < 90 ? cudaBefore90 : cuda;
 }

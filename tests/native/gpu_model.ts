@@ -2,7 +2,7 @@
  * @module */
 import { makeBatch } from "../../data/batch.ts";
 import type { Device } from "../../ffi/device.ts";
-import { targets } from "../../graph/target/by_kind.ts";
+import { targetOf } from "../../graph/target/by_kind.ts";
 import { Mesh } from "../../parallel/mesh.ts";
 import { BatchPart } from "../../train/batch_part.ts";
 import { compileStep, type StepOptions } from "../../train/step_plan.ts";
@@ -24,7 +24,7 @@ export async function train(
   const options: StepOptions = {
     model,
     optimizer: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 },
-    ...{ dtype: "f32", batch: 1, seqLen, accumulation: 1, threads: 1, target: targets[KIND], ranks },
+    ...{ dtype: "f32", batch: 1, seqLen, accumulation: 1, threads: 1, target: targetOf({ kind: KIND }), ranks },
   };
   const { tokens, targets: next } = someRows(1, seqLen, model.vocabSize!), batch = makeBatch(1, seqLen);
   batch.tokens.set(tokens);

@@ -8,7 +8,7 @@ import { arr, forEachIndex, stridesOf } from "../../graph/array.ts";
 import { numel, type State } from "../../graph/ir.ts";
 import { boxOf, isHeld, type Layout, localShape, placementOn } from "../../graph/layout.ts";
 import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
-import { targets } from "../../graph/target/by_kind.ts";
+import { targetOf } from "../../graph/target/by_kind.ts";
 import { worldOf } from "../../launch/world.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import type { RematBudget } from "../../graph/passes/remat_search.ts";
@@ -106,7 +106,7 @@ const optionsOf = (run: MeshCase, ranks?: MeshLayout): StepOptions => {
     documents,
     threads: 1,
     ranks,
-    target: ranks ? targets[KIND] : undefined,
+    target: ranks ? targetOf({ kind: KIND }) : undefined,
   };
 };
 
@@ -198,7 +198,7 @@ async function train(
     if (step === 1) gradients = await read("gradient");
   }
   const planned = program.compiled.plan.arenaBytes;
-  const arena = options.target === targets.cuda ? undefined : arenaOf(await mappingsOf(Deno.pid), planned);
+  const arena = options.target?.name === "cuda" ? undefined : arenaOf(await mappingsOf(Deno.pid), planned);
   return {
     losses,
     start,

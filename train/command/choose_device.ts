@@ -5,8 +5,8 @@ import { TitanError } from "../../ffi/error.ts";
 import { library, LibraryError } from "../../ffi/library.ts";
 
 /** The kind of device that takes the place of `auto`.
- * @param warn hears why it is the CPU, where the module for GPUs is built, but finds none. */
-export function chooseDevice(kind: "auto" | "cpu" | "cuda", warn?: (why: string) => void): "cpu" | "cuda" {
+ * @param warnings is told why it is the CPU, where the module for GPUs is built, but finds none. */
+export function chooseDevice(kind: "auto" | "cpu" | "cuda", warnings: string[] = []): "cpu" | "cuda" {
   if (kind !== "auto") return kind;
   try {
     new Device({ kind: "cuda" })[Symbol.dispose]();
@@ -16,7 +16,7 @@ export function chooseDevice(kind: "auto" | "cpu" | "cuda", warn?: (why: string)
     if (!(error instanceof TitanError)) throw error;
     const beside = [...Deno.readDirSync(library().path.replace(/[^/]*$/, ""))];
     const isBuilt = beside.some(({ name }) => name === "libtitan_cuda.so");
-    if (isBuilt) warn?.(`it runs on the CPU, as ${error.message.split("\n")[0]}`);
+    if (isBuilt) warnings.push(`it runs on the CPU, as ${error.message.split("\n")[0]}`);
     return "cpu";
   }
 }

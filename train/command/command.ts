@@ -73,9 +73,7 @@ export async function main(args: readonly string[]): Promise<number> {
       return 0;
     }
     const isLauncher = size > 1 && !world && !asked.printConfig; // its ranks choose
-    if (!isLauncher) {
-      Object.assign(config.device, { kind: chooseDevice(config.device.kind, (why) => warnings.push(why)) });
-    }
+    if (!isLauncher) Object.assign(config.device, { kind: chooseDevice(config.device.kind, warnings) });
     if (asked.printConfig) {
       warnings.forEach((warning) => console.error(`warning: ${warning}`)); // what is printed can be kept as a file
       console.log(tomlText(config).trimEnd());

@@ -3,7 +3,7 @@
  * @module */
 import type { DeviceInfo } from "../../ffi/device.ts";
 import { gpus } from "../../graph/target/cuda/gpus.ts";
-import { targetOf, targets } from "../../graph/target/by_kind.ts";
+import { targetOf } from "../../graph/target/by_kind.ts";
 import { numParameters } from "../../model/module.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import {
@@ -29,7 +29,7 @@ export function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?:
   const options = complete(trainOptions(config, mesh)), precision = precisionOf(options.precision, options.dtype, info);
   const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
   const ranks = mesh && mesh.size > 1 ? { ...options.parallelism, mesh, rank: 0 } : undefined;
-  const target = info ? targetOf(info) : targets[options.device];
+  const target = targetOf(info ?? { kind: options.device });
   return { ...options, precision, threads, ranks, evaluate: options.validation, target };
 }
 

@@ -48,13 +48,12 @@ import { TextSamples } from "./text_samples.ts";
  * @throws {MemoryError} that says what to change when it does not fit. */
 async function openTrainer(config: Config): Promise<Trainer> {
   const mesh = meshOf(config, worldOf()?.size ?? 1);
-  const options = trainOptions(config, mesh);
   try {
-    return await Trainer.open(options);
+    return await Trainer.open(trainOptions(config, mesh));
   } catch (error) {
     if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
-    const { info } = deviceHere(deviceOptions(options));
+    const { info } = deviceHere(deviceOptions(trainOptions(config, mesh)));
     const limit = {
       limit: memory.availableBytes,
       need: (p: PlannedStep) => neededBytes(withStagingThatFits(p, memory), memory).all,

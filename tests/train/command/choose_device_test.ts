@@ -11,7 +11,7 @@ Deno.test("a kind of device that is given is kept", () => {
 /** What a process of these variables chooses, and says. */
 async function chosen(env: Record<string, string>): Promise<string> {
   const program = `import { chooseDevice } from ${JSON.stringify(SOURCE)}; const warnings = [];
-    console.log(chooseDevice("auto", (why) => warnings.push(why)), ...warnings);`;
+    console.log(chooseDevice("auto", warnings), ...warnings);`;
   const { stdout, stderr } = await new Deno.Command(Deno.execPath(), { args: ["eval", program], env }).output();
   return new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
 }
