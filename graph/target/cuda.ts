@@ -5,6 +5,7 @@ import { dtypeBytes, numel, wide } from "../ir.ts";
 import { kernels } from "../kernels.ts";
 import { cpu } from "./cpu.ts";
 import { attention } from "./cuda/attention.ts";
+import { memoryBeside } from "./cuda/memory.ts";
 import type { Fusion, Lowerings, Target } from "./target.ts";
 
 /** How a GPU runs what it runs in another way than a CPU. */
@@ -46,10 +47,12 @@ export const cuda: Target = {
     flopsPerSecond: { matmul: 660e12, attention: 490e12, cheap: Infinity, collective: Infinity },
     bytesPerSecond: 3e12,
   },
+  memoryBeside: (graphs) => memoryBeside(graphs, true),
 };
 
-/** GPUs before sm_90: there the workspace of a gradient by cuDNN that is the same bit for bit each time grows with the square of the tokens. */
+/** GPUs before sm_90. No switch sums for them, and there the workspace of a gradient by cuDNN that is the same bit for bit each time grows with the square of the tokens. */
 export const cudaBefore90: Target = {
   ...cuda,
   fusions: new Set([...cuda.fusions].filter((name) => name !== "orderedAttention")),
+  memoryBeside: (graphs) => memoryBeside(graphs, false),
 };

@@ -2,7 +2,7 @@
  * runs each op, what that kernel needs and can do, and what is dear or cheap on the device. Passes ask the target that they are given
  * and name none; the first is `graph/target/cpu.ts`.
  * @module */
-import type { Node } from "../ir.ts";
+import type { Graph, Node } from "../ir.ts";
 import type { Kernel } from "../kernels.ts";
 import type { Recompute } from "../op.ts";
 import type { View } from "../view.ts";
@@ -70,6 +70,13 @@ export interface Chunks {
   readonly chunks: number;
 }
 
+/** A part of a device's memory. */
+export interface MemoryPart {
+  /** What it is for. */
+  readonly name: string;
+  readonly bytes: number;
+}
+
 /** A device as the passes see it. */
 export interface Target {
   /** As programs name it, in at most 16 ASCII letters. */
@@ -92,6 +99,8 @@ export interface Target {
   readonly page: number;
   /** What work takes, for choices between making a value again and keeping it. */
   readonly costs: Costs;
+  /** What is taken of the device's memory beside the arena, for the graphs of a rank as they run; default: nothing that is known. */
+  readonly memoryBeside?: (graphs: readonly Graph[]) => readonly MemoryPart[];
 }
 
 /** How a target runs a node.

@@ -22,7 +22,7 @@ import { sectionRuns } from "../pipeline.ts";
 import { precisionOf, precisionText } from "../precision.ts";
 import { meshPlanPage } from "../report/mesh_plan_page.ts";
 import { meshPlanText } from "../report/mesh_plan_text.ts";
-import { deviceFit, deviceFitText, planText } from "../report/plan_report.ts";
+import { bytesOfParts, deviceFit, deviceFitText, planText } from "../report/plan_report.ts";
 import { frontierText, rematText } from "../report/remat_report.ts";
 import { stepTime, stepTimeText } from "../report/step_time.ts";
 import { type CompiledStep, compileStep } from "../step_plan.ts";
@@ -69,7 +69,9 @@ export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
     ? compiled
     : compileStep({ ...step, remat: { mode: "memory_budget", fraction: 1 } });
   if (search) console.log(frontierText(search.frontier()));
-  const speeds = deviceSpeeds(asked, step), device = deviceFit(compiled.plan.arenaBytes, deviceMemory);
+  const speeds = deviceSpeeds(asked, step),
+    beside = step.target?.memoryBeside?.(compiled.graphs),
+    device = deviceFit(compiled.plan.arenaBytes, deviceMemory, beside);
   if (speeds) {
     const runs = sectionRuns(undefined, options.accumulation), tokens = tokensPerStep(options);
     const sections = compiled.program.sections.map((section) => ({ ...section, runs: runs.get(section.name) ?? 0 }));
@@ -77,7 +79,8 @@ export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
   }
   if (device) console.log(`Device\n  ${deviceFitText(compiled.plan.arenaBytes, device)}`);
   else console.log(`Machine\n  ${fitText(compiled, memory)}`);
-  const limit = device ? { limit: device.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes } : memory && {
+  const taken = bytesOfParts(device?.beside ?? []);
+  const limit = device ? { limit: device.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes + taken } : memory && {
     limit: memory.availableBytes,
     need: (planned: PlannedStep) => neededBytes(withStagingThatFits(planned, memory), memory).all,
   };

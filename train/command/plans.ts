@@ -20,6 +20,7 @@ import { complete } from "../options.ts";
 import { precisionOf } from "../precision.ts";
 import { alternativeLines, alternatives, type Need } from "../report/alternatives.ts";
 import { type MeshPlan, planMesh } from "../report/mesh_plan.ts";
+import { bytesOfParts } from "../report/plan_report.ts";
 import type { DeviceSpeeds } from "../report/step_time.ts";
 import { planPlaces, planStep, type StepOptions } from "../step_plan.ts";
 
@@ -92,7 +93,13 @@ export function whatFits(
 
 /** What to change in a configuration whose plan does not fit into the device that it was compared with, a line each. */
 export function whatFitsDevice(config: Config, mesh: Mesh, { memory, device }: MeshPlan, info?: DeviceInfo): string[] {
-  const { arena: bytes, parameters, gradientSums, moments } = memory;
-  const limit = { limit: device!.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes };
-  return whatFits(config, mesh, { bytes, stateBytes: parameters + gradientSums + moments }, info, limit);
+  const { arena, parameters, gradientSums, moments } = memory, beside = bytesOfParts(device!.beside);
+  const limit = { limit: device!.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes + beside };
+  return whatFits(
+    config,
+    mesh,
+    { bytes: arena + beside, stateBytes: parameters + gradientSums + moments },
+    info,
+    limit,
+  );
 }

@@ -175,7 +175,7 @@ export function planMesh(options: MeshPlanOptions): MeshPlan {
     parameters: parameters.map((s) => parameterPlan(s, stored.get(s.name)!, layouts, mesh)),
     collectives: collectives.filter(({ count }) => count > 0).toSorted((a, b) => b.bytes - a.bytes),
     memory: use,
-    device: deviceFit(use.arena, options.deviceMemory),
+    device: deviceFit(use.arena, options.deviceMemory, options.target?.memoryBeside?.(planned.graphs)),
     time: speeds
       ? stepTime({
         speeds,

@@ -108,10 +108,23 @@ Deno.test("a dry run plans for a GPU that is not here: its memory, its speed in 
   assertEquals([own.code, own.errors], [0, []]);
   assertMatch(own.out, /^Numbers\n {2}products of bf16 with f32 sums, parameters/m);
   assertMatch(own.out, /\nTime \(estimated at 989 TFLOP\/s, 3\.35 TB\/s of memory\)\n/);
-  assertMatch(own.out, /\nDevice\n {2}fits: a rank needs [\d.]+ MiB of a device's 74\.5 GiB, /);
+  const beside = "\\(its arena, 648\\.0 MiB for CUDA's context and libraries, [\\d.]+ MiB for graphs of kernels";
+  assertMatch(
+    own.out,
+    new RegExp(`\nDevice\n {2}fits: a rank needs [\\d.]+ MiB ${beside}\\) of a device's 74\\.5 GiB, `),
+  );
   assertMatch(f32.out, /\nTime \(estimated at 67 TFLOP\/s, /);
   const mesh = await command(...sizes, "--mesh=dp_shard=2");
-  assertMatch(mesh.out, /\nDevice\n {2}fits: /);
+  assertMatch(
+    mesh.out,
+    new RegExp(`\nDevice\n {2}fits: .*${beside}, [\\d.]+ MiB for NCCL's buffers for 1 group of ranks\\) of `),
+  );
+  // The arena alone would fit.
+  for (const shape of [[], ["--mesh=dp_shard=2"]]) {
+    const small = await command(...sizes, "--device-memory=650MiB", ...shape);
+    assertEquals([small.code, small.errors], [1, []]);
+    assertMatch(small.out, /\n {2}(training|parallelism|a model).* needs [\d.]+ [MG]iB/);
+  }
 });
 
 Deno.test("a run that does not fit into memory is refused with its plan", async () => {

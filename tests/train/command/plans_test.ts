@@ -1,7 +1,8 @@
+import { bytesOfParts } from "../../../train/report/plan_report.ts";
 import { fullPrecision } from "../../../graph/passes/precision.ts";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { makeConfig, meshOf } from "../../../train/config/config.ts";
-import { deviceSpeeds, meshPlan, whatFitsDevice } from "../../../train/command/plans.ts";
+import { deviceSpeeds, infoOf, meshPlan, stepOptions, whatFitsDevice } from "../../../train/command/plans.ts";
 
 const config = makeConfig({
   model: { flavor: "debugmodel", n_layers: 1 },
@@ -21,6 +22,32 @@ Deno.test("where a plan on a mesh does not fit, changes are named that do", () =
   const lines = whatFitsDevice(config, mesh, meshPlan(config, mesh, { deviceMemory: bytes }));
   assertMatch(lines.join("\n"), /training\.local_batch_size 2 instead of 4 .*needs [\d.]+ MiB$/m);
   assert(!lines.some((line) => line.includes("still too much")));
+});
+
+Deno.test("a plan for a GPU counts what is taken beside the arena, also where changes are looked for that fit", () => {
+  const mesh = meshOf(config), h100 = infoOf("h100"), asked = { deviceMemory: 8e10 };
+  const { device, memory } = meshPlan(config, mesh, asked, h100), names = device!.beside.map(({ name }) => name);
+  assertEquals(names, [
+    "CUDA's context and libraries",
+    "graphs of kernels",
+    "NCCL's buffers for 1 group of ranks",
+  ]);
+  const beside = bytesOfParts(device!.beside), limit = memory.arena + beside - 2 ** 20;
+  const plan = meshPlan(config, mesh, { deviceMemory: limit }, h100);
+  assertEquals([plan.device!.fits, plan.memory.arena < limit], [false, true]);
+  const lines = whatFitsDevice(config, mesh, plan, h100);
+  assertMatch(lines.join("\n"), /training\.local_batch_size 2 instead of 4 .*needs [\d.]+ GiB$/m);
+  assert(!lines.some((line) => line.includes("still too much")));
+});
+
+Deno.test("GPUs before sm_90 are planned for with libtitan's own attention, and without sums in switches", () => {
+  const [a100, h100] = ["a100", "h100"].map((gpu) => stepOptions(config, infoOf(gpu)).target!);
+  assertEquals([a100, h100].map(({ fusions }) => fusions.has("orderedAttention")), [false, true]);
+  const mesh = meshOf(config),
+    beside = ["a100", "h100"].map((gpu) =>
+      bytesOfParts(meshPlan(config, mesh, { deviceMemory: 8e10 }, infoOf(gpu)).device!.beside)
+    );
+  assert(beside[1] - beside[0] >= 2 * 32 * 2 ** 20, `${beside}`);
 });
 
 Deno.test("without the speed of its arithmetic a device has no times", () => {

@@ -1,0 +1,77 @@
+/** What is taken of a GPU's memory beside a program's arena, for plans that are made without a GPU: upper bounds, each with its source.
+ * @module */
+import { onlyPlaces, stateUse } from "../../facts.ts";
+import type { Graph, Node } from "../../ir.ts";
+import { num, nums } from "../../op.ts";
+import type { MemoryPart } from "../target.ts";
+
+const MIB = 2 ** 20;
+
+/** CUDA's context with the kernels that are loaded into it: 0.5 GiB on an A100 (github.com/JBjoernskov/Twin4Build/issues/134), 555 MiB on a GPU of 188
+ * multiprocessors (github.com/ggml-org/llama.cpp/pull/23604), 616 MiB with PyTorch (github.com/LMCache/LMCache/issues/4019). */
+const CONTEXT = 616 * MIB;
+
+/** cuBLASLt's workspace: `Products::WORKSPACE_BYTES` in `csrc/cuda/products.h`. */
+const WORKSPACE = 32 * MIB;
+
+/** A kernel in a CUDA graph takes about 10 KB (github.com/NVIDIA/cccl/pull/3768). */
+const GRAPH_NODE = 10e3;
+
+/** Graphs of a section: of a step's first microbatch, its last, and of those between, whose inputs have either of two places. */
+const GRAPHS = 4;
+
+/** GPUs of a host. */
+const HOST = 8;
+
+/** A channel of NCCL, in which a GPU receives from one of its host and sends to another: buffers of three protocols to receive in, 4 MiB (NCCL_BUFFSIZE),
+ * 4.7 and 0.5 MiB, and a place for flags to send by, in pages of 2 MiB (NCCL 2.30, as are all numbers from here on: `src/init.cc`,
+ * `src/transport/p2p.cc`). */
+const CHANNEL = 12 * MIB;
+
+/** Channels of collectives that 8 A100 or H100 have, as NCCL's log tells: two for each ring that it finds (`src/graph/connect.cc`). */
+const CHANNELS = 24;
+
+/** What sums in the switches (NVLS) take for each GPU of the host: 16 channels, both ways, with 8 chunks of 128 KiB (`src/transport/nvls.cc`). */
+const SWITCHES = 32 * MIB;
+
+/** Channels to each other GPU that messages go to; fewer in groups of several hosts, where a network limits them (`src/graph/paths.cc`). */
+const MESSAGE_CHANNELS = { host: 32, hosts: 4 };
+
+/** Messages between hosts: 16 pieces of 128 KiB for each of 32 channels, both ways (`src/transport/net.cc`). */
+const MESSAGES_BETWEEN_HOSTS = 128 * MIB;
+
+/** Collectives that NCCL makes of messages. */
+const MESSAGES = ["all_to_all", "ring_shift", "exchange"];
+
+/** With how many GPUs a rank exchanges messages both ways; in a ring it receives from one and sends to another. */
+function peersOf({ op, attrs }: Node): number {
+  if (op !== "exchange") return op === "all_to_all" ? num(attrs.size) - 1 : op === "ring_shift" ? 1 : 0;
+  const [from, to] = [nums(attrs.from), nums(attrs.to)];
+  return new Set(from.flatMap((own, i) => own === attrs.member ? [to[i]] : to[i] === attrs.member ? [own] : [])).size;
+}
+
+/** What NCCL takes for a group of ranks that have these collectives. @param hasSwitches do its GPUs sum in switches? */
+function groupBytes(ranks: readonly number[], nodes: readonly Node[], hasSwitches: boolean): number {
+  const onHosts = Map.groupBy(ranks, (rank) => Math.floor(rank / HOST)), peers = Math.max(...nodes.map(peersOf));
+  const local = Math.max(...[...onHosts.values()].map(({ length }) => length)), isOfHost = onHosts.size === 1;
+  const channels = isOfHost ? MESSAGE_CHANNELS.host : MESSAGE_CHANNELS.hosts;
+  const messages = Math.min(peers, local - 1) * channels * CHANNEL +
+    (isOfHost || peers === 0 ? 0 : MESSAGES_BETWEEN_HOSTS);
+  if (nodes.every(({ op }) => MESSAGES.includes(op))) return messages;
+  // Rings go one way; trees, by which small sums travel, both.
+  const ways = nodes.some(({ op }) => op === "all_reduce") ? 2 : 1;
+  return messages + ways * CHANNELS * CHANNEL + (hasSwitches && local > 1 ? local * SWITCHES : 0);
+}
+
+/** What is taken beside the arena. @param graphs of a rank, as they run. @param hasSwitches do GPUs of this kind sum in the switches between them? */
+export function memoryBeside(graphs: readonly Graph[], hasSwitches: boolean): readonly MemoryPart[] {
+  const nodes = graphs.flatMap((graph) => graph.nodes);
+  const collectives = nodes.filter(({ attrs }) => attrs.group !== undefined && num(attrs.size) > 1);
+  const groups = [...Map.groupBy(collectives, ({ attrs }) => String(attrs.group)).values()];
+  const buffers = groups.map((group) => groupBytes(nums(group[0].attrs.group), group, hasSwitches));
+  const own = { name: "CUDA's context and libraries", bytes: CONTEXT + WORKSPACE };
+  const launched = nodes.filter((node) => !onlyPlaces(node.op) && stateUse(node) !== "reads");
+  const captured = { name: "graphs of kernels", bytes: GRAPHS * GRAPH_NODE * launched.length };
+  const name = `NCCL's buffers for ${groups.length} group${groups.length === 1 ? "" : "s"} of ranks`;
+  return [own, captured, ...(groups.length > 0 ? [{ name, bytes: buffers.reduce((a, b) => a + b) }] : [])];
+}
