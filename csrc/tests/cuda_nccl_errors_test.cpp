@@ -226,6 +226,36 @@ void ranks_in_another_order_are_told_apart() {
   });
 }
 
+/// The arena fits, the buffers that NCCL takes at the first exchange do not.
+void what_nccl_has_no_memory_for_is_told() {
+  in_processes(2, [](Ranks& ranks) {
+    Gpu gpu(ranks, {first(2)}, {.memory_bytes = ARENA + 100});
+    std::string told;
+    try {
+      gpu.collectives->launch(collective<float>(titan_comm_all_reduce, {pieces(gpu.arena, gpu.arena, 1, 8)}), 0, gpu.comm);
+    } catch (const Failure& failure) {
+      told = failure.what();
+    }
+    EXPECT(told ==
+           "NCCL failed in a launch: unhandled cuda error; Failed to CUDA calloc 65536 bytes; expected: GPUs that reach each other, and memory for NCCL's buffers beside the arena, where 100 bytes are free; "
+           "fix: where these are few, a smaller batch or model, or more activation checkpointing; NCCL_DEBUG=INFO in the environment of a new run says more");
+    gpu.collectives->abort();
+  });
+}
+
+/// There is memory for the buffers of one.
+void a_communicator_gives_its_buffers_back() {
+  in_processes(2, [](Ranks& ranks) {
+    Gpu gpu(ranks, {}, {.memory_bytes = ARENA + (64 << 10)});
+    for (int turn = 0; turn < 2; turn++) {
+      gpu.collectives = cuda::open_collectives(ranks, {{first(2)}, gpu.arena, ARENA});
+      gpu.collectives->launch(collective<float>(titan_comm_all_reduce, {pieces(gpu.arena, gpu.arena, 1, 8)}), 0, gpu.comm);
+      EXPECT(gpu.works());
+      gpu.collectives.reset();
+    }
+  });
+}
+
 /// Each call of rank 0 fails in turn: it tells so once, the other learns of it, and nothing of either is left.
 void each_call_that_fails_is_told() {
   bool failed = true;
@@ -272,6 +302,8 @@ int main() {
   who_waits_for_a_rank_that_does_not_come_can_abort();
   who_waits_for_a_rank_at_the_start_is_told_that_it_gave_up();
   ranks_in_another_order_are_told_apart();
+  what_nccl_has_no_memory_for_is_told();
+  a_communicator_gives_its_buffers_back();
   each_call_that_fails_is_told();
 #endif
   return finish("cuda_nccl_errors");

@@ -9,6 +9,8 @@
 //   along an inner dim: in a mesh these are activations along their sequence, with a row for each sequence of the batch, and few.
 // - Sums are added in NCCL's order, which depends on the GPUs and their links, and bf16 is rounded at each addition: they are the same bits in every run on the
 //   same machines, but not those of CPUs. A maximum of NaN and a number may be the number.
+// - NCCL takes memory for a communicator's buffers when GPUs first exchange, not when they join: an arena that leaves too little for that is found out in the
+//   first step, by an error that says how much was free.
 // - The arena is registered with each communicator: NCCL may then copy between GPUs without buffers of its own in between. It pays for what is launched without
 //   a graph, and between hosts; for calls in graphs NCCL registers by itself.
 #include <sched.h>
@@ -31,8 +33,12 @@ constexpr size_t MOST_CALLS = 2048;  // of a group
 
 void check(ncclResult_t result, const char* what) {
   if (result == ncclSuccess || result == ncclInProgress) return;
-  throw Failure(TITAN_STATUS_COMMUNICATION, text("NCCL failed in ", what, ": ", ncclGetErrorString(result), "; ", ncclGetLastError(nullptr),
-                                                 "; expected: GPUs that reach each other; fix: NCCL_DEBUG=INFO in the environment of a new run says more"));
+  size_t free = 0, total = 0;
+  const bool may_be_memory = result == ncclUnhandledCudaError && cudaMemGetInfo(&free, &total) == cudaSuccess;
+  throw Failure(TITAN_STATUS_COMMUNICATION, text("NCCL failed in ", what, ": ", ncclGetErrorString(result), "; ", ncclGetLastError(nullptr), "; expected: GPUs that reach each other",
+                                                 may_be_memory ? text(", and memory for NCCL's buffers beside the arena, where ", free, " bytes are free") : "", "; fix: ",
+                                                 may_be_memory ? "where these are few, a smaller batch or model, or more activation checkpointing; " : "",
+                                                 "NCCL_DEBUG=INFO in the environment of a new run says more"));
 }
 #define TITAN_NCCL_CHECK(call) ::titan::cuda::check(call, #call)
 

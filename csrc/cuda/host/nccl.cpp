@@ -4,6 +4,7 @@
 // Refused are, beside what the runtime refuses of any work (nccl.h there, and its memory and order):
 //   calls that differ between ranks in kind, count, type or operation, where NCCL would hang or give anything: the error names both
 //   what NCCL says is no argument: a communicator that was destroyed, aborted or is in progress, a peer that is none, memory that is not aligned
+//   more buffers than there is memory: a communicator takes some when its ranks first exchange
 //   a communicator that is destroyed or aborted while a graph holds calls of it: NCCL would wait for that for ever
 // All is as for communicators that do not block: nothing is in the stream before ncclCommGetAsyncError has said so.
 #ifdef TITAN_TOOLKIT_HEADER
@@ -25,8 +26,9 @@ using namespace titan::cuda::host;
 
 namespace {
 
-constexpr size_t MOST_CALLS = 2048;  // of a group (NCCL, Group Calls)
-constexpr int MOST_POLLS = 3;        // until something is no longer in progress
+constexpr size_t MOST_CALLS = 2048;     // of a group (NCCL, Group Calls)
+constexpr int MOST_POLLS = 3;           // until something is no longer in progress
+constexpr uint64_t BUFFERS = 64 << 10;  // bytes of a communicator
 
 enum Kind : uint32_t { ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER, SEND, RECEIVE };
 constexpr const char* NAMES[] = {"ncclAllReduce", "ncclReduceScatter", "ncclAllGather", "ncclSend", "ncclRecv"};
@@ -155,9 +157,12 @@ struct ncclComm {
   std::vector<std::pair<const char*, size_t>> registered{};
   std::shared_ptr<int> captured = std::make_shared<int>();  // held by graphs
   bool live = true;
+  uint64_t buffers = 0;  // bytes that it has taken
 };
 
 namespace {
+
+std::string last_error;  // of what is no misuse
 
 struct Call {
   ncclComm* comm;
@@ -187,6 +192,15 @@ ncclResult_t begin(ncclComm* comm, std::function<ncclResult_t()> progress) {
   comm->progress = std::move(progress);
   comm->polls = static_cast<int>(runtime().random() % MOST_POLLS);
   return comm->state = ncclInProgress;
+}
+
+/// NCCL, NCCL_RUNTIME_CONNECT: it connects GPUs, and takes memory of them for that, when a call needs it.
+bool connect(ncclComm* comm) {
+  Runtime& r = runtime();
+  if (comm->buffers) return true;
+  if (BUFFERS > r.play.memory_bytes - std::min(r.play.memory_bytes, r.device_bytes)) return last_error = text("Failed to CUDA calloc ", BUFFERS, " bytes"), false;
+  r.device_bytes += comm->buffers = BUFFERS;
+  return true;
 }
 
 cudaError_t put_unit(ncclComm* comm, const std::shared_ptr<Unit>& unit, CUstream_st* stream) {
@@ -242,7 +256,7 @@ ncclResult_t end_group() {
       stream = call.stream;
       unit->operations.push_back(call.operation);
     }
-    begin(comm, [=] { return put_unit(comm, unit, stream) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError; });
+    begin(comm, [=] { return connect(comm) && put_unit(comm, unit, stream) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError; });
   }
   return comms.empty() ? ncclSuccess : ncclInProgress;
 }
@@ -260,6 +274,7 @@ ncclResult_t give_back(ncclComm* comm, const char* how) {
   comm->mail = nullptr;  // its works keep it until they are done
   comm->progress = nullptr;
   runtime().communicators--;
+  runtime().device_bytes -= comm->buffers;
   if (comm->captured.use_count() > 1) return refuse(ncclInvalidUsage, text("a communicator is ", how, " before the graphs that hold its calls: NCCL would hang"));
   return ncclSuccess;
 }
@@ -374,7 +389,8 @@ const char* ncclGetErrorString(ncclResult_t result) {
 
 const char* ncclGetLastError(ncclComm_t) {
   const std::lock_guard lock(runtime().mutex);
-  return runtime().played.problem.c_str();
+  const std::string& problem = runtime().played.problem;
+  return (problem.empty() ? last_error : problem).c_str();
 }
 
 ncclResult_t ncclGroupStart() {
