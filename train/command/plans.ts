@@ -95,11 +95,6 @@ export function whatFits(
 export function whatFitsDevice(config: Config, mesh: Mesh, { memory, device }: MeshPlan, info?: DeviceInfo): string[] {
   const { arena, parameters, gradientSums, moments } = memory, beside = bytesOfParts(device!.beside);
   const limit = { limit: device!.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes + beside };
-  return whatFits(
-    config,
-    mesh,
-    { bytes: arena + beside, stateBytes: parameters + gradientSums + moments },
-    info,
-    limit,
-  );
+  const now = { bytes: arena + beside, stateBytes: parameters + gradientSums + moments };
+  return whatFits(config, mesh, now, info, limit);
 }
