@@ -1,4 +1,5 @@
-/** What is taken of a GPU's memory beside a program's arena, for plans that are made without a GPU: estimates, rather too high than too low, each with its source.
+/** What is taken of a GPU's memory beside a program's arena, for plans that are made without a GPU: estimates, rather too high than too low,
+ * each with its source.
  * @module */
 import { onlyPlaces, stateUse } from "../../facts.ts";
 import type { Graph, Node } from "../../ir.ts";
