@@ -41,27 +41,32 @@ const MESSAGE_CHANNELS = { host: 32, hosts: 4 };
 /** Messages between hosts: 16 pieces of 128 KiB for each of 32 channels, both ways (`src/transport/net.cc`). */
 const MESSAGES_BETWEEN_HOSTS = 128 * MIB;
 
-/** Collectives that NCCL makes of messages. */
-const MESSAGES = ["all_to_all", "ring_shift", "exchange"];
+/** Ways in which channels connect neighbours, by the collective: rings go one way; trees, by which small sums travel, both. */
+const WAYS: Readonly<Record<string, number>> = { all_gather: 1, reduce_scatter: 1, all_reduce: 2 };
 
-/** With how many GPUs a rank exchanges messages both ways; in a ring it receives from one and sends to another. */
-function peersOf({ op, attrs }: Node): number {
-  if (op !== "exchange") return op === "all_to_all" ? num(attrs.size) - 1 : op === "ring_shift" ? 1 : 0;
-  const [from, to] = [nums(attrs.from), nums(attrs.to)];
-  return new Set(from.flatMap((own, i) => own === attrs.member ? [to[i]] : to[i] === attrs.member ? [own] : [])).size;
-}
+/** Of collectives that NCCL makes of messages: with how many GPUs a rank exchanges them both ways. In a ring it receives from one and sends to
+ * another. */
+const PEERS: Readonly<Record<string, (node: Node) => number>> = {
+  all_to_all: ({ attrs }) => num(attrs.size) - 1,
+  ring_shift: () => 1,
+  exchange: ({ attrs: { member, from, to } }) => {
+    const [senders, receivers] = [nums(from), nums(to)],
+      others = (ends: readonly number[], at: readonly number[]) => at.filter((_, i) => ends[i] === member);
+    return new Set([...others(senders, receivers), ...others(receivers, senders)]).size;
+  },
+};
 
 /** What NCCL takes for a group of ranks that have these collectives. @param hasSwitches do its GPUs sum in switches? */
 function groupBytes(ranks: readonly number[], nodes: readonly Node[], hasSwitches: boolean): number {
-  const onHosts = Map.groupBy(ranks, (rank) => Math.floor(rank / HOST)), peers = Math.max(...nodes.map(peersOf));
-  const local = Math.max(...[...onHosts.values()].map(({ length }) => length)), isOfHost = onHosts.size === 1;
+  const onHosts = Map.groupBy(ranks, (rank) => Math.floor(rank / HOST)),
+    most = (numbers: readonly number[]) => Math.max(0, ...numbers);
+  const peers = most(nodes.map((node) => PEERS[node.op]?.(node) ?? 0)),
+    ways = most(nodes.map(({ op }) => WAYS[op] ?? 0));
+  const local = most([...onHosts.values()].map(({ length }) => length)), isOfHost = onHosts.size === 1;
   const channels = isOfHost ? MESSAGE_CHANNELS.host : MESSAGE_CHANNELS.hosts;
   const messages = Math.min(peers, local - 1) * channels * CHANNEL +
     (isOfHost || peers === 0 ? 0 : MESSAGES_BETWEEN_HOSTS);
-  if (nodes.every(({ op }) => MESSAGES.includes(op))) return messages;
-  // Rings go one way; trees, by which small sums travel, both.
-  const ways = nodes.some(({ op }) => op === "all_reduce") ? 2 : 1;
-  return messages + ways * CHANNELS * CHANNEL + (hasSwitches && local > 1 ? local * SWITCHES : 0);
+  return messages + ways * CHANNELS * CHANNEL + (ways > 0 && hasSwitches && local > 1 ? local * SWITCHES : 0);
 }
 
 /** What is taken beside the arena. @param graphs of a rank, as they run. @param hasSwitches do GPUs of this kind sum in the switches between them? */

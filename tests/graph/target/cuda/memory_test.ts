@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { Builder } from "../../../../graph/builder.ts";
 import type { Attrs, Graph } from "../../../../graph/ir.ts";
+import { collectives } from "../../../../graph/target/cpu/collectives.ts";
 import { cuda, cudaBefore90 } from "../../../../graph/target/cuda.ts";
 
 const MIB = 2 ** 20, HOST = [0, 1, 2, 3, 4, 5, 6, 7];
@@ -34,6 +35,13 @@ Deno.test("4 A100 were measured to take 544 to 688 MiB for a group, of which an 
   // https://github.com/NVIDIA/nccl/issues/964
   const taken = ncclMiB([meeting(["all_reduce", [0, 1, 2, 3]])], cudaBefore90);
   assert(taken >= 688 - 256 && taken <= 688, `${taken}`);
+});
+
+Deno.test("every collective that GPUs run takes buffers", () => {
+  for (const op of Object.keys(collectives)) {
+    const attrs = { group: [0, 1], size: 2, member: 0, from: [0], to: [1] };
+    assert(ncclMiB([{ nodes: [{ op, attrs, inputs: [], outputs: [] }] } as unknown as Graph]) > 0, op);
+  }
 });
 
 Deno.test("the same ranks have one communicator, in whatever graphs they meet, and others have one of their own", () => {
