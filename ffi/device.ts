@@ -37,6 +37,8 @@ export interface ProcessMemory {
   readonly ownBytes: number;
   /** File that sets the limit; empty where it is the machine's memory. */
   readonly file: string;
+  /** Is it a GPU's, in which a process has its arena alone? */
+  readonly isGpu?: boolean;
 }
 
 /** What a device is to take of its machine. */
@@ -98,6 +100,7 @@ export class Device implements Disposable {
       availableBytes: memory.get("available_bytes"),
       ownBytes: memory.get("own_bytes"),
       file: memory.text("file"),
+      isGpu: this.info.kind === "cuda",
     };
   }
 

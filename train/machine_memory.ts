@@ -25,20 +25,22 @@ export function neededBytes({ plan, host }: PlannedStep, memory?: ProcessMemory)
 } {
   const rest = Math.max(REST_BYTES + plan.threads * THREAD_BYTES, memory?.ownBytes ?? 0);
   const batches = host.inputBytes + host.outputBytes + host.prefetchBytes, staging = host.stagingBytes;
-  return { all: plan.arenaBytes + batches + staging + rest, batches, staging, rest };
+  return { all: plan.arenaBytes + (memory?.isGpu ? 0 : batches + staging + rest), batches, staging, rest };
 }
 
 /** Whether a run fits, in a line.
  * @param memory that there is, as far as is known. */
 export function fitText(step: PlannedStep, memory?: ProcessMemory): string {
   const { all, batches, staging, rest } = neededBytes(step, memory);
-  const needs = `a run needs ${bytesText(all)}, its arena, ${bytesText(batches)} for batches${
-    staging > 0 ? `, ${bytesText(staging)} for checkpoints` : ""
-  } and ${bytesText(rest)} for the rest of the process`;
+  const needs = memory?.isGpu
+    ? `a run's arena needs ${bytesText(all)}`
+    : `a run needs ${bytesText(all)}, its arena, ${bytesText(batches)} for batches${
+      staging > 0 ? `, ${bytesText(staging)} for checkpoints` : ""
+    } and ${bytesText(rest)} for the rest of the process`;
   if (!memory) return needs;
   const { totalBytes, availableBytes, file } = memory, total = bytesText(totalBytes);
   const here = `${bytesText(availableBytes)} of ${
-    file ? `the ${total} that ${file} allows` : `this machine's ${total}`
+    file ? `the ${total} that ${file} allows` : `this ${memory.isGpu ? "GPU" : "machine"}'s ${total}`
   }`;
   return `${needs}; ${here} are available: it ${all <= availableBytes ? "fits" : "does not fit"}`;
 }
@@ -71,8 +73,9 @@ ${memoryText(compiled.plan)}
 /** Less than so many bytes are no buffer to speak of. */
 const WAVE_BYTES = 256 * 2 ** 20;
 
-/** A step that copies as much of its state ahead of the disk as memory allows, or at least 256 MiB. */
+/** A step that copies as much of its state ahead of the disk as memory allows, or at least 256 MiB; beside a GPU, all. */
 export function withStagingThatFits<S extends PlannedStep>(step: S, memory: ProcessMemory): S {
+  if (memory.isGpu) return step;
   const { stagingBytes } = step.host, room = memory.availableBytes - neededBytes(step, memory).all + stagingBytes;
   const fitting = Math.min(stagingBytes, Math.max(WAVE_BYTES, room));
   return fitting === stagingBytes ? step : { ...step, host: { ...step.host, stagingBytes: fitting } };

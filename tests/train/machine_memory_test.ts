@@ -49,6 +49,18 @@ Deno.test("what is copied for checkpoints beside training counts, and is as much
   assertEquals([needed + 2048 * MIB, needed + 512 * MIB, needed].map(staging), [1024, 512, 256]);
 });
 
+Deno.test("a GPU holds a run's arena alone: batches and copies for checkpoints are in memory of its host", () => {
+  const { arenaBytes } = compiled.plan, gpu = { ...machine, availableBytes: arenaBytes, isGpu: true };
+  const large = { ...compiled, host: { ...host, stagingBytes: 2 ** 40 } };
+  checkMemory(withStagingThatFits(large, gpu), gpu);
+  assertEquals(withStagingThatFits(large, gpu).host.stagingBytes, 2 ** 40);
+  const text = `a run's arena needs ${bytesText(arenaBytes)}; ${
+    bytesText(arenaBytes)
+  } of this GPU's 16.0 GiB are available`;
+  assertEquals(fitText(large, gpu), `${text}: it fits`);
+  assertThrows(() => checkMemory(large, { ...gpu, availableBytes: arenaBytes - 1 }), MemoryError, "it does not fit");
+});
+
 Deno.test("whether a run fits is told with the limit that decides it", () => {
   const fits = { ...machine, availableBytes: needed }, file = "/sys/fs/cgroup/memory.max";
   const start =

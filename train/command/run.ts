@@ -255,7 +255,7 @@ async function train(
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
     peakFlops: publishedPeak(device, param) ?? gflops * 1e9,
     measurePeak: async () => await trainer.measure() * 1e9,
-    memory: () => memoryOf(device.kind, program.compiled.plan.arenaBytes, trainer.memory()),
+    memory: () => memoryOf(program.compiled.plan.arenaBytes, trainer.memory()),
     colors: colorsWanted(disable_color_printing),
     epochs: trainer.documents !== undefined,
     print: console.log,

@@ -22,8 +22,8 @@ export interface MemoryUse {
 
 /** Memory of a CPU that this process has; of a GPU, whoever takes it.
  * @param activeBytes of its program. @param limit what the process may use. */
-export function memoryOf(kind: "cpu" | "cuda", activeBytes: number, limit: ProcessMemory): MemoryUse {
-  const reservedBytes = kind === "cuda" ? limit.totalBytes - limit.availableBytes : Deno.memoryUsage().rss;
+export function memoryOf(activeBytes: number, limit: ProcessMemory): MemoryUse {
+  const reservedBytes = limit.isGpu ? limit.totalBytes - limit.availableBytes : Deno.memoryUsage().rss;
   return { activeBytes, reservedBytes, totalBytes: limit.totalBytes };
 }
 

@@ -2,7 +2,8 @@ import { bytesOfParts } from "../../../train/report/plan_report.ts";
 import { fullPrecision } from "../../../graph/passes/precision.ts";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { makeConfig, meshOf } from "../../../train/config/config.ts";
-import { deviceSpeeds, infoOf, meshPlan, stepOptions, whatFitsDevice } from "../../../train/command/plans.ts";
+import { infoOf } from "../../../graph/target/cuda/gpus.ts";
+import { deviceSpeeds, meshPlan, stepOptions, whatFitsDevice } from "../../../train/command/plans.ts";
 
 const config = makeConfig({
   model: { flavor: "debugmodel", n_layers: 1 },

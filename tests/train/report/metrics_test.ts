@@ -246,7 +246,7 @@ Deno.test("a loss that is not a number is null in JSON and NaN on the console", 
 });
 
 Deno.test("the memory of a process on a CPU is what it has now, of what it may use", () => {
-  const { activeBytes, reservedBytes, totalBytes } = memoryOf("cpu", 123, {
+  const { activeBytes, reservedBytes, totalBytes } = memoryOf(123, {
     ...{ totalBytes: 2 ** 40, availableBytes: 0, ownBytes: 0, file: "" },
   });
   assertEquals([activeBytes, totalBytes], [123, 2 ** 40]);
@@ -255,7 +255,7 @@ Deno.test("the memory of a process on a CPU is what it has now, of what it may u
 
 Deno.test("the memory of a GPU is what is taken of it, by whomever", () => {
   const memory = { totalBytes: 80e9, availableBytes: 50e9, ownBytes: 0, file: "" };
-  assertEquals(memoryOf("cuda", 123, memory), { activeBytes: 123, reservedBytes: 30e9, totalBytes: 80e9 });
+  assertEquals(memoryOf(123, { ...memory, isGpu: true }), { activeBytes: 123, reservedBytes: 30e9, totalBytes: 80e9 });
 });
 
 Deno.test("a report takes the time since the one before into account", () => {
