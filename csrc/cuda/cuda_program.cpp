@@ -310,14 +310,16 @@ void* CudaProgram::fetch(const Tensor& tensor, cudaStream_t stream) {
   }
   const uint64_t bytes = reach * size_of(tensor.dtype);
   if (fetched_.size() < bytes) fetched_.resize(bytes);
-  TITAN_CUDA_CHECK(cudaMemcpyAsync(fetched_.data(), tensor.data, bytes, cudaMemcpyDeviceToHost, stream));  // into memory that is not pinned: it returns when they are there
+  TITAN_CUDA_CHECK(cudaMemcpyAsync(fetched_.data(), tensor.data, bytes, cudaMemcpyDeviceToHost, stream));
+  TITAN_CUDA_CHECK(cudaStreamSynchronize(stream));
   return fetched_.data();
 }
 
-/// The caller's memory is not pinned: the call returns when the bytes are there.
+/// The caller's memory is not pinned. A copy of it may return before it is done (CUDA, "API synchronization behavior"), as where GPUs read such memory themselves.
 void CudaProgram::read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes) {
   engine_.use();
   TITAN_CUDA_CHECK(cudaMemcpyAsync(bytes, static_cast<char*>(arena_.get()) + offset, num_bytes, cudaMemcpyDeviceToHost, state_copies_.get()));
+  TITAN_CUDA_CHECK(cudaStreamSynchronize(state_copies_.get()));
 }
 
 /// Kernels that come later are on another stream: it waits until the bytes are there, not only until they are read.

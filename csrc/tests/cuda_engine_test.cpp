@@ -57,9 +57,9 @@ TestProgram program_of_test() {
 
 constexpr uint32_t MICROBATCHES = 5, RUNS = 4;
 
-/// What a program leaves after some runs: outputs of the last, and the sum.
+/// What a program leaves after some runs: outputs of the last, and the sum of each.
 struct Outcome {
-  float output[3 * N], sum[N];
+  float output[3 * N], sums[RUNS][N];
   bool operator==(const Outcome& other) const { return !std::memcmp(this, &other, sizeof *this); }
 };
 
@@ -67,9 +67,9 @@ Outcome expected() {
   Outcome outcome{};
   for (uint32_t i = 0; i < N; i++) {
     const auto input = [&](uint32_t k) { return static_cast<float>(k * N + i); };
-    outcome.sum[i] = 0;
-    for (uint32_t k = 0; k < MICROBATCHES; k++) outcome.sum[i] += input(2 + k);
-    outcome.output[i] = input(0) * input(0) + 0.5f, outcome.output[N + i] = input(1) * input(1) + 0.5f, outcome.output[2 * N + i] = 2 * outcome.sum[i];
+    for (uint32_t round = 0; round < RUNS; round++)
+      for (uint32_t k = 0; k < MICROBATCHES; k++) outcome.sums[round][i] += input(2 + k) + (round + 1 == RUNS ? 0 : 7);
+    outcome.output[i] = input(0) * input(0) + 0.5f, outcome.output[N + i] = input(1) * input(1) + 0.5f, outcome.output[2 * N + i] = 2 * outcome.sums[RUNS - 1][i];
   }
   return outcome;
 }
@@ -82,7 +82,7 @@ Outcome run(uint32_t flags = 0, titan_profile_record* records = nullptr) {
   const auto device = std::make_shared<Device>(std::make_unique<CudaEngine>(kernels_of_test(), 0, titan_device_options{1, 1, 0}));
   const auto program = LoadedProgram::load(device, bytes.data.data(), bytes.data.size());
   Outcome outcome{};
-  alignas(8) float input[(2 + MICROBATCHES) * N], output[3 * N];
+  alignas(8) float input[(2 + MICROBATCHES) * N], output[3 * N], sum[N];
   const float shared = 0.5f;
   for (int round = 0; round < static_cast<int>(RUNS); round++) {
     for (uint32_t i = 0; i < (2 + MICROBATCHES) * N; i++) input[i] = static_cast<float>(i) + (round + 1 == RUNS ? 0 : 7);  // the last run's count
@@ -96,7 +96,8 @@ Outcome run(uint32_t flags = 0, titan_profile_record* records = nullptr) {
     if (records) program->profile(records, actions.size());
     program->run(actions.data(), actions.size(), {reinterpret_cast<const uint8_t*>(input), sizeof input, reinterpret_cast<uint8_t*>(output), sizeof output});
     std::copy_n(output, 3 * N, outcome.output);
-    program->read(64, reinterpret_cast<uint8_t*>(outcome.sum), sizeof outcome.sum);
+    program->read(64, reinterpret_cast<uint8_t*>(sum), sizeof sum);
+    std::copy_n(sum, N, outcome.sums[round]);
   }
   calls_before_the_end = host::played().calls;
   return outcome;

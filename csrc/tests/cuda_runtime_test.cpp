@@ -72,22 +72,28 @@ void an_event_that_is_recorded_too_early_is_noticed() {
   EXPECT(noticed("a kernel of the test writes what a copy to the GPU writes on another stream"));
 }
 
-void the_host_has_to_wait_for_results() {
+void the_host_has_to_wait_for_results_in_memory_of_either_kind() {
   for (const bool waits : {false, true}) {
+    unsigned char unpinned[BYTES] = {};
     const Gpu gpu;
     gpu.up(gpu.a);
     cudaStreamSynchronize(gpu.a);
     gpu.down(gpu.a);
+    cudaMemcpyAsync(unpinned, gpu.memory, BYTES, cudaMemcpyDeviceToHost, gpu.a);
     if (waits) cudaStreamSynchronize(gpu.a);
-    EXPECT(*static_cast<unsigned char*>(gpu.pinned) == (waits ? 1 : 0xff));
+    EXPECT(*static_cast<unsigned char*>(gpu.pinned) == (waits ? 1 : 0xff) && unpinned[0] == (waits ? 1 : 0xff));
   }
 }
 
 void memory_of_the_host_may_not_change_under_a_copy() {
-  const Gpu gpu;
-  gpu.up(gpu.a);
-  std::memset(gpu.pinned, 2, BYTES);
-  EXPECT(cudaStreamSynchronize(gpu.a) == cudaErrorLaunchFailure && noticed("the host has changed what is copied meanwhile"));
+  for (const bool pinned : {false, true}) {
+    unsigned char unpinned[BYTES] = {};
+    const Gpu gpu;
+    if (pinned) gpu.up(gpu.a);
+    else cudaMemcpyAsync(gpu.memory, unpinned, BYTES, cudaMemcpyHostToDevice, gpu.a);
+    std::memset(pinned ? gpu.pinned : unpinned, 2, BYTES);
+    EXPECT(cudaStreamSynchronize(gpu.a) == cudaErrorLaunchFailure && noticed("the host has changed what is copied meanwhile"));
+  }
 }
 
 void memory_that_was_freed_is_not_used() {
@@ -203,7 +209,7 @@ void streams_go_on_in_either_order_where_nothing_orders_them() {
 int main() {
   an_event_that_nobody_waits_for_is_noticed();
   an_event_that_is_recorded_too_early_is_noticed();
-  the_host_has_to_wait_for_results();
+  the_host_has_to_wait_for_results_in_memory_of_either_kind();
   memory_of_the_host_may_not_change_under_a_copy();
   memory_that_was_freed_is_not_used();
   memory_that_never_was_is_not_used();

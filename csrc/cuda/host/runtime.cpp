@@ -111,36 +111,26 @@ cudaError_t cudaFreeHost(void* pointer) {
   return fail_if(entered.fails, release(pointer, false));
 }
 
-/// Memory of the host that is not pinned goes through a buffer of the driver: what is read of it is read at once, and what is written there, before the
-/// call returns.
+/// CUDA, API synchronization behavior: a copy of memory that is not pinned may be done when the call returns, or later. Here it is done later.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   const Entered entered(__func__);
   if (entered.fails) return cudaErrorUnknown;
   if (!bytes) return cudaSuccess;
-  const auto pinned = [&](const void* memory) { return find(reinterpret_cast<uintptr_t>(memory), reinterpret_cast<uintptr_t>(memory) + bytes) != nullptr; };
-  const bool from_host = kind == cudaMemcpyHostToDevice && !pinned(from), to_host = kind == cudaMemcpyDeviceToHost && !pinned(to);
-  if ((from_host || to_host) && refused_by_capture()) return cudaErrorStreamCaptureUnsupported;
+  const auto is_known = [&](const void* memory) { return find(reinterpret_cast<uintptr_t>(memory), reinterpret_cast<uintptr_t>(memory) + bytes) != nullptr; };
+  const bool to_gpu = kind == cudaMemcpyHostToDevice, to_host = kind == cudaMemcpyDeviceToHost;
+  const bool unpinned = (to_gpu && !is_known(from)) || (to_host && !is_known(to));
+  if (unpinned && refused_by_capture()) return cudaErrorStreamCaptureUnsupported;
   std::vector<Touch> touches;
-  if (!from_host) touches.push_back(touch_of(from, bytes, false));
-  if (!to_host) touches.push_back(touch_of(to, bytes, true));
-  if (from_host) {
-    std::vector<char> staged(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
-    return put(stream, {"a copy to the GPU", [=] { return std::memcpy(to, staged.data(), bytes), std::string(); }, touches, nullptr, nullptr});
-  }
-  if (kind == cudaMemcpyDeviceToHost && !to_host && !stream->capture && !is_awaited(touch_of(to, bytes, true))) std::memset(to, POISON, bytes);
-  const uint64_t hash = kind == cudaMemcpyHostToDevice ? hash_of(from, bytes) : 0;
+  if (!unpinned || to_host) touches.push_back(touch_of(from, bytes, false));
+  if (!unpinned || to_gpu) touches.push_back(touch_of(to, bytes, true));
+  if (to_host && !stream->capture && !is_awaited(touch_of(to, bytes, true))) std::memset(to, POISON, bytes);
+  const uint64_t hash = to_gpu ? hash_of(from, bytes) : 0;
   const auto copy = [=]() -> std::string {
-    if (kind == cudaMemcpyHostToDevice && hash_of(from, bytes) != hash) return "the host has changed what is copied meanwhile";
+    if (to_gpu && hash_of(from, bytes) != hash) return "the host has changed what is copied meanwhile";
     std::memcpy(to, from, bytes);
     return "";
   };
-  const cudaError_t error = put(stream, {kind == cudaMemcpyHostToDevice ? "a copy to the GPU" : "a copy from the GPU", copy, touches, nullptr, nullptr});
-  if (to_host) {
-    finish(*stream);
-    join(runtime().host, stream->clock);
-    return error == cudaSuccess ? fault() : error;
-  }
-  return error;
+  return put(stream, {to_gpu ? "a copy to the GPU" : "a copy from the GPU", copy, touches, nullptr, nullptr});
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
