@@ -70,9 +70,7 @@ void CollectiveLauncher::note(const titan_action& action, uint64_t first_instruc
 
 void CollectiveLauncher::look() {
   for (; ended_ < under_way_.size(); ended_++) {
-    const cudaError_t state = cudaEventQuery(under_way_[ended_].ended);
-    if (state == cudaErrorNotReady) return;
-    check(state, "a collective", NAME_IT);
+    if (!is_done(under_way_[ended_].ended, "a collective")) return;
     ranks_.ended(under_way_[ended_].launched);
     since_ns_ = now_ns();
   }
@@ -80,10 +78,9 @@ void CollectiveLauncher::look() {
 
 void CollectiveLauncher::wait_for(const Event& event) {
   for (uint64_t checked_ns = now_ns();;) {
-    const cudaError_t state = cudaEventQuery(event.get());
-    if (state != cudaErrorNotReady) check(state, "the kernels of a run", NAME_IT);
+    const bool done = is_done(event.get(), "the kernels of a run");
     look();
-    if (state == cudaSuccess) return;
+    if (done) return;
     if (ended_ < under_way_.size() && now_ns() > checked_ns + CHECK_NS) {
       checked_ns = now_ns();
       const UnderWay& first = under_way_[ended_];

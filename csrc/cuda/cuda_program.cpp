@@ -13,9 +13,11 @@ namespace {
 constexpr uint64_t STATE_ALIGNMENT = 64;
 constexpr uintptr_t OUTPUT_ALIGNMENT = 8;  // of an action's results, in the caller's buffer
 
+/// Where launches block, so that each tells what has gone wrong in it, there is no graph to hide which it was.
 bool graphs_are_allowed() {
-  const char* wanted = std::getenv("TITAN_CUDA_GRAPHS");
-  if (!wanted || !*wanted || !std::strcmp(wanted, "on")) return true;
+  const char *wanted = std::getenv("TITAN_CUDA_GRAPHS"), *blocking = std::getenv("CUDA_LAUNCH_BLOCKING");
+  if (!wanted || !*wanted) return !blocking || !std::strcmp(blocking, "") || !std::strcmp(blocking, "0");
+  if (!std::strcmp(wanted, "on")) return true;
   if (!std::strcmp(wanted, "off")) return false;
   throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("TITAN_CUDA_GRAPHS is ", wanted, "; expected: on or off"));
 }

@@ -19,6 +19,15 @@ inline void check(cudaError_t error, const char* what, const char* fix = "") {
 }
 #define TITAN_CUDA_CHECK(call) ::titan::cuda::check(call, #call)
 
+/// Has everything before the event ended? The answer that it has not may stay as the runtime's last error, and launches are asked for that: it is taken away.
+inline bool is_done(cudaEvent_t event, const char* what) {
+  const cudaError_t state = cudaEventQuery(event);
+  if (state == cudaSuccess) return true;
+  if (state != cudaErrorNotReady) check(state, what, NAME_IT);
+  if (const cudaError_t last = cudaGetLastError(); last != cudaErrorNotReady) check(last, what, NAME_IT);
+  return false;
+}
+
 /// A handle that somebody else made, and which is given back once. What goes wrong then has been told before, or harms nobody any more.
 template <class Handle, auto give_back> class Owned {
  public:

@@ -130,6 +130,11 @@ void a_later_run_launches_graphs_alone() {
   setenv("TITAN_CUDA_GRAPHS", "off", 1);
   host::play({});
   EXPECT(run() == expected() && host::played().graph_launches == 0 && host::played().launches == RUNS * (MICROBATCHES + 5));
+  unsetenv("TITAN_CUDA_GRAPHS");
+  setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
+  host::play({});
+  EXPECT(run() == expected() && host::played().graph_launches == 0);
+  unsetenv("CUDA_LAUNCH_BLOCKING");
   setenv("TITAN_CUDA_GRAPHS", "yes", 1);
   EXPECT(refusal([] { run(); }) == "TITAN_CUDA_GRAPHS is yes; expected: on or off");
   unsetenv("TITAN_CUDA_GRAPHS");

@@ -236,7 +236,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return fault();
 }
 
-/// Streams go on meanwhile, by some works or none.
+/// Streams go on meanwhile, by some works or none. The CUDA Programming Guide has cudaErrorNotReady be no last error; NCCL takes it away all the same.
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const Entered entered(__func__);
   if (entered.fails) return cudaErrorUnknown;
@@ -248,7 +248,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   bool awaits_others = false, goes_on = true;
   for (uint64_t works = runtime().random() % 3; works && goes_on && !record.done; works--) goes_on = go_on(&awaits_others);
   if (!goes_on && !awaits_others && !record.done) complain("what the host waits for never comes");
-  if (const cudaError_t error = fault(); error != cudaSuccess || !record.done) return error != cudaSuccess ? error : cudaErrorNotReady;
+  if (const cudaError_t error = fault(); error != cudaSuccess) return error;
+  if (!record.done) return runtime().last = cudaErrorNotReady;
   join(runtime().host, record.clock);
   return cudaSuccess;
 }
