@@ -44,17 +44,21 @@ export const gpus: Readonly<Record<string, Gpu>> = {
   "h100-pcie": gpu("NVIDIA H100 PCIe", /\bH100 PCIe\b/, "sm_90", 80, [756, 51, 26], 2000),
   h100: gpu("NVIDIA H100 SXM", /\bH100\b/, "sm_90", 80, [989, 67, 34], 3350),
   // NVIDIA H200 Tensor Core GPU, data sheet of 2024.
+  "h200-nvl": gpu("NVIDIA H200 NVL", /\bH200 NVL\b/, "sm_90", 141, [835, 60, 30], 4800),
   h200: gpu("NVIDIA H200 SXM", /\bG?H200\b/, "sm_90", 141, [989, 67, 34], 4800),
   // NVIDIA H20 Tensor Core GPU, specifications of 2024.
   h20: gpu("NVIDIA H20", /\bH20\b/, "sm_90", 96, [148, 44, 1], 4000),
-  // NVIDIA Blackwell, data sheet of 2025: one of eight GPUs of an HGX B200.
-  b200: gpu("NVIDIA B200", /\bG?B200\b/, "sm_100", 180, [2250, 75, 37], 7700),
+  // NVIDIA Blackwell, data sheets of 2025: one of eight GPUs of an HGX B200, one of 72 of a GB200 NVL72.
+  b200: gpu("NVIDIA B200", /\bB200\b/, "sm_100", 180, [2250, 75, 37], 7700),
+  gb200: gpu("NVIDIA GB200", /\bGB200\b/, "sm_100", 186, [2500, 80, 40], 8000),
   // NVIDIA L40S, data sheet of 2023.
   l40s: gpu("NVIDIA L40S", /\bL40S\b/, "sm_89", 48, [362, 91.6, 1.4], 864),
 };
 
-/** The GPU of a name that CUDA tells, such as `NVIDIA H100 80GB HBM3`: the first that is in it. Undefined: its peak is not known here. */
-export const gpuNamed = (name: string): Gpu | undefined => Object.values(gpus).find(({ named }) => named.test(name));
+/** The GPU of a name that CUDA tells, such as `NVIDIA H100 80GB HBM3`: the first that is in it. Undefined: its peak is not known here, as that of
+ * a part of a GPU (`NVIDIA H100 80GB HBM3 MIG 1g.10gb`). */
+export const gpuNamed = (name: string): Gpu | undefined =>
+  /\bMIG\b/.test(name) ? undefined : Object.values(gpus).find(({ named }) => named.test(name));
 
 /** FLOP a second that a GPU's data sheet gives; undefined for a CPU, and for a GPU whose sheet is not known here. */
 export function publishedPeak(

@@ -25,13 +25,23 @@ Deno.test("a GPU is found by the name that CUDA tells, and one that no sheet her
     "NVIDIA H200": 989e12,
     "NVIDIA H20": 148e12,
     "NVIDIA B200": 2250e12,
-    "NVIDIA GB200": 2250e12,
+    "NVIDIA GB200": 2500e12,
+    "NVIDIA H200 NVL": 835e12,
     "NVIDIA GH200 480GB": 989e12,
     "NVIDIA L40S": 362e12,
   };
   for (const [name, peak] of Object.entries(peaks)) assertEquals(gpuNamed(name)?.flops.bf16, peak, name);
   assertEquals(gpuNamed("NVIDIA A100-SXM4-40GB")?.memory, 40e9);
-  for (const name of ["NVIDIA L40", "NVIDIA A10", "NVIDIA RTX A1000", "NVIDIA GeForce RTX 4090", ""]) {
+  for (
+    const name of [
+      "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+      "NVIDIA L40",
+      "NVIDIA A10",
+      "NVIDIA RTX A1000",
+      "NVIDIA GeForce RTX 4090",
+      "",
+    ]
+  ) {
     assertEquals(gpuNamed(name), undefined);
   }
 });
