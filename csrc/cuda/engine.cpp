@@ -55,8 +55,10 @@ int number_of_gpus() {
                                                     "; expected: an NVIDIA GPU with its driver (see nvidia-smi), which CUDA_VISIBLE_DEVICES does not hide; fix: --device cpu"));
 }
 
+/// A process that sees one GPU takes that: launchers may give each a GPU of its own, as Slurm does by --gpus-per-task. Where two see the same, NCCL says so.
 int checked_ordinal(uint32_t ordinal) {
   const int count = number_of_gpus();
+  if (count == 1) return 0;
   if (ordinal < static_cast<uint32_t>(count)) return static_cast<int>(ordinal);
   throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("there is no GPU ", ordinal, "; expected: below ", count, ", the number of those that this process sees; fix: fewer processes on this host, or CUDA_VISIBLE_DEVICES"));
 }

@@ -204,6 +204,8 @@ void a_process_has_those_gpus_that_it_may_see() {
   const auto open = [](uint32_t ordinal) { return refusal([&] { CudaEngine(kernels_of_test(), ordinal, titan_device_options{1, 1, 0}); }); };
   setenv("CUDA_VISIBLE_DEVICES", "4,2", 1);
   EXPECT(open(1) == "" && open(2) == "there is no GPU 2; expected: below 2, the number of those that this process sees; fix: fewer processes on this host, or CUDA_VISIBLE_DEVICES");
+  setenv("CUDA_VISIBLE_DEVICES", "3", 1);
+  EXPECT(open(0) == "" && open(5) == "");
   setenv("CUDA_VISIBLE_DEVICES", "", 1);
   EXPECT(open(0) == "there is no GPU that CUDA can use: none is visible; expected: an NVIDIA GPU with its driver (see nvidia-smi), which CUDA_VISIBLE_DEVICES does not hide; fix: --device cpu");
   unsetenv("CUDA_VISIBLE_DEVICES");
