@@ -28,7 +28,7 @@ CudaProgram::CudaProgram(const CudaEngine& engine, Program& program, comm::Ranks
     : engine_(engine), program_(program), graphs_allowed_(graphs_are_allowed()), compute_(make_stream()), copies_(make_stream()), state_copies_(make_stream()), waits_(program), done_(make_event()) {
   if (ranks) {
     collectives_ = std::make_unique<CollectiveLauncher>(*ranks, program, engine.backend.num_kernels);
-    comm_ = make_stream();
+    comm_ = make_urgent_stream();
     fork_ = make_event(), join_ = make_event();
   }
   for (const Section& section : program_.sections) input_bytes_ = std::max(input_bytes_, section.input_bytes);
@@ -286,7 +286,7 @@ void CudaProgram::capture(const titan_action& action, GraphExec& exec) {
     throw;
   }
   TITAN_CUDA_CHECK(cudaStreamEndCapture(compute_.get(), graph.slot()));
-  TITAN_CUDA_CHECK(cudaGraphInstantiate(exec.slot(), graph.get(), 0));
+  TITAN_CUDA_CHECK(cudaGraphInstantiate(exec.slot(), graph.get(), cudaGraphInstantiateFlagUseNodePriority));  // those of the streams
 }
 
 void CudaProgram::fetch_records(const Run& run, uint64_t begun_ns) {

@@ -63,6 +63,16 @@ inline Stream make_stream() {
   return stream;
 }
 
+/// Its kernels begin before those of other streams that have not begun. It is for collectives, which other GPUs wait for: behind a large product they would
+/// not find room until all of that has begun.
+inline Stream make_urgent_stream() {
+  int least = 0, greatest = 0;
+  TITAN_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  Stream stream;
+  TITAN_CUDA_CHECK(cudaStreamCreateWithPriority(stream.slot(), cudaStreamNonBlocking, greatest));
+  return stream;
+}
+
 inline Event make_event(unsigned flags = cudaEventDisableTiming) {
   Event event;
   TITAN_CUDA_CHECK(cudaEventCreateWithFlags(event.slot(), flags));

@@ -137,6 +137,21 @@ void ranks_exchange_in_several_groups() {
   });
 }
 
+/// As stages of pipelines do, whose programs differ: two ranks name the groups that both are in, one the larger first, the other the smaller.
+void groups_are_joined_in_one_order_in_whichever_order_they_are_named() {
+  in_processes(3, [](Ranks& ranks) {
+    const int rank = ranks.rank();
+    std::vector<std::vector<int>> groups = {first(3)};
+    if (rank < 2) groups.insert(rank ? groups.begin() : groups.end(), first(2));
+    Gpu gpu(ranks, groups);
+    float* const in = gpu.put(numbers<float>(rank, 8), 0);
+    gpu.collectives->launch(collective<float>(titan_comm_all_reduce, {pieces(in, in, 1, 8)}), rank == 1, gpu.comm);
+    const auto found = gpu.get(in, 8);
+    for (size_t i = 0; i < 8; i++) EXPECT(found[i] == combined<float>(3, i, false));
+    EXPECT(gpu.works());
+  });
+}
+
 void collectives_of_a_graph_run_whenever_it_is_launched() {
   in_processes(2, [](Ranks& ranks) {
     Gpu gpu(ranks, {first(2)});
@@ -167,6 +182,7 @@ int main() {
   what_processes_share_is_given_back();
   more_rows_than_a_group_takes_are_several_groups();
   ranks_exchange_in_several_groups();
+  groups_are_joined_in_one_order_in_whichever_order_they_are_named();
   collectives_of_a_graph_run_whenever_it_is_launched();
 #endif
   return finish("cuda_nccl");

@@ -65,7 +65,7 @@ class Ranks final : public comm::Ranks {
   Board& board_;
 };
 
-constexpr int64_t BEFORE_NCCL = 6;  // calls of the runtime that Gpu makes first
+constexpr int64_t BEFORE_NCCL = 7;  // calls of the runtime that Gpu makes first
 
 /// One process, with its GPU: an arena, of which the first half is for what comes in.
 struct Gpu {
@@ -78,6 +78,7 @@ struct Gpu {
   Gpu(Ranks& ranks, std::vector<std::vector<int>> groups, Play how = {}) : ranks(ranks) {
     how.seed += static_cast<uint64_t>(ranks.rank());
     play(how);
+    cudaSetDevice(1 + ranks.rank());
     void* memory = nullptr;
     cudaMalloc(&memory, ARENA);
     arena = static_cast<char*>(memory);
@@ -98,11 +99,13 @@ struct Gpu {
   }
   template <class T> T* put(const std::vector<T>& values, uint64_t at) const {
     cudaMemcpyAsync(arena + at, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice, comm);
+    cudaStreamSynchronize(comm);
     return reinterpret_cast<T*>(arena + at);
   }
   template <class T> std::vector<T> get(const T* from, size_t n) const {
     std::vector<T> values(n);
     cudaMemcpyAsync(values.data(), from, n * sizeof(T), cudaMemcpyDeviceToHost, comm);
+    cudaStreamSynchronize(comm);
     return values;
   }
   bool works() const { return cudaStreamSynchronize(comm) == cudaSuccess && collectives->error().empty(); }

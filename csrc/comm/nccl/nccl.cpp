@@ -8,7 +8,8 @@
 //   all_to_all a call for each run of each member; NCCL takes 2048 calls in a group, so what has more rows becomes several groups. Rows are those of a cut
 //   along an inner dim: in a mesh these are activations along their sequence, with a row for each sequence of the batch, and few.
 // - Sums are added in NCCL's order, which depends on the GPUs and their links, and bf16 is rounded at each addition: they are the same bits in every run on the
-//   same machines, but not those of CPUs. A maximum of NaN and a number may be the number.
+//   same machines, but not those of CPUs. A maximum of NaN and a number may be the number. For that, NVLink SHARP is off: switches add in an order of their
+//   own, which may be another in each call. Who wants it all the same sets NCCL_NVLS_ENABLE.
 // - NCCL takes memory for a communicator's buffers when GPUs first exchange, not when they join: an arena that leaves too little for that is found out in the
 //   first step, by an error that says how much was free.
 // - The arena is registered with each communicator: NCCL may then copy between GPUs without buffers of its own in between. It pays for what is launched without
@@ -17,6 +18,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -89,6 +91,7 @@ class Nccl final : public Collectives {
 
   comm::Ranks& ranks_;
   std::vector<Communicator> communicators_;
+  std::vector<Communicator*> in_order_;  // the same on all ranks, in whichever order a rank's program names its groups
 };
 
 /// The calls for a collective: in one group, or in several where NCCL takes no more. All ranks must cut alike.
@@ -165,8 +168,11 @@ std::vector<Told> Nccl::tell_ids() {
 
 void Nccl::join(const Exchange& exchange) {
   for (const auto& ranks : exchange.groups) communicators_.push_back({ranks, static_cast<int>(std::find(ranks.begin(), ranks.end(), ranks_.rank()) - ranks.begin())});
+  for (Communicator& communicator : communicators_) in_order_.push_back(&communicator);
+  std::sort(in_order_.begin(), in_order_.end(), [](const Communicator* a, const Communicator* b) { return a->ranks < b->ranks; });
   const std::vector<Told> told = tell_ids();
-  for (Communicator& communicator : communicators_) {
+  for (Communicator* const one : in_order_) {  // else a rank would wait in one group for a rank that waits for it in another
+    Communicator& communicator = *one;
     ncclUniqueId id;
     if (!told[static_cast<size_t>(communicator.ranks[0])].find(communicator.ranks, &id))
       throw Failure(TITAN_STATUS_COMMUNICATION, text("rank ", communicator.ranks[0], " has no group that rank ", ranks_.rank(), " has; expected: the same graph on all ranks; fix: start all with the same configuration and version"));
@@ -206,7 +212,7 @@ void Nccl::launch(const comm::Collective& collective, size_t group, cudaStream_t
     auto* out = static_cast<char*>(tensor.out);
     const uint64_t bytes = tensor.chunk * element_bytes;
     if (kind == titan_comm_exchange) {
-      calls.begin(1);  // who has nothing to do counts it too
+      calls.begin(2);  // who has nothing to do counts them too
       if (bytes && in) calls.send(in, bytes, static_cast<int>(tensor.to));
       if (bytes && out) calls.receive(out, bytes, static_cast<int>(tensor.from));
       continue;
@@ -255,15 +261,19 @@ std::string Nccl::error() {
 }
 
 /// Each by a thread: NCCL frees memory of a communicator, for which the GPU waits until kernels of the others have ended, which that of another keeps running.
+/// A thread begins with GPU 0, to which NCCL would return at the end: that makes a context there, in memory of another rank's.
 void Nccl::abort() noexcept {
+  int gpu = 0;
+  (void)cudaGetDevice(&gpu);
   std::vector<std::thread> threads;
   for (Communicator& communicator : communicators_)
-    if (ncclComm_t handle = std::exchange(communicator.handle, nullptr)) threads.emplace_back([handle] { (void)ncclCommAbort(handle); });
+    if (ncclComm_t handle = std::exchange(communicator.handle, nullptr)) threads.emplace_back([handle, gpu] { (void)cudaSetDevice(gpu), (void)ncclCommAbort(handle); });
   for (std::thread& thread : threads) thread.join();
 }
 
 void Nccl::leave() {
-  for (Communicator& communicator : communicators_) {
+  for (Communicator* const one : in_order_) {
+    Communicator& communicator = *one;
     if (!communicator.handle) continue;
     if (communicator.registration) TITAN_NCCL_CHECK(ncclCommDeregister(communicator.handle, communicator.registration));
     TITAN_NCCL_CHECK(ncclCommFinalize(communicator.handle));
@@ -275,6 +285,7 @@ void Nccl::leave() {
 }  // namespace
 
 std::unique_ptr<Collectives> open_collectives(comm::Ranks& ranks, const Exchange& exchange) {
+  setenv("NCCL_NVLS_ENABLE", "0", 0);  // NCCL asks the environment once, at its first call
   auto nccl = std::make_unique<Nccl>(ranks);
   try {
     nccl->join(exchange);

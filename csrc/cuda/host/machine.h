@@ -64,6 +64,7 @@ struct CUstream_st {
   std::deque<titan::cuda::host::Work> queue;
   CUgraph_st* capture = nullptr;
   bool ends = false;  // when its work is done
+  int priority = 0;
 };
 struct CUevent_st {
   bool timed;
@@ -126,6 +127,8 @@ void finish(CUstream_st& stream);
 bool is_awaited(const Touch& touch);
 /// The error of whatever waits, where there is a problem.
 cudaError_t fault();
+/// The GPU that the calling thread uses.
+int gpu_of_thread();
 /// What CUDA does not allow while anything is captured: then the capture is lost.
 bool refused_by_capture();
 cudaError_t allocate(void** pointer, size_t bytes, bool device);

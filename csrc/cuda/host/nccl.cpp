@@ -13,6 +13,7 @@
 #include "nccl.h"
 #endif
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -158,6 +159,7 @@ struct ncclComm {
   std::shared_ptr<int> captured = std::make_shared<int>();  // held by graphs
   bool live = true;
   uint64_t buffers = 0;  // bytes that it has taken
+  int gpu = gpu_of_thread();
 };
 
 namespace {
@@ -309,6 +311,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int ranks, ncclUniqueId id
   *comm = nullptr;
   if (refused_by_capture()) return ncclUnhandledCudaError;  // it allocates
   if (!config || config->size != sizeof(ncclConfig_t) || config->magic != NCCL_API_MAGIC) return refuse(ncclInvalidArgument, "a configuration is not initialized");
+  if (!std::getenv("NCCL_NVLS_ENABLE")) return refuse(ncclInvalidUsage, "nothing says whether switches may add, which they do in another order in each call");
   if (config->blocking != 0) return refuse(ncclInvalidUsage, "a communicator blocks, which the played NCCL does not");
   if (ranks < 1 || ranks > MOST_RANKS || rank < 0 || rank >= ranks) return refuse(ncclInvalidArgument, text("rank ", rank, " of ", ranks, " is none"));
   MailPlace place;
@@ -357,6 +360,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   const Entered entered(__func__);
   if (const ncclResult_t result = check(comm); result != ncclSuccess) return result;
+  if (gpu_of_thread() != comm->gpu) return refuse(ncclInvalidUsage, "a communicator is aborted by a thread of another GPU, on which NCCL would make a context");
   comm->mail->aborted = true;
   const ncclResult_t result = give_back(comm, "aborted");
   return entered.fails ? ncclSystemError : result;

@@ -28,9 +28,13 @@ int number_of_devices() {
   return *visible ? 1 + static_cast<int>(std::count(visible, visible + std::strlen(visible), ',')) : 0;
 }
 
+constexpr int GREATEST_PRIORITY = -5;
+
 cudaError_t fail_if(bool fails, cudaError_t otherwise) { return fails ? cudaErrorUnknown : otherwise; }
 
 }  // namespace
+
+int titan::cuda::host::gpu_of_thread() { return current_device; }
 
 extern "C" {
 
@@ -145,6 +149,18 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   runtime().live_streams++;
   *stream = make_stream();
   return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  const Entered entered(__func__);
+  *least = 0, *greatest = GREATEST_PRIORITY;
+  return fail_if(entered.fails, cudaSuccess);
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority) {
+  const cudaError_t error = cudaStreamCreateWithFlags(stream, flags);
+  if (error == cudaSuccess) (*stream)->priority = std::clamp(priority, GREATEST_PRIORITY, 0);
+  return error;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -262,9 +278,11 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
   return fail_if(entered.fails, cudaSuccess);
 }
 
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags) {
   const Entered entered(__func__);
   if (entered.fails) return cudaErrorUnknown;
+  if (!(flags & cudaGraphInstantiateFlagUseNodePriority) && std::any_of(graph->streams.begin(), graph->streams.end(), [&](const CUstream_st* stream) { return stream->priority != graph->origin->priority; }))
+    complain("a graph of streams with different priorities is made without them");
   *exec = new CUgraphExec_st{graph->works, {}};
   for (size_t i = 1; i < graph->streams.size(); i++) (*exec)->branches.push_back(make_stream());
   runtime().graphs++;
