@@ -16,7 +16,7 @@ using namespace titan::cuda;
 
 namespace {
 
-constexpr uint32_t MAP = 1, COPY = 3, ACCUMULATE = 4, N = 16, BYTES = 4 * N;
+constexpr uint32_t GEMM = 0, MAP = 1, COPY = 3, ACCUMULATE = 4, N = 16, BYTES = 4 * N;
 
 /// Submits work on f32 operands of N elements, or of one element that is repeated.
 template <class Body> void each(const Call& call, Body body) {
@@ -31,11 +31,25 @@ template <class Body> void each(const Call& call, Body body) {
   });
 }
 
+/// Of operands of products: how many there were, and how many of these were zero or no number from -1 to 1.
+int64_t multiplied = 0, unlikely = 0;
+
+template <class T> std::string look_at(const Tensor& matrix) {
+  for (int64_t i = 0; i < matrix.dims[1] * matrix.dims[2]; i++) {
+    const auto x = static_cast<float>(matrix.as<T>()[i]);
+    multiplied++, unlikely += !(x != 0 && std::fabs(x) <= 1);
+  }
+  return "";
+}
+
 /// `map` with two inputs makes a * a + b, with one 2 * a; `copy` copies, `accumulate` adds.
 const Backend& kernels_of_test() {
   static std::vector<Kernel> kernels(host::NUM_TRACED, Kernel{"none", [](const Call&) -> std::string { return "is no kernel of this test"; }, [](const Call&) {}});
   static const Backend backend = {"cuda", "sm_90", 0, kernels.data(), host::NUM_TRACED};
   const auto accept = [](const Call&) -> std::string { return ""; };
+  kernels[GEMM] = {"gemm", accept, [](const Call& call) {
+                     for (const Tensor& operand : {call[0], call[1]}) host::submit(call.stream, [=] { return operand.dtype == DType::bf16 ? look_at<bf16>(operand) : look_at<float>(operand); });
+                   }};
   kernels[MAP] = {"map", accept, [](const Call& call) {
                     each(call, [](const auto& at, bool, size_t count) { at(count - 1) = count == 3 ? at(0) * at(0) + at(1) : 2 * at(0); });
                   }};
@@ -235,6 +249,17 @@ void what_is_not_finite_is_told_where_that_is_asked_for() {
   }
 }
 
+void products_are_measured_with_numbers_that_differ() {
+  setenv("TITAN_CUDA_PRODUCTS", "own", 1);
+  host::play({});
+  CudaEngine engine(kernels_of_test(), 0, titan_device_options{1, 1, 0});
+  for (const titan_measure measure : {TITAN_MEASURE_PRODUCT, TITAN_MEASURE_PRODUCT_BF16}) {
+    multiplied = unlikely = 0;
+    EXPECT(engine.measure(measure, 16, 1) > 0 && multiplied > 0 && unlikely == 0);
+  }
+  unsetenv("TITAN_CUDA_PRODUCTS");
+}
+
 }  // namespace
 
 int main() {
@@ -247,5 +272,6 @@ int main() {
   a_process_has_those_gpus_that_it_may_see();
   times_are_taken_of_each_instruction_in_order();
   what_is_not_finite_is_told_where_that_is_asked_for();
+  products_are_measured_with_numbers_that_differ();
   return finish("cuda_engine");
 }
