@@ -10,6 +10,9 @@ class CudaEngine : public Engine {
   /// Throws a Failure where there is no such GPU.
   CudaEngine(const Backend& backend, uint32_t ordinal, const titan_device_options& options);
 
+  /// On any thread, as are all calls of CUDA behind it.
+  ~CudaEngine() override { (void)cudaSetDevice(ordinal_); }
+
   void describe(titan_device_info& info) const override;
   /// Of the GPU, not of the machine.
   MemoryLimit memory(const MemorySharing& sharing) const override;

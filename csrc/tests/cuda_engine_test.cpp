@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../cuda/engine.h"
+#include "../cuda/host/machine.h"
 #include "../cuda/host/traced.h"
 #include "../loaded_program.h"
 #include "encode.h"
@@ -70,6 +71,8 @@ TestProgram program_of_test() {
 }
 
 constexpr uint32_t MICROBATCHES = 5, RUNS = 4;
+/// Threads that do not say which they use use the first.
+constexpr uint32_t GPU = 1;
 
 /// What a program leaves after some runs: outputs of the last, and the sum of each.
 struct Outcome {
@@ -93,14 +96,16 @@ int64_t calls_before_the_end = 0;
 
 Outcome run(uint32_t flags = 0, titan_profile_record* records = nullptr) {
   const Bytes bytes = encode(program_of_test());
-  const auto device = std::make_shared<Device>(std::make_unique<CudaEngine>(kernels_of_test(), 0, titan_device_options{1, 1, 0}));
-  const auto program = LoadedProgram::load(device, bytes.data.data(), bytes.data.size());
+  auto device = std::make_shared<Device>(std::make_unique<CudaEngine>(kernels_of_test(), GPU, titan_device_options{1, 1, 0}));
+  auto program = LoadedProgram::load(device, bytes.data.data(), bytes.data.size());
+  int& gpu = host::gpu_of_thread();
   Outcome outcome{};
   alignas(8) float input[(2 + MICROBATCHES) * N], output[3 * N], sum[N];
   const float shared = 0.5f;
   for (int round = 0; round < static_cast<int>(RUNS); round++) {
     for (uint32_t i = 0; i < (2 + MICROBATCHES) * N; i++) input[i] = static_cast<float>(i) + (round + 1 == RUNS ? 0 : 7);  // the last run's count
     std::fill_n(output, 3 * N, -1.0f);
+    gpu = 0;
     program->write(0, reinterpret_cast<const uint8_t*>(&shared), sizeof shared);
     std::vector<titan_action> actions;
     for (uint32_t slot = 0; slot < 2; slot++) actions.push_back({0, slot, flags, 0, slot * BYTES, 0});
@@ -110,10 +115,15 @@ Outcome run(uint32_t flags = 0, titan_profile_record* records = nullptr) {
     if (records) program->profile(records, actions.size());
     program->run(actions.data(), actions.size(), {reinterpret_cast<const uint8_t*>(input), sizeof input, reinterpret_cast<uint8_t*>(output), sizeof output});
     std::copy_n(output, 3 * N, outcome.output);
+    gpu = 0;
     program->read(64, reinterpret_cast<uint8_t*>(sum), sizeof sum);
     std::copy_n(sum, N, outcome.sums[round]);
   }
   calls_before_the_end = host::played().calls;
+  gpu = 0;
+  program.reset();
+  gpu = 0;
+  device.reset();
   return outcome;
 }
 

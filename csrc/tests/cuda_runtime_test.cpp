@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "../cuda/api.h"
-#include "../cuda/host/runtime.h"
+#include "../cuda/host/machine.h"
 #include "test.h"
 
 using namespace titan;
@@ -190,6 +190,22 @@ void what_was_captured_runs_when_it_is_launched_and_not_before() {
   cudaGraphExecDestroy(exec);
 }
 
+void a_thread_that_uses_another_gpu_is_noticed() {
+  const Gpu gpu;
+  cudaSetDevice(1);
+  launch(gpu.a, gpu.memory, true);
+  EXPECT(cudaGetLastError() == cudaErrorInvalidResourceHandle);
+  cudaEvent_t event = nullptr;
+  cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+  EXPECT(cudaEventRecord(event, gpu.a) == cudaErrorInvalidResourceHandle);
+  cudaEventDestroy(event);
+  void* other = nullptr;
+  cudaMalloc(&other, BYTES);
+  cudaSetDevice(0);
+  cudaFree(other);
+  EXPECT(noticed("memory is freed by a thread that uses another GPU"));
+}
+
 void streams_go_on_in_either_order_where_nothing_orders_them() {
   bool seen[2] = {};
   for (uint64_t seed = 1; seed <= 20; seed++) {
@@ -219,6 +235,7 @@ int main() {
   an_event_from_outside_is_not_waited_for_in_a_capture();
   a_fork_that_does_not_join_is_refused();
   what_was_captured_runs_when_it_is_launched_and_not_before();
+  a_thread_that_uses_another_gpu_is_noticed();
   streams_go_on_in_either_order_where_nothing_orders_them();
   return titan::test::finish("cuda_runtime");
 }

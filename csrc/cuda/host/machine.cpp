@@ -196,7 +196,7 @@ cudaError_t allocate(void** pointer, size_t bytes, bool device) {
   void* memory = mmap(nullptr, bytes + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
   std::memset(memory, POISON, bytes);
-  r.memory[reinterpret_cast<uintptr_t>(memory)] = {bytes, device, true, {}};
+  r.memory[reinterpret_cast<uintptr_t>(memory)] = {bytes, device, true, gpu_of_thread(), {}};
   r.live_memory++;
   if (device) r.device_bytes += bytes;
   else mark_written(r.memory[reinterpret_cast<uintptr_t>(memory)], reinterpret_cast<uintptr_t>(memory), reinterpret_cast<uintptr_t>(memory) + bytes);  // the host does
@@ -209,6 +209,7 @@ cudaError_t release(void* pointer, bool device) {
   if (refused_by_capture()) return cudaErrorStreamCaptureUnsupported;
   const auto it = r.memory.find(reinterpret_cast<uintptr_t>(pointer));
   if (it == r.memory.end() || !it->second.live || it->second.device != device) return complain("memory is freed that is not there"), cudaErrorInvalidValue;
+  if (device && it->second.gpu != gpu_of_thread()) complain("memory is freed by a thread that uses another GPU, on which CUDA would make a context");
   finish_all();
   it->second.live = false;
   r.live_memory--;
@@ -243,7 +244,9 @@ void submit(void* stream, std::function<std::string()> work) {
   const Entered entered("a launch");
   auto& r = runtime();
   r.played.launches++;
-  const cudaError_t error = entered.fails ? cudaErrorUnknown : put(static_cast<CUstream_st*>(stream), {r.submitting, std::move(work), r.touches ? *r.touches : std::vector<Touch>{}, nullptr, nullptr});
+  // CUDA Programming Guide, Stream and Event Behavior: a launch fails where the stream is not of the GPU that the thread uses.
+  const bool elsewhere = stream && static_cast<CUstream_st*>(stream)->gpu != gpu_of_thread();
+  const cudaError_t error = entered.fails ? cudaErrorUnknown : elsewhere ? cudaErrorInvalidResourceHandle : put(static_cast<CUstream_st*>(stream), {r.submitting, std::move(work), r.touches ? *r.touches : std::vector<Touch>{}, nullptr, nullptr});
   if (error != cudaSuccess) r.last = error;  // stays until it is asked for, whatever goes well meanwhile
 }
 

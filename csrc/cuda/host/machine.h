@@ -16,6 +16,9 @@
 
 namespace titan::cuda::host {
 
+/// The GPU that the calling thread uses: at first, that of number 0.
+int& gpu_of_thread();
+
 constexpr unsigned char POISON = 0xff;  // NaN as a real, -1 as an integer
 /// By number of a stream, from 1 on: how much of it comes before.
 using Clock = std::vector<uint64_t>;
@@ -45,6 +48,7 @@ struct Work {
 struct Allocation {
   size_t bytes;
   bool device, live;
+  int gpu;
   std::map<uintptr_t, uintptr_t> written;  // begin to end, apart from each other
 };
 
@@ -64,11 +68,12 @@ struct CUstream_st {
   std::deque<titan::cuda::host::Work> queue;
   CUgraph_st* capture = nullptr;
   bool ends = false;  // when its work is done
-  int priority = 0;
+  int priority = 0, gpu = titan::cuda::host::gpu_of_thread();
 };
 struct CUevent_st {
   bool timed;
   std::shared_ptr<titan::cuda::host::Record> record;
+  int gpu = titan::cuda::host::gpu_of_thread();
 };
 struct CUgraph_st {
   CUstream_st* origin;
@@ -127,8 +132,6 @@ void finish(CUstream_st& stream);
 bool is_awaited(const Touch& touch);
 /// The error of whatever waits, where there is a problem.
 cudaError_t fault();
-/// The GPU that the calling thread uses.
-int gpu_of_thread();
 /// What CUDA does not allow while anything is captured: then the capture is lost.
 bool refused_by_capture();
 cudaError_t allocate(void** pointer, size_t bytes, bool device);

@@ -19,8 +19,6 @@ uint64_t hash_of(const void* memory, size_t bytes) {
   return hash;
 }
 
-thread_local int current_device = 0;
-
 /// Of each process, which plays the one that it uses: those that it sees, or 8.
 int number_of_devices() {
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
@@ -34,7 +32,10 @@ cudaError_t fail_if(bool fails, cudaError_t otherwise) { return fails ? cudaErro
 
 }  // namespace
 
-int titan::cuda::host::gpu_of_thread() { return current_device; }
+int& titan::cuda::host::gpu_of_thread() {
+  static thread_local int gpu = 0;
+  return gpu;
+}
 
 extern "C" {
 
@@ -47,13 +48,13 @@ cudaError_t cudaGetDeviceCount(int* count) {
 cudaError_t cudaSetDevice(int device) {
   const Entered entered(__func__);
   if (entered.fails || device < 0 || device >= number_of_devices()) return fail_if(entered.fails, cudaErrorInvalidDevice);
-  current_device = device;
+  gpu_of_thread() = device;
   return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int* device) {
   const Entered entered(__func__);
-  *device = current_device;
+  *device = gpu_of_thread();
   return fail_if(entered.fails, cudaSuccess);
 }
 
@@ -238,6 +239,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Entered entered(__func__);
   if (entered.fails) return cudaErrorUnknown;
+  if (event->gpu != stream->gpu) return cudaErrorInvalidResourceHandle;
   event->record = std::make_shared<Record>();
   return put(stream, {"an event", nullptr, {}, nullptr, event->record});
 }
