@@ -6,11 +6,14 @@
 #include <vector>
 
 #include "../comm/nccl/ranks.h"
-#include "api.h"
+#include "resources.h"
 
 namespace titan::cuda {
 
-/// The groups of a program, and its arena, in which all tensors of its collectives lie.
+/// Memory of the current GPU for an arena whose tensors are exchanged.
+Arena make_exchanged_arena(uint64_t bytes);
+
+/// The groups of a program, and its arena, made by `make_exchanged_arena`, in which all tensors of its collectives lie.
 struct Exchange {
   std::vector<std::vector<int>> groups;  // each by its ranks, in order; those in which this rank is
   void* arena;

@@ -22,6 +22,12 @@ bool graphs_are_allowed() {
   throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("TITAN_CUDA_GRAPHS is ", wanted, "; expected: on or off"));
 }
 
+Arena make_arena(uint64_t bytes) {
+  void* memory = nullptr;
+  TITAN_CUDA_CHECK(cudaMalloc(&memory, bytes));
+  return {memory, [](void* arena) { (void)cudaFree(arena); }};
+}
+
 }  // namespace
 
 CudaProgram::CudaProgram(const CudaEngine& engine, Program& program, comm::Ranks* ranks)
@@ -36,7 +42,7 @@ CudaProgram::CudaProgram(const CudaEngine& engine, Program& program, comm::Ranks
   if (needed > available)
     throw Failure(TITAN_STATUS_OUT_OF_MEMORY, text("the program takes ", needed, " bytes of the GPU's memory, ", program_.arena_bytes, " of them for its arena; expected: at most ", available,
                                                    ", which are free; fix: a smaller batch or model, or more activation checkpointing"));
-  arena_ = make_device_memory(std::max<uint64_t>(program_.arena_bytes, 1));
+  arena_ = (ranks ? make_exchanged_arena : make_arena)(std::max<uint64_t>(program_.arena_bytes, 1));
   TITAN_CUDA_CHECK(cudaMemsetAsync(arena_.get(), 0, program_.arena_bytes, compute_.get()));
   for (Lane& lane : lanes_) lane = Lane{make_pinned_memory(input_bytes_), make_device_memory(input_bytes_), make_event(), make_event(), false};
   origin_ = make_event(cudaEventDefault);

@@ -83,7 +83,8 @@ class CudaProgram : public DeviceProgram {
   const CudaEngine& engine_;
   Program& program_;
   const bool graphs_allowed_;
-  DeviceMemory arena_, output_;
+  Arena arena_{nullptr, nullptr};
+  DeviceMemory output_;
   Plans plans_;
   PinnedMemory pinned_output_;
   Stream compute_, comm_, copies_, state_copies_;

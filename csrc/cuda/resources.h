@@ -1,6 +1,7 @@
 // What the engine has of a GPU, each given back by whoever owns it: memory, streams, events, graphs. A call that fails is a Failure.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "../failure.h"
@@ -55,6 +56,8 @@ using Graph = Owned<cudaGraph_t, cudaGraphDestroy>;
 using GraphExec = Owned<cudaGraphExec_t, cudaGraphExecDestroy>;
 using DeviceMemory = Owned<void*, cudaFree>;
 using PinnedMemory = Owned<void*, cudaFreeHost>;
+/// Device memory of whichever allocator.
+using Arena = std::unique_ptr<void, void (*)(void*)>;
 
 /// It does not wait for the default stream, nor that for it.
 inline Stream make_stream() {

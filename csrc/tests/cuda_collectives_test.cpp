@@ -308,6 +308,12 @@ void what_a_collective_makes_is_checked_where_that_is_asked_for() {
 
 namespace titan::cuda {
 
+Arena make_exchanged_arena(uint64_t bytes) {
+  void* memory = nullptr;
+  TITAN_CUDA_CHECK(cudaMalloc(&memory, bytes));
+  return {memory, [](void* arena) { (void)cudaFree(arena); }};
+}
+
 std::unique_ptr<Collectives> open_collectives(comm::Ranks& ranks, const Exchange& exchange) {
   EXPECT(ranks.size() == 2 && exchange.groups.size() == 1 && exchange.arena_bytes > 0);
   return std::make_unique<Mirror>();

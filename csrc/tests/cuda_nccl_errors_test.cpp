@@ -124,6 +124,10 @@ void what_nccl_does_not_take_is_refused() {
     for (int i = 0; i < 2048; i++) EXPECT(ncclSend(in, 1, ncclUint8, 0, raw.comm, gpu.comm) == ncclSuccess);
     EXPECT(ncclSend(in, 1, ncclUint8, 0, raw.comm, gpu.comm) == ncclInvalidUsage && ncclGroupEnd() == ncclInvalidUsage);
   });
+  misused("memory is registered that ncclMemAlloc did not give", [](Gpu&, Raw& raw, float*) {
+    void *memory = nullptr, *handle = nullptr;
+    EXPECT(cudaMalloc(&memory, 64) == cudaSuccess && ncclCommRegister(raw.comm, memory, 64, &handle) == ncclInvalidUsage && cudaFree(memory) == cudaSuccess);
+  });
   misused("a buffer is not aligned", [](Gpu& gpu, Raw& raw, float* in) { EXPECT(ncclAllReduce(reinterpret_cast<char*>(in) + 2, in, 4, ncclFloat32, ncclSum, raw.comm, gpu.comm) == ncclInvalidArgument); });
   misused("a buffer is null", [](Gpu& gpu, Raw& raw, float* in) { EXPECT(ncclAllGather(nullptr, in, 4, ncclUint8, raw.comm, gpu.comm) == ncclInvalidArgument); });
   misused("a peer is no rank", [](Gpu& gpu, Raw& raw, float* in) { EXPECT(ncclSend(in, 4, ncclUint8, 2, raw.comm, gpu.comm) == ncclInvalidArgument); });

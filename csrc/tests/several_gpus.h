@@ -72,6 +72,7 @@ struct Gpu {
   Ranks& ranks;
   cudaStream_t compute = nullptr, comm = nullptr;
   cudaEvent_t event = nullptr;
+  cuda::Arena memory{nullptr, nullptr};
   char* arena = nullptr;
   std::unique_ptr<Collectives> collectives;
 
@@ -79,9 +80,8 @@ struct Gpu {
     how.seed += static_cast<uint64_t>(ranks.rank());
     play(how);
     cudaSetDevice(1 + ranks.rank());
-    void* memory = nullptr;
-    cudaMalloc(&memory, ARENA);
-    arena = static_cast<char*>(memory);
+    memory = cuda::make_exchanged_arena(ARENA);
+    arena = static_cast<char*>(memory.get());
     cudaStreamCreateWithFlags(&compute, cudaStreamNonBlocking);
     cudaStreamCreateWithFlags(&comm, cudaStreamNonBlocking);
     cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
@@ -94,7 +94,7 @@ struct Gpu {
     cudaEventDestroy(event);
     cudaStreamDestroy(compute);
     cudaStreamDestroy(comm);
-    cudaFree(arena);
+    memory.reset();
     EXPECT(left() == 0);
   }
   template <class T> T* put(const std::vector<T>& values, uint64_t at) const {

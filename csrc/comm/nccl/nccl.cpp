@@ -12,8 +12,8 @@
 //   own, which may be another in each call. Who wants it all the same sets NCCL_NVLS_ENABLE.
 // - NCCL takes memory for a communicator's buffers when GPUs first exchange, not when they join: an arena that leaves too little for that is found out in the
 //   first step, by an error that says how much was free.
-// - The arena is registered with each communicator: NCCL may then copy between GPUs without buffers of its own in between. It pays for what is launched without
-//   a graph, and between hosts; for calls in graphs NCCL registers by itself.
+// - The arena is NCCL's own memory, and registered with each communicator: NCCL may then copy between GPUs without buffers in between. What cudaMalloc gives it
+//   does not share with GPUs of other processes, registered or not (NCCL_LEGACY_CUDA_REGISTER). For calls in graphs NCCL registers by itself.
 #include <sched.h>
 
 #include <algorithm>
@@ -33,7 +33,7 @@ namespace {
 
 constexpr size_t MOST_CALLS = 2048;  // of a group
 
-void check(ncclResult_t result, const char* what) {
+void check_nccl(ncclResult_t result, const char* what) {
   if (result == ncclSuccess || result == ncclInProgress) return;
   size_t free = 0, total = 0;
   const bool may_be_memory = result == ncclUnhandledCudaError && cudaMemGetInfo(&free, &total) == cudaSuccess;
@@ -42,7 +42,7 @@ void check(ncclResult_t result, const char* what) {
                                                  may_be_memory ? "where these are few, a smaller batch or model, or more activation checkpointing; " : "",
                                                  "NCCL_DEBUG=INFO in the environment of a new run says more"));
 }
-#define TITAN_NCCL_CHECK(call) ::titan::cuda::check(call, #call)
+#define TITAN_NCCL_CHECK(call) check_nccl(call, #call)
 
 struct Communicator {
   std::vector<int> ranks;
@@ -190,7 +190,7 @@ void Nccl::settle(Communicator& communicator, const char* what) {
   ncclResult_t state = ncclInProgress;
   for (uint64_t asked = 1;; asked++) {
     TITAN_NCCL_CHECK(ncclCommGetAsyncError(communicator.handle, &state));
-    if (state != ncclInProgress) return check(state, what);
+    if (state != ncclInProgress) return check_nccl(state, what);
     if (asked < 1000) sched_yield();
     else std::this_thread::sleep_for(std::chrono::microseconds(50));
     if (asked % 64 == 0) ranks_.check(what, begun);
@@ -283,6 +283,12 @@ void Nccl::leave() {
 }
 
 }  // namespace
+
+Arena make_exchanged_arena(uint64_t bytes) {
+  void* memory = nullptr;
+  TITAN_NCCL_CHECK(ncclMemAlloc(&memory, bytes));
+  return {memory, [](void* arena) { (void)ncclMemFree(arena); }};
+}
 
 std::unique_ptr<Collectives> open_collectives(comm::Ranks& ranks, const Exchange& exchange) {
   setenv("NCCL_NVLS_ENABLE", "0", 0);  // NCCL asks the environment once, at its first call

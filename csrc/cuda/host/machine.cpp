@@ -196,7 +196,7 @@ cudaError_t allocate(void** pointer, size_t bytes, bool device) {
   void* memory = mmap(nullptr, bytes + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
   std::memset(memory, POISON, bytes);
-  r.memory[reinterpret_cast<uintptr_t>(memory)] = {bytes, device, true, gpu_of_thread(), {}};
+  r.memory[reinterpret_cast<uintptr_t>(memory)] = {bytes, device, true, gpu_of_thread(), {}, false};
   r.live_memory++;
   if (device) r.device_bytes += bytes;
   else mark_written(r.memory[reinterpret_cast<uintptr_t>(memory)], reinterpret_cast<uintptr_t>(memory), reinterpret_cast<uintptr_t>(memory) + bytes);  // the host does

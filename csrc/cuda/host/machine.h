@@ -50,6 +50,7 @@ struct Allocation {
   bool device, live;
   int gpu;
   std::map<uintptr_t, uintptr_t> written;  // begin to end, apart from each other
+  bool by_nccl = false;
 };
 
 /// What a stream has touched, and when by its own clock.

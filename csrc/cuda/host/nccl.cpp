@@ -372,6 +372,7 @@ ncclResult_t ncclCommRegister(const ncclComm_t comm, void* memory, size_t bytes,
   const auto begin = reinterpret_cast<uintptr_t>(memory);
   const Allocation* allocation = find(begin, begin + bytes);
   if (!allocation || !allocation->device || !allocation->live) return refuse(ncclInvalidArgument, "memory is registered that is none of the GPU");
+  if (!allocation->by_nccl) return refuse(ncclInvalidUsage, "memory is registered that ncclMemAlloc did not give: NCCL would make no use of it");
   comm->registered.emplace_back(static_cast<const char*>(memory), bytes);
   *handle = memory;
   return ncclSuccess;
@@ -384,6 +385,18 @@ ncclResult_t ncclCommDeregister(const ncclComm_t comm, void* handle) {
   if (known == comm->registered.end()) return refuse(ncclInvalidArgument, "memory is deregistered that is not registered");
   comm->registered.erase(known);
   return entered.fails ? ncclSystemError : ncclSuccess;
+}
+
+ncclResult_t ncclMemAlloc(void** memory, size_t bytes) {
+  ENTER;
+  if (allocate(memory, bytes, true) != cudaSuccess) return ncclUnhandledCudaError;
+  return find(reinterpret_cast<uintptr_t>(*memory), reinterpret_cast<uintptr_t>(*memory))->by_nccl = true, ncclSuccess;
+}
+
+ncclResult_t ncclMemFree(void* memory) {
+  const Entered entered(__func__);
+  const bool freed = release(memory, true) == cudaSuccess;
+  return entered.fails || !freed ? ncclUnhandledCudaError : ncclSuccess;
 }
 
 const char* ncclGetErrorString(ncclResult_t result) {
