@@ -23,6 +23,7 @@ template <class T> struct OnGpu {
   DeviceMemory memory;
   OnGpu(Array<T>& array, cudaStream_t stream) : array(array), memory(make_device_memory(bytes())) {
     TITAN_CUDA_CHECK(cudaMemcpyAsync(memory.get(), array.memory.data(), bytes(), cudaMemcpyHostToDevice, stream));
+    TITAN_CUDA_CHECK(cudaStreamSynchronize(stream));
   }
   size_t bytes() const { return array.memory.size() * sizeof(T); }
   Tensor tensor() const {
@@ -30,7 +31,10 @@ template <class T> struct OnGpu {
     tensor.data = static_cast<T*>(memory.get()) + Array<T>::GUARD;
     return tensor;
   }
-  void fetch(cudaStream_t stream) { TITAN_CUDA_CHECK(cudaMemcpyAsync(array.memory.data(), memory.get(), bytes(), cudaMemcpyDeviceToHost, stream)); }
+  void fetch(cudaStream_t stream) {
+    TITAN_CUDA_CHECK(cudaMemcpyAsync(array.memory.data(), memory.get(), bytes(), cudaMemcpyDeviceToHost, stream));
+    TITAN_CUDA_CHECK(cudaStreamSynchronize(stream));
+  }
 };
 
 /// c = a b by a plan, or false where there is none.

@@ -14,6 +14,7 @@
 //   first step, by an error that says how much was free.
 // - The arena is NCCL's own memory, and registered with each communicator: NCCL may then copy between GPUs without buffers in between. What cudaMalloc gives it
 //   does not share with GPUs of other processes, registered or not (NCCL_LEGACY_CUDA_REGISTER). For calls in graphs NCCL registers by itself.
+//   It takes another number of channels for what is registered, so calls in graphs and others would add in different orders if these were not.
 #include <sched.h>
 
 #include <algorithm>
