@@ -59,7 +59,7 @@ void launch(void (*kernel)(Parameters...), const Shape& shape, const Call& call,
 #endif
 }
 
-/// The same of a kernel with one parameter, of this type, that was compiled from its source.
+/// The same of a kernel with one parameter, of this type, that was compiled from its source: a cudaKernel_t, which CUDA launches as it does functions.
 template <class Parameter>
 void launch_compiled(const void* kernel, const Shape& shape, const Call& call, const Parameter& parameter) {
 #ifdef __CUDACC__
