@@ -262,12 +262,15 @@ void what_is_not_finite_is_told_where_that_is_asked_for() {
 void products_are_measured_with_numbers_that_differ() {
   setenv("TITAN_CUDA_PRODUCTS", "own", 1);
   host::play({});
-  CudaEngine engine(kernels_of_test(), 0, titan_device_options{1, 1, 0});
+  auto engine = std::make_unique<CudaEngine>(kernels_of_test(), GPU, titan_device_options{1, 1, 0});
   for (const titan_measure measure : {TITAN_MEASURE_PRODUCT, TITAN_MEASURE_PRODUCT_BF16}) {
     multiplied = unlikely = 0;
-    EXPECT(engine.measure(measure, 16, 1) > 0 && multiplied > 0 && unlikely == 0);
+    EXPECT(engine->measure(measure, 16, 1) > 0 && multiplied > 0 && unlikely == 0);
   }
   unsetenv("TITAN_CUDA_PRODUCTS");
+  host::gpu_of_thread() = 0;
+  engine.reset();  // with the workspace of products
+  EXPECT(host::played().problem.empty() && host::left() == 0);
 }
 
 }  // namespace
