@@ -47,12 +47,11 @@ export const cuda: Target = {
     flopsPerSecond: { matmul: 660e12, attention: 490e12, cheap: Infinity, collective: Infinity },
     bytesPerSecond: 3e12,
   },
-  memoryBeside: (graphs) => memoryBeside(graphs, true),
+  memoryBeside,
 };
 
-/** GPUs before sm_90. No switch sums for them, and there the workspace of a gradient by cuDNN that is the same bit for bit each time grows with the square of the tokens. */
+/** GPUs before sm_90: there the workspace of a gradient by cuDNN that is the same bit for bit each time grows with the square of the tokens. */
 export const cudaBefore90: Target = {
   ...cuda,
   fusions: new Set([...cuda.fusions].filter((name) => name !== "orderedAttention")),
-  memoryBeside: (graphs) => memoryBeside(graphs, false),
 };

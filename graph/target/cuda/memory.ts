@@ -32,9 +32,6 @@ const CHANNEL = 12 * MIB;
 /** Channels of collectives that 8 A100 or H100 have, as NCCL's log tells: two for each ring that it finds (`src/graph/connect.cc`). */
 const CHANNELS = 24;
 
-/** What sums in the switches (NVLS) take for each GPU of the host: 16 channels, both ways, with 8 chunks of 128 KiB (`src/transport/nvls.cc`). */
-const SWITCHES = 32 * MIB;
-
 /** Channels to each other GPU that messages go to; fewer in groups of several hosts, where a network limits them (`src/graph/paths.cc`). */
 const MESSAGE_CHANNELS = { host: 32, hosts: 4 };
 
@@ -56,8 +53,8 @@ const PEERS: Readonly<Record<string, (node: Node) => number>> = {
   },
 };
 
-/** What NCCL takes for a group of ranks that have these collectives. @param hasSwitches do its GPUs sum in switches? */
-function groupBytes(ranks: readonly number[], nodes: readonly Node[], hasSwitches: boolean): number {
+/** What NCCL takes for a group of ranks that have these collectives. Switches do not sum, as `csrc/comm/nccl/nccl.cpp` has it. */
+function groupBytes(ranks: readonly number[], nodes: readonly Node[]): number {
   const onHosts = Map.groupBy(ranks, (rank) => Math.floor(rank / HOST)),
     most = (numbers: readonly number[]) => Math.max(0, ...numbers);
   const peers = most(nodes.map((node) => PEERS[node.op]?.(node) ?? 0)),
@@ -66,15 +63,15 @@ function groupBytes(ranks: readonly number[], nodes: readonly Node[], hasSwitche
   const channels = isOfHost ? MESSAGE_CHANNELS.host : MESSAGE_CHANNELS.hosts;
   const messages = Math.min(peers, local - 1) * channels * CHANNEL +
     (isOfHost || peers === 0 ? 0 : MESSAGES_BETWEEN_HOSTS);
-  return messages + ways * CHANNELS * CHANNEL + (ways > 0 && hasSwitches && local > 1 ? local * SWITCHES : 0);
+  return messages + ways * CHANNELS * CHANNEL;
 }
 
-/** What is taken beside the arena. @param graphs of a rank, as they run. @param hasSwitches do GPUs of this kind sum in the switches between them? */
-export function memoryBeside(graphs: readonly Graph[], hasSwitches: boolean): readonly MemoryPart[] {
+/** What is taken beside the arena. @param graphs of a rank, as they run. */
+export function memoryBeside(graphs: readonly Graph[]): readonly MemoryPart[] {
   const nodes = graphs.flatMap((graph) => graph.nodes);
   const collectives = nodes.filter(({ attrs }) => attrs.group !== undefined && num(attrs.size) > 1);
   const groups = [...Map.groupBy(collectives, ({ attrs }) => String(attrs.group)).values()];
-  const buffers = groups.map((group) => groupBytes(nums(group[0].attrs.group), group, hasSwitches));
+  const buffers = groups.map((group) => groupBytes(nums(group[0].attrs.group), group));
   const own = { name: "CUDA's context and libraries", bytes: CONTEXT + WORKSPACE };
   const launched = nodes.filter((node) => !onlyPlaces(node.op) && stateUse(node) !== "reads");
   const captured = { name: "graphs of kernels", bytes: GRAPHS * GRAPH_NODE * launched.length };
