@@ -184,7 +184,6 @@ export const NATIVE_SOURCES: readonly string[] = [
   "csrc/failure.h",
   "csrc/file.cpp",
   "csrc/file.h",
-  "csrc/finite.h",
   "csrc/kernels.def",
   "csrc/limits.cpp",
   "csrc/limits.h",
