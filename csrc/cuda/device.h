@@ -232,7 +232,7 @@ struct Space {
   __device__ void at(int64_t i, int n, int64_t* places) const {
     for (int k = 0; k < n; k++) places[k] = 0;
     for (int d = rank - 1; d >= 0; d--) {
-      const int64_t next = d == 0 ? 0 : i >> 32 ? i / dims[d] : int64_t(uint32_t(i) / uint32_t(dims[d])), own = i - next * dims[d];
+      const int64_t next = d == 0 ? 0 : (i | dims[d]) >> 32 ? i / dims[d] : int64_t(uint32_t(i) / uint32_t(dims[d])), own = i - next * dims[d];
       for (int k = 0; k < n; k++) places[k] += (d == 0 ? i : own) * strides[k][d];
       i = next;
     }

@@ -290,8 +290,8 @@ void launch(const Launch& launch, const Call& call, const Range* parameters, int
   const bool backwards = e.launches++ % 2;
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
   place.block_size = block, place.grid_size = grid;
-  for (uint64_t i = 0; i < blocks && !e.failed; i++) {
-    const uint64_t n = backwards ? blocks - 1 - i : i;
+  for (uint64_t i = 0; i < (last_block_alone ? 1 : blocks) && !e.failed; i++) {
+    const uint64_t n = backwards || last_block_alone ? blocks - 1 - i : i;
     place.block = {unsigned(n % grid.x), unsigned(n / grid.x % grid.y), unsigned(n / grid.x / grid.y)};
     run_block(e, backwards);
   }
@@ -300,6 +300,7 @@ void launch(const Launch& launch, const Call& call, const Range* parameters, int
 }
 
 void (*defer)(void*, std::function<std::string()>) = nullptr;
+bool last_block_alone = false;
 
 void accessed(const void* at, size_t bytes, bool writes) { access(at, bytes, writes); }
 

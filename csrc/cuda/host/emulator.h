@@ -64,6 +64,9 @@ void launch(const Launch& launch, const Call& call, const Range* parameters, int
 /// Where the CUDA runtime is played too: puts a launch into a stream, and is told what was refused. Else null, and launches run at once.
 extern void (*defer)(void* stream, std::function<std::string()> launch);
 
+/// Has a launch run its last block alone? So calls of real sizes can be looked at, over memory that is hardly there.
+extern bool last_block_alone;
+
 /// What was refused since this was last asked, "" if nothing: the first complaint alone.
 std::string take_error();
 
