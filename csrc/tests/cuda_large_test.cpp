@@ -97,7 +97,7 @@ class Large {
 
   Large& place(const Tensor& t, uint64_t bytes) {
     call.operands.push_back(t);
-    used_ += (bytes + 4095) / 4096 * 4096;
+    used_ += (bytes + 8191) / 4096 * 4096;  // what is written behind its end is not another operand
     if (used_ > BYTES) std::fprintf(stderr, "there are %llu bytes of operands\n", static_cast<unsigned long long>(used_)), std::abort();
     return *this;
   }
@@ -172,7 +172,7 @@ void rows() {
   }
   {
     Large large;
-    large.add<float>({T, HEADS, HEAD}).add<float>({T, HEAD}).add<float>({T, HEADS, HEAD}).call.integer(0);
+    large.add<float>({2 * T, HEADS, HEAD}).add<float>({2 * T, HEAD}).add<float>({2 * T, HEADS, HEAD}).call.integer(0);
     large.ends_alike("rope", {{0, 0, 1}, {0, 1, 1}, {1, 0, 1}, {2, 0, 1}, {2, 1, 1}}, {2});
   }
   Large().add<float>({N, D}).add<float>({N, D}).ends_alike("softmax", {{0, 0, 1}, {1, 0, 1}}, {1});
@@ -193,10 +193,12 @@ void reductions() {
     large.ends_alike("sum_squares", {{0, 0, 0}, {1, 0, 0}, {2, 0, 1}, {2, 1, 4096}}, {3});
   }
   {
+    constexpr int64_t LINES = int64_t{1} << 26;
     Large large;
-    large.add<int32_t>({64, int64_t{1} << 26}).add<int32_t>({64, int64_t{1} << 26}).call.integer(0).integer(0).integer(0);
-    for (int64_t n = 0; n < 64; n++) large.set(0, (n + 1) * (int64_t{1} << 26) - 1, int32_t(n));
-    large.ends_alike("cumsum", {{0, 1, 1}, {1, 1, 1}}, {1});
+    large.add<int32_t>({64, LINES}).add<int32_t>({64, LINES}).call.integer(0).integer(0).integer(0);
+    for (int64_t n = 0; n < 64; n++) large.set(0, (n + 1) * LINES - 1, int32_t(n));
+    large.run_last_blocks("cumsum");
+    for (int64_t n = 0; n < 64; n++) EXPECT(large.call.operands[1].as<int32_t>()[(n + 1) * LINES - 1] == n * (n + 1) / 2);
   }
 }
 
@@ -274,7 +276,7 @@ void elementwise() {
   {
     // y = a + b, where b is a row of numbers for all rows.
     Large large;
-    large.add<float>({D, 2 * T}).add<float>({D, 2 * T}, {0, 1}).add<float>({D, 2 * T}).call.integer(2).integer(3).integer(2);
+    large.add<float>({D, 4 * T}).add<float>({D, 4 * T}, {0, 1}).add<float>({D, 4 * T}).call.integer(2).integer(3).integer(2);
     large.call.integer(int64_t{0} | int64_t{2} << 16 | int64_t{0} << 28 | int64_t{1} << 40).integer(2).integer(0);
     large.ends_alike("map", {{0, 0, 1}, {0, 1, 64}, {1, 0, 1}, {1, 1, 64}, {2, 0, 1}, {2, 1, 64}}, {2});
   }
@@ -290,7 +292,7 @@ void elementwise() {
   }
   {
     Large large;
-    large.add<int32_t>({16 * T}).add<float>({16 * T, HEAD}).set(0, 16 * T - 1, int32_t(T - 1)).call.real(500000).real(1).real(0).real(0).real(0);
+    large.add<int32_t>({16 * N}).add<float>({16 * N, HEAD}).set(0, 16 * N - 1, int32_t(T - 1)).call.real(500000).real(1).real(0).real(0).real(0);
     large.ends_alike("rope_table", {{0, 0, 1}, {1, 0, 1}, {1, 1, HEAD}}, {1});
   }
 }
