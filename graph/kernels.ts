@@ -119,7 +119,7 @@ export const kernels: { readonly [K in KernelName]: Kernel } = {
     outputs: [
       { name: "y", variadic: false, optional: false, bf16: false, float8: false },
     ],
-    scratch: false,
+    scratch: true,
     attributes: [
       { name: "kind", type: "i64" },
     ],

@@ -149,7 +149,7 @@ void reals_of() {
     squares.scratch(8);
     RUN(squares, sum_squares, 1);
     all.operands = {x.tensor(), totals.tensor()};
-    all.integer(0);
+    all.scratch(64).integer(0);
     RUN(all, reduce, 1);
     return std::vector<real>{sum[0], totals.data()[0], totals.data()[1], totals.data()[2]};
   });

@@ -182,11 +182,14 @@ void rows() {
 void reductions() {
   const auto call = [](std::vector<int64_t> dims, std::vector<int64_t> x, std::vector<int64_t> y, int64_t kind, const std::vector<Cut>& cuts) {
     Large large;
-    large.add<float>(dims, x).add<float>(dims, y).call.integer(kind);
+    large.add<float>(dims, x).add<float>(dims, y).scratch(8 << 15).call.integer(kind);
     large.ends_alike("reduce", cuts, {1});
   };
   call({N, D}, {D, 1}, {1, 0}, 0, {{0, 0, 1}, {1, 0, 1}});
+  call({N, 512, 32}, {D, 32, 1}, {512, 1, 0}, 0, {{0, 0, 1}, {0, 1, 32}, {1, 0, 1}, {1, 1, 32}});
   call({64, D}, {int64_t{1} << 28, 1}, {0, 1}, 0, {{0, 1, 32}, {1, 1, 32}});
+  // To one number, of which the last of many blocks makes a part.
+  call({1024, D}, {int64_t{1} << 28, 1}, {0, 0}, 2, {{0, 0, 1}, {1, 0, 1}});
   {
     Large large;
     large.add<float>({int64_t{1} << 31}).add<float>({F, D}).add<bf16>({V, D}).add<float>({}).scratch(((int64_t{1} << 31) + F * D + V * D) / 4096 * 8);

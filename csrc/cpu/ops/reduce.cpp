@@ -3,7 +3,7 @@
 //   across  the innermost contiguous dim of x is kept: a strip of columns is summed down the reduced dims, one register per LANES columns
 //   along   else: each element of y sums its own runs of x
 // Sums are kept in short f32 runs of at most RUN additions whose results are added in f64. Few long sums (a scalar, say) are cut into PARTS
-// fixed pieces, combined in order: the same bits for any number of threads. A NaN in x is a NaN in y, also for the maximum.
+// fixed pieces, combined in order from scratch: the same bits for any number of threads. A NaN in x is a NaN in y, also for the maximum.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -147,7 +147,7 @@ void reduce(const Call& call) {
       for (int64_t c = 0; c < columns; c++) to[kept.at_y(first) + c * kept.y[kept.rank - 1]] = real(totals[c]);
     });
   } else if (kept.total * PARTS <= MOST_PARTIALS && reduced.total >= LONG) {
-    double partials[MOST_PARTIALS];
+    double* const partials = call[2].as<double>();
     for_each(kept.total * PARTS, call.threads, [&](int64_t task) {
       const int64_t part = task % PARTS;
       partials[task] = along<S, real, Op>(from + kept.at_x(task / PARTS), reduced, reduced.total * part / PARTS, reduced.total * (part + 1) / PARTS);
@@ -180,12 +180,16 @@ void run_reduce(const Call& call) {
 #ifdef TITAN_CHECKS
 namespace titan::cpu {
 std::string check_reduce(const Call& call) {
-  Check check(call, {"x", "y"}, 1);
+  Check check(call, {"x", "y", "scratch"}, 1);
   const DType real = check.real_or_bf16(0);
   if (!check.ok()) return check.error();
   const Tensor &x = call[0], &y = call[1];
   check.require(y.dtype == real, std::string("y is ") + name_of(y.dtype) + "; expected: " + name_of(real) + " as x");
   check.require(x.rank == y.rank && std::equal(x.dims, x.dims + x.rank, y.dims), "y is viewed with dims " + to_text(y.dims, y.rank) + "; expected: those of x, " + to_text(x.dims, x.rank) + ", with stride 0 where reduced");
+  int64_t kept = 1;
+  for (int d = 0; check.ok() && d < x.rank; d++)
+    if (y.strides[d]) kept *= x.dims[d];
+  if (check.ok() && kept && kept * PARTS <= MOST_PARTIALS && elements(x) / kept >= LONG) check.scratch(2, kept * PARTS * int64_t(sizeof(double)));
   const int64_t kind = call.attributes[0].i;
   return check.require(kind >= 0 && kind <= 2, "kind is " + std::to_string(kind) + "; expected: 0 (sum), 1 (max) or 2 (max_abs)").error();
 }

@@ -24,6 +24,8 @@ export const rows: Lowerings = {
   softmax: { inPlace: () => [[0, 0]] },
   reduce: {
     kernel: ({ attrs }) => ({ kernel: "reduce", attrs: { kind: ["sum", "max", "max_abs"].indexOf(str(attrs.kind)) } }),
+    // Few long sums are cut into parts, each of 256 elements at least.
+    scratch: ({ inputs: [x] }) => 8 * Math.min(32768, Math.ceil(numel(x.shape) / 256)),
     views: ({ attrs }, [x, y]) => [x, { ...y, shape: x.shape, strides: reducedStrides(str(attrs.dims), y.strides) }],
   },
   cumsum: {

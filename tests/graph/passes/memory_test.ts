@@ -126,7 +126,8 @@ const offsets = ({ sections: [section] }: MemoryPlan, ...ops: string[]): number[
 Deno.test("a chain of element-wise work stays in one place", () => {
   const plan = f((x) => x.exp().tanh().neg().sum(), [16]);
   assertEquals(offsets(plan, "exp", "tanh", "neg"), [0, 0, 0]);
-  assertEquals(plan.sections[0].allocations.map((b) => [b.bytes, b.first, b.last]), [[128, 0, 3], [8, 3, 4]]);
+  const values = plan.sections[0].allocations.filter(({ use }) => use !== "scratch");
+  assertEquals(values.map((b) => [b.bytes, b.first, b.last]), [[128, 0, 3], [8, 3, 4]]);
 });
 
 Deno.test("a small value does not keep the memory of a large one", () => {
