@@ -1,6 +1,6 @@
 // Rotary position embedding on adjacent pairs, and the table of its angles (csrc/cpu/ops/rope.cpp has the formulas).
-// The table is made once a step, angles in f64. rope is memory-bound: 8 bytes of an f32 element, as the table stays in L2 for all heads. A thread takes
-// two pairs at once where they are aligned, else one.
+// The table is made once a step, angles in f64. rope is memory-bound: 8 bytes of an f32 element. A block has all heads of a token, for which the table
+// stays in L1, and so no thread divides by more than 32 bits. A thread takes two pairs at once where they are aligned, else one.
 #include "../device.h"
 #include "../kernels.h"
 
@@ -33,20 +33,21 @@ struct Rope {
 /// A thread rotates AT_ONCE / 2 neighbouring pairs.
 template <class real, int AT_ONCE>
 __global__ void rope(Rope<real> c) {
-  const int64_t pieces = c.K / AT_ONCE;
-  for_each(c.N * c.H * pieces, [&](int64_t i) {
-    const int64_t k = i % pieces * AT_ONCE, h = i / pieces % c.H, n = i / pieces / c.H;
-    const Elements<real> x = c.x + (n * c.x_row + h * c.x_head + k), y = c.y + (n * c.y_row + h * c.y_head + k), table = c.table + (n * c.table_row + k);
-    real a[AT_ONCE], turn[AT_ONCE], out[AT_ONCE];
-    if constexpr (AT_ONCE == 4) load(0, x, a, table, turn);
-    else a[0] = x[0], a[1] = x[1], turn[0] = table[0], turn[1] = table[1];
-    for (int j = 0; j < AT_ONCE; j += 2) {
-      const real cos = turn[j], sin = c.direction * turn[j + 1];
-      out[j] = a[j] * cos - a[j + 1] * sin, out[j + 1] = a[j] * sin + a[j + 1] * cos;
+  const int pieces = int(c.K) / AT_ONCE, all = int(c.H) * pieces;
+  for (int64_t n = blockIdx.x; n < c.N; n += gridDim.x)
+    for (int i = int(threadIdx.x); i < all; i += int(blockDim.x)) {
+      const int h = i / pieces, k = i % pieces * AT_ONCE;
+      const Elements<real> x = c.x + (n * c.x_row + h * c.x_head + k), y = c.y + (n * c.y_row + h * c.y_head + k), table = c.table + (n * c.table_row + k);
+      real a[AT_ONCE], turn[AT_ONCE], out[AT_ONCE];
+      if constexpr (AT_ONCE == 4) load(0, x, a, table, turn);
+      else a[0] = x[0], a[1] = x[1], turn[0] = table[0], turn[1] = table[1];
+      for (int j = 0; j < AT_ONCE; j += 2) {
+        const real cos = turn[j], sin = c.direction * turn[j + 1];
+        out[j] = a[j] * cos - a[j + 1] * sin, out[j + 1] = a[j] * sin + a[j + 1] * cos;
+      }
+      if constexpr (AT_ONCE == 4) y.store(0, out);
+      else y.put(0, out[0]), y.put(1, out[1]);
     }
-    if constexpr (AT_ONCE == 4) y.store(0, out);
-    else y.put(0, out[0]), y.put(1, out[1]);
-  });
 }
 
 }  // namespace
@@ -66,8 +67,8 @@ void run_rope(const Call& call) {
   with_real(table, [&](auto zero) {
     using real = decltype(zero);
     const Rope<real> c{x, y, table, x.strides[0], x.strides[1], y.strides[0], y.strides[1], table.strides[0], x.dims[0], x.dims[1], x.dims[2], real(call.attributes[0].i ? -1 : 1)};
-    const auto rotate = [&](auto kernel, int64_t at_once) { launch(kernel, {blocks_for(c.N * c.H * (c.K / at_once), BLOCK_THREADS), BLOCK_THREADS}, call, c); };
-    c.K % 4 == 0 && Lanes({&x, &y, &table}).aligned ? rotate(rope<real, 4>, 4) : rotate(rope<real, 2>, 2);
+    if (!c.H || !c.K) return;
+    launch(c.K % 4 == 0 && Lanes({&x, &y, &table}).aligned ? rope<real, 4> : rope<real, 2>, {blocks_for(c.N, 1), threads_for(c.H * c.K)}, call, c);
   });
 }
 
