@@ -3,7 +3,7 @@
 //   rmsnorm           8 bytes:  x read, y written (the second reading of x comes from L1 or L2)
 //   add_rmsnorm       16 bytes: x and r read, s and y written
 //   rmsnorm_backward  12 bytes, 16 with a residual: x, dy (and residual) read, dx written
-// dw is summed by as many blocks as scratch has rows for, each its own share of the rows, then over the blocks in order. Any of x, r, residual and
+// dw is summed by as many blocks as scratch has rows for, each its own share of the rows in shared memory, then over the blocks in order. Any of x, r, residual and
 // dy may be the output: an element is read by the thread that writes it, and before.
 #include "../device.h"
 #include "../kernels.h"
@@ -11,7 +11,9 @@
 namespace titan::cuda {
 namespace {
 
-constexpr int64_t MOST_PARTS = 512, MOST_COLUMNS = 4096;
+constexpr int64_t MOST_PARTS = 512;
+/// Shared memory for a block's dw: a multiprocessor of an A100, or a later one, has it for two blocks.
+constexpr int64_t MOST_BYTES = 64 << 10;
 constexpr int ROWS = 16;
 
 template <class real>
@@ -26,7 +28,7 @@ struct Norm {
 /// Row n of y and rstd, from the squares of this thread's elements of x.
 template <class real>
 __device__ void norm_row(const Norm<real>& norm, const Elements<real>& x, int64_t n, real squares) {
-  const real rstd = real(1 / std::sqrt(join_block(double(squares), Sum()) / double(norm.D) + norm.eps));
+  const real rstd = 1 / std::sqrt(real(join_block(double(squares), Sum()) / double(norm.D) + norm.eps));
   if (threadIdx.x == 0) norm.rstd[n * norm.rstd_stride] = rstd;
   const Elements<real> y = norm.y + n * norm.y_row;
   for_row(norm.D, norm.lanes, threadIdx.x, blockDim.x, [&](int64_t d, auto width) {
@@ -75,16 +77,16 @@ struct Backward {
   const real* rstd;
   real* scratch;
   int64_t x_row, dy_row, residual_row, dx_row, rstd_stride, N, D, parts;
+  bool shares;  // is there shared memory for dw?
   Lanes lanes;
 };
 /// The rows of one part after another. A thread has the same columns of each, and sums their dw in shared memory, or where rows are too long for that
 /// where the result goes.
 template <class real>
 __global__ void backward_rows(Backward<real> c) {
-  alignas(WORD) __shared__ real shared[MOST_COLUMNS];
   const int64_t part = blockIdx.x;
   constexpr DType dtype = sizeof(real) == 4 ? DType::f32 : DType::f64;
-  const Elements<real> result{c.scratch + part * c.D, dtype}, partial = c.D <= MOST_COLUMNS ? Elements<real>{shared, dtype} : result;
+  const Elements<real> result{c.scratch + part * c.D, dtype}, partial = c.shares ? Elements<real>{dynamic_shared(), dtype} : result;
   const auto own_columns = [&](auto f) { for_row(c.D, c.lanes, threadIdx.x, blockDim.x, f); };
   own_columns([&](int64_t d, auto width) {
     const real none[width.value] = {};
@@ -110,7 +112,7 @@ __global__ void backward_rows(Backward<real> c) {
       dx.store(d, out);
     });
   }
-  if (c.D <= MOST_COLUMNS) own_columns([&](int64_t d, auto width) {
+  if (c.shares) own_columns([&](int64_t d, auto width) {
     real sum[width.value];
     partial.load(d, sum);
     result.store(d, sum);
@@ -161,8 +163,9 @@ void run_rmsnorm_backward(const Call& call) {
     Tensor sums = rstd;  // the type that they have in scratch
     sums.data = scratch.data, sums.rank = 2, sums.dims[0] = parts, sums.strides[0] = D;
     const Lanes lanes({&x, &w, &dy, &residual, &dx, &sums});
-    const Backward<real> c{x, w, dy, residual, dx, rstd.as<real>(), scratch.as<real>(), x.strides[0], dy.strides[0], residual.data ? residual.strides[0] : 0, dx.strides[0], rstd.strides[0], N, D, parts, lanes};
-    launch(backward_rows<real>, {unsigned(parts), threads_for(D)}, call, c);
+    const int64_t bytes = D * int64_t(sizeof(real)), shared_bytes = bytes <= MOST_BYTES ? bytes : 0;
+    const Backward<real> c{x, w, dy, residual, dx, rstd.as<real>(), scratch.as<real>(), x.strides[0], dy.strides[0], residual.data ? residual.strides[0] : 0, dx.strides[0], rstd.strides[0], N, D, parts, shared_bytes != 0, lanes};
+    launch(backward_rows<real>, {unsigned(parts), threads_for(D), unsigned(shared_bytes)}, call, c);
     launch(sum_parts<real>, {blocks_for(D, WARP), dim3(WARP, ROWS)}, call, scratch.as<real>(), Elements<real>(dw), D, parts, call.adds(call.attributes[0].i));
   });
 }
