@@ -1,5 +1,5 @@
-// Products on tensor cores by one warp: sums [16, 8] of f32 += a [16, 16] b [16, 8] of bf16, and how a and b get from shared memory into registers.
-// PTX for nvcc (sm_80 and later); in the emulator, host/mma.cpp plays the same.
+// Products on tensor cores by one warp: sums [16, 8] of f32 += a [16, 16] b [16, 8] of bf16, how a and b get from shared memory into registers, and how
+// they get there from global memory while products are made. PTX for nvcc (sm_80 and later); in the emulator, host/mma.cpp plays the same.
 //
 // What lane `l` holds, with g = l / 4 and t = l % 4 (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type"); a register has two
 // neighbours along the summed index, the first one in its lower half:
@@ -49,6 +49,34 @@ __device__ void load_matrices(Fragment& to, const bf16* row, [[maybe_unused]] co
 #endif
 }
 
+/// Starts to copy 16 bytes from global to shared memory, both at multiples of 16; zeros where not `valid`, and `from` is then not read. Until its thread
+/// has waited for it, nobody reads or writes there; behind the wait its thread does, and others do behind a barrier that follows.
+__device__ inline void cp_async16(void* to, const void* from, bool valid) {
+#ifdef __CUDACC__
+  const auto at = uint32_t(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(at), "l"(__cvta_generic_to_global(from)), "r"(valid ? 16 : 0) : "memory");
+#else
+  host::start_copy(to, from, valid);
+#endif
+}
+/// The thread's copies since the last call are a group, which may be empty.
+__device__ inline void cp_async_commit() {
+#ifdef __CUDACC__
+  asm volatile("cp.async.commit_group;" : : : "memory");
+#else
+  host::commit_copies();
+#endif
+}
+/// Waits for the thread's groups but the last N.
+template <int N>
+__device__ void cp_async_wait() {
+#ifdef __CUDACC__
+  asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory");
+#else
+  host::wait_for_copies(N);
+#endif
+}
+
 /// Two numbers, rounded, in a register.
 __device__ inline uint32_t pack(float first, float second) {
 #if defined(__CUDA_ARCH__)
@@ -60,33 +88,38 @@ __device__ inline uint32_t pack(float first, float second) {
 #endif
 }
 
-/// Rows of bf16 in shared memory for load_matrices: of COLUMNS, and 16 bytes more, so that eight rows have what they have in one column in different banks.
+/// Rows of bf16 in shared memory for load_matrices. Words of 16 bytes change places by the number of their row: word w of row r lies at w ^ r % 8. So eight
+/// rows have what they have in one column in different banks, as do eight neighbouring words of a row, and nothing lies between rows.
 template <int COLUMNS>
 struct SharedRows {
   static_assert(COLUMNS % 64 == 0);
-  static constexpr int STRIDE = COLUMNS + 8, BYTES = STRIDE * int(sizeof(bf16));  // of a row
+  static constexpr int BYTES = COLUMNS * int(sizeof(bf16));  // of a row
   bf16* data;
   __device__ SharedRows(void* data) : data(static_cast<bf16*>(data)) {}
-  __device__ bf16* at(int row, int column) const { return data + row * STRIDE + column; }
-  /// The rows after `rows` of these.
-  __device__ SharedRows operator+(int rows) const { return at(rows, 0); }
-  /// Four numbers of a row that products never read.
-  __device__ float* spare(int row) const { return reinterpret_cast<float*>(at(row, COLUMNS)); }
+  /// Words keep their group of eight, so that a column known to the compiler is an offset but for four places in its group.
+  __device__ bf16* at(int row, int column) const { return data + row * COLUMNS + (column & ~63) + ((column & 63) ^ (row & 7) * 8); }
+  /// The rows after `rows` of these, a multiple of 8.
+  __device__ SharedRows operator+(int rows) const { return data + rows * COLUMNS; }
 
   /// The a that begins at [row, column]; the column is a multiple of 8.
   __device__ void load_a(Fragment& to, int row, int column) const {
-    const int lane = int(threadIdx.x) % 32;
-    load_matrices(to, at(row + lane % 16, column + lane / 16 * 8));
+    const unsigned lane = threadIdx.x % 32;
+    load_matrices(to, at(row + int(lane % 16), column + int(lane / 16 * 8)));
+  }
+  /// The same where rows of a are columns here, and its columns rows.
+  __device__ void load_a_of_columns(Fragment& to, int row, int column) const {
+    const unsigned lane = threadIdx.x % 32;
+    load_matrices<true>(to, at(column + int(lane % 8 + lane / 16 * 8), row + int(lane / 8 % 2 * 8)));
   }
   /// The b's of 16 columns, which are rows here from `row` on, for a summed index that is the column here, from `column` on.
   __device__ void load_b_of_rows(Fragment& to, int row, int column) const {
-    const int lane = int(threadIdx.x) % 32;
-    load_matrices(to, at(row + lane % 8 + lane / 16 * 8, column + lane / 8 % 2 * 8));
+    const unsigned lane = threadIdx.x % 32;
+    load_matrices(to, at(row + int(lane % 8 + lane / 16 * 8), column + int(lane / 8 % 2 * 8)));
   }
   /// The b's of 16 columns from `column` on, for a summed index that is the row, from `row` on.
   __device__ void load_b(Fragment& to, int row, int column) const {
-    const int lane = int(threadIdx.x) % 32;
-    load_matrices<true>(to, at(row + lane % 16, column + lane / 16 * 8));
+    const unsigned lane = threadIdx.x % 32;
+    load_matrices<true>(to, at(row + int(lane % 16), column + int(lane / 16 * 8)));
   }
 };
 

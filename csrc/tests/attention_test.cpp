@@ -282,6 +282,7 @@ void all() {
   compare<S, rounds>({.B = 1, .T = 129, .S = 129, .H = 2, .G = 1, .K = 24, .tables = true, .aligned = true});
   compare<S, rounds>({.B = 1, .T = 64, .S = 127, .H = 2, .G = 2, .K = 72, .tables = true, .documents = true, .query_offset = 63, .aligned = true});
   compare<S, rounds>({.B = 1, .T = 65, .S = 33, .H = 1, .G = 1, .K = 136, .query_offset = -10, .aligned = true});
+  for (const int64_t K : {64, 128, 256}) compare<S, rounds>({.B = 1, .T = 201, .S = 201, .H = 2, .G = 1, .K = K, .tables = true, .documents = true, .aligned = true});
   // Keys that no query sees, and few queries, as when text is generated.
   compare<S, rounds>({.B = 2, .T = 70, .S = 300, .H = 2, .G = 1, .K = 16});
   for (int64_t K : {2, 10, 16, 50, 64, 100, 256}) compare<S, rounds>({.B = 2, .T = 1, .S = 200, .H = 6, .G = 2, .K = K, .query_offset = 150});

@@ -229,14 +229,16 @@ __global__ void multiply(const float* a, const float* b, float* c, int way) {
   alignas(16) __shared__ char left[16 * SharedRows<64>::BYTES], right[16 * SharedRows<64>::BYTES];
   const SharedRows<64> of_a(left), of_b(right);
   for (int i = int(threadIdx.x); i < 256; i += 32) {
-    *of_a.at(i / 16, 16 + i % 16) = bf16(a[i]);
+    if (way == 3) *of_a.at(i % 16, 16 + i / 16) = bf16(a[i]);  // column by column
+    else *of_a.at(i / 16, 16 + i % 16) = bf16(a[i]);
     if (way == 1) *of_b.at(i % 16, i / 16) = bf16(b[i]);  // column by column
     else *of_b.at(i / 16, i % 16) = bf16(b[i]);
   }
   if (way != 2) __syncwarp();
   Fragment x, y;
   Sums low = {}, high = {};
-  of_a.load_a(x, 0, 16);
+  if (way == 3) of_a.load_a_of_columns(x, 16, 0);
+  else of_a.load_a(x, 0, 16);
   if (way == 1) of_b.load_b_of_rows(y, 0, 0);
   else of_b.load_b(y, 0, 0);
   multiply_add(low, x, y[0], y[1]);
@@ -288,7 +290,7 @@ void tensor_cores_multiply() {
     for (int64_t i = 0; i < 256; i++) EXPECT(double(c[i]) == product(i / 16, of, i % 16));
     c.fill([](int64_t) { return 77; });
   };
-  for (const int way : {0, 1}) {
+  for (const int way : {0, 1, 3}) {
     EXPECT(n.run(multiply, 1, 32, n.x.data(), n.y.data(), c.data(), way).empty());
     expect_product(n.x);
   }
@@ -299,6 +301,87 @@ void tensor_cores_multiply() {
   for (int64_t i = 0; i < 256; i++) once[i] = float(bf16(float(product(i / 16, n.x, i % 16))));
   EXPECT(n.run(multiply_twice, 1, 32, n.x.data(), n.y.data(), c.data()).empty());
   expect_product(once);
+}
+
+/// Each way of loading, of all rows and columns.
+template <int COLUMNS>
+__global__ void load_all() {
+  const SharedRows<COLUMNS> rows(dynamic_shared());
+  for (int i = int(threadIdx.x); i < 16 * COLUMNS; i += 32) *rows.at(i / COLUMNS, i % COLUMNS) = bf16(1.f);
+  __syncwarp();
+  Fragment x;
+  for (int column = 0; column < COLUMNS; column += 16) rows.load_a(x, 0, column), rows.load_a_of_columns(x, column, 0), rows.load_b_of_rows(x, 0, column), rows.load_b(x, 0, column);
+}
+__global__ void load_without_swizzle() {
+  bf16* const rows = reinterpret_cast<bf16*>(dynamic_shared());
+  for (int i = int(threadIdx.x); i < 32 * 64; i += 32) rows[i] = bf16(1.f);
+  __syncwarp();
+  Fragment x;
+  load_matrices(x, rows + threadIdx.x * 64);
+}
+void rows_lie_in_different_banks() {
+  Numbers n;
+  host::take_bank_conflicts();
+  EXPECT(n.run(load_all<64>, {1, 32, 16 * SharedRows<64>::BYTES}).empty());
+  EXPECT(n.run(load_all<128>, {1, 32, 16 * SharedRows<128>::BYTES}).empty());
+  EXPECT(n.run(load_all<256>, {1, 32, 16 * SharedRows<256>::BYTES}).empty());
+  EXPECT(host::take_bank_conflicts() == 0);
+  EXPECT(n.run(load_without_swizzle, {1, 32, 32 * 128}).empty());
+  EXPECT(host::take_bank_conflicts() == 4 * 7);
+}
+
+enum class Copying { RIGHT, NO_WAIT, NO_COMMIT, NO_BARRIER, EARLY_BARRIER, NO_LAST_BARRIER, SOURCE_CHANGES, NEVER_WAITED_FOR, WRITTEN_MEANWHILE };
+/// y = x turned round, 64 threads by fours: three tiles of 64 go through two places, the next one under way while one is read.
+__global__ void copy_tiles(float* x, float* y, Copying how, int shift) {
+  alignas(16) __shared__ float tiles[2][64];
+  const int i = int(threadIdx.x);
+  const auto start = [&](int tile) {
+    if (tile < 3 && i < 16) cp_async16(tiles[tile % 2] + i * 4, x + tile * 64 + i * 4 + shift, tile * 16 + i < 40);
+    if (how != Copying::NO_COMMIT) cp_async_commit();
+  };
+  start(0);
+  for (int tile = 0; tile < 3; tile++) {
+    start(tile + 1);
+    if (how == Copying::SOURCE_CHANGES && tile == 0) {
+      __syncthreads();
+      if (i == 63) x[8] += 1;
+      __syncthreads();
+    }
+    if (how == Copying::EARLY_BARRIER) __syncthreads();
+    if (how != Copying::NO_WAIT) cp_async_wait<1>();
+    if (how != Copying::NO_BARRIER && how != Copying::EARLY_BARRIER) __syncthreads();
+    if (how == Copying::WRITTEN_MEANWHILE && i == 5) tiles[(tile + 1) % 2][4] = 1;
+    y[tile * 64 + i] = tiles[tile % 2][63 - i];
+    if (how != Copying::NO_LAST_BARRIER) __syncthreads();
+    if (how == Copying::NEVER_WAITED_FOR && tile == 0) return;
+  }
+}
+void copies_beside_products() {
+  Numbers n;
+  const int aligned = int((16 - reinterpret_cast<uintptr_t>(n.x.data()) % 16) % 16 / 4);
+  const auto run = [&](Copying how, int shift = 0) { return n.run(copy_tiles, 1, 64, n.x.data(), n.y.data(), how, aligned + shift); };
+  for (int launches = 0; launches < 2; launches++) {  // forwards and backwards
+    EXPECT(run(Copying::RIGHT).empty());
+    for (int64_t i = 0; i < 192; i++) {
+      const int64_t from = i / 64 * 64 + 63 - i % 64;
+      EXPECT(n.y[i] == (from < 160 ? n.x[aligned + from] : 0));
+    }
+  }
+  const auto refuse = [&](Copying how, const char* part, int shift = 0) {
+    for (int launches = 0; launches < 2; launches++) REFUSED(run(how, shift), part);
+  };
+  refuse(Copying::NO_WAIT, "shared memory that a copy is under way to");
+  refuse(Copying::NO_COMMIT, "shared memory that a copy is under way to");
+  refuse(Copying::WRITTEN_MEANWHILE, "writes shared memory that a copy is under way to");
+  refuse(Copying::NO_LAST_BARRIER, "shared memory that");  // by who writes, or by who reads too late
+  refuse(Copying::NEVER_WAITED_FOR, "ends while a copy of its is under way");
+  refuse(Copying::RIGHT, "no multiple", 1);
+  refuse(Copying::RIGHT, "outside of the call's operands", 256);
+  // Forwards, the copy has arrived or is under way; backwards, it has not begun.
+  refuse(Copying::NO_BARRIER, "reads shared memory");
+  refuse(Copying::EARLY_BARRIER, "reads shared memory that");
+  refuse(Copying::SOURCE_CHANGES, "memory that has changed");
+  EXPECT(run(Copying::RIGHT).empty());  // what was left under way is over
 }
 
 __global__ void some_multiply(const float* x, float* y, int from) {
@@ -338,5 +421,7 @@ int main() {
   dynamic_shared_memory_is_what_a_launch_asks_for();
   tensor_cores_multiply();
   tensor_cores_refuse();
+  rows_lie_in_different_banks();
+  copies_beside_products();
   return finish("cuda_emulator");
 }

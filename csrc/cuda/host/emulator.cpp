@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "mma.h"
 #include "shadow.h"
 
 namespace titan::cuda::host {
@@ -29,6 +30,11 @@ constexpr unsigned MOST_THREADS = 1024;
 
 enum class State { READY, AT_BARRIER, IN_EXCHANGE, ENDED };
 
+struct AsyncCopy {
+  char *to, bytes[16];
+  const char* from;  // null: zeros
+  unsigned group;
+};
 struct Fiber {
   ucontext_t start;
   jmp_buf at;
@@ -38,6 +44,8 @@ struct Fiber {
   uint8_t warp_barriers;
   const char* file;  // where it waits
   int line;
+  std::vector<AsyncCopy> copies;  // under way
+  unsigned groups;                // of copies, committed
 };
 
 struct Warp {
@@ -111,6 +119,8 @@ void fiber_main() {
   while (true) {
     e.inside = false;
     e.body(e.context);
+    e.inside = true;
+    if (!e.fibers[e.running].copies.empty()) fail(e, "ends while a copy of its is under way; expected: a wait for it");
     e.fibers[e.running].state = State::ENDED;
     leave(e);
   }
@@ -124,6 +134,7 @@ void prepare_fiber(Fiber& fiber) {
   }
   fiber.state = State::READY;
   fiber.warp_barriers = 0;
+  fiber.groups = 0;
 }
 void switch_to(Emulator& e, unsigned t) {
   Fiber& fiber = e.fibers[t];
@@ -244,6 +255,7 @@ void touch(Emulator& e, uintptr_t address, size_t bytes, bool writes, bool is_sh
   const Moment now{is_shared ? e.block_begin : e.launch_begin, e.block_begin, e.interval, uint16_t(e.running), e.fibers[e.running].warp_barriers};
   for (size_t i = 0; i < bytes; i += Shadow::GRANULE) {
     Cell& cell = e.shadow[address + i];
+    if (cell.awaits_copy) return fail(e, verb + std::string("shared memory that a copy is under way to; expected: a wait of the thread that started it, and a barrier"));
     if (is_shared && !writes && cell.written < e.block_begin) return fail(e, "reads shared memory that its block has not written");
     if (!(writes ? cell.note_write(now) : cell.note_read(now)))
       return fail(e, verb + std::string(is_shared ? "shared" : "global") + " memory that another thread has touched; expected: a barrier between the two, or another place");
@@ -265,6 +277,18 @@ void access(const void* at, size_t bytes, bool writes) {
   }
   if (bytes > 1 && address % bytes && bytes <= 16 && (bytes & (bytes - 1)) == 0) return fail(e, verb + std::to_string(bytes) + " bytes at an address that is no multiple of that");
   if (bytes > 1) touch(e, address, bytes, writes, is_shared);
+}
+
+/// An access to shared memory that the compiler does not see.
+void touch_shared(Emulator& e, const void* at, size_t bytes, size_t alignment, bool writes) {
+  const auto address = reinterpret_cast<uintptr_t>(at);
+  if (is_place(address) || is_in_operands(e, address, bytes) || !is_in_shared(e, address, bytes)) return fail(e, "names a place that is not in shared memory");
+  if (address % alignment) return fail(e, "names a place in shared memory that is no multiple of " + std::to_string(alignment) + " bytes");
+  touch(e, address, bytes, writes, true);
+}
+
+void set_awaits_copy(Emulator& e, const AsyncCopy& copy, bool awaits) {
+  for (size_t i = 0; i < sizeof copy.bytes; i += Shadow::GRANULE) e.shadow[reinterpret_cast<uintptr_t>(copy.to) + i].awaits_copy = awaits;
 }
 
 }  // namespace
@@ -296,7 +320,10 @@ void launch(const Launch& launch, const Call& call, const Range* parameters, int
     run_block(e, backwards);
   }
   if (e.failed)
-    for (Fiber& fiber : e.fibers) fiber.begun = false;  // in the middle of a kernel
+    for (Fiber& fiber : e.fibers) {
+      fiber.begun = false;  // in the middle of a kernel
+      for (const AsyncCopy& copy : std::exchange(fiber.copies, {})) set_awaits_copy(e, copy, false);
+    }
 }
 
 void (*defer)(void*, std::function<std::string()>) = nullptr;
@@ -351,10 +378,47 @@ void warp_barrier(const char* file, int line) {
 void touch_shared(const void* at, size_t bytes, size_t alignment, bool writes) {
   Emulator& e = emulator();
   const Inside inside(e);
-  const auto address = reinterpret_cast<uintptr_t>(at);
-  if (is_place(address) || is_in_operands(e, address, bytes) || !is_in_shared(e, address, bytes)) return fail(e, "names a place that is not in shared memory");
-  if (address % alignment) return fail(e, "names a place in shared memory that is no multiple of " + std::to_string(alignment) + " bytes");
-  touch(e, address, bytes, writes, true);
+  touch_shared(e, at, bytes, alignment, writes);
+}
+
+// The destination counts as written when the copy starts, by which readers before are in a race with it, and when it arrives, by which readers behind are.
+void start_copy(void* to, const void* from, bool valid) {
+  Emulator& e = emulator();
+  const Inside inside(e);
+  Fiber& fiber = e.fibers[e.running];
+  AsyncCopy copy{static_cast<char*>(to), {}, valid ? static_cast<const char*>(from) : nullptr, fiber.groups};
+  touch_shared(e, to, sizeof copy.bytes, sizeof copy.bytes, true);
+  if (const auto address = reinterpret_cast<uintptr_t>(from); valid) {
+    if (!is_in_operands(e, address, sizeof copy.bytes)) return fail(e, "copies 16 bytes from outside of the call's operands");
+    if (address % sizeof copy.bytes) return fail(e, "copies 16 bytes from an address that is no multiple of that");
+    touch(e, address, sizeof copy.bytes, false, false);
+    __builtin_memcpy(copy.bytes, from, sizeof copy.bytes);
+  }
+  __builtin_memset(to, 0xff, sizeof copy.bytes);  // NaN
+  set_awaits_copy(e, copy, true);
+  fiber.copies.push_back(copy);
+}
+void commit_copies() {
+  Emulator& e = emulator();
+  e.fibers[e.running].groups++;
+}
+void wait_for_copies(unsigned groups_under_way) {
+  Emulator& e = emulator();
+  const Inside inside(e);
+  Fiber& fiber = e.fibers[e.running];
+  size_t kept = 0;
+  for (size_t i = 0; i < fiber.copies.size(); i++) {
+    const AsyncCopy copy = fiber.copies[i];
+    if (copy.group + groups_under_way >= fiber.groups) {
+      fiber.copies[kept++] = copy;
+      continue;
+    }
+    if (copy.from && __builtin_memcmp(copy.from, copy.bytes, sizeof copy.bytes)) return fail(e, "waits for a copy from memory that has changed meanwhile; expected: the wait before the change");
+    set_awaits_copy(e, copy, false);
+    touch_shared(e, copy.to, sizeof copy.bytes, sizeof copy.bytes, true);
+    __builtin_memcpy(copy.to, copy.bytes, sizeof copy.bytes);
+  }
+  fiber.copies.resize(kept);
 }
 
 }  // namespace titan::cuda::host

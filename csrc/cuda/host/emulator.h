@@ -6,6 +6,7 @@
 //   an access outside of the call's operands, the kernel's parameters, constants, shared memory and the thread's own stack
 //   a race: two threads touch a place, one writes, and no barrier is between (for threads of two blocks: in one launch)
 //   a read of shared memory that the block has not written
+//   any access to where an asynchronous copy is under way, a source that changes meanwhile, and a thread that ends before its copies have arrived
 //   a barrier or a warp's exchange that some threads never reach, or that they reach in different places
 //   dynamic shared memory beyond what a launch asks for, and a launch that asks for more than its kernel may have
 // Races are found on granules of two bytes; single bytes are held against bounds alone. What a warp's __syncwarp orders counts as ordered in that warp.

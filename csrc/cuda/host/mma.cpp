@@ -1,5 +1,7 @@
 #include "mma.h"
 
+#include <utility>
+
 #include "emulator.h"
 
 namespace titan::cuda::host {
@@ -8,6 +10,19 @@ namespace {
 struct Operands {
   uint32_t a[4], b[2];
 };
+unsigned bank_conflicts = 0;
+
+/// Of a warp's matrices: rows that lie in the banks of a row before, 16 bytes of 128.
+unsigned conflicts_of(const char* const (&rows)[32]) {
+  unsigned conflicts = 0;
+  for (unsigned row = 0; row < 32; row++)
+    for (unsigned before = row / 8 * 8; before < row; before++)
+      if (rows[before] != rows[row] && reinterpret_cast<uintptr_t>(rows[before]) / 16 % 8 == reinterpret_cast<uintptr_t>(rows[row]) / 16 % 8) {
+        conflicts++;
+        break;
+      }
+  return conflicts;
+}
 float half_of(uint32_t pair, int which) { return __builtin_bit_cast(float, which ? pair & 0xffff0000 : pair << 16); }
 
 }  // namespace
@@ -32,6 +47,7 @@ void load_matrices(uint32_t (&to)[4], const void* row, bool transposed, const ch
   const char* rows[32];
   exchange(~0u, static_cast<const char*>(row), rows, file, line);
   touch_shared(row, 16, 16, false);
+  if (place.lane == 0) bank_conflicts += conflicts_of(rows);
   const unsigned group = place.lane / 4, thread = place.lane % 4;
   for (unsigned matrix = 0; matrix < 4; matrix++)
     for (unsigned i = 0; i < 2; i++) {
@@ -40,5 +56,7 @@ void load_matrices(uint32_t (&to)[4], const void* row, bool transposed, const ch
       __builtin_memcpy(reinterpret_cast<char*>(&to[matrix]) + 2 * i, at, 2);
     }
 }
+
+unsigned take_bank_conflicts() { return std::exchange(bank_conflicts, 0); }
 
 }  // namespace titan::cuda::host

@@ -20,6 +20,7 @@ struct Cell {
   uint32_t written, read;  // intervals
   uint16_t writer, reader;
   uint8_t written_warp_barriers, read_warp_barriers, readers;
+  bool awaits_copy;  // an asynchronous one, which may write at any moment
   enum : uint8_t { LANES = 1, WARPS = 2, BLOCKS = 4 };  // of readers: more than one
 
   static bool same_warp(uint16_t a, uint16_t b) { return a / 32 == b / 32; }
