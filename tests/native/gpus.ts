@@ -20,7 +20,7 @@ export function playedGpu() {
     return Deno.dlopen(
       Deno.env.get("TITAN_CUDA") ?? "none",
       {
-        titan_played_gpu_fails: { parameters: ["i64"], result: "void" },
+        titan_played_gpu_fails: { parameters: ["i64", "pointer"], result: "void" },
         titan_played_gpu_calls: { parameters: [], result: "i64" },
         titan_played_gpu_left: { parameters: [], result: "i64" },
       } as const,

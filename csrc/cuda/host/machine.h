@@ -32,7 +32,7 @@ struct Record {
   double milliseconds = 0;
   Clock clock;
   CUgraph_st* capture = nullptr;
-  bool asked = false, forgotten = false;  // by cudaEventQuery, the first of which is a wait of the host
+  bool asked = false, forgotten = false, fails = false;  // by cudaEventQuery, the first of which is a wait of the host
 };
 
 struct Work {
@@ -110,7 +110,11 @@ Runtime& runtime();
 struct Entered {
   std::lock_guard<std::recursive_mutex> lock{runtime().mutex};
   bool fails;
-  explicit Entered(const char* name) : fails(runtime().played.calls++ == runtime().play.fails) {
+  explicit Entered(const char* name) {
+    const Play& play = runtime().play;
+    auto& played = runtime().played;
+    const int64_t number = played.calls++, own_number = played.calls_of[name]++;
+    fails = play.fails_of.empty() ? number == play.fails : name == play.fails_of && own_number == play.fails;
     if (fails) runtime().played.last_call = name;
   }
 };

@@ -255,20 +255,22 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 }
 
 /// Streams go on meanwhile, by some works or none. The CUDA Programming Guide has cudaErrorNotReady be no last error; NCCL takes it away all the same.
+/// Asked again and again, it is one call: how often depends on other processes. It fails, where it is to, at one of these times, the last at the latest.
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  const Entered entered(__func__);
-  if (entered.fails) return cudaErrorUnknown;
+  auto& r = runtime();
+  const std::lock_guard lock(r.mutex);
   if (refused_by_capture()) return cudaErrorStreamCaptureUnsupported;
-  if (!event->record) return cudaSuccess;
+  if (!event->record) return fail_if(Entered(__func__).fails, cudaSuccess);
   Record& record = *event->record;
-  if (!std::exchange(record.asked, true)) record.forgotten = runtime().played.host_waits++ == runtime().play.forgets_host_wait;
+  if (!std::exchange(record.asked, true)) record.forgotten = r.played.host_waits++ == r.play.forgets_host_wait, record.fails = Entered(__func__).fails;
+  if (record.fails && (record.done || r.random() % 2)) return record.fails = false, cudaErrorUnknown;
   if (record.forgotten) return cudaSuccess;
   bool awaits_others = false, goes_on = true;
-  for (uint64_t works = runtime().random() % 3; works && goes_on && !record.done; works--) goes_on = go_on(&awaits_others);
+  for (uint64_t works = r.random() % 3; works && goes_on && !record.done; works--) goes_on = go_on(&awaits_others);
   if (!goes_on && !awaits_others && !record.done) complain("what the host waits for never comes");
   if (const cudaError_t error = fault(); error != cudaSuccess) return error;
-  if (!record.done) return runtime().last = cudaErrorNotReady;
-  join(runtime().host, record.clock);
+  if (!record.done || record.fails) return r.last = cudaErrorNotReady;
+  join(r.host, record.clock);
   return cudaSuccess;
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct Play {
   uint64_t seed = 1;
   uint64_t memory_bytes = uint64_t{4} << 30;  // of the GPU
   int64_t fails = -1;                         // the call of this number fails
+  std::string fails_of{};                     // it is counted among those of this function, where one is named
   int64_t forgets_wait = -1;                  // the cudaStreamWaitEvent of this number is left out: a planted error
   int64_t forgets_host_wait = -1;             // the cudaEventSynchronize or cudaStreamSynchronize of this number
 };
@@ -30,6 +32,7 @@ struct Played {
   int64_t calls, waits, host_waits, launches, graph_launches;
   std::string problem;    // the first, or nothing
   std::string last_call;  // that failed as it was asked to
+  std::map<std::string, int64_t> calls_of;  // by function
 };
 Played played();
 
