@@ -58,3 +58,9 @@ target_compile_options(cuda_nvrtc_test PRIVATE -O1 -Wall -Wextra)
 target_link_libraries(cuda_nvrtc_test PRIVATE titan_cuda_kernels_emulated titan_cuda_emulator titan_cuda_played ${titan_parts})
 add_dependencies(titan_tests cuda_nvrtc_test)
 add_test(NAME cuda_nvrtc_test COMMAND cuda_nvrtc_test)
+
+# Ranks with a played GPU each, which gpu_failures_test.ts has fail.
+add_executable(gpu_trials EXCLUDE_FROM_ALL tests/gpu_trials.cpp)
+target_link_libraries(gpu_trials PRIVATE titan Threads::Threads ${CMAKE_DL_LIBS})
+target_compile_options(gpu_trials PRIVATE -Wall -Wextra)
+add_dependencies(gpu_trials titan_cuda_emulated)
