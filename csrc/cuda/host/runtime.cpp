@@ -326,6 +326,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 }
 
 cudaError_t cudaGetLastError(void) {
+  if (cudaError_t& last = runtime().last; last == cudaErrorNotReady) return std::exchange(last, cudaSuccess);  // part of asking an event again
   const Entered entered(__func__);
   return fail_if(entered.fails, std::exchange(runtime().last, cudaSuccess));
 }
