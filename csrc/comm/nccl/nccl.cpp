@@ -7,9 +7,9 @@
 // - Tensors of one collective are one group of calls, which NCCL makes one kernel of. What lies in rows (`outer` > 1) takes a call for each row, or in an
 //   all_to_all a call for each run of each member; NCCL takes 2048 calls in a group, so what has more rows becomes several groups. Rows are those of a cut
 //   along an inner dim: in a mesh these are activations along their sequence, with a row for each sequence of the batch, and few.
-// - Sums are added in NCCL's order, which depends on the GPUs and their links, and bf16 is rounded at each addition: they are the same bits in every run on the
-//   same machines, but not those of CPUs. A maximum of NaN and a number may be the number. For that, NVLink SHARP is off: switches add in an order of their
-//   own, which may be another in each call. Who wants it all the same sets NCCL_NVLS_ENABLE.
+// - Sums are added in NCCL's order, which depends on the GPUs and their links, and bf16 is rounded at each addition. They are the same bits in every run on the
+//   same machines, but not those of CPUs. So NVLink SHARP is off, whose switches may add in another order in each call; NCCL_NVLS_ENABLE=1 turns it on. A
+//   maximum of NaN and a number may be the number.
 // - NCCL takes memory for a communicator's buffers when GPUs first exchange, not when they join: an arena that leaves too little for that is found out in the
 //   first step, by an error that says how much was free.
 // - The arena is NCCL's own memory, and registered with each communicator: NCCL may then copy between GPUs without buffers in between. What cudaMalloc gives it
@@ -261,8 +261,9 @@ std::string Nccl::error() {
   return "";
 }
 
-/// Each by a thread: NCCL frees memory of a communicator, for which the GPU waits until kernels of the others have ended, which that of another keeps running.
-/// A thread begins with GPU 0, to which NCCL would return at the end: that makes a context there, in memory of another rank's.
+/// Each communicator is aborted by a thread of its own: NCCL frees memory then, for which the GPU waits until all kernels have ended, and those of the others
+/// end only when these are aborted too. A thread begins with GPU 0, and NCCL would return to that at the end: this would make a context there, in the memory
+/// of another rank.
 void Nccl::abort() noexcept {
   int gpu = 0;
   (void)cudaGetDevice(&gpu);
