@@ -20,7 +20,7 @@ export interface Compiled {
   readonly registers: number;
   /** Of a thread, in local memory. */
   readonly stack: number;
-  /** Of a block, of a fixed size. */
+  /** Of a block, of a fixed size, without what is the system's. */
   readonly shared: number;
 }
 
@@ -29,13 +29,15 @@ export interface Compiled {
  * the compiler it has 48 KiB at most. */
 const SM = { warps: 64, blocks: 32, registers: 65536, fixedShared: 48 * 1024 };
 const SHARED: Readonly<Record<string, number>> = { sm_80: 164 * 1024, sm_90: 228 * 1024, sm_100: 228 * 1024 };
+/** Shared memory of a block that the system has. */
+const SYSTEM = 1024;
 
 /** Warps that a multiprocessor holds at once. */
 export function occupancy({ arch, registers, shared }: Compiled, threads: number): number {
   const warps = Math.ceil(threads / 32), roundUp = (n: number, to: number) => Math.ceil(n / to) * to;
   // The four parts of a multiprocessor have a quarter of the registers each.
   const byRegisters = Math.floor(SM.registers / 4 / roundUp(registers * 32, 256)) * 4;
-  const byShared = Math.floor(SHARED[arch] / roundUp(shared + 1024, 128));
+  const byShared = Math.floor(SHARED[arch] / roundUp(shared + SYSTEM, 128));
   return warps * Math.min(SM.blocks, Math.floor(SM.warps / warps), Math.floor(byRegisters / warps), byShared);
 }
 
@@ -95,7 +97,7 @@ export function functionName(mangled: string): Pick<Compiled, "name" | "real"> {
   return { name: mangled, real: null };
 }
 
-/** Reads what `cuobjdump --dump-resource-usage` prints. */
+/** Reads what `cuobjdump --dump-resource-usage` prints. From sm_90 on it counts the system's part of shared memory, where a kernel has any. */
 export function parseResources(text: string): Compiled[] {
   return archs(text).flatMap(({ arch, body }) =>
     [...body.matchAll(/Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)/g)].map(
@@ -104,7 +106,7 @@ export function parseResources(text: string): Compiled[] {
         ...functionName(mangled),
         registers: Number(registers),
         stack: Number(stack) + Number(local),
-        shared: Number(shared),
+        shared: Math.max(0, Number(shared) - (arch === "sm_80" ? 0 : SYSTEM)),
       }),
     )
   );

@@ -16,7 +16,7 @@ const mangled = (name: string, real: string, hash = "5030a7f7") =>
   `_ZN5titan4cuda43_GLOBAL__N__dc0811a5_10_rmsnorm_cu_${hash}${name.length}${name}I${real}EEvNS1_4NormIT_EE`;
 
 /** As cuobjdump prints it: two kernels for two architectures. */
-const RESOURCES = ["sm_80", "sm_90"].map((arch) => `
+const RESOURCES = [["sm_80", 256], ["sm_90", 1280]].map(([arch, shared]) => `
 Fatbin elf code:
 ================
 arch = ${arch}
@@ -26,9 +26,9 @@ Resource usage:
  Common:
   GLOBAL:0
  Function ${mangled("rmsnorm", "f")}:
-  REG:40 STACK:0 SHARED:256 LOCAL:0 CONSTANT[2]:16 CONSTANT[0]:569 TEXTURE:0 SURFACE:0 SAMPLER:0
+  REG:40 STACK:0 SHARED:${shared} LOCAL:0 CONSTANT[2]:16 CONSTANT[0]:569 TEXTURE:0 SURFACE:0 SAMPLER:0
  Function ${mangled("rmsnorm", "d")}:
-  REG:58 STACK:16 SHARED:256 LOCAL:0 CONSTANT[0]:569 TEXTURE:0 SURFACE:0 SAMPLER:0
+  REG:58 STACK:16 SHARED:${shared} LOCAL:0 CONSTANT[0]:569 TEXTURE:0 SURFACE:0 SAMPLER:0
 `).join("");
 
 const kernel = (change: Partial<Compiled> = {}): Compiled => ({
@@ -52,6 +52,7 @@ Deno.test("the compiler's report gives each kernel of each architecture its regi
     "sm_90 rmsnorm f32",
     "sm_90 rmsnorm f64",
   ]);
+  assertEquals(found[1], kernel({ arch: "sm_80", real: "f64", registers: 58, stack: 16, shared: 256 }));
   assertEquals(found[3], kernel({ real: "f64", registers: 58, stack: 16, shared: 256 }));
 });
 
