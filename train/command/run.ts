@@ -205,7 +205,6 @@ async function train(
 ): Promise<number> {
   const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
-  const { totalBytes } = trainer.memory();
   const gflops = await trainer.measure(), { param } = precisionOf(options.precision, options.dtype);
   console.log(`libtitan: ${job.description}`);
   const texts = {
