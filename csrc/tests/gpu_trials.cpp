@@ -84,10 +84,10 @@ template <class Function> Function* played(const char* name) {
 
 /// How many calls each function has had.
 std::string calls() {
-  std::string out;
+  std::string out = "{";
   int64_t count = 0;
   for (uint64_t i = 0; const char* name = played<const char*(uint64_t, int64_t*)>("titan_played_gpu_calls_of")(i, &count); i++)
-    out += (i ? "," : "{") + quoted(name) + ":" + std::to_string(count);
+    out += (i ? "," : "") + quoted(name) + ":" + std::to_string(count);
   return out + "}";
 }
 
