@@ -179,6 +179,7 @@ void Nccl::join(const Exchange& exchange) {
       throw Failure(TITAN_STATUS_COMMUNICATION, text("rank ", communicator.ranks[0], " has no group that rank ", ranks_.rank(), " has; expected: the same graph on all ranks; fix: start all with the same configuration and version"));
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
+    ranks_.check("joining the GPUs of a group", now_ns());  // an id is of no use any more where the rank that made it has ended
     TITAN_NCCL_CHECK(ncclCommInitRankConfig(&communicator.handle, static_cast<int>(communicator.ranks.size()), id, communicator.member, &config));
     settle(communicator, "joining the GPUs of a group");
     if (!exchange.arena_bytes) continue;

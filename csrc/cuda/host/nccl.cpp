@@ -318,6 +318,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int ranks, ncclUniqueId id
   std::memcpy(&place, &id, sizeof place);
   std::string why;
   auto mail = Mail::join(place, rank, ranks, &why);
+  if (!mail && why.empty()) return ncclRemoteError;  // the rank that made the id has ended, which is no misuse
   if (!mail) return refuse(ncclInvalidUsage, why);
   *comm = new ncclComm{std::move(mail)};
   runtime().communicators++;

@@ -42,7 +42,7 @@ std::shared_ptr<Mail> Mail::join(const MailPlace& place, int rank, int ranks, st
   uint64_t nonce = 0;
   if (descriptor < 0 || pread(descriptor, &nonce, sizeof nonce, 0) != sizeof nonce || nonce != place.nonce) {
     if (descriptor >= 0) close(descriptor);
-    return *why = "the unique id is none, or its process has gone", nullptr;
+    return *why = place.pid ? "" : "the unique id is none", nullptr;
   }
   void* memory = mmap(nullptr, ALL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, descriptor, 0);
   close(descriptor);
