@@ -205,6 +205,7 @@ async function train(
 ): Promise<number> {
   const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
+  const limit = trainer.memory(); // of a CPU it stays, and asking reads files
   const gflops = await trainer.measure(), { param } = precisionOf(options.precision, options.dtype);
   console.log(`libtitan: ${job.description}`);
   const texts = {
@@ -254,7 +255,7 @@ async function train(
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
     peakFlops: publishedPeak(device, param) ?? gflops * 1e9,
     measurePeak: async () => await trainer.measure() * 1e9,
-    memory: () => memoryOf(program.compiled.plan.arenaBytes, trainer.memory()),
+    memory: () => memoryOf(program.compiled.plan.arenaBytes, limit.isGpu ? trainer.memory() : limit),
     colors: colorsWanted(disable_color_printing),
     epochs: trainer.documents !== undefined,
     print: console.log,
