@@ -7,6 +7,16 @@
 
 namespace titan {
 
+/// The operations of `map`, with the numbers that programs have for them.
+enum MapOperation {
+#define KERNEL(name, operands, attributes, dtypes)
+#define MAP(name, arity) MAP_##name,
+#include "kernels.def"
+#undef MAP
+#undef KERNEL
+  MAP_COUNT
+};
+
 struct Signature {
   struct Operand {
     std::string name;

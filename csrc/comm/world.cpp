@@ -406,7 +406,8 @@ Group* World::group_of(const std::vector<int>& ranks) {
   return &groups_.emplace(ranks, std::move(group)).first->second;
 }
 
-std::vector<Group*> World::groups_of(const std::vector<Collective>& collectives) {
+Loading World::load(uint64_t arena_bytes, const std::vector<Collective>& collectives, bool shares_arena) {
+  Loading loading;
   for (const Collective& collective : collectives) {
     const bool all = std::all_of(collective.ranks.begin(), collective.ranks.end(), [&](int r) { return r < size(); });
     if (!all || !has(collective.ranks, rank()))
@@ -415,15 +416,7 @@ std::vector<Group*> World::groups_of(const std::vector<Collective>& collectives)
       throw Failure(TITAN_STATUS_INVALID_PROGRAM, text("an exchange over ", list(collective.ranks), " is that of member ", collective.member, "; expected: of rank ", rank(), ", which loads it"));
   }
   agree_on_groups(collectives);
-  std::vector<Group*> groups;
-  for (const Collective& collective : collectives) groups.push_back(group_of(collective.ranks));
-  return groups;
-}
-
-Loading World::load(uint64_t arena_bytes, const std::vector<Collective>& collectives) {
-  Loading loading;
-  loading.groups = groups_of(collectives);
-  if (shares_) {
+  if (shares_ && shares_arena) {
     struct Answer { int32_t mapped; char why[256]; } own = {};
     std::vector<Answer> answers(static_cast<size_t>(size()));
     bool mapped = false;
@@ -439,6 +432,7 @@ Loading World::load(uint64_t arena_bytes, const std::vector<Collective>& collect
       }
     loading.memory = windows_[static_cast<size_t>(loading.number)]->data();
   }
+  for (const Collective& collective : collectives) loading.groups.push_back(group_of(collective.ranks));
   return loading;
 }
 
@@ -456,9 +450,9 @@ std::string World::text_of(const Collective& collective, const Group& group, con
 }
 
 Record& World::begin(const Collective& collective, const Group& group, const std::string& scope) {
-  const uint64_t number = block_->num_records.load(std::memory_order_relaxed), kept = options_.num_records;
+  const uint64_t number = block_->num_records.load(std::memory_order_relaxed), begun = now_ns(), kept = options_.num_records;
   Record& record = kept ? block_->record(number, kept) : unkept_;
-  record = {number, now_ns(), 0, collective.bytes, collective.call.kind, collective.call.dtype, collective.call.num_tensors, static_cast<uint32_t>(group.ranks.size()), {}};
+  record = {number, begun, 0, collective.bytes, collective.call.kind, collective.call.dtype, collective.call.num_tensors, static_cast<uint32_t>(group.ranks.size()), {}};
   copy_text(record.scope, scope);
   block_->num_records.store(number + 1, std::memory_order_release);
   return record;
@@ -520,25 +514,15 @@ void World::fail(titan_comm_result result, const Wait& wait, const std::string& 
   refuse(why);
 }
 
-void World::look_once(uint64_t timeout_ms, const std::string& what, uint64_t since_ns, const Group* group, const std::string& error) {
-  executor_.run([&] {
-    check_works();
-    Wait wait(*this, timeout_ms, what);
-    wait.begun = since_ns, wait.looked = looks_++;
-    if (error.empty() && wait.look()) return;
-    std::vector<int> missing;
-    if (group && group->shared)
-      for (const int member : group->shared->missing()) missing.push_back(group->ranks[static_cast<size_t>(member)]);
-    fail(error.empty() ? TITAN_COMM_GAVE_UP : TITAN_COMM_FAILED, wait, error, missing.empty() && !error.empty() ? group->ranks : missing);
-  });
+void World::look(uint64_t since_ns, uint64_t timeout_ms, const std::string& what, const std::string& error, const std::vector<int>& missing) {
+  check_works();
+  Wait wait(*this, timeout_ms, what);
+  wait.begun = since_ns, wait.looked = looks_++;
+  if (!error.empty() || !wait.look()) fail(error.empty() ? TITAN_COMM_GAVE_UP : TITAN_COMM_FAILED, wait, error, missing);
 }
 
 void World::check_works() const {
   if (!broken_.empty()) refuse(broken_);
-  check_goes_on();
-}
-
-void World::check_goes_on() const {
   if (block_ && block_->state.load() == Block::gave_up) refuse(text("this rank gave up before: ", block_->reason));
 }
 

@@ -50,14 +50,14 @@ struct Group {
   std::unique_ptr<Hierarchical> levels; // where those of a host do, and there are several hosts
 };
 
-class World : public Ranks {
+class World {
  public:
   /// Opens the module and joins the others. One world for each process.
   static std::shared_ptr<World> open(const std::string& module, const titan_comm_options& options);
   ~World();
 
-  int rank() const override { return place_.rank; }
-  int size() const override { return place_.size; }
+  int rank() const { return place_.rank; }
+  int size() const { return place_.size; }
   void describe(titan_comm_info& info) const;
   /// Binds a device's threads to this rank's share of the processors of its host, if there are enough, and finds out with how many others it
   /// has each limit of memory together.
@@ -67,31 +67,29 @@ class World : public Ranks {
   /// The last collectives of all ranks of this host, for people.
   std::string record() const;
   /// Every rank's bytes, one after another.
-  void gather(const void* mine, void* all, uint64_t bytes) override;
+  void gather(const void* mine, void* all, uint64_t bytes);
   void leave();
   void abort(int32_t exit_code) { module_->abort(exit_code); }
-  std::vector<Group*> agree(const std::vector<Collective>& collectives) override;
-  void launched(Launched& launched) override;
-  void ended(const Launched& launched) override;
-  void check(const Launched& launched, uint64_t since_ns, bool starting, const std::string& error) override;
-  void check(const char* what, uint64_t since_ns) override;
+  /// The same ranks for an engine whose collectives go another way.
+  Ranks& ranks() { return *ranks_; }
   /// The thread on which all below are called.
   Executor& executor() { return executor_; }
 
-  /// All ranks load a program together, in the same order: they agree on groups, and share the memory of its arena.
-  Loading load(uint64_t arena_bytes, const std::vector<Collective>& collectives);
+  /// All ranks load a program together, in the same order: they agree on groups, and share the memory of its arena, unless a device has it.
+  Loading load(uint64_t arena_bytes, const std::vector<Collective>& collectives, bool shares_arena = true);
   void release(int number);
   /// Throws a Failure where another rank does not come, has ended, or is at another collective.
   void run(const Collective& collective, Group& group, const std::string& scope, bool starting);
 
   /// This rank does not go on, as the others see who see its memory. From any thread.
-  void give_up(const char* why) noexcept override;
+  void give_up(const char* why) noexcept;
   /// Tells the same, if it has given up, those who do not see its memory. From any thread but the world's own.
   void tell();
   /// Is memory of programs to stay until the process ends? Messages may be on their way that nobody waits for.
   bool keeps_memory() const { return under_way_; }
 
  private:
+  friend class WorldRanks;
   struct Peer {
     Block* block = nullptr;  // null on another host
     std::vector<std::unique_ptr<Mapping>> mappings;
@@ -111,17 +109,15 @@ class World : public Ranks {
   int add_window(uint64_t bytes, bool* mapped, std::string* why);
   Group* group_of(const std::vector<int>& ranks);
   void agree_on_groups(const std::vector<Collective>& collectives);
-  std::vector<Group*> groups_of(const std::vector<Collective>& collectives);
   static std::string text_of(const Collective& collective, const Group& group, const std::string& scope, uint64_t number);
   Record& begin(const Collective& collective, const Group& group, const std::string& scope);
   /// `all` has room for every rank of the world.
   void gather_all(const void* mine, void* all, uint64_t bytes, const char* what);
   [[noreturn]] void fail(titan_comm_result result, const Wait& wait, const std::string& error, const std::vector<int>& missing);
   std::string last_of(int rank) const;
-  /// `group` is who has not come; all is told about it where `error` says what failed.
-  void look_once(uint64_t timeout_ms, const std::string& what, uint64_t since_ns, const Group* group, const std::string& error);
+  /// One look at the others for who waits by itself: fails where `error` says so, or waiting is no use.
+  void look(uint64_t since_ns, uint64_t timeout_ms, const std::string& what, const std::string& error, const std::vector<int>& missing);
   void check_works() const;
-  void check_goes_on() const;
   void tell_now();
 
   const titan_comm_module* const module_;
@@ -142,6 +138,7 @@ class World : public Ranks {
   Block* block_ = nullptr;
   Record unkept_ = {};  // where no records are kept
   uint32_t looks_ = 0;
+  const std::unique_ptr<Ranks> ranks_ = ranks_of(*this);
   std::map<std::vector<int>, Group> groups_;
   Traffic traffic_[NUM_COLLECTIVES] = {};
 };

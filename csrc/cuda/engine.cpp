@@ -12,6 +12,10 @@ namespace {
 
 constexpr int REPEATS = 5;
 
+// A GPU does not reach its speed in a product that takes less time, so a larger one is measured, up to so many rows.
+constexpr double LEAST_SECONDS = 1e-4;
+constexpr int64_t MOST_ROWS = 8192;
+
 const Kernel& find_kernel(const Backend& backend, const char* name) {
   return *std::find_if(backend.kernels, backend.kernels + backend.num_kernels, [&](const Kernel& kernel) { return std::strcmp(kernel.name, name) == 0; });
 }
@@ -138,7 +142,13 @@ double CudaEngine::measure(titan_measure measure, int64_t n, int threads) {
     const Attribute add = {1};
     return 3e-9 * static_cast<double>(bytes) / least_seconds(find_kernel(backend, "accumulate"), nullptr, {operands, 2, &add, 1, 0, threads});
   }
-  const bool narrow = measure == TITAN_MEASURE_PRODUCT_BF16;
+  for (;; n *= 2) {
+    const double seconds = product_seconds(n, measure == TITAN_MEASURE_PRODUCT_BF16, threads);
+    if (seconds > LEAST_SECONDS || n > MOST_ROWS / 2) return 2e-9 * static_cast<double>(n * n * n) / seconds;
+  }
+}
+
+double CudaEngine::product_seconds(int64_t n, bool narrow, int threads) {
   const uint64_t matrix_bytes = static_cast<uint64_t>(n * n) * sizeof(float);
   const DeviceMemory memory = make_device_memory(3 * matrix_bytes);
   Tensor operands[3];
@@ -146,7 +156,7 @@ double CudaEngine::measure(titan_measure measure, int64_t n, int threads) {
   fill(operands[0]), fill(operands[1]);
   const Attribute attributes[] = {{0}, {narrow}};
   const Call call = {operands, 3, attributes, 2, 0, threads};
-  return 2e-9 * static_cast<double>(n * n * n) / least_seconds(find_kernel(backend, "gemm"), products().plan(call).get(), call);
+  return least_seconds(find_kernel(backend, "gemm"), products().plan(call).get(), call);
 }
 
 const Products& CudaEngine::products() {
@@ -171,7 +181,7 @@ std::unique_ptr<DeviceProgram> CudaEngine::load(Program& program, comm::World* w
   use();
   // Before the program is held against what is free: there is a workspace.
   if (std::any_of(program.instructions.begin(), program.instructions.end(), [](const Instruction& instruction) { return is_product(*instruction.kernel); })) (void)products();
-  return std::make_unique<CudaProgram>(*this, program, world);
+  return std::make_unique<CudaProgram>(*this, program, world ? &world->ranks() : nullptr);
 }
 
 }  // namespace titan::cuda

@@ -18,6 +18,7 @@ class CudaEngine : public Engine {
   MemoryLimit memory(const MemorySharing& sharing) const override;
   /// Its threads only wait for the GPU: they may do so anywhere.
   void bind(const std::vector<Core>&) override {}
+  /// Products are at least of n x n x n: they grow until one takes a while.
   double measure(titan_measure measure, int64_t n, int threads) override;
   std::unique_ptr<DeviceProgram> load(Program& program, comm::World* world) override;
   /// Which of a program's calls libraries run, and how. Its operands have addresses on this GPU, or, in the caller's buffers, some of the same alignment.
@@ -30,6 +31,7 @@ class CudaEngine : public Engine {
  private:
   int attribute(cudaDeviceAttr of) const;
   std::string links() const;
+  double product_seconds(int64_t n, bool narrow, int threads);
   /// Made for the first product that somebody has.
   const Products& products();
 

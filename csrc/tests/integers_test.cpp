@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "../map_operations.h"
+#include "../signature.h"
 #include "test.h"
 
 using namespace titan;

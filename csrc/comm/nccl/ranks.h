@@ -2,12 +2,15 @@
 // cannot call World itself, since libtitan shows nothing but its C interface. All is called from the thread of the device.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "../collective.h"
 
 namespace titan::comm {
+
+class World;
 
 /// A collective that a device has begun, or will begin in its turn.
 struct Launched {
@@ -19,6 +22,7 @@ struct Launched {
 
 class Ranks {
  public:
+  virtual ~Ranks() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
   /// Every rank's bytes, one after another; all ranks gather in the same order.
@@ -36,9 +40,8 @@ class Ranks {
   virtual void check(const char* what, uint64_t since_ns) = 0;
   /// This rank does not go on.
   virtual void give_up(const char* why) noexcept = 0;
-
- protected:
-  ~Ranks() = default;
 };
+
+std::unique_ptr<Ranks> ranks_of(World& world);
 
 }  // namespace titan::comm

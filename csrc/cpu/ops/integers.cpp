@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "../../map_operations.h"
+#include "../../signature.h"
 #include "../kernels.h"
 #include "../parallel.h"
 #include "../storage.h"

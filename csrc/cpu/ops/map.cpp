@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <new>
 
-#include "../../map_operations.h"
+#include "../../signature.h"
 #include "../kernels.h"
 #include "../parallel.h"
 #include "../storage.h"

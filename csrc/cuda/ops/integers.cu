@@ -1,6 +1,6 @@
 // What is done with i32 element by element: integer_map and integer_cast (csrc/cpu/ops/integers.cpp). Operands of one shape, any rank and strides.
 // Memory-bound: each operand's element once.
-#include "../../map_operations.h"
+#include "../../signature.h"
 #include "../device.h"
 #include "../kernels.h"
 

@@ -9,7 +9,7 @@
 // Bytes moved: each operand's element once.
 #include <cstdio>
 
-#include "../../map_operations.h"
+#include "../../signature.h"
 #include "../device.h"
 #include "../kernels.h"
 #include "../nvrtc.h"
