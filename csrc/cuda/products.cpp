@@ -88,10 +88,11 @@ class Product : public Plan {
   Product(cublasLtHandle_t handle, void* workspace) : handle_(handle), workspace_(workspace) {}
 
   /// Asks cuBLASLt for an algorithm. Returns why there is none, or "".
-  std::string choose(const Matrix& a, const Matrix& b, const Matrix& c, int32_t batch) {
+  std::string choose(const Matrix& a, const Matrix& b, const Matrix& c, int32_t batch, bool rounds_to_tf32) {
     left_ = a.operand, right_ = b.operand;
     wide_ = c.dtype == DType::f64;
-    TITAN_CUBLASLT_CHECK(cublasLtMatmulDescCreate(description_.slot(), wide_ ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, wide_ ? CUDA_R_64F : CUDA_R_32F));
+    const cublasComputeType_t compute = wide_ ? CUBLAS_COMPUTE_64F : rounds_to_tf32 && a.dtype == DType::f32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    TITAN_CUBLASLT_CHECK(cublasLtMatmulDescCreate(description_.slot(), compute, wide_ ? CUDA_R_64F : CUDA_R_32F));
     // A matrix may be both ways where it has one row or column: float8 takes A by rows, B by columns.
     const bool a_by_rows = a.transposed().by_columns() && (is_float8(a) || !a.by_columns()), b_by_rows = !b.by_columns();
     const cublasOperation_t operations[] = {a_by_rows ? CUBLAS_OP_T : CUBLAS_OP_N, b_by_rows ? CUBLAS_OP_T : CUBLAS_OP_N};
@@ -192,7 +193,7 @@ std::unique_ptr<Plan> Products::plan(const Call& call) const {
   std::string why = batch ? refusal(a, b, c, call.attributes[1].i == 1, capability_) : "it has no elements";
   if (batch > INT32_MAX) why = "its batch is over 2^31";
   auto product = std::make_unique<Product>(handle_, workspace_.get());
-  if (why.empty()) why = product->choose(a, b, c, static_cast<int32_t>(batch));
+  if (why.empty()) why = product->choose(a, b, c, static_cast<int32_t>(batch), call.attributes[1].i == 2);
   if (why.empty()) return product;
   if (wanted == Way::library)
     throw Failure(TITAN_STATUS_INVALID_PROGRAM, text("cuBLASLt does not take this product: ", why, "; expected: one that it takes, as TITAN_CUDA_PRODUCTS is cublaslt; fix: TITAN_CUDA_PRODUCTS=auto, by which a kernel of ours runs it"));

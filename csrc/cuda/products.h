@@ -2,8 +2,9 @@
 //
 // A plan is made when a program is loaded: descriptors, and the one algorithm that cuBLASLt's heuristic puts first. It stays that one, so that two runs
 // have the same bits (cuBLAS, "Results Reproducibility"). Where it cuts K into parts, their sums stand in the workspace in the type of sums, and a second
-// pass adds them in order: CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, and no other scheme. Operands of bf16 and float8 are summed in f32, f32 is multiplied
-// as f32 (CUBLAS_COMPUTE_32F, no TF32), f64 as f64. Epilogues are those of `gemm`: it adds to its output, or does not (beta).
+// pass adds them in order: CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, and no other scheme. Operands of bf16 and float8 are summed in f32, f64 is multiplied
+// as f64, and f32 as f32 (CUBLAS_COMPUTE_32F), or rounded to TF32 where a call says so (its attribute `bf16` is 2: CUBLAS_COMPUTE_32F_FAST_TF32).
+// Epilogues are those of `gemm`: it adds to its output, or does not (beta).
 //
 // What cuBLASLt does not take our kernel runs (ops/gemm.cu), by this rule, for each call when the program is loaded:
 //   sums over nothing, and empty outputs

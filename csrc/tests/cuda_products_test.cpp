@@ -38,7 +38,7 @@ template <class T> struct OnGpu {
 };
 
 /// c = a b by a plan, or false where there is none.
-template <class A, class B, class C> bool multiply(const Products& products, Array<A>& a, Array<B>& b, Array<C>& c, int64_t accumulate, bool rounds, uint32_t flags = FLAG_FIRST) {
+template <class A, class B, class C> bool multiply(const Products& products, Array<A>& a, Array<B>& b, Array<C>& c, int64_t accumulate, int64_t rounds, uint32_t flags = FLAG_FIRST) {
   const Stream stream = make_stream();
   OnGpu<A> left(a, stream.get());
   OnGpu<B> right(b, stream.get());
@@ -56,7 +56,7 @@ template <class A, class B, class C> bool multiply(const Products& products, Arr
   TITAN_CUDA_CHECK(cudaStreamSynchronize(stream.get()));
   return plan != nullptr;
 }
-template <class A, class B, class C> bool multiply(Array<A>& a, Array<B>& b, Array<C>& c, int64_t accumulate, bool rounds, int capability = SM_90) { return multiply(Products(capability), a, b, c, accumulate, rounds); }
+template <class A, class B, class C> bool multiply(Array<A>& a, Array<B>& b, Array<C>& c, int64_t accumulate, int64_t rounds, int capability = SM_90) { return multiply(Products(capability), a, b, c, accumulate, rounds); }
 
 /// A batch of matrices by rows or by columns, rows apart by more than their length if `padded`; where a dim is 1, any stride.
 template <class T> Array<T> matrix(int64_t B, int64_t R, int64_t C, bool by_columns, bool padded) {
@@ -183,6 +183,20 @@ void what_it_does_not_take_is_left_to_our_kernel_or_refused_if_asked_for() {
   }
   EXPECT(why == "TITAN_CUDA_PRODUCTS is fast; expected: auto, own or cublaslt");
   unsetenv("TITAN_CUDA_PRODUCTS");
+}
+
+/// 1 + 2^-9 has a mantissa of 9 bits, 1 + 2^-11 one of 11.
+void f32_is_rounded_to_tf32_where_the_call_says_so() {
+  host::play({});
+  for (const int64_t rounds : {0, 2}) {
+    Array<float> a({1, 1, 2}), b({1, 2, 1}), c({1, 1, 1});
+    a.fill([](int64_t k) { return k ? 1 + 0x1p-11 : 1 + 0x1p-9; });
+    b.fill([](int64_t) { return 1; });
+    EXPECT(multiply(a, b, c, 0, rounds) && double(c[0]) == 2 + 0x1p-9 + (rounds ? 0 : 0x1p-11));
+  }
+  Array<double> a({1, 4, 4}), b({1, 4, 4}), c({1, 4, 4});
+  a.random(1), b.random(2);
+  EXPECT(multiply(a, b, c, 0, 2) && is_product(a, b, c, 0));
 }
 
 void sums_of_parts_stay_wide_and_two_runs_are_the_same() {
@@ -366,6 +380,7 @@ int main() {
   a_batch_may_lie_between_rows();
   float8_is_multiplied_where_gpus_multiply_it();
   what_it_does_not_take_is_left_to_our_kernel_or_refused_if_asked_for();
+  f32_is_rounded_to_tf32_where_the_call_says_so();
   sums_of_parts_stay_wide_and_two_runs_are_the_same();
   whichever_call_fails_one_error_tells_it_and_nothing_is_left();
   a_right_call_is_taken_in_a_stream_and_in_a_graph();

@@ -88,7 +88,7 @@ std::string check_gemm(const Call& call) {
   Check check(call, {"a", "b", "c"}, 2);
   if (check.ok())
     check.require(call.attributes[0].i >= 0 && call.attributes[0].i <= 2, "accumulate is " + std::to_string(call.attributes[0].i) + "; expected: 0, 1 or 2")
-        .require(call.attributes[1].i == 0 || call.attributes[1].i == 1, "bf16 is " + std::to_string(call.attributes[1].i) + "; expected: 0 or 1");
+        .require(call.attributes[1].i >= 0 && call.attributes[1].i <= 2, "bf16 is " + std::to_string(call.attributes[1].i) + "; expected: 0, 1, or 2, by which a GPU may round to TF32");
   const int64_t M = check.dim(2, 1), N = check.dim(2, 2), K = check.dim(0, 2);
   if (check.ok() && call.attributes[1].i == 1) {
     check.real_or_bf16(2, DType::f32, {-1, M, N}).real_or_stored(0, DType::f32, {-1, M, K}).real_or_stored(1, DType::f32, {-1, K, N});

@@ -24,7 +24,7 @@ namespace {
 
 // Both headers have these numbers, as programs that were compiled with one may run with the other.
 static_assert(CUBLAS_STATUS_INVALID_VALUE == 7 && CUBLAS_STATUS_EXECUTION_FAILED == 13 && CUBLAS_STATUS_NOT_SUPPORTED == 15 && CUBLAS_OP_N == 0 && CUBLAS_OP_T == 1);
-static_assert(CUBLAS_COMPUTE_32F == 68 && CUBLAS_COMPUTE_64F == 70 && CUDA_R_32F == 0 && CUDA_R_64F == 1 && CUDA_R_16BF == 14 && CUDA_R_8F_E4M3 == 28 && CUDA_R_8F_E5M2 == 29);
+static_assert(CUBLAS_COMPUTE_32F == 68 && CUBLAS_COMPUTE_64F == 70 && CUBLAS_COMPUTE_32F_FAST_TF32 == 77 && CUDA_R_32F == 0 && CUDA_R_64F == 1 && CUDA_R_16BF == 14 && CUDA_R_8F_E4M3 == 28 && CUDA_R_8F_E5M2 == 29);
 static_assert(CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT == 5 && CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET == 6 && CUBLASLT_MATMUL_DESC_TRANSA == 3 && CUBLASLT_MATMUL_DESC_TRANSB == 4);
 static_assert(CUBLASLT_REDUCTION_SCHEME_INPLACE == 1 && CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE == 2 && CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE == 4 && CUBLASLT_REDUCTION_SCHEME_MASK == 7);
 static_assert(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES == 1 && CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK == 3 && CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES == 5 && CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES == 8);
@@ -106,7 +106,8 @@ struct Operands {
 bool types_go_together(const Operands& p) {
   if (p.c.type != p.d.type) return false;
   if (p.op.compute == CUBLAS_COMPUTE_64F) return p.op.scale == CUDA_R_64F && p.a.type == CUDA_R_64F && p.b.type == CUDA_R_64F && p.d.type == CUDA_R_64F;
-  if (p.op.compute != CUBLAS_COMPUTE_32F || p.op.scale != CUDA_R_32F) return false;
+  if (p.op.scale != CUDA_R_32F) return false;
+  if (p.op.compute != CUBLAS_COMPUTE_32F && (p.op.compute != CUBLAS_COMPUTE_32F_FAST_TF32 || p.a.type != CUDA_R_32F)) return false;
   if (p.a.type == CUDA_R_32F) return p.b.type == CUDA_R_32F && p.d.type == CUDA_R_32F;
   const bool stored = p.d.type == CUDA_R_32F || p.d.type == CUDA_R_16BF;
   if (p.a.type == CUDA_R_16BF) return p.b.type == CUDA_R_16BF && stored;
@@ -150,6 +151,12 @@ uint64_t hash_of(const Operands& p) {
   return hash;
 }
 
+/// To the 10 bits of mantissa that tensor cores take of an f32, to nearest even.
+float to_tf32(float x) {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+  return x - x != 0 ? x : __builtin_bit_cast(float, (bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu);
+}
+
 double load(cudaDataType type, const void* data, int64_t i) {
   switch (type) {
     case CUDA_R_64F: return static_cast<const double*>(data)[i];
@@ -179,12 +186,16 @@ template <class real> void multiply(const Job& job) {
   const Operands p{job.op, job.a, job.b, job.c, job.d};
   const int64_t M = p.M(), N = p.N(), K = p.K(), half = job.scheme ? K / 2 : 0;
   const bool narrow = job.scheme != CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE && job.d.type == CUDA_R_16BF;
+  const auto taken = [&](cudaDataType type, const void* data, int64_t i) {
+    const double x = load(type, data, i);
+    return static_cast<real>(job.op.compute == CUBLAS_COMPUTE_32F_FAST_TF32 ? static_cast<double>(to_tf32(static_cast<float>(x))) : x);
+  };
   std::vector<real> left(static_cast<size_t>(M * K)), right(static_cast<size_t>(N * K));
   for (int64_t batch = 0; batch < job.d.batch; batch++) {
     for (int64_t m = 0; m < M; m++)
-      for (int64_t k = 0; k < K; k++) left[static_cast<size_t>(m * K + k)] = static_cast<real>(load(job.a.type, job.A, batch * job.a.stride + (job.op.a == CUBLAS_OP_N ? m + k * job.a.ld : k + m * job.a.ld)));
+      for (int64_t k = 0; k < K; k++) left[static_cast<size_t>(m * K + k)] = taken(job.a.type, job.A, batch * job.a.stride + (job.op.a == CUBLAS_OP_N ? m + k * job.a.ld : k + m * job.a.ld));
     for (int64_t n = 0; n < N; n++)
-      for (int64_t k = 0; k < K; k++) right[static_cast<size_t>(n * K + k)] = static_cast<real>(load(job.b.type, job.B, batch * job.b.stride + (job.op.b == CUBLAS_OP_N ? k + n * job.b.ld : n + k * job.b.ld)));
+      for (int64_t k = 0; k < K; k++) right[static_cast<size_t>(n * K + k)] = taken(job.b.type, job.B, batch * job.b.stride + (job.op.b == CUBLAS_OP_N ? k + n * job.b.ld : n + k * job.b.ld));
     for (int64_t n = 0; n < N; n++)
       for (int64_t m = 0; m < M; m++) {
         const auto part = [&](int64_t from, int64_t to) {
