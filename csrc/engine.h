@@ -95,7 +95,6 @@ template <class Fetch> void check_finite(const Program& program, uint64_t n, Fet
   const Instruction& instruction = program.instructions[n];
   for (int i = instruction.first_output; i < instruction.first_output + instruction.num_outputs; i++) {
     Tensor tensor = instruction.call[i];
-    if (!tensor.data || tensor.dtype == DType::i32) continue;
     tensor.data = fetch(tensor);
     const int64_t element = tensor.dtype == DType::f32      ? find_not_finite<float>(tensor)
                             : tensor.dtype == DType::f64    ? find_not_finite<double>(tensor)
