@@ -9,7 +9,7 @@ import { parseArgs } from "node:util";
 import { makeBatch } from "../data/batch.ts";
 import { Device, type ProcessMemory } from "../ffi/device.ts";
 import { library } from "../ffi/library.ts";
-import { targetOf } from "../graph/target/by_kind.ts";
+import { targetOf } from "../graph/target/cuda.ts";
 import { worldOf } from "../launch/world.ts";
 import { BatchPart } from "../train/batch_part.ts";
 import { loadConfig, meshOf, trainOptions } from "../train/config/config.ts";

@@ -7,7 +7,7 @@ import { Actions } from "../ffi/buffer.ts";
 import { Device } from "../ffi/device.ts";
 import { Program } from "../ffi/program.ts";
 import { Builder } from "../graph/builder.ts";
-import { targetOf } from "../graph/target/by_kind.ts";
+import { targetOf } from "../graph/target/cuda.ts";
 import type { Attrs, Graph, State } from "../graph/ir.ts";
 import { compileGraphs } from "../train/compile.ts";
 

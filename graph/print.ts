@@ -51,10 +51,8 @@ export function print(graph: Graph): string {
   };
   const touched = new Set(graph.nodes.flatMap((n) => [n.attrs.states, n.attrs.into]).flat());
   const lines = [`graph ${graph.name}`];
-  for (const input of graph.inputs) {
-    lines.push(
-      `  input ${name(input.value)}: ${typeText(input.value)} "${input.name}"${input.counts ? " counts" : ""}`,
-    );
+  for (const { name: own, value, counts } of graph.inputs) {
+    lines.push(`  input ${name(value)}: ${typeText(value)} "${own}"${counts ? " counts" : ""}`);
   }
   for (const state of graph.states) {
     if (touched.has(state.name)) lines.push(`  ${state.kind} "${state.name}": ${typeText(state)}`);

@@ -54,10 +54,9 @@ function traceForward(name: string, model: TrainableModel, shape: BatchShape, su
 }
 
 function batchInputs(builder: Builder, { batch, seqLen, documents }: BatchShape): Batch {
-  const input = (name: string): Tensor => {
-    const counts = name === "positions" && !documents ? true : undefined; // with documents they may restart
-    return new Tensor(builder, builder.input(name, i32(batch, seqLen), ["batch", "sequence"], counts));
-  };
+  const counts = documents ? "none" : "positions"; // with documents they may restart
+  const input = (name: string): Tensor =>
+    new Tensor(builder, builder.input(name, i32(batch, seqLen), ["batch", "sequence"], name === counts));
   const [tokens, targets, positions] = ["tokens", "targets", "positions"].map(input);
   return { tokens, targets, positions, ...(documents ? { documents: input("documents") } : {}) };
 }

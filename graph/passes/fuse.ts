@@ -18,18 +18,6 @@ function soleUse(uses: Lookup<readonly Node[]>, outputs: ReadonlySet<Value>, val
   return list.length === 1 && !outputs.has(value) ? list[0] : undefined;
 }
 
-/** Attention whose queries and keys have the positions that an input counts needs not look at them. */
-export function orderedAttention(graph: Graph): Graph {
-  const counted = new Set(graph.inputs.filter((i) => i.counts).map((i) => i.value)), edit = new Editor(graph);
-  for (const node of graph.nodes) {
-    const at = { attention: 3, attention_backward: 6 }[node.op], [q, k] = at ? node.inputs.slice(at) : [];
-    if (!at || q !== k || !counted.has(q) || node.attrs.documents) continue;
-    const ordered = edit.add(node, node.op, node.inputs, { ...node.attrs, ordered: true });
-    node.outputs.forEach((v, i) => edit.replace(v, ordered.outputs[i]));
-  }
-  return edit.finish();
-}
-
 /** RoPE happens while attention loads a head: `attention(rope(q), rope(k), v)` reads raw q and k, and its gradient writes
  * raw dq and dk. */
 export function ropeIntoAttention(graph: Graph): Graph {
@@ -204,7 +192,6 @@ const sizeOf = (adamw: Node): number => adamw.outputs.length / 3;
 /** The rules, in order: products and norms before sums go into state, casts into what is left of them, element-wise chains last. */
 export const fusions: readonly [name: Fusion, rule: (graph: Graph, target: Target) => Graph][] = [
   ["castsIntoProducts", castsIntoProducts],
-  ["orderedAttention", orderedAttention],
   ["ropeIntoAttention", ropeIntoAttention],
   ["residualNorms", residualNorms],
   ["joinProducts", joinProducts],
@@ -216,5 +203,6 @@ export const fusions: readonly [name: Fusion, rule: (graph: Graph, target: Targe
 
 /** Fuses a graph by the rules that pay on a target. Its meaning stays the same up to the order of sums. */
 export function fuse(graph: Graph, target: Target): Graph {
-  return fusions.reduce((g, [name, rule]) => target.fusions.has(name) ? rule(g, target) : g, graph);
+  const begun = target.ownFusion?.(graph) ?? graph;
+  return fusions.reduce((g, [name, rule]) => target.fusions.has(name) ? rule(g, target) : g, begun);
 }

@@ -30,6 +30,8 @@ export interface Precision {
   readonly stored: "f32" | "bf16";
   /** `model.converters`: which products take float8; default: none. */
   readonly float8?: Float8Products;
+  /** `device.tf32`: may a GPU round what products of f32 take to TF32? Default: no. */
+  readonly tf32?: boolean;
 }
 
 /** All in f32. */

@@ -6,7 +6,8 @@ import { kernels } from "../kernels.ts";
 import { cpu } from "./cpu.ts";
 import { attention } from "./cuda/attention.ts";
 import { memoryBeside } from "./cuda/memory.ts";
-import type { Fusion, Lowerings, Target } from "./target.ts";
+import { orderedAttention } from "./cuda/ordered_attention.ts";
+import type { Fusion, Lowering, Lowerings, Target } from "./target.ts";
 
 /** How a GPU runs what it runs in another way than a CPU. */
 const own: Lowerings = {
@@ -37,7 +38,8 @@ export const cuda: Target = {
   lowerings: { ...cpu.lowerings, ...own, ...attention },
   copy: cpu.copy,
   // Each saves passes over memory and launches, of which a GPU has less time to hide than a CPU.
-  fusions: new Set<Fusion>(["orderedAttention", ...[...cpu.fusions].filter((fusion) => !UNPAID.includes(fusion))]),
+  fusions: new Set([...cpu.fusions].filter((fusion) => !UNPAID.includes(fusion))),
+  ownFusion: orderedAttention,
   mapSteps: 48,
   chunks: { rows: 4096, chunks: 32 }, // a product of fewer rows leaves multiprocessors without work
   alignment: 256, // as cudaMalloc gives it: vector loads, and whole lines of memory
@@ -51,7 +53,30 @@ export const cuda: Target = {
 };
 
 /** GPUs before sm_90: there the workspace of a gradient by cuDNN that is the same bit for bit each time grows with the square of the tokens. */
-export const cudaBefore90: Target = {
-  ...cuda,
-  fusions: new Set([...cuda.fusions].filter((name) => name !== "orderedAttention")),
+const before90: Target = { ...cuda, ownFusion: undefined };
+
+/** The same with products of f32 rounded to TF32, as tensor cores take them. */
+const inTf32 = (target: Target): Target => {
+  const contract: Lowering = {
+    ...own.contract,
+    kernel(node) {
+      const call = own.contract!.kernel!(node);
+      return node.outputs[0].dtype === "f32" && !call.attrs.bf16
+        ? { ...call, attrs: { ...call.attrs, bf16: 2 } }
+        : call;
+    },
+  };
+  return { ...target, lowerings: { ...target.lowerings, contract } };
 };
+
+/** What compiles for a device.
+ * @param device its kind, and of a GPU its architecture; `auto`, where no device is here, is the CPU.
+ * @param precision may its products of f32 be rounded to TF32, if it is a GPU? */
+export function targetOf(
+  { kind, level = "sm_90" }: { readonly kind: "auto" | "cpu" | "cuda"; readonly level?: string },
+  { tf32 = false }: { readonly tf32?: boolean } = {},
+): Target {
+  if (kind !== "cuda") return cpu;
+  const target = Number(level.slice("sm_".length)) < 90 ? before90 : cuda;
+  return tf32 ? inTf32(target) : target;
+}

@@ -44,7 +44,6 @@ export type Lowerings = Readonly<Record<string, Lowering | undefined>>;
 /** A rule of pass `fuse`. */
 export type Fusion =
   | "castsIntoProducts"
-  | "orderedAttention"
   | "ropeIntoAttention"
   | "residualNorms"
   | "joinProducts"
@@ -70,13 +69,6 @@ export interface Chunks {
   readonly chunks: number;
 }
 
-/** A part of a device's memory. */
-export interface MemoryPart {
-  /** What it is for. */
-  readonly name: string;
-  readonly bytes: number;
-}
-
 /** A device as the passes see it. */
 export interface Target {
   /** As programs name it, in at most 16 ASCII letters. */
@@ -89,6 +81,8 @@ export interface Target {
   readonly copy: KernelCall;
   /** The rules of `fuse` that pay. */
   readonly fusions: ReadonlySet<Fusion>;
+  /** A rule of its own, before those; default: none. */
+  readonly ownFusion?: (graph: Graph) => Graph;
   /** Most steps of a `map` program. */
   readonly mapSteps: number;
   /** How heads are tiled. */
@@ -99,8 +93,8 @@ export interface Target {
   readonly page: number;
   /** What work takes, for choices between making a value again and keeping it. */
   readonly costs: Costs;
-  /** What is taken of the device's memory beside the arena, for the graphs of a rank as they run; default: nothing that is known. */
-  readonly memoryBeside?: (graphs: readonly Graph[]) => readonly MemoryPart[];
+  /** Bytes of the device's memory that the graphs of a rank take beside the arena, by what they are for; default: none that are known. */
+  readonly memoryBeside?: (graphs: readonly Graph[]) => Readonly<Record<string, number>>;
 }
 
 /** How a target runs a node.

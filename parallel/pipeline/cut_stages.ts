@@ -119,9 +119,7 @@ class StageGraph {
   ): Graph {
     const builder = this.#builder, { graph, stage } = this;
     // All stages have all inputs, so that their host buffers are alike.
-    for (const { name, value, roles, counts } of graph.inputs) {
-      this.#now.set(value, builder.input(name, value, roles, counts));
-    }
+    for (const i of graph.inputs) this.#now.set(i.value, builder.input(i.name, i.value, i.roles, i.counts));
     for (const state of [...received.values(), ...[...sent.values()].flat()]) builder.declare(state);
     const send = (value: Value, node: Pick<Node, "phase">) => {
       builder.origin = { scope: "", phase: node.phase };

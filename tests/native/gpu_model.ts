@@ -7,7 +7,7 @@ import { Flag } from "../../ffi/symbols.ts";
 import { numel } from "../../graph/ir.ts";
 import type { EncodedSection } from "../../graph/passes/encode.ts";
 import type { HostSlot } from "../../graph/passes/memory.ts";
-import { targetOf } from "../../graph/target/by_kind.ts";
+import { targetOf } from "../../graph/target/cuda.ts";
 import { Mesh } from "../../parallel/mesh.ts";
 import { BatchPart } from "../../train/batch_part.ts";
 import type { MeshLayout } from "../../train/ranks.ts";

@@ -11,14 +11,14 @@ import { type Graph, numel, type Value } from "../../graph/ir.ts";
 import { encode } from "../../graph/passes/encode.ts";
 import { materialize } from "../../graph/passes/materialize.ts";
 import { memory as planMemory } from "../../graph/passes/memory.ts";
-import { type DeviceKindName, targetOf } from "../../graph/target/by_kind.ts";
+import { targetOf } from "../../graph/target/cuda.ts";
 import { type Compiled, compileGraphs } from "../../train/compile.ts";
 import { newArray, numbersOf, setNumbers, typedArray } from "../../train/typed_array.ts";
 
 library(); // opened here: inside a test the sanitizer would call it a leak
 
 /** Where tests of ops and of random graphs run: on the CPU, unless the variable TITAN_DEVICE says `cuda`. */
-export const KIND: DeviceKindName = Deno.env.get("TITAN_DEVICE") === "cuda" ? "cuda" : "cpu";
+export const KIND: "cpu" | "cuda" = Deno.env.get("TITAN_DEVICE") === "cuda" ? "cuda" : "cpu";
 const target = targetOf({ kind: KIND });
 
 /** What a graph's inputs are given by. */

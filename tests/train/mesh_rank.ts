@@ -8,7 +8,7 @@ import { arr, forEachIndex, stridesOf } from "../../graph/array.ts";
 import { numel, type State } from "../../graph/ir.ts";
 import { boxOf, isHeld, type Layout, localShape, placementOn } from "../../graph/layout.ts";
 import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
-import { targetOf } from "../../graph/target/by_kind.ts";
+import { targetOf } from "../../graph/target/cuda.ts";
 import { worldOf } from "../../launch/world.ts";
 import type { RematPolicy } from "../../graph/passes/remat.ts";
 import type { RematBudget } from "../../graph/passes/remat_search.ts";

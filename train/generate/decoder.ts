@@ -7,7 +7,7 @@ import { numel, type State } from "../../graph/ir.ts";
 import { boxOf, replicated } from "../../graph/layout.ts";
 import type { EncodedSection } from "../../graph/passes/encode.ts";
 import { fullPrecision, type Precision } from "../../graph/passes/precision.ts";
-import { targetOf } from "../../graph/target/by_kind.ts";
+import { targetOf } from "../../graph/target/cuda.ts";
 import type { GenerativeModel } from "../../model/cache.ts";
 import { buildModel, familyNames } from "../../model/families.ts";
 import type { FamilyModel } from "../../model/family.ts";
@@ -49,8 +49,8 @@ export interface DecoderOptions {
   readonly maxLength: number;
   /** Element type of weights, products and cache; sums and the residual stream are f32 where this is bf16. Default f32. */
   readonly dtype?: "f32" | "bf16" | "f64";
-  /** Where it decodes; default `cpu`. `cuda` is an NVIDIA GPU. */
-  readonly device?: "cpu" | "cuda";
+  /** Where it decodes: `cpu`, the default, `cuda`, an NVIDIA GPU, or `auto`: a GPU where one is found. */
+  readonly device?: "auto" | "cpu" | "cuda";
   /** CPU threads; default 0: one for each core that the process may use. */
   readonly threads?: number;
   /** What is decoded; default: that of the weights' family and sizes. */

@@ -11,8 +11,8 @@ export interface Gpu {
   readonly level: string;
   /** Bytes of its memory. */
   readonly memory: number;
-  /** Most FLOP a second by the type that products take: bf16 on tensor cores with f32 sums, without sparsity; f32 and f64 on plain ones. */
-  readonly flops: Readonly<Record<"bf16" | "f32" | "f64", number>>;
+  /** Most FLOP a second by the type that products take: bf16 and TF32 on tensor cores with f32 sums, without sparsity; f32 and f64 on plain ones. */
+  readonly flops: Readonly<Record<"bf16" | "tf32" | "f32" | "f64", number>>;
   /** Bytes a second of its memory. */
   readonly bandwidth: number;
 }
@@ -29,7 +29,7 @@ const gpu = (
   named,
   level,
   memory: gigabytes * 1e9,
-  flops: { bf16: bf16 * 1e12, f32: f32 * 1e12, f64: f64 * 1e12 },
+  flops: { bf16: bf16 * 1e12, tf32: bf16 / 2 * 1e12, f32: f32 * 1e12, f64: f64 * 1e12 },
   bandwidth: gigabytesPerSecond * 1e9,
 });
 
@@ -60,12 +60,49 @@ export const gpus: Readonly<Record<string, Gpu>> = {
 export const gpuNamed = (name: string): Gpu | undefined =>
   /\bMIG\b/.test(name) ? undefined : Object.values(gpus).find(({ named }) => named.test(name));
 
-/** FLOP a second that a GPU's data sheet gives; undefined for a CPU, and for a GPU whose sheet is not known here. */
+/** What a step multiplies in. */
+interface Multiplied {
+  readonly dtype: keyof Gpu["flops"];
+  readonly precision?: { readonly param?: "f32" | "bf16"; readonly tf32?: boolean };
+}
+
+const typeOf = ({ dtype, precision: { param = "f32", tf32 = false } = {} }: Multiplied): keyof Gpu["flops"] =>
+  dtype !== "f32" ? dtype : tf32 && param === "f32" ? "tf32" : param;
+
+/** FLOP a second of what a step multiplies in, by the GPU's data sheet; undefined for a CPU, and for a GPU whose sheet is not known here. */
 export function publishedPeak(
   { kind, processor }: { readonly kind: string; readonly processor: string },
-  type: keyof Gpu["flops"],
+  step: Multiplied,
 ): number | undefined {
-  return kind === "cuda" ? gpuNamed(processor)?.flops[type] : undefined;
+  return kind === "cuda" ? gpuNamed(processor)?.flops[typeOf(step)] : undefined;
+}
+
+/** The same of a GPU by its name here; undefined without one. */
+export const peakOf = (gpu: string | undefined, step: Multiplied): number | undefined =>
+  gpu === undefined ? undefined : gpus[gpu].flops[typeOf(step)];
+
+/** A GPU in words; undefined for a CPU. */
+export function gpuText(
+  device: Readonly<Record<"kind" | "processor" | "level" | "threadsText", string>>,
+): string | undefined {
+  return device.kind === "cuda" ? `${device.processor} (${device.level}), ${device.threadsText}` : undefined;
+}
+
+/** What part of its data sheet's peak a GPU reaches, behind a comma; nothing where that is not known. */
+export function ofPeakText(
+  device: { readonly kind: string; readonly processor: string },
+  gigaflops: number,
+  param: "f32" | "bf16",
+): string {
+  const peak = publishedPeak(device, { dtype: "f32", precision: { param } });
+  return peak ? `, ${(100e9 * gigaflops / peak).toFixed(0)}% of the published ${(peak / 1e12).toFixed(0)} TFLOP/s` : "";
+}
+
+/** The flags of a plan with memory and bandwidth of the GPU that they name, where they give no others. */
+export function withSheet<P extends { gpu?: string; deviceMemory?: number; deviceBandwidth?: number }>(plan: P): P {
+  if (plan.gpu === undefined) return plan;
+  const { memory: deviceMemory, bandwidth: deviceBandwidth } = gpus[plan.gpu];
+  return { deviceMemory, deviceBandwidth, ...plan };
 }
 
 /** A GPU as its device would describe itself, were it here. */

@@ -4,7 +4,6 @@
 import { onlyPlaces, stateUse } from "../../facts.ts";
 import type { Graph, Node } from "../../ir.ts";
 import { num, nums } from "../../op.ts";
-import type { MemoryPart } from "../target.ts";
 
 const MIB = 2 ** 20;
 
@@ -67,14 +66,16 @@ function groupBytes(ranks: readonly number[], nodes: readonly Node[]): number {
 }
 
 /** What is taken beside the arena. @param graphs of a rank, as they run. */
-export function memoryBeside(graphs: readonly Graph[]): readonly MemoryPart[] {
+export function memoryBeside(graphs: readonly Graph[]): Readonly<Record<string, number>> {
   const nodes = graphs.flatMap((graph) => graph.nodes);
   const collectives = nodes.filter(({ attrs }) => attrs.group !== undefined && num(attrs.size) > 1);
   const groups = [...Map.groupBy(collectives, ({ attrs }) => String(attrs.group)).values()];
   const buffers = groups.map((group) => groupBytes(nums(group[0].attrs.group), group));
-  const own = { name: "CUDA's context and libraries", bytes: CONTEXT + WORKSPACE };
   const launched = nodes.filter((node) => !onlyPlaces(node.op) && stateUse(node) !== "reads");
-  const captured = { name: "graphs of kernels", bytes: GRAPHS * GRAPH_NODE * launched.length };
   const name = `NCCL's buffers for ${groups.length} group${groups.length === 1 ? "" : "s"} of ranks`;
-  return [own, captured, ...(groups.length > 0 ? [{ name, bytes: buffers.reduce((a, b) => a + b) }] : [])];
+  return {
+    "CUDA's context and libraries": CONTEXT + WORKSPACE,
+    "graphs of kernels": GRAPHS * GRAPH_NODE * launched.length,
+    ...(groups.length > 0 ? { [name]: buffers.reduce((a, b) => a + b) } : {}),
+  };
 }

@@ -3,7 +3,7 @@ import { type Builder, f32, f64, i32 } from "../../../graph/builder.ts";
 import { Editor } from "../../../graph/edit.ts";
 import type { Graph, Node, State } from "../../../graph/ir.ts";
 import { autodiff } from "../../../graph/passes/autodiff.ts";
-import { joinUpdates, orderedAttention, residualNorms, ropeIntoAttention } from "../../../graph/passes/fuse.ts";
+import { joinUpdates, residualNorms, ropeIntoAttention } from "../../../graph/passes/fuse.ts";
 import { simplify } from "../../../graph/passes/simplify.ts";
 import { print } from "../../../graph/print.ts";
 import { Tensor } from "../../../graph/tensor.ts";
@@ -105,25 +105,6 @@ Deno.test("a rotation back by other angles than those of the queries stays", () 
     return { dq: back(dq, table), dk: back(dk, other) };
   });
   assertEquals(print(apply(ropeIntoAttention, graph)), print(graph));
-});
-
-Deno.test("attention is in order where queries and keys have the positions that one input counts, and no documents", () => {
-  const isOrdered = (kind: "counted" | "given" | "of keys" | "documents") => {
-    const forward = traceGraph("g", [], (builder) => {
-      const [q, k, v] = ["q", "k", "v"].map((name) => input(builder, name, 2, 3, 2, 2));
-      const integers = (name: string, counts?: true) =>
-        new Tensor(builder, builder.input(name, i32(2, 3), undefined, counts));
-      const positions = integers("positions", kind === "given" ? undefined : true);
-      const ofKeys = kind === "of keys" ? integers("key positions", true) : positions;
-      const documents = kind === "documents", ids = documents ? Array(2).fill(integers("documents")) : [];
-      const [o] = q.apply("attention", [k, v, positions, ofKeys, ...ids], { scale: 0.7, documents });
-      return { loss: o.square().sum() };
-    });
-    const after = apply(orderedAttention, simplify(autodiff(forward, { of: "loss", inputs: ["q"] })));
-    return ["attention", "attention_backward"].map((op) => find(after, op)[0].attrs.ordered ?? false);
-  };
-  assertEquals(isOrdered("counted"), [true, true]);
-  for (const kind of ["given", "of keys", "documents"] as const) assertEquals(isOrdered(kind), [false, false], kind);
 });
 
 /** Two residual branches, each with a norm, and the gradient for all inputs. */

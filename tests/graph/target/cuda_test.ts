@@ -3,9 +3,10 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { kernelViews } from "../../../graph/place.ts";
 import { cpu } from "../../../graph/target/cpu.ts";
-import { cuda } from "../../../graph/target/cuda.ts";
+import { cuda, targetOf } from "../../../graph/target/cuda.ts";
 import { llama } from "../../../model/llama.ts";
 import { Mesh } from "../../../parallel/mesh.ts";
+import { callOf } from "../../../graph/target/target.ts";
 import { compileGraphs } from "../../../train/compile.ts";
 import { float8ProductsOf } from "../../../train/float8.ts";
 import { traceMicrobatch } from "../../../train/step.ts";
@@ -92,4 +93,33 @@ Deno.test("norms' gradients have scratch for as many blocks as fill a GPU, and f
   };
   assertEquals([16, 256, 512].map((seqLen) => scratchOf(cuda, seqLen)), [32, 512, 512]);
   assertEquals(scratchOf(cpu, 512), 64);
+});
+
+Deno.test("each kind of device has the target of its name, as programs have it", () => {
+  for (const kind of ["cpu", "cuda"] as const) assertEquals(targetOf({ kind }).name, kind);
+});
+
+Deno.test("a GPU before sm_90 runs attention by its own kernels, whose memory does not grow with the square of the tokens", () => {
+  const knowsOrder = (level: string) => targetOf({ kind: "cuda", level }).ownFusion !== undefined;
+  assertEquals(["sm_80", "sm_89", "sm_90", "sm_100", "sm_120"].map(knowsOrder), [false, false, true, true, true]);
+  assertEquals(targetOf({ kind: "cpu", level: "avx512" }), cpu);
+});
+
+Deno.test("a GPU rounds what products of f32 take to TF32 where that is allowed, and nothing else", () => {
+  const rounds = (options: { tf32?: boolean; kind?: "cpu" | "cuda"; bf16?: boolean }) => {
+    const precision = { param: options.bf16 ? "bf16" : "f32", reduce: "f32", stored: "f32" } as const;
+    const target = targetOf({ kind: options.kind ?? "cuda" }, options);
+    const { plan } = compileGraphs([graph()], { threads: 1, target, precision });
+    const products = plan.sections.flatMap((s) => s.graph.nodes.filter((n) => n.op === "contract"));
+    return new Set(products.map((n) => callOf(target, n).attrs.bf16));
+  };
+  assertEquals([rounds({}), rounds({ tf32: true }), rounds({ tf32: true, bf16: true })].map((s) => [...s]), [[0], [2], [
+    1,
+  ]]);
+  assertEquals([...rounds({ tf32: true, kind: "cpu" })], [0]);
+  const wide = traceMicrobatch(llama("debug", sizes), { batch: 2, seqLen: 16, dtype: "f64", globalTokens: 32 });
+  const target = targetOf({ kind: "cuda" }, { tf32: true });
+  const products = compileGraphs([wide], { threads: 1, target }).plan.sections.flatMap((s) => s.graph.nodes);
+  const calls = products.filter((n) => n.op === "contract").map((n) => callOf(target, n).attrs.bf16);
+  assertEquals(new Set(calls), new Set([0]));
 });
