@@ -3,7 +3,7 @@
 import { Struct, U32, unsigned } from "./buffer.ts";
 import { check, errorStruct } from "./error.ts";
 import { library } from "./library.ts";
-import { DeviceKind, Measure } from "./symbols.ts";
+import { DeviceKind, Measure, Status } from "./symbols.ts";
 
 /** What a device is. */
 export interface DeviceInfo {
@@ -15,6 +15,8 @@ export interface DeviceInfo {
   readonly threadsText: string;
   /** Width of the vectors that the kernels were compiled for. */
   readonly vectorBits: number;
+  /** Why it is no GPU, where one was looked for and the module for them is there. */
+  readonly noGpu?: string;
   /** Of the processor, that the kernels were compiled for: `portable`, `avx2`, `avx512`, `avx512_bf16`, `amx`, on arm64 `portable`,
    * `neon_bf16`; of a GPU, such as `sm_90`. */
   readonly level: string;
@@ -43,9 +45,9 @@ export interface ProcessMemory {
 
 /** What a device is to take of its machine. */
 export interface DeviceOptions {
-  /** What it is: `cpu`, the default, or `cuda`, a GPU. */
-  readonly kind?: "cpu" | "cuda";
-  /** Which of the GPUs that this process sees; default 0. */
+  /** `cpu`, the default, `cuda`, a GPU, or `auto`: a GPU where one is found. */
+  readonly kind?: "auto" | "cpu" | "cuda";
+  /** Of a GPU: which of those that this process sees; default 0. */
   readonly ordinal?: number;
   /** Threads of its kernels. 0, the default: OMP_NUM_THREADS, or one for each core that the process may use, as far as its CPU quota
    * keeps them busy. */
@@ -70,12 +72,15 @@ export class Device implements Disposable {
     wanted.set("threads", unsigned(options.threads ?? 0, "threads", U32));
     wanted.set("host_size", unsigned(options.hostSize ?? 1, "hostSize", U32));
     wanted.set("placed", options.placed ? 1 : 0);
-    const kind = options.kind === "cuda" ? DeviceKind.CUDA : DeviceKind.CPU;
-    const ordinal = unsigned(options.ordinal ?? 0, "ordinal", U32);
     const { symbols } = library();
     const error = errorStruct();
     const handle = new BigUint64Array(1);
-    check(symbols.titan_device_open(kind, ordinal, wanted.bytes, handle, error.bytes), error);
+    const open = (kind: number, ordinal = 0): number =>
+      symbols.titan_device_open(kind, unsigned(ordinal, "ordinal", U32), wanted.bytes, handle, error.bytes);
+    const { kind = "cpu", ordinal } = options;
+    const status = kind === "cpu" ? open(DeviceKind.CPU) : open(DeviceKind.CUDA, ordinal);
+    const noGpu = kind === "auto" && status !== Status.OK ? error.text("message").split("; expected")[0] : undefined;
+    check(noGpu === undefined ? status : open(DeviceKind.CPU), error);
     this.handle = handle[0];
     const info = new Struct("titan_device_info");
     check(symbols.titan_device_describe(this.handle, info.bytes, error.bytes), error);
@@ -83,6 +88,7 @@ export class Device implements Disposable {
       kind: info.get("kind") === DeviceKind.CUDA ? "cuda" : "cpu",
       threads: info.get("threads"),
       threadsText: info.text("threads_text"),
+      noGpu: noGpu?.startsWith("there is no module") ? undefined : noGpu,
       vectorBits: info.get("vector_bits"),
       level: info.text("level"),
       levelIsForced: info.get("level_is_forced") !== 0,

@@ -40,7 +40,6 @@ export const NATIVE_SOURCES: readonly string[] = [
   "csrc/comm/pieces.h",
   "csrc/comm/shared.cpp",
   "csrc/comm/shared.h",
-  "csrc/comm/wait.h",
   "csrc/comm/world.cpp",
   "csrc/comm/world.h",
   "csrc/cpu/arena.cpp",

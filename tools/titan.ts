@@ -46,8 +46,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     run: async (args) => (await import("../train/command/live.ts")).view(args),
   },
   setup: {
-    about:
-      "builds the native library for this machine, as the first use does: setup [--again] [--mpi] [--gloo] [--cuda]",
+    about: "builds the native library, as the first use does: setup [--again] [--mpi] [--gloo] [--cuda]",
     run: async (args) => (await import("./install.ts")).run(args),
   },
   completion: {

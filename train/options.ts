@@ -61,8 +61,8 @@ export interface TrainOptions {
   readonly dataloader?: DataloaderOptions;
   /** Seed of the initial values, and of the order of documents; default 0. */
   readonly seed?: number;
-  /** What it computes on: `cpu`, the default, or `cuda`, a GPU. */
-  readonly device?: "cpu" | "cuda";
+  /** What it computes on: `cpu`, the default, `cuda`, a GPU, or `auto`: a GPU where one is found. */
+  readonly device?: "auto" | "cpu" | "cuda";
   /** CPU threads; default 0: one per core, as far as the CPU quota keeps them busy, in equal shares for the ranks of a host. */
   readonly threads?: number;
   /** Degrees of the mesh, for processes that `mpirun` started: an absent axis is 1, an absent `dp_shard` what the others leave. */

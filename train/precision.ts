@@ -26,6 +26,11 @@ export function isFasterInBf16(device: BySpeed): boolean {
   return multipliesBf16(device) && (device.level !== "avx512_bf16" || !device.processor.startsWith("Intel"));
 }
 
+/** Does the device multiply float8 itself? */
+export function multipliesFloat8({ level }: BySpeed): boolean {
+  return level.startsWith("sm_") && Number(level.slice("sm_".length)) >= 89;
+}
+
 /** Precision of a run. What is not asked for is f32, but for products: they take bf16 where the device is faster with it.
  * @param dtype what the step is traced in; f64 leaves no room for bf16. @param device without one, f32 is the default.
  * @throws {RangeError} when bf16 is asked for in f64. */
@@ -46,7 +51,7 @@ export function precisionOf(
 
 /** A run's precision in a line of its header; a device that has to multiply bf16 in f32 is told. */
 export function precisionText(
-  { param, reduce, stored, float8 }: Precision,
+  { param, reduce, stored, float8, tf32 }: Precision,
   dtype: RealType,
   device?: BySpeed,
 ): string {
@@ -56,8 +61,10 @@ export function precisionText(
   const slow = device && !multipliesBf16(device)
     ? " (multiplied in f32: the processor has no bf16 products, so no faster)"
     : "";
-  const products = param === "bf16" ? `products of bf16 with f32 sums${slow}` : "products of f32";
-  const emulated = device ? " (emulated: rounded to it, then multiplied as bf16, so slower than without)" : "";
+  const f32 = tf32 && device?.level.startsWith("sm_") ? "products of f32 in TF32" : "products of f32";
+  const products = param === "bf16" ? `products of bf16 with f32 sums${slow}` : f32;
+  const isEmulated = device && !multipliesFloat8(device);
+  const emulated = isEmulated ? " (emulated: rounded to it, then multiplied as bf16, so slower than without)" : "";
   const scaled = float8 ? `, those of ${float8.weights.size} weights in float8 ${float8.recipe}${emulated}` : "";
   return `${products}${scaled}, ${state}${rounded}`;
 }

@@ -13,7 +13,7 @@ import { library } from "../ffi/library.ts";
 import { ABI_VERSION } from "../ffi/symbols.ts";
 import type { DType } from "../graph/ir.ts";
 import { LayoutError } from "../graph/layout.ts";
-import { targetOf } from "../graph/target/by_kind.ts";
+import { targetOf } from "../graph/target/cuda.ts";
 import type { TrainableModel } from "../model/loss.ts";
 import { isLaunched, worldOf } from "../launch/world.ts";
 import { BATCH_AXES, Mesh, stepProblems } from "../parallel/mesh.ts";
@@ -150,7 +150,7 @@ export class Trainer implements AsyncDisposable {
         const joining = ranks && ProcessGroup.open(native, { rank: ranks.rank, size: ranks.mesh.size }, full.comm);
         joining?.catch(() => {}); // awaited below, behind what may fail before
         const { threads } = native.info, precision = precisionOf(full.precision, dtype, native.info);
-        const target = targetOf(native.info), on = { precision, threads, ranks, target };
+        const target = targetOf(native.info, precision), on = { precision, threads, ranks, target };
         const compiled = compileStep({ ...full, ...on, evaluate: full.validation });
         return { native, joining, precision, compiled };
       });
@@ -169,7 +169,9 @@ export class Trainer implements AsyncDisposable {
       await checking;
       const { native, joining, precision, compiled: planned } = compiling();
       group = stack.use(await joining);
-      if (group) await agree(group, { ...factsOf(full), checkpoint: start?.path ?? "none" });
+      if (group) {
+        await agree(group, { ...factsOf(full), "device.kind": native.info.kind, checkpoint: start?.path ?? "none" });
+      }
       const memory = native.memory(), compiled = withStagingThatFits(planned, memory);
       checkMemory(compiled, memory);
       const program = stack.use(await StepProgram.load(native, compiled, accumulation));
@@ -471,8 +473,7 @@ function ranksOf({ mesh: degrees, parallelism, batch, seqLen, validation }: Comp
 /** What this process's device takes of a machine that it may share with other ranks, to each of which their launcher may have given
  * processors of its own. Of a machine's GPUs each rank has one. */
 export function deviceOptions({ device: kind, threads }: Pick<TrainOptions, "device" | "threads">): DeviceOptions {
-  const world = worldOf(), ordinal = kind === "cuda" ? world?.hostRank : 0;
-  return { kind, ordinal, threads, hostSize: world?.hostSize, placed: !isLaunched() };
+  return { kind, ordinal: worldOf()?.hostRank, threads, hostSize: worldOf()?.hostSize, placed: !isLaunched() };
 }
 
 /** What has to be the same on all ranks of a run. */

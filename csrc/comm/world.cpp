@@ -69,8 +69,7 @@ std::atomic<bool> opened{false};
 struct World::Wait {
   World& world;
   std::string what;
-  uint64_t begun = now_ns();
-  const uint64_t timeout_ms;
+  uint64_t begun = now_ns(), timeout_ms;
   uint32_t asked = 0, looked = 0;
   int lost = -1;
   std::string loss;  // why waiting for that rank is no use

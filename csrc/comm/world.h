@@ -75,7 +75,7 @@ class World {
   /// The thread on which all below are called.
   Executor& executor() { return executor_; }
 
-  /// All ranks load a program together, in the same order: they agree on groups, and share the memory of its arena, unless a device has it.
+  /// All ranks load a program together, in the same order: they agree on groups, and share the memory of its arena.
   Loading load(uint64_t arena_bytes, const std::vector<Collective>& collectives, bool shares_arena = true);
   void release(int number);
   /// Throws a Failure where another rank does not come, has ended, or is at another collective.

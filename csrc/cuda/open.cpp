@@ -1,6 +1,7 @@
 #include "open.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <string>
@@ -24,6 +25,7 @@ std::string path_of_module() {
 /// It stays open: engines, and failures on their way, are of its code.
 const Module& open_module() {
   const std::string path = path_of_module();
+  if (access(path.c_str(), F_OK)) throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("there is no module for GPUs, which would be ", path, FIX));
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) throw Failure(TITAN_STATUS_INVALID_ARGUMENT, text("cannot open the module for GPUs: ", dlerror(), FIX));
   auto* function = reinterpret_cast<ModuleFunction*>(dlsym(library, "titan_cuda_module_of_this_library"));

@@ -184,7 +184,7 @@ void check_refusals() {
   EXPECT(refusal_of(half, 1).empty());
   EXPECT(!refusal_of(half, 0).empty());
   EXPECT(!refusal_of(wide, 1).empty());
-  EXPECT(!refusal_of(b, 2).empty());
+  EXPECT(!refusal_of(b, 3).empty());
 }
 
 }  // namespace

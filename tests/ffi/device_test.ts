@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { fromFileUrl } from "@std/path";
 import { Device } from "../../ffi/device.ts";
 import { TitanError } from "../../ffi/error.ts";
 import { library } from "../../ffi/library.ts";
@@ -53,20 +54,38 @@ Deno.test("TITAN_PRODUCT forces who multiplies matrices, and other values are an
   }
 });
 
-Deno.test("a GPU without its module says what is missing, and how to get it", () => {
+/** Does something while TITAN_CUDA is so. */
+function withModule(path: string, action: () => void): void {
   const before = Deno.env.get("TITAN_CUDA");
   try {
-    Deno.env.set("TITAN_CUDA", "/nowhere/libtitan_cuda.so");
-    const error = assertThrows(() => new Device({ kind: "cuda" }), TitanError);
-    assertEquals(error.status, "INVALID_ARGUMENT");
-    assertMatch(
-      error.message,
-      /^cannot open the module for GPUs: \/nowhere\/libtitan_cuda\.so: .*\n {2}expected: the module .*\n {2}fix: deno task setup --cuda/,
-    );
+    Deno.env.set("TITAN_CUDA", path);
+    action();
   } finally {
     if (before === undefined) Deno.env.delete("TITAN_CUDA");
     else Deno.env.set("TITAN_CUDA", before);
   }
+}
+
+Deno.test("a GPU without its module says what is missing, and how to get it; where it is left open, the CPU is taken", () => {
+  withModule("/nowhere/libtitan_cuda.so", () => {
+    const error = assertThrows(() => new Device({ kind: "cuda" }), TitanError);
+    assertEquals(error.status, "INVALID_ARGUMENT");
+    assertMatch(
+      error.message,
+      /^there is no module for GPUs, which would be \/nowhere\/libtitan_cuda\.so\n {2}expected: the module .*\n {2}fix: deno task setup --cuda/,
+    );
+    using device = new Device({ kind: "auto", ordinal: 1 });
+    assertEquals([device.info.kind, device.info.noGpu], ["cpu", undefined]);
+  });
+});
+
+Deno.test("where a GPU is looked for and its module cannot be opened, the CPU says why it is taken", () => {
+  withModule(fromFileUrl(import.meta.url), () => {
+    using device = new Device({ kind: "auto" });
+    assertEquals(device.info.kind, "cpu");
+    assertMatch(device.info.noGpu!, /^cannot open the module for GPUs: .*device_test\.ts: .*$/);
+    assertThrows(() => new Device({ kind: "cuda" }), TitanError, "cannot open the module for GPUs");
+  });
 });
 
 Deno.test("a device says how much memory there is for this process, and ranks of a host get equal parts", () => {

@@ -58,4 +58,16 @@ if (KIND === "cuda") {
     assertMatch(stderr, /all_reduce 1 over ranks 0, 1 in \S+ cannot end: rank 1 gave up: the disk is full/);
     assert(!PROBLEM.test(stderr), stderr);
   });
+
+  testRanks("where one rank finds a GPU and another finds none, none of them trains", async () => {
+    const program = new URL("../../mod.ts", import.meta.url), folder = await Deno.makeTempDir();
+    const args = ["--device", "auto", "--mesh", "dp_shard=2", "--training.steps", "2"];
+    const { code, stdout, stderr } = await ranks({
+      ...{ size: 2, script: program, args: [...args, "--training.dataset", "c4_test", "--job.dump_folder", folder] },
+      within: ["sh", "-c", '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || TITAN_CUDA=/nowhere.so; exec "$@"', "sh"],
+    });
+    await Deno.remove(folder, { recursive: true });
+    assert(code !== 0, stdout);
+    assertMatch(stdout + stderr, /were not started alike\n.* device\.kind: "cuda" on rank 0; "cpu" on rank 1\n/);
+  });
 }

@@ -2,13 +2,13 @@
  * @module */
 import { assertEquals, assertMatch } from "@std/assert";
 import { Device } from "../../ffi/device.ts";
-import { chooseDevice } from "../../train/command/choose_device.ts";
 import { KIND } from "./native.ts";
 
 const ignore = KIND !== "cuda";
 
-Deno.test({ ignore, name: "a run whose configuration leaves it open takes the GPU" }, () => {
-  assertEquals(chooseDevice("auto"), "cuda");
+Deno.test({ ignore, name: "where it is left open, a GPU is taken" }, () => {
+  using device = new Device({ kind: "auto" });
+  assertEquals([device.info.kind, device.info.noGpu], ["cuda", undefined]);
 });
 
 Deno.test({ ignore, name: "a GPU tells its memory, and clocks that are none of zero" }, () => {

@@ -1,7 +1,6 @@
 /** A model trains on a GPU as it does on a CPU. Where TITAN_DEVICE says `cuda`, the module that TITAN_CUDA names is the GPU, or what emulates one.
  * @module */
-import { assert, assertEquals } from "@std/assert";
-import type { DeviceKindName } from "../../graph/target/by_kind.ts";
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { BYTE_TOKENS, BYTES } from "../../data/byte_tokenizer.ts";
 import { llama, llamaConfig } from "../../model/llama.ts";
 import { float8ProductsOf } from "../../train/float8.ts";
@@ -20,7 +19,7 @@ const sizes = { dim: 32, numLayers: 1, numHeads: 2, numKvHeads: 1, multipleOf: 1
 
 /** Loss and gradient norm of each step, and the held-out loss after them, where there is one. */
 async function losses(
-  device: DeviceKindName,
+  device: "cpu" | "cuda",
   dtype: "f32" | "f64",
   more: Partial<TrainOptions> = {},
 ): Promise<number[]> {
@@ -62,6 +61,7 @@ for (const [dtype, tolerance] of [["f32", 1e-4], ["f64", 1e-10]] as const) {
 for (
   const [name, tolerance, more] of [
     ["f32", 1e-4, {}],
+    ["tf32", 1e-3, { precision: { param: "f32", tf32: true } }],
     ["bf16", 0.01, { precision: { param: "bf16" } }],
     ["float8", 0.05, { precision: { param: "bf16", float8: float8ProductsOf(llama("debug", sizes)) } }],
   ] as const
@@ -80,6 +80,11 @@ for (
     },
   );
 }
+
+Deno.test({ ignore, name: "products of f32 are rounded to TF32 only where that is asked for" }, async () => {
+  const exact = await losses("cuda", "f32"), precision = { param: "f32", tf32: true } as const;
+  assertNotEquals(await losses("cuda", "f32", { precision }), exact);
+});
 
 Deno.test(
   { ignore, name: "a model whose attention cuDNN runs trains on a GPU as on a CPU, as near as bf16 is to f32" },
@@ -107,7 +112,7 @@ Deno.test(
 
 for (const [dtype, tolerance] of [["f32", 1e-4], ["f64", 1e-10]] as const) {
   Deno.test({ ignore, name: `a model reads on on a GPU as on a CPU, to ${tolerance} in ${dtype}` }, async () => {
-    const decode = async (device: DeviceKindName) => {
+    const decode = async (device: "cpu" | "cuda") => {
       using decoder = await openDecoder(load("tests/goldens/hf/grouped"), {
         maxLength: 16,
         sequences: 2,
@@ -124,7 +129,7 @@ for (const [dtype, tolerance] of [["f32", 1e-4], ["f64", 1e-10]] as const) {
 }
 
 Deno.test({ ignore, name: "a run on a GPU writes texts between its steps as one on a CPU does" }, async () => {
-  const write = async (device: DeviceKindName) => {
+  const write = async (device: "cpu" | "cuda") => {
     await using trainer = await Trainer.open({
       ...{
         model: llama("debug", sizes),

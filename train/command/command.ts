@@ -10,7 +10,6 @@ import { LaunchError, worldOf } from "../../launch/world.ts";
 import { follows, isLast } from "../../launch/rank_output.ts";
 import { AgreementError } from "../agreement.ts";
 import { CheckpointError } from "../checkpoint/error.ts";
-import { chooseDevice } from "./choose_device.ts";
 import { ConfigError, helpText, loadConfig, meshOf, shownFile, tomlText } from "../config/config.ts";
 import { printMeshPlan, printPlan } from "./dry_run.ts";
 import { GenerateError } from "../generate/error.ts";
@@ -72,14 +71,12 @@ export async function main(args: readonly string[]): Promise<number> {
       console.log(helpText({ name: shownFile(STANDARD), text: await readText(STANDARD) }));
       return 0;
     }
-    const isLauncher = size > 1 && !world && !asked.printConfig; // its ranks choose
-    if (!isLauncher) Object.assign(config.device, { kind: chooseDevice(config.device.kind, warnings) });
     if (asked.printConfig) {
       warnings.forEach((warning) => console.error(`warning: ${warning}`)); // what is printed can be kept as a file
       console.log(tomlText(config).trimEnd());
       return 0;
     }
-    if (isLauncher) {
+    if (size > 1 && !world) {
       const part = asked.hosts && partOf(asked.hosts, asked.host);
       // Rank 0 takes it; what keeps it from that is told on its host before any rank starts.
       if (!part?.firstRank) openFolder(config)?.[Symbol.dispose]();

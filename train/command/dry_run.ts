@@ -1,6 +1,6 @@
 /** A run that is planned and not started: what it would take, whether that fits, and what to change where it does not.
  * @module */
-import { Device, type DeviceInfo, type DeviceOptions, type ProcessMemory } from "../../ffi/device.ts";
+import { Device, type DeviceInfo, type ProcessMemory } from "../../ffi/device.ts";
 import { LibraryError } from "../../ffi/library.ts";
 import type { State } from "../../graph/ir.ts";
 import { infoOf } from "../../graph/target/cuda/gpus.ts";
@@ -17,22 +17,23 @@ import {
 } from "../config/config.ts";
 import { float8Lines } from "../float8.ts";
 import { fitText, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
-import { complete, tokensPerStep } from "../options.ts";
+import { complete, tokensPerStep, type TrainOptions } from "../options.ts";
 import { sectionRuns } from "../pipeline.ts";
 import { precisionOf, precisionText } from "../precision.ts";
 import { meshPlanPage } from "../report/mesh_plan_page.ts";
 import { meshPlanText } from "../report/mesh_plan_text.ts";
-import { bytesOfParts, deviceFit, deviceFitText, planText } from "../report/plan_report.ts";
+import { deviceFit, deviceFitText, planText } from "../report/plan_report.ts";
 import { frontierText, rematText } from "../report/remat_report.ts";
 import { stepTime, stepTimeText } from "../report/step_time.ts";
 import { type CompiledStep, compileStep } from "../step_plan.ts";
+import { deviceOptions } from "../trainer.ts";
 import { deviceSpeeds, meshPlan, needOf, stepOptions, whatFits, whatFitsDevice } from "./plans.ts";
 
 /** The device of this machine, or a GPU that is not here; without a native library a plan is made for f32 and says so. */
-export function deviceHere(options: DeviceOptions, gpu?: string): { info?: DeviceInfo; memory?: ProcessMemory } {
+export function deviceHere(options: TrainOptions, gpu?: string): { info?: DeviceInfo; memory?: ProcessMemory } {
   if (gpu !== undefined) return { info: infoOf(gpu) };
   try {
-    using device = new Device(options);
+    using device = new Device(deviceOptions(options));
     return { info: device.info, memory: device.memory() };
   } catch (error) {
     if (!(error instanceof LibraryError)) throw error;
@@ -55,7 +56,7 @@ export function checkpointsOf(config: Config, { spread, plan }: CompiledStep, di
 export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
   const { deviceMemory, diskSpeed } = asked,
     options = complete(trainOptions(config)),
-    { info, memory } = deviceHere({ kind: options.device, threads: options.threads }, asked.gpu);
+    { info, memory } = deviceHere(options, asked.gpu);
   const step = stepOptions(config, info), whole = compileStep(step);
   const compiled = memory ? withStagingThatFits(whole, memory) : whole;
   console.log(`Numbers\n  ${precisionText(precisionOf(options.precision, options.dtype, info), options.dtype, info)}`);
@@ -69,9 +70,8 @@ export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
     ? compiled
     : compileStep({ ...step, remat: { mode: "memory_budget", fraction: 1 } });
   if (search) console.log(frontierText(search.frontier()));
-  const speeds = deviceSpeeds(asked, step),
-    beside = step.target?.memoryBeside?.(compiled.graphs),
-    device = deviceFit(compiled.plan.arenaBytes, deviceMemory, beside);
+  const speeds = deviceSpeeds(asked, step), taken = step.target?.memoryBeside?.(compiled.graphs);
+  const device = deviceFit(compiled.plan.arenaBytes, deviceMemory, taken);
   if (speeds) {
     const runs = sectionRuns(undefined, options.accumulation), tokens = tokensPerStep(options);
     const sections = compiled.program.sections.map((section) => ({ ...section, runs: runs.get(section.name) ?? 0 }));
@@ -79,8 +79,7 @@ export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
   }
   if (device) console.log(`Device\n  ${deviceFitText(compiled.plan.arenaBytes, device)}`);
   else console.log(`Machine\n  ${fitText(compiled, memory)}`);
-  const taken = bytesOfParts(device?.beside ?? []);
-  const limit = device ? { limit: device.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes + taken } : memory && {
+  const limit = device ? { limit: device.room, need: ({ plan }: PlannedStep) => plan.arenaBytes } : memory && {
     limit: memory.availableBytes,
     need: (planned: PlannedStep) => neededBytes(withStagingThatFits(planned, memory), memory).all,
   };
@@ -92,8 +91,7 @@ export function printPlan(config: Config, asked: PlanArguments = {}): boolean {
 /** The plan of a rank of a mesh, on the console and in the files that are asked for.
  * @returns whether it fits into the device that it is compared with, if any. */
 export function printMeshPlan(config: Config, mesh: Mesh, asked: PlanArguments): boolean {
-  const { device: kind, threads } = trainOptions(config),
-    { info } = deviceHere({ kind, threads }, asked.gpu),
+  const { info } = deviceHere(trainOptions(config), asked.gpu),
     plan = cut(() => meshPlan(config, mesh, asked, info));
   console.log(meshPlanText(plan));
   const files = [[asked.json, () => `${JSON.stringify(plan, null, 2)}\n`], [

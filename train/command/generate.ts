@@ -18,7 +18,6 @@ import { chatTokens, promptTokens, roomFor } from "../generate/generate.ts";
 import { openSource, type TextSource } from "../generate/source.ts";
 import { checkPrompt, type GenerationStatistics, TextGenerator, type TextPiece } from "../generate/text_generator.ts";
 import { ProcessGroup } from "../process_group.ts";
-import { chooseDevice } from "./choose_device.ts";
 import { type GenerateArguments, readGenerateArguments, usage } from "./generate_arguments.ts";
 import { launchRanks, numRanks } from "./start_ranks.ts";
 import { enterWorkingFolder } from "./working_folder.ts";
@@ -79,8 +78,8 @@ export async function generateCommand(args: readonly string[], terminal: Termina
 async function runAsRank(options: GenerateArguments, terminal: Terminal, world: World): Promise<number> {
   const { rank, size } = world, mesh = new Mesh({ dp_shard: 1, ...options.mesh ?? { tp: size } }, size);
   followLauncher(world);
-  const kind = chooseDevice(options.device), ordinal = kind === "cuda" ? world.hostRank : 0;
-  using device = new Device({ kind, ordinal, threads: options.threads, hostSize: world.hostSize });
+  const { device: kind, threads } = options, { hostRank: ordinal, hostSize } = world;
+  using device = new Device({ kind, ordinal, threads, hostSize });
   await using group = await ProcessGroup.open(device, world);
   const silent = { ...terminal, out: () => {}, note: () => {} };
   try {
@@ -109,8 +108,7 @@ async function run(
   const needed = isConversation ? contextLength ?? CHAT_LENGTH : tokens.length + maxNewTokens;
   const maxLength = roomFor(source, needed, contextLength);
   checkPrompt(tokens.length, maxLength);
-  const { samples: sequences, dtype, threads } = options;
-  const device = together ? undefined : chooseDevice(options.device);
+  const { samples: sequences, dtype, device, threads } = options;
   using decoder = await openDecoder(source.weights, { sequences, maxLength, dtype, device, threads, ranks: together });
   const stopping = (): Promise<void> => speaker.agree(together!.group);
   const generator = new TextGenerator(source, together ? agreeing(decoder, stopping) : decoder);

@@ -1,7 +1,6 @@
 /** The command line of `deno task generate`.
  * @module */
 import { closest } from "fastest-levenshtein";
-import type { DeviceConfig } from "../config/types.ts";
 import { GenerateError } from "../generate/error.ts";
 import { type Sampling, samplingOf } from "../generate/sampler.ts";
 
@@ -23,7 +22,7 @@ export interface GenerateArguments {
   readonly tokenizer: string | undefined;
   readonly contextLength: number | undefined;
   readonly dtype: "f32" | "bf16" | undefined;
-  readonly device: DeviceConfig["kind"];
+  readonly device: "auto" | "cpu" | "cuda";
   readonly threads: number;
   /** Ranks that are started to do it together. */
   readonly nproc: number | undefined;

@@ -2,8 +2,8 @@
  * in browsers too.
  * @module */
 import type { DeviceInfo } from "../../ffi/device.ts";
-import { gpus } from "../../graph/target/cuda/gpus.ts";
-import { targetOf } from "../../graph/target/by_kind.ts";
+import { targetOf } from "../../graph/target/cuda.ts";
+import { peakOf } from "../../graph/target/cuda/gpus.ts";
 import { numParameters } from "../../model/module.ts";
 import type { Mesh } from "../../parallel/mesh.ts";
 import {
@@ -20,7 +20,6 @@ import { complete } from "../options.ts";
 import { precisionOf } from "../precision.ts";
 import { alternativeLines, alternatives, type Need } from "../report/alternatives.ts";
 import { type MeshPlan, planMesh } from "../report/mesh_plan.ts";
-import { bytesOfParts } from "../report/plan_report.ts";
 import type { DeviceSpeeds } from "../report/step_time.ts";
 import { planPlaces, planStep, type StepOptions } from "../step_plan.ts";
 
@@ -30,17 +29,16 @@ export function stepOptions(config: Config, info: DeviceInfo | undefined, mesh?:
   const options = complete(trainOptions(config, mesh)), precision = precisionOf(options.precision, options.dtype, info);
   const threads = info?.threads ?? (options.threads || navigator.hardwareConcurrency);
   const ranks = mesh && mesh.size > 1 ? { ...options.parallelism, mesh, rank: 0 } : undefined;
-  const target = targetOf(info ?? { kind: options.device });
+  const target = targetOf(info ?? { kind: options.device }, precision);
   return { ...options, precision, threads, ranks, evaluate: options.validation, target };
 }
 
 /** How fast the device is that a plan is asked about; undefined: it is not asked. */
 export function deviceSpeeds(
   { gpu, deviceFlops, deviceBandwidth, links = {}, tokens }: PlanArguments,
-  { precision, dtype }: Pick<StepOptions, "precision" | "dtype">,
+  step: Pick<StepOptions, "precision" | "dtype">,
 ): DeviceSpeeds | undefined {
-  const type = dtype === "f64" ? dtype : precision?.param ?? "f32";
-  const flops = deviceFlops ?? (gpu === undefined ? undefined : gpus[gpu].flops[type]);
+  const flops = deviceFlops ?? peakOf(gpu, step);
   return flops === undefined ? undefined : { flops, bandwidth: deviceBandwidth, links, tokens };
 }
 
@@ -81,6 +79,7 @@ export function whatFits(
   info: DeviceInfo | undefined,
   limit: Limit,
 ): string[] {
+  if (limit.limit <= 0) return ["a device with more memory: nothing is left for an arena"];
   const plan = (changed: Config): Need => {
     const isSpread = changed.parallelism.data_parallel_shard_degree > 0;
     const { ranks, ...step } = stepOptions(changed, info, meshOf(changed, isSpread ? undefined : mesh.size));
@@ -93,8 +92,7 @@ export function whatFits(
 
 /** What to change in a configuration whose plan does not fit into the device that it was compared with, a line each. */
 export function whatFitsDevice(config: Config, mesh: Mesh, { memory, device }: MeshPlan, info?: DeviceInfo): string[] {
-  const { arena, parameters, gradientSums, moments } = memory, beside = bytesOfParts(device!.beside);
-  const limit = { limit: device!.bytes, need: ({ plan }: PlannedStep) => plan.arenaBytes + beside };
-  const now = { bytes: arena + beside, stateBytes: parameters + gradientSums + moments };
-  return whatFits(config, mesh, now, info, limit);
+  const { arena: bytes, parameters, gradientSums, moments } = memory;
+  const limit = { limit: device!.room, need: ({ plan }: PlannedStep) => plan.arenaBytes };
+  return whatFits(config, mesh, { bytes, stateBytes: parameters + gradientSums + moments }, info, limit);
 }

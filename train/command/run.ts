@@ -28,7 +28,7 @@ import { RankNumbers } from "../report/rank_numbers.ts";
 import { MemoryError, neededBytes, type PlannedStep, withStagingThatFits } from "../machine_memory.ts";
 import { bitsPerByte, colorsWanted, memoryOf, Metrics } from "../report/metrics.ts";
 import { memoryUse, smallPages } from "../report/plan_report.ts";
-import { precisionOf, precisionText } from "../precision.ts";
+import { multipliesFloat8, precisionOf, precisionText } from "../precision.ts";
 import type { ProcessGroup } from "../process_group.ts";
 import { pipelineProfile } from "../report/measured_pipeline.ts";
 import type { StepProfile } from "../report/profile.ts";
@@ -39,7 +39,7 @@ import { rematText } from "../report/remat_report.ts";
 import { deviceText, modelText, ranksText, slowPaths } from "../report/header.ts";
 import { SteadyConsole } from "./steady_console.ts";
 import { tokensPerStep } from "../options.ts";
-import { deviceOptions, Trainer } from "../trainer.ts";
+import { Trainer } from "../trainer.ts";
 import { openLive } from "./live.ts";
 import { openFolder, type RunFolder, warn } from "./run_folder.ts";
 import { TextSamples } from "./text_samples.ts";
@@ -53,7 +53,7 @@ async function openTrainer(config: Config): Promise<Trainer> {
   } catch (error) {
     if (!(error instanceof MemoryError)) throw meshError(error);
     const { compiled, memory } = error;
-    const { info } = deviceHere(deviceOptions(trainOptions(config, mesh)));
+    const { info } = deviceHere(trainOptions(config, mesh));
     const limit = {
       limit: memory.availableBytes,
       need: (p: PlannedStep) => neededBytes(withStagingThatFits(p, memory), memory).all,
@@ -206,11 +206,11 @@ async function train(
   const { metrics: { log_freq, disable_color_printing }, job, validation } = config;
   const { options, device, program, ranks, group } = trainer, { model, seqLen, steps } = options;
   const limit = trainer.memory(); // of a CPU it stays, and asking reads files
-  const gflops = await trainer.measure(), { param } = precisionOf(options.precision, options.dtype);
+  const gflops = await trainer.measure();
   console.log(`libtitan: ${job.description}`);
   const texts = {
     model: modelText(model, tokensPerStep(options, ranks?.mesh), seqLen),
-    device: deviceText(device, gflops, param),
+    device: deviceText(device, gflops, precisionOf(options.precision, options.dtype).param),
     ranks: ranks && group && ranksText(ranks.mesh, group.info, config.comm.simulate, device.kind === "cuda"),
   };
   console.log(`  model   ${texts.model}`);
@@ -220,7 +220,8 @@ async function train(
   if (program.compiled.pipeline) console.log(`  stages  ${stagesText(program.compiled)}`);
   console.log(`  numbers ${precisionText(precisionOf(options.precision, options.dtype), options.dtype, device)}`);
   const float8 = float8Options(config);
-  if (float8) [...float8Lines(options.model, float8), EMULATED].forEach((line) => console.log(`  float8  ${line}`));
+  const slow = multipliesFloat8(device) ? [] : [EMULATED];
+  if (float8) [...float8Lines(options.model, float8), ...slow].forEach((line) => console.log(`  float8  ${line}`));
   console.log(`  remat   ${rematText(program.compiled)}`);
   console.log(`  takes   ${takes(config, trainer, gflops)}`);
   if (trainer.start) startLines(trainer.start, options.agreed).forEach((line) => console.log(line));
@@ -253,7 +254,7 @@ async function train(
     lastStep: steps,
     devices: ranks?.mesh.size ?? 1,
     flopsPerToken: model.flopsPerToken?.(seqLen) ?? null,
-    peakFlops: publishedPeak(device, param) ?? gflops * 1e9,
+    peakFlops: publishedPeak(device, options) ?? gflops * 1e9,
     measurePeak: async () => await trainer.measure() * 1e9,
     memory: () => memoryOf(program.compiled.plan.arenaBytes, limit.isGpu ? trainer.memory() : limit),
     colors: colorsWanted(disable_color_printing),

@@ -7,7 +7,7 @@
  * @module
  */
 import { type Host, readHosts } from "../../launch/hosts.ts";
-import { gpus } from "../../graph/target/cuda/gpus.ts";
+import { gpus, withSheet } from "../../graph/target/cuda/gpus.ts";
 import { ALL_AXES, type Axis, DEGREE_KEYS } from "../../parallel/mesh.ts";
 import { amountOf, bytesOf, rateOf } from "./bytes.ts";
 import type { Entry } from "./entry.ts";
@@ -194,12 +194,7 @@ export function readArguments(args: readonly string[]): Arguments {
     const flags = untimed.map((key) => PLAN_FLAGS[key]).join(" and ");
     bad(`${flags} without --device-tflops`, "how fast the device computes, too", "add --device-tflops 400");
   }
-  if (plan.gpu) {
-    const { memory, bandwidth } = gpus[plan.gpu];
-    plan.deviceMemory ??= memory;
-    plan.deviceBandwidth ??= bandwidth;
-  }
-  return { entries, configFile, help, dryRun, printConfig, quiet, elastic, ...ranks, plan, problems };
+  return { entries, configFile, help, dryRun, printConfig, quiet, elastic, ...ranks, plan: withSheet(plan), problems };
 }
 
 const TRUTH = /^(true|false)$/i;

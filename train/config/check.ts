@@ -220,6 +220,11 @@ const dependent: readonly {
     needs: `model.converters = ["quantize.linear.${kind}"]`,
     isMet: (c: Config) => c.model.converters.some((name) => name.endsWith(kind)),
   })),
+  {
+    keys: ["device.tf32"],
+    needs: 'training.mixed_precision_param = "float32", and a GPU',
+    isMet: (c) => c.training.mixed_precision_param === "float32" && c.device.kind !== "cpu",
+  },
   { keys: ["profiling"], needs: "profiling.enable_profiling", isMet: (c) => c.profiling.enable_profiling },
   {
     keys: ["activation_checkpoint.selective_ac_option"],

@@ -39,7 +39,7 @@ export {
 export interface LoadedConfig extends Omit<Arguments, "entries" | "configFile" | "problems"> {
   readonly config: Config;
   /** What runs, but perhaps not as meant; print these at the start. */
-  readonly warnings: string[];
+  readonly warnings: readonly string[];
 }
 
 /** Sections and keys, all optional. */

@@ -128,7 +128,7 @@ export function trainOptions(config: Config, mesh: Mesh = meshOf(config)): Train
       chat: { maskPrompt: data.mask_prompt, tooLong: data.too_long },
     },
     seed: debug.seed,
-    device: device.kind === "cuda" ? "cuda" : "cpu", // `auto` is chosen from before a run: a plan of it is for CPUs
+    device: device.kind,
     threads: device.threads,
     validation: validation.enable
       ? {
@@ -208,13 +208,14 @@ function roomForTexts({ metrics: { sample_prompt, sample_tokens }, training }: C
 }
 
 /** What a configuration asks to be multiplied and stored in bf16. */
-export function askedPrecision({ training }: Config): Partial<Precision> {
+export function askedPrecision({ training, device: { tf32 } }: Config): Partial<Precision> {
   const { dtype, mixed_precision_param: param, mixed_precision_reduce: reduce } = training;
   const short = (name: string) => name === "bfloat16" ? "bf16" : "f32";
   return {
     ...(param === "auto" ? {} : { param: short(param) }),
     ...(reduce === "bfloat16" ? { reduce: "bf16" } : {}),
     ...(dtype === "bfloat16" ? { stored: "bf16" } : {}),
+    ...(tf32 ? { tf32 } : {}),
   };
 }
 

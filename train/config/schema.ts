@@ -337,11 +337,8 @@ const schema = z.strictObject({
     seed: key(countOrZero, 0, "Seed of the initial weights and of the order of text: the same seed, the same run."),
   }),
   device: section("Where the run computes.", {
-    kind: key(
-      z.enum(["auto", "cpu", "cuda"]),
-      "auto",
-      "cpu, cuda (an NVIDIA GPU, with the module of deno task setup --cuda), or auto: a GPU where one is found; `--device` is short for it.",
-    ),
+    kind: key(z.enum(["auto", "cpu", "cuda"]), "auto", "cpu, cuda (an NVIDIA GPU), or auto: a GPU where one is found."),
+    tf32: key(flag, false, "On a GPU, round what products of f32 take to TF32, which tensor cores multiply."),
     threads: key(
       countOrZero.max(4096),
       0,

@@ -164,6 +164,7 @@ export interface DebugConfig {
 /** `[device]`: where the run computes. */
 export interface DeviceConfig {
   kind: "auto" | "cpu" | "cuda";
+  tf32: boolean;
   threads: number;
 }
 

@@ -26,8 +26,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly contextLength?: number;
   /** Element type of weights, products and cache; default `f32`. */
   readonly dtype?: "f32" | "bf16";
-  /** Where it is done; default `cpu`. `cuda` is an NVIDIA GPU. */
-  readonly device?: "cpu" | "cuda";
+  /** Where it is done: `cpu`, the default, `cuda`, an NVIDIA GPU, or `auto`: a GPU where one is found. */
+  readonly device?: "auto" | "cpu" | "cuda";
   /** CPU threads; default 0: one for each core that the process may use. */
   readonly threads?: number;
   /** Ends the text behind the token under way. */

@@ -2,7 +2,7 @@
  * @module */
 import type { CommInfo } from "../../ffi/comm.ts";
 import type { DeviceInfo } from "../../ffi/device.ts";
-import { publishedPeak } from "../../graph/target/cuda/gpus.ts";
+import { gpuText, ofPeakText } from "../../graph/target/cuda/gpus.ts";
 import { isCopy } from "../../graph/passes/materialize.ts";
 import { scopeText } from "../../graph/print.ts";
 import type { TrainableModel } from "../../model/loss.ts";
@@ -14,17 +14,13 @@ const count = (n: number): string => n.toLocaleString("en-US");
 
 /** Device and native library in a line; a slower path that is taken says so. */
 export function deviceText(device: DeviceInfo, gflops: number, dtype: "f32" | "bf16"): string {
-  const speed = `${gflops.toFixed(0)} GFLOP/s in a product of 1024^3 (${dtype})`;
-  if (device.kind === "cuda") {
-    const peak = publishedPeak(device, dtype), share = (100e9 * gflops / (peak ?? 1)).toFixed(0);
-    const ofPeak = peak ? `, ${share}% of the published ${(peak / 1e12).toFixed(0)} TFLOP/s` : "";
-    return `${device.processor} (${device.level}), ${device.threadsText}, ${device.product}, ${speed}${ofPeak}`;
-  }
   const level = `level ${device.level}${device.levelIsForced ? ", forced by TITAN_CPU" : ""}`;
   const threads = `${device.threads} thread${device.threads === 1 ? "" : "s"}`;
   const why = device.threadsText && ` (${device.threadsText})`;
-  return `${device.processor}, ${threads}${why}, ${level} (${device.vectorBits}-bit vectors), ${device.product}, ` +
-    speed;
+  const what = gpuText(device) ?? `${device.processor}, ${threads}${why}, ${level} (${device.vectorBits}-bit vectors)`;
+  const noGpu = device.noGpu ? `; no GPU, as ${device.noGpu}` : "";
+  return `${what}, ${device.product}, ` +
+    `${gflops.toFixed(0)} GFLOP/s in a matrix product (${dtype})${ofPeakText(device, gflops, dtype)}${noGpu}`;
 }
 
 /** Model and step in a line. */
@@ -36,8 +32,7 @@ export function modelText(model: TrainableModel, tokensPerStep: number, seqLen: 
 
 /** The mesh and how its ranks exchange in a line: `8 = dp_shard 4 x tp 2, 8 of them on this host, by shared memory (Open MPI v5.0.7),
  * threads bound to processors 0-1`.
- * @param simulated the link that is imitated, or nothing.
- * @param onGpus do the ranks' devices exchange by themselves? */
+ * @param simulated the link that is imitated, or nothing. @param onGpus do the ranks' devices exchange by themselves? */
 export function ranksText({ size, degrees }: Mesh, info: CommInfo, simulated = "", onGpus = false): string {
   const { hostSize, exchange, version, processors } = info;
   const by = onGpus ? `NCCL, in whose order sums are added (they meet by ${version})` : `${exchange} (${version})`;

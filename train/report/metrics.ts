@@ -10,7 +10,7 @@
 import { styleText } from "node:util";
 import type { ProcessMemory } from "../../ffi/device.ts";
 
-/** Memory of one device; of a CPU, what this process has. */
+/** Memory of one device; on a CPU, of this process. */
 export interface MemoryUse {
   /** Most bytes that the program has in use at once. */
   readonly activeBytes: number;

@@ -5,7 +5,6 @@ import type { ProgramMemory } from "../../ffi/program.ts";
 import { opOf } from "../../graph/builder.ts";
 import type { Graph } from "../../graph/ir.ts";
 import { flopsOf } from "../../graph/op.ts";
-import type { MemoryPart } from "../../graph/target/target.ts";
 import type { Allocation, MemoryPlan, SectionMemory } from "../../graph/passes/memory.ts";
 import type { TrainableModel } from "../../model/loss.ts";
 import type { Compiled } from "../compile.ts";
@@ -24,30 +23,30 @@ export function bytesText(bytes: number): string {
 export interface DeviceFit {
   /** Memory of the device. */
   readonly bytes: number;
-  /** What is taken of it beside the arena of a rank. */
-  readonly beside: readonly MemoryPart[];
-  /** Do both fit into it? */
+  /** That is left of it for the arena of a rank. */
+  readonly room: number;
+  /** That is taken of it beside the arena, by what it is for. */
+  readonly taken: Readonly<Record<string, number>>;
+  /** Does the arena of a rank fit into it? */
   readonly fits: boolean;
 }
 
-/** Bytes of all parts. */
-export const bytesOfParts = (parts: readonly MemoryPart[]): number => parts.reduce((sum, { bytes }) => sum + bytes, 0);
-
-/** Compares what a rank needs, its arena and what is beside it, with the memory of a device, if one is given. */
-export function deviceFit(arenaBytes: number, bytes?: number, beside: readonly MemoryPart[] = []): DeviceFit | null {
-  return bytes === undefined ? null : { bytes, beside, fits: arenaBytes + bytesOfParts(beside) <= bytes };
+/** Compares the arena of a rank with the memory of a device, if one is given. */
+export function deviceFit(arenaBytes: number, bytes?: number, taken: DeviceFit["taken"] = {}): DeviceFit | null {
+  if (bytes === undefined) return null;
+  const room = Object.values(taken).reduce((left, part) => left - part, bytes);
+  return { bytes, room, taken, fits: arenaBytes <= room };
 }
 
 /** The comparison in a line. */
 export function deviceFitText(arenaBytes: number, device: DeviceFit | null): string {
   if (!device) return "not compared with a memory: --device-memory 80GB says whether a rank fits";
-  const { bytes, beside, fits } = device, needed = arenaBytes + bytesOfParts(beside);
-  const parts = beside.map((part) => `, ${bytesText(part.bytes)} for ${part.name}`).join("");
-  const rest = bytesText(Math.abs(bytes - needed)), why = parts === "" ? "" : ` (its arena${parts})`;
-  return `${fits ? "fits" : "does not fit"}: a rank needs ${bytesText(needed)}${why} of a device's ${
+  const { bytes, room, taken, fits } = device, rest = bytesText(Math.abs(room - arenaBytes));
+  const beside = Object.entries(taken).map(([name, part]) => `${bytesText(part)} for ${name}`).join(", ");
+  return `${fits ? "fits" : "does not fit"}: a rank needs ${bytesText(arenaBytes)} of a device's ${
     bytesText(bytes)
   }, ` +
-    (fits ? `which leaves ${rest}` : `${rest} too much`);
+    (fits ? `which leaves ${rest}` : `${rest} too much`) + (beside && ` beside ${beside}`);
 }
 
 const HUGE_PAGE = 2 << 20;

@@ -154,8 +154,6 @@ export function stepTimeRows(time: StepTime): readonly (readonly [string, string
 
 /** The time of a step as text. */
 export function stepTimeText(time: StepTime): string {
-  const kernels = time.kernels.map(([name, seconds]) => [name, durationText(seconds)] as const);
-  return `Time (estimated at ${speedsText(time.speeds)})\n${table(stepTimeRows(time))}\nTime of kernels\n${
-    table(kernels)
-  }`;
+  const kernels = table(time.kernels.map(([name, seconds]) => [name, durationText(seconds)]));
+  return `Time (estimated at ${speedsText(time.speeds)})\n${table(stepTimeRows(time))}\nTime of kernels\n${kernels}`;
 }

@@ -108,22 +108,30 @@ Deno.test("a dry run plans for a GPU that is not here: its memory, its speed in 
   assertEquals([own.code, own.errors], [0, []]);
   assertMatch(own.out, /^Numbers\n {2}products of bf16 with f32 sums, parameters/m);
   assertMatch(own.out, /\nTime \(estimated at 989 TFLOP\/s, 3\.35 TB\/s of memory\)\n/);
-  const beside = "\\(its arena, 648\\.0 MiB for CUDA's context and libraries, [\\d.]+ MiB for graphs of kernels";
+  const beside = "beside 648\\.0 MiB for CUDA's context and libraries, [\\d.]+ MiB for graphs of kernels";
   assertMatch(
     own.out,
-    new RegExp(`\nDevice\n {2}fits: a rank needs [\\d.]+ MiB ${beside}\\) of a device's 74\\.5 GiB, `),
+    new RegExp(
+      `\nDevice\n {2}fits: a rank needs [\\d.]+ MiB of a device's 74\\.5 GiB, which leaves 7\\d\\.\\d GiB ${beside}$`,
+      "m",
+    ),
   );
   assertMatch(f32.out, /\nTime \(estimated at 67 TFLOP\/s, /);
   const mesh = await command(...sizes, "--mesh=dp_shard=2");
   assertMatch(
     mesh.out,
-    new RegExp(`\nDevice\n {2}fits: .*${beside}, [\\d.]+ MiB for NCCL's buffers for 1 group of ranks\\) of `),
+    new RegExp(`\nDevice\n {2}fits: .*${beside}, [\\d.]+ MiB for NCCL's buffers for 1 group of ranks$`, "m"),
   );
   // The arena alone would fit.
-  for (const shape of [[], ["--mesh=dp_shard=2"]]) {
-    const small = await command(...sizes, "--device-memory=650MiB", ...shape);
+  for (const [memory, ...shape] of [["690MiB"], ["1260MiB", "--mesh=dp_shard=2"]]) {
+    const small = await command(...sizes, `--device-memory=${memory}`, ...shape);
     assertEquals([small.code, small.errors], [1, []]);
     assertMatch(small.out, /\n {2}(training|parallelism|a model).* needs [\d.]+ [MG]iB/);
+    const none = await command(...sizes, "--device-memory=650MiB", ...shape);
+    assertMatch(
+      none.out,
+      /MiB too much beside 648.*\n(.*\n)* {2}a device with more memory: nothing is left for an arena/,
+    );
   }
 });
 

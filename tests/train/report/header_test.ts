@@ -26,7 +26,7 @@ Deno.test("a device tells its level, whether that was forced, and who multiplies
   };
   assertEquals(
     deviceText(device, 99.6, "f32"),
-    "A CPU, 2 threads, level avx512 (512-bit vectors), A BLAS 1.2, 100 GFLOP/s in a product of 1024^3 (f32)",
+    "A CPU, 2 threads, level avx512 (512-bit vectors), A BLAS 1.2, 100 GFLOP/s in a matrix product (f32)",
   );
   assertStringIncludes(
     deviceText({ ...device, level: "avx2", levelIsForced: true, vectorBits: 256 }, 9, "bf16"),
@@ -35,6 +35,10 @@ Deno.test("a device tells its level, whether that was forced, and who multiplies
   assertStringIncludes(
     deviceText({ ...device, threads: 1, threadsText: "the CPU quota is 0.5" }, 9, "f32"),
     "A CPU, 1 thread (the CPU quota is 0.5), level",
+  );
+  assertStringIncludes(
+    deviceText({ ...device, noGpu: "none is visible" }, 9, "f32"),
+    "(f32); no GPU, as none is visible",
   );
 });
 
@@ -52,13 +56,14 @@ Deno.test("a GPU tells its memory, clock and links, and how much of its data she
   assertEquals(
     deviceText(gpu, 494_500, "bf16"),
     "NVIDIA H100 80GB HBM3 (sm_90), 80.0 GB at 3352 GB/s, NVLink to 7 more, libtitan's own, " +
-      "494500 GFLOP/s in a product of 1024^3 (bf16), 50% of the published 989 TFLOP/s",
+      "494500 GFLOP/s in a matrix product (bf16), 50% of the published 989 TFLOP/s",
   );
-  assertEquals([publishedPeak(gpu, "bf16"), publishedPeak(gpu, "f32")], [989e12, 67e12]);
+  const bf16 = { dtype: "f32", precision: { param: "bf16" } } as const;
+  assertEquals([publishedPeak(gpu, bf16), publishedPeak(gpu, { dtype: "f32" })], [989e12, 67e12]);
   const unknown = { ...gpu, processor: "A GPU" };
-  assertEquals(publishedPeak(unknown, "bf16"), undefined);
+  assertEquals(publishedPeak(unknown, bf16), undefined);
   assertEquals(deviceText(unknown, 9, "bf16").includes("published"), false);
-  assertEquals(publishedPeak({ ...gpu, kind: "cpu" }, "bf16"), undefined);
+  assertEquals(publishedPeak({ ...gpu, kind: "cpu" }, bf16), undefined);
 });
 
 Deno.test("a model is told in parameters, tokens and FLOPs, as far as it knows them", () => {

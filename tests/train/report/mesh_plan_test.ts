@@ -156,7 +156,7 @@ Deno.test("a plan says whether a rank of it fits into a device, on the console a
   assertEquals(device, null);
   for (const [bytes, fits] of [[memory.arena, true], [memory.arena - 1, false]] as const) {
     const plan = tinyPlan({ dp_shard: 2 }, { deviceMemory: bytes });
-    assertEquals([plan.device, plan.memory], [{ bytes, beside: [], fits }, memory]);
+    assertEquals([plan.device, plan.memory], [{ bytes, room: bytes, taken: {}, fits }, memory]);
     const text = `${fits ? "fits" : "does not fit"}: a rank needs `;
     assertStringIncludes(meshPlanText(plan), `\nDevice\n  ${text}`);
     assertStringIncludes(meshPlanPage(plan), `<p>It ${text}`);

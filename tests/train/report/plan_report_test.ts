@@ -144,13 +144,12 @@ Deno.test("a rank fits into a device of just its bytes and those beside its aren
     line(2 ** 30, 3 * 2 ** 30),
     "fits: a rank needs 1.0 GiB of a device's 3.0 GiB, which leaves 2.0 GiB",
   );
-  const beside = [{ name: "its driver", bytes: 1024 }, { name: "2 groups", bytes: 2048 }],
-    all = { bytes: 8, beside: [] };
+  const taken = { "its driver": 1024, "2 groups": 2048 }, all = { bytes: 8, room: 8, taken: {} };
   assertEquals([deviceFit(8, 8), deviceFit(9, 8)], [{ ...all, fits: true }, { ...all, fits: false }]);
-  assertEquals([deviceFit(1024, 4096, beside)?.fits, deviceFit(1025, 4096, beside)?.fits], [true, false]);
+  assertEquals([deviceFit(1024, 4096, taken)?.fits, deviceFit(1025, 4096, taken)?.fits], [true, false]);
   assertEquals(
-    deviceFitText(1024, deviceFit(1024, 4096, beside)),
-    "fits: a rank needs 4.0 KiB (its arena, 1.0 KiB for its driver, 2.0 KiB for 2 groups) of a device's 4.0 KiB, which leaves 0 B",
+    deviceFitText(1024, deviceFit(1024, 4096, taken)),
+    "fits: a rank needs 1.0 KiB of a device's 4.0 KiB, which leaves 0 B beside 1.0 KiB for its driver, 2.0 KiB for 2 groups",
   );
   assertEquals(line(9 * 1024, 8 * 1024), "does not fit: a rank needs 9.0 KiB of a device's 8.0 KiB, 1.0 KiB too much");
   assertStringIncludes(line(9), "--device-memory 80GB says whether a rank fits");
