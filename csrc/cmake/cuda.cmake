@@ -4,12 +4,6 @@ include(cmake/cuda_texts.cmake)
 file(GLOB cuda_engine_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cpp)
 set(cuda_attention_sources cuda/attention_by_cudnn.cpp cuda/cudnn_rules.cpp) # which kernels.cpp calls
 list(REMOVE_ITEM cuda_engine_sources cuda/open.cpp cuda/module.cpp cuda/kernels.cpp cuda/cudnn.cpp ${cuda_attention_sources}) # of libtitan; the module's entry, and its table of kernels
-set(cuda_products_test_sources cuda/products.cpp)
-set(cuda_collectives_test_sources ${cuda_engine_sources}) # which plays the collectives itself
-list(APPEND cuda_engine_sources comm/nccl/nccl.cpp)
-set(cuda_engine_test_sources ${cuda_engine_sources})
-set(cuda_nccl_test_sources comm/nccl/nccl.cpp)
-set(cuda_nccl_errors_test_sources comm/nccl/nccl.cpp)
 set(cuda_module_sources cuda/module.cpp access.cpp failure.cpp program.cpp signature.cpp comm/collective.cpp sha256.cpp)
 file(GLOB cuda_played_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/host/*.cpp)
 list(REMOVE_ITEM cuda_played_sources cuda/host/emulator.cpp cuda/host/mma.cpp cuda/host/cudnn.cpp) # which run blocks and kernels
@@ -34,7 +28,7 @@ if(NOT TITAN_CUDA STREQUAL none)
   target_link_libraries(titan_cudnn_plans PUBLIC titan_cudnn titan_nvrtc)
   target_compile_options(titan_cudnn_plans PRIVATE -Wall -Wextra -O0)
   set_target_properties(titan_cudnn_plans PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
-  add_library(titan_cuda MODULE ${cuda_engine_sources} ${cuda_module_sources} cuda/kernels.cpp cuda/attention_by_cudnn.cpp ${cuda_kernel_sources})
+  add_library(titan_cuda MODULE ${cuda_engine_sources} comm/nccl/nccl.cpp ${cuda_module_sources} cuda/kernels.cpp cuda/attention_by_cudnn.cpp ${cuda_kernel_sources})
   target_link_libraries(titan_cuda PRIVATE titan_cudnn_plans)
   target_include_directories(titan_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_link_libraries(titan_cuda PRIVATE titan_cublaslt titan_cudnn titan_nccl titan_nvrtc)
