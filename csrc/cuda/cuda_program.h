@@ -34,7 +34,10 @@ class CudaProgram : public DeviceProgram {
   void read(uint64_t offset, uint8_t* bytes, uint64_t num_bytes) override;
   void write(uint64_t offset, const uint8_t* bytes, uint64_t num_bytes) override;
   uint8_t* memory() override { return nullptr; }
-  void describe(titan_memory& memory) const override { memory.table_bytes += states_.size(); }
+  void describe(titan_memory& memory) const override {
+    memory.table_bytes += states_.size();
+    memory.huge_bytes = program_.arena_bytes;  // pages of a GPU have 2 MiB
+  }
 
  private:
   /// What an action's kernels are launched with, all of which a graph has in it.
