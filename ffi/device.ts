@@ -88,7 +88,7 @@ export class Device implements Disposable {
       kind: info.get("kind") === DeviceKind.CUDA ? "cuda" : "cpu",
       threads: info.get("threads"),
       threadsText: info.text("threads_text"),
-      noGpu: noGpu?.startsWith("there is no module") ? undefined : noGpu,
+      noGpu: noGpu?.startsWith("there is no module") ? undefined : noGpu, // so says csrc/cuda/open.cpp
       vectorBits: info.get("vector_bits"),
       level: info.text("level"),
       levelIsForced: info.get("level_is_forced") !== 0,

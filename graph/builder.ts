@@ -135,8 +135,8 @@ export class Builder implements Tracer {
   }
 
   /** Adds an input.
-   * @param counts is each row 0, 1, 2 and so on?
-   * @param roles what each of its dims counts; without them every rank of a mesh is given all of it. */
+   * @param roles what each of its dims counts; without them every rank of a mesh is given all of it.
+   * @param counts is each row 0, 1, 2 and so on? */
   input(name: string, type: Type, roles?: readonly DimRole[], counts = false): Value {
     if (this.inputs.some((i) => i.name === name)) throw new TypeError(`Cannot add input "${name}": it exists already`);
     if (roles && roles.length !== type.shape.length) {

@@ -54,7 +54,7 @@ function traceForward(name: string, model: TrainableModel, shape: BatchShape, su
 }
 
 function batchInputs(builder: Builder, { batch, seqLen, documents }: BatchShape): Batch {
-  const counts = documents ? "none" : "positions"; // with documents they may restart
+  const counts = documents ? undefined : "positions"; // with documents they may restart
   const input = (name: string): Tensor =>
     new Tensor(builder, builder.input(name, i32(batch, seqLen), ["batch", "sequence"], name === counts));
   const [tokens, targets, positions] = ["tokens", "targets", "positions"].map(input);

@@ -473,7 +473,8 @@ function ranksOf({ mesh: degrees, parallelism, batch, seqLen, validation }: Comp
 /** What this process's device takes of a machine that it may share with other ranks, to each of which their launcher may have given
  * processors of its own. Of a machine's GPUs each rank has one. */
 export function deviceOptions({ device: kind, threads }: Pick<TrainOptions, "device" | "threads">): DeviceOptions {
-  return { kind, ordinal: worldOf()?.hostRank, threads, hostSize: worldOf()?.hostSize, placed: !isLaunched() };
+  const world = worldOf();
+  return { kind, ordinal: world?.hostRank, threads, hostSize: world?.hostSize, placed: !isLaunched() };
 }
 
 /** What has to be the same on all ranks of a run. */

@@ -186,7 +186,7 @@ std::string check_reduce(const Call& call) {
   const Tensor &x = call[0], &y = call[1];
   check.require(y.dtype == real, std::string("y is ") + name_of(y.dtype) + "; expected: " + name_of(real) + " as x");
   check.require(x.rank == y.rank && std::equal(x.dims, x.dims + x.rank, y.dims), "y is viewed with dims " + to_text(y.dims, y.rank) + "; expected: those of x, " + to_text(x.dims, x.rank) + ", with stride 0 where reduced");
-  if (check.ok()) check.scratch(2, std::min<int64_t>(32768, (elements(x) + 255) / 256) * int64_t(sizeof(double)));
+  if (check.ok()) check.scratch(2, std::min<int64_t>(32768, (elements(x) + 255) / 256) * int64_t(sizeof(double)));  // as graph/target/cpu/rows.ts gives it
   const int64_t kind = call.attributes[0].i;
   return check.require(kind >= 0 && kind <= 2, "kind is " + std::to_string(kind) + "; expected: 0 (sum), 1 (max) or 2 (max_abs)").error();
 }
